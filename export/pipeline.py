@@ -1,0 +1,114 @@
+"""From checkpoint to bundle: one call that makes every file, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from stylert.export.mapping import mapping_model
+from stylert.export.quantize import calibrate
+from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
+from stylert.runtime.atomic import atomic_directory
+from stylert.runtime.bundle import MAPPING_FILE, Bundle, PrecisionEntry, file_entries, sha256_of
+from stylert.runtime.errors import InputError, OutputError
+from stylert.runtime.latents import z_from_seeds
+from stylert.train.checkpoint import GeneratorWeights, read_generator
+
+#: Precisions that can be exported, with the least PSNR against PyTorch that a bundle promises, in dB.
+MIN_PSNR_DB = {"fp32": 60.0, "int8": 30.0}
+
+CALIBRATION_SAMPLES = 64
+#: Far from the small seeds that people look at, so that no picture is judged on the latents that set the scales.
+CALIBRATION_FIRST_SEED = 1_000_000_000
+
+#: `(stage, done, total)`
+Progress = Callable[[str, int, int], None]
+
+
+def export_bundle(
+    checkpoint: str | Path,
+    out: str | Path,
+    precisions: Sequence[str] = ("fp32", "int8"),
+    noise: NoiseInput = "const",
+    output: OutputType = "uint8",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Write the bundle of a checkpoint's generator into the folder `out`. The same input gives the same bytes.
+
+    Raises CheckpointError for a bad checkpoint, InputError for an unknown precision, and OutputError when `out` exists
+    and is not a bundle, or cannot be written. Nothing is left half-written.
+    """
+    out = Path(out)
+    for precision in precisions:
+        if precision not in MIN_PSNR_DB:
+            raise InputError(f"unknown precision {precision!r}: choose from {', '.join(MIN_PSNR_DB)}")
+    if not precisions or len(set(precisions)) != len(precisions):
+        raise InputError("name each precision once, and at least one")
+    if out.exists() and not force and not (out / "bundle.json").is_file():
+        raise OutputError(f"{out} exists and is not a bundle; choose another folder")
+    weights = read_generator(checkpoint)
+    cfg = weights.config
+    with atomic_directory(out) as folder:
+        _save(mapping_model(weights), folder / MAPPING_FILE)
+        entries = {}
+        for precision in precisions:
+            recipe: dict[str, Any] = {}
+            plans = None
+            if precision == "int8":
+                batches = _calibration_latents(weights, folder / MAPPING_FILE)
+                plans = calibrate(weights, batches, None if progress is None else lambda d, t: progress("calibrate int8", d, t))
+                layers = sorted(name for name, plan in plans.items() if plan.int8)
+                recipe = {
+                    "layers": layers, "calibration": {"samples": CALIBRATION_SAMPLES, "first_seed": CALIBRATION_FIRST_SEED},
+                    "activations": "int8 per tensor, clip of least mean squared error", "weights": "int8 per channel",
+                }  # fmt: skip
+            _save(synthesis_model(weights, noise, output, plans), folder / f"synthesis.{precision}.onnx")
+            entries[precision] = PrecisionEntry(f"synthesis.{precision}.onnx", MIN_PSNR_DB[precision], recipe)
+        noise_inputs = {noise_name(s): s.resolution for s in cfg.layers() if s.kind == "conv"} if noise == "input" else {}
+        bundle = Bundle(
+            path=folder,
+            model=cfg.to_dict(),
+            num_ws=cfg.num_ws,
+            noise=noise,
+            noise_inputs=noise_inputs,
+            output=output,
+            files=file_entries(folder, [MAPPING_FILE, *(e.file for e in entries.values())]),
+            precisions=entries,
+            provenance={
+                "checkpoint": Path(checkpoint).name,
+                "checkpoint_sha256": sha256_of(Path(checkpoint)),
+                "stylert": version("stylert"),
+                "info": weights.info,
+            },
+        )
+        bundle.save()
+    return Bundle.load(out)
+
+
+def _calibration_latents(weights: GeneratorWeights, mapping: Path) -> list[np.ndarray]:
+    """ws as they are served: psi from 0.5 to 1, half of them with styles mixed at a random layer; one per batch."""
+    cfg = weights.config
+    session = ort.InferenceSession(mapping, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(CALIBRATION_FIRST_SEED)
+    seeds = range(CALIBRATION_FIRST_SEED, CALIBRATION_FIRST_SEED + 2 * CALIBRATION_SAMPLES)
+    inputs = {"z": z_from_seeds(seeds, cfg.z_dim)}
+    inputs["psi"] = np.repeat(rng.uniform(0.5, 1.0, (len(seeds), 1)), cfg.num_ws, 1).astype(np.float32)
+    if cfg.c_dim:
+        inputs["c"] = np.eye(cfg.c_dim, dtype=np.float32)[rng.integers(cfg.c_dim, size=len(seeds))]
+    ws = session.run(["ws"], inputs)[0]
+    ws, other = ws[:CALIBRATION_SAMPLES], ws[CALIBRATION_SAMPLES:]
+    for i in range(0, CALIBRATION_SAMPLES, 2):
+        crossover = int(rng.integers(1, cfg.num_ws))
+        ws[i, crossover:] = other[i, crossover:]
+    return [ws[i : i + 1] for i in range(CALIBRATION_SAMPLES)]
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    path.write_bytes(model.SerializeToString(deterministic=True))

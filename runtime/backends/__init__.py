@@ -1,0 +1,51 @@
+"""Backends: one module each, behind one small protocol.
+
+A backend module has `NAME`, `EXTRA` (what to install), `PRECISIONS`, `available()` and `load()`; what it loads is a
+`Session`. Modules import their library inside functions, so that listing them imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+
+from stylert.runtime.errors import InputError
+
+#: Backend name to module, in the order in which `auto` would be decided by hand: the default first.
+BACKENDS = {
+    "onnxruntime": "stylert.runtime.backends.onnxruntime",
+    "openvino": "stylert.runtime.backends.openvino",
+}
+
+
+class Session(Protocol):
+    """One loaded network."""
+
+    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """The network's one output for named inputs whose first axis is the batch."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the session holds; it is not used afterwards."""
+        ...
+
+
+def backend(name: str) -> ModuleType:
+    """The module of a backend. Raises InputError for an unknown name."""
+    if name not in BACKENDS:
+        raise InputError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")
+    return importlib.import_module(BACKENDS[name])
+
+
+def available_backends() -> list[str]:
+    """Names of the backends whose libraries import here."""
+    return [name for name in BACKENDS if backend(name).available()]
+
+
+def engine_file(engine: Path) -> Path:
+    """The one network file of an engine folder, whatever its suffix."""
+    return next(p for p in sorted(engine.iterdir()) if p.stem == "engine" and p.suffix != ".json")

@@ -1,0 +1,143 @@
+"""Checkpoints: safetensors with the network's configuration in the metadata. Nothing here can run code from a file.
+
+Two kinds share one suffix. A *generator* file holds the tensors of G_ema under their official names, for serving. A
+*training* file holds `G.*`, `D.*`, `G_ema.*` and the optimizers' tensors, for resuming; the exporter reads its G_ema.
+Reading weights as NumPy arrays needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from stylert.runtime.atomic import atomic_file
+from stylert.runtime.errors import CheckpointError
+from stylert.train.config import GeneratorConfig
+
+if TYPE_CHECKING:
+    from stylert.train.networks import Generator
+
+METADATA_KEY = "stylert"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class GeneratorWeights:
+    """A generator as data: its configuration and its float32 arrays under the official names."""
+
+    config: GeneratorConfig
+    arrays: dict[str, np.ndarray]
+    info: dict[str, Any]  # free facts of the file: what it was trained on, for how long, under which licence
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The configuration that a checkpoint carries, after checking that the file is whole.
+
+    Raises CheckpointError when it is missing, truncated, not safetensors, or not stylert's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist" if not path.exists() else f"checkpoint {path} is not a file")
+    try:
+        with safe_open(path, framework="numpy") as f:
+            metadata = json.loads((f.metadata() or {})[METADATA_KEY])
+    except (SafetensorError, OSError) as e:
+        raise CheckpointError(f"checkpoint {path} is not a whole safetensors file: {e}") from None
+    except (KeyError, ValueError):
+        raise CheckpointError(f"checkpoint {path} carries no stylert configuration in its metadata") from None
+    if not isinstance(metadata, dict) or metadata.get("kind") not in ("generator", "training"):
+        raise CheckpointError(f"checkpoint {path} has an unknown kind of stylert metadata")
+    if metadata.get("version") != FORMAT_VERSION:
+        raise CheckpointError(f"checkpoint {path} has format version {metadata.get('version')}; this stylert reads {FORMAT_VERSION}")
+    return metadata
+
+
+def read_generator(path: str | Path) -> GeneratorWeights:
+    """The generator (G_ema) of a checkpoint of either kind, as float32 arrays.
+
+    Raises CheckpointError on a damaged file, a configuration that is not valid, and on tensors that are missing, of the
+    wrong shape, or not finite.
+    """
+    metadata = read_metadata(path)
+    prefix = "G_ema." if metadata["kind"] == "training" else ""
+    try:
+        config = GeneratorConfig.from_dict(metadata["generator"])
+    except (KeyError, TypeError, ValueError) as e:
+        raise CheckpointError(f"checkpoint {path} has no valid generator configuration: {e}") from None
+    arrays: dict[str, np.ndarray] = {}
+    with safe_open(path, framework="numpy") as f:
+        names = set(f.keys())
+        for name, shape in generator_shapes(config).items():
+            if prefix + name not in names:
+                raise CheckpointError(f"checkpoint {path} lacks the tensor {prefix + name}")
+            if tuple(f.get_slice(prefix + name).get_shape()) != shape:
+                found = f.get_slice(prefix + name).get_shape()
+                raise CheckpointError(f"checkpoint {path}: {prefix + name} is {found}, its configuration says {list(shape)}")
+            try:
+                arrays[name] = f.get_tensor(prefix + name).astype(np.float32)
+            except (SafetensorError, TypeError, ValueError) as e:
+                raise CheckpointError(f"checkpoint {path}: {prefix + name} cannot be read: {e}") from None
+            if not np.isfinite(arrays[name]).all():
+                raise CheckpointError(f"checkpoint {path}: {prefix + name} holds values that are not finite")
+    return GeneratorWeights(config, arrays, metadata.get("info") or {})
+
+
+def write_generator(
+    path: str | Path, config: GeneratorConfig, arrays: Mapping[str, np.ndarray], *, half: bool = False,
+    info: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Write a generator file; `half` stores float16. `info` is kept as free facts. Atomic."""
+    metadata = {"kind": "generator", "version": FORMAT_VERSION, "generator": config.to_dict(), "info": dict(info or {})}
+    dtype = np.float16 if half else np.float32
+    tensors = {name: np.array(arrays[name], dtype, order="C") for name in generator_shapes(config)}
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+
+
+def load_generator(path: str | Path) -> Generator:
+    """The generator of a checkpoint as a PyTorch module in evaluation mode. Needs torch; errors as `read_generator`."""
+    import torch
+
+    from stylert.train.networks import Generator
+
+    weights = read_generator(path)
+    generator = Generator(weights.config)
+    generator.load_state_dict({name: torch.from_numpy(array) for name, array in weights.arrays.items()})
+    return generator.eval().requires_grad_(False)
+
+
+def generator_shapes(cfg: GeneratorConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the generator's state dict and its shape."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def linear(prefix: str, fan_in: int, fan_out: int) -> None:
+        shapes[f"{prefix}.weight"], shapes[f"{prefix}.bias"] = (fan_out, fan_in), (fan_out,)
+
+    taps = len(cfg.resample_filter)
+    for res in cfg.block_resolutions:
+        shapes[f"synthesis.b{res}.resample_filter"] = (taps, taps)
+    shapes["synthesis.b4.const"] = (cfg.channels(4), 4, 4)
+    for spec in cfg.layers():
+        name = f"synthesis.{spec.name}"
+        linear(f"{name}.affine", cfg.w_dim, spec.in_channels)
+        shapes[f"{name}.weight"] = (spec.out_channels, spec.in_channels, spec.kernel, spec.kernel)
+        shapes[f"{name}.bias"] = (spec.out_channels,)
+        if spec.kind == "conv":
+            shapes[f"{name}.noise_const"] = (spec.resolution, spec.resolution)
+            shapes[f"{name}.noise_strength"] = ()
+            shapes[f"{name}.resample_filter"] = (taps, taps)
+    if cfg.c_dim:
+        linear("mapping.embed", cfg.c_dim, cfg.w_dim)
+    width = cfg.z_dim + (cfg.w_dim if cfg.c_dim else 0)
+    for i in range(cfg.mapping_layers):
+        linear(f"mapping.fc{i}", width, cfg.w_dim)
+        width = cfg.w_dim
+    shapes["mapping.w_avg"] = (cfg.w_dim,)
+    return shapes

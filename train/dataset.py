@@ -1,0 +1,110 @@
+"""Training images: official StyleGAN2-ADA zips, or a folder of the same layout.
+
+A dataset is PNG or JPEG files of one square size and, optionally, `dataset.json` with
+`{"labels": [[name, class index or vector], ...]}`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stylert.runtime.errors import DataError
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
+
+
+class ImageDataset:
+    """All images of a zip or folder, decoded once into memory as uint8.
+
+    Attributes:
+        images: `[M, C, R, R]` uint8.
+        labels: `[M, c_dim]` float32 (one-hot for class indices), or None.
+
+    Raises DataError when the source is missing, damaged, empty or of mixed shapes.
+    """
+
+    def __init__(
+        self, source: str | Path, use_labels: bool = False, limit: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:  # fmt: skip
+        source = Path(source)
+        if not source.exists():
+            raise DataError(f"dataset {source} does not exist")
+        try:
+            names, read = _open(source)
+        except (zipfile.BadZipFile, OSError) as e:
+            raise DataError(f"dataset {source} cannot be read: {e}") from None
+        self.names = sorted(n for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES)[:limit]
+        if not self.names:
+            raise DataError(f"dataset {source} holds no PNG or JPEG images")
+        first = _decode(read, self.names[0], source)
+        if first.shape[0] != first.shape[1] or first.shape[0] & (first.shape[0] - 1):
+            raise DataError(f"dataset {source}: images must be square with a power-of-two side, not {first.shape[1]}x{first.shape[0]}")
+        self.images = np.empty((len(self.names), first.shape[2], *first.shape[:2]), np.uint8)
+        for i, name in enumerate(self.names):
+            image = first if i == 0 else _decode(read, name, source)
+            if image.shape != first.shape:
+                raise DataError(f"dataset {source}: {name} is {image.shape}, the first image is {first.shape}")
+            self.images[i] = image.transpose(2, 0, 1)
+            if progress is not None:
+                progress(i + 1, len(self.names))
+        self.labels = _labels(read, names, self.names, source) if use_labels else None
+
+    @property
+    def resolution(self) -> int:
+        return self.images.shape[2]
+
+    @property
+    def c_dim(self) -> int:
+        return 0 if self.labels is None else self.labels.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch_indices(self, start: int, count: int, seed: int) -> np.ndarray:
+        """Indices of images number `start` to `start + count` of an endless stream of shuffled epochs.
+
+        A pure function of its arguments, so a resumed run sees the images that it would have seen.
+        """
+        position = np.arange(start, start + count)
+        return np.concatenate([
+            np.random.default_rng([seed, int(epoch)]).permutation(len(self))[position[position // len(self) == epoch] % len(self)]
+            for epoch in np.unique(position // len(self))
+        ])  # fmt: skip
+
+
+def _open(source: Path) -> tuple[list[str], Callable[[str], bytes]]:
+    if source.is_dir():
+        files = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
+        return files, lambda name: (source / name).read_bytes()
+    archive = zipfile.ZipFile(source)
+    return archive.namelist(), archive.read
+
+
+def _decode(read: Callable[[str], bytes], name: str, source: Path) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(read(name))) as image:
+            array = np.asarray(image if image.mode == "L" else image.convert("RGB"))
+    except Exception as e:  # Pillow raises many kinds; all of them mean a bad image
+        raise DataError(f"dataset {source}: {name} cannot be decoded: {e}") from None
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def _labels(read: Callable[[str], bytes], names: list[str], images: list[str], source: Path) -> np.ndarray:
+    try:
+        table = dict(json.loads(read("dataset.json"))["labels"]) if "dataset.json" in names else None
+        values = np.array([table[n] for n in images]) if table else None
+    except (KeyError, TypeError, ValueError) as e:
+        raise DataError(f"dataset {source}: dataset.json has no usable labels ({e!r})") from None
+    if values is None:
+        raise DataError(f"dataset {source} has no labels in dataset.json")
+    if values.ndim == 1:
+        return np.eye(int(values.max()) + 1, dtype=np.float32)[values.astype(np.int64)]
+    return values.astype(np.float32)

@@ -1,0 +1,126 @@
+"""How a training run is set up: hyperparameters by preset, every value overridable. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from stylert.train.config import DiscriminatorConfig, GeneratorConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the course of a run, apart from the data. Units are images, or thousands of them (kimg)."""
+
+    generator: GeneratorConfig
+    discriminator: DiscriminatorConfig
+    batch: int
+    kimg: float
+    lr: float = 0.002
+    r1_gamma: float = 10.0
+    pl_weight: float = 2.0
+    pl_decay: float = 0.01
+    pl_batch_shrink: int = 2
+    mixing_prob: float = 0.9
+    g_reg_interval: int = 4
+    d_reg_interval: int = 16
+    ema_kimg: float = 10.0
+    ema_rampup: float | None = None
+    half: str = "none"  # type of the num_fp16_res highest resolutions: none, fp16, bf16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.kimg < 0 or self.lr <= 0:
+            raise ValueError("batch must be at least 1, kimg at least 0 and lr positive")
+        if self.half not in ("none", "fp16", "bf16"):
+            raise ValueError(f"half must be none, fp16 or bf16, not {self.half!r}")
+        group = min(self.discriminator.mbstd_group_size or self.batch, self.batch)
+        if self.batch % group:
+            raise ValueError(f"batch {self.batch} must be a multiple of the minibatch-std group {group}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TrainConfig:
+        nested = {
+            "generator": GeneratorConfig.from_dict(data["generator"]),
+            "discriminator": DiscriminatorConfig.from_dict(data["discriminator"]),
+        }
+        return cls(**{**data, **nested})
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One row of the table below. A value of None is derived from resolution and number of GPUs as in `auto`."""
+
+    kimg: float
+    batch: int | None
+    mbstd: int | None
+    channel_base: int | None
+    lr: float | None
+    r1_gamma: float | None
+    ema_kimg: float | None
+    ema_rampup: float | None
+    mapping_layers: int
+    channel_max: int = 512
+    pl_weight: float = 2.0
+    mixing_prob: float = 0.9
+    architecture: str = "resnet"
+    num_fp16_res: int = 4
+    conv_clamp: float | None = 256.0
+    half: str = "fp16"
+
+
+#: The configurations of StyleGAN2-ADA (Karras et al. 2020b, table 6 and the official code), and one for two CPU cores.
+PRESETS: dict[str, Preset] = {
+    #                       kimg  batch mbstd  base    lr     gamma ema  ramp mapping
+    "auto":       Preset(25_000, None, None, None,   None,   None, None, 0.05, 2),
+    "stylegan2":  Preset(25_000, 32, 4, 32768, 0.002, 10.0, 10, None, 8),
+    "paper256":   Preset(25_000, 64, 8, 16384, 0.0025, 1.0, 20, None, 8),
+    "paper512":   Preset(25_000, 64, 8, 32768, 0.0025, 0.5, 20, None, 8),
+    "paper1024":  Preset(25_000, 32, 4, 32768, 0.002, 2.0, 10, None, 8),
+    "cifar":      Preset(100_000, 64, 32, 32768, 0.0025, 0.01, 500, 0.05, 2, pl_weight=0.0, mixing_prob=0.0,
+                         architecture="orig", num_fp16_res=0, conv_clamp=None),
+    "cpu":        Preset(100, 16, 4, 2048, 0.0025, 0.1, 5, 0.05, 2, channel_max=256, half="bf16"),
+}  # fmt: skip
+
+
+def resolve(preset: str, resolution: int, c_dim: int = 0, img_channels: int = 3, gpus: int = 1, **overrides: Any) -> TrainConfig:
+    """The configuration of a preset at a resolution; `overrides` replace fields of `TrainConfig` or of both networks.
+
+    Raises ValueError on an unknown preset or field, or a value out of range.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    p = PRESETS[preset]
+    batch = overrides.pop("batch", None) or p.batch or max(min(gpus * min(4096 // resolution, 32), 64), gpus)
+    base = p.channel_base or (32768 if resolution >= 512 else 16384)
+    network = {
+        "resolution": resolution, "c_dim": c_dim, "img_channels": img_channels, "channel_base": base,
+        "channel_max": p.channel_max, "num_fp16_res": p.num_fp16_res, "conv_clamp": p.conv_clamp,
+    }  # fmt: skip
+    generator = {**network, "mapping_layers": p.mapping_layers}
+    discriminator = {
+        **network, "architecture": p.architecture, "mbstd_group_size": p.mbstd or max(min(batch // gpus, 4), 1),
+    }  # fmt: skip
+    run = {
+        "batch": batch,
+        "kimg": p.kimg,
+        "lr": p.lr or (0.002 if resolution >= 1024 else 0.0025),
+        "r1_gamma": p.r1_gamma if p.r1_gamma is not None else 0.0002 * resolution**2 / batch,
+        "ema_kimg": p.ema_kimg if p.ema_kimg is not None else batch * 10 / 32,
+        "ema_rampup": p.ema_rampup,
+        "pl_weight": p.pl_weight,
+        "mixing_prob": p.mixing_prob,
+        "half": p.half,
+    }
+    for name, value in overrides.items():
+        places = [d for d, cls in ((generator, GeneratorConfig), (discriminator, DiscriminatorConfig), (run, TrainConfig))
+                  if name in {f.name for f in dataclasses.fields(cls)}]  # fmt: skip
+        if not places:
+            raise ValueError(f"unknown training option {name!r}")
+        for place in places:
+            place[name] = value
+    return TrainConfig(GeneratorConfig(**generator), DiscriminatorConfig(**discriminator), **run)
