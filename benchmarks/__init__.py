@@ -1,0 +1,1 @@
+"""Benchmarks: how fast and how good, on which machine, under which conditions."""

@@ -1,0 +1,1 @@
+"""The `stylert` command: parses, calls a stage, prints."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import tempfile
 import threading
 from pathlib import Path
@@ -33,7 +34,7 @@ def target() -> str:
 def build(source: Path, precision: str, engine: Path, threads: int | None = None) -> None:
     """Compile `source` for this CPU and write OpenVINO's own blob to `engine`."""
     compiled = _compile(source, precision, threads)
-    engine.write_bytes(compiled.export_model())
+    engine.write_bytes(compiled.export_model().getvalue())
 
 
 def load(source: Path, precision: str, threads: int | None = None, built: bool = False) -> OpenVinoSession:
@@ -41,7 +42,7 @@ def load(source: Path, precision: str, threads: int | None = None, built: bool =
     if not built:
         return OpenVinoSession(_compile(source, precision, threads))
     try:
-        return OpenVinoSession(_openvino().Core().import_model(source.read_bytes(), "CPU", _config(precision, threads)))
+        return OpenVinoSession(_openvino().Core().import_model(io.BytesIO(source.read_bytes()), "CPU", _config(precision, threads)))
     except RuntimeError as e:
         raise BundleError(f"OpenVINO cannot load engine {source}: {_last_line(e)}") from None
 

@@ -1,0 +1,88 @@
+"""Tables and JSON of what the stages return."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stylert.cli.console import console, progress, table
+from stylert.runtime.atomic import atomic_file
+from stylert.runtime.backends import available_backends, backend
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.engines import build_engine
+
+if TYPE_CHECKING:
+    from stylert.benchmarks.latency import LatencyRow
+    from stylert.export.verify import Accuracy
+
+
+def build_all(
+    bundle: Bundle, backends: list[str] | None, precisions: list[str] | None, threads: int | None = None, force: bool = False
+) -> list[dict[str, Any]]:
+    """Build every asked-for engine, with a bar."""
+    pairs = [
+        (b, p) for b in backends or available_backends() for p in precisions or bundle.precisions
+        if precisions is not None or p in backend(b).PRECISIONS
+    ]  # fmt: skip
+    facts = []
+    with progress() as bar:
+        for i, (name, precision) in enumerate(pairs):
+            bar("build engines", i, len(pairs))
+            facts.append(build_engine(bundle, name, precision, threads, force))
+        bar("build engines", len(pairs), len(pairs))
+    return facts
+
+
+def engines(facts: Sequence[dict[str, Any]]) -> None:
+    table(
+        "engines",
+        ["<backend", "<version", "<precision", "MiB", "build s", "<"],
+        [
+            (f["key"]["backend"], f["key"]["version"].split("-")[0], f["key"]["precision"], f"{f['bytes'] / 2**20:.1f}", f"{f['build_seconds']:.2f}",
+             "reused" if f["reused"] else "built")
+            for f in facts
+        ],
+    )  # fmt: skip
+
+
+def accuracy(rows: Sequence[Accuracy]) -> None:
+    if rows:
+        title = f"accuracy against {rows[0].reference}, {rows[0].seeds} seeds"
+    else:
+        title = "accuracy: nothing to compare; give --against model.safetensors"
+    table(
+        title,
+        ["<backend", "<precision", "PSNR dB", "worst dB", "seed", "max /255", "mean /255", "needs dB", "<"],
+        [
+            (r.backend, r.precision, f"{r.psnr_db:.2f}", f"{r.worst_psnr_db:.2f}", r.worst_seed, f"{r.max_error:g}", f"{r.mean_error:.4f}",
+             f"{r.min_psnr_db:g}", "passed" if r.passed else "FAILED")
+            for r in rows
+        ],
+    )  # fmt: skip
+
+
+def accuracy_json(rows: Sequence[Accuracy]) -> list[dict[str, Any]]:
+    return [{**asdict(r), "passed": r.passed} for r in rows]
+
+
+def latency(rows: Sequence[LatencyRow]) -> None:
+    table(
+        "latency, latents to images in host memory",
+        ["<backend", "<precision", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "runs", "peak MiB"],
+        [
+            (r.backend, r.precision, r.batch, f"{r.p50_ms:.2f}", f"{r.p90_ms:.2f}", f"{r.p99_ms:.2f}", f"{r.images_per_s:.1f}", r.runs,
+             f"{r.peak_memory_mib:.0f}")
+            for r in rows
+        ],
+    )  # fmt: skip
+    for r in rows:
+        for warning in r.warnings:
+            console.print(f"warning: {r.backend} {r.precision} batch {r.batch}: {warning}", style="yellow", highlight=False)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,162 @@
+"""Verification: the images of every precision and backend against the checkpoint's own, made by PyTorch in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stylert.runtime.backends import available_backends, backend
+from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.runtime.errors import InputError, missing_extra
+from stylert.runtime.generator import Generator
+from stylert.runtime.latents import z_from_seeds
+from stylert.train.checkpoint import load_generator
+
+#: Stands for identical images, whose PSNR would be infinite; no image is counted above it.
+IDENTICAL_DB = 100.0
+CHUNK = 8
+
+#: `(stage, done, total)`
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How far one backend's images at one precision are from the reference. Errors are in steps of 1/255."""
+
+    backend: str
+    precision: str
+    reference: str
+    seeds: int
+    psnr_db: float  # mean over images of 20 log10(255 / rms error), each at most 100
+    worst_psnr_db: float
+    worst_seed: int
+    max_error: float
+    mean_error: float
+    min_psnr_db: float
+
+    @property
+    def passed(self) -> bool:
+        return self.psnr_db >= self.min_psnr_db
+
+
+def verify(
+    bundle: Bundle,
+    against: str | Path | None = None,
+    backends: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    seeds: int = 32,
+    psi: float = 1.0,
+    progress: Progress | None = None,
+) -> list[Accuracy]:
+    """Compare images of seeds 0 to `seeds`, class labels cycling, for each precision on each installed backend.
+
+    `against` is the checkpoint that the bundle was made from; the reference is then PyTorch's float32 forward pass,
+    which needs torch. Without it the reference is the bundle's own float32 network on ONNX Runtime, which says nothing
+    about that network itself: rows comparing it with itself are left out.
+
+    Raises InputError when `against` is not the checkpoint that the bundle was exported from.
+    """
+    if seeds < 1:
+        raise InputError("verify needs at least one seed")
+    backends = list(backends or available_backends())
+    precisions = list(precisions or bundle.precisions)
+    for precision in precisions:
+        bundle.precision(precision)
+    if against is not None:
+        _check_same_checkpoint(bundle, Path(against))
+        reference_name = "PyTorch float32"
+    else:
+        reference_name = "synthesis.fp32.onnx on ONNX Runtime"
+        bundle.precision("fp32")
+    inputs = [_inputs(bundle, range(i, min(i + CHUNK, seeds)), psi) for i in range(0, seeds, CHUNK)]
+    reference = _torch_images(bundle, Path(against), inputs, progress) if against else _images(bundle, "onnxruntime", "fp32", inputs, progress)
+    rows = []
+    for name in backends:
+        for precision in precisions:
+            if precision not in backend(name).PRECISIONS or (against is None and (name, precision) == ("onnxruntime", "fp32")):
+                continue
+            images = _images(bundle, name, precision, inputs, progress)
+            rows.append(_compare(name, precision, reference_name, images, reference, bundle.precision(precision).min_psnr_db))
+    return rows
+
+
+def psnr(image: np.ndarray, reference: np.ndarray) -> float:
+    """`20 log10(255 / rms error)` of two images on the 0 to 255 scale, at most `IDENTICAL_DB`."""
+    mse = np.square(image.astype(np.float64) - reference.astype(np.float64)).mean()
+    return IDENTICAL_DB if mse == 0 else float(min(10 * np.log10(255**2 / mse), IDENTICAL_DB))
+
+
+def _check_same_checkpoint(bundle: Bundle, checkpoint: Path) -> None:
+    """InputError unless `checkpoint` is the file that the bundle was exported from."""
+    if not checkpoint.is_file():
+        raise InputError(f"checkpoint {checkpoint} does not exist")
+    if sha256_of(checkpoint) != bundle.provenance.get("checkpoint_sha256"):
+        raise InputError(f"{checkpoint} is not the checkpoint that {bundle.path} was exported from ({bundle.provenance.get('checkpoint')})")
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    z: np.ndarray
+    labels: np.ndarray | None
+    psi: float
+    noise: dict[str, np.ndarray]
+
+
+def _inputs(bundle: Bundle, seeds: range, psi: float) -> _Inputs:
+    c_dim = bundle.model["c_dim"]
+    rng = np.random.default_rng(seeds.start)
+    noise = {n: rng.standard_normal((len(seeds), 1, r, r), np.float32) for n, r in bundle.noise_inputs.items()}
+    labels = np.array([s % c_dim for s in seeds]) if c_dim else None
+    return _Inputs(z_from_seeds(seeds, bundle.model["z_dim"]), labels, psi, noise)
+
+
+def _images(bundle: Bundle, backend_name: str, precision: str, inputs: list[_Inputs], progress: Progress | None) -> np.ndarray:
+    stage, images = f"verify {backend_name} {precision}", []
+    with Generator.load(bundle, backend_name, precision) as generator:
+        for i, batch in enumerate(inputs):
+            ws = generator.map(batch.z, psi=batch.psi, labels=batch.labels)
+            images.append(_as_255(bundle, generator.synthesize(ws, batch.noise)))
+            if progress is not None:
+                progress(stage, i + 1, len(inputs))
+    return np.concatenate(images)
+
+
+def _torch_images(bundle: Bundle, checkpoint: Path, inputs: list[_Inputs], progress: Progress | None) -> np.ndarray:
+    try:
+        import torch
+    except ImportError:
+        raise missing_extra("PyTorch", "train") from None
+    generator = load_generator(checkpoint)
+    images = []
+    for i, batch in enumerate(inputs):
+        for name, value in batch.noise.items():
+            _, resolution, layer = name.split("_")
+            getattr(getattr(generator.synthesis, f"b{resolution}"), layer).noise_const = torch.from_numpy(value)
+        c = None if batch.labels is None else torch.eye(bundle.model["c_dim"])[torch.from_numpy(batch.labels)]
+        with torch.no_grad():
+            y = generator(torch.from_numpy(batch.z), c, batch.psi, noise_mode="none" if bundle.noise == "none" else "const")
+        y = y.numpy()
+        if bundle.output == "uint8":
+            y = np.floor(np.clip(y.transpose(0, 2, 3, 1) * np.float32(127.5) + np.float32(128), 0, 255)).astype(np.uint8)
+        images.append(_as_255(bundle, y))
+        if progress is not None:
+            progress("verify reference", i + 1, len(inputs))
+    return np.concatenate(images)
+
+
+def _as_255(bundle: Bundle, images: np.ndarray) -> np.ndarray:
+    return images if bundle.output == "uint8" else np.clip(images * 127.5 + 127.5, 0, 255)
+
+
+def _compare(backend_name: str, precision: str, reference_name: str, images: np.ndarray, reference: np.ndarray, threshold: float) -> Accuracy:
+    each = [psnr(a, b) for a, b in zip(images, reference, strict=True)]
+    error = np.abs(images.astype(np.float64) - reference.astype(np.float64))
+    worst = int(np.argmin(each))
+    return Accuracy(
+        backend_name, precision, reference_name, len(each), round(float(np.mean(each)), 2), round(each[worst], 2), worst,
+        round(float(error.max()), 3), round(float(error.mean()), 5), threshold,
+    )  # fmt: skip
