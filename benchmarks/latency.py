@@ -119,7 +119,14 @@ def measure(
 
 
 def summarize(
-    backend_name: str, precision: str, batch: int, engine: bool, samples: Sequence[float], elapsed: float, load_s: float, busy: float
+    backend_name: str,
+    precision: str,
+    batch: int,
+    engine: bool,
+    samples: Sequence[float],
+    elapsed: float,
+    load_s: float,
+    busy: float,
 ) -> LatencyRow:
     """The statistics of one row from its samples in seconds; percentiles by linear interpolation."""
     ms = np.asarray(samples) * 1000
@@ -131,10 +138,23 @@ def summarize(
         warnings.append(f"other work used {busy:.0%} of the cores before the run")
     p50, p90, p99 = np.percentile(ms, [50, 90, 99])
     return LatencyRow(
-        backend_name, precision, batch, engine, len(ms), _ms(ms.min()), _ms(ms.mean()), _ms(p50), _ms(p90), _ms(p99),
-        round(batch * len(ms) / elapsed, 2), round(load_s, 3), peak_memory_mib(), round(cv, 4), warnings,
+        backend_name,
+        precision,
+        batch,
+        engine,
+        len(ms),
+        _ms(ms.min()),
+        _ms(ms.mean()),
+        _ms(p50),
+        _ms(p90),
+        _ms(p99),
+        round(batch * len(ms) / elapsed, 2),
+        round(load_s, 3),
+        peak_memory_mib(),
+        round(cv, 4),
+        warnings,
         [_ms(v) for v in ms],
-    )  # fmt: skip
+    )
 
 
 def as_json(rows: Sequence[LatencyRow]) -> list[dict[str, object]]:

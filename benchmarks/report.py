@@ -42,10 +42,17 @@ def _latency_plot(rows: list[dict[str, Any]]) -> str:
     with pyplot.rc_context({"svg.hashsalt": "stylert", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}):
         figure, axes = pyplot.subplots(figsize=(7.5, 0.42 * len(rows) + 0.9), layout="constrained")
         axes.boxplot(
-            [row["samples_ms"] for row in rows], vert=False, whis=(1, 99), showfliers=False, widths=0.6, patch_artist=True,
-            boxprops={"facecolor": "#2a78d6", "edgecolor": "#2a78d6"}, medianprops={"color": "#eb6834", "linewidth": 2},
-            whiskerprops={"color": "#808080"}, capprops={"color": "#808080"},
-        )  # fmt: skip
+            [row["samples_ms"] for row in rows],
+            orientation="horizontal",
+            whis=(1, 99),
+            showfliers=False,
+            widths=0.6,
+            patch_artist=True,
+            boxprops={"facecolor": "#2a78d6", "edgecolor": "#2a78d6"},
+            medianprops={"color": "#eb6834", "linewidth": 2},
+            whiskerprops={"color": "#808080"},
+            capprops={"color": "#808080"},
+        )
         axes.set_yticklabels([f"{r['backend']} {r['precision']} ×{r['batch']}" for r in rows])
         axes.invert_yaxis()
         axes.set_xlabel("milliseconds per call (box: quartiles, line: median, whiskers: p1 and p99)")

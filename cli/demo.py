@@ -32,7 +32,9 @@ def run_demo(checkpoint: Path, out: Path) -> bool:
     pictures = {}
     with progress() as bar:
         for precision in bundle.precisions:
-            (grid,) = generate_images(out / "bundle", SAMPLES, out / precision, PSI, None, None, True, "onnxruntime", precision, 8, None, bar)
+            (grid,) = generate_images(
+                out / "bundle", SAMPLES, out / precision, PSI, None, None, True, "onnxruntime", precision, 8, None, bar
+            )
             name = "grid.png" if precision == "fp32" else f"grid-{precision}.png"
             grid.replace(out / name)
             grid.parent.rmdir()

@@ -15,9 +15,19 @@ from stylert.runtime.images import save_grid, save_image
 
 
 def generate_images(
-    bundle_path: Path, seeds: list[int], out: Path, psi: float, cutoff: int | None, label: int | None, grid: bool, backend: str,
-    precision: str | None, batch: int, threads: int | None, report: Report,
-) -> list[Path]:  # fmt: skip
+    bundle_path: Path,
+    seeds: list[int],
+    out: Path,
+    psi: float,
+    cutoff: int | None,
+    label: int | None,
+    grid: bool,
+    backend: str,
+    precision: str | None,
+    batch: int,
+    threads: int | None,
+    report: Report,
+) -> list[Path]:
     """Write `seed<number>.png` per seed, or one `grid.png`, and return the paths."""
     bundle = Bundle.load(bundle_path)
     if bundle.noise == "input":

@@ -46,14 +46,19 @@ def export(
     with progress() as bar:
         bundle = export_bundle(checkpoint, out, _list(precision), noise, output, progress=bar)  # type: ignore[arg-type]
     for name, entry in bundle.files.items():
-        console.print(f"{out / name}  {entry.bytes / 2**20:.1f} MiB  sha256 {entry.sha256[:12]}…", highlight=False, soft_wrap=True)
+        console.print(
+            f"{out / name}  {entry.bytes / 2**20:.1f} MiB  sha256 {entry.sha256[:12]}…", highlight=False, soft_wrap=True
+        )
 
 
 @app.command()
 def build(
-    bundle: BundlePath, backend: Backends = None, precision: Precisions = None, threads: Threads = None,
+    bundle: BundlePath,
+    backend: Backends = None,
+    precision: Precisions = None,
+    threads: Threads = None,
     force: Annotated[bool, typer.Option(help="Build again even where a matching engine exists.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Build engines for this machine into the bundle."""
     from stylert.runtime.bundle import Bundle
 
@@ -79,14 +84,20 @@ def generate(
     from stylert.runtime.latents import parse_seeds
 
     with progress() as bar:
-        files = generate_images(bundle, parse_seeds(seeds), out, psi, cutoff, label, grid, backend, precision, batch, threads, bar)
-    console.print(f"wrote {files[0]}" if len(files) == 1 else f"wrote {len(files)} images to {out}", highlight=False, soft_wrap=True)
+        files = generate_images(
+            bundle, parse_seeds(seeds), out, psi, cutoff, label, grid, backend, precision, batch, threads, bar
+        )
+    console.print(
+        f"wrote {files[0]}" if len(files) == 1 else f"wrote {len(files)} images to {out}", highlight=False, soft_wrap=True
+    )
 
 
 @app.command()
 def verify(
     bundle: BundlePath,
-    against: Annotated[Path | None, typer.Option(help="The checkpoint that the bundle was made from; compares with PyTorch.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="The checkpoint that the bundle was made from; compares with PyTorch.")
+    ] = None,
     backend: Backends = None,
     precision: Precisions = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds to compare, from 0.")] = 32,
@@ -165,9 +176,15 @@ def train(
     from stylert.cli.train import run_training
 
     overrides = {
-        "kimg": kimg, "batch": batch, "r1_gamma": gamma, "lr": lr, "channel_base": channel_base,
-        "channel_max": channel_max, "half": half, "seed": seed,
-    }  # fmt: skip
+        "kimg": kimg,
+        "batch": batch,
+        "r1_gamma": gamma,
+        "lr": lr,
+        "channel_base": channel_base,
+        "channel_max": channel_max,
+        "half": half,
+        "seed": seed,
+    }
     given = {k: v for k, v in overrides.items() if v is not None}
     run_training(data, out, preset, given, labels, snap, resume, device)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from stylert.cli.console import progress, table
 from stylert.runtime.errors import missing_extra
+from stylert.train.checkpoint import load_generator
 
 
 def run_metrics(checkpoint: Path, data: Path, floor: Path | None, images: int) -> dict[str, Any]:
@@ -15,10 +16,11 @@ def run_metrics(checkpoint: Path, data: Path, floor: Path | None, images: int) -
         from stylert.train.metrics import NAME, FeatureExtractor, frechet_distance, generated_features, real_features
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
+    generator = load_generator(checkpoint)
     with progress() as bar:
         extractor = FeatureExtractor()
         real = real_features(extractor, data, images, lambda d, t: bar("real images", d, t))
-        fake = generated_features(extractor, checkpoint, images, lambda d, t: bar("generated images", d, t))
+        fake = generated_features(extractor, generator, images, lambda d, t: bar("generated images", d, t))
         facts: dict[str, Any] = {"metric": NAME, "images": [len(real), len(fake)], "value": frechet_distance(fake, real)}
         rows = [(NAME, "generated against real", f"{facts['value']:.3f}")]
         if floor is not None:

@@ -24,9 +24,11 @@ def build_all(
 ) -> list[dict[str, Any]]:
     """Build every asked-for engine, with a bar."""
     pairs = [
-        (b, p) for b in backends or available_backends() for p in precisions or bundle.precisions
+        (b, p)
+        for b in backends or available_backends()
+        for p in precisions or bundle.precisions
         if precisions is not None or p in backend(b).PRECISIONS
-    ]  # fmt: skip
+    ]
     facts = []
     with progress() as bar:
         for i, (name, precision) in enumerate(pairs):
@@ -41,11 +43,17 @@ def engines(facts: Sequence[dict[str, Any]]) -> None:
         "engines",
         ["<backend", "<version", "<precision", "MiB", "build s", "<"],
         [
-            (f["key"]["backend"], f["key"]["version"].split("-")[0], f["key"]["precision"], f"{f['bytes'] / 2**20:.1f}", f"{f['build_seconds']:.2f}",
-             "reused" if f["reused"] else "built")
+            (
+                f["key"]["backend"],
+                f["key"]["version"].split("-")[0],
+                f["key"]["precision"],
+                f"{f['bytes'] / 2**20:.1f}",
+                f"{f['build_seconds']:.2f}",
+                "reused" if f["reused"] else "built",
+            )
             for f in facts
         ],
-    )  # fmt: skip
+    )
 
 
 def accuracy(rows: Sequence[Accuracy]) -> None:
@@ -57,11 +65,20 @@ def accuracy(rows: Sequence[Accuracy]) -> None:
         title,
         ["<backend", "<precision", "PSNR dB", "worst dB", "seed", "max /255", "mean /255", "needs dB", "<"],
         [
-            (r.backend, r.precision, f"{r.psnr_db:.2f}", f"{r.worst_psnr_db:.2f}", r.worst_seed, f"{r.max_error:g}", f"{r.mean_error:.4f}",
-             f"{r.min_psnr_db:g}", "passed" if r.passed else "FAILED")
+            (
+                r.backend,
+                r.precision,
+                f"{r.psnr_db:.2f}",
+                f"{r.worst_psnr_db:.2f}",
+                r.worst_seed,
+                f"{r.max_error:g}",
+                f"{r.mean_error:.4f}",
+                f"{r.min_psnr_db:g}",
+                "passed" if r.passed else "FAILED",
+            )
             for r in rows
         ],
-    )  # fmt: skip
+    )
 
 
 def accuracy_json(rows: Sequence[Accuracy]) -> list[dict[str, Any]]:
@@ -73,11 +90,20 @@ def latency(rows: Sequence[LatencyRow]) -> None:
         "latency, latents to images in host memory",
         ["<backend", "<precision", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "runs", "peak MiB"],
         [
-            (r.backend, r.precision, r.batch, f"{r.p50_ms:.2f}", f"{r.p90_ms:.2f}", f"{r.p99_ms:.2f}", f"{r.images_per_s:.1f}", r.runs,
-             f"{r.peak_memory_mib:.0f}")
+            (
+                r.backend,
+                r.precision,
+                r.batch,
+                f"{r.p50_ms:.2f}",
+                f"{r.p90_ms:.2f}",
+                f"{r.p99_ms:.2f}",
+                f"{r.images_per_s:.1f}",
+                r.runs,
+                f"{r.peak_memory_mib:.0f}",
+            )
             for r in rows
         ],
-    )  # fmt: skip
+    )
     for r in rows:
         for warning in r.warnings:
             console.print(f"warning: {r.backend} {r.precision} batch {r.batch}: {warning}", style="yellow", highlight=False)

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from stylert.plugins.onnx_functions import DOMAIN, function_protos, opset_imports
 
 IR_VERSION = 10
-Shape = Sequence[int | str]
+#: Sizes, names of dynamic sizes, or None where a size is not stated.
+Shape = Sequence[int | str | None]
 
 
 class GraphBuilder:

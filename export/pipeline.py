@@ -66,9 +66,11 @@ def export_bundle(
                 plans = calibrate(weights, batches, None if progress is None else lambda d, t: progress("calibrate int8", d, t))
                 layers = sorted(name for name, plan in plans.items() if plan.int8)
                 recipe = {
-                    "layers": layers, "calibration": {"samples": CALIBRATION_SAMPLES, "first_seed": CALIBRATION_FIRST_SEED},
-                    "activations": "int8 per tensor, clip of least mean squared error", "weights": "int8 per channel",
-                }  # fmt: skip
+                    "layers": layers,
+                    "calibration": {"samples": CALIBRATION_SAMPLES, "first_seed": CALIBRATION_FIRST_SEED},
+                    "activations": "int8 per tensor, clip of least mean squared error",
+                    "weights": "int8 per channel",
+                }
             _save(synthesis_model(weights, noise, output, plans), folder / f"synthesis.{precision}.onnx")
             entries[precision] = PrecisionEntry(f"synthesis.{precision}.onnx", MIN_PSNR_DB[precision], recipe)
         noise_inputs = {noise_name(s): s.resolution for s in cfg.layers() if s.kind == "conv"} if noise == "input" else {}

@@ -29,12 +29,15 @@ Progress = Callable[[int, int], None]
 def int8_layers(cfg: GeneratorConfig) -> list[LayerSpec]:
     """The convolutions that run in 8 bits; torgb stays out, it is small and its error is seen directly."""
     return [
-        s for s in cfg.layers()
+        s
+        for s in cfg.layers()
         if s.kind == "conv" and min(s.in_channels, s.out_channels) >= MIN_CHANNELS and s.resolution >= MIN_RESOLUTION
-    ]  # fmt: skip
+    ]
 
 
-def calibrate(weights: GeneratorWeights, batches: Sequence[np.ndarray], progress: Progress | None = None) -> dict[str, LayerPlan]:
+def calibrate(
+    weights: GeneratorWeights, batches: Sequence[np.ndarray], progress: Progress | None = None
+) -> dict[str, LayerPlan]:
     """Plans for `synthesis_model` that put every layer of `int8_layers` in 8 bits.
 
     `batches` are ws `[n, num_ws, w_dim]`, small enough that all activations of one fit in memory at once.
@@ -76,12 +79,15 @@ def calibrate(weights: GeneratorWeights, batches: Sequence[np.ndarray], progress
             progress(done, total)
 
     for name in names:
-        plain[name] = LayerPlan("phases", Int8Plan(
-            in_scale=histograms[f"{name}.modulated"].best_scale(),
-            out_scale=histograms[f"{name}.conv"].best_scale(),
-            in_equal=equal[f"{name}.modulated"].astype(np.float32),
-            out_equal=equal[f"{name}.conv"].astype(np.float32),
-        ))  # fmt: skip
+        plain[name] = LayerPlan(
+            "phases",
+            Int8Plan(
+                in_scale=histograms[f"{name}.modulated"].best_scale(),
+                out_scale=histograms[f"{name}.conv"].best_scale(),
+                in_equal=equal[f"{name}.modulated"].astype(np.float32),
+                out_equal=equal[f"{name}.conv"].astype(np.float32),
+            ),
+        )
     return plain
 
 

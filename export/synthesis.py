@@ -72,7 +72,9 @@ def synthesis_model(
     """
     cfg = weights.config
     if len(cfg.resample_filter) != 4:
-        raise CheckpointError(f"export needs the 4-tap resampling filter of StyleGAN2, this network has {len(cfg.resample_filter)} taps")
+        raise CheckpointError(
+            f"export needs the 4-tap resampling filter of StyleGAN2, this network has {len(cfg.resample_filter)} taps"
+        )
     g = GraphBuilder("synthesis")
     ws = g.input("ws", ["N", cfg.num_ws, cfg.w_dim])
     if noise == "input":
@@ -126,7 +128,14 @@ def _style(g: GraphBuilder, weights: GeneratorWeights, spec: LayerSpec, w_i: str
 
 
 def _conv_layer(
-    g: GraphBuilder, weights: GeneratorWeights, spec: LayerSpec, x: str, style: str, noise: NoiseInput, fir: str, plan: LayerPlan
+    g: GraphBuilder,
+    weights: GeneratorWeights,
+    spec: LayerSpec,
+    x: str,
+    style: str,
+    noise: NoiseInput,
+    fir: str,
+    plan: LayerPlan,
 ) -> str:
     cfg, name = weights.config, spec.name
     array = weights.arrays[f"synthesis.{name}.weight"]
@@ -146,10 +155,17 @@ def _conv_layer(
     if plan.form == "operator":
         weight = g.weight(f"{name}.weight", array)
         return g.node(
-            "ModulatedConv2d", [x, weight, style, demod, noise_map, bias, fir], name, DOMAIN,
-            up=spec.up, alpha=LRELU_SLOPE, gain=gain, clamp=float(cfg.conv_clamp or 0), group=spec.out_channels,
+            "ModulatedConv2d",
+            [x, weight, style, demod, noise_map, bias, fir],
+            name,
+            DOMAIN,
+            up=spec.up,
+            alpha=LRELU_SLOPE,
+            gain=gain,
+            clamp=float(cfg.conv_clamp or 0),
+            group=spec.out_channels,
             plugin_namespace=DOMAIN,
-        )  # fmt: skip
+        )
 
     # Demodulation makes the layer blind to the scale of its style, so every sample's is brought to unit mean square: the
     # convolution's range no longer depends on w.
@@ -160,15 +176,21 @@ def _conv_layer(
     scale = g.node("Mul", [g.node("Mul", [demod, norm], f"{name}.demod_norm"), g.constant(gain)], f"{name}.demod_gain")
     if plan.int8 is not None:
         array = array * (plan.int8.in_equal[None, :, None, None] / plan.int8.out_equal[:, None, None, None])
-        style = g.node("Div", [style, g.weight(f"{name}.in_equal", plan.int8.in_equal)], f"{name}.style_equal")
-        scale = g.node("Mul", [scale, g.weight(f"{name}.out_equal", plan.int8.out_equal)], f"{name}.demod_equal")
+        style = g.node(
+            "Div", [style, g.weight(f"{name}.in_equal", plan.int8.in_equal.astype(np.float32))], f"{name}.style_equal"
+        )
+        scale = g.node(
+            "Mul", [scale, g.weight(f"{name}.out_equal", plan.int8.out_equal.astype(np.float32))], f"{name}.demod_equal"
+        )
 
     y = g.node("Mul", [x, g.node("Unsqueeze", [style, g.ints(2, 3)], f"{name}.style_1")], f"{name}.modulated")
     y = _convolve(g, spec, y, array, weights, plan)
     y = g.node("Mul", [y, g.node("Unsqueeze", [scale, g.ints(2, 3)], f"{name}.demod_1")], f"{name}.demodulated")
     if noise != "none":
         y = g.node("Add", [y, _times_gain(g, noise_map, gain)], f"{name}.noisy")
-    bias = g.weight(f"{name}.bias_gain", (weights.arrays[f"synthesis.{name}.bias"] * gain).astype(np.float32).reshape(1, -1, 1, 1))
+    bias = g.weight(
+        f"{name}.bias_gain", (weights.arrays[f"synthesis.{name}.bias"] * gain).astype(np.float32).reshape(1, -1, 1, 1)
+    )
     y = g.node("Add", [y, bias], f"{name}.biased")
     y = g.node("LeakyRelu", [y], name if cfg.conv_clamp is None else f"{name}.activated", alpha=LRELU_SLOPE)
     if cfg.conv_clamp is not None:
@@ -179,7 +201,9 @@ def _conv_layer(
 def _convolve(g: GraphBuilder, spec: LayerSpec, x: str, weight: np.ndarray, weights: GeneratorWeights, plan: LayerPlan) -> str:
     name = spec.name
     if spec.up == 2 and plan.form == "transposed":
-        y = g.node("ConvTranspose", [x, g.weight(f"{name}.weight", weight.transpose(1, 0, 2, 3))], f"{name}.conv", strides=[2, 2])
+        y = g.node(
+            "ConvTranspose", [x, g.weight(f"{name}.weight", weight.transpose(1, 0, 2, 3))], f"{name}.conv", strides=[2, 2]
+        )
         pads = [1, 1, 1, 1]
     else:
         if plan.int8 is not None:
@@ -207,14 +231,18 @@ def _times_gain(g: GraphBuilder, tensor: str, gain: float) -> str:
 
 
 def _fake_quantize(g: GraphBuilder, x: str, scale: float, name: str) -> str:
-    s, zero = g.weight(f"{name}_scale", np.float32(scale)), g.constant(0, np.int8)
+    s, zero = g.weight(f"{name}_scale", np.array(scale, np.float32)), g.constant(0, np.int8)
     return g.node("DequantizeLinear", [g.node("QuantizeLinear", [x, s, zero], f"{name}_q"), s, zero], f"{name}_dq")
 
 
 def _int8_weight(g: GraphBuilder, weight: np.ndarray, name: str) -> str:
     scale = np.maximum(np.abs(weight).max((1, 2, 3)) / 127, 1e-12).astype(np.float32)
     values = np.clip(np.rint(weight / scale[:, None, None, None]), -127, 127).astype(np.int8)
-    inputs = [g.weight(f"{name}_q", values), g.weight(f"{name}_scale", scale), g.weight(f"{name}_zero", np.zeros(len(scale), np.int8))]
+    inputs = [
+        g.weight(f"{name}_q", values),
+        g.weight(f"{name}_scale", scale),
+        g.weight(f"{name}_zero", np.zeros(len(scale), np.int8)),
+    ]
     return g.node("DequantizeLinear", inputs, name, axis=0)
 
 
@@ -246,6 +274,15 @@ def _to_rgb(g: GraphBuilder, weights: GeneratorWeights, spec: LayerSpec, x: str,
 def _upsample_image(g: GraphBuilder, spec: LayerSpec, img: str, fir: str) -> str:
     channels = spec.out_channels
     return g.node(
-        "Upfirdn2d", [img, fir], f"b{spec.resolution}.upsampled", DOMAIN,
-        up=[2, 2], down=[1, 1], padding=[2, 1, 2, 1], flip=0, gain=4.0, group=channels, plugin_namespace=DOMAIN,
-    )  # fmt: skip
+        "Upfirdn2d",
+        [img, fir],
+        f"b{spec.resolution}.upsampled",
+        DOMAIN,
+        up=[2, 2],
+        down=[1, 1],
+        padding=[2, 1, 2, 1],
+        flip=0,
+        gain=4.0,
+        group=channels,
+        plugin_namespace=DOMAIN,
+    )

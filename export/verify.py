@@ -73,7 +73,11 @@ def verify(
         reference_name = "synthesis.fp32.onnx on ONNX Runtime"
         bundle.precision("fp32")
     inputs = [_inputs(bundle, range(i, min(i + CHUNK, seeds)), psi) for i in range(0, seeds, CHUNK)]
-    reference = _torch_images(bundle, Path(against), inputs, progress) if against else _images(bundle, "onnxruntime", "fp32", inputs, progress)
+    reference = (
+        _torch_images(bundle, Path(against), inputs, progress)
+        if against
+        else _images(bundle, "onnxruntime", "fp32", inputs, progress)
+    )
     rows = []
     for name in backends:
         for precision in precisions:
@@ -95,7 +99,9 @@ def _check_same_checkpoint(bundle: Bundle, checkpoint: Path) -> None:
     if not checkpoint.is_file():
         raise InputError(f"checkpoint {checkpoint} does not exist")
     if sha256_of(checkpoint) != bundle.provenance.get("checkpoint_sha256"):
-        raise InputError(f"{checkpoint} is not the checkpoint that {bundle.path} was exported from ({bundle.provenance.get('checkpoint')})")
+        raise InputError(
+            f"{checkpoint} is not the checkpoint that {bundle.path} was exported from ({bundle.provenance.get('checkpoint')})"
+        )
 
 
 @dataclass(frozen=True)
@@ -152,11 +158,21 @@ def _as_255(bundle: Bundle, images: np.ndarray) -> np.ndarray:
     return images if bundle.output == "uint8" else np.clip(images * 127.5 + 127.5, 0, 255)
 
 
-def _compare(backend_name: str, precision: str, reference_name: str, images: np.ndarray, reference: np.ndarray, threshold: float) -> Accuracy:
+def _compare(
+    backend_name: str, precision: str, reference_name: str, images: np.ndarray, reference: np.ndarray, threshold: float
+) -> Accuracy:
     each = [psnr(a, b) for a, b in zip(images, reference, strict=True)]
     error = np.abs(images.astype(np.float64) - reference.astype(np.float64))
     worst = int(np.argmin(each))
     return Accuracy(
-        backend_name, precision, reference_name, len(each), round(float(np.mean(each)), 2), round(each[worst], 2), worst,
-        round(float(error.max()), 3), round(float(error.mean()), 5), threshold,
-    )  # fmt: skip
+        backend_name,
+        precision,
+        reference_name,
+        len(each),
+        round(float(np.mean(each)), 2),
+        round(each[worst], 2),
+        worst,
+        round(float(error.max()), 3),
+        round(float(error.mean()), 5),
+        threshold,
+    )

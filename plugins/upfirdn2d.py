@@ -64,7 +64,7 @@ def upfirdn2d(
         raise ValueError(f"upfirdn2d takes [N, C, H, W], not {list(x.shape)}")
     if f.ndim != 2:
         raise ValueError(f"upfirdn2d takes a filter [fh, fw], not {list(f.shape)}")
-    n, c, h, w = x.shape
+    c, h, w = x.shape[1:]
     fh, fw = f.shape
     if h * upy + top + bottom < fh or w * upx + left + right < fw:
         raise ValueError(f"upfirdn2d: padded input is smaller than the {fh}x{fw} filter")
@@ -77,12 +77,12 @@ def upfirdn2d(
         if min(top, bottom, left, right) >= 0 and top == bottom and left == right:
             y = F.conv2d(x, kernel, padding=(top, left), groups=c)
         else:
-            y = F.conv2d(F.pad(x, [left, right, top, bottom]), kernel, groups=c)
+            y = F.conv2d(_pad_or_crop(x, [left, right, top, bottom]), kernel, groups=c)
     else:
         # A transposed convolution is zero insertion and a full convolution at once. What it computes is the input padded
         # by fh - 1 on both sides, less the up - 1 zeros after the last row; the rest of the padding is added or cropped.
         y = F.conv_transpose2d(x, kernel.flip((2, 3)), stride=(upy, upx), groups=c)
-        y = F.pad(y, [left - fw + 1, right - fw + upx, top - fh + 1, bottom - fh + upy])
+        y = _pad_or_crop(y, [left - fw + 1, right - fw + upx, top - fh + 1, bottom - fh + upy])
     # Decimated by slicing: on a CPU the backward pass of a strided depthwise convolution costs seven times as much.
     return y if downy == downx == 1 else y[:, :, ::downy, ::downx]
 
@@ -99,6 +99,13 @@ def downsample2d(x: Tensor, f: Tensor, down: int = 2) -> Tensor:
     fh, fw = f.shape
     pad = [(fh - down + 1) // 2, (fh - down) // 2, (fw - down + 1) // 2, (fw - down) // 2]
     return upfirdn2d(x, f, down=down, padding=pad)
+
+
+def _pad_or_crop(x: Tensor, sides: list[int]) -> Tensor:
+    # In two steps, because `F.pad` cannot crop more on one side than there is, though the other side makes up for it.
+    if min(sides) < 0 < max(sides):
+        x, sides = F.pad(x, [max(s, 0) for s in sides]), [min(s, 0) for s in sides]
+    return F.pad(x, sides)
 
 
 def _pair(value: PairOrInt, name: str) -> tuple[int, int]:

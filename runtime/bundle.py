@@ -84,7 +84,9 @@ class Bundle:
                 output=_one_of(data["io"]["output"], ("uint8", "float")),
                 files={_plain_name(n): FileEntry(str(f["sha256"]), int(f["bytes"])) for n, f in data["files"].items()},
                 precisions={
-                    str(name): PrecisionEntry(_plain_name(p["file"]), float(p["min_psnr_db"]), dict(p["recipe"]), dict(p["accuracy"]))
+                    str(name): PrecisionEntry(
+                        _plain_name(p["file"]), float(p["min_psnr_db"]), dict(p["recipe"]), dict(p["accuracy"])
+                    )
                     for name, p in data["precisions"].items()
                 },
                 provenance=dict(data["provenance"]),
@@ -112,7 +114,9 @@ class Bundle:
         if not path.is_file():
             raise BundleError(f"bundle file {path} is missing; export the bundle again")
         if path.stat().st_size != entry.bytes:
-            raise BundleError(f"bundle file {path} has {path.stat().st_size} bytes, the manifest says {entry.bytes}; export the bundle again")
+            raise BundleError(
+                f"bundle file {path} has {path.stat().st_size} bytes, the manifest says {entry.bytes}; export the bundle again"
+            )
         if sha256_of(path) != entry.sha256:
             raise BundleError(f"bundle file {path} does not match its sha256 in {MANIFEST}; export the bundle again")
         return path
@@ -160,5 +164,3 @@ def _one_of(value: Any, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise ValueError(f"{value!r} is not one of {', '.join(allowed)}")
     return str(value)
-
-

@@ -45,8 +45,14 @@ def engine_key(bundle: Bundle, backend_name: str, precision: str, threads: int |
     if precision not in module.PRECISIONS:
         raise BackendError(f"backend {backend_name} runs {', '.join(module.PRECISIONS)}, not {precision}")
     return EngineKey(
-        backend_name, module.version(), module.target(), cpu_identity(), precision, bundle.files[entry.file].sha256, {"threads": threads}
-    )  # fmt: skip
+        backend_name,
+        module.version(),
+        module.target(),
+        cpu_identity(),
+        precision,
+        bundle.files[entry.file].sha256,
+        {"threads": threads},
+    )
 
 
 def engine_folder(bundle: Bundle, key: EngineKey) -> Path:
@@ -73,7 +79,9 @@ def find_engine(bundle: Bundle, key: EngineKey) -> Path | None:
     return file
 
 
-def build_engine(bundle: Bundle, backend_name: str, precision: str, threads: int | None = None, force: bool = False) -> dict[str, Any]:
+def build_engine(
+    bundle: Bundle, backend_name: str, precision: str, threads: int | None = None, force: bool = False
+) -> dict[str, Any]:
     """Build an engine into the bundle, or find it there, and return the facts of `engine.json`, with `reused`.
 
     A build that fails or is interrupted leaves nothing behind.

@@ -25,7 +25,9 @@ class Generator:
     Calls may come from several threads. `z` for seed s is `RandomState(s).randn(1, z_dim)`, as in the official tools.
     """
 
-    def __init__(self, bundle: Bundle, backend_name: str, precision: str, mapping: Session, synthesis: Session, engine: Path | None) -> None:
+    def __init__(
+        self, bundle: Bundle, backend_name: str, precision: str, mapping: Session, synthesis: Session, engine: Path | None
+    ) -> None:
         self.bundle, self.backend, self.precision, self.engine = bundle, backend_name, precision, engine
         self._mapping, self._synthesis = mapping, synthesis
 
@@ -71,7 +73,9 @@ class Generator:
         z = _float32(z, ("N", model["z_dim"]), "z")
         if isinstance(psi, bool) or not isinstance(psi, (int, float, np.floating, np.integer)) or not math.isfinite(psi):
             raise InputError(f"psi must be a finite number, not {psi!r}")
-        if cutoff is not None and (isinstance(cutoff, bool) or not isinstance(cutoff, (int, np.integer)) or not 0 <= cutoff <= num_ws):
+        if cutoff is not None and (
+            isinstance(cutoff, bool) or not isinstance(cutoff, (int, np.integer)) or not 0 <= cutoff <= num_ws
+        ):
             raise InputError(f"cutoff must be a whole number from 0 to {num_ws}, not {cutoff!r}")
         factors = np.ones((len(z), num_ws), np.float32)
         factors[:, :cutoff] = psi
@@ -114,7 +118,9 @@ def _float32(value: np.ndarray, shape: tuple[int | str, ...], name: str) -> np.n
     if not isinstance(value, np.ndarray) or value.dtype not in (np.float32, np.float64, np.float16):
         kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
         raise InputError(f"{name} must be a float array, not {kind}")
-    fits = value.ndim == len(shape) and all(isinstance(want, str) or have == want for have, want in zip(value.shape, shape, strict=True))
+    fits = value.ndim == len(shape) and all(
+        isinstance(want, str) or have == want for have, want in zip(value.shape, shape, strict=True)
+    )
     if not fits or value.shape[0] == 0:
         raise InputError(f"{name} must have shape [{', '.join(map(str, shape))}] with N at least 1, not {list(value.shape)}")
     if not np.isfinite(value).all():

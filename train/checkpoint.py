@@ -55,7 +55,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     if not isinstance(metadata, dict) or metadata.get("kind") not in ("generator", "training"):
         raise CheckpointError(f"checkpoint {path} has an unknown kind of stylert metadata")
     if metadata.get("version") != FORMAT_VERSION:
-        raise CheckpointError(f"checkpoint {path} has format version {metadata.get('version')}; this stylert reads {FORMAT_VERSION}")
+        raise CheckpointError(
+            f"checkpoint {path} has format version {metadata.get('version')}; this stylert reads {FORMAT_VERSION}"
+        )
     return metadata
 
 
@@ -90,9 +92,13 @@ def read_generator(path: str | Path) -> GeneratorWeights:
 
 
 def write_generator(
-    path: str | Path, config: GeneratorConfig, arrays: Mapping[str, np.ndarray], *, half: bool = False,
+    path: str | Path,
+    config: GeneratorConfig,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    half: bool = False,
     info: Mapping[str, Any] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write a generator file; `half` stores float16. `info` is kept as free facts. Atomic."""
     metadata = {"kind": "generator", "version": FORMAT_VERSION, "generator": config.to_dict(), "info": dict(info or {})}
     dtype = np.float16 if half else np.float32

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-
 #: Learning rate of the mapping network's layers relative to all others (Karras et al. 2018, appendix C).
 MAPPING_LR_MULTIPLIER = 0.01
 
@@ -90,9 +89,7 @@ class GeneratorConfig:
 
     def macs(self) -> int:
         """Multiply-accumulates of the synthesis convolutions per image; a transposed one counts at its input size."""
-        return sum(
-            s.in_channels * s.out_channels * s.kernel**2 * (s.resolution // s.up) ** 2 for s in self.layers()
-        )
+        return sum(s.in_channels * s.out_channels * s.kernel**2 * (s.resolution // s.up) ** 2 for s in self.layers())
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -164,7 +161,10 @@ def _check_common(cfg: GeneratorConfig | DiscriminatorConfig) -> None:
         value = getattr(cfg, f.name)
         if f.type == "int" and (isinstance(value, bool) or not isinstance(value, int)):
             raise ValueError(f"{f.name} must be a whole number, not {value!r}")
-    _check(4 <= cfg.resolution <= 4096 and cfg.resolution & (cfg.resolution - 1) == 0, "resolution must be a power of two from 4 to 4096")
+    _check(
+        4 <= cfg.resolution <= 4096 and cfg.resolution & (cfg.resolution - 1) == 0,
+        "resolution must be a power of two from 4 to 4096",
+    )
     _check(cfg.channel_base // cfg.resolution >= 1 and cfg.channel_max >= 1, "channel_base and channel_max leave no channels")
     _check(cfg.img_channels >= 1 and cfg.c_dim >= 0, "img_channels must be at least 1 and c_dim at least 0")
     _check(1 <= cfg.mapping_layers <= 64, "mapping_layers must lie in 1 to 64")

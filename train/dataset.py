@@ -31,9 +31,12 @@ class ImageDataset:
     """
 
     def __init__(
-        self, source: str | Path, use_labels: bool = False, limit: int | None = None,
+        self,
+        source: str | Path,
+        use_labels: bool = False,
+        limit: int | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         source = Path(source)
         if not source.exists():
             raise DataError(f"dataset {source} does not exist")
@@ -46,7 +49,9 @@ class ImageDataset:
             raise DataError(f"dataset {source} holds no PNG or JPEG images")
         first = _decode(read, self.names[0], source)
         if first.shape[0] != first.shape[1] or first.shape[0] & (first.shape[0] - 1):
-            raise DataError(f"dataset {source}: images must be square with a power-of-two side, not {first.shape[1]}x{first.shape[0]}")
+            raise DataError(
+                f"dataset {source}: images must be square with a power-of-two side, not {first.shape[1]}x{first.shape[0]}"
+            )
         self.images = np.empty((len(self.names), first.shape[2], *first.shape[:2]), np.uint8)
         for i, name in enumerate(self.names):
             image = first if i == 0 else _decode(read, name, source)
@@ -74,10 +79,14 @@ class ImageDataset:
         A pure function of its arguments, so a resumed run sees the images that it would have seen.
         """
         position = np.arange(start, start + count)
-        return np.concatenate([
-            np.random.default_rng([seed, int(epoch)]).permutation(len(self))[position[position // len(self) == epoch] % len(self)]
-            for epoch in np.unique(position // len(self))
-        ])  # fmt: skip
+        return np.concatenate(
+            [
+                np.random.default_rng([seed, int(epoch)]).permutation(len(self))[
+                    position[position // len(self) == epoch] % len(self)
+                ]
+                for epoch in np.unique(position // len(self))
+            ]
+        )
 
 
 def _open(source: Path) -> tuple[list[str], Callable[[str], bytes]]:

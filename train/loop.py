@@ -55,8 +55,8 @@ class Trainer:
         self.cfg, self.dataset, self.device = cfg, dataset, torch.device(device)
         torch.manual_seed(cfg.seed)
         # Channels last is the layout in which both oneDNN and cuDNN run these convolutions fastest.
-        self.G = Generator(cfg.generator).to(self.device, memory_format=torch.channels_last)
-        self.D = Discriminator(cfg.discriminator).to(self.device, memory_format=torch.channels_last)
+        self.G = Generator(cfg.generator).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.D = Discriminator(cfg.discriminator).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.opt_G = _lazy_adam(self.G, cfg.lr, cfg.g_reg_interval if cfg.pl_weight > 0 else None)
         self.opt_D = _lazy_adam(self.D, cfg.lr, cfg.d_reg_interval if cfg.r1_gamma > 0 else None)
@@ -147,13 +147,18 @@ class Trainer:
         for name, module in (("opt_G", self.G), ("opt_D", self.D)):
             optimizer = getattr(self, name)
             for k, p in module.named_parameters():
-                slots = {s: tensors[f"{name}.{s}.{k}"] for s in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{s}.{k}" in tensors}
+                slots = {
+                    s: tensors[f"{name}.{s}.{k}"] for s in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{s}.{k}" in tensors
+                }
                 if slots:
                     optimizer.state[p] = {
-                        s: v.clone() if s == "step" else v.to(p, memory_format=torch.preserve_format).clone(
-                            memory_format=torch.channels_last if p.ndim == 4 else torch.preserve_format)
+                        s: v.clone()
+                        if s == "step"
+                        else v.to(p, memory_format=torch.preserve_format).clone(
+                            memory_format=torch.channels_last if p.ndim == 4 else torch.preserve_format
+                        )
                         for s, v in slots.items()
-                    }  # fmt: skip
+                    }
         torch.set_rng_state(tensors["rng"].cpu())
         if "rng_cuda" in tensors and self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng_cuda"].cpu(), self.device)

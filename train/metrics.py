@@ -17,9 +17,9 @@ from torch import Tensor
 
 from stylert.runtime.errors import InputError, missing_extra
 from stylert.runtime.latents import z_from_seeds
-from stylert.train.checkpoint import load_generator
 from stylert.train.dataset import ImageDataset
 from stylert.train.loop import to_uint8
+from stylert.train.networks import Generator
 
 NAME = "FD-EffNetLite0"
 FEATURES = 1280
@@ -67,9 +67,10 @@ def real_features(extractor: FeatureExtractor, data: str | Path, count: int, pro
     return _features(extractor, lambda i, n: dataset.images[i : i + n].transpose(0, 2, 3, 1), count, progress)
 
 
-def generated_features(extractor: FeatureExtractor, checkpoint: str | Path, count: int, progress: Progress | None = None) -> np.ndarray:
-    """Features `[count, 1280]` of a checkpoint's images without truncation, labels drawn evenly."""
-    generator = load_generator(checkpoint)
+def generated_features(
+    extractor: FeatureExtractor, generator: Generator, count: int, progress: Progress | None = None
+) -> np.ndarray:
+    """Features `[count, 1280]` of a generator's images without truncation, labels drawn evenly."""
     c_dim = generator.cfg.c_dim
 
     @torch.no_grad()

@@ -165,9 +165,17 @@ class SynthesisLayer(nn.Module):
         elif noise_mode == "const":
             noise = self.noise_const * self.noise_strength
         return modulated_conv2d(
-            x, weight, style, demodulation(weight, style), noise, self.bias,
-            up=self.up, f=self.resample_filter, activation="lrelu", clamp=self.clamp,
-        )  # fmt: skip
+            x,
+            weight,
+            style,
+            demodulation(weight, style),
+            noise,
+            self.bias,
+            up=self.up,
+            f=self.resample_filter,
+            activation="lrelu",
+            clamp=self.clamp,
+        )
 
 
 class ToRGB(nn.Module):
@@ -323,9 +331,7 @@ class DiscriminatorEpilogue(nn.Module):
         channels = cfg.channels(4)
         if cfg.architecture == "skip":
             self.fromrgb = Conv2d(cfg.img_channels, channels, 1, cfg.resample_filter, "lrelu")
-        self.conv = Conv2d(
-            channels + cfg.mbstd_num_channels, channels, 3, cfg.resample_filter, "lrelu", clamp=cfg.conv_clamp
-        )
+        self.conv = Conv2d(channels + cfg.mbstd_num_channels, channels, 3, cfg.resample_filter, "lrelu", clamp=cfg.conv_clamp)
         self.fc = FullyConnected(channels * 16, channels, "lrelu")
         self.out = FullyConnected(channels, cfg.cmap_dim or 1)
 

@@ -35,6 +35,9 @@ class TrainConfig:
             raise ValueError("batch must be at least 1, kimg at least 0 and lr positive")
         if self.half not in ("none", "fp16", "bf16"):
             raise ValueError(f"half must be none, fp16 or bf16, not {self.half!r}")
+        for name in ("g_reg_interval", "d_reg_interval", "pl_batch_shrink"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
         group = min(self.discriminator.mbstd_group_size or self.batch, self.batch)
         if self.batch % group:
             raise ValueError(f"batch {self.batch} must be a multiple of the minibatch-std group {group}")
@@ -76,18 +79,34 @@ class Preset:
 #: The configurations of StyleGAN2-ADA (Karras et al. 2020b, table 6 and the official code), and one for two CPU cores.
 PRESETS: dict[str, Preset] = {
     #                       kimg  batch mbstd  base    lr     gamma ema  ramp mapping
-    "auto":       Preset(25_000, None, None, None,   None,   None, None, 0.05, 2),
-    "stylegan2":  Preset(25_000, 32, 4, 32768, 0.002, 10.0, 10, None, 8),
-    "paper256":   Preset(25_000, 64, 8, 16384, 0.0025, 1.0, 20, None, 8),
-    "paper512":   Preset(25_000, 64, 8, 32768, 0.0025, 0.5, 20, None, 8),
-    "paper1024":  Preset(25_000, 32, 4, 32768, 0.002, 2.0, 10, None, 8),
-    "cifar":      Preset(100_000, 64, 32, 32768, 0.0025, 0.01, 500, 0.05, 2, pl_weight=0.0, mixing_prob=0.0,
-                         architecture="orig", num_fp16_res=0, conv_clamp=None),
-    "cpu":        Preset(100, 16, 4, 2048, 0.0025, 0.1, 5, 0.05, 2, channel_max=256, half="bf16"),
-}  # fmt: skip
+    "auto": Preset(25_000, None, None, None, None, None, None, 0.05, 2),
+    "stylegan2": Preset(25_000, 32, 4, 32768, 0.002, 10.0, 10, None, 8),
+    "paper256": Preset(25_000, 64, 8, 16384, 0.0025, 1.0, 20, None, 8),
+    "paper512": Preset(25_000, 64, 8, 32768, 0.0025, 0.5, 20, None, 8),
+    "paper1024": Preset(25_000, 32, 4, 32768, 0.002, 2.0, 10, None, 8),
+    "cifar": Preset(
+        100_000,
+        64,
+        32,
+        32768,
+        0.0025,
+        0.01,
+        500,
+        0.05,
+        2,
+        pl_weight=0.0,
+        mixing_prob=0.0,
+        architecture="orig",
+        num_fp16_res=0,
+        conv_clamp=None,
+    ),
+    "cpu": Preset(100, 16, 4, 2048, 0.0025, 0.1, 5, 0.05, 2, channel_max=256, half="bf16"),
+}
 
 
-def resolve(preset: str, resolution: int, c_dim: int = 0, img_channels: int = 3, gpus: int = 1, **overrides: Any) -> TrainConfig:
+def resolve(
+    preset: str, resolution: int, c_dim: int = 0, img_channels: int = 3, gpus: int = 1, **overrides: Any
+) -> TrainConfig:
     """The configuration of a preset at a resolution; `overrides` replace fields of `TrainConfig` or of both networks.
 
     Raises ValueError on an unknown preset or field, or a value out of range.
@@ -95,17 +114,28 @@ def resolve(preset: str, resolution: int, c_dim: int = 0, img_channels: int = 3,
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
     p = PRESETS[preset]
-    batch = overrides.pop("batch", None) or p.batch or max(min(gpus * min(4096 // resolution, 32), 64), gpus)
+    batch = overrides.pop("batch", None)
+    if batch is None:
+        batch = p.batch or max(min(gpus * min(4096 // resolution, 32), 64), gpus)
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, not {batch}")
     base = p.channel_base or (32768 if resolution >= 512 else 16384)
-    network = {
-        "resolution": resolution, "c_dim": c_dim, "img_channels": img_channels, "channel_base": base,
-        "channel_max": p.channel_max, "num_fp16_res": p.num_fp16_res, "conv_clamp": p.conv_clamp,
-    }  # fmt: skip
-    generator = {**network, "mapping_layers": p.mapping_layers}
-    discriminator = {
-        **network, "architecture": p.architecture, "mbstd_group_size": p.mbstd or max(min(batch // gpus, 4), 1),
-    }  # fmt: skip
-    run = {
+    network: dict[str, Any] = {
+        "resolution": resolution,
+        "c_dim": c_dim,
+        "img_channels": img_channels,
+        "channel_base": base,
+        "channel_max": p.channel_max,
+        "num_fp16_res": p.num_fp16_res,
+        "conv_clamp": p.conv_clamp,
+    }
+    generator: dict[str, Any] = {**network, "mapping_layers": p.mapping_layers}
+    discriminator: dict[str, Any] = {
+        **network,
+        "architecture": p.architecture,
+        "mbstd_group_size": p.mbstd or max(min(batch // gpus, 4), 1),
+    }
+    run: dict[str, Any] = {
         "batch": batch,
         "kimg": p.kimg,
         "lr": p.lr or (0.002 if resolution >= 1024 else 0.0025),
@@ -117,8 +147,11 @@ def resolve(preset: str, resolution: int, c_dim: int = 0, img_channels: int = 3,
         "half": p.half,
     }
     for name, value in overrides.items():
-        places = [d for d, cls in ((generator, GeneratorConfig), (discriminator, DiscriminatorConfig), (run, TrainConfig))
-                  if name in {f.name for f in dataclasses.fields(cls)}]  # fmt: skip
+        places = [
+            d
+            for d, cls in ((generator, GeneratorConfig), (discriminator, DiscriminatorConfig), (run, TrainConfig))
+            if name in {f.name for f in dataclasses.fields(cls)}
+        ]
         if not places:
             raise ValueError(f"unknown training option {name!r}")
         for place in places:

@@ -42,7 +42,9 @@ def load(source: Path, precision: str, threads: int | None = None, built: bool =
     if not built:
         return OpenVinoSession(_compile(source, precision, threads))
     try:
-        return OpenVinoSession(_openvino().Core().import_model(io.BytesIO(source.read_bytes()), "CPU", _config(precision, threads)))
+        return OpenVinoSession(
+            _openvino().Core().import_model(io.BytesIO(source.read_bytes()), "CPU", _config(precision, threads))
+        )
     except RuntimeError as e:
         raise BundleError(f"OpenVINO cannot load engine {source}: {_last_line(e)}") from None
 

@@ -1,0 +1,62 @@
+# Everything runs in .venv, made here on first use. PYTHON may name any interpreter from 3.11 to 3.13.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+CHECKPOINT := examples/cats64.safetensors
+
+.PHONY: help demo test test-quick lint types imports wheel docs-check bench clean
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/demo ## Checkpoint to verified, measured engines and a report, in out/demo
+	$(BIN)/stylert demo $(CHECKPOINT) --out out/demo
+
+test: .venv/dev ## All tests
+	$(BIN)/python -m pytest
+
+test-quick: .venv/dev ## The tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: .venv/dev ## Style (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev ## Static types (mypy), on an installed copy: an editable namespace package is invisible to it
+	rm -rf build
+	$(PIP) install --quiet --no-deps --target build/typed .
+	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p stylert
+
+imports: .venv/dev ## Which stage may import which (import-linter)
+	$(BIN)/lint-imports
+
+wheel: .venv/dev ## Build the wheel, install it alone into an empty environment, use it from another folder
+	rm -rf build dist
+	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+	sh tests/wheel.sh $(PYTHON) dist/*.whl
+
+docs-check: .venv/dev ## Run every command in README.md and docs/
+	$(BIN)/python -m pytest tests/test_docs.py
+
+bench: .venv/demo ## Latency of the demo's bundle on this machine
+	$(BIN)/stylert bench out/demo/bundle --json out/bench.json
+
+clean: ## Remove what was built
+	rm -rf .venv build dist out
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo "stylert needs Python 3.11 to 3.13: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv .venv
+
+# Each stamp is one set of extras; a change of pins or extras installs again.
+.venv/demo: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing stylert with what the demo needs (a few minutes on first use)"
+	$(INSTALL) --editable '.[demo]'
+	@touch $@
+
+.venv/dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing stylert with what the tests need (a few minutes on first use)"
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ .venv/demo

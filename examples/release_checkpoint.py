@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+"""Turn the result of a training run into a file to ship: G_ema in float16, with what a user must know about it.
+
+    python examples/release_checkpoint.py runs/cats64/snapshot.safetensors examples/cats64.safetensors \\
+        --info data="40,000 cat avatars, examples/make_cats.py" --info credit="drawings by David Revoy, CC BY 4.0"
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stylert.train.checkpoint import read_generator, read_metadata, write_generator
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--info", action="append", default=[], metavar="KEY=VALUE", help="a fact to carry in the file")
+    args = parser.parse_args()
+    info = dict(pair.split("=", 1) for pair in args.info)
+    facts = read_metadata(args.source).get("facts")
+    if facts is not None:
+        info["kimg"] = facts["nimg"] / 1000
+    weights = read_generator(args.source)
+    write_generator(args.target, weights.config, weights.arrays, half=True, info={**weights.info, **info})
+    print(f"{args.target}: {args.target.stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""bias_act in Triton: the pointwise tail of a layer in one pass over memory, and its gradient in another.
+
+    v = x + b[c];   y = clamp(gain * leaky_relu(v, slope));   dx = dy * gain * (v > 0 ? 1 : slope) * [|gain * act(v)| <= clamp]
+
+The gradient recomputes `v` from `x`, so it is right for any gain, and nothing but the input has to be kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+
+from stylert.plugins.kernels.upfirdn2d import check_float
+from stylert.plugins.shapes import MAX_OFFSET, Tail
+
+BLOCK = 1024
+
+
+def bias_act_into(y: Any, x: Any, b: Any | None, tail: Tail, *, step: int, dy: Any | None = None) -> None:
+    """Write `clamp(gain * act(x + b))`, or with `dy` its gradient, into `y`.
+
+    Args:
+        y, x, dy: tensors of one size, dtype and memory layout, dense (no gaps), float16, bfloat16 or float32.
+        b: `[C]` float32, contiguous, or None.
+        tail: slope, gain and clamp.
+        step: elements in memory between one channel and the next: 1 for NHWC, `H * W` for NCHW.
+
+    Raises:
+        ValueError: operands that do not match.
+    """
+    check_float(x, "bias_act: x")
+    for t in (y,) if dy is None else (y, dy):
+        if t.shape != x.shape or t.dtype != x.dtype or t.stride() != x.stride():
+            raise ValueError(f"bias_act: {t.dtype} {list(t.shape)} must match x, {x.dtype} {list(x.shape)}, in memory too")
+    if step < 1:
+        raise ValueError(f"bias_act: step must be at least 1, not {step}")
+    if b is not None and (len(b.shape) != 1 or b.shape[0] != x.shape[1] or str(b.dtype) != "torch.float32"):
+        raise ValueError(f"bias_act: bias must be float32 [{x.shape[1]}], not {b.dtype} {list(b.shape)}")
+    count = x.numel()
+    if count == 0:
+        return
+    # A pointer that is never read stands for what is absent.
+    bias_act_kernel[(triton.cdiv(count, BLOCK),)](
+        x, x if b is None else b, x if dy is None else dy, count, step, x.shape[1], y,
+        HAS_BIAS=b is not None, BACKWARD=dy is not None, SLOPE=tail.slope, GAIN=tail.gain, CLAMP=tail.clamp,
+        WIDE=count > MAX_OFFSET - BLOCK, BLOCK=BLOCK,
+    )  # fmt: skip
+
+
+@triton.jit
+def bias_act_kernel(
+    x_ptr, b_ptr, dy_ptr, count, step, c, y_ptr,
+    HAS_BIAS: tl.constexpr, BACKWARD: tl.constexpr, SLOPE: tl.constexpr, GAIN: tl.constexpr, CLAMP: tl.constexpr,
+    WIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The formula above on `BLOCK` consecutive elements; `WIDE` counts them in 64 bits."""
+    pid = tl.program_id(0)
+    if WIDE:
+        pid = pid.to(tl.int64)
+    at = pid * BLOCK + tl.arange(0, BLOCK)
+    ok = at < count
+    v = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
+    if HAS_BIAS:
+        v += tl.load(b_ptr + (at // step) % c, mask=ok, other=0.0)
+    out = tl.where(v > 0, v, v * SLOPE) * GAIN
+    if BACKWARD:
+        dy = tl.load(dy_ptr + at, mask=ok, other=0.0).to(tl.float32)
+        grad = tl.where(v > 0, dy, dy * SLOPE) * GAIN
+        if CLAMP > 0:
+            grad = tl.where((out >= -CLAMP) & (out <= CLAMP), grad, 0.0)
+        out = grad
+    elif CLAMP > 0:
+        out = clip(out, CLAMP)
+    tl.store(y_ptr + at, out.to(y_ptr.dtype.element_ty), mask=ok)
+
+
+@triton.jit
+def clip(v, BOUND: tl.constexpr):
+    """`min(max(v, -BOUND), BOUND)`, with NaN kept as PyTorch keeps it."""
+    return tl.where(v > BOUND, BOUND, tl.where(v < -BOUND, -BOUND, v))

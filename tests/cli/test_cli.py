@@ -1,0 +1,156 @@
+"""The command line as a user meets it: real processes, real files, and one line with exit code 2 for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from stylert.cli import main as cli
+from stylert.runtime import Generator
+from stylert.runtime.bundle import Bundle
+
+
+def stylert(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from stylert.cli.main import main; main()", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, timeout=300)
+
+
+def refuse(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: object) -> str:
+    """Run the command in this process; it must print one line and exit 2. Returns the line."""
+    monkeypatch.setattr(sys, "argv", ["stylert", *map(str, args)])
+    with pytest.raises(SystemExit) as e:
+        cli.main()
+    out, err = capfd.readouterr()
+    assert e.value.code == 2, err
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("stylert: ")
+    assert "Traceback" not in out + err
+    return err
+
+
+def test_export_build_generate_verify_in_processes(checkpoint: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    for args in (
+        ("export", checkpoint, "--out", bundle),
+        ("build", bundle, "--backend", "onnxruntime"),
+        ("generate", bundle, "--seeds", "0-2,7", "--psi", "0.7", "--precision", "int8", "--out", tmp_path / "images"),
+        ("generate", bundle, "--seeds", "0-4", "--out", tmp_path / "images", "--grid"),
+        ("verify", bundle, "--against", checkpoint, "--seeds", "3", "--json", tmp_path / "verify.json"),
+    ):
+        done = stylert(*args)
+        assert done.returncode == 0, done.stderr
+    names = sorted(p.name for p in (tmp_path / "images").iterdir())
+    assert names == ["grid.png", "seed0000.png", "seed0001.png", "seed0002.png", "seed0007.png"]
+    with Generator.load(bundle, precision="int8") as g:
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "images" / "seed0007.png")), g([7], psi=0.7)[0])
+    assert Image.open(tmp_path / "images" / "grid.png").size == (48, 32)
+    rows = json.loads((tmp_path / "verify.json").read_text())["accuracy"]
+    assert all(row["passed"] for row in rows)
+    assert len(rows) == 4
+
+
+def test_verify_exits_1_under_the_threshold(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bundle.path, tmp_path / "b"))
+    manifest = json.loads((copy / "bundle.json").read_text())
+    manifest["precisions"]["int8"]["min_psnr_db"] = 99.9
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    done = stylert("verify", copy, "--against", checkpoint, "--seeds", "2", "--backend", "onnxruntime")
+    assert done.returncode == 1
+    assert "FAILED" in done.stdout
+
+
+def test_no_arguments_and_help_say_what_there_is() -> None:
+    assert "export" in stylert("--help").stdout
+    done = stylert()
+    assert "export" in done.stdout + done.stderr
+
+
+def test_mistakes_are_one_line_and_exit_2(
+    bundle: Bundle, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    b, out = bundle.path, tmp_path / "out"
+    generate = ("generate", b, "--out", out, "--seeds")
+    for args, word in [
+        (("export", tmp_path / "no.safetensors", "--out", out), "does not exist"),
+        (("export", file, "--out", out), "safetensors"),
+        (("export", tmp_path, "--out", out), "not a file"),
+        (("export", checkpoint, "--out", file), "not a bundle"),
+        (("export", checkpoint, "--out", "/proc/x/y"), "cannot write"),
+        (("export", checkpoint, "--out", out, "--precision", "fp7"), "fp7"),
+        (("export", checkpoint, "--out", out, "--noise", "loud"), "--noise"),
+        (("export", checkpoint, "--out", out, "--output", "jpeg"), "--output"),
+        (("export", checkpoint), "--out"),
+        (("frobnicate",), "frobnicate"),
+        ((*generate, "a-b"), "seeds"),
+        ((*generate, ""), "seeds"),
+        ((*generate, "0", "--psi", "much"), "psi"),
+        ((*generate, "0", "--psi", "nan"), "psi"),
+        ((*generate, "0", "--cutoff", "99"), "cutoff"),
+        ((*generate, "0", "--batch", "0"), "batch"),
+        ((*generate, "0", "--class", "1"), "labels"),
+        ((*generate, "0", "--backend", "abacus"), "abacus"),
+        ((*generate, "0", "--precision", "fp16"), "fp16"),
+        (("generate", b, "--seeds", "0", "--out", file), "file"),
+        (("generate", b, "--seeds", "0", "--out", "/proc/x"), "cannot write"),
+        (("generate", tmp_path / "nowhere", "--seeds", "0", "--out", out), "does not exist"),
+        (("build", b, "--backend", "abacus"), "abacus"),
+        (("verify", b, "--seeds", "0"), "seeds"),
+        (("verify", b, "--json", "/proc/x/y.json"), "cannot write"),
+        (("verify", b, "--json", tmp_path), "folder"),
+        (("verify", b, "--against", file), "not the checkpoint"),
+        (("bench", b, "--batch", "1,x"), "--batch"),
+        (("bench", b, "--batch", "0"), "--batch"),
+        (("bench", tmp_path), "bundle.json"),
+        (("train", "--data", tmp_path / "no.zip", "--out", out), "does not exist"),
+        (("train", "--data", file, "--out", out), "file"),
+        (("train", "--data", tmp_path, "--out", file), "file"),
+        (("train", "--data", tmp_path, "--out", out, "--resume"), "resume"),
+        (("train", "--data", tmp_path, "--out", out, "--device", "cuda"), "CUDA"),
+        (("metrics", file, "--data", tmp_path), "file"),
+    ]:
+        line = refuse(capfd, monkeypatch, *args)
+        assert word in line, (args, line)
+        assert not out.exists(), args
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8), max_size=4))
+def test_any_words_after_a_command_end_without_a_traceback(words: list[str]) -> None:
+    for command in ("export", "generate", "verify", "bench"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["stylert", command, *words])
+            with pytest.raises(SystemExit) as e:
+                cli.main()
+        assert e.value.code in (0, 2)
+
+
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(
+    bundle: Bundle, checkpoint: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    line = refuse(capfd, monkeypatch, "verify", bundle.path, "--against", checkpoint)
+    assert "pip install 'stylert[train]'" in line
+
+
+def test_an_interrupted_export_leaves_nothing(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stylert.export.pipeline.calibrate", interrupt)
+    monkeypatch.setattr(sys, "argv", ["stylert", "export", str(checkpoint), "--out", str(tmp_path / "b")])
+    with pytest.raises(SystemExit) as e:
+        cli.main()
+    assert e.value.code == 130
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,77 @@
+"""Small networks with nothing left at zero, and bundles of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stylert.export.pipeline import export_bundle
+from stylert.runtime.bundle import Bundle
+from stylert.train.checkpoint import generator_shapes, write_generator
+from stylert.train.config import GeneratorConfig
+
+
+def random_arrays(cfg: GeneratorConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Weights as after training: every bias, noise strength and average differs from its initial value."""
+    arrays = {}
+    for name, shape in generator_shapes(cfg).items():
+        values = rng.standard_normal(shape)
+        if name.startswith("mapping.") and name.endswith("weight"):
+            values = values * 100  # stored at the inverse of the layer's learning rate
+        elif name.endswith("affine.bias"):
+            values = 1 + 0.3 * values
+        elif name.endswith("noise_strength"):
+            values = 0.2 * values
+        elif name.endswith("resample_filter"):
+            values = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+        arrays[name] = np.asarray(values, np.float32)
+    return arrays
+
+
+def small_config(**changes: Any) -> GeneratorConfig:
+    defaults: dict[str, Any] = {
+        "resolution": 16,
+        "z_dim": 24,
+        "w_dim": 20,
+        "channel_base": 512,
+        "channel_max": 32,
+        "mapping_layers": 2,
+        "conv_clamp": 256.0,
+    }
+    return GeneratorConfig(**{**defaults, **changes})
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Fresh random numbers; the seed is printed when the test fails."""
+    seed = int(np.random.SeedSequence().generate_state(1)[0])
+    print(f"rng seed {seed}")
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that writes a random generator: `make_checkpoint(resolution=8, c_dim=3)`."""
+
+    def make(**changes: Any) -> Path:
+        path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
+        cfg = small_config(**changes)
+        write_generator(path, cfg, random_arrays(cfg, np.random.default_rng()))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkpoint(make_checkpoint: Callable[..., Path]) -> Path:
+    return make_checkpoint()
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle of `checkpoint` with both precisions. Tests that change it copy it first."""
+    return export_bundle(checkpoint, tmp_path_factory.mktemp("export") / "bundle")

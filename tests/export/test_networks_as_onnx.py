@@ -1,0 +1,166 @@
+"""The exported networks compute what the PyTorch networks compute, in every form, for any batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnxruntime as ort
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
+
+from stylert.export.mapping import mapping_model
+from stylert.export.synthesis import LayerPlan, phase_weights, synthesis_model
+from stylert.runtime.lowering import lower
+from stylert.train.checkpoint import GeneratorWeights
+from stylert.train.config import GeneratorConfig
+from stylert.train.networks import Generator
+from tests.conftest import random_arrays, small_config
+
+
+def network(**changes: object) -> tuple[GeneratorWeights, Generator]:
+    """Random weights as arrays, and as a float64 PyTorch generator."""
+    cfg = small_config(**changes)
+    arrays = random_arrays(cfg, np.random.default_rng())
+    generator = Generator(cfg)
+    generator.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()})
+    return GeneratorWeights(cfg, arrays, {}), generator.double().requires_grad_(False)
+
+
+def run(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)[0]
+
+
+def synthesize64(generator: Generator, ws: np.ndarray, noise_mode: str) -> np.ndarray:
+    """The synthesis in float64: the network casts ws to float32 at its door, so its blocks are called directly."""
+    x = img = None
+    w = torch.from_numpy(ws).double()
+    for res in generator.cfg.block_resolutions:
+        x, img = double_block(getattr(generator.synthesis, f"b{res}"), x, img, w, noise_mode)
+    return img.numpy()
+
+
+def double_block(block, x, img, ws, noise_mode):  # type: ignore[no-untyped-def]
+    from stylert.plugins.upfirdn2d import upsample2d
+
+    x = block.const.unsqueeze(0).expand(len(ws), -1, -1, -1) if x is None else x
+    img = None if img is None else upsample2d(img, block.resample_filter)
+    for spec in block.specs:
+        layer = getattr(block, spec.name.split(".")[1])
+        if spec.kind == "torgb":
+            y = layer(x, ws[:, spec.ws_index])
+            img = y if img is None else img + y
+        else:
+            x = layer(x, ws[:, spec.ws_index], noise_mode)
+    return x, img
+
+
+def close(got: np.ndarray, expected: np.ndarray, relative: float) -> None:
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= relative * np.abs(expected).max()
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    c_dim=st.sampled_from([0, 1, 4]),
+    layers=st.integers(1, 8),
+    n=st.integers(1, 5),
+    psi=st.floats(-1, 2),
+    cutoff=st.integers(0, 6),
+)
+def test_mapping_equals_pytorch(c_dim: int, layers: int, n: int, psi: float, cutoff: int) -> None:
+    weights, generator = network(c_dim=c_dim, mapping_layers=layers)
+    z = np.random.standard_normal((n, 24)).astype(np.float32)
+    c = np.random.standard_normal((n, c_dim)).astype(np.float32) if c_dim else None
+    factors = np.ones((n, 6), np.float32)
+    factors[:, :cutoff] = psi
+    got = run(mapping_model(weights), z=z, psi=factors, **({"c": c} if c_dim else {}))
+    expected = generator.float().mapping(torch.from_numpy(z), None if c is None else torch.from_numpy(c), psi, cutoff)
+    close(got, expected.numpy(), 1e-4)
+
+
+@pytest.mark.parametrize("clamp", [None, 0.9])
+@pytest.mark.parametrize("noise", ["const", "none"])
+@pytest.mark.parametrize("form", ["operator", "transposed", "phases"])
+def test_every_form_equals_the_float64_network(form: str, noise: str, clamp: float | None) -> None:
+    weights, generator = network(conv_clamp=clamp, resolution=32)
+    ws = np.random.standard_normal((3, 8, 20)).astype(np.float32)
+    model = synthesis_model(weights, noise, "float", {s.name: LayerPlan(form) for s in weights.config.layers()})  # type: ignore[arg-type]
+    expected = synthesize64(generator, ws, noise)
+    close(run(model, ws=ws), expected, 1e-5)
+    for i in range(3):
+        close(run(model, ws=ws[i : i + 1]), expected[i : i + 1], 1e-5)
+
+
+def test_the_onnx_reference_evaluator_agrees() -> None:
+    weights, generator = network(resolution=8)
+    ws = np.random.standard_normal((2, 4, 20)).astype(np.float32)
+    model = onnx.inliner.inline_local_functions(synthesis_model(weights, "const", "float"))
+    close(ReferenceEvaluator(model).run(None, {"ws": ws})[0], synthesize64(generator, ws, "const"), 1e-5)
+
+
+def test_noise_inputs_take_the_place_of_the_constants() -> None:
+    weights, generator = network()
+    ws = np.random.standard_normal((2, 6, 20)).astype(np.float32)
+    const = {
+        f"noise_{s.resolution}_{s.name.split('.')[1]}": np.tile(weights.arrays[f"synthesis.{s.name}.noise_const"], (2, 1, 1, 1))
+        for s in weights.config.layers()
+        if s.kind == "conv"
+    }
+    for form in ("operator", "phases"):
+        plans = {s.name: LayerPlan(form) for s in weights.config.layers()}  # type: ignore[arg-type]
+        close(
+            run(synthesis_model(weights, "input", "float", plans), ws=ws, **const), synthesize64(generator, ws, "const"), 1e-5
+        )
+
+
+def test_bytes_are_the_official_conversion_of_the_floats() -> None:
+    weights, _ = network()
+    ws = np.random.standard_normal((4, 6, 20)).astype(np.float32)
+    floats, images = (run(synthesis_model(weights, "const", o), ws=ws) for o in ("float", "uint8"))  # type: ignore[arg-type]
+    exact = np.clip(floats.transpose(0, 2, 3, 1).astype(np.float64) * 127.5 + 128, 0, 255)
+    assert images.dtype == np.uint8
+    differs = np.floor(exact) != images
+    assert np.abs(exact[differs] - np.rint(exact[differs])).max(initial=0) < 1e-4, "only values at a step's edge may differ"
+
+
+def test_phase_weights_are_the_transposed_convolution() -> None:
+    weight = np.random.standard_normal((3, 2, 3, 3))
+    x = torch.randn(1, 2, 5, 4, dtype=torch.float64)
+    phases = torch.nn.functional.conv2d(x, torch.from_numpy(phase_weights(weight)), padding=1)
+    shuffled = phases.reshape(1, 2, 2, 3, 6, 5).permute(0, 3, 4, 1, 5, 2).reshape(1, 3, 12, 10)
+    full = torch.nn.functional.conv_transpose2d(x, torch.from_numpy(weight).transpose(0, 1), stride=2)
+    torch.testing.assert_close(shuffled[:, :, :-1, :-1], full)
+    assert shuffled[:, :, -1].abs().max() == 0
+    assert shuffled[:, :, :, -1].abs().max() == 0
+
+
+def test_each_convolution_of_the_canonical_file_is_one_operator_node(tmp_path: Path) -> None:
+    weights, _ = network()
+    model = synthesis_model(weights)
+    nodes = [n for n in model.graph.node if n.domain == "stylert"]
+    convs = [s.name for s in weights.config.layers() if s.kind == "conv"]
+    assert [n.name for n in nodes if n.op_type == "ModulatedConv2d"] == convs
+    assert sum(n.op_type == "Upfirdn2d" for n in nodes) == len(weights.config.block_resolutions) - 1
+    assert all(any(a.name == "plugin_namespace" and a.s == b"stylert" for a in n.attribute) for n in nodes)
+    assert {f.name for f in model.functions} == {"ModulatedConv2d", "Upfirdn2d"}
+
+    (tmp_path / "canonical.onnx").write_bytes(model.SerializeToString())
+    plain = onnx.load(lower(tmp_path / "canonical.onnx", tmp_path / "plain.onnx"))
+    assert {n.domain for n in plain.graph.node} == {""}
+    assert not plain.functions
+    assert not any(n.op_type == "If" for n in plain.graph.node)
+
+
+def test_a_filter_that_the_operators_do_not_take_is_refused() -> None:
+    from stylert.runtime.errors import CheckpointError
+
+    cfg = GeneratorConfig(8, z_dim=4, w_dim=4, channel_base=64, resample_filter=(1, 1))
+    with pytest.raises(CheckpointError, match="4-tap"):
+        synthesis_model(GeneratorWeights(cfg, {}, {}))

@@ -1,0 +1,79 @@
+"""Engines: built once, reused only where everything matches, noticed when damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stylert.runtime import Bundle, Generator
+from stylert.runtime.backends import BACKENDS, backend, engine_file
+from stylert.runtime.engines import build_engine, engine_folder, engine_key, find_engine
+from stylert.runtime.errors import BackendError, BundleError
+
+
+@pytest.fixture
+def own(bundle: Bundle, tmp_path: Path) -> Bundle:
+    return Bundle.load(shutil.copytree(bundle.path, tmp_path / "bundle"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("name", list(BACKENDS))
+def test_an_engine_makes_the_images_of_the_file_that_it_was_built_from(own: Bundle, name: str, precision: str) -> None:
+    with Generator.load(own, name, precision) as g:
+        assert g.engine is None
+        expected = g(range(4))
+    facts = build_engine(own, name, precision)
+    assert not facts["reused"]
+    assert build_engine(own, name, precision)["reused"]
+    with Generator.load(own, name, precision) as g:
+        assert g.engine is not None
+        assert np.abs(g(range(4)).astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_an_engine_of_other_flags_or_another_source_is_not_reused(own: Bundle) -> None:
+    build_engine(own, "onnxruntime", "fp32")
+    assert find_engine(own, engine_key(own, "onnxruntime", "fp32")) is not None
+    assert find_engine(own, engine_key(own, "onnxruntime", "fp32", threads=1)) is None
+    assert find_engine(own, engine_key(own, "onnxruntime", "int8")) is None
+
+
+def test_a_damaged_engine_is_refused_and_the_next_build_mends_it(own: Bundle) -> None:
+    build_engine(own, "onnxruntime", "fp32")
+    key = engine_key(own, "onnxruntime", "fp32")
+    file = engine_file(engine_folder(own, key))
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(BundleError, match="build again"):
+        Generator.load(own)
+    assert not build_engine(own, "onnxruntime", "fp32")["reused"]
+    Generator.load(own).close()
+
+
+def test_a_manifest_of_another_key_in_the_same_folder_is_not_believed(own: Bundle) -> None:
+    build_engine(own, "onnxruntime", "fp32")
+    key = engine_key(own, "onnxruntime", "fp32")
+    path = engine_folder(own, key) / "engine.json"
+    facts = json.loads(path.read_text())
+    facts["key"]["version"] = "0.0.1"
+    path.write_text(json.dumps(facts))
+    assert find_engine(own, key) is None
+
+
+def test_a_build_that_fails_leaves_nothing(own: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(source: Path, precision: str, engine: Path, threads: int | None) -> None:
+        engine.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(backend("onnxruntime"), "build", fail)
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(own, "onnxruntime", "fp32")
+    assert list((own.path / "engines").iterdir()) == []
+
+
+def test_a_precision_that_a_backend_cannot_run_is_refused(own: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend("openvino"), "PRECISIONS", ("fp32",))
+    with pytest.raises(BackendError, match="fp32"):
+        build_engine(own, "openvino", "int8")

@@ -1,0 +1,44 @@
+"""The package is what the folders say, and importing it pulls in no more than it must."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_folder_with_an_init_is_packaged() -> None:
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    rooms = ("plugins", "train", "export", "runtime", "benchmarks", "cli")
+    folders = {p.parent.relative_to(ROOT).as_posix() for room in rooms for p in (ROOT / room).rglob("__init__.py")}
+    assert {d.replace("stylert.", "").replace(".", "/") for d in tool["packages"]} == folders
+    assert tool["package-dir"] == {f"stylert.{folder.replace('/', '.')}": folder for folder in folders}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "stylert.runtime",
+        "stylert.cli.main",
+        "stylert.export.pipeline",
+        "stylert.train.checkpoint",
+        "stylert.benchmarks.latency",
+    ],
+)
+def test_importing_pulls_in_no_heavy_library(module: str) -> None:
+    heavy = ("torch", "openvino", "tensorrt", "tensorrt_rtx", "triton", "matplotlib", "scipy")
+    code = f"import sys, {module}; print(*[m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/").stdout.split()
+    assert found == []
+
+
+def test_no_module_is_named_for_nothing() -> None:
+    names = {
+        p.name for room in ("plugins", "train", "export", "runtime", "benchmarks", "cli") for p in (ROOT / room).rglob("*.py")
+    }
+    assert not names & {"utils.py", "common.py", "helpers.py", "misc.py"}

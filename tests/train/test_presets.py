@@ -1,0 +1,135 @@
+"""Presets: the published table row by row, the formulas of `auto`, overrides and refusals."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stylert.train.presets import PRESETS, TrainConfig, resolve
+
+#            kimg batch mbstd base lr gamma ema ramp layers
+TABLE = {
+    "stylegan2": (25_000, 32, 4, 32768, 0.002, 10, 10, None, 8),
+    "paper256": (25_000, 64, 8, 16384, 0.0025, 1, 20, None, 8),
+    "paper512": (25_000, 64, 8, 32768, 0.0025, 0.5, 20, None, 8),
+    "paper1024": (25_000, 32, 4, 32768, 0.002, 2, 10, None, 8),
+    "cifar": (100_000, 64, 32, 32768, 0.0025, 0.01, 500, 0.05, 2),
+}
+
+resolutions = st.integers(2, 10).map(lambda k: 2**k)
+
+
+def row(cfg):
+    return (
+        cfg.kimg,
+        cfg.batch,
+        cfg.discriminator.mbstd_group_size,
+        cfg.generator.channel_base,
+        cfg.lr,
+        cfg.r1_gamma,
+        cfg.ema_kimg,
+        cfg.ema_rampup,
+        cfg.generator.mapping_layers,
+    )
+
+
+@pytest.mark.parametrize("name", TABLE)
+@given(resolution=resolutions, gpus=st.sampled_from([1, 2, 8]))
+def test_fixed_presets_are_the_table_at_any_resolution_and_number_of_gpus(name, resolution, gpus):
+    cfg = resolve(name, resolution, gpus=gpus)
+    assert row(cfg) == TABLE[name]
+    assert cfg.discriminator.channel_base == cfg.generator.channel_base
+    assert cfg.generator.resolution == cfg.discriminator.resolution == resolution
+
+
+@given(r=resolutions, g=st.sampled_from([1, 2, 4, 8]))
+def test_auto_follows_resolution_and_gpus(r, g):
+    cfg = resolve("auto", r, gpus=g)
+    batch = max(min(g * min(4096 // r, 32), 64), g)
+    base, lr = (32768 if r >= 512 else 16384), (0.002 if r >= 1024 else 0.0025)
+    expected = (25_000, batch, min(batch // g, 4), base, lr, 0.0002 * r**2 / batch, batch * 10 / 32, 0.05, 2)
+    assert row(cfg) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["auto", *TABLE])
+@given(resolution=resolutions)
+def test_what_every_published_preset_shares(name, resolution):
+    cfg, cifar = resolve(name, resolution), name == "cifar"
+    assert (cfg.generator.z_dim, cfg.generator.w_dim, cfg.generator.channel_max) == (512, 512, 512)
+    assert (cfg.g_reg_interval, cfg.d_reg_interval, cfg.pl_decay, cfg.pl_batch_shrink) == (4, 16, 0.01, 2)
+    assert (cfg.pl_weight, cfg.mixing_prob) == ((0, 0) if cifar else (2, 0.9))
+    assert cfg.discriminator.architecture == ("orig" if cifar else "resnet")
+    if not cifar:
+        assert {n.num_fp16_res for n in (cfg.generator, cfg.discriminator)} == {4}
+        assert {n.conv_clamp for n in (cfg.generator, cfg.discriminator)} == {256}
+
+
+@given(st.sampled_from(list(PRESETS)), st.integers(1, 4), st.integers(0, 20))
+def test_data_facts_reach_both_networks(name, channels, labels):
+    cfg = resolve(name, 32, c_dim=labels, img_channels=channels)
+    for network in (cfg.generator, cfg.discriminator):
+        assert (network.resolution, network.c_dim, network.img_channels) == (32, labels, channels)
+
+
+@given(st.sampled_from(list(PRESETS)), st.integers(512, 65536), st.integers(1, 512), st.none() | st.floats(1, 300))
+def test_overrides_of_shared_fields_reach_both_networks(name, base, ceiling, clamp):
+    cfg = resolve(name, 64, channel_base=base, channel_max=ceiling, conv_clamp=clamp, mapping_layers=5, num_fp16_res=1)
+    for network in (cfg.generator, cfg.discriminator):
+        assert (network.channel_base, network.channel_max, network.conv_clamp) == (base, ceiling, clamp)
+        assert (network.mapping_layers, network.num_fp16_res) == (5, 1)
+
+
+@given(st.sampled_from(list(PRESETS)), st.floats(0.1, 100), st.floats(1e-5, 1), st.integers(1, 16))
+def test_overrides_of_the_run_replace_the_preset(name, gamma, lr, groups):
+    group = resolve(name, 64).discriminator.mbstd_group_size
+    cfg = resolve(name, 64, r1_gamma=gamma, lr=lr, batch=group * groups, w_dim=64, architecture="skip", half="bf16")
+    assert (cfg.r1_gamma, cfg.lr, cfg.batch, cfg.half) == (gamma, lr, group * groups, "bf16")
+    assert (cfg.generator.w_dim, cfg.discriminator.architecture) == (64, "skip")
+
+
+@given(batch=st.integers(1, 16).map(lambda k: 4 * k))
+def test_auto_derives_from_an_overridden_batch(batch):
+    cfg = resolve("auto", 256, batch=batch)
+    assert cfg.r1_gamma == pytest.approx(0.0002 * 256**2 / batch)
+    assert cfg.ema_kimg == pytest.approx(batch * 10 / 32)
+
+
+@given(st.sampled_from(list(PRESETS)), resolutions)
+def test_json_round_trip_keeps_every_field(name, resolution):
+    cfg = resolve(name, resolution, c_dim=2)
+    assert TrainConfig.from_dict(json.loads(json.dumps(cfg.to_dict()))) == cfg
+    assert dataclasses.is_dataclass(cfg)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("papers256", 64), "unknown preset 'papers256'.*stylegan2"),
+        (("auto", 60), "power of two"),
+    ],
+)
+def test_refuses_unknown_presets_and_resolutions(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"gama": 1}, "unknown training option 'gama'"),
+        ({"batch": 0}, "batch"),
+        ({"batch": -4}, "batch"),
+        ({"batch": 6}, "multiple of the minibatch-std group 4"),
+        ({"kimg": -1}, "kimg"),
+        ({"lr": 0}, "lr"),
+        ({"half": "int8"}, "half"),
+        ({"channel_base": 1}, "channel_base"),
+        ({"g_reg_interval": 0}, "g_reg_interval"),
+        ({"pl_batch_shrink": 0}, "pl_batch_shrink"),
+    ],
+)
+def test_refuses_unknown_options_and_values_out_of_range(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        resolve("auto", 64, **overrides)
