@@ -133,9 +133,9 @@ def summarize(
     cv = float(ms.std() / ms.mean())
     warnings = []
     if cv > UNSTABLE_CV:
-        warnings.append(f"unstable: latencies vary by {cv:.0%}")
+        warnings.append(f"unstable, cv {cv:.0%}")
     if busy > BUSY_CORES:
-        warnings.append(f"other work used {busy:.0%} of the cores before the run")
+        warnings.append(f"busy machine, {busy:.0%}")
     p50, p90, p99 = np.percentile(ms, [50, 90, 99])
     return LatencyRow(
         backend_name,

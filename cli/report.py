@@ -88,7 +88,7 @@ def accuracy_json(rows: Sequence[Accuracy]) -> list[dict[str, Any]]:
 def latency(rows: Sequence[LatencyRow]) -> None:
     table(
         "latency, latents to images in host memory",
-        ["<backend", "<precision", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "runs", "peak MiB"],
+        ["<backend", "<precision", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "runs", "peak MiB", "<remarks"],
         [
             (
                 r.backend,
@@ -100,13 +100,16 @@ def latency(rows: Sequence[LatencyRow]) -> None:
                 f"{r.images_per_s:.1f}",
                 r.runs,
                 f"{r.peak_memory_mib:.0f}",
+                "; ".join(r.warnings),
             )
             for r in rows
         ],
     )
-    for r in rows:
-        for warning in r.warnings:
-            console.print(f"warning: {r.backend} {r.precision} batch {r.batch}: {warning}", style="yellow", highlight=False)
+    if any(r.warnings for r in rows):
+        console.print(
+            "remarks: cv is the spread of the latencies; a busy machine had that share of its cores taken by others",
+            style="yellow",
+        )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

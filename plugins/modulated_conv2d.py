@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylert.plugins.bias_act import bias_act
+from stylert.plugins.bias_act import activation_gain, bias_act
 from stylert.plugins.definitions import DEMOD_EPS
 from stylert.plugins.upfirdn2d import upfirdn2d
 
@@ -68,6 +69,8 @@ def modulated_conv2d(
             f"modulated_conv2d: x {list(x.shape)}, weight {list(weight.shape)}, style {list(style.shape)} and demod "
             f"{None if demod is None else list(demod.shape)} do not fit together"
         )
+    if bias is not None and bias.shape != (o,):
+        raise ValueError(f"modulated_conv2d: bias {list(bias.shape)} does not match {o} channels")
     if kh != kw or kh % 2 == 0:
         raise ValueError(f"modulated_conv2d: the kernel must be square and odd, not {kh}x{kw}")
 
@@ -84,8 +87,14 @@ def modulated_conv2d(
         x = upfirdn2d(x, f, padding=[math.ceil(total / 2), total // 2] * 2, gain=4.0)
     else:
         raise ValueError(f"modulated_conv2d: up must be 1 or 2, not {up}")
-    if demod is not None:
-        x = x * demod.to(x.dtype)[:, :, None, None]
+    # The tail in as few passes over the activations as it takes: the activation is positively homogeneous, so its gain moves
+    # into the small factors in front of it, and demodulation and bias are one multiply-add.
+    gain = activation_gain(activation, gain)
+    if demod is None:
+        x = x if noise is None else x + noise.to(x.dtype)
+        return bias_act(x, bias, activation=activation, gain=gain, clamp=clamp)
+    d = (demod * gain).to(x.dtype)[:, :, None, None]
+    x = x * d if bias is None else torch.addcmul((bias * gain).to(x.dtype)[None, :, None, None], x, d)
     if noise is not None:
-        x = x + noise.to(x.dtype)
-    return bias_act(x, bias, activation=activation, gain=gain, clamp=clamp)
+        x = x + (noise * gain).to(x.dtype)
+    return bias_act(x, None, activation=activation, gain=1.0, clamp=clamp)

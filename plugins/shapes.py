@@ -91,13 +91,13 @@ class Tail:
         """From what a user may write.
 
         Raises:
-            ValueError: unknown activation, a gain that is not finite, or a clamp that is not positive.
+            ValueError: unknown activation, or a gain or clamp that is not positive and finite.
         """
         if activation not in ACTIVATION_GAIN:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATION_GAIN)}, not {activation!r}")
         resolved = ACTIVATION_GAIN[activation] if gain is None else float(gain)
-        if not math.isfinite(resolved):
-            raise ValueError(f"gain must be finite, not {gain}")
+        if not (resolved > 0 and math.isfinite(resolved)):
+            raise ValueError(f"gain must be positive and finite, not {gain}")
         if clamp is not None and not (clamp > 0 and math.isfinite(clamp)):
             raise ValueError(f"clamp must be positive and finite, or None, not {clamp}")
         return cls(LRELU_SLOPE if activation == "lrelu" else 1.0, resolved, float(clamp or 0.0))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 METADATA_KEY = "stylert"
 FORMAT_VERSION = 1
+FLOAT_TYPES = ("F16", "F32", "F64")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,10 @@ def read_generator(path: str | Path) -> GeneratorWeights:
             if tuple(f.get_slice(prefix + name).get_shape()) != shape:
                 found = f.get_slice(prefix + name).get_shape()
                 raise CheckpointError(f"checkpoint {path}: {prefix + name} is {found}, its configuration says {list(shape)}")
+            if (dtype := f.get_slice(prefix + name).get_dtype()) not in FLOAT_TYPES:
+                raise CheckpointError(
+                    f"checkpoint {path}: {prefix + name} is of type {dtype}; read are {', '.join(FLOAT_TYPES)}"
+                )
             try:
                 arrays[name] = f.get_tensor(prefix + name).astype(np.float32)
             except (SafetensorError, TypeError, ValueError) as e:
@@ -99,10 +104,17 @@ def write_generator(
     half: bool = False,
     info: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a generator file; `half` stores float16. `info` is kept as free facts. Atomic."""
+    """Write a generator file; `half` stores float16. `info` is kept as free facts. Atomic.
+
+    Raises CheckpointError when a value is not finite in the stored type.
+    """
     metadata = {"kind": "generator", "version": FORMAT_VERSION, "generator": config.to_dict(), "info": dict(info or {})}
     dtype = np.float16 if half else np.float32
-    tensors = {name: np.array(arrays[name], dtype, order="C") for name in generator_shapes(config)}
+    with np.errstate(over="ignore"):
+        tensors = {name: np.array(arrays[name], dtype, order="C") for name in generator_shapes(config)}
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise CheckpointError(f"checkpoint {path} is not written: {name} holds values beyond {tensor.dtype}")
     with atomic_file(path) as temporary:
         save_file(tensors, temporary, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 

@@ -120,6 +120,7 @@ class DiscriminatorConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "resample_filter", tuple(float(t) for t in self.resample_filter))
         _check_common(self)
+        _check(self.resolution >= 8, "the resolution of a discriminator must be at least 8")
         _check(self.architecture in ("resnet", "skip", "orig"), "architecture must be resnet, skip or orig")
         _check(self.mbstd_num_channels >= 0, "mbstd_num_channels must not be negative")
 
@@ -187,5 +188,5 @@ def _from_dict(cls: type[Any], data: Mapping[str, Any]) -> Any:
         raise ValueError("resolution is missing")
     try:
         return cls(**data)
-    except TypeError as e:
+    except (TypeError, OverflowError) as e:
         raise ValueError(str(e)) from None

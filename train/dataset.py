@@ -18,6 +18,7 @@ from PIL import Image
 from stylert.runtime.errors import DataError
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
+MAX_CLASSES = 65536
 
 
 class ImageDataset:
@@ -42,7 +43,7 @@ class ImageDataset:
             raise DataError(f"dataset {source} does not exist")
         try:
             names, read = _open(source)
-        except (zipfile.BadZipFile, OSError) as e:
+        except Exception as e:  # zipfile raises many kinds; all of them mean a bad archive
             raise DataError(f"dataset {source} cannot be read: {e}") from None
         self.names = sorted(n for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES)[:limit]
         if not self.names:
@@ -56,7 +57,7 @@ class ImageDataset:
         for i, name in enumerate(self.names):
             image = first if i == 0 else _decode(read, name, source)
             if image.shape != first.shape:
-                raise DataError(f"dataset {source}: {name} is {image.shape}, the first image is {first.shape}")
+                raise DataError(f"dataset {source}: {name!r} is {image.shape}, the first image is {first.shape}")
             self.images[i] = image.transpose(2, 0, 1)
             if progress is not None:
                 progress(i + 1, len(self.names))
@@ -102,18 +103,24 @@ def _decode(read: Callable[[str], bytes], name: str, source: Path) -> np.ndarray
         with Image.open(io.BytesIO(read(name))) as image:
             array = np.asarray(image if image.mode == "L" else image.convert("RGB"))
     except Exception as e:  # Pillow raises many kinds; all of them mean a bad image
-        raise DataError(f"dataset {source}: {name} cannot be decoded: {e}") from None
+        raise DataError(f"dataset {source}: {name!r} cannot be decoded: {e}") from None
     return array[:, :, None] if array.ndim == 2 else array
 
 
 def _labels(read: Callable[[str], bytes], names: list[str], images: list[str], source: Path) -> np.ndarray:
+    if "dataset.json" not in names:
+        raise DataError(f"dataset {source} has no labels: dataset.json is missing")
     try:
-        table = dict(json.loads(read("dataset.json"))["labels"]) if "dataset.json" in names else None
-        values = np.array([table[n] for n in images]) if table else None
-    except (KeyError, TypeError, ValueError) as e:
+        table = dict(json.loads(read("dataset.json"))["labels"])
+        values = np.array([table[n] for n in images])
+    except Exception as e:  # an archive raises many kinds; all of them mean labels that cannot be read
         raise DataError(f"dataset {source}: dataset.json has no usable labels ({e!r})") from None
-    if values is None:
-        raise DataError(f"dataset {source} has no labels in dataset.json")
-    if values.ndim == 1:
-        return np.eye(int(values.max()) + 1, dtype=np.float32)[values.astype(np.int64)]
-    return values.astype(np.float32)
+    if values.ndim == 1 and values.dtype.kind == "i" and values.min() >= 0 and values.max() < MAX_CLASSES:
+        one_hot = np.zeros((len(values), values.max() + 1), np.float32)
+        one_hot[np.arange(len(values)), values] = 1
+        return one_hot
+    if values.ndim == 2 and values.shape[1] and values.dtype.kind in "if" and np.isfinite(values).all():
+        return values.astype(np.float32)
+    raise DataError(
+        f"dataset {source}: the labels in dataset.json must be class indices from 0 to {MAX_CLASSES - 1}, or vectors of one length"
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stylert.runtime.errors import DataError, StylertError
+from stylert.runtime.errors import CheckpointError, DataError, StylertError
 from stylert.train import losses
 from stylert.train.checkpoint import write_generator
 from stylert.train.dataset import ImageDataset
@@ -28,6 +29,7 @@ from stylert.train.presets import TrainConfig
 from stylert.train.snapshot import read_snapshot, write_snapshot
 
 HALF = {"none": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+ADAM_SLOTS = ("step", "exp_avg", "exp_avg_sq")
 STATS_FILE = "stats.jsonl"
 SNAPSHOT_FILE = "snapshot.safetensors"
 GENERATOR_FILE = "model.safetensors"
@@ -139,6 +141,12 @@ class Trainer:
         return tensors, {"nimg": self.nimg, "step": self.step}
 
     def load_state(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Take over what `state` returned. CheckpointError when a tensor is missing."""
+        wanted = {"pl_mean", "rng"} | {f"{n}.{k}" for n in ("G", "D", "G_ema") for k in getattr(self, n).state_dict()}
+        if facts["step"] > 0:
+            wanted |= {f"opt_{n}.{s}.{k}" for n in "GD" for k, _ in getattr(self, n).named_parameters() for s in ADAM_SLOTS}
+        for name in sorted(wanted - tensors.keys()):
+            raise CheckpointError(f"the snapshot lacks the tensor {name}")
         self.nimg, self.step = int(facts["nimg"]), int(facts["step"])
         self.pl_mean.copy_(tensors["pl_mean"])
         for name in ("G", "D", "G_ema"):
@@ -147,18 +155,9 @@ class Trainer:
         for name, module in (("opt_G", self.G), ("opt_D", self.D)):
             optimizer = getattr(self, name)
             for k, p in module.named_parameters():
-                slots = {
-                    s: tensors[f"{name}.{s}.{k}"] for s in ("step", "exp_avg", "exp_avg_sq") if f"{name}.{s}.{k}" in tensors
-                }
-                if slots:
-                    optimizer.state[p] = {
-                        s: v.clone()
-                        if s == "step"
-                        else v.to(p, memory_format=torch.preserve_format).clone(
-                            memory_format=torch.channels_last if p.ndim == 4 else torch.preserve_format
-                        )
-                        for s, v in slots.items()
-                    }
+                slots = {s: tensors[f"{name}.{s}.{k}"] for s in ADAM_SLOTS if f"{name}.{s}.{k}" in tensors}
+                if slots:  # the moments in the memory layout of their parameter, as Adam would have made them
+                    optimizer.state[p] = {s: v.clone() if s == "step" else torch.empty_like(p).copy_(v) for s, v in slots.items()}
         torch.set_rng_state(tensors["rng"].cpu())
         if "rng_cuda" in tensors and self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng_cuda"].cpu(), self.device)
@@ -253,12 +252,13 @@ def to_uint8(images: Tensor) -> np.ndarray:
 
 
 class _StopRequest:
-    """Turns SIGTERM and SIGINT into a flag while the loop runs."""
+    """Turns SIGTERM and SIGINT into a flag while the loop runs; only the main thread can, others are left alone."""
 
     requested = False
 
     def __enter__(self) -> None:
-        self.previous = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+        main = threading.current_thread() is threading.main_thread()
+        self.previous = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT) if main}
 
     def _handle(self, *_: object) -> None:
         self.requested = True

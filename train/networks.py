@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylert.plugins.bias_act import bias_act
+from stylert.plugins.bias_act import activation_gain, bias_act
 from stylert.plugins.modulated_conv2d import demodulation, modulated_conv2d
 from stylert.plugins.upfirdn2d import downsample2d, setup_filter, upfirdn2d, upsample2d
 from stylert.train.config import MAPPING_LR_MULTIPLIER, DiscriminatorConfig, GeneratorConfig, LayerSpec
@@ -20,6 +20,8 @@ from stylert.train.config import MAPPING_LR_MULTIPLIER, DiscriminatorConfig, Gen
 NoiseMode = Literal["const", "random", "none"]
 
 RESNET_GAIN = 0.5**0.5
+#: A style or kernel of zeros stays zero when it is normalised for float16.
+FP16_TINY = 1e-8
 
 
 def normalize_2nd_moment(x: Tensor, eps: float = 1e-8) -> Tensor:
@@ -68,7 +70,9 @@ class Conv2d(nn.Module):
         self.register_buffer("resample_filter", setup_filter(taps))
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        w = (self.weight * self.weight_gain).to(x.dtype)
+        # The activation is positively homogeneous: its gain goes into weight and bias, which are small.
+        gain_out = activation_gain(self.activation) * gain
+        w = (self.weight * (self.weight_gain * gain_out)).to(x.dtype)
         if self.down == 1:
             x = F.conv2d(x, w, padding=self.kernel // 2)
         elif self.kernel == 1:
@@ -79,9 +83,9 @@ class Conv2d(nn.Module):
             before, after = (taps + 1) // 2 + self.kernel // 2, taps // 2 + self.kernel // 2
             x = upfirdn2d(x, self.resample_filter, padding=[before, after, before, after])
             x = F.conv2d(x, w, stride=self.down)
-        act_gain = (2.0**0.5 if self.activation == "lrelu" else 1.0) * gain
+        b = None if self.bias is None else self.bias * gain_out
         clamp = None if self.clamp is None else self.clamp * gain
-        return bias_act(x, self.bias, activation=self.activation, gain=act_gain, clamp=clamp)
+        return bias_act(x, b, activation=self.activation, gain=1.0, clamp=clamp)
 
 
 class MappingNetwork(nn.Module):
@@ -156,8 +160,8 @@ class SynthesisLayer(nn.Module):
             # Demodulation makes the layer blind to the scale of weight and style, so both are brought to at most one
             # in front of it; the largest sum in float16 is then that of the activations alone (ADA, appendix D).
             fan_in = weight[0].numel()
-            weight = weight / (fan_in**0.5 * weight.abs().amax((1, 2, 3), keepdim=True))
-            style = style / style.abs().amax(1, keepdim=True)
+            weight = weight / (fan_in**0.5 * weight.abs().amax((1, 2, 3), keepdim=True).clamp_min(FP16_TINY))
+            style = style / style.abs().amax(1, keepdim=True).clamp_min(FP16_TINY)
         noise = None
         if noise_mode == "random":
             res = self.noise_const.shape[0]

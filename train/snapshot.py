@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -42,8 +43,14 @@ def read_config(path: str | Path) -> TrainConfig:
 
 
 def read_snapshot(path: str | Path, cfg: TrainConfig) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts of a snapshot whose networks match `cfg`."""
+    """The tensors and facts of a snapshot whose networks match `cfg`. CheckpointError when they do not, or are damaged."""
     saved = read_config(path)
     if (saved.generator, saved.discriminator) != (cfg.generator, cfg.discriminator):
         raise CheckpointError(f"{path} holds networks of another configuration than this run's")
-    return load_file(str(path)), read_metadata(path)["facts"]
+    facts = read_metadata(path).get("facts")
+    if not isinstance(facts, dict) or not all(isinstance(facts.get(k), int) and facts[k] >= 0 for k in ("nimg", "step")):
+        raise CheckpointError(f"{path} does not say how far its run is")
+    try:
+        return load_file(str(path)), facts
+    except (SafetensorError, OSError) as e:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {e}") from None

@@ -11,6 +11,9 @@ Activations are NHWC and weights `[phase, O, k, k, I]`, so both tiles are read a
 also what every tensor-core generation takes.
 """
 
+# Kernels are compiled by Triton, whose arguments have no Python types.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -10,6 +10,9 @@ which tap meets it is decided while compiling (the polyphase form). `gather_kern
 run time and serves everything else. Tensors come with strides, so NCHW and NHWC are the same code.
 """
 
+# Kernels are compiled by Triton, whose arguments have no Python types.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 from typing import Any
@@ -56,7 +59,8 @@ def upfirdn2d_into(y: Any, x: Any, f: Any, spec: Resampling) -> None:
     block_c = min(64, triton.next_power_of_2(c)) if channels_fast else 1
     strides = (*x.stride(), *y.stride())
     if fits_quad(spec, (fh, fw)):
-        block_p = max(1, 256 // block_c)
+        # 16 bytes per thread and load in NHWC; in NCHW neighbours are not known to share a row, and load singly.
+        block_p = max(1, 2048 // x.element_size() // block_c) if channels_fast else 256
         grid = (n * triton.cdiv(c, block_c) * triton.cdiv(((out_h + 1) // 2) * ((out_w + 1) // 2), block_p),)
         constants = quad_constants(spec, (fh, fw))
         quad_kernel[grid](x, f, c, h, w, out_h, out_w, *strides, y, **constants, BLOCK_P=block_p, BLOCK_C=block_c)

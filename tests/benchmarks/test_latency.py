@@ -34,7 +34,7 @@ def test_unsteady_and_disturbed_runs_are_marked() -> None:
     assert summarize("b", "fp32", 1, False, [0.01] * 50, 0.5, 0.1, 0.0).warnings == []
     unsteady = [0.01, 0.01 * (1 + 4 * UNSTABLE_CV)] * 25
     assert "unstable" in summarize("b", "fp32", 1, False, unsteady, 1, 0.1, 0.0).warnings[0]
-    assert "other work" in summarize("b", "fp32", 1, False, [0.01] * 50, 1, 0.1, BUSY_CORES * 2).warnings[0]
+    assert "busy" in summarize("b", "fp32", 1, False, [0.01] * 50, 1, 0.1, BUSY_CORES * 2).warnings[0]
 
 
 def test_a_bench_measures_every_combination_in_its_own_process(bundle: Bundle, tmp_path: Path) -> None:

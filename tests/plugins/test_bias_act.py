@@ -26,7 +26,7 @@ def by_formula(x, b, activation, gain, clamp):
     shapes,
     activations,
     st.booleans(),
-    st.none() | st.floats(-3, 3),
+    st.none() | st.floats(0.01, 3),
     st.none() | st.floats(0.01, 3),
     st.integers(0, 2**32 - 1),
 )
@@ -83,3 +83,9 @@ def test_refuses_unknown_activations(activation):
 def test_refuses_a_bias_that_does_not_match_the_channels(shape):
     with pytest.raises(ValueError, match="does not match 3 channels"):
         bias_act(torch.ones(2, 3, 4, 4), torch.ones(shape))
+
+
+@pytest.mark.parametrize("gain", [0.0, -1.0, float("nan")])
+def test_refuses_a_gain_that_is_not_positive(gain):
+    with pytest.raises(ValueError, match="gain must be positive"):
+        bias_act(torch.ones(1, 2), gain=gain)

@@ -98,7 +98,7 @@ def test_upfirdn2d_shape_inference_gives_the_output_shape(size, taps, up, down, 
     assert shape == list(expected.shape)
 
 
-def modulated_case(n, i, o, size, up, kernel, linear, clamp, noise, seed, dtype=np.float32):
+def modulated_case(n, i, o, size, up, kernel, alpha, clamp, noise, seed, dtype=np.float32):
     rng = np.random.default_rng(seed)
     h, w = size
     noises = {"scalar": (1, 1, 1, 1), "image": (1, 1, h * up, w * up), "batch": (n, 1, h * up, w * up)}
@@ -113,11 +113,11 @@ def modulated_case(n, i, o, size, up, kernel, linear, clamp, noise, seed, dtype=
     }
     inputs = {name: rng.normal(size=shape).astype(dtype) for name, shape in shapes.items()}
     gain = float(rng.uniform(0.2, 3))
-    attributes = {"up": up, "alpha": 1.0 if linear else 0.2, "gain": gain, "clamp": clamp, "group": o}
+    attributes = {"up": up, "alpha": alpha, "gain": gain, "clamp": clamp, "group": o}
     x, weight, style, demod, noise_, bias, f = (torch.from_numpy(a).double() for a in inputs.values())
-    activation = "linear" if linear else "lrelu"
-    tail = {"activation": activation, "gain": gain, "clamp": clamp or None}
-    expected = modulated_conv2d(x, weight, style, demod, noise_, bias, up=up, f=f, **tail).numpy()
+    y = modulated_conv2d(x, weight, style, demod, noise_, bias, up=up, f=f).numpy()
+    expected = gain * np.where(y > 0, y, alpha * y)
+    expected = np.clip(expected, -clamp, clamp) if clamp else expected
     return inputs, attributes, expected
 
 
@@ -127,7 +127,7 @@ modulated_cases = {
     "o": st.integers(1, 4),
     "size": sizes,
     "layer": st.sampled_from([(1, 1), (1, 3), (2, 3)]),
-    "linear": st.booleans(),
+    "alpha": st.sampled_from([0.2, 1.0]) | st.floats(0, 1),
     "clamp": st.sampled_from([0.0, 0.5, 3.0]),
     "noise": st.sampled_from(["scalar", "image", "batch"]),
     "seed": seeds,
@@ -136,8 +136,8 @@ modulated_cases = {
 
 @settings(deadline=None, max_examples=100)
 @given(**modulated_cases)
-def test_modulated_conv2d_body_equals_the_reference(n, i, o, size, layer, linear, clamp, noise, seed):
-    inputs, attributes, expected = modulated_case(n, i, o, size, *layer, linear, clamp, noise, seed)
+def test_modulated_conv2d_body_equals_the_reference(n, i, o, size, layer, alpha, clamp, noise, seed):
+    inputs, attributes, expected = modulated_case(n, i, o, size, *layer, alpha, clamp, noise, seed)
     model = one_node_model("ModulatedConv2d", inputs, **attributes)
     for found in (by_onnxruntime(model, inputs), by_evaluator(model, inputs)):
         assert found.dtype == np.float32
@@ -146,8 +146,8 @@ def test_modulated_conv2d_body_equals_the_reference(n, i, o, size, layer, linear
 
 @settings(deadline=None, max_examples=30)
 @given(**modulated_cases)
-def test_modulated_conv2d_body_takes_dynamic_shapes_and_float16(n, i, o, size, layer, linear, clamp, noise, seed):
-    inputs, attributes, expected = modulated_case(n, i, o, size, *layer, linear, clamp, noise, seed, np.float16)
+def test_modulated_conv2d_body_takes_dynamic_shapes_and_float16(n, i, o, size, layer, alpha, clamp, noise, seed):
+    inputs, attributes, expected = modulated_case(n, i, o, size, *layer, alpha, clamp, noise, seed, np.float16)
     found = by_onnxruntime(one_node_model("ModulatedConv2d", inputs, False, np.float16, **attributes), inputs)
     assert found.dtype == np.float16
     np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-2 * max(1, np.abs(expected).max()))
@@ -155,8 +155,8 @@ def test_modulated_conv2d_body_takes_dynamic_shapes_and_float16(n, i, o, size, l
 
 @settings(deadline=None, max_examples=40)
 @given(**modulated_cases)
-def test_modulated_conv2d_shape_inference_gives_the_output_shape(n, i, o, size, layer, linear, clamp, noise, seed):
-    inputs, attributes, expected = modulated_case(n, i, o, size, *layer, linear, clamp, noise, seed)
+def test_modulated_conv2d_shape_inference_gives_the_output_shape(n, i, o, size, layer, alpha, clamp, noise, seed):
+    inputs, attributes, expected = modulated_case(n, i, o, size, *layer, alpha, clamp, noise, seed)
     assert inferred_shape(one_node_model("ModulatedConv2d", inputs, **attributes)) == list(expected.shape)
 
 

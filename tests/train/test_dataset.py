@@ -12,10 +12,15 @@ from stylert.runtime.errors import DataError
 from stylert.train.dataset import ImageDataset
 
 
+class Images(dict):
+    def __repr__(self):
+        return f"{len(self)} images"
+
+
 @pytest.fixture
 def images(rng):
-    """In the official layout: folders of ten thousand, eight digits."""
-    return {f"{i:05d}/img{i * 10000:08d}.png": rng.integers(0, 256, (8, 8, 3), np.uint8) for i in range(5)}
+    """In the official layout: folders and eight digits."""
+    return Images({f"{i:05d}/img{i * 10000:08d}.png": rng.integers(0, 256, (8, 8, 3), np.uint8) for i in range(5)})
 
 
 def refusal(path, **options):

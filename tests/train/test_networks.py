@@ -165,6 +165,19 @@ def test_clamp_bounds_every_layer(half, seed):
     assert max(largest) == 0.5
 
 
+def test_clamp_of_the_discriminator_scales_with_the_residual_gain(seed):
+    torch.manual_seed(seed)
+    network, largest = tiny_discriminator(conv_clamp=0.1), {}
+    for name, module in network.named_modules():
+        if name.endswith(("fromrgb", "conv0", "conv1")):
+            module.weight.data.mul_(1000)  # so that every layer meets its bound
+            module.register_forward_hook(lambda m, i, y, name=name: largest.update({name: y.abs().max().item()}))
+    network(torch.randn(4, 3, 16, 16) * 10)
+    expected = {name: 0.1 * (0.5**0.5 if name.endswith("conv1") else 1) for name in largest}
+    assert len(largest) == 5
+    assert largest == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("labels", [0, 3])
 @pytest.mark.parametrize("architecture", ["resnet", "skip", "orig"])
 def test_discriminator_equals_the_papers(reference, randomize, rng, architecture, labels):

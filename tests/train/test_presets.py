@@ -18,7 +18,7 @@ TABLE = {
     "cifar": (100_000, 64, 32, 32768, 0.0025, 0.01, 500, 0.05, 2),
 }
 
-resolutions = st.integers(2, 10).map(lambda k: 2**k)
+resolutions = st.integers(3, 10).map(lambda k: 2**k)
 
 
 def row(cfg):

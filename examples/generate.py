@@ -1,0 +1,23 @@
+#!/usr/bin/env python3
+"""Images from Python: no torch, one object.
+
+python examples/generate.py out/demo/bundle cats.png
+"""
+
+from __future__ import annotations
+
+import sys
+
+from stylert.runtime import Generator
+from stylert.runtime.images import save_grid
+
+
+def main() -> None:
+    bundle, picture = sys.argv[1:]
+    with Generator.load(bundle, backend="onnxruntime", precision="int8") as generator:
+        images = generator(seeds=range(8), psi=0.7)  # uint8 [8, H, W, 3]
+        save_grid(images, picture, columns=4)
+
+
+if __name__ == "__main__":
+    main()

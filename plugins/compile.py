@@ -1,0 +1,281 @@
+"""Compile the kernels ahead of time, for GPUs that need not be here: `python -m stylert.plugins.compile --out DIR`.
+
+Each kernel is compiled at the tiles and dtypes that a generator's layers use, once per architecture. Beside the PTX and
+the cubins, `manifest.json` states what the compiler made of them: registers and stack per thread (a stack is where
+registers spill to), shared memory per block, and which matrix instructions the product became.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
+
+_POINTER = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One specialisation of one kernel: what it is compiled for.
+
+    `pointers` maps pointer arguments to dtypes, `constants` fixes arguments at compile time, `aligned` names the integers
+    that are known multiples of 16 (so that loads are 16 bytes wide), and `hot` says that a generator's speed hangs on it.
+    """
+
+    name: str
+    kernel: str
+    dtype: str
+    pointers: dict[str, str]
+    constants: dict[str, Any]
+    aligned: tuple[str, ...] = ()
+    num_warps: int = 4
+    num_stages: int = 3
+    hot: bool = True
+    tile: str = field(default="")
+
+
+def variants() -> Iterator[Variant]:
+    """The representative specialisations: the layers of a StyleGAN2 generator, from 4 px to 1024 px."""
+    yield from _modulated_conv2d()
+    yield from _upfirdn2d()
+    yield from _bias_act()
+
+
+def compile_all(architectures: Sequence[str] = ARCHITECTURES, out: Path | None = None, only: str = "*") -> list[dict[str, Any]]:
+    """Compile every variant whose name matches `only` for every architecture; return the manifest's entries.
+
+    Args:
+        architectures: names like "sm_90".
+        out: folder for `<variant>.<arch>.ptx`, `.cubin` and `manifest.json`; None writes nothing.
+        only: shell pattern of variant names.
+
+    Raises:
+        ValueError: an architecture that is not listed in `ARCHITECTURES`, or a pattern that matches nothing.
+        RuntimeError: Triton runs in its interpreter (`TRITON_INTERPRET`), where kernels are not compiled.
+    """
+    unknown = [arch for arch in architectures if arch not in ARCHITECTURES]
+    if unknown or not architectures:
+        raise ValueError(f"unknown architecture {', '.join(unknown) or '(none given)'}: choose from {', '.join(ARCHITECTURES)}")
+    if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
+        raise RuntimeError("TRITON_INTERPRET is set: unset it to compile kernels")
+    chosen = [variant for variant in variants() if fnmatch(variant.name, only)]
+    if not chosen:
+        raise ValueError(f"no variant matches {only!r}: there are {', '.join(v.name for v in variants())}")
+
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for arch in architectures:
+        for variant in chosen:
+            ptx, cubin, entry = compile_variant(variant, arch)
+            if out is not None:
+                stem = f"{variant.name}.{arch}"
+                (out / f"{stem}.ptx").write_text(ptx)
+                (out / f"{stem}.cubin").write_bytes(cubin)
+                entry |= {"ptx": f"{stem}.ptx", "cubin": f"{stem}.cubin", "ptx_sha256": _sha256(ptx.encode())}
+            entries.append(entry)
+    if out is not None:
+        manifest = {"schema": 1, "triton": version("triton"), "kernels": entries}
+        partial = out / "manifest.json.partial"
+        partial.write_text(json.dumps(manifest, indent=2) + "\n")
+        partial.replace(out / "manifest.json")
+    return entries
+
+
+def compile_variant(variant: Variant, arch: str) -> tuple[str, bytes, dict[str, Any]]:
+    """PTX, cubin and manifest entry of one variant for one architecture."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel = _kernels()[variant.kernel]
+    signature, attrs = {}, {}
+    for index, name in enumerate(kernel.arg_names):
+        if name in variant.constants:
+            signature[name] = "constexpr"
+            continue
+        signature[name] = _POINTER[variant.pointers[name]] if name.endswith("_ptr") else "i32"
+        if name.endswith("_ptr") or name in variant.aligned:
+            attrs[(index,)] = [["tt.divisibility", 16]]
+    compiled = triton.compile(
+        ASTSource(kernel, signature, dict(variant.constants), attrs),
+        target=GPUTarget("cuda", int(arch.removeprefix("sm_")), 32),
+        options={"num_warps": variant.num_warps, "num_stages": variant.num_stages, "enable_fp_fusion": True},
+    )
+    ptx, cubin = compiled.asm["ptx"], compiled.asm["cubin"]
+    usage = _resource_usage(cubin)
+    visible = {name: kind for name, kind in signature.items() if kind != "constexpr"}
+    entry = {
+        "variant": variant.name,
+        "kernel": variant.kernel,
+        "entry": compiled.metadata.name,
+        "arch": arch,
+        "dtype": variant.dtype,
+        "tile": variant.tile,
+        "hot": variant.hot,
+        "num_warps": variant.num_warps,
+        "num_stages": variant.num_stages,
+        "registers": usage["REG"],
+        "spill_bytes": usage["STACK"] + usage["LOCAL"],
+        "shared_bytes": compiled.metadata.shared,
+        "matrix_instructions": sorted(set(re.findall(r"\b(?:wgmma\.mma_async|mma)\.sync\.aligned\.m\w+", ptx))),
+        "arguments": visible,
+        # Triton appends pointers of its own (scratch memory, profiler), which a launcher sets to null.
+        "hidden_pointers": ptx[: ptx.index(")")].count(".param") - len(visible),
+        "constants": variant.constants,
+    }
+    return ptx, cubin, entry
+
+
+def table(entries: Sequence[dict[str, Any]]) -> str:
+    """The manifest as text: one line per variant, one column of `registers / spills / shared KB` per architecture."""
+    architectures = list(dict.fromkeys(entry["arch"] for entry in entries))
+    rows = [["variant", "tile", *architectures]]
+    for name in dict.fromkeys(entry["variant"] for entry in entries):
+        mine = {entry["arch"]: entry for entry in entries if entry["variant"] == name}
+        cells = [f"{e['registers']} / {e['spill_bytes']} / {e['shared_bytes'] / 1024:.0f}" for e in mine.values()]
+        rows.append([name, next(iter(mine.values()))["tile"], *cells])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; exit status 1 where a hot kernel spills, 2 on a wrong argument."""
+    parser = argparse.ArgumentParser(prog="python -m stylert.plugins.compile", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--arch", default=",".join(ARCHITECTURES), help="comma-separated, default: all")
+    parser.add_argument("--out", type=Path, required=True, help="folder for PTX, cubins and manifest.json")
+    parser.add_argument("--only", default="*", help="shell pattern of variant names")
+    options = parser.parse_args(arguments)
+    try:
+        entries = compile_all(options.arch.split(","), options.out, options.only)
+    except (ImportError, RuntimeError, ValueError) as error:
+        needs = "compiling kernels needs Triton: pip install triton" if isinstance(error, ImportError) else error
+        print(f"error: {needs}", file=sys.stderr)
+        return 2
+    print(table(entries))
+    spilling = [f"{e['variant']} on {e['arch']}" for e in entries if e["hot"] and e["spill_bytes"]]
+    if spilling:
+        print(f"error: registers spill in {', '.join(spilling)}", file=sys.stderr)
+    return 1 if spilling else 0
+
+
+def _modulated_conv2d() -> Iterator[Variant]:
+    lrelu = {"SLOPE": 0.2, "GAIN": 2.0**0.5, "CLAMP": 256.0}
+    linear = {"SLOPE": 1.0, "GAIN": 1.0, "CLAMP": 256.0}
+
+    def conv(
+        name: str, dtype: str, m: int, n: int, k: int, warps: int, *, stages: int = 3, up: int = 1, ksize: int = 3,
+        style: bool = True, per_sample: bool = True, tail: dict[str, float] = lrelu, aligned_o: bool = True,
+    ) -> Variant:  # fmt: skip
+        full = ksize == 3
+        constants = {
+            "HAS_STYLE": style, "HAS_DEMOD": full, "HAS_NOISE": full, "HAS_BIAS": True, "UP": up, "KSIZE": ksize, **tail,
+            "PER_SAMPLE": per_sample, "PRECISION": "tf32x3", "BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k,
+        }  # fmt: skip
+        pointers = dict.fromkeys(("style_ptr", "demod_ptr", "noise_ptr", "bias_ptr"), "float32")
+        pointers |= dict.fromkeys(("x_ptr", "w_ptr", "y_ptr"), dtype)
+        aligned = ("i", "o") if aligned_o else ("i",)
+        return Variant(
+            f"modulated_conv2d_{name}", "modulated_conv2d", dtype, pointers, constants, aligned, warps, stages,
+            tile=f"{m}x{n}x{k}",
+        )  # fmt: skip
+
+    yield conv("3x3_f16", "float16", 128, 128, 64, 8)
+    yield conv("3x3_f16_prescaled", "float16", 128, 128, 64, 8, style=False)
+    yield conv("3x3_f16_64ch", "float16", 128, 64, 64, 4)
+    yield conv("3x3_f16_32ch", "float16", 128, 32, 32, 4)
+    yield conv("3x3_f16_small_maps", "float16", 64, 64, 64, 4, per_sample=False)
+    yield conv("up2_f16", "float16", 128, 128, 64, 8, up=2)
+    yield conv("up2_f16_64ch", "float16", 128, 64, 64, 4, up=2)
+    yield conv("up2_f16_32ch", "float16", 128, 32, 64, 4, up=2)
+    yield conv("torgb_f16", "float16", 128, 16, 64, 4, ksize=1, tail=linear, aligned_o=False)
+    yield conv("3x3_bf16", "bfloat16", 128, 128, 64, 8)
+    yield conv("3x3_f32", "float32", 64, 64, 32, 4)
+    yield conv("up2_f32", "float32", 64, 64, 32, 4, up=2)
+
+
+def _upfirdn2d() -> Iterator[Variant]:
+    from stylert.plugins.kernels.upfirdn2d import quad_constants
+    from stylert.plugins.shapes import Resampling
+
+    taps = (4, 4)
+    up2 = Resampling.of(up=2, padding=(2, 1, 2, 1), gain=4.0)
+    down2 = Resampling.of(down=2, padding=1)
+    for name, spec in {"up2": up2, "down2": down2}.items():
+        for dtype, layout, p, c in (("float16", "nhwc", 16, 64), ("float32", "nchw", 256, 1)):
+            unit = "x_c" if layout == "nhwc" else "x_w"
+            constants = {**quad_constants(spec, taps), "BLOCK_P": p, "BLOCK_C": c, unit: 1, unit.replace("x", "y"): 1}
+            aligned = tuple(f"{t}_{axis}" for t in "xy" for axis in ("n", "h", "w" if layout == "nhwc" else "c")) + (
+                ("c",) if layout == "nhwc" else ()
+            )
+            pointers = {"x_ptr": dtype, "f_ptr": "float32", "y_ptr": dtype}
+            yield Variant(
+                f"upfirdn2d_{name}_{layout}_{'f16' if dtype == 'float16' else 'f32'}", "upfirdn2d_quad", dtype,
+                pointers, constants, aligned, tile=f"{p} quads x {c}",
+            )  # fmt: skip
+    gather = {"UP_Y": 1, "UP_X": 1, "DOWN_Y": 1, "DOWN_X": 1, "FH": 12, "FW": 12, "FLIP": False, "GAIN": 1.0}
+    yield Variant(
+        "upfirdn2d_gather_nhwc_f16", "upfirdn2d_gather", "float16",
+        {"x_ptr": "float16", "f_ptr": "float32", "y_ptr": "float16"},
+        {**gather, "BLOCK_P": 8, "BLOCK_C": 64, "x_c": 1, "y_c": 1}, ("c", "x_n", "x_h", "x_w", "y_n", "y_h", "y_w"),
+        hot=False, tile="8 x 64",
+    )  # fmt: skip
+
+
+def _bias_act() -> Iterator[Variant]:
+    for name, backward in (("forward", False), ("backward", True)):
+        constants = {
+            "HAS_BIAS": True, "BACKWARD": backward, "SLOPE": 0.2, "GAIN": 2.0**0.5, "CLAMP": 256.0, "WIDE": False, "BLOCK": 1024
+        }  # fmt: skip
+        pointers = {"x_ptr": "float16", "b_ptr": "float32", "dy_ptr": "float16", "y_ptr": "float16"}
+        yield Variant(f"bias_act_{name}_f16", "bias_act", "float16", pointers, constants, ("count", "c"), tile="1024")
+
+
+def _kernels() -> dict[str, Any]:
+    from stylert.plugins.kernels.bias_act import bias_act_kernel
+    from stylert.plugins.kernels.modulated_conv2d import modulated_conv2d_kernel
+    from stylert.plugins.kernels.upfirdn2d import gather_kernel, quad_kernel
+
+    return {
+        "modulated_conv2d": modulated_conv2d_kernel,
+        "upfirdn2d_quad": quad_kernel,
+        "upfirdn2d_gather": gather_kernel,
+        "bias_act": bias_act_kernel,
+    }
+
+
+def _resource_usage(cubin: bytes) -> dict[str, int]:
+    """Registers, stack and local bytes of the one kernel in a cubin, as NVIDIA's own tool reads them from it."""
+    import tempfile
+
+    from triton import knobs
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    usage = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
+    if "REG" not in usage:
+        raise RuntimeError(f"cuobjdump reported no register count: {text.strip()[:200]}")
+    return usage
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

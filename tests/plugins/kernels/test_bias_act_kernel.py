@@ -1,0 +1,78 @@
+"""The bias_act kernel, forward and backward, against autograd of the float64 reference, in the interpreter."""
+
+import pytest
+import torch
+
+from stylert.plugins.bias_act import bias_act
+from stylert.plugins.kernels.bias_act import bias_act_into
+from stylert.plugins.shapes import Tail
+
+
+def random_case(rng, dtype, layout):
+    shape = tuple(int(v) for v in rng.integers([1, 1, 1, 1], [6, 20, 12, 12]))
+    x = torch.from_numpy(rng.standard_normal(shape)).to(dtype).contiguous(memory_format=layout)
+    b = torch.from_numpy(rng.standard_normal(shape[1])).float() if rng.integers(3) else None
+    attributes = {
+        "activation": str(rng.choice(["linear", "lrelu"])),
+        "gain": [None, float(rng.uniform(0.5, 2))][int(rng.integers(2))],
+        "clamp": [None, 1.0][int(rng.integers(2))],
+    }
+    step = 1 if layout == torch.channels_last else shape[2] * shape[3]
+    return x, b, attributes, step
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def test_forward_and_gradient_match_the_reference(rng, dtype, layout, assert_parity):
+    for _ in range(4):
+        x, b, attributes, step = random_case(rng, dtype, layout)
+        tail = Tail.of(**attributes)
+        exact = x.double().requires_grad_()
+        reference = bias_act(exact, None if b is None else b.double(), **attributes)
+        y = torch.full_like(x, float("nan"))
+        bias_act_into(y, x, b, tail, step=step)
+        assert_parity(y, reference.detach(), dtype, (attributes, x.shape))
+
+        dy = torch.from_numpy(rng.standard_normal(x.shape)).to(dtype).contiguous(memory_format=layout)
+        dx = torch.full_like(x, float("nan"))
+        bias_act_into(dx, x, b, tail, step=step, dy=dy)
+        (expected,) = torch.autograd.grad(reference, exact, dy.double())
+        assert_parity(dx, expected, dtype, (attributes, x.shape))
+
+
+def test_a_nan_is_not_hidden_by_the_clamp():
+    x = torch.tensor([[[[float("nan"), 9.0, -9.0]]]])
+    y = torch.zeros_like(x)
+    bias_act_into(y, x, None, Tail.of("lrelu", 1.0, 1.0), step=3)
+    assert y[0, 0, 0, 0].isnan()
+    assert y[0, 0, 0, 1:].tolist() == [1.0, -1.0]
+
+
+def test_operands_that_do_not_fit_are_refused():
+    x, tail = torch.zeros(2, 3, 4, 4), Tail()
+    wrong = [
+        (torch.empty(2, 3, 4, 5), x, None, tail, 16, None),
+        (torch.empty(2, 3, 4, 4).half(), x, None, tail, 16, None),
+        (torch.empty(2, 3, 4, 4).contiguous(memory_format=torch.channels_last), x, None, tail, 16, None),
+        (torch.empty(2, 3, 4, 4), x, torch.zeros(4), tail, 16, None),
+        (torch.empty(2, 3, 4, 4), x, torch.zeros(3).double(), tail, 16, None),
+        (torch.empty(2, 3, 4, 4), x, None, tail, 0, None),
+        (torch.empty(2, 3, 4, 4), x, None, tail, 16, torch.zeros(2, 3, 4)),
+        (x.double(), x.double(), None, tail, 16, None),
+    ]
+    for y, x_, b, tail_, step, dy in wrong:
+        with pytest.raises(ValueError, match="bias_act"):
+            bias_act_into(y, x_, b, tail_, step=step, dy=dy)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"activation": "relu"}, {"activation": ""}, {"clamp": 0.0}, {"clamp": -1.0}, {"clamp": float("nan")},
+        {"clamp": float("inf")}, {"gain": float("nan")}, {"gain": float("inf")},
+        {"gain": 0.0}, {"gain": -1.0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_bad_attributes_are_refused(attributes):
+    with pytest.raises(ValueError, match="must be"):
+        Tail.of(**attributes)

@@ -1,0 +1,41 @@
+"""The CUDA side of the custom ops, called on CPU tensors: the glue between PyTorch and the kernels, in the interpreter."""
+
+import pytest
+import torch
+
+from stylert.plugins import ops
+from stylert.plugins.modulated_conv2d import modulated_conv2d
+from stylert.plugins.upfirdn2d import setup_filter, upfirdn2d
+
+
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("noise_shape", [(), (1, 1), (2, 1, 1, 1), (8, 1)], ids=str)
+def test_modulated_conv2d_reaches_its_kernel_with_every_operand(rng, up, noise_shape, assert_parity):
+    f = setup_filter()
+    shapes = [(2, 5, 8 // up, 3), (4, 5, 3, 3), (2, 5), (2, 4), noise_shape, (4,)]
+    operands = [
+        torch.from_numpy(rng.standard_normal(shape)) if shape else torch.tensor(rng.standard_normal()) for shape in shapes
+    ]
+    y = ops._modulated_conv2d_cuda(operands[0].float(), *operands[1:], f, up, "lrelu", None, 2.0)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    reference, unclamped = (
+        modulated_conv2d(*operands, up=up, f=f.double(), activation="lrelu", clamp=clamp) for clamp in (2.0, None)
+    )
+    assert_parity(y, reference, torch.float32, unclamped=unclamped)
+
+
+def test_upfirdn2d_reaches_its_kernel_and_keeps_the_layout(rng, assert_parity):
+    f = setup_filter()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = torch.from_numpy(rng.standard_normal((2, 3, 5, 4))).float().contiguous(memory_format=layout)
+        y = ops._upfirdn2d_cuda(x, f.t(), [2, 1], [1, 2], [2, 1, 1, 1], False, 4.0)
+        assert y.is_contiguous(memory_format=layout)
+        assert_parity(y, upfirdn2d(x.double(), f.double(), (2, 1), (1, 2), [2, 1, 1, 1], gain=4.0), torch.float32)
+
+
+def test_float64_takes_the_reference(rng):
+    x, f = torch.from_numpy(rng.standard_normal((1, 2, 4, 4))), setup_filter().double()
+    assert torch.equal(ops._upfirdn2d_cuda(x, f, [1, 1], [1, 1], [1, 1, 1, 1], False, 1.0), upfirdn2d(x, f, padding=1))
+    w, s = torch.from_numpy(rng.standard_normal((3, 2, 3, 3))), torch.ones(1, 2).double()
+    y = ops._modulated_conv2d_cuda(x, w, s, None, None, None, None, 1, "linear", None, None)
+    assert torch.equal(y, modulated_conv2d(x, w, s))

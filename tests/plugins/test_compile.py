@@ -1,0 +1,84 @@
+"""The kernels compile ahead of time, in a process where Triton does not interpret."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from fnmatch import fnmatch
+
+import pytest
+
+from stylert.plugins.compile import ARCHITECTURES, compile_all, variants
+
+#: Of each kernel the variants that most of a generator's time is spent in.
+HOT = "modulated_conv2d_*_f16"
+
+
+def run(*arguments, **environment):
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
+    command = [sys.executable, "-m", "stylert.plugins.compile", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=env)
+
+
+@pytest.mark.slow
+def test_hot_kernels_compile_without_spills_and_onto_the_tensor_cores(tmp_path):
+    done = run("--arch", "sm_80,sm_90", "--out", tmp_path / "aot", "--only", HOT, TRITON_CACHE_DIR=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "aot" / "manifest.json").read_text())
+    wanted = {(variant.name, arch) for variant in variants() if fnmatch(variant.name, HOT) for arch in ("sm_80", "sm_90")}
+    assert {(entry["variant"], entry["arch"]) for entry in manifest["kernels"]} == wanted
+    for entry in manifest["kernels"]:
+        assert entry["spill_bytes"] == 0
+        assert 0 < entry["registers"] <= 255
+        instruction = {"sm_80": "mma.sync.aligned.m16n8k16", "sm_90": "wgmma.mma_async.sync.aligned"}[entry["arch"]]
+        assert entry["matrix_instructions"]
+        assert all(found.startswith(instruction) for found in entry["matrix_instructions"])
+        ptx = (tmp_path / "aot" / entry["ptx"]).read_text()
+        assert f".target {entry['arch']}" in ptx
+        assert f".entry {entry['entry']}(" in ptx
+        assert hashlib.sha256(ptx.encode()).hexdigest() == entry["ptx_sha256"]
+        assert (tmp_path / "aot" / entry["cubin"]).read_bytes()[:4] == b"\x7fELF"
+        # TensorRT's ahead-of-time plugins pass inputs, 32-bit integers, outputs, in this order.
+        kinds = list(entry["arguments"].values())
+        integers = [index for index, kind in enumerate(kinds) if kind == "i32"]
+        assert integers == list(range(integers[0], len(kinds) - 1))
+        assert kinds[-1].startswith("*")
+
+
+@pytest.mark.slow
+def test_pointwise_and_resampling_kernels_compile_without_spills(tmp_path):
+    for pattern in ("upfirdn2d_*2_*", "bias_act_*"):
+        done = run("--arch", "sm_89,sm_120", "--out", tmp_path, "--only", pattern, TRITON_CACHE_DIR=str(tmp_path / "cache"))
+        assert done.returncode == 0, done.stderr
+        entries = json.loads((tmp_path / "manifest.json").read_text())["kernels"]
+        assert all(entry["spill_bytes"] == 0 for entry in entries)
+        assert "spill" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--arch", "sm_70"], ["--arch", ""], ["--only", "nothing*"]], ids=str)
+def test_wrong_arguments_are_one_line_and_status_2(tmp_path, arguments):
+    done = run("--out", tmp_path, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_interpreter_cannot_compile_and_says_so(tmp_path):
+    done = run("--out", tmp_path, TRITON_INTERPRET="1")
+    assert done.returncode == 2
+    assert "TRITON_INTERPRET" in done.stderr
+
+
+def test_variants_have_names_of_their_own_and_cover_both_operators():
+    names = [variant.name for variant in variants()]
+    assert len(set(names)) == len(names)
+    for operator in ("modulated_conv2d_3x3", "modulated_conv2d_up2", "upfirdn2d_up2", "upfirdn2d_down2", "bias_act"):
+        assert any(name.startswith(operator) for name in names)
+
+
+def test_no_architecture_is_refused():
+    with pytest.raises(ValueError, match="architecture"):
+        compile_all([])
+    assert set(ARCHITECTURES) >= {"sm_80", "sm_90", "sm_120"}

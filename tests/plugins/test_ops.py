@@ -1,0 +1,144 @@
+"""The custom ops: what PyTorch demands of an op, derivatives to second order, and torch.compile."""
+
+import pytest
+import torch
+
+from stylert.plugins import modulated_conv2d as conv_reference
+from stylert.plugins import ops
+from stylert.plugins import upfirdn2d as fir_reference
+
+FIR = fir_reference.setup_filter().double()
+
+
+def draw(rng, *shape):
+    return torch.from_numpy(rng.standard_normal(shape)).requires_grad_()
+
+
+def layer_operands(rng, up):
+    """x, weight, style, noise, bias of a small layer, all asking for gradients."""
+    n, i, o, h, w = 2, 2, 3, int(rng.integers(2, 5)), int(rng.integers(2, 5))
+    return draw(rng, n, i, h, w), draw(rng, o, i, 3, 3), draw(rng, n, i), draw(rng, 1, 1, h * up, w * up), draw(rng, o)
+
+
+def layer(module, up, clamp=4.0):
+    """The whole layer as a network uses it: demod is computed from the weight and the style that it is given beside."""
+
+    def run(x, weight, style, noise, bias):
+        demod = conv_reference.demodulation(weight, style)
+        return module.modulated_conv2d(
+            x, weight, style, demod, noise, bias, up=up, f=FIR if up == 2 else None, activation="lrelu", clamp=clamp
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def test_upfirdn2d_passes_opcheck(rng, layout):
+    x = draw(rng, 2, 3, 5, 6).detach().contiguous(memory_format=layout).requires_grad_()
+    up, down = ([int(v) for v in rng.integers(1, 4, 2)] for _ in range(2))
+    torch.library.opcheck(torch.ops.stylert.upfirdn2d.default, (x, FIR, up, down, [2, 1, 3, -1], False, 2.0))
+
+
+def test_modulated_conv2d_passes_opcheck(rng):
+    x, weight, style, noise, bias = layer_operands(rng, 2)
+    demod = draw(rng, 2, 3)
+    torch.library.opcheck(
+        torch.ops.stylert.modulated_conv2d.default, (x, weight, style, demod, noise, bias, FIR, 2, "lrelu", None, 1.0)
+    )
+    torch.library.opcheck(
+        torch.ops.stylert.modulated_conv2d.default, (x, weight, style, None, None, None, None, 1, "linear", 0.5, None)
+    )
+
+
+def test_upfirdn2d_is_right_to_second_order(rng):
+    x = draw(rng, 1, 2, 4, 3)
+    f = draw(rng, 3, 2).detach()
+    for _ in range(3):
+        up, down = ([int(v) for v in rng.integers(1, 4, 2)] for _ in range(2))
+        padding = [int(v) for v in rng.integers(-1, 4, 4)]
+
+        def run(x, up=up, down=down, padding=padding):
+            return ops.upfirdn2d(x, f, up, down, padding, gain=1.5)
+
+        assert torch.equal(run(x), fir_reference.upfirdn2d(x, f, up, down, padding, gain=1.5))
+        assert torch.autograd.gradcheck(run, x, fast_mode=True)
+        assert torch.autograd.gradgradcheck(run, x, fast_mode=True)
+
+
+@pytest.mark.parametrize("up", [1, 2])
+def test_modulated_conv2d_has_the_references_gradients_to_second_order(rng, up):
+    operands = layer_operands(rng, up)
+    weights = torch.from_numpy(rng.standard_normal(layer(conv_reference, up)(*operands).shape))
+
+    def twice(run):
+        y = run(*operands)
+        first = torch.autograd.grad((y * weights).sum(), operands, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), operands)
+        return y, *first, *second
+
+    for mine, reference in zip(twice(layer(ops, up)), twice(layer(conv_reference, up)), strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-10, atol=1e-10)
+
+
+def test_only_the_gradients_that_are_asked_for_are_computed(rng):
+    x, weight, style, _, bias = (t.detach() for t in layer_operands(rng, 1))
+    style.requires_grad_()
+    y = ops.modulated_conv2d(x, weight, style, bias=bias)
+    (grad,) = torch.autograd.grad(y.sum(), style)
+    (expected,) = torch.autograd.grad(conv_reference.modulated_conv2d(x, weight, style, bias=bias).sum(), style)
+    torch.testing.assert_close(grad, expected)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_layer_compiles_whole_with_its_backward(rng, backend):
+    operands = layer_operands(rng, 2)
+
+    def network(*operands):
+        return ops.upfirdn2d(layer(ops, 2)(*operands) * 2, FIR, down=2, padding=1)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(network, backend=backend, fullgraph=True)
+    results = []
+    for run in (compiled, network):
+        y = run(*operands)
+        results.append((y, *torch.autograd.grad(y.square().sum(), operands)))
+    for mine, expected in zip(*results, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_results_keep_the_layout_of_the_input(rng):
+    for layout in (torch.contiguous_format, torch.channels_last):
+        x = draw(rng, 2, 4, 5, 6).contiguous(memory_format=layout)
+        for y in (
+            ops.upfirdn2d(x, FIR, up=2, down=3, padding=3),
+            ops.modulated_conv2d(x, draw(rng, 3, 4, 3, 3), draw(rng, 2, 4), up=2, f=FIR),
+        ):
+            assert y.is_contiguous(memory_format=layout)
+
+
+def test_wrong_upfirdn2d_calls_are_refused(rng):
+    x = draw(rng, 1, 2, 4, 4)
+    wrong = [
+        ((x[0], FIR), {}), ((x, FIR[0]), {}), ((x.long(), FIR), {}), ((x, FIR), {"up": 0}), ((x, FIR), {"down": (1, 0)}),
+        ((x, FIR), {"padding": (1, 2, 3)}), ((x, FIR), {"padding": -1}), ((x, FIR), {"up": 1.5}),
+        ((x, FIR), {"gain": float("nan")}), ((x, draw(rng, 4, 4)), {}),
+    ]  # fmt: skip
+    for positional, named in wrong:
+        with pytest.raises(ValueError, match="upfirdn2d"):
+            ops.upfirdn2d(*positional, **named)
+
+
+def test_wrong_modulated_conv2d_calls_are_refused(rng):
+    x, weight, style = draw(rng, 2, 3, 4, 4), draw(rng, 5, 3, 3, 3), draw(rng, 2, 3)
+    good = {"x": x, "weight": weight, "style": style}
+    wrong = [
+        {"up": 3}, {"up": 0}, {"up": 2}, {"up": 2, "f": FIR[:3]}, {"up": 2, "f": FIR[0]}, {"up": 2, "f": draw(rng, 4, 4)},
+        {"activation": "relu"}, {"gain": 0.0}, {"gain": float("nan")}, {"clamp": 0.0}, {"clamp": -1.0},
+        {"x": x[0]}, {"weight": weight[0]}, {"weight": draw(rng, 5, 3, 2, 2)}, {"weight": draw(rng, 5, 3, 3, 1)},
+        {"weight": draw(rng, 5, 4, 3, 3)}, {"style": draw(rng, 1, 3)}, {"style": style.long()},
+        {"demod": draw(rng, 2, 3)}, {"bias": draw(rng, 3)}, {"bias": draw(rng, 1)},
+        {"noise": draw(rng, 2, 5, 4, 4)}, {"noise": draw(rng, 8, 8)}, {"noise": draw(rng, 3, 1, 4, 4)},
+    ]  # fmt: skip
+    for change in wrong:
+        with pytest.raises(ValueError, match=r"modulated_conv2d|must be"):
+            ops.modulated_conv2d(**{**good, **change})

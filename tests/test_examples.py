@@ -1,0 +1,72 @@
+"""The examples run as their first lines say, and together they are the whole road from drawings to images."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylert.export.pipeline import export_bundle
+from stylert.export.verify import verify
+from stylert.runtime import Generator
+from stylert.train.checkpoint import read_generator
+from stylert.train.dataset import ImageDataset
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SHIPPED = EXAMPLES / "cats64.safetensors"
+
+
+def python(*args: object) -> str:
+    done = subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def cats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cats") / "cats.zip"
+    python(EXAMPLES / "make_cats.py", "--count", 24, "--resolution", 16, "--out", path)
+    return path
+
+
+def test_the_cats_are_distinct_labelled_images_in_the_official_layout(cats: Path) -> None:
+    dataset = ImageDataset(cats, use_labels=True)
+    assert (len(dataset), dataset.resolution) == (24, 16)
+    assert len({image.tobytes() for image in dataset.images}) == 24
+    assert dataset.labels is not None
+    np.testing.assert_array_equal(dataset.labels.sum(1), 1)
+
+
+def test_drawings_become_a_trained_exported_verified_generator(cats: Path, tmp_path: Path) -> None:
+    command = "from stylert.cli.main import main; main()"
+    run = tmp_path / "run"
+    options = ("--preset", "cpu", "--batch", 4, "--channel-base", 256, "--channel-max", 16, "--kimg", "0.016")
+    python("-c", command, "train", "--data", cats, "--out", run, *options)
+    python("-c", command, "train", "--data", cats, "--out", run, "--resume", "--kimg", "0.024")
+    python(EXAMPLES / "release_checkpoint.py", run / "snapshot.safetensors", tmp_path / "m.safetensors", "--info", "credit=me")
+    weights = read_generator(tmp_path / "m.safetensors")
+    assert weights.info == {"credit": "me", "kimg": 0.024}
+    bundle = export_bundle(tmp_path / "m.safetensors", tmp_path / "bundle")
+    assert all(row.passed for row in verify(bundle, against=tmp_path / "m.safetensors", seeds=4))
+    python(EXAMPLES / "generate.py", bundle.path, tmp_path / "grid.png")
+    assert Image.open(tmp_path / "grid.png").size == (64, 32)
+
+
+def test_the_shipped_checkpoint_draws_on_white_and_differently_for_each_seed(tmp_path: Path) -> None:
+    assert SHIPPED.stat().st_size < 20 * 2**20
+    assert "David Revoy" in read_generator(SHIPPED).info["credit"]
+    bundle = export_bundle(SHIPPED, tmp_path / "bundle")
+    for precision, floor in (("fp32", 60), ("int8", 35)):
+        (row,) = verify(bundle, SHIPPED, ["onnxruntime"], [precision], seeds=16)
+        assert row.psnr_db >= floor
+        with Generator.load(bundle, precision=precision) as g:
+            images = g(range(16), psi=0.7).astype(float)
+        assert images.shape == (16, 64, 64, 3)
+        white = (images.min(3) > 235).mean((1, 2))  # of the training images 29 to 42 % of the pixels
+        assert 0.2 < white.mean() < 0.5
+        apart = [np.abs(a - b).mean() for i, a in enumerate(images) for b in images[:i]]
+        assert min(apart) > 2

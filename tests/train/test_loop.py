@@ -1,0 +1,242 @@
+"""The training loop: exact resume, the moving average, lazy Adam, stopping, and what a failure leaves behind."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stylert.runtime.errors import CheckpointError, DataError
+from stylert.train import losses
+from stylert.train.checkpoint import load_generator, read_metadata
+from stylert.train.config import DiscriminatorConfig, GeneratorConfig
+from stylert.train.dataset import ImageDataset
+from stylert.train.loop import Trainer, TrainingError, sample, to_uint8, train
+from stylert.train.networks import Generator
+from stylert.train.presets import TrainConfig
+
+NETWORK = {"resolution": 8, "channel_base": 32, "channel_max": 4, "mapping_layers": 1}
+
+
+def config(c_dim=0, **changes):
+    run = {"batch": 4, "kimg": 0.02, "g_reg_interval": 2, "d_reg_interval": 3, "ema_kimg": 0.01, "ema_rampup": 0.5}
+    return TrainConfig(
+        GeneratorConfig(**NETWORK, z_dim=4, w_dim=4, c_dim=c_dim, num_fp16_res=1),
+        DiscriminatorConfig(**NETWORK, c_dim=c_dim, mbstd_group_size=2, num_fp16_res=1),
+        **(run | changes),
+    )
+
+
+@pytest.fixture
+def dataset(rng, write_dataset):
+    """Seven images, so that no number of batches is an epoch."""
+    images = {f"{i}.png": rng.integers(0, 256, (8, 8, 3), np.uint8) for i in range(7)}
+    return ImageDataset(write_dataset(images, [[f"{i}.png", i % 2] for i in range(7)]), use_labels=True)
+
+
+@pytest.fixture
+def unlabelled(dataset):
+    dataset.labels = None
+    return dataset
+
+
+def assert_same_state(a, b):
+    (tensors, facts), (others, other_facts) = a.state(), b.state()
+    assert facts == other_facts
+    assert tensors.keys() == others.keys()
+    for name, t in tensors.items():
+        assert torch.equal(t, others[name]), name
+
+
+@pytest.mark.parametrize("half", ["none", "bf16"])
+def test_a_resumed_run_takes_the_steps_that_it_would_have_taken(dataset, rng, half):
+    before, after = (int(n) for n in rng.integers(1, 6, 2))
+    cfg = config(c_dim=2, half=half)
+    straight = Trainer(cfg, dataset)
+    for _ in range(before):
+        straight.train_step()
+    tensors, facts = straight.state()
+    tensors = {k: v.clone() for k, v in tensors.items()}
+    statistics = [straight.train_step() for _ in range(after)]
+    torch.manual_seed(0)  # another process starts elsewhere
+    resumed = Trainer(cfg, dataset)
+    resumed.load_state(tensors, json.loads(json.dumps(facts)))
+    assert [resumed.train_step() for _ in range(after)] == statistics
+    assert_same_state(resumed, straight)
+    assert (resumed.nimg, resumed.step) == (4 * (before + after), before + after)
+
+
+def test_the_state_is_everything_that_a_step_changes(dataset):
+    """Networks, both optimizers' moments and steps for every parameter, random state, path length, counters."""
+    trainer = Trainer(config(c_dim=2), dataset)
+    trainer.train_step()
+    names = set(trainer.state()[0])
+    for network in ("G", "D"):
+        for k, _ in getattr(trainer, network).named_parameters():
+            assert {f"opt_{network}.{slot}.{k}" for slot in ("step", "exp_avg", "exp_avg_sq")} <= names
+    for network in ("G", "D", "G_ema"):
+        assert {f"{network}.{k}" for k in getattr(trainer, network).state_dict()} <= names
+    assert {"pl_mean", "rng"} <= names
+
+
+def test_a_run_resumed_from_files_ends_with_the_same_files(unlabelled, tmp_path):
+    train(config(kimg=0.04), unlabelled, tmp_path / "straight")
+    train(config(kimg=0.016), unlabelled, tmp_path / "first")
+    snapshot = tmp_path / "first" / "snapshot.safetensors"
+    result = train(config(kimg=0.04), unlabelled, tmp_path / "second", resume=snapshot)
+    assert result == tmp_path / "second" / "model.safetensors"
+    assert result.read_bytes() == (tmp_path / "straight" / "model.safetensors").read_bytes()
+    straight, second = (load_file(tmp_path / run / "snapshot.safetensors") for run in ("straight", "second"))
+    assert straight.keys() == second.keys()
+    assert all(torch.equal(t, second[name]) for name, t in straight.items())
+    assert read_metadata(snapshot)["facts"] == {"nimg": 16, "step": 4}
+
+
+def test_the_generator_file_is_the_moving_average(unlabelled, tmp_path):
+    path = train(config(), unlabelled, tmp_path)
+    snapshot = load_file(tmp_path / "snapshot.safetensors")
+    for name, t in load_generator(path).state_dict().items():
+        assert torch.equal(t, snapshot[f"G_ema.{name}"])
+    assert any(not torch.equal(snapshot[f"G_ema.{k[2:]}"], v) for k, v in snapshot.items() if k.startswith("G."))
+    assert list(tmp_path.glob("fakes-*.png"))
+
+
+def test_the_average_follows_its_formula(unlabelled):
+    trainer = Trainer(config(ema_kimg=0.1, ema_rampup=0.5), unlabelled)
+    for step in range(1, 5):
+        before = {k: v.double() for k, v in trainer.G_ema.state_dict().items()}
+        trainer.train_step()
+        beta = 0.5 ** (4 / min(100, 0.5 * 4 * step))
+        for name, p in trainer.G.named_parameters():
+            expected = beta * before[name] + (1 - beta) * p.detach().double()
+            torch.testing.assert_close(trainer.G_ema.state_dict()[name].double(), expected, rtol=1e-5, atol=1e-5)
+        for name, b in trainer.G.named_buffers():
+            assert torch.equal(trainer.G_ema.state_dict()[name], b)
+
+
+@pytest.mark.parametrize(("network", "off", "interval"), [("G", {"pl_weight": 0.0}, 2), ("D", {"r1_gamma": 0.0}, 3)])
+def test_lazy_regularisation_scales_adam_by_k_over_k_plus_one(unlabelled, network, off, interval):
+    (group,) = getattr(Trainer(config(), unlabelled), f"opt_{network}").param_groups
+    ratio = interval / (interval + 1)
+    assert group["lr"] == pytest.approx(0.002 * ratio)
+    assert group["betas"] == pytest.approx((0.0, 0.99**ratio))
+    assert group["eps"] == 1e-8
+    (plain,) = getattr(Trainer(config(**off), unlabelled), f"opt_{network}").param_groups
+    assert (plain["lr"], plain["betas"]) == (0.002, (0.0, 0.99))
+
+
+def test_regularisers_run_at_their_intervals_with_their_weights(unlabelled, monkeypatch):
+    trainer, seen = Trainer(config(pl_weight=3.0), unlabelled), []
+    update = trainer._update
+    monkeypatch.setattr(trainer, "_update", lambda optimizer, loss: (seen.append(loss.item()), update(optimizer, loss)))
+    for step in range(7):
+        seen.clear()
+        stats = trainer.train_step()
+        assert ("path_length" in stats) == (step % 2 == 0)
+        assert ("r1" in stats) == (step % 3 == 0)
+        expected = [stats["loss_G"], stats.get("path_length", np.nan) * 3 * 2, stats["loss_D"], stats.get("r1", np.nan) * 3]
+        assert seen == pytest.approx([x for x in expected if np.isfinite(x)], rel=1e-5)
+
+
+def test_a_step_moves_every_weight_and_the_average_latent(dataset):
+    trainer = Trainer(config(c_dim=2), dataset)
+    before = {n: {k: v.clone() for k, v in getattr(trainer, n).state_dict().items()} for n in ("G", "D")}
+    trainer.train_step()
+    for network, state in before.items():
+        for name, t in getattr(trainer, network).state_dict().items():
+            moved = not torch.equal(t, state[name])
+            assert moved == (not name.endswith(("noise_const", "resample_filter"))), f"{network}.{name}"
+
+
+def test_a_batch_is_the_next_images_of_the_stream(dataset):
+    trainer = Trainer(config(c_dim=2, seed=5), dataset)
+    trainer.train_step()
+    images, labels = trainer._next_batch()
+    index = dataset.batch_indices(4, 4, 5)
+    np.testing.assert_allclose((images.numpy() + 1) * 127.5, dataset.images[index], atol=1e-4)
+    np.testing.assert_array_equal(labels.numpy(), dataset.labels[index])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_stops(unlabelled, tmp_path, number):
+    handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    lines = []
+
+    def report(line):
+        lines.append(line)
+        os.kill(os.getpid(), number)
+
+    path = train(config(kimg=1000), unlabelled, tmp_path, report=report)
+    assert [line["step"] for line in lines] == [50]
+    assert read_metadata(tmp_path / "snapshot.safetensors")["facts"] == {"nimg": 200, "step": 50}
+    assert load_generator(path).cfg == config().generator
+    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == handlers
+    (line,) = (tmp_path / "stats.jsonl").read_text().splitlines()
+    assert json.loads(line) == lines[0]
+    assert {"kimg", "sec_per_kimg", "loss_G", "loss_D", "r1", "path_length", "real_sign"} <= set(lines[0])
+
+
+@pytest.mark.parametrize("name", ["generator_loss", "discriminator_loss", "r1_penalty", "path_length_penalty"])
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(unlabelled, tmp_path, monkeypatch, name):
+    train(config(), unlabelled, tmp_path)
+    snapshot = (tmp_path / "snapshot.safetensors").read_bytes()
+    original = getattr(losses, name)
+    monkeypatch.setattr(losses, name, lambda *a, **k: original(*a, **k) * float("nan"))
+    with pytest.raises(TrainingError, match=r"is nan at .* kimg") as e:
+        train(config(kimg=1), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors")
+    assert "\n" not in str(e.value)
+    assert (tmp_path / "snapshot.safetensors").read_bytes() == snapshot
+
+
+def test_snapshots_are_written_on_the_way(unlabelled, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr("stylert.train.loop.save", lambda trainer, out: saved.append(trainer.nimg))
+    train(config(kimg=0.06), unlabelled, tmp_path, snap_kimg=0.02)
+    assert saved[:2] == [20, 40]
+    assert saved[-1] == 60
+
+
+def test_refuses_data_that_the_networks_do_not_take(dataset):
+    with pytest.raises(DataError, match="2 label dimensions, the networks 0"):
+        Trainer(config(), dataset)
+    dataset.images = np.zeros((7, 1, 8, 8), np.uint8)
+    with pytest.raises(DataError, match="8 px with 1 channels"):
+        Trainer(config(c_dim=2), dataset)
+
+
+def test_refuses_to_resume_other_networks_and_damaged_snapshots(unlabelled, tmp_path):
+    train(config(), unlabelled, tmp_path)
+    path = tmp_path / "snapshot.safetensors"
+    other = TrainConfig(config().generator, DiscriminatorConfig(**NETWORK, architecture="orig"), batch=4, kimg=1)
+    with pytest.raises(CheckpointError, match="another configuration"):
+        train(other, unlabelled, tmp_path, resume=path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    with pytest.raises(CheckpointError, match="not a whole safetensors"):
+        train(config(), unlabelled, tmp_path, resume=path)
+    path.write_bytes(whole)
+    tensors, metadata = load_file(path), json.dumps(read_metadata(path))
+    for name in ("pl_mean", "rng", "D.b4.fc.weight", "opt_G.exp_avg.synthesis.b4.const"):
+        save_file({k: v for k, v in tensors.items() if k != name}, path, {"stylert": metadata})
+        with pytest.raises(CheckpointError, match=name):
+            train(config(), unlabelled, tmp_path, resume=path)
+
+
+@pytest.mark.parametrize("c_dim", [0, 3])
+def test_samples_are_the_generators_images_of_the_seeds(c_dim):
+    generator = Generator(GeneratorConfig(**NETWORK, z_dim=4, w_dim=4, c_dim=c_dim))
+    images = sample(generator, 18, psi=0.5)
+    assert (images.dtype, images.shape) == (np.uint8, (18, 8, 8, 3))
+    z = torch.from_numpy(np.random.RandomState(17).randn(1, 4)).float()
+    c = torch.eye(c_dim)[[17 % c_dim]] if c_dim else None
+    with torch.no_grad():
+        expected = generator(z, c, 0.5)[0].permute(1, 2, 0).double().numpy() * 127.5 + 128
+    assert np.abs(images[17] - np.floor(np.clip(expected, 0, 255))).max() <= 1
+
+
+def test_pixels_follow_the_official_conversion():
+    x = torch.tensor([-2.0, -1.0, 0.0, 0.5, 0.9999, 1.0, 3.0]).reshape(1, 1, 1, 7)
+    assert to_uint8(x).ravel().tolist() == [0, 0, 128, 191, 255, 255, 255]
