@@ -49,7 +49,7 @@ def test_hot_kernels_compile_without_spills_and_onto_the_tensor_cores(tmp_path):
 @pytest.mark.slow
 def test_pointwise_and_resampling_kernels_compile_without_spills(tmp_path):
     for pattern in ("upfirdn2d_*2_*", "bias_act_*"):
-        done = run("--arch", "sm_89,sm_120", "--out", tmp_path, "--only", pattern, TRITON_CACHE_DIR=str(tmp_path / "cache"))
+        done = run("--arch", "sm_120", "--out", tmp_path, "--only", pattern, TRITON_CACHE_DIR=str(tmp_path / "cache"))
         assert done.returncode == 0, done.stderr
         entries = json.loads((tmp_path / "manifest.json").read_text())["kernels"]
         assert all(entry["spill_bytes"] == 0 for entry in entries)
