@@ -7,6 +7,7 @@ Reading weights as NumPy arrays needs no torch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from safetensors.numpy import save_file
 
 from stylert.runtime.atomic import atomic_file
 from stylert.runtime.errors import CheckpointError
-from stylert.train.config import GeneratorConfig
+from stylert.train.config import DiscriminatorConfig, GeneratorConfig
 
 if TYPE_CHECKING:
     from stylert.train.networks import Generator
@@ -74,7 +75,7 @@ def read_generator(path: str | Path) -> GeneratorWeights:
         config = GeneratorConfig.from_dict(metadata["generator"])
     except (KeyError, TypeError, ValueError) as e:
         raise CheckpointError(f"checkpoint {path} has no valid generator configuration: {e}") from None
-    arrays: dict[str, np.ndarray] = {}
+    stored: dict[str, np.ndarray] = {}
     with safe_open(path, framework="numpy") as f:
         names = set(f.keys())
         for name, shape in generator_shapes(config).items():
@@ -88,11 +89,13 @@ def read_generator(path: str | Path) -> GeneratorWeights:
                     f"checkpoint {path}: {prefix + name} is of type {dtype}; read are {', '.join(FLOAT_TYPES)}"
                 )
             try:
-                arrays[name] = f.get_tensor(prefix + name).astype(np.float32)
+                stored[prefix + name] = f.get_tensor(prefix + name)
             except (SafetensorError, TypeError, ValueError) as e:
                 raise CheckpointError(f"checkpoint {path}: {prefix + name} cannot be read: {e}") from None
-            if not np.isfinite(arrays[name]).all():
+            if not np.isfinite(stored[prefix + name]).all():
                 raise CheckpointError(f"checkpoint {path}: {prefix + name} holds values that are not finite")
+    check_digest(path, metadata, prefix, stored)
+    arrays = {name.removeprefix(prefix): array.astype(np.float32) for name, array in stored.items()}
     return GeneratorWeights(config, arrays, metadata.get("info") or {})
 
 
@@ -108,13 +111,19 @@ def write_generator(
 
     Raises CheckpointError when a value is not finite in the stored type.
     """
-    metadata = {"kind": "generator", "version": FORMAT_VERSION, "generator": config.to_dict(), "info": dict(info or {})}
     dtype = np.float16 if half else np.float32
     with np.errstate(over="ignore"):
         tensors = {name: np.array(arrays[name], dtype, order="C") for name in generator_shapes(config)}
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise CheckpointError(f"checkpoint {path} is not written: {name} holds values beyond {tensor.dtype}")
+    metadata = {
+        "kind": "generator",
+        "version": FORMAT_VERSION,
+        "generator": config.to_dict(),
+        "info": dict(info or {}),
+        "sha256": {"": digest(tensors)},
+    }
     with atomic_file(path) as temporary:
         save_file(tensors, temporary, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
@@ -129,6 +138,23 @@ def load_generator(path: str | Path) -> Generator:
     generator = Generator(weights.config)
     generator.load_state_dict({name: torch.from_numpy(array) for name, array in weights.arrays.items()})
     return generator.eval().requires_grad_(False)
+
+
+def digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """sha256 over names and bytes. safetensors itself would not notice a changed weight."""
+    h = hashlib.sha256()
+    for name in sorted(tensors):
+        h.update(name.encode() + b"\0")
+        h.update(np.array(tensors[name], order="C", copy=None).tobytes())
+    return h.hexdigest()
+
+
+def check_digest(path: str | Path, metadata: Mapping[str, Any], prefix: str, tensors: Mapping[str, np.ndarray]) -> None:
+    """CheckpointError when the tensors with `prefix` are not the ones that were written. Files without digests pass."""
+    digests = metadata.get("sha256")
+    expected = digests.get(prefix) if isinstance(digests, dict) else None
+    if expected is not None and digest(tensors) != expected:
+        raise CheckpointError(f"checkpoint {path} was changed or damaged: its weights do not match their sha256")
 
 
 def generator_shapes(cfg: GeneratorConfig) -> dict[str, tuple[int, ...]]:
@@ -151,11 +177,49 @@ def generator_shapes(cfg: GeneratorConfig) -> dict[str, tuple[int, ...]]:
             shapes[f"{name}.noise_const"] = (spec.resolution, spec.resolution)
             shapes[f"{name}.noise_strength"] = ()
             shapes[f"{name}.resample_filter"] = (taps, taps)
-    if cfg.c_dim:
-        linear("mapping.embed", cfg.c_dim, cfg.w_dim)
-    width = cfg.z_dim + (cfg.w_dim if cfg.c_dim else 0)
-    for i in range(cfg.mapping_layers):
-        linear(f"mapping.fc{i}", width, cfg.w_dim)
-        width = cfg.w_dim
+    for res, (inner, outer) in cfg.shortcuts().items():
+        shapes[f"synthesis.b{res}.skip.weight"] = (outer, inner, 1, 1)
+        shapes[f"synthesis.b{res}.skip.resample_filter"] = (taps, taps)
+    shapes |= _mapping_shapes(cfg.z_dim, cfg.c_dim, cfg.w_dim, cfg.mapping_layers)
     shapes["mapping.w_avg"] = (cfg.w_dim,)
+    return shapes
+
+
+def discriminator_shapes(cfg: DiscriminatorConfig) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the discriminator's state dict and its shape."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    taps = len(cfg.resample_filter)
+
+    def conv(name: str, inner: int, outer: int, kernel: int, bias: bool = True) -> None:
+        shapes[f"{name}.weight"] = (outer, inner, kernel, kernel)
+        shapes[f"{name}.resample_filter"] = (taps, taps)
+        if bias:
+            shapes[f"{name}.bias"] = (outer,)
+
+    for res in cfg.block_resolutions:
+        inner, outer = cfg.channels(res), cfg.channels(res // 2)
+        shapes[f"b{res}.resample_filter"] = (taps, taps)
+        if res == cfg.resolution or cfg.architecture == "skip":
+            conv(f"b{res}.fromrgb", cfg.img_channels, inner, 1)
+        conv(f"b{res}.conv0", inner, inner, 3)
+        conv(f"b{res}.conv1", inner, outer, 3)
+        if cfg.architecture == "resnet":
+            conv(f"b{res}.skip", inner, outer, 1, bias=False)
+    channels = cfg.channels(4)
+    if cfg.architecture == "skip":
+        conv("b4.fromrgb", cfg.img_channels, channels, 1)
+    conv("b4.conv", channels + cfg.mbstd_num_channels, channels, 3)
+    for name, fan_in, fan_out in (("fc", channels * 16, channels), ("out", channels, cfg.cmap_dim or 1)):
+        shapes[f"b4.{name}.weight"], shapes[f"b4.{name}.bias"] = (fan_out, fan_in), (fan_out,)
+    return shapes | (_mapping_shapes(0, cfg.c_dim, cfg.cmap_dim, cfg.mapping_layers) if cfg.c_dim else {})
+
+
+def _mapping_shapes(z_dim: int, c_dim: int, w_dim: int, layers: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    if c_dim:
+        shapes["mapping.embed.weight"], shapes["mapping.embed.bias"] = (w_dim, c_dim), (w_dim,)
+    width = z_dim + (w_dim if c_dim else 0)
+    for i in range(layers):
+        shapes[f"mapping.fc{i}.weight"], shapes[f"mapping.fc{i}.bias"] = (w_dim, width), (w_dim,)
+        width = w_dim
     return shapes

@@ -34,7 +34,8 @@ class GeneratorConfig:
     """Hyperparameters of the generator. Defaults are StyleGAN2's config F at the given resolution.
 
     `num_fp16_res` highest resolutions run in half precision when the caller allows it; `conv_clamp` bounds what their
-    convolutions return.
+    convolutions return. `architecture` (Karras et al. 2020a, figure 7) is "skip", which sums an image over all
+    resolutions, or "resnet" or "orig", which make it at the last one only.
     """
 
     resolution: int
@@ -49,12 +50,14 @@ class GeneratorConfig:
     num_fp16_res: int = 0
     conv_clamp: float | None = None
     resample_filter: tuple[float, ...] = (1, 3, 3, 1)
+    architecture: str = "skip"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "resample_filter", tuple(float(t) for t in self.resample_filter))
         _check_common(self)
         _check(self.z_dim >= 1 and self.w_dim >= 1, "z_dim and w_dim must be at least 1")
         _check(0 <= self.w_avg_beta <= 1, "w_avg_beta must lie in [0, 1]")
+        _check(self.architecture in ("skip", "resnet", "orig"), "architecture must be skip, resnet or orig")
 
     @property
     def block_resolutions(self) -> tuple[int, ...]:
@@ -74,7 +77,10 @@ class GeneratorConfig:
         return _is_fp16(self, resolution)
 
     def layers(self) -> list[LayerSpec]:
-        """Every modulated layer, conv0, conv1, torgb, from 4 px up. A block's torgb reads the next block's first w."""
+        """Every modulated layer, conv0, conv1, torgb, from 4 px up. A block's torgb reads the next block's first w.
+
+        Only the skip architecture has a torgb in every block; the others have the last one.
+        """
         specs: list[LayerSpec] = []
         w = 0
         for res in self.block_resolutions:
@@ -84,12 +90,20 @@ class GeneratorConfig:
                 w += 1
             specs.append(LayerSpec(f"b{res}.conv1", "conv", res, out, out, 3, 1, w))
             w += 1
-            specs.append(LayerSpec(f"b{res}.torgb", "torgb", res, out, self.img_channels, 1, 1, w))
+            if self.architecture == "skip" or res == self.resolution:
+                specs.append(LayerSpec(f"b{res}.torgb", "torgb", res, out, self.img_channels, 1, 1, w))
         return specs
+
+    def shortcuts(self) -> dict[int, tuple[int, int]]:
+        """Input and output channels of the 1x1 shortcut around each block, by resolution; only "resnet" has them."""
+        if self.architecture != "resnet":
+            return {}
+        return {res: (self.channels(res // 2), self.channels(res)) for res in self.block_resolutions if res > 4}
 
     def macs(self) -> int:
         """Multiply-accumulates of the synthesis convolutions per image; a transposed one counts at its input size."""
-        return sum(s.in_channels * s.out_channels * s.kernel**2 * (s.resolution // s.up) ** 2 for s in self.layers())
+        modulated = sum(s.in_channels * s.out_channels * s.kernel**2 * (s.resolution // s.up) ** 2 for s in self.layers())
+        return modulated + sum(i * o * (res // 2) ** 2 for res, (i, o) in self.shortcuts().items())
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -157,7 +157,9 @@ class Trainer:
             for k, p in module.named_parameters():
                 slots = {s: tensors[f"{name}.{s}.{k}"] for s in ADAM_SLOTS if f"{name}.{s}.{k}" in tensors}
                 if slots:  # the moments in the memory layout of their parameter, as Adam would have made them
-                    optimizer.state[p] = {s: v.clone() if s == "step" else torch.empty_like(p).copy_(v) for s, v in slots.items()}
+                    optimizer.state[p] = {
+                        s: v.clone() if s == "step" else torch.empty_like(p).copy_(v) for s, v in slots.items()
+                    }
         torch.set_rng_state(tensors["rng"].cpu())
         if "rng_cuda" in tensors and self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng_cuda"].cpu(), self.device)

@@ -154,7 +154,7 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(spec.resolution, spec.resolution))
         self.register_buffer("resample_filter", setup_filter(cfg.resample_filter))
 
-    def forward(self, x: Tensor, w: Tensor, noise_mode: NoiseMode = "const") -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, noise_mode: NoiseMode = "const", gain: float = 1.0) -> Tensor:
         style, weight = self.affine(w), self.weight
         if x.dtype == torch.float16:
             # Demodulation makes the layer blind to the scale of weight and style, so both are brought to at most one
@@ -178,7 +178,8 @@ class SynthesisLayer(nn.Module):
             up=self.up,
             f=self.resample_filter,
             activation="lrelu",
-            clamp=self.clamp,
+            gain=activation_gain("lrelu") * gain,
+            clamp=None if self.clamp is None else self.clamp * gain,
         )
 
 
@@ -198,7 +199,7 @@ class ToRGB(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """conv0 (2x up) and conv1 at one resolution, and the RGB skip, which stays in float32."""
+    """conv0 (2x up) and conv1 at one resolution, with a 1x1 shortcut when residual, and the RGB skip, always float32."""
 
     def __init__(self, resolution: int, specs: list[LayerSpec], cfg: GeneratorConfig) -> None:
         super().__init__()
@@ -211,23 +212,29 @@ class SynthesisBlock(nn.Module):
         for spec in specs:
             layer = ToRGB(spec, cfg) if spec.kind == "torgb" else SynthesisLayer(spec, cfg)
             setattr(self, spec.name.split(".")[1], layer)
+        self.residual = resolution in cfg.shortcuts()
+        if self.residual:
+            inner, outer = cfg.shortcuts()[resolution]
+            self.skip = Conv2d(inner, outer, 1, cfg.resample_filter, bias=False)
 
     def forward(
         self, x: Tensor | None, img: Tensor | None, ws: Tensor, noise_mode: NoiseMode, half: torch.dtype | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         if x is None:
             x = self.const.unsqueeze(0).expand(ws.shape[0], -1, -1, -1)
         x = x.to(half if self.use_fp16 and half is not None else torch.float32, memory_format=torch.channels_last)
         if img is not None:
             img = upsample2d(img, self.resample_filter)
+        shortcut = upsample2d(self.skip(x, gain=RESNET_GAIN), self.skip.resample_filter) if self.residual else None
         for spec in self.specs:
             layer, w = getattr(self, spec.name.split(".")[1]), ws[:, spec.ws_index]
             if spec.kind == "torgb":
                 y = layer(x, w).float()
                 img = y if img is None else img + y
+            elif shortcut is not None and spec.up == 1:
+                x = shortcut + layer(x, w, noise_mode, RESNET_GAIN)
             else:
                 x = layer(x, w, noise_mode)
-        assert img is not None
         return x, img
 
 

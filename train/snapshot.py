@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stylert.runtime.atomic import atomic_file
 from stylert.runtime.errors import CheckpointError
-from stylert.train.checkpoint import FORMAT_VERSION, METADATA_KEY, read_metadata
+from stylert.train.checkpoint import FORMAT_VERSION, METADATA_KEY, check_digest, digest, read_metadata
 from stylert.train.presets import TrainConfig
 
 
@@ -27,6 +27,9 @@ def write_snapshot(path: str | Path, cfg: TrainConfig, tensors: dict[str, Tensor
         "facts": facts,
     }
     whole = {name: t.detach().cpu().contiguous(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    arrays = {name: t.numpy() for name, t in whole.items()}
+    served = {name: a for name, a in arrays.items() if name.startswith("G_ema.")}
+    metadata["sha256"] = {"": digest(arrays), "G_ema.": digest(served)}
     with atomic_file(path) as temporary:
         save_file(whole, str(temporary), {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
@@ -47,10 +50,13 @@ def read_snapshot(path: str | Path, cfg: TrainConfig) -> tuple[dict[str, Tensor]
     saved = read_config(path)
     if (saved.generator, saved.discriminator) != (cfg.generator, cfg.discriminator):
         raise CheckpointError(f"{path} holds networks of another configuration than this run's")
-    facts = read_metadata(path).get("facts")
+    metadata = read_metadata(path)
+    facts = metadata.get("facts")
     if not isinstance(facts, dict) or not all(isinstance(facts.get(k), int) and facts[k] >= 0 for k in ("nimg", "step")):
         raise CheckpointError(f"{path} does not say how far its run is")
     try:
-        return load_file(str(path)), facts
+        tensors = load_file(str(path))
     except (SafetensorError, OSError) as e:
         raise CheckpointError(f"{path} is not a whole safetensors file: {e}") from None
+    check_digest(path, metadata, "", {name: t.numpy() for name, t in tensors.items()})
+    return tensors, facts

@@ -153,6 +153,16 @@ def test_flipped_bytes_anywhere_raise_nothing_else(path, whole, flips):
 
 
 @anything_goes
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
+def test_one_changed_bit_of_a_weight_is_refused(path, whole, place, bit):
+    (header,) = struct.unpack("<Q", whole[:8])
+    data = bytearray(whole)
+    data[8 + header + int(place * (len(data) - 8 - header))] ^= 1 << bit
+    path.write_bytes(data)
+    assert "sha256" in (message := refusal(path)) or "not finite" in message
+
+
+@anything_goes
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(32, 126)), min_size=1, max_size=3))
 def test_other_letters_in_the_header_raise_nothing_else(path, whole, letters):
     data = bytearray(whole)
