@@ -26,6 +26,7 @@ class GraphBuilder:
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
+        self.shapes: list[onnx.ValueInfoProto] = []
 
     def input(self, name: str, shape: Shape, dtype: int = TensorProto.FLOAT) -> str:
         self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
@@ -33,6 +34,11 @@ class GraphBuilder:
 
     def output(self, name: str, shape: Shape, dtype: int = TensorProto.FLOAT) -> None:
         self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
+
+    def shape(self, name: str, shape: Shape, dtype: int = TensorProto.FLOAT) -> str:
+        """State the shape of a tensor that shape inference cannot see, such as what an operator node returns."""
+        self.shapes.append(helper.make_tensor_value_info(name, dtype, shape))
+        return name
 
     def weight(self, name: str, value: np.ndarray) -> str:
         """An initialiser under its own name."""
@@ -58,7 +64,7 @@ class GraphBuilder:
         used = {n.op_type for n in self.nodes if n.domain == DOMAIN}
         read = {name for n in self.nodes for name in n.input}
         initializers = [t for name, t in self.initializers.items() if name in read]
-        graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, initializers)
+        graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, initializers, value_info=self.shapes)
         model = helper.make_model(
             graph,
             functions=[f for f in function_protos() if f.name in used],

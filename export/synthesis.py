@@ -75,6 +75,8 @@ def synthesis_model(
         raise CheckpointError(
             f"export needs the 4-tap resampling filter of StyleGAN2, this network has {len(cfg.resample_filter)} taps"
         )
+    if cfg.architecture == "resnet":
+        raise CheckpointError("export takes generators of the skip and orig architectures, this one is resnet")
     g = GraphBuilder("synthesis")
     ws = g.input("ws", ["N", cfg.num_ws, cfg.w_dim])
     if noise == "input":
@@ -154,6 +156,7 @@ def _conv_layer(
     gain = ACTIVATION_GAIN["lrelu"]
     if plan.form == "operator":
         weight = g.weight(f"{name}.weight", array)
+        g.shape(name, ["N", spec.out_channels, spec.resolution, spec.resolution])
         return g.node(
             "ModulatedConv2d",
             [x, weight, style, demod, noise_map, bias, fir],
@@ -272,11 +275,12 @@ def _to_rgb(g: GraphBuilder, weights: GeneratorWeights, spec: LayerSpec, x: str,
 
 
 def _upsample_image(g: GraphBuilder, spec: LayerSpec, img: str, fir: str) -> str:
-    channels = spec.out_channels
+    channels, name = spec.out_channels, f"b{spec.resolution}.upsampled"
+    g.shape(name, ["N", channels, spec.resolution, spec.resolution])
     return g.node(
         "Upfirdn2d",
         [img, fir],
-        f"b{spec.resolution}.upsampled",
+        name,
         DOMAIN,
         up=[2, 2],
         down=[1, 1],

@@ -72,7 +72,7 @@ Upfirdn2d <up, down, padding, flip, gain, group> (x, f) => (y)
 }}
 """
 
-#: ModulatedConv2d(x [N,I,H,W], weight [O,I,k,k], style [N,I], demod [N,O], noise [1 or N,1,H' or 1,W' or 1], bias [O],
+#: ModulatedConv2d(x [N or 1,I,H,W], weight [O,I,k,k], style [N,I], demod [N,O], noise [1 or N,1,H' or 1,W' or 1], bias [O],
 #: f [4,4]) -> y [N,O,H',W']. `up`: 1, or 2 with k = 3 (H' = 2H); `alpha`: slope of the leaky ReLU, 1 is linear; `gain`
 #: > 0; `clamp`: bound of |y|, 0 is none; `group` must be O, as above.
 MODULATED_CONV2D = f"""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx.shape_inference
 import onnxruntime as ort
 import pytest
 import torch
@@ -156,6 +157,16 @@ def test_each_convolution_of_the_canonical_file_is_one_operator_node(tmp_path: P
     assert {n.domain for n in plain.graph.node} == {""}
     assert not plain.functions
     assert not any(n.op_type == "If" for n in plain.graph.node)
+
+
+def test_every_layer_of_the_canonical_file_has_a_shape() -> None:
+    weights, _ = network(resolution=32)
+    model = onnx.shape_inference.infer_shapes(synthesis_model(weights), check_type=True, strict_mode=True)
+    shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.value_info}
+    for s in weights.config.layers():
+        assert shapes[s.name] == ["N", s.out_channels, s.resolution, s.resolution]
+    computed = {name for n in model.graph.node for name in n.output} - {"image"}
+    assert computed <= set(shapes)
 
 
 def test_a_filter_that_the_operators_do_not_take_is_refused() -> None:
