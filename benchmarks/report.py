@@ -14,11 +14,11 @@ from stylert.runtime.errors import missing_extra
 def write_report(results: dict[str, Any], pictures: dict[str, Path], path: str | Path) -> None:
     """Render `results` (the content of `results.json`) with PNG `pictures` by caption. Opens offline. Atomic."""
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError:
         raise missing_extra("Jinja2", "bench") from None
 
-    environment = Environment(loader=PackageLoader("stylert.benchmarks"), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("report.html").render(
         **results,
         plot=_latency_plot(results["latency"]),
