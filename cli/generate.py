@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from stylert.runtime.atomic import atomic_file
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.errors import InputError, OutputError
 from stylert.runtime.generator import Generator
-from stylert.runtime.images import save_grid, save_image
+from stylert.runtime.images import as_uint8, make_grid, save_image
+from stylert.runtime.recipes import Recipe, bundle_hash
+from stylert.runtime.rendering import check_fits
 
 
 def generate_images(
@@ -28,17 +31,30 @@ def generate_images(
     threads: int | None,
     report: Report,
 ) -> list[Path]:
-    """Write `seed<number>.png` per seed, or one `grid.png`, and return the paths."""
+    """Write `seed<number>.png` per seed, or one `grid.png`, and each with its recipe, and return the paths."""
     bundle = Bundle.load(bundle_path)
     if bundle.noise == "input":
         raise InputError("this bundle takes noise as inputs; generate from Python, or export with --noise const")
     if out.exists() and not out.is_dir():
         raise OutputError(f"cannot write into {out}: it is a file")
-    precision = precision or ("fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions)))
+    precision = precision or default_precision(bundle)
     with Generator.load(bundle, backend, precision, threads) as generator:
-        # The options are checked on the first seed, and the folder by a file in it, before the long part begins.
-        labels = None if label is None else [label]
-        generator.map(np.zeros((1, bundle.model["z_dim"]), np.float32), psi, cutoff, labels)
+        recipe = Recipe(
+            command="grid",
+            bundle=bundle_hash(bundle),
+            backend=backend,
+            precision=precision,
+            seeds=tuple(seeds),
+            psi=(psi,),
+            cutoff=cutoff,
+            label=label,
+            batch=min(batch, len(seeds)),
+        )
+        # The options are checked on the recipe, and the folder by a file in it, before the long part begins.
+        generator.map(np.zeros((1, bundle.model["z_dim"]), np.float32), psi, cutoff, None if label is None else [label])
+        if grid:
+            check_fits(generator, recipe)
+            comment = recipe.to_json()
         with atomic_file(out / ".probe"):
             pass
         (out / ".probe").unlink()
@@ -51,16 +67,15 @@ def generate_images(
             else:
                 for seed, image in zip(chunk, images, strict=True):
                     files.append(out / f"seed{seed:04d}.png")
-                    save_image(image, files[-1])
+                    own = dataclasses.replace(recipe, command="generate", seeds=(seed,), together=tuple(chunk))
+                    save_image(image, files[-1], own.to_json())
             report("generate", min(i + batch, len(seeds)), len(seeds))
     if grid:
         files.append(out / "grid.png")
-        save_grid(np.concatenate(kept), files[-1])
+        save_image(make_grid(np.concatenate(kept)), files[-1], comment)
     return files
 
 
-def as_uint8(images: np.ndarray) -> np.ndarray:
-    """Images of either output type as uint8 `[N, H, W, C]`, converted as the official tools do."""
-    if images.dtype == np.uint8:
-        return images
-    return np.clip(images.transpose(0, 2, 3, 1) * 127.5 + 128, 0, 255).astype(np.uint8)
+def default_precision(bundle: Bundle) -> str:
+    """fp32 where the bundle has it, else its first."""
+    return "fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions))

@@ -31,7 +31,7 @@ def test_every_folder_with_an_init_is_packaged() -> None:
     ],
 )
 def test_importing_pulls_in_no_heavy_library(module: str) -> None:
-    heavy = ("torch", "openvino", "tensorrt", "tensorrt_rtx", "triton", "matplotlib", "scipy")
+    heavy = ("torch", "openvino", "tensorrt", "tensorrt_rtx", "triton", "matplotlib", "scipy", "av")
     code = f"import sys, {module}; print(*[m for m in {heavy} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/").stdout.split()
     assert found == []

@@ -1,0 +1,218 @@
+"""The commands of the pipeline: export, build, generate, verify, bench, demo, import, train, metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stylert.cli import report
+from stylert.cli.app import (
+    Backends,
+    Batch,
+    BundlePath,
+    Cutoff,
+    JsonFile,
+    Label,
+    OneBackend,
+    OnePrecision,
+    Precisions,
+    Psi,
+    Threads,
+    app,
+    check_choice,
+    check_writable,
+    positive,
+    split_list,
+)
+from stylert.cli.console import console, progress
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, or a training snapshot.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
+    precision: Annotated[str, typer.Option(help="Comma-separated: fp32, int8.")] = "fp32,int8",
+    noise: Annotated[str, typer.Option(help="const (baked in), none, or input.")] = "const",
+    output: Annotated[str, typer.Option(help="uint8 [N,H,W,C] or float [N,C,H,W].")] = "uint8",
+) -> None:
+    """Turn a checkpoint into a bundle of ONNX networks."""
+    from stylert.export.pipeline import export_bundle
+
+    check_choice(noise, ("const", "none", "input"), "--noise")
+    check_choice(output, ("uint8", "float"), "--output")
+    with progress() as bar:
+        bundle = export_bundle(checkpoint, out, split_list(precision), noise, output, progress=bar)  # type: ignore[arg-type]
+    for name, entry in bundle.files.items():
+        console.print(
+            f"{out / name}  {entry.bytes / 2**20:.1f} MiB  sha256 {entry.sha256[:12]}…", highlight=False, soft_wrap=True
+        )
+
+
+@app.command()
+def build(
+    bundle: BundlePath,
+    backend: Backends = None,
+    precision: Precisions = None,
+    threads: Threads = None,
+    force: Annotated[bool, typer.Option(help="Build again even where a matching engine exists.")] = False,
+) -> None:
+    """Build engines for this machine into the bundle."""
+    from stylert.runtime.bundle import Bundle
+
+    report.engines(report.build_all(Bundle.load(bundle), split_list(backend), split_list(precision), threads, force))
+
+
+@app.command()
+def generate(
+    bundle: BundlePath,
+    seeds: Annotated[str, typer.Option(help="Such as 0-31 or 3,7,9.")],
+    out: Annotated[Path, typer.Option(help="Folder for the images.")],
+    psi: Psi = 1.0,
+    cutoff: Cutoff = None,
+    label: Label = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Write one grid.png instead of single images.")] = False,
+    backend: OneBackend = "onnxruntime",
+    precision: OnePrecision = None,
+    batch: Batch = 8,
+    threads: Threads = None,
+) -> None:
+    """Generate images from seeds; a seed means the same image as in the official tools."""
+    from stylert.cli.generate import generate_images
+    from stylert.runtime.latents import parse_seeds
+
+    with progress() as bar:
+        files = generate_images(
+            bundle, parse_seeds(seeds), out, psi, cutoff, label, grid, backend, precision, batch, threads, bar
+        )
+    console.print(
+        f"wrote {files[0]}" if len(files) == 1 else f"wrote {len(files)} images to {out}", highlight=False, soft_wrap=True
+    )
+
+
+@app.command()
+def verify(
+    bundle: BundlePath,
+    against: Annotated[
+        Path | None, typer.Option(help="The checkpoint that the bundle was made from; compares with PyTorch.")
+    ] = None,
+    backend: Backends = None,
+    precision: Precisions = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to compare, from 0.")] = 32,
+    psi: Annotated[float, typer.Option(help="Truncation.")] = 1.0,
+    json: JsonFile = None,
+) -> None:
+    """Compare every precision and backend with the reference; exit 1 when one is under the bundle's threshold."""
+    from stylert.export.verify import verify as run
+    from stylert.runtime.bundle import Bundle
+
+    check_writable(json)
+    with progress() as bar:
+        rows = run(Bundle.load(bundle), against, split_list(backend), split_list(precision), seeds, psi, bar)
+    report.accuracy(rows)
+    if json is not None:
+        report.write_json(json, {"accuracy": report.accuracy_json(rows)})
+    if not all(row.passed for row in rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    bundle: BundlePath,
+    backend: Backends = None,
+    precision: Precisions = None,
+    batch: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1,4",
+    threads: Threads = None,
+    json: JsonFile = None,
+) -> None:
+    """Measure latency, throughput and memory; at least 3 s and 30 runs per row, each in its own process."""
+    from stylert.benchmarks.latency import as_json
+    from stylert.benchmarks.latency import bench as run
+    from stylert.benchmarks.machine import machine_facts
+    from stylert.runtime.bundle import Bundle
+
+    check_writable(json)
+    batches = [positive(b, "--batch") for b in split_list(batch) or []]
+    with progress() as bar:
+        rows = run(Bundle.load(bundle), split_list(backend), split_list(precision), batches, threads, progress=bar)
+    report.latency(rows)
+    if json is not None:
+        report.write_json(json, {"schema": 1, "machine": machine_facts(), "latency": as_json(rows)})
+
+
+@app.command()
+def demo(
+    checkpoint: Annotated[Path, typer.Argument(help="model.safetensors.")],
+    out: Annotated[Path, typer.Option(help="Folder for bundle, pictures and report.")] = Path("out/demo"),
+) -> None:
+    """The whole road: export, build, verify against PyTorch, measure, and write a report."""
+    from stylert.cli.demo import run_demo
+
+    if not run_demo(checkpoint, out):
+        raise typer.Exit(1)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A .pkl of stylegan2-ada-pytorch, stylegan3 or TensorFlow; a rosinality .pt.")],
+    out: Annotated[Path, typer.Option(help="The generator, model.safetensors.")],
+    training: Annotated[Path | None, typer.Option(help="Also start a training run in this folder from its G and D.")] = None,
+    preset: Annotated[str, typer.Option(help="Of that run.")] = "auto",
+) -> None:
+    """Convert a checkpoint of another project; no code from the file runs."""
+    from stylert.cli.importing import run_import
+
+    run_import(file, out, training, preset)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="Zip or folder of square PNG or JPEG images, official layout.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    preset: Annotated[str, typer.Option(help="auto, stylegan2, paper256, paper512, paper1024, cifar, cpu.")] = "auto",
+    kimg: Annotated[float | None, typer.Option(min=0, help="Length, thousands of images.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per step.")] = None,
+    gamma: Annotated[float | None, typer.Option(min=0, help="R1 weight.")] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate.")] = None,
+    channel_base: Annotated[int | None, typer.Option(min=1, help="Capacity: channels times resolution.")] = None,
+    channel_max: Annotated[int | None, typer.Option(min=1, help="Most channels of a layer.")] = None,
+    half: Annotated[str | None, typer.Option(help="Type of the highest resolutions: none, fp16, bf16.")] = None,
+    labels: Annotated[bool, typer.Option("--cond", help="Train on the labels of dataset.json.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    snap: Annotated[float, typer.Option(min=0.01, help="Kimg between snapshots.")] = 10.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the snapshot in --out.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Train StyleGAN2 on images. Ctrl-C saves and stops; --resume goes on exactly there."""
+    from stylert.cli.train import run_training
+
+    overrides = {
+        "kimg": kimg,
+        "batch": batch,
+        "r1_gamma": gamma,
+        "lr": lr,
+        "channel_base": channel_base,
+        "channel_max": channel_max,
+        "half": half,
+        "seed": seed,
+    }
+    given = {k: v for k, v in overrides.items() if v is not None}
+    run_training(data, out, preset, given, labels, snap, resume, device)
+
+
+@app.command()
+def metrics(
+    checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, or a training snapshot.")],
+    data: Annotated[Path, typer.Option(help="Zip or folder of real images.")],
+    floor: Annotated[Path | None, typer.Option(help="Other real images: their distance to --data is the floor.")] = None,
+    images: Annotated[int, typer.Option(min=2, help="Images a side.")] = 5000,
+    json: JsonFile = None,
+) -> None:
+    """FD-EffNetLite0 of a checkpoint, a stand-in for FID that needs no download, beside the real-against-real floor."""
+    from stylert.cli.metrics import run_metrics
+
+    check_writable(json)
+    facts = run_metrics(checkpoint, data, floor, images)
+    if json is not None:
+        report.write_json(json, facts)

@@ -1,0 +1,82 @@
+"""Style levels cut the latents as the layers lie, and mixing takes each latent from where it was told to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stylert.runtime import Bundle, Generator
+from stylert.runtime.errors import InputError
+from stylert.runtime.latents import (
+    LEVELS,
+    MAX_SEED,
+    format_seeds,
+    level_indices,
+    mix_styles,
+    parse_levels,
+    parse_seeds,
+    ws_resolution,
+    z_from_seeds,
+)
+from stylert.train.config import GeneratorConfig
+
+#: A busy machine is no failure.
+calm = settings(deadline=None, max_examples=40)
+resolutions = st.integers(2, 12).map(lambda n: 2**n)
+
+
+@calm
+@given(resolutions)
+def test_a_latent_belongs_to_the_block_whose_convolution_it_styles(resolution: int) -> None:
+    cfg = GeneratorConfig(resolution, channel_base=2**15)
+    assert {s.ws_index for s in cfg.layers()} == set(range(cfg.num_ws))
+    for layer in cfg.layers():
+        if layer.kind == "conv" or layer.resolution == resolution:
+            assert ws_resolution(layer.ws_index, cfg.num_ws) == layer.resolution
+
+
+@calm
+@given(resolutions)
+def test_the_levels_partition_the_latents(resolution: int) -> None:
+    num_ws = GeneratorConfig(resolution, channel_base=2**15).num_ws
+    assert [i for level in LEVELS for i in level_indices(level, num_ws)] == list(range(num_ws))
+
+
+def test_the_levels_of_a_1024_px_network_are_these() -> None:
+    assert [level_indices(level, 18) for level in LEVELS] == [[0, 1, 2], [3, 4, 5, 6], list(range(7, 18))]
+    assert parse_levels("coarse, 5-6,17", 18) == [0, 1, 2, 5, 6, 17]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "rough", "3-1", "0-6", "6", "-1", "1,", "coarse-fine", "fine", "٣", "0" * 99, "1-", "a\nb"]
+)
+def test_levels_that_a_16_px_network_has_not_are_refused_in_one_line(text: str) -> None:
+    with pytest.raises(InputError) as e:
+        parse_levels(text, 6)
+    assert "\n" not in str(e.value)
+
+
+@calm
+@given(st.lists(st.integers(0, 60) | st.integers(0, MAX_SEED), min_size=1, max_size=30))
+def test_seeds_as_text_parse_back_in_order(seeds: list[int]) -> None:
+    assert parse_seeds(format_seeds(seeds)) == seeds
+
+
+def test_mixing_all_levels_is_the_column_and_none_is_the_row(bundle: Bundle) -> None:
+    with Generator.load(bundle) as g:
+        row, columns = g.map(z_from_seeds([1], 24))[0], g.map(z_from_seeds([2, 3, 4], 24))
+        np.testing.assert_array_equal(g.synthesize(mix_styles(row, columns, range(6))), g.synthesize(columns))
+        np.testing.assert_array_equal(g.synthesize(mix_styles(row, columns, [])), g.synthesize(np.repeat(row[None], 3, 0)))
+
+
+@calm
+@given(st.sets(st.integers(0, 5)))
+def test_mixing_takes_each_latent_from_one_side_and_changes_neither(indices: set[int]) -> None:
+    row, columns = np.zeros((6, 4), np.float32), np.ones((3, 6, 4), np.float32)
+    mixed = mix_styles(row, columns, indices)
+    assert {i for i in range(6) if (mixed[:, i] == 1).all()} == indices
+    assert mixed.sum() == 3 * 4 * len(indices)
+    assert row.max() == 0
+    assert columns.min() == 1
