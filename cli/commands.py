@@ -31,7 +31,7 @@ from stylert.cli.console import console, progress
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, or a training snapshot.")],
+    checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, a training snapshot, or what `stylert import` takes.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
     precision: Annotated[str, typer.Option(help="Comma-separated: fp32, int8.")] = "fp32,int8",
     noise: Annotated[str, typer.Option(help="const (baked in), none, or input.")] = "const",

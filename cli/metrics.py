@@ -7,7 +7,8 @@ from typing import Any
 
 from stylert.cli.console import progress, table
 from stylert.runtime.errors import missing_extra
-from stylert.train.checkpoint import load_generator
+from stylert.train.checkpoint import generator_module
+from stylert.train.importers.imported import read_any_generator
 
 
 def run_metrics(checkpoint: Path, data: Path, floor: Path | None, images: int) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def run_metrics(checkpoint: Path, data: Path, floor: Path | None, images: int) -
         from stylert.train.metrics import NAME, FeatureExtractor, frechet_distance, generated_features, real_features
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
-    generator = load_generator(checkpoint)
+    generator = generator_module(read_any_generator(checkpoint))
     with progress() as bar:
         extractor = FeatureExtractor()
         real = real_features(extractor, data, images, lambda d, t: bar("real images", d, t))

@@ -18,7 +18,8 @@ from stylert.runtime.atomic import atomic_directory
 from stylert.runtime.bundle import MAPPING_FILE, Bundle, PrecisionEntry, file_entries, sha256_of
 from stylert.runtime.errors import InputError, OutputError
 from stylert.runtime.latents import z_from_seeds
-from stylert.train.checkpoint import GeneratorWeights, read_generator
+from stylert.train.checkpoint import GeneratorWeights
+from stylert.train.importers.imported import read_any_generator
 
 #: Precisions that can be exported, with the least PSNR against PyTorch that a bundle promises, in dB.
 MIN_PSNR_DB = {"fp32": 60.0, "int8": 30.0}
@@ -42,6 +43,8 @@ def export_bundle(
 ) -> Bundle:
     """Write the bundle of a checkpoint's generator into the folder `out`. The same input gives the same bytes.
 
+    `checkpoint` is stylert's own file, or one of another project that `stylert.train.importers` reads.
+
     Raises CheckpointError for a bad checkpoint, InputError for an unknown precision, and OutputError when `out` exists
     and is not a bundle, or cannot be written. Nothing is left half-written.
     """
@@ -53,7 +56,7 @@ def export_bundle(
         raise InputError("name each precision once, and at least one")
     if out.exists() and not force and not (out / "bundle.json").is_file():
         raise OutputError(f"{out} exists and is not a bundle; choose another folder")
-    weights = read_generator(checkpoint)
+    weights = read_any_generator(checkpoint)
     cfg = weights.config
     with atomic_directory(out) as folder:
         _save(mapping_model(weights), folder / MAPPING_FILE)

@@ -13,7 +13,8 @@ from stylert.runtime.bundle import Bundle, sha256_of
 from stylert.runtime.errors import InputError, missing_extra
 from stylert.runtime.generator import Generator
 from stylert.runtime.latents import z_from_seeds
-from stylert.train.checkpoint import load_generator
+from stylert.train.checkpoint import generator_module
+from stylert.train.importers.imported import read_any_generator
 
 #: Stands for identical images, whose PSNR would be infinite; no image is counted above it.
 IDENTICAL_DB = 100.0
@@ -136,7 +137,7 @@ def _torch_images(bundle: Bundle, checkpoint: Path, inputs: list[_Inputs], progr
         import torch
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
-    generator = load_generator(checkpoint)
+    generator = generator_module(read_any_generator(checkpoint))
     images = []
     for i, batch in enumerate(inputs):
         for name, value in batch.noise.items():

@@ -130,11 +130,15 @@ def write_generator(
 
 def load_generator(path: str | Path) -> Generator:
     """The generator of a checkpoint as a PyTorch module in evaluation mode. Needs torch; errors as `read_generator`."""
+    return generator_module(read_generator(path))
+
+
+def generator_module(weights: GeneratorWeights) -> Generator:
+    """Weights as a PyTorch module in evaluation mode. Needs torch."""
     import torch
 
     from stylert.train.networks import Generator
 
-    weights = read_generator(path)
     generator = Generator(weights.config)
     generator.load_state_dict({name: torch.from_numpy(array) for name, array in weights.arrays.items()})
     return generator.eval().requires_grad_(False)

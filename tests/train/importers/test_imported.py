@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stylert.export.pipeline import export_bundle
+from stylert.export.verify import verify
 from stylert.runtime.errors import CheckpointError, InputError, OutputError
 from stylert.train.checkpoint import discriminator_shapes, load_generator, read_generator, write_generator
 from stylert.train.config import DiscriminatorConfig
@@ -248,6 +249,14 @@ def test_an_imported_file_exports_and_runs(nets, foreign, tmp_path, architecture
     session = onnxruntime.InferenceSession(tmp_path / "bundle" / "synthesis.fp32.onnx", providers=["CPUExecutionProvider"])
     image = session.run(None, {"ws": ws})[0]
     np.testing.assert_allclose(image, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_export_and_verification_take_a_foreign_file_as_it_is(nets, foreign, tmp_path):
+    g, _, _ = nets(resolution=16)
+    path = foreign.official_file(tmp_path / "x.pkl", g)
+    bundle = export_bundle(path, tmp_path / "bundle", ["fp32"])
+    assert bundle.provenance["checkpoint"] == "x.pkl"
+    assert all(row.passed for row in verify(bundle, against=path, backends=["onnxruntime"], seeds=3))
 
 
 def test_training_goes_on_from_an_imported_file(nets, foreign, tmp_path):
