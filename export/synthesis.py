@@ -20,7 +20,7 @@ from stylert.plugins.definitions import ACTIVATION_GAIN, DEMOD_EPS, LRELU_SLOPE
 from stylert.plugins.onnx_functions import DOMAIN
 from stylert.runtime.errors import CheckpointError
 from stylert.train.checkpoint import GeneratorWeights
-from stylert.train.config import LayerSpec
+from stylert.train.config import RESNET_GAIN, GeneratorConfig, LayerSpec
 
 NoiseInput = Literal["const", "none", "input"]
 OutputType = Literal["uint8", "float"]
@@ -75,8 +75,6 @@ def synthesis_model(
         raise CheckpointError(
             f"export needs the 4-tap resampling filter of StyleGAN2, this network has {len(cfg.resample_filter)} taps"
         )
-    if cfg.architecture == "resnet":
-        raise CheckpointError("export takes generators of the skip and orig architectures, this one is resnet")
     g = GraphBuilder("synthesis")
     ws = g.input("ws", ["N", cfg.num_ws, cfg.w_dim])
     if noise == "input":
@@ -86,13 +84,18 @@ def synthesis_model(
     latents = [g.node("Gather", [ws, g.constant(i, np.int64)], f"w{i}", axis=1) for i in range(cfg.num_ws)]
     fir = g.weight("resample_filter", weights.arrays["synthesis.b4.resample_filter"])
     x, img = g.weight("b4.const", weights.arrays["synthesis.b4.const"][None]), None
+    shortcut = None
     for spec in cfg.layers():
         style = _style(g, weights, spec, latents[spec.ws_index])
         if spec.kind == "conv":
+            if spec.up == 2 and spec.resolution in cfg.shortcuts():
+                shortcut = _shortcut(g, weights, spec, x, fir)
             x = _conv_layer(g, weights, spec, x, style, noise, fir, (plans or {}).get(spec.name, OPERATORS))
+            if _is_residual(cfg, spec):
+                x = g.node("Add", [x, shortcut], f"b{spec.resolution}.sum")
         else:
             if img is not None:
-                img = _upsample_image(g, spec, img, fir)
+                img = _upsample(g, img, f"b{spec.resolution}.upsampled", spec.out_channels, spec.resolution, fir)
             rgb = _to_rgb(g, weights, spec, x, style)
             img = rgb if img is None else g.node("Add", [img, rgb], f"b{spec.resolution}.img")
     assert img is not None
@@ -153,7 +156,8 @@ def _conv_layer(
     else:
         noise_map = g.node("Mul", [noise_name(spec), g.weight(f"{name}.noise_strength", strength)], f"{name}.noise")
     bias = g.weight(f"{name}.bias", weights.arrays[f"synthesis.{name}.bias"])
-    gain = ACTIVATION_GAIN["lrelu"]
+    branch = RESNET_GAIN if _is_residual(cfg, spec) else 1.0
+    gain, clamp = ACTIVATION_GAIN["lrelu"] * branch, None if cfg.conv_clamp is None else cfg.conv_clamp * branch
     if plan.form == "operator":
         weight = g.weight(f"{name}.weight", array)
         g.shape(name, ["N", spec.out_channels, spec.resolution, spec.resolution])
@@ -165,7 +169,7 @@ def _conv_layer(
             up=spec.up,
             alpha=LRELU_SLOPE,
             gain=gain,
-            clamp=float(cfg.conv_clamp or 0),
+            clamp=float(clamp or 0),
             group=spec.out_channels,
             plugin_namespace=DOMAIN,
         )
@@ -195,10 +199,24 @@ def _conv_layer(
         f"{name}.bias_gain", (weights.arrays[f"synthesis.{name}.bias"] * gain).astype(np.float32).reshape(1, -1, 1, 1)
     )
     y = g.node("Add", [y, bias], f"{name}.biased")
-    y = g.node("LeakyRelu", [y], name if cfg.conv_clamp is None else f"{name}.activated", alpha=LRELU_SLOPE)
-    if cfg.conv_clamp is not None:
-        y = g.node("Clip", [y, g.constant(-cfg.conv_clamp), g.constant(cfg.conv_clamp)], name)
+    y = g.node("LeakyRelu", [y], name if clamp is None else f"{name}.activated", alpha=LRELU_SLOPE)
+    if clamp is not None:
+        y = g.node("Clip", [y, g.constant(-clamp), g.constant(clamp)], name)
     return y
+
+
+def _is_residual(cfg: GeneratorConfig, spec: LayerSpec) -> bool:
+    """Whether a shortcut is added to what this layer returns."""
+    return spec.kind == "conv" and spec.up == 1 and spec.resolution in cfg.shortcuts()
+
+
+def _shortcut(g: GraphBuilder, weights: GeneratorWeights, spec: LayerSpec, x: str, fir: str) -> str:
+    """Around a block: an unmodulated 1x1 convolution and a 2x upsampling."""
+    name = f"b{spec.resolution}.skip"
+    gain = RESNET_GAIN / np.sqrt(spec.in_channels)
+    weight = g.weight(f"{name}.weight", (weights.arrays[f"synthesis.{name}.weight"] * gain).astype(np.float32))
+    y = g.node("Conv", [x, weight], f"{name}.conv")
+    return _upsample(g, y, f"{name}.upsampled", spec.out_channels, spec.resolution, fir)
 
 
 def _convolve(g: GraphBuilder, spec: LayerSpec, x: str, weight: np.ndarray, weights: GeneratorWeights, plan: LayerPlan) -> str:
@@ -274,12 +292,11 @@ def _to_rgb(g: GraphBuilder, weights: GeneratorWeights, spec: LayerSpec, x: str,
     return g.node("Reshape", [y, g.ints(0, 0, spec.resolution, spec.resolution)], name)
 
 
-def _upsample_image(g: GraphBuilder, spec: LayerSpec, img: str, fir: str) -> str:
-    channels, name = spec.out_channels, f"b{spec.resolution}.upsampled"
-    g.shape(name, ["N", channels, spec.resolution, spec.resolution])
+def _upsample(g: GraphBuilder, x: str, name: str, channels: int, resolution: int, fir: str) -> str:
+    g.shape(name, ["N", channels, resolution, resolution])
     return g.node(
         "Upfirdn2d",
-        [img, fir],
+        [x, fir],
         name,
         DOMAIN,
         up=[2, 2],

@@ -14,6 +14,9 @@ from typing import Any, Literal
 #: Learning rate of the mapping network's layers relative to all others (Karras et al. 2018, appendix C).
 MAPPING_LR_MULTIPLIER = 0.01
 
+#: Each branch of a residual block, so that their sum keeps the variance (Karras et al. 2020a, appendix B).
+RESNET_GAIN = 0.5**0.5
+
 
 @dataclass(frozen=True)
 class LayerSpec:

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from stylert.plugins.bias_act import activation_gain, bias_act
 from stylert.plugins.modulated_conv2d import demodulation, modulated_conv2d
 from stylert.plugins.upfirdn2d import downsample2d, setup_filter, upfirdn2d, upsample2d
-from stylert.train.config import MAPPING_LR_MULTIPLIER, DiscriminatorConfig, GeneratorConfig, LayerSpec
+from stylert.train.config import MAPPING_LR_MULTIPLIER, RESNET_GAIN, DiscriminatorConfig, GeneratorConfig, LayerSpec
 
 NoiseMode = Literal["const", "random", "none"]
 
-RESNET_GAIN = 0.5**0.5
 #: A style or kernel of zeros stays zero when it is normalised for float16.
 FP16_TINY = 1e-8
 

@@ -32,6 +32,16 @@ def test_other_contracts_verify_too(make_checkpoint: Callable[..., Path], tmp_pa
     assert all(r.passed for r in rows), rows
 
 
+@pytest.mark.parametrize("architecture", ["skip", "orig", "resnet"])
+def test_every_architecture_verifies_in_both_precisions(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, architecture: str
+) -> None:
+    checkpoint = make_checkpoint(architecture=architecture, conv_clamp=2.0)
+    rows = verify(export_bundle(checkpoint, tmp_path / "b"), against=checkpoint, seeds=5)
+    assert len(rows) == 4
+    assert all(r.psnr_db > (60 if r.precision == "fp32" else 18) for r in rows), rows
+
+
 def test_without_a_checkpoint_the_float_network_is_the_reference(bundle: Bundle) -> None:
     rows = verify(bundle, seeds=4)
     assert ("onnxruntime", "fp32") not in {(r.backend, r.precision) for r in rows}
