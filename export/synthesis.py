@@ -91,7 +91,7 @@ def synthesis_model(
             if spec.up == 2 and spec.resolution in cfg.shortcuts():
                 shortcut = _shortcut(g, weights, spec, x, fir)
             x = _conv_layer(g, weights, spec, x, style, noise, fir, (plans or {}).get(spec.name, OPERATORS))
-            if _is_residual(cfg, spec):
+            if shortcut is not None and _is_residual(cfg, spec):
                 x = g.node("Add", [x, shortcut], f"b{spec.resolution}.sum")
         else:
             if img is not None:
