@@ -12,6 +12,7 @@ from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.bundle import Bundle, sha256_of
 from stylert.runtime.errors import InputError, missing_extra
 from stylert.runtime.generator import Generator
+from stylert.runtime.images import as_uint8
 from stylert.runtime.latents import z_from_seeds
 from stylert.train.checkpoint import generator_module
 from stylert.train.importers.imported import read_any_generator
@@ -148,7 +149,7 @@ def _torch_images(bundle: Bundle, checkpoint: Path, inputs: list[_Inputs], progr
             y = generator(torch.from_numpy(batch.z), c, batch.psi, noise_mode="none" if bundle.noise == "none" else "const")
         y = y.numpy()
         if bundle.output == "uint8":
-            y = np.floor(np.clip(y.transpose(0, 2, 3, 1) * np.float32(127.5) + np.float32(128), 0, 255)).astype(np.uint8)
+            y = as_uint8(y)
         images.append(_as_255(bundle, y))
         if progress is not None:
             progress("verify reference", i + 1, len(inputs))
