@@ -174,6 +174,7 @@ def train(
     kimg: Annotated[float | None, typer.Option(min=0, help="Length, thousands of images.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per step.")] = None,
     gamma: Annotated[float | None, typer.Option(min=0, help="R1 weight.")] = None,
+    pl_weight: Annotated[float | None, typer.Option(min=0, help="Path length weight; 0 trains without.")] = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Learning rate.")] = None,
     channel_base: Annotated[int | None, typer.Option(min=1, help="Capacity: channels times resolution.")] = None,
     channel_max: Annotated[int | None, typer.Option(min=1, help="Most channels of a layer.")] = None,
@@ -182,6 +183,10 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     snap: Annotated[float, typer.Option(min=0.01, help="Kimg between snapshots.")] = 10.0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the snapshot in --out.")] = False,
+    transfer: Annotated[
+        Path | None,
+        typer.Option(help="Start from the networks of this snapshot or generator; it may be of a lower resolution."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Train StyleGAN2 on images. Ctrl-C saves and stops; --resume goes on exactly there."""
@@ -191,6 +196,7 @@ def train(
         "kimg": kimg,
         "batch": batch,
         "r1_gamma": gamma,
+        "pl_weight": pl_weight,
         "lr": lr,
         "channel_base": channel_base,
         "channel_max": channel_max,
@@ -198,7 +204,7 @@ def train(
         "seed": seed,
     }
     given = {k: v for k, v in overrides.items() if v is not None}
-    run_training(data, out, preset, given, labels, snap, resume, device)
+    run_training(data, out, preset, given, labels, snap, resume, transfer, device)
 
 
 @app.command()

@@ -13,22 +13,34 @@ from stylert.runtime.errors import InputError, OutputError, missing_extra
 
 
 def run_training(
-    data: Path, out: Path, preset: str, overrides: dict[str, Any], labels: bool, snap: float, resume: bool, device: str
+    data: Path,
+    out: Path,
+    preset: str,
+    overrides: dict[str, Any],
+    labels: bool,
+    snap: float,
+    resume: bool,
+    source: Path | None,
+    device: str,
 ) -> None:
     """Train or resume. Raises InputError for a bad option and OutputError when `out` holds a run that is not resumed."""
     try:
-        from stylert.train.loop import SNAPSHOT_FILE, train
+        from stylert.train.loop import SNAPSHOT_FILE, Trainer, train
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
     import torch
 
+    from stylert.train.checkpoint import read_metadata
     from stylert.train.dataset import ImageDataset
     from stylert.train.presets import resolve
     from stylert.train.snapshot import read_config
+    from stylert.train.transfer import transfer
 
     snapshot = out / SNAPSHOT_FILE
     if out.exists() and not out.is_dir():
         raise OutputError(f"cannot write into {out}: it is a file")
+    if resume and source is not None:
+        raise InputError("--resume goes on with a run, --transfer starts a new one: choose one")
     if resume and not snapshot.is_file():
         raise InputError(f"nothing to resume: {snapshot} does not exist")
     if snapshot.exists() and not resume:
@@ -39,6 +51,8 @@ def run_training(
         torch.device(device)
     except RuntimeError:
         raise InputError(f"unknown device {device!r}: use cpu or cuda") from None
+    if source is not None:
+        read_metadata(source)  # before the images, which take longer
     with progress() as bar:
         dataset = ImageDataset(data, labels, progress=lambda done, total: bar("read images", done, total))
     try:
@@ -62,5 +76,12 @@ def run_training(
             if not errors.is_terminal:
                 errors.print(text, highlight=False)
 
-        model = train(cfg, dataset, out, resume=snapshot if resume else None, snap_kimg=snap, device=device, report=show)
+        def start(trainer: Trainer) -> None:
+            if source is not None:
+                for taken in transfer(trainer, source):
+                    errors.print(str(taken), highlight=False)
+
+        model = train(
+            cfg, dataset, out, resume=snapshot if resume else None, start=start, snap_kimg=snap, device=device, report=show
+        )
     console.print(f"wrote {model}", highlight=False, soft_wrap=True)

@@ -47,6 +47,7 @@ def test_drawings_become_a_trained_exported_verified_generator(cats: Path, tmp_p
     options = ("--preset", "cpu", "--batch", 4, "--channel-base", 256, "--channel-max", 16, "--kimg", "0.016")
     python("-c", command, "train", "--data", cats, "--out", run, *options)
     python("-c", command, "train", "--data", cats, "--out", run, "--resume", "--kimg", "0.024")
+    python("-c", command, "train", "--data", cats, "--out", tmp_path / "next", *options, "--transfer", run / "model.safetensors")
     python(EXAMPLES / "release_checkpoint.py", run / "snapshot.safetensors", tmp_path / "m.safetensors", "--info", "credit=me")
     weights = read_generator(tmp_path / "m.safetensors")
     assert weights.info == {"credit": "me", "kimg": 0.024}

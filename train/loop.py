@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from stylert.runtime.errors import CheckpointError, DataError, StylertError
 from stylert.train import losses
@@ -120,8 +121,7 @@ class Trainer:
         if self.cfg.ema_rampup is not None:
             ema_nimg = min(ema_nimg, self.nimg * self.cfg.ema_rampup)
         beta = 0.5 ** (self.cfg.batch / max(ema_nimg, 1e-8))
-        for p_ema, p in zip(self.G_ema.parameters(), self.G.parameters(), strict=True):
-            p_ema.copy_(p.lerp(p_ema, beta))
+        get_ema_multi_avg_fn(beta)(list(self.G_ema.parameters()), list(self.G.parameters()), self.step)
         for b_ema, b in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
             b_ema.copy_(b)
 
@@ -158,7 +158,7 @@ class Trainer:
                 slots = {s: tensors[f"{name}.{s}.{k}"] for s in ADAM_SLOTS if f"{name}.{s}.{k}" in tensors}
                 if slots:  # the moments in the memory layout of their parameter, as Adam would have made them
                     optimizer.state[p] = {
-                        s: v.clone() if s == "step" else torch.empty_like(p).copy_(v) for s, v in slots.items()
+                        s: v.to(p.device, copy=True) if s == "step" else torch.empty_like(p).copy_(v) for s, v in slots.items()
                     }
         torch.set_rng_state(tensors["rng"].cpu())
         if "rng_cuda" in tensors and self.device.type == "cuda":
@@ -167,7 +167,7 @@ class Trainer:
 
 def _lazy_adam(module: nn.Module, lr: float, interval: int | None) -> torch.optim.Adam:
     ratio = 1.0 if interval is None else interval / (interval + 1)
-    return torch.optim.Adam(module.parameters(), lr=lr * ratio, betas=(0.0**ratio, 0.99**ratio), eps=1e-8)
+    return torch.optim.Adam(module.parameters(), lr=lr * ratio, betas=(0.0**ratio, 0.99**ratio), eps=1e-8, fused=True)
 
 
 def train(
@@ -176,12 +176,14 @@ def train(
     out: str | Path,
     *,
     resume: str | Path | None = None,
+    start: Callable[[Trainer], None] | None = None,
     snap_kimg: float = 10.0,
     device: str = "cpu",
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train until `cfg.kimg` and return the path of the final generator file.
 
+    `resume` is a snapshot to go on from; `start` may change the networks of a new run (see `transfer.transfer`).
     Writes into `out`: `snapshot.safetensors` (everything, for resuming) and `model.safetensors` (G_ema, for serving)
     every `snap_kimg`, samples `fakes-<kimg>.png`, and `stats.jsonl`. SIGTERM and Ctrl-C save, then stop. `report` gets
     each line of statistics.
@@ -192,6 +194,8 @@ def train(
     trainer = Trainer(cfg, dataset, device)
     if resume is not None:
         trainer.load_state(*read_snapshot(resume, cfg))
+    elif start is not None:
+        start(trainer)
     out.mkdir(parents=True, exist_ok=True)
     stop = _StopRequest()
     sums: dict[str, list[float]] = {}

@@ -118,6 +118,7 @@ def test_mistakes_are_one_line_and_exit_2(
         (("train", "--data", tmp_path, "--out", file), "file"),
         (("train", "--data", tmp_path, "--out", out, "--resume"), "resume"),
         (("train", "--data", tmp_path, "--out", out, "--device", "cuda"), "CUDA"),
+        (("train", "--data", tmp_path, "--out", out, "--transfer", file), "safetensors"),
         (("metrics", file, "--data", tmp_path), "file"),
     ]:
         line = refuse(capfd, monkeypatch, *args)

@@ -1,0 +1,93 @@
+"""A new run from the networks of another: what fits is taken over, and a grown generator makes the same images, larger."""
+
+import numpy as np
+import pytest
+import torch
+
+from stylert.plugins.upfirdn2d import setup_filter, upsample2d
+from stylert.runtime.errors import CheckpointError
+from stylert.train.dataset import ImageDataset
+from stylert.train.loop import Trainer, save
+from stylert.train.presets import resolve
+from stylert.train.transfer import transfer
+
+
+def run(rng, write_dataset, resolution, seed=0, **changes):
+    files = {f"{i}.png": rng.integers(0, 256, (resolution, resolution, 3), np.uint8) for i in range(8)}
+    options = {"channel_base": 64, "channel_max": 16, "half": "none", "num_fp16_res": 0, "batch": 4} | changes
+    return Trainer(resolve("cpu", resolution, seed=seed, **options), ImageDataset(write_dataset(files, name=str(resolution))))
+
+
+@pytest.fixture
+def small(rng, write_dataset, tmp_path):
+    """A run at 8 px that has made two steps, saved."""
+    trainer = run(rng, write_dataset, 8)
+    for _ in range(2):
+        trainer.train_step()
+    save(trainer, tmp_path)
+    return trainer, tmp_path
+
+
+def images(generator):
+    z = torch.randn(3, generator.cfg.z_dim, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return generator(z)
+
+
+@pytest.mark.parametrize("source", ["snapshot.safetensors", "model.safetensors"])
+def test_a_grown_generator_makes_the_smaller_ones_images_upsampled(small, rng, write_dataset, source):
+    trainer, folder = small
+    grown = run(rng, write_dataset, 16, seed=1)
+    taken = {t.network: t for t in transfer(grown, folder / source)}
+    expected = upsample2d(images(trainer.G_ema), setup_filter())
+    assert images(grown.G_ema) == pytest.approx(expected, abs=1e-5)
+    assert {name.split(".")[1] for name in taken["G"].fresh} == {"b16"}
+    assert "synthesis.b16.conv0" in str(taken["G"])
+    assert "synthesis.b8" not in str(taken["G"])
+    assert ("D" in taken) == source.startswith("snapshot")
+    if "D" in taken:
+        for key in set(trainer.D.state_dict()) & set(grown.D.state_dict()):
+            assert torch.equal(trainer.D.state_dict()[key], grown.D.state_dict()[key]), key
+        assert {name.split(".")[0] for name in taken["D"].fresh} == {"b16"}
+
+
+def test_a_grown_run_trains_and_opens_its_new_block(small, rng, write_dataset):
+    _, folder = small
+    grown = run(rng, write_dataset, 16, seed=1)
+    transfer(grown, folder / "snapshot.safetensors")
+    before = {k: v.clone() for k, v in grown.G.state_dict().items()}
+    for _ in range(2):
+        grown.train_step()
+    for key in ("synthesis.b16.torgb.weight", "synthesis.b16.conv0.weight", "synthesis.b4.conv1.weight"):
+        assert not torch.equal(before[key], grown.G.state_dict()[key]), key
+
+
+def test_the_same_shape_is_taken_over_whole_and_optimizers_start_anew(small, rng, write_dataset):
+    trainer, folder = small
+    again = run(rng, write_dataset, 8, seed=1)
+    assert all(not t.fresh and t.tensors == t.total for t in transfer(again, folder / "snapshot.safetensors"))
+    for name in ("G", "D", "G_ema"):
+        for key, value in getattr(trainer, name).state_dict().items():
+            assert torch.equal(getattr(again, name).state_dict()[key], value), key
+    assert not again.opt_G.state
+    assert again.nimg == 0
+
+
+def test_other_widths_keep_what_fits(small, rng, write_dataset):
+    _, folder = small
+    wider = run(rng, write_dataset, 8, channel_max=8)
+    taken = {t.network: t for t in transfer(wider, folder / "snapshot.safetensors")}
+    assert "mapping.fc0.weight" not in taken["G"].fresh
+    assert "synthesis.b4.conv1.weight" in taken["G"].fresh
+    # Its RGB layers are all new: silent ones would leave an image of nothing.
+    assert wider.G.synthesis.b4.torgb.weight.abs().max() > 0
+
+
+def test_a_damaged_file_is_refused(small, rng, write_dataset, tmp_path):
+    _, folder = small
+    path = folder / "snapshot.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    (tmp_path / "damaged.safetensors").write_bytes(data)
+    with pytest.raises(CheckpointError, match="damaged"):
+        transfer(run(rng, write_dataset, 8), tmp_path / "damaged.safetensors")
