@@ -19,6 +19,9 @@ from stylert.train.augment.wavelets import SYM6
 
 #: Pixels of the original that the up- and the downsampling filter reach to a side, each 12 taps on the finer grid.
 REACH = 3
+#: Finer pixels by which SYM6 moves smooth content, as its taps are not quite symmetric. Positions on the finer grid count
+#: from there, or a mirrored image would be displaced.
+DELAY = 5.5 - float(np.arange(12) @ SYM6 / SYM6.sum())
 
 
 def blit(images: Tensor, matrices: Tensor) -> Tensor:
@@ -63,10 +66,10 @@ def _margin(back: Tensor, size: int) -> int:
 
 def _grid(back: Tensor, size: int, fine_size: int) -> Tensor:
     """`[N, 2 size, 2 size, 2]`: where in the finer image each finer pixel comes from, -1 to 1 from edge to edge."""
-    at = (torch.arange(2 * size, dtype=back.dtype) + 0.5) / 2 - size / 2
+    at = (torch.arange(2 * size, dtype=back.dtype) + 0.5 - DELAY) / 2 - size / 2
     y, x = torch.meshgrid(at, at, indexing="ij")
     outputs = torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
-    sources = (back @ outputs)[:, :2] * (4 / fine_size)
+    sources = ((back @ outputs)[:, :2] * 2 + DELAY) * (2 / fine_size)
     return sources.transpose(1, 2).reshape(-1, 2 * size, 2 * size, 2)
 
 
