@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from stylert.runtime.engines import cpu_identity
+from stylert.runtime.host import cpu_identity
 
 PACKAGES = ("stylert", "numpy", "onnx", "onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx-cu13")
 #: Instruction sets that decide which kernels run.

@@ -56,12 +56,31 @@ def build(
     backend: Backends = None,
     precision: Precisions = None,
     threads: Threads = None,
+    target: Annotated[
+        str, typer.Option(help="current, or sm_89,sm_120,… for tensorrt-rtx, which builds without a GPU.")
+    ] = "current",
+    batch: Annotated[str, typer.Option(help="Least, best and largest batch of a GPU engine.")] = "1:4:16",
+    level: Annotated[int | None, typer.Option(help="TensorRT's builder optimisation level, 0 to 5.")] = None,
+    version_compatible: Annotated[bool, typer.Option("--version-compatible", help="TensorRT: run on later versions.")] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="TensorRT: run on every GPU from Ampere on.")
+    ] = False,
     force: Annotated[bool, typer.Option(help="Build again even where a matching engine exists.")] = False,
 ) -> None:
-    """Build engines for this machine into the bundle."""
+    """Build engines into the bundle: for this machine, or ahead of time for a GPU elsewhere. Ctrl-C leaves nothing behind."""
+    from stylert.cli.build import build_all, show_engines
+    from stylert.runtime.build_options import parse_batch_range
     from stylert.runtime.bundle import Bundle
 
-    report.engines(report.build_all(Bundle.load(bundle), split_list(backend), split_list(precision), threads, force))
+    options = {
+        "threads": threads,
+        "batch": parse_batch_range(batch),
+        "level": level,
+        "version_compatible": version_compatible,
+        "hardware_compatible": hardware_compatible,
+    }
+    targets = split_list(target) or []
+    show_engines(build_all(Bundle.load(bundle), split_list(backend), split_list(precision), targets, options, force))
 
 
 @app.command()

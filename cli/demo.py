@@ -10,6 +10,7 @@ from stylert.benchmarks.latency import as_json, bench
 from stylert.benchmarks.machine import machine_facts
 from stylert.benchmarks.report import write_report
 from stylert.cli import report
+from stylert.cli.build import build_all, show_engines
 from stylert.cli.console import console, progress
 from stylert.cli.generate import generate_images
 from stylert.export.pipeline import export_bundle
@@ -26,7 +27,7 @@ def run_demo(checkpoint: Path, out: Path) -> bool:
     """Write `bundle/`, `grid.png`, `grid-int8.png`, `results.json` and `report.html` into `out`; True when all passed."""
     with progress() as bar:
         bundle = export_bundle(checkpoint, out / "bundle", progress=bar)
-    engines = report.build_all(bundle, None, None)
+    engines = build_all(bundle, None, None)
     with progress() as bar:
         accuracy = verify(bundle, against=checkpoint, progress=bar)
     pictures = {}
@@ -53,7 +54,7 @@ def run_demo(checkpoint: Path, out: Path) -> bool:
     }
     report.write_json(out / "results.json", results)
     write_report(results, pictures, out / "report.html")
-    report.engines(engines)
+    show_engines(engines)
     report.accuracy(accuracy)
     report.latency(latency)
     console.print(f"wrote {out}/bundle, grid.png, report.html, results.json", highlight=False, soft_wrap=True)

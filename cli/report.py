@@ -8,52 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylert.cli.console import console, progress, table
+from stylert.cli.console import console, table
 from stylert.runtime.atomic import atomic_file
-from stylert.runtime.backends import available_backends, backend
-from stylert.runtime.bundle import Bundle
-from stylert.runtime.engines import build_engine
 
 if TYPE_CHECKING:
     from stylert.benchmarks.latency import LatencyRow
     from stylert.export.verify import Accuracy
-
-
-def build_all(
-    bundle: Bundle, backends: list[str] | None, precisions: list[str] | None, threads: int | None = None, force: bool = False
-) -> list[dict[str, Any]]:
-    """Build every asked-for engine, with a bar."""
-    pairs = [
-        (b, p)
-        for b in backends or available_backends()
-        for p in precisions or bundle.precisions
-        if precisions is not None or p in backend(b).PRECISIONS
-    ]
-    facts = []
-    with progress() as bar:
-        for i, (name, precision) in enumerate(pairs):
-            bar("build engines", i, len(pairs))
-            facts.append(build_engine(bundle, name, precision, threads, force))
-        bar("build engines", len(pairs), len(pairs))
-    return facts
-
-
-def engines(facts: Sequence[dict[str, Any]]) -> None:
-    table(
-        "engines",
-        ["<backend", "<version", "<precision", "MiB", "build s", "<"],
-        [
-            (
-                f["key"]["backend"],
-                f["key"]["version"].split("-")[0],
-                f["key"]["precision"],
-                f"{f['bytes'] / 2**20:.1f}",
-                f"{f['build_seconds']:.2f}",
-                "reused" if f["reused"] else "built",
-            )
-            for f in facts
-        ],
-    )
 
 
 def accuracy(rows: Sequence[Accuracy]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from stylert.runtime.atomic import atomic_directory
 from stylert.runtime.backends import backend, engine_file
+from stylert.runtime.build_options import DEFAULTS, BuildOptions, Progress
 from stylert.runtime.bundle import Bundle, sha256_of
 from stylert.runtime.errors import BackendError, BundleError, missing_extra
 
@@ -36,8 +36,12 @@ class EngineKey:
         return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def engine_key(bundle: Bundle, backend_name: str, precision: str, threads: int | None = None) -> EngineKey:
-    """The key of an engine for this machine. Raises as `Bundle.precision`, and BackendError for a missing library."""
+def engine_key(bundle: Bundle, backend_name: str, precision: str, options: BuildOptions = DEFAULTS) -> EngineKey:
+    """The key of an engine built with `options`.
+
+    Raises as `Bundle.precision`, BackendError for a missing library or a target that is not there, and InputError for
+    options that the backend does not have.
+    """
     module = backend(backend_name)
     entry = bundle.precision(precision)
     if not module.available():
@@ -47,11 +51,11 @@ def engine_key(bundle: Bundle, backend_name: str, precision: str, threads: int |
     return EngineKey(
         backend_name,
         module.version(),
-        module.target(),
-        cpu_identity(),
+        module.target(options),
+        module.machine(options),
         precision,
         bundle.files[entry.file].sha256,
-        {"threads": threads},
+        module.flags(precision, options),
     )
 
 
@@ -65,13 +69,8 @@ def find_engine(bundle: Bundle, key: EngineKey) -> Path | None:
     Raises BundleError when the engine is there but its bytes are not the ones that were built.
     """
     folder = engine_folder(bundle, key)
-    try:
-        facts = json.loads((folder / ENGINE_JSON).read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as e:
-        raise BundleError(f"{folder / ENGINE_JSON} cannot be read: {e}; remove {folder} and build again") from None
-    if not isinstance(facts, dict) or facts.get("key") != dataclasses.asdict(key):
+    facts = _facts(folder)
+    if facts is None or facts.get("key") != json.loads(json.dumps(dataclasses.asdict(key))):
         return None
     file = engine_file(folder)
     if sha256_of(file) != facts.get("sha256"):
@@ -79,14 +78,39 @@ def find_engine(bundle: Bundle, key: EngineKey) -> Path | None:
     return file
 
 
+def engine_to_load(bundle: Bundle, backend_name: str, precision: str, threads: int | None = None) -> Path | None:
+    """The engine with which a generator starts here: on a CPU the one of just these threads, on a GPU any that matches
+    but for its flags, the widest batch range first. None where there is none. Raises as `engine_key` and `find_engine`.
+    """
+    key = engine_key(bundle, backend_name, precision, BuildOptions(threads=threads))
+    if not backend(backend_name).NEEDS_ENGINE:
+        return find_engine(bundle, key)
+    found = []
+    for folder in sorted((bundle.path / "engines").glob(f"{key.backend}-{key.target}-*")):
+        facts = _facts(folder)
+        if facts is None or not isinstance(facts.get("key"), dict) or set(facts["key"]) != set(dataclasses.asdict(key)):
+            continue
+        own = EngineKey(**facts["key"])
+        if dataclasses.replace(own, flags=key.flags) == key and engine_folder(bundle, own) == folder:
+            found.append(own)
+    if not found:
+        return None
+    return find_engine(bundle, max(found, key=lambda k: (k.flags["batch"][2] - k.flags["batch"][0], k.digest)))
+
+
 def build_engine(
-    bundle: Bundle, backend_name: str, precision: str, threads: int | None = None, force: bool = False
+    bundle: Bundle,
+    backend_name: str,
+    precision: str,
+    options: BuildOptions = DEFAULTS,
+    force: bool = False,
+    progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Build an engine into the bundle, or find it there, and return the facts of `engine.json`, with `reused`.
 
     A build that fails or is interrupted leaves nothing behind.
     """
-    key = engine_key(bundle, backend_name, precision, threads)
+    key = engine_key(bundle, backend_name, precision, options)
     folder = engine_folder(bundle, key)
     if not force:
         try:
@@ -99,24 +123,24 @@ def build_engine(
     with atomic_directory(folder) as temporary:
         file = temporary / f"engine{module.ENGINE_SUFFIX}"
         started = time.perf_counter()
-        module.build(source, precision, file, threads)
+        details = module.build(source, precision, file, options, progress)
         facts = {
             "key": dataclasses.asdict(key),
             "sha256": sha256_of(file),
             "bytes": file.stat().st_size,
             "build_seconds": round(time.perf_counter() - started, 3),
+            **details,
         }
         (temporary / ENGINE_JSON).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
     return {**facts, "reused": False}
 
 
-def cpu_identity() -> str:
-    """The processor's name and a digest of its instruction sets: what a CPU engine is specialised for."""
+def _facts(folder: Path) -> dict[str, Any] | None:
+    """`engine.json` of a folder, None where it has none. Raises BundleError when it cannot be read."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
-    fields = {k.strip(): v.strip() for k, v in fields.items()}
-    flags = fields.get("flags") or fields.get("Features") or ""
-    return f"{fields.get('model name', platform.machine())} [{hashlib.sha256(flags.encode()).hexdigest()[:8]}]"
+        facts = json.loads((folder / ENGINE_JSON).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as e:
+        raise BundleError(f"{folder / ENGINE_JSON} cannot be read: {e}; remove {folder} and build again") from None
+    return facts if isinstance(facts, dict) else {}

@@ -11,8 +11,8 @@ import numpy as np
 
 from stylert.runtime.backends import Session, backend
 from stylert.runtime.bundle import MAPPING_FILE, Bundle
-from stylert.runtime.engines import engine_key, find_engine
-from stylert.runtime.errors import InputError
+from stylert.runtime.engines import engine_to_load
+from stylert.runtime.errors import BackendError, InputError
 from stylert.runtime.latents import z_from_seeds
 
 
@@ -42,8 +42,12 @@ class Generator:
         """
         bundle = path if isinstance(path, Bundle) else Bundle.load(path)
         module = _module(backend)
-        key = engine_key(bundle, backend, precision, threads)
-        engine = find_engine(bundle, key)
+        engine = engine_to_load(bundle, backend, precision, threads)
+        if engine is None and module.NEEDS_ENGINE:
+            raise BackendError(
+                f"{bundle.path} has no {precision} engine of this {backend} for the GPU here; "
+                f"build one with: stylert build {bundle.path} --backend {backend} --precision {precision}"
+            )
         source = engine or bundle.checked_file(bundle.precision(precision).file)
         synthesis = module.load(source, precision, threads, built=engine is not None)
         # The mapping network is a thousandth of the work and decides every pixel: always float32 on ONNX Runtime.

@@ -1,7 +1,10 @@
 """Backends: one module each, behind one small protocol.
 
-A backend module has `NAME`, `EXTRA` (what to install), `PRECISIONS`, `available()` and `load()`; what it loads is a
-`Session`. Modules import their library inside functions, so that listing them imports nothing heavy.
+A backend module says what it is in `NAME`, `EXTRA` (what to install), `PRECISIONS` and `NEEDS_ENGINE` (whether it runs
+built engines only); `available()` whether its library is there to build with, `obstacle()` why it cannot run here, or
+None. `version()`, `target()`, `machine()` and `flags()` are what an engine of it depends on; `build()` writes one and
+`load()` opens it, or the bundle's own file, as a `Session`. Modules import their library inside functions, so that
+listing them imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -15,10 +18,12 @@ import numpy as np
 
 from stylert.runtime.errors import InputError
 
-#: Backend name to module, in the order in which `auto` would be decided by hand: the default first.
+#: Backend name to module; the default first.
 BACKENDS = {
     "onnxruntime": "stylert.runtime.backends.onnxruntime",
     "openvino": "stylert.runtime.backends.openvino",
+    "tensorrt": "stylert.runtime.backends.tensorrt",
+    "tensorrt-rtx": "stylert.runtime.backends.tensorrt_rtx",
 }
 
 
@@ -42,8 +47,8 @@ def backend(name: str) -> ModuleType:
 
 
 def available_backends() -> list[str]:
-    """Names of the backends whose libraries import here."""
-    return [name for name in BACKENDS if backend(name).available()]
+    """Names of the backends that can run here: library installed, and the device that it needs present."""
+    return [name for name in BACKENDS if backend(name).obstacle() is None]
 
 
 def engine_file(engine: Path) -> Path:

@@ -7,16 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from stylert.runtime.errors import BackendError, BundleError
+from stylert.runtime.build_options import BuildOptions, Progress, only_this_cpu
+from stylert.runtime.errors import BackendError, BundleError, OutputError
+from stylert.runtime.host import cpu_identity
+from stylert.runtime.lowering import could_not_write
 
 NAME = "onnxruntime"
 EXTRA = None
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "fp16", "int8")
 ENGINE_SUFFIX = ".onnx"
+NEEDS_ENGINE = False
 
 
 def available() -> bool:
     return True
+
+
+def obstacle() -> str | None:
+    return None
 
 
 def version() -> str:
@@ -25,16 +33,26 @@ def version() -> str:
     return str(onnxruntime.__version__)
 
 
-def target() -> str:
-    """What an engine built here is good for."""
+def target(options: BuildOptions) -> str:
+    """What an engine built with these options is good for."""
+    only_this_cpu(NAME, options)
     return "cpu"
 
 
-def build(source: Path, precision: str, engine: Path, threads: int | None = None) -> None:
+def machine(options: BuildOptions) -> str:
+    return cpu_identity()
+
+
+def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
+    return {"threads": options.threads}
+
+
+def build(source: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
     """Optimise `source` for this CPU (fusion, constant folding, blocked layouts) and write the result to `engine`."""
-    options = _options(threads)
-    options.optimized_model_filepath = str(engine)
-    _session(source, options)
+    session_options = _options(options.threads)
+    session_options.optimized_model_filepath = str(engine)
+    _session(source, session_options)
+    return {}
 
 
 def load(source: Path, precision: str, threads: int | None = None, built: bool = False) -> OrtSession:
@@ -81,4 +99,6 @@ def _session(source: Path, options: Any) -> Any:
         raise BackendError(f"not enough memory to load {source}") from e
     except Exception as e:  # ONNX Runtime's exceptions share no public base class
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        if could_not_write(first):
+            raise OutputError(f"cannot write {options.optimized_model_filepath}: is the disk full?") from None
         raise BundleError(f"ONNX Runtime cannot load {source}: {first}") from None

@@ -11,30 +11,47 @@ from typing import Any
 
 import numpy as np
 
+from stylert.runtime.build_options import BuildOptions, Progress, only_this_cpu
 from stylert.runtime.errors import BackendError, BundleError, missing_extra
+from stylert.runtime.host import cpu_identity
 
 NAME = "openvino"
 EXTRA = "openvino"
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "fp16", "int8")
 ENGINE_SUFFIX = ".blob"
+NEEDS_ENGINE = False
 
 
 def available() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
+def obstacle() -> str | None:
+    return None if available() else str(missing_extra("OpenVINO", "openvino"))
+
+
 def version() -> str:
     return str(_openvino().__version__)
 
 
-def target() -> str:
+def target(options: BuildOptions) -> str:
+    only_this_cpu(NAME, options)
     return "cpu"
 
 
-def build(source: Path, precision: str, engine: Path, threads: int | None = None) -> None:
+def machine(options: BuildOptions) -> str:
+    return cpu_identity()
+
+
+def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
+    return {"threads": options.threads}
+
+
+def build(source: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
     """Compile `source` for this CPU and write OpenVINO's own blob to `engine`."""
-    compiled = _compile(source, precision, threads)
+    compiled = _compile(source, precision, options.threads)
     engine.write_bytes(compiled.export_model().getvalue())
+    return {}
 
 
 def load(source: Path, precision: str, threads: int | None = None, built: bool = False) -> OpenVinoSession:

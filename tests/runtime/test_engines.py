@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from stylert.runtime import Bundle, Generator
-from stylert.runtime.backends import BACKENDS, backend, engine_file
+from stylert.runtime.backends import available_backends, backend, engine_file
+from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.engines import build_engine, engine_folder, engine_key, find_engine
 from stylert.runtime.errors import BackendError, BundleError
 
@@ -21,7 +22,7 @@ def own(bundle: Bundle, tmp_path: Path) -> Bundle:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("name", list(BACKENDS))
+@pytest.mark.parametrize("name", available_backends())
 def test_an_engine_makes_the_images_of_the_file_that_it_was_built_from(own: Bundle, name: str, precision: str) -> None:
     with Generator.load(own, name, precision) as g:
         assert g.engine is None
@@ -37,7 +38,7 @@ def test_an_engine_makes_the_images_of_the_file_that_it_was_built_from(own: Bund
 def test_an_engine_of_other_flags_or_another_source_is_not_reused(own: Bundle) -> None:
     build_engine(own, "onnxruntime", "fp32")
     assert find_engine(own, engine_key(own, "onnxruntime", "fp32")) is not None
-    assert find_engine(own, engine_key(own, "onnxruntime", "fp32", threads=1)) is None
+    assert find_engine(own, engine_key(own, "onnxruntime", "fp32", BuildOptions(threads=1))) is None
     assert find_engine(own, engine_key(own, "onnxruntime", "int8")) is None
 
 
@@ -63,7 +64,7 @@ def test_a_manifest_of_another_key_in_the_same_folder_is_not_believed(own: Bundl
 
 
 def test_a_build_that_fails_leaves_nothing(own: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(source: Path, precision: str, engine: Path, threads: int | None) -> None:
+    def fail(source: Path, precision: str, engine: Path, *rest: object) -> None:
         engine.write_bytes(b"half")
         raise KeyboardInterrupt
 

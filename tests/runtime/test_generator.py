@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
-from stylert.runtime.backends import BACKENDS
+from stylert.runtime.backends import available_backends
 from stylert.runtime.errors import BackendError, InputError, StylertError
 from stylert.runtime.latents import z_from_seeds
 
-EACH = [(b, p) for b in BACKENDS for p in ("fp32", "int8")]
+EACH = [(b, p) for b in available_backends() for p in ("fp32", "int8")]
 
 
 def most_steps_apart(a: np.ndarray, b: np.ndarray) -> int:
@@ -43,7 +43,7 @@ def test_threads_do_not_disturb_each_other(bundle: Bundle, backend: str, precisi
 
 
 def test_a_result_is_not_overwritten_by_the_next_call(bundle: Bundle) -> None:
-    for backend in BACKENDS:
+    for backend in available_backends():
         with Generator.load(bundle, backend) as g:
             first = g([1])
             kept = first.copy()
@@ -146,7 +146,7 @@ def test_unknown_backends_and_missing_extras_say_what_to_do(bundle: Bundle, monk
 
 def test_a_network_that_the_backend_cannot_read_is_one_line(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"not a network")
-    for name in BACKENDS:
+    for name in available_backends():
         from stylert.runtime.backends import backend
 
         with pytest.raises(StylertError) as e:

@@ -1,0 +1,65 @@
+"""`stylert build`: engines for the CPU here, or ahead of time for GPUs that may be elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from stylert.cli.console import progress, table
+from stylert.runtime.backends import available_backends, backend
+from stylert.runtime.build_options import BuildOptions
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.engines import build_engine
+
+
+def build_all(
+    bundle: Bundle,
+    backends: list[str] | None,
+    precisions: list[str] | None,
+    targets: Sequence[str] = ("current",),
+    options: dict[str, Any] | None = None,
+    force: bool = False,
+) -> list[dict[str, Any]]:
+    """Build every asked-for engine, with bars; `options` are those of `BuildOptions`, less the target.
+
+    Everything that can be wrong with the options is found before the first build begins.
+    """
+    wanted = [
+        (b, p, BuildOptions(**(options or {}), target=t))
+        for b in backends or available_backends()
+        for t in targets
+        for p in precisions or bundle.precisions
+        if precisions is not None or p in backend(b).PRECISIONS
+    ]
+    for name, precision, chosen in wanted:
+        bundle.precision(precision)
+        if backend(name).available():
+            backend(name).target(chosen)
+            backend(name).flags(precision, chosen)
+    facts = []
+    with progress() as bar:
+        for i, (name, precision, chosen) in enumerate(wanted):
+            bar("build engines", i, len(wanted))
+            facts.append(build_engine(bundle, name, precision, chosen, force, bar))
+        bar("build engines", len(wanted), len(wanted))
+    return facts
+
+
+def show_engines(facts: Sequence[dict[str, Any]]) -> None:
+    table(
+        "engines",
+        ["<backend", "<version", "<target", "<precision", "kernels", "MiB", "build s", "<"],
+        [
+            (
+                f["key"]["backend"],
+                f["key"]["version"].split("-")[0],
+                f["key"]["target"],
+                f["key"]["precision"],
+                f.get("kernels", ""),
+                f"{f['bytes'] / 2**20:.1f}",
+                f"{f['build_seconds']:.2f}",
+                "reused" if f["reused"] else "built",
+            )
+            for f in facts
+        ],
+    )

@@ -1,0 +1,132 @@
+"""TensorRT 10.15 and later, and 11. It times its kernels on the GPU here, so it builds and runs only where one is."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stylert.runtime.atomic import atomic_file
+from stylert.runtime.build_options import BuildOptions, Progress
+from stylert.runtime.devices import Gpu, find_gpus
+from stylert.runtime.errors import BackendError, InputError, missing_extra
+
+if TYPE_CHECKING:
+    from stylert.runtime.cuda import CudaSession
+
+NAME = "tensorrt"
+EXTRA = "tensorrt"
+PRECISIONS = ("fp32", "fp16", "int8")
+ENGINE_SUFFIX = ".engine"
+NEEDS_ENGINE = True
+OLDEST = (10, 15)
+
+
+def available() -> bool:
+    return importlib.util.find_spec("tensorrt") is not None
+
+
+def obstacle() -> str | None:
+    if not available():
+        return str(missing_extra("TensorRT", EXTRA))
+    problem = find_gpus().problem
+    return f"{NAME} builds and runs on an NVIDIA GPU, and {problem}" if problem else None
+
+
+def version() -> str:
+    return str(_library().__version__)
+
+
+def target(options: BuildOptions) -> str:
+    """The architecture of the GPU here. Raises BackendError without one, InputError when another one is asked for."""
+    here = _gpu().target
+    if options.target not in ("current", here):
+        raise InputError(f"{NAME} builds for the GPU here, {here}; ahead of time for {options.target} builds tensorrt-rtx")
+    return here
+
+
+def machine(options: BuildOptions) -> str:
+    """Kernels are chosen by timing, so an engine belongs to one model of GPU, unless it is to be compatible."""
+    return "" if options.hardware_compatible else _gpu().name
+
+
+def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
+    return {
+        "batch": list(options.batch),
+        "level": options.level,
+        "tf32": precision != "fp32",
+        "version_compatible": options.version_compatible,
+        "hardware_compatible": options.hardware_compatible,
+    }
+
+
+def build(source: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
+    """Compile `source` for the GPU here into `engine`; the kernels and sizes. Raises as `build_engine_file`.
+
+    Timings are kept in the user's cache folder, so that the next build measures only what is new.
+    """
+    from stylert.runtime.lowering import lower
+    from stylert.runtime.tensorrt_build import build_engine_file
+
+    trt = _library()
+    architecture = target(options)
+    cache_file = _cache_folder() / f"tensorrt-{version()}-{architecture}.timing"
+    caches = []
+
+    def configure(config: Any) -> None:
+        cache = config.create_timing_cache(cache_file.read_bytes() if cache_file.is_file() else b"")
+        config.set_timing_cache(cache, False)
+        caches.append(cache)
+        if precision == "fp32":
+            config.clear_flag(trt.BuilderFlag.TF32)  # its ten bits of mantissa would not keep what fp32 promises
+        if options.version_compatible:
+            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        if options.hardware_compatible:
+            config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain = lower(source, Path(folder) / "plain.onnx")
+        stage = f"{NAME} {precision} {architecture}"
+        facts = build_engine_file(trt, plain, engine, options, configure, progress, stage)
+    with atomic_file(cache_file) as temporary:
+        temporary.write_bytes(caches[0].serialize())
+    return facts
+
+
+def load(source: Path, precision: str, threads: int | None = None, built: bool = False) -> CudaSession:
+    """Open a built engine on the first GPU.
+
+    Raises BackendError without a GPU, or for an engine of another version or device.
+    """
+    _gpu()
+    if not built:
+        raise BackendError(f"{NAME} runs built engines only: stylert build BUNDLE --backend {NAME}")
+    from stylert.runtime.cuda import CudaSession
+
+    return CudaSession(_library(), source)
+
+
+def _gpu() -> Gpu:
+    driver = find_gpus()
+    if driver.problem:
+        raise BackendError(f"{NAME} builds and runs on an NVIDIA GPU, and {driver.problem}")
+    return driver.gpus[0]
+
+
+def _library() -> Any:
+    try:
+        import tensorrt
+    except ImportError as e:
+        if not available():
+            raise missing_extra("TensorRT", EXTRA) from None
+        raise BackendError(f"{NAME} is installed but does not import: {' '.join(str(e).split())}") from None
+    found = tuple(int(n) for n in tensorrt.__version__.split(".")[:2])
+    if found < OLDEST:
+        raise BackendError(f"{NAME} {tensorrt.__version__} is too old: stylert needs {'.'.join(map(str, OLDEST))} or later")
+    return tensorrt
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stylert"

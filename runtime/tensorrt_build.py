@@ -1,0 +1,175 @@
+"""From a plain ONNX file to a TensorRT engine. TensorRT and TensorRT-RTX share this: their Python API is the same module.
+
+Networks are strongly typed: precision lives in the file, as TensorRT 11 wants it and earlier versions allow it. The table
+of kernels is read from the builder's own log, because the engine inspector would need a driver and a device.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from stylert.runtime.build_options import BuildOptions, Progress
+from stylert.runtime.errors import BackendError, BundleError
+
+#: What the table lists though it runs on the host: the computation of shapes.
+NOT_KERNELS = ("shape_call",)
+
+LAYER = re.compile(
+    r"^\s*Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), Inputs: (?P<inputs>.*), Outputs: (?P<outputs>.*)$", re.M
+)
+TENSOR = re.compile(r"Dimensions: (\[[-0-9,]*\]).*?Datatype: (\w+)")
+TOTALS = {
+    "weights_bytes": re.compile(r"Total Weights Memory: (\d+) bytes"),
+    "activation_bytes": re.compile(r"Total Activation Memory: (\d+) bytes"),
+}
+
+
+def build_engine_file(
+    trt: Any,
+    network_file: Path,
+    engine: Path,
+    options: BuildOptions,
+    configure: Callable[[Any], None],
+    progress: Progress,
+    stage: str,
+) -> dict[str, Any]:
+    """Parse `network_file`, build it with one optimisation profile, write `engine`; return layers and sizes.
+
+    `trt` is the library's module; `configure` sets on the builder configuration what the two libraries do differently.
+    Raises BundleError for a file that the parser refuses, BackendError for a network that the compiler refuses, and
+    KeyboardInterrupt after Ctrl-C, when the builder has stopped.
+    """
+    log = _log(trt)
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(network_file)):
+        reason = parser.get_error(0).desc() if parser.num_errors else log.reason()
+        raise BundleError(f"{stage}: the network cannot be parsed: {_one_line(reason)}")
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if options.level is not None:
+        config.builder_optimization_level = options.level
+    config.add_optimization_profile(_profile(builder, network, options))
+    configure(config)
+    stop = threading.Event()
+    monitor = _monitor(trt, stop, lambda done: progress(stage, done, 100))
+    config.progress_monitor = monitor
+    plan = _build(builder, network, config, stop)
+    if monitor.error is not None:
+        raise monitor.error
+    if plan is None:
+        raise BackendError(f"{stage}: the network cannot be compiled: {_one_line(log.reason())}")
+    engine.write_bytes(plan)
+    progress(stage, 100, 100)
+    return layer_table(log.text())
+
+
+def layer_table(log: str) -> dict[str, Any]:
+    """Kernels and sizes from the builder's log: `kernels`, `kinds`, `layers` (name, kind, what they write), bytes."""
+    layers = []
+    for found in LAYER.finditer(log):
+        written = [f"{kind}{shape}" for shape, kind in TENSOR.findall(found["outputs"])]
+        read = sorted({kind for _, kind in TENSOR.findall(found["inputs"].split("Constants:")[0])})
+        layers.append({"name": found["name"], "kind": found["type"], "reads": read, "writes": written})
+    kinds: dict[str, int] = {}
+    for layer in layers:
+        if layer["kind"] not in NOT_KERNELS:
+            kinds[layer["kind"]] = kinds.get(layer["kind"], 0) + 1
+    sizes = {name: int(found[1]) for name, pattern in TOTALS.items() if (found := pattern.search(log))}
+    return {"kernels": sum(kinds.values()), "kinds": dict(sorted(kinds.items())), **sizes, "layers": layers}
+
+
+def _build(builder: Any, network: Any, config: Any, stop: threading.Event) -> Any:
+    """Build in a thread of its own, so that Ctrl-C arrives here and not inside a callback that the library calls."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(builder.build_serialized_network, network, config)
+        try:
+            return future.result()
+        except BaseException:
+            stop.set()  # the builder asks after each step; leaving the pool waits for it
+            raise
+
+
+def _profile(builder: Any, network: Any, options: BuildOptions) -> Any:
+    profile = builder.create_optimization_profile()
+    for i in range(network.num_inputs):
+        tensor = network.get_input(i)
+        rest = tuple(tensor.shape)[1:]
+        profile.set_shape(tensor.name, *((n, *rest) for n in options.batch))
+    return profile
+
+
+def _log(trt: Any) -> Any:
+    """A logger that keeps what it is told: nothing reaches the terminal, and an error has a reason."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.messages: list[tuple[Any, str]] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            self.messages.append((severity, message))
+
+        def reason(self) -> str:
+            serious = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+            return next((m for s, m in self.messages if s in serious), "no reason was given")
+
+        def text(self) -> str:
+            return "\n".join(m for _, m in self.messages)
+
+    return Log()
+
+
+def _monitor(trt: Any, stop: threading.Event, report: Callable[[int], None]) -> Any:
+    """The library's nested phases as one percentage. Its methods are called from the library's threads."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.error: BaseException | None = None
+            self._lock = threading.Lock()
+            self._phases: list[list[Any]] = []  # open ones, outermost first: name, steps, steps done
+            self._shown = -1
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            with self._lock:
+                self._phases.append([phase_name, max(num_steps, 1), 0])
+
+        def phase_finish(self, phase_name: str) -> None:
+            with self._lock:
+                while self._phases and self._phases.pop()[0] != phase_name:
+                    pass
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            with self._lock:
+                for phase in self._phases:
+                    if phase[0] == phase_name:
+                        phase[2] = min(step + 1, phase[1])
+                done = min(int(100 * self._fraction()), 99)
+                new = done > self._shown
+                self._shown = max(done, self._shown)
+            try:
+                if new:
+                    report(done)
+            except BaseException as e:  # an exception must not pass through the library's own frames
+                self.error = e
+                stop.set()
+            return not stop.is_set()
+
+        def _fraction(self) -> float:
+            inner = 0.0
+            for _, steps, done in reversed(self._phases):
+                inner = min((done + inner) / steps, 1.0)
+            return inner
+
+    return Monitor()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(str(text).split())[:300]

@@ -1,0 +1,233 @@
+"""TensorRT-RTX builds real engines here, with no GPU; everything around a build is held to what it promises."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stylert.runtime import Bundle, Generator
+from stylert.runtime.backends import backend
+from stylert.runtime.build_options import BuildOptions
+from stylert.runtime.devices import Driver, Gpu
+from stylert.runtime.engines import build_engine, engine_folder, engine_key, engine_to_load, find_engine
+from stylert.runtime.errors import BackendError, BundleError, InputError, OutputError
+
+trt = pytest.importorskip("tensorrt_rtx")
+
+RTX = "tensorrt-rtx"
+SM89 = BuildOptions(target="sm_89")
+
+
+@pytest.fixture
+def own(bundle: Bundle, tmp_path: Path) -> Bundle:
+    return Bundle.load(shutil.copytree(bundle.path, tmp_path / "bundle"))
+
+
+def engines(bundle: Bundle) -> list[str]:
+    """Every entry of the engines folder, also the hidden ones that an unfinished build would leave."""
+    folder = bundle.path / "engines"
+    return sorted(os.listdir(folder)) if folder.exists() else []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("target", ["sm_80", "sm_89", "sm_120"])
+def test_an_engine_is_built_for_a_gpu_that_is_not_here(own: Bundle, target: str, precision: str) -> None:
+    facts = build_engine(own, RTX, precision, BuildOptions(target=target, batch=(1, 2, 17)))
+    (name,) = engines(own)
+    assert name.startswith(f"{RTX}-{target}-")
+    engine = own.path / "engines" / name / "engine.engine"
+    assert facts["bytes"] == engine.stat().st_size > facts["weights_bytes"] > 0
+    malformed = int(trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
+    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
+    assert not runtime.get_engine_validity(engine.read_bytes())[1] & malformed
+    assert runtime.get_engine_validity(b"x" + engine.read_bytes()[1:])[1] & malformed
+    convolutions = [layer for layer in facts["layers"] if layer["kind"] == "correlation"]
+    assert facts["kernels"] == sum(facts["kinds"].values()) >= len(convolutions) > 0
+    # Int8 convolutions read Int8: the quantised layers of 8 px and above, and none of the float32 network's.
+    eight_bit = [layer for layer in convolutions if layer["reads"] == ["Int8"]]
+    assert len(eight_bit) == (4 if precision == "int8" else 0)
+    assert any(written == "UInt8[-1,16,16,3]" for layer in facts["layers"] for written in layer["writes"])
+
+
+def test_an_engine_is_reused_only_where_source_version_target_and_flags_match(
+    own: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not build_engine(own, RTX, "int8", SM89)["reused"]
+    assert build_engine(own, RTX, "int8", SM89)["reused"]
+    key = engine_key(own, RTX, "int8", SM89)
+    for other in (
+        engine_key(own, RTX, "fp32", SM89),
+        engine_key(own, RTX, "int8", BuildOptions(target="sm_86")),
+        engine_key(own, RTX, "int8", BuildOptions(target="sm_89", batch=(1, 4, 17))),
+        engine_key(own, RTX, "int8", BuildOptions(target="sm_89", level=1)),
+        dataclasses.replace(key, source_sha256="0" * 64),
+    ):
+        assert other.digest != key.digest
+        assert find_engine(own, other) is None
+    monkeypatch.setattr(backend(RTX), "version", lambda: "9.9.9")
+    assert find_engine(own, engine_key(own, RTX, "int8", SM89)) is None
+
+
+def test_the_machine_that_built_it_is_no_part_of_an_engine_for_another(own: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = engine_key(own, RTX, "int8", SM89)
+    monkeypatch.setattr("stylert.runtime.host._cpuinfo", lambda: {"model name": "another"})
+    assert engine_key(own, RTX, "int8", SM89) == key
+    assert engine_key(own, "onnxruntime", "int8").machine.startswith("another")
+
+
+def test_progress_rises_to_the_end(own: Bundle) -> None:
+    seen: list[tuple[str, int, int]] = []
+    build_engine(own, RTX, "int8", SM89, progress=lambda *report: seen.append(report))
+    done = [d for _, d, _ in seen]
+    assert len(done) > 3
+    assert done == sorted(done)
+    assert seen[-1] == (f"{RTX} int8 sm_89", 100, 100)
+
+
+def test_ctrl_c_stops_the_build_and_leaves_nothing(own: Bundle) -> None:
+    interrupted: list[int] = []
+
+    def press(stage: str, done: int, total: int) -> None:
+        if not interrupted:
+            interrupted.append(done)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(own, RTX, "int8", SM89, progress=press)
+    assert interrupted
+    assert engines(own) == []
+    assert not build_engine(own, RTX, "int8", SM89)["reused"]
+
+
+def test_an_error_in_the_report_stops_the_build_and_is_told(own: Bundle) -> None:
+    def fail(stage: str, done: int, total: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        build_engine(own, RTX, "int8", SM89, progress=fail)
+    assert engines(own) == []
+
+
+@pytest.mark.parametrize("room", [30_000, 1_000_000], ids=["for nothing", "for the lowered network only"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(own: Bundle, room: int) -> None:
+    code = f"""
+import resource, sys
+from stylert.cli.main import main
+import onnxruntime, tensorrt_rtx
+resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))  # no file may grow past this, as on a full disk
+sys.argv = ["stylert", "build", {str(own.path)!r}, "--backend", "{RTX}", "--precision", "int8", "--target", "sm_89"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("stylert: cannot write")
+    assert "Traceback" not in done.stderr
+    assert engines(own) == []
+    assert not build_engine(own, RTX, "int8", SM89)["reused"]
+
+
+def test_an_error_of_the_disk_at_the_very_end_leaves_nothing(own: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OutputError, match="No space left"):
+        build_engine(own, RTX, "int8", SM89)
+    assert engines(own) == []
+
+
+def test_a_network_that_the_compiler_refuses_is_one_line_with_its_reason(own: Bundle) -> None:
+    with pytest.raises(BackendError, match=r"cannot be compiled: .*Turing") as e:
+        build_engine(own, RTX, "fp32", BuildOptions(target="sm_75"))
+    assert "\n" not in str(e.value)
+    assert engines(own) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"target": "sm_90"}, "sm_89"),
+        ({"target": "sm_89", "version_compatible": True}, "compatible"),
+        ({"target": "sm_89", "hardware_compatible": True}, "compatible"),
+    ],
+)
+def test_what_it_cannot_build_is_refused_before_the_build(own: Bundle, options: dict[str, object], word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        build_engine(own, RTX, "int8", BuildOptions(**options))  # type: ignore[arg-type]
+
+
+def test_without_the_library_the_command_that_installs_it_is_named(own: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(BackendError, match=r"pip install 'stylert\[tensorrt-rtx\]'"):
+        build_engine(own, RTX, "int8", SM89)
+
+
+def test_without_a_gpu_running_is_one_clear_line(own: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend(RTX), "find_gpus", lambda: Driver(None, (), "no NVIDIA driver is installed"))
+    build_engine(own, RTX, "int8", SM89)
+    with pytest.raises(BackendError, match="no NVIDIA driver") as e:
+        Generator.load(own, RTX, "int8")
+    assert "\n" not in str(e.value)
+    assert "no NVIDIA driver" in backend(RTX).obstacle()
+
+
+def test_on_a_gpu_the_engine_of_its_architecture_with_the_widest_batches_is_chosen(
+    own: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for options in (SM89, BuildOptions(target="sm_89", batch=(1, 2, 5)), BuildOptions(target="sm_86", batch=(1, 2, 99))):
+        build_engine(own, RTX, "int8", options)
+
+    def here(capability: tuple[int, int]) -> None:
+        gpu = Gpu(0, "a GPU", capability, 2**34)
+        monkeypatch.setattr(backend(RTX), "find_gpus", lambda: Driver("13.0", (gpu,), None))
+
+    here((8, 9))
+    file = engine_to_load(own, RTX, "int8")
+    assert file is not None
+    assert file.parent == engine_folder(own, engine_key(own, RTX, "int8", SM89))
+    here((12, 0))
+    with pytest.raises(BackendError, match=r"no int8 engine.*stylert build"):
+        Generator.load(own, RTX, "int8")
+    here((8, 9))
+    monkeypatch.setattr(backend(RTX), "version", lambda: "9.9.9")
+    with pytest.raises(BackendError, match="stylert build"):
+        Generator.load(own, RTX, "int8")
+
+
+def test_a_damaged_engine_is_refused_and_the_next_build_mends_it(own: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_engine(own, RTX, "int8", SM89)
+    folder = engine_folder(own, engine_key(own, RTX, "int8", SM89))
+    whole = (folder / "engine.engine").read_bytes()
+    gpu = Gpu(0, "a GPU", (8, 9), 2**34)
+    monkeypatch.setattr(backend(RTX), "find_gpus", lambda: Driver("13.0", (gpu,), None))
+    for name, content in (
+        ("engine.engine", whole[:-9]),
+        ("engine.engine", whole[:5000] + b"\0" + whole[5001:]),
+        ("engine.json", b"{"),
+    ):
+        (folder / name).write_bytes(content)
+        with pytest.raises(BundleError, match="build again"):
+            Generator.load(own, RTX, "int8")
+        assert not build_engine(own, RTX, "int8", SM89)["reused"]
+        assert engine_to_load(own, RTX, "int8") is not None
+
+
+def test_the_command_builds_each_target_and_says_what_it_built(own: Bundle) -> None:
+    command = [sys.executable, "-c", "from stylert.cli.main import main; main()", "build", str(own.path), "--backend", RTX]
+    options = ["--precision", "int8", "--target", "sm_89,sm_120", "--batch", "1:4:16"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [name.rsplit("-", 1)[0] for name in engines(own)] == [f"{RTX}-sm_120", f"{RTX}-sm_89"]
+    for name in engines(own):
+        facts = json.loads((own.path / "engines" / name / "engine.json").read_text())
+        assert str(facts["kernels"]) in done.stdout
+        assert facts["key"]["flags"]["batch"] == [1, 4, 16]
