@@ -1,14 +1,11 @@
-"""The training loop: one state that a snapshot saves and restores whole.
-
-The order of a step is the official one: generator, path length every 4th step, discriminator, R1 every 16th, then the
-moving average. Regularised steps scale learning rate and Adam's betas by k / (k + 1), and the loss by k (lazy
-regularisation, Karras et al. 2020a, appendix B).
-"""
+"""The training loop: steps until the end or a signal, statistics, and files that are whole or not there."""
 
 from __future__ import annotations
 
-import copy
 import json
+import os
+import re
+import shutil
 import signal
 import threading
 import time
@@ -18,156 +15,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor
 
-from stylert.runtime.errors import CheckpointError, DataError, StylertError
-from stylert.train import losses
+from stylert.runtime.errors import StylertError, missing_extra
 from stylert.train.checkpoint import write_generator
 from stylert.train.dataset import ImageDataset
-from stylert.train.networks import Discriminator, Generator
+from stylert.train.networks import Generator
+from stylert.train.parallel import Processes
 from stylert.train.presets import TrainConfig
 from stylert.train.snapshot import read_snapshot, write_snapshot
+from stylert.train.trainer import ALONE, Trainer
 
-HALF = {"none": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-ADAM_SLOTS = ("step", "exp_avg", "exp_avg_sq")
 STATS_FILE = "stats.jsonl"
 SNAPSHOT_FILE = "snapshot.safetensors"
 GENERATOR_FILE = "model.safetensors"
+STEPS_PER_LINE = 50
 
 
 class TrainingError(StylertError):
     """Training cannot go on: the losses are not finite."""
-
-
-class Trainer:
-    """The networks, optimizers and counters of one run.
-
-    `nimg` counts images shown to the discriminator and `step` optimizer steps; with the seed they determine every draw
-    of data, and the random state goes into the snapshot, so a resumed run takes the steps that it would have taken.
-    """
-
-    def __init__(self, cfg: TrainConfig, dataset: ImageDataset, device: torch.device | str = "cpu") -> None:
-        if (dataset.resolution, dataset.images.shape[1]) != (cfg.generator.resolution, cfg.generator.img_channels):
-            raise DataError(
-                f"the dataset is {dataset.resolution} px with {dataset.images.shape[1]} channels, the networks take "
-                f"{cfg.generator.resolution} px with {cfg.generator.img_channels}"
-            )
-        if dataset.c_dim != cfg.generator.c_dim:
-            raise DataError(f"the dataset has {dataset.c_dim} label dimensions, the networks {cfg.generator.c_dim}")
-        self.cfg, self.dataset, self.device = cfg, dataset, torch.device(device)
-        torch.manual_seed(cfg.seed)
-        # Channels last is the layout in which both oneDNN and cuDNN run these convolutions fastest.
-        self.G = Generator(cfg.generator).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.D = Discriminator(cfg.discriminator).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
-        self.opt_G = _lazy_adam(self.G, cfg.lr, cfg.g_reg_interval if cfg.pl_weight > 0 else None)
-        self.opt_D = _lazy_adam(self.D, cfg.lr, cfg.d_reg_interval if cfg.r1_gamma > 0 else None)
-        self.pl_mean = torch.zeros([], device=self.device)
-        self.nimg = self.step = 0
-        self.half = HALF[cfg.half]
-
-    def train_step(self) -> dict[str, float]:
-        """One step of both networks on the next `batch` images; returns the losses by name."""
-        cfg = self.cfg
-        real, c = self._next_batch()
-        stats: dict[str, Tensor] = {}
-
-        self.D.requires_grad_(False)
-        ws = losses.mixed_ws(self.G, self._z(), c, cfg.mixing_prob, update_w_avg=True)
-        fake_logits = self.D(self.G.synthesis(ws, "random", self.half), c, self.half)
-        stats["loss_G"] = losses.generator_loss(fake_logits)
-        self._update(self.opt_G, stats["loss_G"])
-        if cfg.pl_weight > 0 and self.step % cfg.g_reg_interval == 0:
-            n = max(cfg.batch // cfg.pl_batch_shrink, 1)
-            ws = losses.mixed_ws(self.G, self._z()[:n], None if c is None else c[:n], cfg.mixing_prob)
-            stats["path_length"] = losses.path_length_penalty(self.G, ws, self.pl_mean, cfg.pl_decay, self.half)
-            self._update(self.opt_G, stats["path_length"] * (cfg.pl_weight * cfg.g_reg_interval))
-
-        self.D.requires_grad_(True)
-        with torch.no_grad():
-            fake = self.G.synthesis(losses.mixed_ws(self.G, self._z(), c, cfg.mixing_prob), "random", self.half)
-        fake_logits, real_logits = self.D(fake, c, self.half), self.D(real, c, self.half)
-        stats["loss_D"] = losses.discriminator_loss(fake_logits, real_logits)
-        stats["real_sign"] = real_logits.detach().sign().mean()
-        self._update(self.opt_D, stats["loss_D"])
-        if cfg.r1_gamma > 0 and self.step % cfg.d_reg_interval == 0:
-            stats["r1"] = losses.r1_penalty(self.D, real, c, cfg.r1_gamma, self.half)
-            self._update(self.opt_D, stats["r1"] * cfg.d_reg_interval)
-
-        self.step += 1
-        self.nimg += cfg.batch
-        self._update_ema()
-        return {name: float(value.detach()) for name, value in stats.items()}
-
-    def _next_batch(self) -> tuple[Tensor, Tensor | None]:
-        index = self.dataset.batch_indices(self.nimg, self.cfg.batch, self.cfg.seed)
-        images = torch.from_numpy(self.dataset.images[index]).to(self.device).float() / 127.5 - 1
-        labels = None if self.dataset.labels is None else torch.from_numpy(self.dataset.labels[index]).to(self.device)
-        return images.contiguous(memory_format=torch.channels_last), labels
-
-    def _z(self) -> Tensor:
-        return torch.randn(self.cfg.batch, self.cfg.generator.z_dim, device=self.device)
-
-    @staticmethod
-    def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    @torch.no_grad()
-    def _update_ema(self) -> None:
-        ema_nimg = self.cfg.ema_kimg * 1000
-        if self.cfg.ema_rampup is not None:
-            ema_nimg = min(ema_nimg, self.nimg * self.cfg.ema_rampup)
-        beta = 0.5 ** (self.cfg.batch / max(ema_nimg, 1e-8))
-        get_ema_multi_avg_fn(beta)(list(self.G_ema.parameters()), list(self.G.parameters()), self.step)
-        for b_ema, b in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
-            b_ema.copy_(b)
-
-    # --- the whole state, out and in -------------------------------------------------------------------------------
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON facts from which `load_state` makes this trainer again, bit for bit."""
-        tensors: dict[str, Tensor] = {"pl_mean": self.pl_mean, "rng": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            tensors["rng_cuda"] = torch.cuda.get_rng_state(self.device)
-        for name in ("G", "D", "G_ema"):
-            tensors |= {f"{name}.{k}": v for k, v in getattr(self, name).state_dict().items()}
-        for name, module in (("opt_G", self.G), ("opt_D", self.D)):
-            names = {id(p): k for k, p in module.named_parameters()}
-            for p, slots in getattr(self, name).state.items():
-                tensors |= {f"{name}.{slot}.{names[id(p)]}": v for slot, v in slots.items()}
-        return tensors, {"nimg": self.nimg, "step": self.step}
-
-    def load_state(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Take over what `state` returned. CheckpointError when a tensor is missing."""
-        wanted = {"pl_mean", "rng"} | {f"{n}.{k}" for n in ("G", "D", "G_ema") for k in getattr(self, n).state_dict()}
-        if facts["step"] > 0:
-            wanted |= {f"opt_{n}.{s}.{k}" for n in "GD" for k, _ in getattr(self, n).named_parameters() for s in ADAM_SLOTS}
-        for name in sorted(wanted - tensors.keys()):
-            raise CheckpointError(f"the snapshot lacks the tensor {name}")
-        self.nimg, self.step = int(facts["nimg"]), int(facts["step"])
-        self.pl_mean.copy_(tensors["pl_mean"])
-        for name in ("G", "D", "G_ema"):
-            prefix = f"{name}."
-            getattr(self, name).load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
-        for name, module in (("opt_G", self.G), ("opt_D", self.D)):
-            optimizer = getattr(self, name)
-            for k, p in module.named_parameters():
-                slots = {s: tensors[f"{name}.{s}.{k}"] for s in ADAM_SLOTS if f"{name}.{s}.{k}" in tensors}
-                if slots:  # the moments in the memory layout of their parameter, as Adam would have made them
-                    optimizer.state[p] = {
-                        s: v.to(p.device, copy=True) if s == "step" else torch.empty_like(p).copy_(v) for s, v in slots.items()
-                    }
-        torch.set_rng_state(tensors["rng"].cpu())
-        if "rng_cuda" in tensors and self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["rng_cuda"].cpu(), self.device)
-
-
-def _lazy_adam(module: nn.Module, lr: float, interval: int | None) -> torch.optim.Adam:
-    ratio = 1.0 if interval is None else interval / (interval + 1)
-    return torch.optim.Adam(module.parameters(), lr=lr * ratio, betas=(0.0**ratio, 0.99**ratio), eps=1e-8, fused=True)
 
 
 def train(
@@ -178,20 +44,25 @@ def train(
     resume: str | Path | None = None,
     start: Callable[[Trainer], None] | None = None,
     snap_kimg: float = 10.0,
+    keep: int = 0,
+    tensorboard: bool = False,
     device: str = "cpu",
+    processes: Processes = ALONE,
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train until `cfg.kimg` and return the path of the final generator file.
 
     `resume` is a snapshot to go on from; `start` may change the networks of a new run (see `transfer.transfer`).
     Writes into `out`: `snapshot.safetensors` (everything, for resuming) and `model.safetensors` (G_ema, for serving)
-    every `snap_kimg`, samples `fakes-<kimg>.png`, and `stats.jsonl`. SIGTERM and Ctrl-C save, then stop. `report` gets
-    each line of statistics.
+    every `snap_kimg`, samples `fakes-<kimg>.png`, and `stats.jsonl`; of the snapshots, the last `keep` stay as
+    `snapshot-<kimg>.safetensors` too. SIGTERM and Ctrl-C save, then stop. `report` gets each line of statistics. Of several
+    `processes`, each calls this, and the first one writes and reports.
 
     Raises TrainingError when a loss stops being finite; the last snapshot is kept.
     """
     out = Path(out)
-    trainer = Trainer(cfg, dataset, device)
+    board = _tensorboard(out) if tensorboard and processes.first else None
+    trainer = Trainer(cfg, dataset, device, processes)
     if resume is not None:
         trainer.load_state(*read_snapshot(resume, cfg))
     elif start is not None:
@@ -202,13 +73,13 @@ def train(
     started, start_nimg = time.monotonic(), trainer.nimg
     next_snap = (np.floor(trainer.nimg / (snap_kimg * 1000)) + 1) * snap_kimg * 1000
     with stop:
-        while trainer.nimg < cfg.kimg * 1000 and not stop.requested:
+        while trainer.nimg < cfg.kimg * 1000 and not processes.any(stop.requested, trainer.device):
             losses_now = trainer.train_step()
             for name, value in losses_now.items():
                 if not np.isfinite(value):
                     raise TrainingError(f"{name} is {value} at {trainer.nimg / 1000:.1f} kimg: lower --lr or raise --gamma")
                 sums.setdefault(name, []).append(value)
-            if trainer.step % 50 == 0:
+            if trainer.step % STEPS_PER_LINE == 0:
                 elapsed = time.monotonic() - started
                 line = {
                     "kimg": trainer.nimg / 1000,
@@ -216,15 +87,24 @@ def train(
                     "sec_per_kimg": elapsed / (trainer.nimg - start_nimg) * 1000,
                     **{name: float(np.mean(values)) for name, values in sums.items()},
                 }
+                if cfg.aug != "noaug":
+                    line["aug_p"] = trainer.aug_p
                 sums.clear()
-                with open(out / STATS_FILE, "a") as f:
-                    f.write(json.dumps(line) + "\n")
-                if report is not None:
-                    report(line)
+                if processes.first:
+                    _write_line(out, line, board)
+                    if report is not None:
+                        report(line)
             if trainer.nimg >= next_snap:
                 next_snap += snap_kimg * 1000
-                save(trainer, out)
-        save(trainer, out)
+                if processes.first:
+                    save(trainer, out)
+                    keep_last(trainer, out, keep)
+        if processes.first:
+            save(trainer, out)
+            keep_last(trainer, out, keep)
+        processes.wait()
+    if board is not None:
+        board.close()
     return out / GENERATOR_FILE
 
 
@@ -237,6 +117,39 @@ def save(trainer: Trainer, out: Path) -> None:
     arrays = {k: v.cpu().numpy() for k, v in trainer.G_ema.state_dict().items()}
     write_generator(out / GENERATOR_FILE, trainer.cfg.generator, arrays, info={"kimg": trainer.nimg / 1000})
     save_grid(sample(trainer.G_ema, 64, trainer.device), out / f"fakes-{trainer.nimg // 1000:06d}.png")
+
+
+def keep_last(trainer: Trainer, out: Path, count: int) -> None:
+    """Give the snapshot just saved a second name with its kimg, and remove all but the last `count` of those; 0 keeps none."""
+    if count < 1:
+        return
+    kept = out / f"snapshot-{trainer.nimg // 1000:06d}.safetensors"
+    kept.unlink(missing_ok=True)
+    try:
+        os.link(out / SNAPSHOT_FILE, kept)  # costs no space until the next snapshot takes the first name
+    except OSError:  # a file system without links
+        shutil.copyfile(out / SNAPSHOT_FILE, kept)
+    older = sorted(p for p in out.iterdir() if re.fullmatch(r"snapshot-\d{6,}\.safetensors", p.name))
+    for path in older[:-count]:
+        path.unlink()
+
+
+def _write_line(out: Path, line: dict[str, Any], board: Any) -> None:
+    with open(out / STATS_FILE, "a") as f:
+        f.write(json.dumps(line) + "\n")
+    if board is not None:
+        for name, value in line.items():
+            if name not in ("kimg", "step"):
+                board.add_scalar(name, value, int(line["kimg"] * 1000))
+        board.flush()
+
+
+def _tensorboard(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise missing_extra("TensorBoard", "tensorboard") from None
+    return SummaryWriter(str(out / "tensorboard"))
 
 
 @torch.no_grad()

@@ -7,12 +7,13 @@ Each function returns a scalar to minimise; `loop.py` decides when each is appli
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylert.train.networks import Discriminator, Generator
+from stylert.train.networks import Generator
 
 
 def mixed_ws(generator: Generator, z: Tensor, c: Tensor | None, mixing_prob: float, update_w_avg: bool = False) -> Tensor:
@@ -39,9 +40,9 @@ def discriminator_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
 
 
 def r1_penalty(
-    discriminator: Discriminator, real: Tensor, c: Tensor | None, gamma: float, half: torch.dtype | None = None
+    discriminator: Callable[..., Tensor], real: Tensor, c: Tensor | None, gamma: float, half: torch.dtype | None = None
 ) -> Tensor:
-    """`gamma / 2 * E |grad_x D(x)|^2` over real images (Mescheder et al. 2018)."""
+    """`gamma / 2 * E |grad_x D(x)|^2` over real images (Mescheder et al. 2018); `discriminator(real, c, half=half)` is D."""
     real = real.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(discriminator(real, c, half=half).sum(), real, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean() * (gamma / 2)

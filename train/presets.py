@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from stylert.train.augment.pipelines import PIPELINES
 from stylert.train.config import DiscriminatorConfig, GeneratorConfig
 
 
@@ -29,6 +30,13 @@ class TrainConfig:
     ema_rampup: float | None = None
     half: str = "none"  # type of the num_fp16_res highest resolutions: none, fp16, bf16
     seed: int = 0
+    aug: str = "noaug"  # noaug, fixed (with probability aug_p), ada (adaptive, starting from aug_p)
+    aug_pipeline: str = "bgc"
+    aug_p: float = 0.0
+    ada_target: float = 0.6
+    ada_kimg: float = 500.0  # from p = 0 to 1 at the fastest
+    batch_gpu: int | None = None  # images that pass through the networks at once; the share of a process by default
+    freeze_d: int = 0  # layers of the discriminator, from the image inwards, that stay as they are (Mo et al. 2020)
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.kimg < 0 or self.lr <= 0:
@@ -38,9 +46,23 @@ class TrainConfig:
         for name in ("g_reg_interval", "d_reg_interval", "pl_batch_shrink"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
-        group = min(self.discriminator.mbstd_group_size or self.batch, self.batch)
-        if self.batch % group:
-            raise ValueError(f"batch {self.batch} must be a multiple of the minibatch-std group {group}")
+        if self.aug not in ("noaug", "fixed", "ada"):
+            raise ValueError(f"aug must be noaug, fixed or ada, not {self.aug!r}")
+        if self.aug_pipeline not in PIPELINES:
+            raise ValueError(f"unknown augmentation pipeline {self.aug_pipeline!r}: choose one of {', '.join(PIPELINES)}")
+        if not 0 <= self.aug_p <= 1 or not -1 <= self.ada_target <= 1 or not self.ada_kimg > 0:
+            raise ValueError("aug_p must lie in [0, 1], ada_target in [-1, 1], and ada_kimg must be positive")
+        if self.aug != "noaug" and self.generator.img_channels not in (1, 3):
+            raise ValueError("augmentation takes grey or RGB images: train with aug noaug")
+        if self.freeze_d < 0:
+            raise ValueError("freeze_d must not be negative")
+        once = self.batch if self.batch_gpu is None else self.batch_gpu
+        if once < 1 or self.batch % once:
+            raise ValueError(f"batch {self.batch} must be a multiple of batch_gpu {once}")
+        group = min(self.discriminator.mbstd_group_size or once, once)
+        if once % group:
+            name = "batch" if self.batch_gpu is None else "batch_gpu"
+            raise ValueError(f"{name} {once} must be a multiple of the minibatch-std group {group}")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -74,6 +96,7 @@ class Preset:
     num_fp16_res: int = 4
     conv_clamp: float | None = 256.0
     half: str = "fp16"
+    aug: str = "ada"
 
 
 #: The configurations of StyleGAN2-ADA (Karras et al. 2020b, table 6 and the official code), and one for two CPU cores.
@@ -102,7 +125,9 @@ PRESETS: dict[str, Preset] = {
     ),
     # Short runs: small batches take more steps, and bfloat16, whose range is float32's, needs no clamp. In the first runs R1
     # weights of 0.1 and 0.3 let the discriminator win: the mean sign of D(real) stayed near 0.9.
-    "cpu": Preset(100, 8, 4, 2048, 0.0025, 1.0, 5, 0.05, 2, channel_max=256, pl_weight=0.1, conv_clamp=None, half="bf16"),
+    "cpu": Preset(
+        100, 8, 4, 2048, 0.0025, 1.0, 5, 0.05, 2, channel_max=256, pl_weight=0.1, conv_clamp=None, half="bf16", aug="noaug"
+    ),
 }
 
 
@@ -147,6 +172,8 @@ def resolve(
         "pl_weight": p.pl_weight,
         "mixing_prob": p.mixing_prob,
         "half": p.half,
+        "aug": p.aug if img_channels in (1, 3) else "noaug",
+        "batch_gpu": batch // gpus if gpus > 1 and batch % gpus == 0 else None,
     }
     for name, value in overrides.items():
         places = [

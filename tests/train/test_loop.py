@@ -3,13 +3,17 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stylert.runtime.errors import CheckpointError, DataError
+from stylert.runtime.errors import BackendError, CheckpointError, DataError
 from stylert.train import losses
 from stylert.train.checkpoint import load_generator, read_metadata
 from stylert.train.config import DiscriminatorConfig, GeneratorConfig
@@ -130,8 +134,17 @@ def test_lazy_regularisation_scales_adam_by_k_over_k_plus_one(unlabelled, networ
 
 def test_regularisers_run_at_their_intervals_with_their_weights(unlabelled, monkeypatch):
     trainer, seen = Trainer(config(pl_weight=3.0), unlabelled), []
-    update = trainer._update
-    monkeypatch.setattr(trainer, "_update", lambda optimizer, loss: (seen.append(loss.item()), update(optimizer, loss)))
+
+    def watched(loss):
+        def compute(images, c):
+            value, shown = loss(images, c)
+            seen.append(value.item())
+            return value, shown
+
+        return compute
+
+    for name in ("_generator_loss", "_path_length", "_discriminator_loss", "_r1"):
+        monkeypatch.setattr(trainer, name, watched(getattr(trainer, name)))
     for step in range(7):
         seen.clear()
         stats = trainer.train_step()
@@ -154,9 +167,9 @@ def test_a_step_moves_every_weight_and_the_average_latent(dataset):
 def test_a_batch_is_the_next_images_of_the_stream(dataset):
     trainer = Trainer(config(c_dim=2, seed=5), dataset)
     trainer.train_step()
-    images, labels = trainer._next_batch()
+    images, labels = trainer.loader.batch(4)
     index = dataset.batch_indices(4, 4, 5)
-    np.testing.assert_allclose((images.numpy() + 1) * 127.5, dataset.images[index], atol=1e-4)
+    np.testing.assert_array_equal(images.numpy(), dataset.images[index])
     np.testing.assert_array_equal(labels.numpy(), dataset.labels[index])
 
 
@@ -241,3 +254,80 @@ def test_samples_are_the_generators_images_of_the_seeds(c_dim):
 def test_pixels_follow_the_official_conversion():
     x = torch.tensor([-2.0, -1.0, 0.0, 0.5, 0.9999, 1.0, 3.0]).reshape(1, 1, 1, 7)
     assert to_uint8(x).ravel().tolist() == [0, 0, 128, 191, 255, 255, 255]
+
+
+def test_the_last_snapshots_are_kept_by_kimg(unlabelled, tmp_path):
+    train(config(batch=100, kimg=5), unlabelled, tmp_path, snap_kimg=1, keep=2)
+    assert sorted(p.name for p in tmp_path.glob("snapshot*")) == [
+        "snapshot-000004.safetensors",
+        "snapshot-000005.safetensors",
+        "snapshot.safetensors",
+    ]
+    assert read_metadata(tmp_path / "snapshot-000004.safetensors")["facts"]["nimg"] == 4000
+    (tmp_path / "snapshot-mine.safetensors").touch()
+    train(config(batch=100, kimg=6), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors", keep=1)
+    assert {p.name for p in tmp_path.glob("snapshot-*")} == {"snapshot-000006.safetensors", "snapshot-mine.safetensors"}
+
+
+KILLED = """
+import sys, time, torch
+import stylert.train.snapshot as snapshot
+from test_loop import ImageDataset, config, train
+torch.set_num_threads(1)
+write, path = snapshot.save_file, sys.argv[2]
+
+def slow(tensors, place, metadata):
+    write(tensors, place, metadata)
+    with open(place, "r+b") as f:
+        f.truncate(f.seek(0, 2) // 2)
+    print("half written", flush=True)
+    time.sleep(100)
+
+snapshot.save_file = slow
+train(config(kimg=1), ImageDataset(sys.argv[1]), path, resume=f"{path}/snapshot.safetensors", snap_kimg=0.02)
+"""
+
+
+def test_a_kill_during_a_write_leaves_the_last_snapshot_to_go_on_from(rng, write_dataset, tmp_path):
+    data = write_dataset({f"{i}.png": rng.integers(0, 256, (8, 8, 3), np.uint8) for i in range(7)})
+    out, dataset = tmp_path / "run", ImageDataset(data)
+    train(config(), dataset, out)
+    whole = (out / "snapshot.safetensors").read_bytes()
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{KILLED}"
+    with subprocess.Popen([sys.executable, "-c", code, data, out], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "half written\n"
+        process.kill()
+    assert (out / "snapshot.safetensors").read_bytes() == whole
+    train(config(kimg=0.04), dataset, out, resume=out / "snapshot.safetensors")
+    assert read_metadata(out / "snapshot.safetensors")["facts"]["nimg"] == 40
+
+
+def test_tensorboard_is_named_when_it_is_missing(unlabelled, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(BackendError, match=r"stylert\[tensorboard\]"):
+        train(config(), unlabelled, tmp_path / "run", tensorboard=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_statistics_reach_tensorboard(unlabelled, tmp_path, monkeypatch):
+    class Writer:
+        def __init__(self, folder):
+            self.rows = rows
+            assert folder == str(tmp_path / "tensorboard")
+
+        def add_scalar(self, *row):
+            rows.append(row)
+
+        def flush(self):
+            rows.append("flushed")
+
+        def close(self):
+            rows.append("closed")
+
+    rows = []
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    train(config(kimg=0.2, aug="fixed", aug_p=0.5), unlabelled, tmp_path, tensorboard=True)
+    line = json.loads((tmp_path / "stats.jsonl").read_text())
+    assert rows[-2:] == ["flushed", "closed"]
+    assert {row[0] for row in rows[:-2]} == line.keys() - {"kimg", "step"}
+    assert ("aug_p", 0.5, 200) in rows

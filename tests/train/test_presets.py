@@ -128,8 +128,31 @@ def test_refuses_unknown_presets_and_resolutions(arguments, message):
         ({"channel_base": 1}, "channel_base"),
         ({"g_reg_interval": 0}, "g_reg_interval"),
         ({"pl_batch_shrink": 0}, "pl_batch_shrink"),
+        ({"aug": "some"}, "aug must be"),
+        ({"aug_pipeline": "xyz"}, "pipeline 'xyz'.*bgc"),
+        ({"aug_p": 1.5}, "aug_p"),
+        ({"ada_kimg": 0}, "ada_kimg"),
+        ({"ada_target": float("nan")}, "ada_target"),
+        ({"batch": 16, "batch_gpu": 12}, "multiple of batch_gpu"),
+        ({"batch": 16, "batch_gpu": 0}, "multiple of batch_gpu"),
+        ({"batch": 12, "batch_gpu": 6}, "batch_gpu 6 must be a multiple of the minibatch-std group 4"),
+        ({"freeze_d": -1}, "freeze_d"),
     ],
 )
 def test_refuses_unknown_options_and_values_out_of_range(overrides, message):
     with pytest.raises(ValueError, match=message):
         resolve("auto", 64, **overrides)
+
+
+def test_a_configuration_from_before_augmentation_is_read_as_a_run_without():
+    saved = resolve("auto", 64).to_dict()
+    for name in ("aug", "aug_pipeline", "aug_p", "ada_target", "ada_kimg", "batch_gpu", "freeze_d"):
+        del saved[name]
+    cfg = TrainConfig.from_dict(saved)
+    assert (cfg.aug, cfg.batch_gpu, cfg.freeze_d) == ("noaug", None, 0)
+
+
+def test_published_presets_augment_adaptively_and_the_cpu_preset_does_not():
+    assert {name: resolve(name, 32).aug for name in PRESETS} == {n: "noaug" if n == "cpu" else "ada" for n in PRESETS}
+    cfg = resolve("auto", 32)
+    assert (cfg.aug_pipeline, cfg.ada_target, cfg.ada_kimg, cfg.aug_p) == ("bgc", 0.6, 500, 0)

@@ -43,7 +43,6 @@ def filter_bands(images: Tensor, gains: Tensor) -> Tensor:
 
 def _reflect(x: Tensor, reach: int) -> Tensor:
     """Reflection padding that may be wider than the image, by reflecting again."""
-    h, w = x.shape[2:]
     while reach > 0:
         step = min(reach, min(x.shape[2:]) - 1)
         x, reach = F.pad(x, [step] * 4, mode="reflect"), reach - step

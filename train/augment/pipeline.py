@@ -14,22 +14,8 @@ from stylert.train.augment.corruption import (
     filter_bands,
 )
 from stylert.train.augment.geometry import draw_geometry
+from stylert.train.augment.pipelines import PIPELINES
 from stylert.train.augment.resampling import blit, warp
-
-#: Groups by the name of a pipeline. In their order they are applied, so a union is what its letters say.
-PIPELINES: dict[str, tuple[str, ...]] = {
-    "blit": ("blit",),
-    "geom": ("geom",),
-    "color": ("color",),
-    "filter": ("filter",),
-    "noise": ("noise",),
-    "cutout": ("cutout",),
-    "bg": ("blit", "geom"),
-    "bgc": ("blit", "geom", "color"),
-    "bgcf": ("blit", "geom", "color", "filter"),
-    "bgcfn": ("blit", "geom", "color", "filter", "noise"),
-    "bgcfnc": ("blit", "geom", "color", "filter", "noise", "cutout"),
-}
 
 
 def augment(images: Tensor, p: float, pipeline: str = "bgc") -> Tensor:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stylert.train.augment.adaptive import INTERVAL, AdaptiveP
-from stylert.train.augment.pipeline import PIPELINES, augment
+from stylert.train.augment.pipeline import augment
+from stylert.train.augment.pipelines import PIPELINES
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)

@@ -1,6 +1,6 @@
 """The filter tables against their definition: Daubechies' factors, found by their roots."""
 
-from itertools import product
+from itertools import pairwise, product
 from math import comb
 
 import numpy as np
@@ -48,7 +48,7 @@ def test_the_bands_are_symmetric_add_up_to_the_identity_and_pass_their_octave():
     omega = np.linspace(0, np.pi, 2001)
     response = bands @ np.cos(np.outer(np.arange(width) - width // 2, omega))
     edges = [0, np.pi / 8, np.pi / 4, np.pi / 2, np.pi]
-    for band, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for band, (low, high) in enumerate(pairwise(edges)):
         inside = (omega >= low) & (omega <= high)
         assert (response[band][inside] ** 2).sum() > 0.6 * (response[band] ** 2).sum()
         assert response[:, inside].mean(1).argmax() == band

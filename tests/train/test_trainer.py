@@ -1,0 +1,197 @@
+"""Augmentation, micro-batches, several processes and frozen layers in the training step."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stylert.runtime.errors import CheckpointError, InputError
+from stylert.train.config import DiscriminatorConfig, GeneratorConfig
+from stylert.train.dataset import ImageDataset
+from stylert.train.parallel import Processes, launched
+from stylert.train.presets import TrainConfig
+from stylert.train.trainer import Trainer
+
+NETWORK = {"resolution": 8, "channel_base": 32, "channel_max": 4, "mapping_layers": 1}
+
+
+def config(**changes):
+    run = {"batch": 8, "kimg": 0.02, "g_reg_interval": 2, "d_reg_interval": 3, "ema_kimg": 0.01, "ema_rampup": 0.5}
+    return TrainConfig(
+        GeneratorConfig(**NETWORK, z_dim=4, w_dim=4),
+        DiscriminatorConfig(**NETWORK, mbstd_group_size=2),
+        **(run | changes),
+    )
+
+
+@pytest.fixture
+def data(rng, write_dataset):
+    return write_dataset({f"{i}.png": rng.integers(0, 256, (8, 8, 3), np.uint8) for i in range(11)})
+
+
+@pytest.fixture
+def dataset(data):
+    return ImageDataset(data)
+
+
+def difference(a, b):
+    """The largest deviation of any tensor, relative to the largest value of that tensor."""
+    return max(float((a[k] - b[k]).abs().max() / a[k].abs().max().clamp(min=1e-3)) for k in a if a[k].is_floating_point())
+
+
+@pytest.mark.parametrize("steps", [3, 4, 6])
+def test_an_adaptive_run_resumes_exactly_also_between_two_adjustments(dataset, steps):
+    cfg = config(aug="ada", ada_kimg=0.2, aug_p=0.3)
+    straight, resumed = Trainer(cfg, dataset), Trainer(cfg, dataset)
+    for _ in range(steps):
+        straight.train_step()
+    tensors, facts = straight.state()
+    resumed.load_state({k: v.clone() for k, v in tensors.items()}, json.loads(json.dumps(facts)))
+    rng_state = torch.get_rng_state()
+    expected = [(straight.train_step(), straight.aug_p) for _ in range(6)]
+    torch.set_rng_state(rng_state)
+    assert [(resumed.train_step(), resumed.aug_p) for _ in range(6)] == expected
+    assert expected[-1][1] != 0.3
+    for name, t in straight.state()[0].items():
+        assert torch.equal(t, resumed.state()[0][name]), name
+
+
+def test_a_snapshot_without_augmentation_state_starts_it_and_a_wrong_one_is_refused(dataset):
+    plain = Trainer(config(), dataset)
+    plain.train_step()
+    tensors, facts = plain.state()
+    assert facts == {"nimg": 8, "step": 1}
+    adaptive = Trainer(config(aug="ada", aug_p=0.2), dataset)
+    adaptive.load_state(tensors, facts)
+    assert adaptive.aug_p == 0.2
+    for wrong in ({"p": 7}, [], "x"):
+        with pytest.raises(CheckpointError, match="adaptive augmentation"):
+            adaptive.load_state(tensors, facts | {"ada": wrong})
+
+
+def test_every_image_that_the_discriminator_sees_is_augmented(dataset, monkeypatch):
+    seen = []
+
+    def grey(images, p, pipeline):
+        seen.append((len(images), p, pipeline))
+        return images * 0
+
+    monkeypatch.setattr("stylert.train.trainer.augment", grey)
+    trainer = Trainer(config(aug="fixed", aug_p=0.4, aug_pipeline="bg"), dataset)
+    stats = trainer.train_step()
+    assert seen == [(8, 0.4, "bg")] * 4  # the generator's, then fake, real, and R1's real ones
+    assert stats["r1"] == 0  # its gradient passes through the augmentation
+
+
+def test_no_augmentation_draws_no_random_number(dataset):
+    plain, zero = Trainer(config(), dataset), Trainer(config(aug="fixed", aug_p=0.0), dataset)
+    torch.manual_seed(1)
+    first = plain.train_step()
+    torch.manual_seed(1)
+    assert zero.train_step() == first
+
+
+def test_the_mean_of_the_parts_gradients_is_the_step(dataset, monkeypatch):
+    """With the parts' draws made alike, two equal halves are the step of one half."""
+    monkeypatch.setattr(Trainer, "_draw_from_own_stream", lambda self, phase, part: torch.manual_seed(self.step * 10 + 1))
+    whole, parts = Trainer(config(batch=4), dataset), Trainer(config(batch=8, batch_gpu=4), dataset)
+    parts.loader.batch = lambda position: (torch.cat([whole.loader._gather(0)[0]] * 2), None)
+    update = whole._update  # a single part draws from one stream throughout; here every phase begins it anew
+    monkeypatch.setattr(whole, "_update", lambda phase, *a: (torch.manual_seed(1), update(phase, *a)))
+    one, two = whole.train_step(), parts.train_step()
+    assert one == pytest.approx(two, rel=1e-4)
+    for network in ("G", "D"):
+        assert difference(getattr(whole, network).state_dict(), getattr(parts, network).state_dict()) < 1e-4
+
+
+def test_micro_batches_are_deterministic_and_resume_exactly(dataset):
+    cfg = config(batch_gpu=2, aug="fixed", aug_p=0.5)
+    a, b = Trainer(cfg, dataset), Trainer(cfg, dataset)
+    for _ in range(2):
+        a.train_step()
+    tensors, facts = a.state()
+    torch.manual_seed(99)
+    b.load_state({k: v.clone() for k, v in tensors.items()}, facts)
+    expected = a.train_step()
+    torch.manual_seed(5)  # nothing of a step depends on what was drawn before it
+    assert b.train_step() == expected
+
+
+SCRIPT = """
+import sys, torch
+from safetensors.torch import save_file
+from test_trainer import Trainer, ImageDataset, config
+from stylert.train.parallel import connected
+torch.set_num_threads(1)
+with connected("cpu") as processes:
+    trainer = Trainer(config(batch_gpu=2, aug="ada", ada_kimg=0.2), ImageDataset(sys.argv[1]), processes=processes)
+    stats = [trainer.train_step() for _ in range(5)]
+    own = torch.tensor([list(s.values())[0] for s in stats] + [trainer.aug_p])
+    tensors = {k: v.clone().contiguous() for k, v in trainer.state()[0].items() if k != "rng"}
+    save_file(tensors | {"stats": own}, f"{sys.argv[2]}.{processes.rank}")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_steps_of_one(data, tmp_path):
+    for world in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+        (tmp_path / "run.py").write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{SCRIPT}")
+        done = subprocess.run(
+            [*command, tmp_path / "run.py", data, tmp_path / f"of{world}"], capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr
+    alone, first, second = (load_file(tmp_path / name) for name in ("of1.0", "of2.0", "of2.1"))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert alone["stats"][-1] > 0
+    assert difference(alone, first) < 1e-3
+
+
+def test_processes_that_cannot_share_a_batch_are_refused(dataset):
+    with pytest.raises(InputError, match="3 processes cannot share a batch of 8"):
+        Trainer(config(), dataset, processes=Processes(0, 3))
+
+
+@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "1"), ("x", "1")])
+def test_an_odd_environment_is_refused(monkeypatch, rank, world):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(InputError, match="WORLD_SIZE"):
+        launched()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_frozen_layers_stay_and_the_others_move(dataset, count):
+    trainer = Trainer(config(freeze_d=count), dataset)
+    frozen = ["b8.fromrgb", "b8.conv0", "b8.conv1"][:count]
+    before = {k: v.clone() for k, v in trainer.D.named_parameters()}
+    for _ in range(2):
+        trainer.train_step()
+    for name, p in trainer.D.named_parameters():
+        assert torch.equal(p, before[name]) == (name.rpartition(".")[0] in frozen), name
+    resumed = Trainer(config(freeze_d=count), dataset)
+    resumed.load_state(*trainer.state())
+    assert resumed.step == 2
+
+
+def test_freezing_more_layers_than_there_are_is_refused(dataset):
+    with pytest.raises(InputError, match="has 4"):
+        Trainer(config(freeze_d=5), dataset)
+
+
+def test_the_loader_fetches_ahead_what_it_would_fetch(dataset):
+    """The thread of the GPU's loader, on the CPU."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from stylert.train.loader import Loader
+
+    plain, ahead = (Loader(dataset, torch.device("cpu"), 3, 4, 8) for _ in range(2))
+    ahead.ahead = ThreadPoolExecutor(1)
+    for position in (0, 8, 16, 4, 12):
+        assert torch.equal(ahead.batch(position)[0], plain.batch(position)[0])
+        assert ahead.next[0] == position + 8
