@@ -1,4 +1,4 @@
-"""The commands of the pipeline: export, build, generate, verify, bench, demo, import, train, metrics."""
+"""The commands of the pipeline: export, build, generate, verify, bench, demo, import."""
 
 from __future__ import annotations
 
@@ -33,9 +33,12 @@ from stylert.cli.console import console, progress
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, a training snapshot, or what `stylert import` takes.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
-    precision: Annotated[str, typer.Option(help="Comma-separated: fp32, int8.")] = "fp32,int8",
+    precision: Annotated[str, typer.Option(help="Comma-separated: fp32, fp16, int8.")] = "fp32,int8",
     noise: Annotated[str, typer.Option(help="const (baked in), none, or input.")] = "const",
     output: Annotated[str, typer.Option(help="uint8 [N,H,W,C] or float [N,C,H,W].")] = "uint8",
+    backend: Annotated[
+        str, typer.Option(help="Comma-separated: backends that get networks in their own form beside the portable ones.")
+    ] = "onnxruntime,openvino",
 ) -> None:
     """Turn a checkpoint into a bundle of ONNX networks."""
     from stylert.export.pipeline import export_bundle
@@ -43,7 +46,7 @@ def export(
     check_choice(noise, ("const", "none", "input"), "--noise")
     check_choice(output, ("uint8", "float"), "--output")
     with progress() as bar:
-        bundle = export_bundle(checkpoint, out, split_list(precision), noise, output, progress=bar)  # type: ignore[arg-type]
+        bundle = export_bundle(checkpoint, out, split_list(precision), noise, output, split_list(backend), progress=bar)  # type: ignore[arg-type]
     for name, entry in bundle.files.items():
         console.print(
             f"{out / name}  {entry.bytes / 2**20:.1f} MiB  sha256 {entry.sha256[:12]}…", highlight=False, soft_wrap=True
@@ -183,61 +186,3 @@ def import_(
     from stylert.cli.importing import run_import
 
     run_import(file, out, training, preset)
-
-
-@app.command()
-def train(
-    data: Annotated[Path, typer.Option(help="Zip or folder of square PNG or JPEG images, official layout.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    preset: Annotated[str, typer.Option(help="auto, stylegan2, paper256, paper512, paper1024, cifar, cpu.")] = "auto",
-    kimg: Annotated[float | None, typer.Option(min=0, help="Length, thousands of images.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images per step.")] = None,
-    gamma: Annotated[float | None, typer.Option(min=0, help="R1 weight.")] = None,
-    pl_weight: Annotated[float | None, typer.Option(min=0, help="Path length weight; 0 trains without.")] = None,
-    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate.")] = None,
-    channel_base: Annotated[int | None, typer.Option(min=1, help="Capacity: channels times resolution.")] = None,
-    channel_max: Annotated[int | None, typer.Option(min=1, help="Most channels of a layer.")] = None,
-    half: Annotated[str | None, typer.Option(help="Type of the highest resolutions: none, fp16, bf16.")] = None,
-    labels: Annotated[bool, typer.Option("--cond", help="Train on the labels of dataset.json.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
-    snap: Annotated[float, typer.Option(min=0.01, help="Kimg between snapshots.")] = 10.0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the snapshot in --out.")] = False,
-    transfer: Annotated[
-        Path | None,
-        typer.Option(help="Start from the networks of this snapshot or generator; it may be of a lower resolution."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-) -> None:
-    """Train StyleGAN2 on images. Ctrl-C saves and stops; --resume goes on exactly there."""
-    from stylert.cli.train import run_training
-
-    overrides = {
-        "kimg": kimg,
-        "batch": batch,
-        "r1_gamma": gamma,
-        "pl_weight": pl_weight,
-        "lr": lr,
-        "channel_base": channel_base,
-        "channel_max": channel_max,
-        "half": half,
-        "seed": seed,
-    }
-    given = {k: v for k, v in overrides.items() if v is not None}
-    run_training(data, out, preset, given, labels, snap, resume, transfer, device)
-
-
-@app.command()
-def metrics(
-    checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, or a training snapshot.")],
-    data: Annotated[Path, typer.Option(help="Zip or folder of real images.")],
-    floor: Annotated[Path | None, typer.Option(help="Other real images: their distance to --data is the floor.")] = None,
-    images: Annotated[int, typer.Option(min=2, help="Images a side.")] = 5000,
-    json: JsonFile = None,
-) -> None:
-    """FD-EffNetLite0 of a checkpoint, a stand-in for FID that needs no download, beside the real-against-real floor."""
-    from stylert.cli.metrics import run_metrics
-
-    check_writable(json)
-    facts = run_metrics(checkpoint, data, floor, images)
-    if json is not None:
-        report.write_json(json, facts)

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from stylert.cli import commands, latent_commands  # noqa: F401  (they add their commands to the application)
+from stylert.cli import commands, latent_commands, training_commands  # noqa: F401  (they add their commands to the application)
 from stylert.cli.app import app
 from stylert.cli.console import errors
 from stylert.runtime.errors import StylertError
@@ -33,3 +33,7 @@ def main() -> None:
 def _fail(message: str) -> None:
     errors.print(f"stylert: {' '.join(message.split())}", style="red", highlight=False, markup=False, soft_wrap=True)
     sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,85 +3,169 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stylert.cli.console import console, errors, progress
+from stylert.cli.console import console, errors, progress, table
 from stylert.runtime.errors import InputError, OutputError, missing_extra
 
+if TYPE_CHECKING:
+    from stylert.train.dataset import ImageDataset
+    from stylert.train.parallel import Processes
+    from stylert.train.presets import TrainConfig
 
-def run_training(
-    data: Path,
-    out: Path,
-    preset: str,
-    overrides: dict[str, Any],
-    labels: bool,
-    snap: float,
-    resume: bool,
-    source: Path | None,
-    device: str,
-) -> None:
+#: Kimg in which the augmentation may reach full strength when a run starts from trained networks (Karras et al. 2020b).
+TRANSFER_ADA_KIMG = 100.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says; `overrides` are fields of the configuration."""
+
+    data: Path
+    out: Path
+    preset: str
+    overrides: dict[str, Any]
+    labels: bool
+    snap: float
+    keep: int
+    resume: bool
+    transfer: Path | None
+    tensorboard: bool
+    dry_run: bool
+    device: str
+
+
+def run_training(options: Options) -> None:
     """Train or resume. Raises InputError for a bad option and OutputError when `out` holds a run that is not resumed."""
     try:
         from stylert.train.loop import SNAPSHOT_FILE, Trainer, train
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
-    import torch
-
     from stylert.train.checkpoint import read_metadata
     from stylert.train.dataset import ImageDataset
-    from stylert.train.presets import resolve
-    from stylert.train.snapshot import read_config
+    from stylert.train.parallel import connected, launched
     from stylert.train.transfer import transfer
 
-    snapshot = out / SNAPSHOT_FILE
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"cannot write into {out}: it is a file")
-    if resume and source is not None:
-        raise InputError("--resume goes on with a run, --transfer starts a new one: choose one")
-    if resume and not snapshot.is_file():
-        raise InputError(f"nothing to resume: {snapshot} does not exist")
-    if snapshot.exists() and not resume:
-        raise OutputError(f"{out} already holds a run: add --resume, or choose another folder")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("no CUDA device is available: use --device cpu")
-    try:
-        torch.device(device)
-    except RuntimeError:
-        raise InputError(f"unknown device {device!r}: use cpu or cuda") from None
+    snapshot, source = options.out / SNAPSHOT_FILE, options.transfer
+    _check(options, snapshot)
+    device = _device(options.device)
     if source is not None:
         read_metadata(source)  # before the images, which take longer
     with progress() as bar:
-        dataset = ImageDataset(data, labels, progress=lambda done, total: bar("read images", done, total))
+        dataset = ImageDataset(options.data, options.labels, progress=lambda done, total: bar("read images", done, total))
+    cfg = _config(options, dataset, launched(), snapshot)
+    if options.dry_run:
+        if launched().first:
+            show_plan(cfg, dataset, launched(), device)
+        return
+
+    with connected(device) as processes:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"), TimeRemainingColumn())
+        with Progress(*columns, console=errors, disable=not errors.is_terminal or not processes.first) as bars:
+            task = bars.add_task("train", total=cfg.kimg, line="")
+
+            def show(line: dict[str, Any]) -> None:
+                text = f"{line['kimg']:.1f} kimg  {line['sec_per_kimg']:.1f} s/kimg"
+                text += f"  G {line['loss_G']:.2f}  D {line['loss_D']:.2f}"
+                text += f"  p {line['aug_p']:.3f}" if "aug_p" in line else ""
+                bars.update(task, completed=line["kimg"], line=text)
+                if not errors.is_terminal:
+                    errors.print(text, highlight=False)
+
+            def start(trainer: Trainer) -> None:
+                for taken in [] if source is None else transfer(trainer, source):
+                    if processes.first:
+                        errors.print(str(taken), highlight=False)
+
+            model = train(
+                cfg,
+                dataset,
+                options.out,
+                resume=snapshot if options.resume else None,
+                start=start,
+                snap_kimg=options.snap,
+                keep=options.keep,
+                tensorboard=options.tensorboard,
+                device=device,
+                processes=processes,
+                report=show,
+            )
+        if processes.first:
+            console.print(f"wrote {model}", highlight=False, soft_wrap=True)
+
+
+def show_plan(cfg: TrainConfig, dataset: ImageDataset, processes: Processes, device: str) -> None:
+    """Print the resolved configuration, and what the run will compute, keep and at least last."""
+    from stylert.train.plan import convolution_rate, plan
+
+    g = cfg.generator
+    rows = [(k, str(v)) for k, v in cfg.to_dict().items() if k not in ("generator", "discriminator")]
+    rows += [(f"generator.{k}", str(v)) for k, v in g.to_dict().items()]
+    rows += [(f"discriminator.{k}", str(v)) for k, v in cfg.discriminator.to_dict().items()]
+    table("plan", ["<option", "<value"], rows)
+    counted, rate = plan(cfg, processes.world), convolution_rate(device)
+    hours = counted.hours(cfg.kimg, rate * processes.world)
+    rows = [
+        ("images", f"{len(dataset)} of {dataset.resolution} px, {dataset.images.nbytes / 2**20:.0f} MiB in memory"),
+        ("parameters", f"G {counted.parameters_G / 1e6:.2f} M, D {counted.parameters_D / 1e6:.2f} M"),
+        ("synthesis", f"{g.macs() / 1e9:.2f} GMAC per image"),
+        ("training step", f"{counted.macs_per_image / 1e9:.1f} GMAC per image, forward and backward"),
+        ("memory", f"{counted.state_bytes / 2**20:.0f} MiB for weights, gradients and moments"),
+        ("", f"{counted.activation_bytes / 2**20:.0f} MiB kept for backward passes, per process, at most"),
+        ("time", f"at least {hours:.1f} h, at {rate / 1e9:.0f} GMAC/s of a float32 convolution here, times {processes.world}"),
+    ]
+    table("what it takes", ["<", "<"], rows)
+
+
+def _check(options: Options, snapshot: Path) -> None:
+    if options.out.exists() and not options.out.is_dir():
+        raise OutputError(f"cannot write into {options.out}: it is a file")
+    if options.resume and options.transfer is not None:
+        raise InputError("--resume goes on with a run, --transfer starts a new one: choose one")
+    if options.resume and not snapshot.is_file():
+        raise InputError(f"nothing to resume: {snapshot} does not exist")
+    if snapshot.exists() and not options.resume:
+        raise OutputError(f"{options.out} already holds a run: add --resume, or choose another folder")
+    if "aug_p" in options.overrides and options.overrides.get("aug") != "fixed":
+        raise InputError("--p is the probability of --aug fixed")
+
+
+def _device(name: str) -> str:
+    """The device of this process: of several on one machine, each takes the GPU that torchrun numbers it by."""
+    import torch
+
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("no CUDA device is available: use --device cpu")
     try:
-        if resume:
-            fixed = sorted(set(overrides) - {"kimg", "seed"})
+        torch.device(name)
+    except RuntimeError:
+        raise InputError(f"unknown device {name!r}: use cpu or cuda") from None
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    if name.startswith("cuda"):
+        torch.cuda.set_device(name)
+    return name
+
+
+def _config(options: Options, dataset: ImageDataset, processes: Processes, snapshot: Path) -> TrainConfig:
+    from stylert.train.presets import resolve
+    from stylert.train.snapshot import read_config
+
+    try:
+        if options.resume:
+            fixed = sorted(set(options.overrides) - {"kimg", "seed"})
             if fixed:
                 raise InputError(f"a resumed run keeps its settings: leave out {', '.join(fixed)}")
             cfg = read_config(snapshot)
-            cfg = dataclasses.replace(cfg, kimg=overrides.get("kimg", cfg.kimg))
-        else:
-            cfg = resolve(preset, dataset.resolution, dataset.c_dim, dataset.images.shape[1], **overrides)
+            return dataclasses.replace(cfg, kimg=options.overrides.get("kimg", cfg.kimg))
+        overrides = dict(options.overrides)
+        if options.transfer is not None:
+            overrides["ada_kimg"] = TRANSFER_ADA_KIMG
+        return resolve(options.preset, dataset.resolution, dataset.c_dim, dataset.images.shape[1], processes.world, **overrides)
     except (TypeError, ValueError) as e:
         raise InputError(str(e)) from None
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"), TimeRemainingColumn())
-    with Progress(*columns, console=errors, disable=not errors.is_terminal) as bars:
-        task = bars.add_task("train", total=cfg.kimg, line="")
-
-        def show(line: dict[str, Any]) -> None:
-            text = f"{line['kimg']:.1f} kimg  {line['sec_per_kimg']:.1f} s/kimg  G {line['loss_G']:.2f}  D {line['loss_D']:.2f}"
-            bars.update(task, completed=line["kimg"], line=text)
-            if not errors.is_terminal:
-                errors.print(text, highlight=False)
-
-        def start(trainer: Trainer) -> None:
-            if source is not None:
-                for taken in transfer(trainer, source):
-                    errors.print(str(taken), highlight=False)
-
-        model = train(
-            cfg, dataset, out, resume=snapshot if resume else None, start=start, snap_kimg=snap, device=device, report=show
-        )
-    console.print(f"wrote {model}", highlight=False, soft_wrap=True)

@@ -1,0 +1,108 @@
+"""The commands of the training stage: dataset, augment-preview, train, metrics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stylert.cli import report
+from stylert.cli.app import JsonFile, app, check_writable
+
+HALF = "Type of the highest resolutions: none, fp16, bf16."
+AUGMENTATION = "ada (adapts p), fixed (--p), or noaug; the preset's choice by default."
+PIPELINE = "blit, geom, color, filter, noise, cutout, or the unions bg, bgc, bgcf, bgcfn, bgcfnc."
+MICRO = "Images that pass through the networks at once; their gradients are added up."
+TRANSFER = "Start from the networks of this snapshot or generator; it may be of a lower resolution."
+
+
+@app.command("augment-preview")
+def augment_preview(
+    data: Annotated[Path, typer.Argument(help="Zip or folder of square PNG or JPEG images, official layout.")],
+    out: Annotated[Path, typer.Option(help="The sheet, such as sheet.png.")],
+    images: Annotated[int, typer.Option(min=1, max=16, help="How many images, from the first.")] = 4,
+    augpipe: Annotated[str | None, typer.Option(help="Comma-separated pipelines; all groups by default.")] = None,
+    p: Annotated[str, typer.Option("--p", help="Comma-separated probabilities.")] = "0,0.25,0.5,1",
+    tile: Annotated[int, typer.Option(min=16, max=512, help="Pixels of a shown image.")] = 96,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+) -> None:
+    """Show what each augmentation group does to images, over its probability."""
+    from stylert.cli.augmenting import run_preview
+
+    run_preview(data, out, images, augpipe, p, tile, seed)
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Option(help="Zip or folder of square PNG or JPEG images, official layout.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    preset: Annotated[str, typer.Option(help="auto, stylegan2, paper256, paper512, paper1024, cifar, cpu.")] = "auto",
+    kimg: Annotated[float | None, typer.Option(min=0, help="Length, thousands of images.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per step, over all processes.")] = None,
+    batch_gpu: Annotated[int | None, typer.Option(min=1, help=MICRO)] = None,
+    gamma: Annotated[float | None, typer.Option(min=0, help="R1 weight.")] = None,
+    pl_weight: Annotated[float | None, typer.Option(min=0, help="Path length weight; 0 trains without.")] = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate.")] = None,
+    channel_base: Annotated[int | None, typer.Option(min=1, help="Capacity: channels times resolution.")] = None,
+    channel_max: Annotated[int | None, typer.Option(min=1, help="Most channels of a layer.")] = None,
+    half: Annotated[str | None, typer.Option(help=HALF)] = None,
+    aug: Annotated[str | None, typer.Option(help=AUGMENTATION)] = None,
+    p: Annotated[float | None, typer.Option("--p", min=0, max=1, help="Probability of fixed augmentation.")] = None,
+    target: Annotated[float | None, typer.Option(min=-1, max=1, help="Mean sign of D(real) that ada aims at.")] = None,
+    augpipe: Annotated[str | None, typer.Option(help=PIPELINE)] = None,
+    freeze_d: Annotated[
+        int | None, typer.Option(min=0, help="Outer layers of the discriminator that stay as they are.")
+    ] = None,
+    labels: Annotated[bool, typer.Option("--cond", help="Train on the labels of dataset.json.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    snap: Annotated[float, typer.Option(min=0.01, help="Kimg between snapshots.")] = 10.0,
+    keep: Annotated[int, typer.Option(min=0, help="Keep the last so many snapshots, beside the newest one.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the snapshot in --out.")] = False,
+    transfer: Annotated[Path | None, typer.Option(help=TRANSFER)] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Statistics for TensorBoard as well.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan of the run and what it takes, then stop.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Train StyleGAN2 on images. Ctrl-C saves and stops; --resume goes on exactly there.
+
+    On several GPUs or CPUs: torchrun --nproc-per-node N -m stylert.cli.main train ...
+    """
+    from stylert.cli.train import Options, run_training
+
+    overrides = {
+        "kimg": kimg,
+        "batch": batch,
+        "batch_gpu": batch_gpu,
+        "r1_gamma": gamma,
+        "pl_weight": pl_weight,
+        "lr": lr,
+        "channel_base": channel_base,
+        "channel_max": channel_max,
+        "half": half,
+        "aug": aug,
+        "aug_p": p,
+        "ada_target": target,
+        "aug_pipeline": augpipe,
+        "freeze_d": freeze_d,
+        "seed": seed,
+    }
+    given = {k: v for k, v in overrides.items() if v is not None}
+    run_training(Options(data, out, preset, given, labels, snap, keep, resume, transfer, tensorboard, dry_run, device))
+
+
+@app.command()
+def metrics(
+    checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, or a training snapshot.")],
+    data: Annotated[Path, typer.Option(help="Zip or folder of real images.")],
+    floor: Annotated[Path | None, typer.Option(help="Other real images: their distance to --data is the floor.")] = None,
+    images: Annotated[int, typer.Option(min=2, help="Images a side.")] = 5000,
+    json: JsonFile = None,
+) -> None:
+    """FD-EffNetLite0 of a checkpoint, a stand-in for FID that needs no download, beside the real-against-real floor."""
+    from stylert.cli.metrics import run_metrics
+
+    check_writable(json)
+    facts = run_metrics(checkpoint, data, floor, images)
+    if json is not None:
+        report.write_json(json, facts)
