@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stylert.runtime.atomic import atomic_directory
-from stylert.runtime.backends import backend, engine_file
+from stylert.runtime.backends import Session, backend, engine_file
 from stylert.runtime.build_options import DEFAULTS, BuildOptions, Progress
 from stylert.runtime.bundle import Bundle, sha256_of
 from stylert.runtime.errors import BackendError, BundleError, missing_extra
@@ -43,7 +43,7 @@ def engine_key(bundle: Bundle, backend_name: str, precision: str, options: Build
     options that the backend does not have.
     """
     module = backend(backend_name)
-    entry = bundle.precision(precision)
+    file = bundle.network(precision, backend_name)
     if not module.available():
         raise missing_extra(backend_name, module.EXTRA)
     if precision not in module.PRECISIONS:
@@ -54,7 +54,7 @@ def engine_key(bundle: Bundle, backend_name: str, precision: str, options: Build
         module.target(options),
         module.machine(options),
         precision,
-        bundle.files[entry.file].sha256,
+        bundle.files[file].sha256,
         module.flags(precision, options),
     )
 
@@ -98,6 +98,24 @@ def engine_to_load(bundle: Bundle, backend_name: str, precision: str, threads: i
     return find_engine(bundle, max(found, key=lambda k: (k.flags["batch"][2] - k.flags["batch"][0], k.digest)))
 
 
+def open_synthesis(
+    bundle: Bundle, backend_name: str, precision: str, threads: int | None = None
+) -> tuple[Session, Path | None]:
+    """The synthesis network loaded on a backend, and the built engine that it comes from, if one is there.
+
+    Raises as `engine_to_load`, and BackendError where a backend runs built engines only and there is none.
+    """
+    module = backend(backend_name)
+    engine = engine_to_load(bundle, backend_name, precision, threads)
+    if engine is None and module.NEEDS_ENGINE:
+        raise BackendError(
+            f"{bundle.path} has no {precision} engine of this {backend_name} for the GPU here; "
+            f"build one with: stylert build {bundle.path} --backend {backend_name} --precision {precision}"
+        )
+    source = engine or bundle.checked_file(bundle.precision(precision).file)
+    return module.load(source, precision, threads, built=engine is not None), engine
+
+
 def build_engine(
     bundle: Bundle,
     backend_name: str,
@@ -118,7 +136,7 @@ def build_engine(
                 return {**json.loads((folder / ENGINE_JSON).read_text()), "reused": True}
         except BundleError:
             pass  # damaged: built again
-    source = bundle.checked_file(bundle.precision(precision).file)
+    source = bundle.checked_file(bundle.network(precision, backend_name))
     module = backend(backend_name)
     with atomic_directory(folder) as temporary:
         file = temporary / f"engine{module.ENGINE_SUFFIX}"

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stylert.runtime.backends import Session, backend
 from stylert.runtime.bundle import MAPPING_FILE, Bundle
-from stylert.runtime.engines import engine_to_load
+from stylert.runtime.engines import open_synthesis
 from stylert.runtime.errors import BackendError, InputError
 from stylert.runtime.latents import z_from_seeds
+
+if TYPE_CHECKING:
+    from stylert.runtime.cuda import DeviceArray
 
 
 class Generator:
@@ -23,36 +30,56 @@ class Generator:
             images = g(seeds=[0, 1, 2], psi=0.7)  # uint8 [3, H, W, 3]
 
     Calls may come from several threads. `z` for seed s is `RandomState(s).randn(1, z_dim)`, as in the official tools.
+    A batch larger than `max_batch`, or than the engine takes, runs in several steps. `why` says how the backend was
+    chosen. After `close` every call raises BackendError.
     """
 
     def __init__(
-        self, bundle: Bundle, backend_name: str, precision: str, mapping: Session, synthesis: Session, engine: Path | None
+        self,
+        bundle: Bundle,
+        backend_name: str,
+        precision: str,
+        mapping: Session,
+        synthesis: Session,
+        engine: Path | None,
+        max_batch: int | None = None,
+        why: str = "asked for",
     ) -> None:
-        self.bundle, self.backend, self.precision, self.engine = bundle, backend_name, precision, engine
+        self.bundle, self.backend, self.precision, self.engine, self.why = bundle, backend_name, precision, engine, why
         self._mapping, self._synthesis = mapping, synthesis
+        least, most = getattr(synthesis, "batches", (1, None))
+        self._least, self._most = least, min((n for n in (most, max_batch) if n is not None), default=None)
+        self._calls = Calls()
 
     @classmethod
     def load(
-        cls, path: str | Path | Bundle, backend: str = "onnxruntime", precision: str = "fp32", threads: int | None = None
+        cls,
+        path: str | Path | Bundle,
+        backend: str = "onnxruntime",
+        precision: str = "fp32",
+        threads: int | None = None,
+        max_batch: int | None = None,
     ) -> Generator:
         """Load a bundle's two networks, from a built engine where a matching one is there.
 
+        `backend="auto"` takes the fastest of those that run here, as `choose_backend` says. `max_batch` bounds the memory of
+        one step.
+
         Raises BundleError for damaged files, InputError for a precision that the bundle lacks or an unknown backend, and
-        BackendError for a backend that is not installed.
+        BackendError for a backend that is not installed or has no device, or no engine for it.
         """
         bundle = path if isinstance(path, Bundle) else Bundle.load(path)
-        module = _module(backend)
-        engine = engine_to_load(bundle, backend, precision, threads)
-        if engine is None and module.NEEDS_ENGINE:
-            raise BackendError(
-                f"{bundle.path} has no {precision} engine of this {backend} for the GPU here; "
-                f"build one with: stylert build {bundle.path} --backend {backend} --precision {precision}"
-            )
-        source = engine or bundle.checked_file(bundle.precision(precision).file)
-        synthesis = module.load(source, precision, threads, built=engine is not None)
+        if max_batch is not None and (isinstance(max_batch, bool) or not isinstance(max_batch, int) or max_batch < 1):
+            raise InputError(f"max_batch is a whole number from 1, not {max_batch!r}")
+        why = "asked for"
+        if backend == "auto":
+            from stylert.runtime.choice import choose_backend
+
+            backend, why = choose_backend(bundle, precision, threads)
+        synthesis, engine = open_synthesis(bundle, backend, precision, threads)
         # The mapping network is a thousandth of the work and decides every pixel: always float32 on ONNX Runtime.
         mapping = _module("onnxruntime").load(bundle.checked_file(MAPPING_FILE), "fp32", threads)
-        return cls(bundle, backend, precision, mapping, synthesis, engine)
+        return cls(bundle, backend, precision, mapping, synthesis, engine, max_batch, why)
 
     def __call__(
         self,
@@ -88,10 +115,87 @@ class Generator:
             inputs["c"] = _one_hot(labels, len(z), model["c_dim"])
         elif labels is not None:
             raise InputError("this network takes no labels")
-        return self._mapping.run(inputs)
+        with self._calls:
+            return self._mapping.run(inputs)
 
     def synthesize(self, ws: np.ndarray, noise: dict[str, np.ndarray] | None = None) -> np.ndarray:
         """ws `[N, num_ws, w_dim]` to images. `noise` gives `noise_<resolution>_<layer>` for bundles that take it."""
+        inputs = self._synthesis_inputs(ws, noise)
+        with self._calls:
+            if self._least <= len(ws) and (self._most is None or len(ws) <= self._most):
+                return self._synthesis.run(inputs)
+            step = self._most or len(ws)
+            parts = [{k: v[i : i + step] for k, v in inputs.items()} for i in range(0, len(ws), step)]
+            return np.concatenate([self._synthesis.run(self._padded(p))[: len(p["ws"])] for p in parts])
+
+    def synthesize_on_device(self, ws: np.ndarray, noise: dict[str, np.ndarray] | None = None) -> DeviceArray:
+        """The images of one step of the engine, left on the GPU for others to take through `__cuda_array_interface__`.
+
+        Raises BackendError on a backend that has no device, InputError for a batch that the engine does not take.
+        """
+        inputs = self._synthesis_inputs(ws, noise)
+        if not hasattr(self._synthesis, "run_on_device"):
+            raise BackendError(f"{self.backend} computes in host memory; only a GPU backend can leave images on a device")
+        if len(ws) < self._least or (self._most is not None and len(ws) > self._most):
+            raise InputError(f"this engine takes {self._least} to {self._most} images at once, not {len(ws)}")
+        with self._calls:
+            return self._synthesis.run_on_device(inputs)
+
+    def stream(self, ws: Iterable[np.ndarray], ahead: int = 1) -> Iterator[np.ndarray]:
+        """Images for each ws `[N, num_ws, w_dim]` of an iterable, in its order, double-buffered.
+
+        While the caller uses one result, the next `ahead` are computed in another thread; that many items are taken from
+        the iterable before the first result comes. Abandoning the iterator cancels what has not begun.
+        """
+        if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 1:
+            raise InputError(f"ahead is a whole number from 1, not {ahead!r}")
+        return self._stream(ws, ahead)
+
+    def _stream(self, ws: Iterable[np.ndarray], ahead: int) -> Iterator[np.ndarray]:
+        with ThreadPoolExecutor(1, thread_name_prefix="stylert-stream") as pool:
+            pending: deque[Future[np.ndarray]] = deque()
+            try:
+                for item in ws:
+                    pending.append(pool.submit(self.synthesize, item))
+                    if len(pending) > ahead:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
+
+    async def generate_async(
+        self,
+        seeds: Iterable[int],
+        psi: float = 1.0,
+        cutoff: int | None = None,
+        labels: Sequence[int] | np.ndarray | None = None,
+        noise: dict[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
+        """As calling the generator; the event loop goes on meanwhile."""
+        import asyncio  # here, because it costs every other start tens of milliseconds
+
+        return await asyncio.to_thread(self, seeds, psi, cutoff, labels, noise)
+
+    async def synthesize_async(self, ws: np.ndarray, noise: dict[str, np.ndarray] | None = None) -> np.ndarray:
+        """As `synthesize`; the event loop goes on meanwhile."""
+        import asyncio
+
+        return await asyncio.to_thread(self.synthesize, ws, noise)
+
+    def close(self) -> None:
+        """Give back the networks and their memory, once the calls that are running have ended. Closing twice is harmless."""
+        if self._calls.end():
+            self._mapping.close()
+            self._synthesis.close()
+
+    def _padded(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A rest smaller than the engine's least batch is filled up with copies of its last row."""
+        short = self._least - len(inputs["ws"])
+        return inputs if short <= 0 else {k: np.concatenate([v, np.repeat(v[-1:], short, 0)]) for k, v in inputs.items()}
+
+    def _synthesis_inputs(self, ws: np.ndarray, noise: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
         model = self.bundle.model
         inputs = {"ws": _float32(ws, ("N", self.bundle.num_ws, model["w_dim"]), "ws")}
         expected = self.bundle.noise_inputs
@@ -100,18 +204,40 @@ class Generator:
             raise InputError(f"this bundle takes {wanted}")
         for name, value in (noise or {}).items():
             inputs[name] = _float32(value, (len(ws), 1, expected[name], expected[name]), name)
-        return self._synthesis.run(inputs)
-
-    def close(self) -> None:
-        """Give back the networks; the generator is not used afterwards."""
-        self._mapping.close()
-        self._synthesis.close()
+        return inputs
 
     def __enter__(self) -> Generator:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+class Calls:
+    """Counts the calls that are running, so that closing waits for them and later ones are refused."""
+
+    def __init__(self) -> None:
+        self._running, self._ended = 0, False
+        self._change = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._change:
+            if self._ended:
+                raise BackendError("this generator is closed; load it again")
+            self._running += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._change:
+            self._running -= 1
+            self._change.notify_all()
+
+    def end(self) -> bool:
+        """Refuse further calls and wait for the running ones. True for the first caller."""
+        with self._change:
+            first = not self._ended
+            self._ended = True
+            self._change.wait_for(lambda: self._running == 0)
+            return first
 
 
 # `Generator.load` has a parameter of the name `backend`, as the API promises.

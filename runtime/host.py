@@ -1,4 +1,4 @@
-"""The processor and memory of this machine, as the system tells them."""
+"""The processor, memory and cache folder of this machine, as the system tells them."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ def memory_bytes() -> tuple[int, int] | None:
         return int(lines["MemTotal"].split()[0]) * 1024, int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
+
+
+def cache_folder() -> Path:
+    """Where the user's caches of this project lie."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stylert"
 
 
 def _cpuinfo() -> dict[str, str] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from stylert.runtime.atomic import atomic_file
 from stylert.runtime.build_options import BuildOptions, Progress
 from stylert.runtime.devices import Gpu, find_gpus
 from stylert.runtime.errors import BackendError, InputError, missing_extra
+from stylert.runtime.host import cache_folder
 
 if TYPE_CHECKING:
     from stylert.runtime.cuda import CudaSession
@@ -72,7 +72,7 @@ def build(source: Path, precision: str, engine: Path, options: BuildOptions, pro
 
     trt = _library()
     architecture = target(options)
-    cache_file = _cache_folder() / f"tensorrt-{version()}-{architecture}.timing"
+    cache_file = cache_folder() / f"tensorrt-{version()}-{architecture}.timing"
     caches = []
 
     def configure(config: Any) -> None:
@@ -126,7 +126,3 @@ def _library() -> Any:
     if found < OLDEST:
         raise BackendError(f"{NAME} {tensorrt.__version__} is too old: stylert needs {'.'.join(map(str, OLDEST))} or later")
     return tensorrt
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stylert"

@@ -1,0 +1,134 @@
+"""`backend="auto"`: what is fastest by measurement, remembered for as long as nothing changes, and said in one line."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stylert.runtime import Bundle, Generator, choice
+from stylert.runtime.backends import available_backends
+from stylert.runtime.choice import choose_backend, measure
+from stylert.runtime.errors import BackendError, BundleError, InputError
+
+CPU = ["onnxruntime", "openvino"]
+
+
+@pytest.fixture
+def times(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
+    """Sets what a measurement finds; returns the list of the measurements that were made."""
+
+    def fix(**found: float) -> list[list[str]]:
+        made: list[list[str]] = []
+
+        def fixed(bundle: Bundle, names: list[str], precision: str, threads: int | None) -> dict[str, float]:
+            made.append(names)
+            return found
+
+        monkeypatch.setattr(choice, "measure", fixed)
+        return made
+
+    return fix
+
+
+@pytest.mark.parametrize(("slow", "fast"), list(itertools.permutations(CPU, 2)))
+def test_the_faster_one_is_taken_and_the_line_says_so(
+    bundle: Bundle, tmp_path: Path, times: Callable[..., list[list[str]]], slow: str, fast: str
+) -> None:
+    times(**{slow: 7.25, fast: 2.5})
+    name, why = choose_backend(bundle, "fp32", cache=tmp_path)
+    assert name == fast
+    assert why == f"{fast} is the fastest for one fp32 image: {fast} 2.5 ms, {slow} 7.2 ms (measured now)"
+
+
+def test_a_measurement_is_remembered_until_something_changes(
+    bundle: Bundle, tmp_path: Path, times: Callable[..., list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = times(onnxruntime=2.0, openvino=1.0)
+    assert choose_backend(bundle, "fp32", cache=tmp_path)[0] == "openvino"
+    assert "measured before" in choose_backend(bundle, "fp32", cache=tmp_path)[1]
+    assert made == [CPU]
+    for change in (
+        lambda: choose_backend(bundle, "int8", cache=tmp_path),
+        lambda: choose_backend(bundle, "fp32", threads=1, cache=tmp_path),
+        lambda: (
+            monkeypatch.setattr(choice, "cpu_identity", lambda: "another") or choose_backend(bundle, "fp32", cache=tmp_path)
+        ),
+        lambda: monkeypatch.setattr(choice, "usable_cores", lambda: 99) or choose_backend(bundle, "fp32", cache=tmp_path),
+    ):
+        before = len(made)
+        change()
+        assert len(made) == before + 1
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]", '{"abacus": 1}', '{"openvino": "x"}', '{"openvino": -1}', "null"])
+def test_a_damaged_memory_is_measured_again(
+    bundle: Bundle, tmp_path: Path, times: Callable[..., list[list[str]]], damage: str
+) -> None:
+    made = times(onnxruntime=1.0, openvino=2.0)
+    choose_backend(bundle, "fp32", cache=tmp_path)
+    (file,) = (tmp_path / "auto").iterdir()
+    file.write_text(damage)
+    assert choose_backend(bundle, "fp32", cache=tmp_path)[0] == "onnxruntime"
+    assert len(made) == 2
+    assert json.loads(file.read_text()) == {"onnxruntime": 1.0, "openvino": 2.0}
+
+
+def test_a_cache_folder_that_cannot_be_written_only_costs_the_memory(
+    bundle: Bundle, tmp_path: Path, times: Callable[..., list[list[str]]]
+) -> None:
+    times(onnxruntime=1.0, openvino=2.0)
+    (tmp_path / "file").write_text("")
+    assert "not remembered" in choose_backend(bundle, "fp32", cache=tmp_path / "file")[1]
+
+
+def test_measuring_runs_every_backend_and_leaves_out_what_does_not_load(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "SECONDS", 0.0)
+    found = measure(bundle, CPU, "int8", 1)
+    assert set(found) == set(CPU)
+    assert all(0 < ms < 60_000 for ms in found.values())
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise BundleError("no")
+
+    monkeypatch.setattr("stylert.runtime.backends.openvino.load", refuse)
+    assert set(measure(bundle, CPU, "int8", 1)) == {"onnxruntime"}
+
+
+def test_a_lone_backend_is_taken_without_measuring(
+    bundle: Bundle, times: Callable[..., list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = times()
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert available_backends() == ["onnxruntime"]
+    name, why = choose_backend(bundle, "fp32")
+    assert (name, made) == ("onnxruntime", [])
+    assert "only backend" in why
+
+
+def test_auto_makes_the_images_of_the_backend_that_it_names(
+    bundle: Bundle, tmp_path: Path, times: Callable[..., list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    times(onnxruntime=2.0, openvino=1.0)
+    with Generator.load(bundle, "auto", "int8") as g, Generator.load(bundle, "openvino", "int8") as expected:
+        assert g.backend == "openvino"
+        assert "fastest" in g.why
+        np.testing.assert_array_equal(g(range(3)), expected(range(3)))
+    assert expected.why == "asked for"
+
+
+def test_auto_refuses_what_nothing_here_runs(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="fp64"):
+        Generator.load(bundle, "auto", "fp64")
+    for name in CPU:
+        monkeypatch.setattr(f"stylert.runtime.backends.{name}.PRECISIONS", ())
+    with pytest.raises(BackendError, match="doctor"):
+        Generator.load(bundle, "auto", "fp32")

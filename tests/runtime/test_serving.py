@@ -1,0 +1,251 @@
+"""`Generator` in an application: streams, threads, event loops, batches of any size, closing, and long runs."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stylert.export.verify import psnr
+from stylert.runtime import Bundle, Generator
+from stylert.runtime.backends import available_backends
+from stylert.runtime.errors import BackendError, InputError
+from stylert.runtime.latents import z_from_seeds
+
+EACH = [(b, p) for b in available_backends() for p in ("fp32", "int8")]
+
+
+class FakeEngine:
+    """A session that takes only batches from `least` to `most`, as a GPU engine does, and remembers them."""
+
+    def __init__(self, least: int, most: int) -> None:
+        self.batches = (least, most)
+        self.seen: list[int] = []
+        self.closed = 0
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        n = len(inputs["ws"])
+        assert self.batches[0] <= n <= self.batches[1]
+        self.seen.append(n)
+        self.gate.wait(30)
+        return inputs["ws"][:, 0, :1].astype(np.float32)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def on_fake(bundle: Bundle, engine: FakeEngine, max_batch: int | None = None) -> Generator:
+    return Generator(bundle, "fake", "fp32", engine, engine, None, max_batch)
+
+
+def some_ws(bundle: Bundle, n: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.standard_normal((n, bundle.num_ws, bundle.model["w_dim"]), np.float32)
+
+
+@pytest.mark.parametrize(("least", "most", "max_batch"), [(1, 4, None), (2, 5, None), (1, 16, 3), (4, 4, None)])
+def test_a_batch_of_any_size_is_split_to_what_the_engine_takes(
+    bundle: Bundle, rng: np.random.Generator, least: int, most: int, max_batch: int | None
+) -> None:
+    for n in range(1, 18):
+        engine = FakeEngine(least, most)
+        ws = some_ws(bundle, n, rng)
+        np.testing.assert_array_equal(on_fake(bundle, engine, max_batch).synthesize(ws), ws[:, 0, :1])
+        assert len(engine.seen) == -(-n // min(most, max_batch or most))
+
+
+@pytest.mark.parametrize(("backend", "precision"), EACH)
+def test_the_same_seeds_are_the_same_images_from_batch_1_to_17_within_the_bundles_threshold(
+    bundle: Bundle, backend: str, precision: str
+) -> None:
+    with Generator.load(bundle, "onnxruntime", "fp32") as g:
+        reference = g(range(17), psi=0.7)
+    threshold = bundle.precision(precision).min_psnr_db
+    with Generator.load(bundle, backend, precision) as g:
+        alone = np.concatenate([g([s], psi=0.7) for s in range(17)])
+        assert np.mean([psnr(a, b) for a, b in zip(alone, reference, strict=True)]) >= threshold
+        for n in range(2, 18):
+            images = g(range(n), psi=0.7)
+            assert np.abs(images.astype(int) - alone[:n].astype(int)).max() <= 1
+
+
+def test_max_batch_changes_no_image(bundle: Bundle) -> None:
+    with Generator.load(bundle) as whole, Generator.load(bundle, max_batch=4) as split:
+        assert np.abs(whole(range(17)).astype(int) - split(range(17)).astype(int)).max() <= 1
+    for bad in (0, -1, 1.5, True, "4"):
+        with pytest.raises(InputError, match="max_batch"):
+            Generator.load(bundle, max_batch=bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", available_backends())
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_a_stream_gives_each_result_in_order(bundle: Bundle, rng: np.random.Generator, backend: str, ahead: int) -> None:
+    with Generator.load(bundle, backend) as g:
+        batches = [g.map(z_from_seeds(range(i, i + n), 24)) for i, n in enumerate([1, 3, 2, 1, 4])]
+        results = list(g.stream(iter(batches), ahead))
+        assert [len(r) for r in results] == [1, 3, 2, 1, 4]
+        for ws, images in zip(batches, results, strict=True):
+            np.testing.assert_array_equal(images, g.synthesize(ws))
+        assert list(g.stream([])) == []
+
+
+def test_a_stream_computes_ahead_while_the_caller_is_busy_but_no_further(bundle: Bundle, rng: np.random.Generator) -> None:
+    engine = FakeEngine(1, 8)
+    taken: list[int] = []
+
+    def endless() -> Iterator[np.ndarray]:
+        while True:
+            taken.append(len(taken))
+            yield some_ws(bundle, 1, rng)
+
+    stream = on_fake(bundle, engine).stream(endless())
+    next(stream)
+    assert len(taken) == 2
+    deadline = time.monotonic() + 20
+    while len(engine.seen) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)  # the caller is busy with the first result
+    assert len(engine.seen) == 2
+    stream.close()  # type: ignore[attr-defined]
+    assert len(taken) == 2
+
+
+def test_a_stream_passes_on_errors_of_its_items_and_of_the_network(bundle: Bundle, rng: np.random.Generator) -> None:
+    with Generator.load(bundle) as g:
+
+        def failing() -> Iterator[np.ndarray]:
+            yield some_ws(bundle, 1, rng)
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            list(g.stream(failing()))
+        stream = g.stream([some_ws(bundle, 1, rng), np.zeros((1, 2, 3), np.float32)])
+        next(stream)
+        with pytest.raises(InputError, match="ws must have shape"):
+            next(stream)
+        for bad in (0, -1, 1.5, True):
+            with pytest.raises(InputError, match="ahead"):
+                g.stream([], bad)  # type: ignore[arg-type]
+
+
+def test_the_event_loop_goes_on_while_images_are_made(bundle: Bundle) -> None:
+    async def work(g: Generator) -> list[np.ndarray]:
+        first, second, third = await asyncio.gather(
+            g.generate_async([1, 2], psi=0.5), g.generate_async([3]), g.synthesize_async(g.map(z_from_seeds([4], 24)))
+        )
+        return [first, second, third]
+
+    with Generator.load(bundle) as g:
+        first, second, third = asyncio.run(work(g))
+        np.testing.assert_array_equal(first, g([1, 2], psi=0.5))
+        np.testing.assert_array_equal(second, g([3]))
+        np.testing.assert_array_equal(third, g([4]))
+
+    async def ticks() -> int:
+        engine = FakeEngine(1, 8)
+        engine.gate.clear()
+        pending = asyncio.create_task(on_fake(bundle, engine).synthesize_async(np.zeros((1, 6, 20), np.float32)))
+        seen = 0
+        while not engine.seen or seen < 5:
+            await asyncio.sleep(0.01)
+            seen += 1
+        assert not pending.done()
+        engine.gate.set()
+        await pending
+        return seen
+
+    assert asyncio.run(ticks()) >= 5
+
+
+def test_closing_waits_for_running_calls_and_refuses_later_ones(bundle: Bundle) -> None:
+    engine = FakeEngine(1, 8)
+    engine.gate.clear()
+    g = on_fake(bundle, engine)
+    ws = np.zeros((1, 6, 20), np.float32)
+    with ThreadPoolExecutor(2) as pool:
+        call = pool.submit(g.synthesize, ws)
+        while not engine.seen:
+            time.sleep(0.01)
+        closing = pool.submit(g.close)
+        time.sleep(0.05)
+        assert not closing.done()
+        with pytest.raises(BackendError, match="closed"):
+            g.synthesize(ws)
+        engine.gate.set()
+        assert len(call.result(30)) == 1
+        closing.result(30)
+    assert engine.closed == 2  # as mapping and as synthesis
+    g.close()
+    assert engine.closed == 2
+
+
+@pytest.mark.parametrize("backend", available_backends())
+def test_a_closed_generator_holds_no_network_and_says_so(bundle: Bundle, backend: str) -> None:
+    g = Generator.load(bundle, backend)
+    g([0])
+    native = [
+        weakref.ref(value)
+        for session in (g._mapping, g._synthesis)
+        for name in ("_session", "_compiled")
+        if (value := getattr(session, name, None)) is not None
+    ]
+    assert len(native) == 2
+    del value  # the walrus's, which outlives the list
+    g.close()
+    gc.collect()
+    assert [ref() for ref in native] == [None, None]
+    for call in (lambda: g([0]), lambda: g.map(z_from_seeds([0], 24)), lambda: list(g.stream([np.zeros((1, 6, 20))]))):
+        with pytest.raises(BackendError, match="closed"):
+            call()
+
+
+def test_images_stay_on_a_device_only_where_there_is_one(bundle: Bundle, rng: np.random.Generator) -> None:
+    with Generator.load(bundle) as g, pytest.raises(BackendError, match="host memory"):
+        g.synthesize_on_device(some_ws(bundle, 1, rng))
+
+
+def resident_mib() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's process statistics")
+@pytest.mark.parametrize(("backend", "precision"), EACH)
+def test_two_thousand_images_leave_memory_flat(bundle: Bundle, backend: str, precision: str) -> None:
+    with Generator.load(bundle, backend, precision) as g, ThreadPoolExecutor(4) as pool:
+        expected = g([7])
+
+        def some(first: int) -> None:
+            for seed, n in ((first, 1), (first + 1, 3), (first + 4, 1)):
+                g(range(seed, seed + n), psi=0.7)
+
+        made, held = 0, []
+        while made < 2000:
+            list(pool.map(some, range(made, made + 200, 5)))
+            made += 200
+            gc.collect()
+            held.append(resident_mib())
+        np.testing.assert_array_equal(g([7]), expected)
+    # The first rounds fill the backends' own pools; afterwards nothing may grow with the number of images.
+    assert max(held[4:]) - held[3] < 8, held
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's process statistics")
+@pytest.mark.parametrize("backend", available_backends())
+def test_loading_and_closing_again_and_again_leaves_memory_flat(bundle: Bundle, backend: str) -> None:
+    held = []
+    for _ in range(12):
+        with Generator.load(bundle, backend) as g:
+            g([0])
+        gc.collect()
+        held.append(resident_mib())
+    assert max(held[6:]) - held[5] < 16, held
