@@ -33,9 +33,12 @@ from stylert.cli.console import console, progress
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, a training snapshot, or what `stylert import` takes.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
-    precision: Annotated[str, typer.Option(help="Comma-separated: fp32, int8.")] = "fp32,int8",
+    precision: Annotated[str, typer.Option(help="Comma-separated: fp32, fp16, int8.")] = "fp32,int8",
     noise: Annotated[str, typer.Option(help="const (baked in), none, or input.")] = "const",
     output: Annotated[str, typer.Option(help="uint8 [N,H,W,C] or float [N,C,H,W].")] = "uint8",
+    backend: Annotated[
+        str, typer.Option(help="Comma-separated: backends that get networks in their own form beside the portable ones.")
+    ] = "onnxruntime,openvino",
 ) -> None:
     """Turn a checkpoint into a bundle of ONNX networks."""
     from stylert.export.pipeline import export_bundle
@@ -43,7 +46,7 @@ def export(
     check_choice(noise, ("const", "none", "input"), "--noise")
     check_choice(output, ("uint8", "float"), "--output")
     with progress() as bar:
-        bundle = export_bundle(checkpoint, out, split_list(precision), noise, output, progress=bar)  # type: ignore[arg-type]
+        bundle = export_bundle(checkpoint, out, split_list(precision), noise, output, split_list(backend), progress=bar)  # type: ignore[arg-type]
     for name, entry in bundle.files.items():
         console.print(
             f"{out / name}  {entry.bytes / 2**20:.1f} MiB  sha256 {entry.sha256[:12]}…", highlight=False, soft_wrap=True

@@ -11,10 +11,13 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from stylert.export.defaults import backend_plan, canonical_plan
 from stylert.export.mapping import mapping_model
+from stylert.export.plan import NetworkPlan
 from stylert.export.quantize import calibrate
 from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
 from stylert.runtime.atomic import atomic_directory
+from stylert.runtime.backends import BACKENDS
 from stylert.runtime.bundle import MAPPING_FILE, Bundle, PrecisionEntry, file_entries, sha256_of
 from stylert.runtime.errors import InputError, OutputError
 from stylert.runtime.latents import z_from_seeds
@@ -22,11 +25,16 @@ from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.importers.imported import read_any_generator
 
 #: Precisions that can be exported, with the least PSNR against PyTorch that a bundle promises, in dB.
-MIN_PSNR_DB = {"fp32": 60.0, "int8": 30.0}
+MIN_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "int8": 30.0}
 
 CALIBRATION_SAMPLES = 64
 #: Far from the small seeds that people look at, so that no picture is judged on the latents that set the scales.
 CALIBRATION_FIRST_SEED = 1_000_000_000
+
+#: Backends that get their own form where they have one; TensorRT-RTX, which not everyone has, is asked for by name.
+DEFAULT_BACKENDS = ("onnxruntime", "openvino")
+
+HALF_RECIPE: dict[str, Any] = {"convolutions": "float16, weights and styles normalised", "styles, demodulation, RGB": "float32"}
 
 #: `(stage, done, total)`
 Progress = Callable[[str, int, int], None]
@@ -38,11 +46,13 @@ def export_bundle(
     precisions: Sequence[str] = ("fp32", "int8"),
     noise: NoiseInput = "const",
     output: OutputType = "uint8",
+    backends: Sequence[str] = DEFAULT_BACKENDS,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Bundle:
     """Write the bundle of a checkpoint's generator into the folder `out`. The same input gives the same bytes.
 
+    Each precision has one canonical file, and one more for each of `backends` that runs another form better (`defaults.py`).
     `checkpoint` is stylert's own file, or one of another project that `stylert.train.importers` reads.
 
     Raises CheckpointError for a bad checkpoint, InputError for an unknown precision, and OutputError when `out` exists
@@ -52,6 +62,9 @@ def export_bundle(
     for precision in precisions:
         if precision not in MIN_PSNR_DB:
             raise InputError(f"unknown precision {precision!r}: choose from {', '.join(MIN_PSNR_DB)}")
+    for backend in backends:
+        if backend not in BACKENDS:
+            raise InputError(f"unknown backend {backend!r}: choose from {', '.join(BACKENDS)}")
     if not precisions or len(set(precisions)) != len(precisions):
         raise InputError("name each precision once, and at least one")
     if out.exists() and not force and not (out / "bundle.json").is_file():
@@ -60,22 +73,21 @@ def export_bundle(
     cfg = weights.config
     with atomic_directory(out) as folder:
         _save(mapping_model(weights), folder / MAPPING_FILE)
+        int8, recipes = None, {"fp16": HALF_RECIPE}
+        if "int8" in precisions:
+            batches = _calibration_latents(weights, folder / MAPPING_FILE)
+            int8 = calibrate(weights, batches, None if progress is None else lambda d, t: progress("calibrate int8", d, t))
+            recipes["int8"] = _int8_recipe(int8)
         entries = {}
         for precision in precisions:
-            recipe: dict[str, Any] = {}
-            plans = None
-            if precision == "int8":
-                batches = _calibration_latents(weights, folder / MAPPING_FILE)
-                plans = calibrate(weights, batches, None if progress is None else lambda d, t: progress("calibrate int8", d, t))
-                layers = sorted(name for name, plan in plans.items() if plan.int8)
-                recipe = {
-                    "layers": layers,
-                    "calibration": {"samples": CALIBRATION_SAMPLES, "first_seed": CALIBRATION_FIRST_SEED},
-                    "activations": "int8 per tensor, clip of least mean squared error",
-                    "weights": "int8 per channel",
-                }
-            _save(synthesis_model(weights, noise, output, plans), folder / f"synthesis.{precision}.onnx")
-            entries[precision] = PrecisionEntry(f"synthesis.{precision}.onnx", MIN_PSNR_DB[precision], recipe)
+            name, plans = f"synthesis.{precision}.onnx", {}
+            _save(synthesis_model(weights, noise, output, canonical_plan(weights, precision, int8)), folder / name)
+            for backend in backends:
+                plan = backend_plan(weights, precision, backend, int8)
+                if plan is not None:
+                    plans[backend] = f"synthesis.{precision}.{backend}.onnx"
+                    _save(synthesis_model(weights, noise, output, plan), folder / plans[backend])
+            entries[precision] = PrecisionEntry(name, MIN_PSNR_DB[precision], recipes.get(precision, {}), plans=plans)
         noise_inputs = {noise_name(s): s.resolution for s in cfg.layers() if s.kind == "conv"} if noise == "input" else {}
         bundle = Bundle(
             path=folder,
@@ -84,7 +96,7 @@ def export_bundle(
             noise=noise,
             noise_inputs=noise_inputs,
             output=output,
-            files=file_entries(folder, [MAPPING_FILE, *(e.file for e in entries.values())]),
+            files=file_entries(folder, [MAPPING_FILE, *(f for e in entries.values() for f in e.files)]),
             precisions=entries,
             provenance={
                 "checkpoint": Path(checkpoint).name,
@@ -95,6 +107,15 @@ def export_bundle(
         )
         bundle.save()
     return Bundle.load(out)
+
+
+def _int8_recipe(plan: NetworkPlan) -> dict[str, Any]:
+    return {
+        "layers": sorted(name for name, layer in plan.layers.items() if layer.int8),
+        "calibration": {"samples": CALIBRATION_SAMPLES, "first_seed": CALIBRATION_FIRST_SEED},
+        "activations": "int8 per tensor, clip of least mean squared error",
+        "weights": "int8 per channel",
+    }
 
 
 def _calibration_latents(weights: GeneratorWeights, mapping: Path) -> list[np.ndarray]:

@@ -1,19 +1,21 @@
 """INT8 by post-training calibration: which layers, and with which scales.
 
 Two passes over the same latents. The first measures every channel on both sides of each convolution and sets the exact
-scale migration; the second takes histograms of what remains and picks, per tensor, the clipping range with the least
-mean squared error.
+scale migration; the second takes histograms in the migrated network and picks, per tensor, the clipping range with the
+least mean squared error.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime as ort
 
-from stylert.export.synthesis import Int8Plan, LayerPlan, synthesis_model
+from stylert.export.plan import Int8Scales, LayerPlan, Migration, NetworkPlan
+from stylert.export.synthesis import synthesis_model
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import GeneratorConfig, LayerSpec
 
@@ -35,65 +37,47 @@ def int8_layers(cfg: GeneratorConfig) -> list[LayerSpec]:
     ]
 
 
-def calibrate(
-    weights: GeneratorWeights, batches: Sequence[np.ndarray], progress: Progress | None = None
-) -> dict[str, LayerPlan]:
-    """Plans for `synthesis_model` that put every layer of `int8_layers` in 8 bits.
+def calibrate(weights: GeneratorWeights, batches: Sequence[np.ndarray], progress: Progress | None = None) -> NetworkPlan:
+    """A plan for `synthesis_model` that puts every layer of `int8_layers` in 8 bits.
 
     `batches` are ws `[n, num_ws, w_dim]`, small enough that all activations of one fit in memory at once.
     """
     names = [s.name for s in int8_layers(weights.config)]
-    plain = {s.name: LayerPlan("phases") for s in weights.config.layers() if s.kind == "conv"}
-    if not names:
-        return plain
-    model = synthesis_model(weights, "const", "float", plain, observe=names)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    plans = {s.name: LayerPlan("phases") for s in weights.config.layers() if s.kind == "conv"}
     total, done = 2 * len(batches), 0
 
-    ranges = {n: _ChannelRange() for name in names for n in (f"{name}.modulated", f"{name}.conv")}
-    for batch in batches:
-        for tensor, values in _observe(session, ranges, batch):
-            ranges[tensor].add(values)
-        done += 1
-        if progress is not None:
-            progress(done, total)
+    def observe() -> Iterable[tuple[str, np.ndarray]]:
+        """Both sides of every convolution of the network under the present plans, batch after batch."""
+        nonlocal done
+        tensors = [f"{name}.{side}" for name in names for side in ("modulated", "conv")]
+        model = synthesis_model(weights, "const", "float", NetworkPlan(plans), observe=names)
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        for ws in batches:
+            yield from zip(tensors, session.run(tensors, {"ws": ws}), strict=True)
+            done += 1
+            if progress is not None:
+                progress(done, total)
 
-    equal: dict[str, np.ndarray] = {}
+    if not names:
+        return NetworkPlan(plans)
+    ranges: dict[str, _ChannelRange] = defaultdict(_ChannelRange)
+    for tensor, values in observe():
+        ranges[tensor].add(values)
     for name in names:
-        peak = np.abs(weights.arrays[f"synthesis.{name}.weight"]).max((0, 2, 3))
-        equal[f"{name}.modulated"] = _unit_mean(np.sqrt(_positive(ranges[f"{name}.modulated"].peak) / _positive(peak)))
-        o = weights.arrays[f"synthesis.{name}.weight"].shape[0]
+        weight = weights.arrays[f"synthesis.{name}.weight"]
+        peak = np.abs(weight).max((0, 2, 3))
+        in_equal = _unit_mean(np.sqrt(_positive(ranges[f"{name}.modulated"].peak) / _positive(peak)))
         # Four phases of one output channel share its factor: the FIR mixes them.
-        rms = np.sqrt(ranges[f"{name}.conv"].mean_square.reshape(-1, o).mean(0))
-        equal[f"{name}.conv"] = _unit_mean(_positive(rms))
+        rms = np.sqrt(ranges[f"{name}.conv"].mean_square.reshape(-1, len(weight)).mean(0))
+        plans[name] = LayerPlan("phases", Migration(in_equal, _unit_mean(_positive(rms))))
 
-    histograms = {}
-    for tensor, seen in ranges.items():
-        factor = np.tile(equal[tensor], len(seen.peak) // len(equal[tensor]))
-        histograms[tensor] = _Histogram(factor, float((seen.peak / factor).max()))
-    for batch in batches:
-        for tensor, values in _observe(session, ranges, batch):
-            histograms[tensor].add(values)
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
+    histograms: dict[str, _Histogram] = defaultdict(_Histogram)
+    for tensor, values in observe():
+        histograms[tensor].add(values)
     for name in names:
-        plain[name] = LayerPlan(
-            "phases",
-            Int8Plan(
-                in_scale=histograms[f"{name}.modulated"].best_scale(),
-                out_scale=histograms[f"{name}.conv"].best_scale(),
-                in_equal=equal[f"{name}.modulated"].astype(np.float32),
-                out_equal=equal[f"{name}.conv"].astype(np.float32),
-            ),
-        )
-    return plain
-
-
-def _observe(session: ort.InferenceSession, tensors: Iterable[str], ws: np.ndarray) -> Iterable[tuple[str, np.ndarray]]:
-    names = list(tensors)
-    return zip(names, session.run(names, {"ws": ws}), strict=True)
+        scales = Int8Scales(histograms[f"{name}.modulated"].best_scale(), histograms[f"{name}.conv"].best_scale())
+        plans[name] = dataclasses.replace(plans[name], int8=scales)
+    return NetworkPlan(plans)
 
 
 class _ChannelRange:
@@ -113,25 +97,31 @@ class _ChannelRange:
         return self.square / max(self.count, 1)
 
 
-@dataclass
 class _Histogram:
-    """Magnitudes of a tensor whose channels are divided by `factor`."""
+    """Magnitudes of a tensor. The range doubles, and pairs of bins merge, when a value does not fit."""
 
-    factor: np.ndarray
-    top: float
-    counts: np.ndarray | None = None
+    def __init__(self) -> None:
+        self.top = self.peak = 0.0
+        self.counts = np.zeros(HISTOGRAM_BINS, np.int64)
 
     def add(self, values: np.ndarray) -> None:
-        magnitude = np.abs(values / self.factor[None, :, None, None].astype(np.float32))
-        counts, _ = np.histogram(magnitude, HISTOGRAM_BINS, (0, max(self.top, 1e-12)))
-        self.counts = counts if self.counts is None else self.counts + counts
+        magnitude = np.abs(values)
+        peak = float(magnitude.max(initial=0.0))
+        self.peak = max(self.peak, peak)
+        if self.top == 0:
+            self.top = peak
+        while peak > self.top > 0:
+            self.top *= 2
+            self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(HISTOGRAM_BINS // 2, np.int64)])
+        if self.top > 0:
+            self.counts += np.histogram(magnitude, HISTOGRAM_BINS, (0, self.top))[0]
 
     def best_scale(self) -> float:
         """The step, `clip / 127`, with the least mean squared error of rounding and clipping together."""
-        assert self.counts is not None
-        top = max(self.top, 1e-12)
-        centers = (np.arange(HISTOGRAM_BINS) + 0.5) * (top / HISTOGRAM_BINS)
-        scales = np.linspace(0.1, 1.0, CLIP_CANDIDATES) * top / 127
+        if self.top == 0:
+            return 1.0  # nothing but zeros: any step represents them
+        centers = (np.arange(HISTOGRAM_BINS) + 0.5) * (self.top / HISTOGRAM_BINS)
+        scales = np.linspace(0.1, 1.0, CLIP_CANDIDATES) * self.peak / 127
         levels = np.minimum(np.rint(centers / scales[:, None]), 127) * scales[:, None]
         error = (np.square(levels - centers) * self.counts).sum(1)
         return float(scales[error.argmin()])

@@ -3,20 +3,24 @@
 Written from the list of layers in `GeneratorConfig.layers`, with everything that does not depend on ws folded into
 constants: weight gains, noise strengths, the sums of squares behind the demodulation. A layer is either one node of the
 `stylert` domain or the same mathematics in plain operators, as its `LayerPlan` says.
+
+In float16 the activations and weights of the convolutions are half precision; styles and demodulations are computed in
+float32 and rounded once, and the RGB image stays in float32 throughout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from stylert.export.graph import GraphBuilder
-from stylert.plugins.definitions import ACTIVATION_GAIN, DEMOD_EPS, LRELU_SLOPE
+from stylert.export.plan import Int8Scales, LayerPlan, NetworkPlan, layer_constants
+from stylert.export.styles import ConvStyle, RgbWeight, style_nodes
+from stylert.plugins.definitions import ACTIVATION_GAIN, LRELU_SLOPE
 from stylert.plugins.onnx_functions import DOMAIN
 from stylert.runtime.errors import CheckpointError
 from stylert.train.checkpoint import GeneratorWeights
@@ -26,92 +30,52 @@ NoiseInput = Literal["const", "none", "input"]
 OutputType = Literal["uint8", "float"]
 
 
-@dataclass(frozen=True)
-class LayerPlan:
-    """The form that one modulated convolution takes. Every form computes the same numbers.
-
-    `operator`: a ModulatedConv2d node. `transposed` (up layers): stride-2 transposed convolution, then the FIR.
-    `phases` (up layers): the transposed convolution as one 2x2 convolution to four phases and a depth-to-space, then the
-    FIR; it keeps the multiplications in an ordinary convolution, which every INT8 backend has. A layer without
-    upsampling is the same plain convolution in both.
-    """
-
-    form: Literal["operator", "transposed", "phases"] = "operator"
-    int8: Int8Plan | None = None
-
-
-@dataclass(frozen=True)
-class Int8Plan:
-    """How a layer's convolution runs in 8 bits: symmetric, per-tensor activations, per-channel weights.
-
-    Scales migrate exactly: the input channels are divided by `in_equal` and the weights multiplied by it (SmoothQuant,
-    Xiao et al. 2022); the convolution's output channels are divided by `out_equal` through the weights and multiplied
-    back by the demodulation. What is left on both sides fills its 8 bits evenly.
-    """
-
-    in_scale: float
-    out_scale: float
-    in_equal: np.ndarray  # [I]
-    out_equal: np.ndarray  # [O]
-
-
-OPERATORS = LayerPlan("operator")
-
-
 def synthesis_model(
     weights: GeneratorWeights,
     noise: NoiseInput = "const",
     output: OutputType = "uint8",
-    plans: Mapping[str, LayerPlan] | None = None,
+    plan: NetworkPlan | None = None,
     observe: Collection[str] = (),
 ) -> onnx.ModelProto:
     """ws `[N, num_ws, w_dim]` (, noise_* `[N, 1, R, R]`) to image: uint8 `[N, R, R, C]` or float32 `[N, C, R, R]`.
 
-    `plans` gives forms by layer name; layers without one stay operator nodes. For each layer in `observe` the model also
-    returns what goes into its convolution and what comes out, `<layer>.modulated` and `<layer>.conv`.
+    Without a plan every convolution is an operator node in float32. For each layer in `observe` the model also returns what
+    goes into its convolution and what comes out, `<layer>.modulated` and `<layer>.conv`.
+
+    Raises CheckpointError when the resampling filter is not the one that the operators take.
     """
     cfg = weights.config
     if len(cfg.resample_filter) != 4:
         raise CheckpointError(
             f"export needs the 4-tap resampling filter of StyleGAN2, this network has {len(cfg.resample_filter)} taps"
         )
-    g = GraphBuilder("synthesis")
+    writer = _Writer(weights, noise, plan or NetworkPlan())
+    g = writer.g
     ws = g.input("ws", ["N", cfg.num_ws, cfg.w_dim])
     if noise == "input":
         for spec in cfg.layers():
             if spec.kind == "conv":
                 g.input(noise_name(spec), ["N", 1, spec.resolution, spec.resolution])
-    latents = [g.node("Gather", [ws, g.constant(i, np.int64)], f"w{i}", axis=1) for i in range(cfg.num_ws)]
-    fir = g.weight("resample_filter", weights.arrays["synthesis.b4.resample_filter"])
-    x, img = g.weight("b4.const", weights.arrays["synthesis.b4.const"][None]), None
+    conv_styles, rgb_weights = writer.styles(ws)
+    x, img = writer.weight("b4.const", weights.arrays["synthesis.b4.const"][None]), None
     shortcut = None
     for spec in cfg.layers():
-        style = _style(g, weights, spec, latents[spec.ws_index])
         if spec.kind == "conv":
             if spec.up == 2 and spec.resolution in cfg.shortcuts():
-                shortcut = _shortcut(g, weights, spec, x, fir)
-            x = _conv_layer(g, weights, spec, x, style, noise, fir, (plans or {}).get(spec.name, OPERATORS))
-            if shortcut is not None and _is_residual(cfg, spec):
+                shortcut = writer.shortcut(spec, x)
+            x = writer.conv(spec, x, conv_styles[spec.name])
+            if shortcut is not None and writer.is_residual(spec):
                 x = g.node("Add", [x, shortcut], f"b{spec.resolution}.sum")
         else:
             if img is not None:
-                img = _upsample(g, img, f"b{spec.resolution}.upsampled", spec.out_channels, spec.resolution, fir)
-            rgb = _to_rgb(g, weights, spec, x, style)
+                img = writer.upsample(img, f"b{spec.resolution}.upsampled", spec.out_channels, spec.resolution)
+            rgb = writer.to_rgb(spec, x, rgb_weights[spec.name])
             img = rgb if img is None else g.node("Add", [img, rgb], f"b{spec.resolution}.img")
     assert img is not None
-    size, c = cfg.resolution, cfg.img_channels
-    if output == "float":
-        g.node("Identity", [img], "image")
-        g.output("image", ["N", c, size, size])
-    else:
-        # x * 127.5 + 128 truncated, the official conversion; floor first, for runtimes whose cast rounds.
-        y = g.node("Add", [g.node("Mul", [img, g.constant(127.5)], "scaled"), g.constant(128.0)], "shifted")
-        y = g.node("Floor", [g.node("Clip", [y, g.constant(0.0), g.constant(255.0)], "clipped")], "floored")
-        y = g.node("Cast", [g.node("Transpose", [y], "nhwc", perm=[0, 2, 3, 1])], "image", to=TensorProto.UINT8)
-        g.output("image", ["N", size, size, c], TensorProto.UINT8)
+    _image(g, img, output, cfg)
     for name in observe:
-        g.output(f"{name}.modulated", ["N", None, None, None])
-        g.output(f"{name}.conv", ["N", None, None, None])
+        g.output(f"{name}.modulated", ["N", None, None, None], writer.elem)
+        g.output(f"{name}.conv", ["N", None, None, None], writer.elem)
     return g.model()
 
 
@@ -120,151 +84,223 @@ def noise_name(spec: LayerSpec) -> str:
     return f"noise_{spec.resolution}_{spec.name.split('.')[1]}"
 
 
-def _style(g: GraphBuilder, weights: GeneratorWeights, spec: LayerSpec, w_i: str) -> str:
-    w, cfg = weights.arrays, weights.config
-    gain = 1 / np.sqrt(cfg.w_dim)
-    bias_gain = 1.0
-    if spec.kind == "torgb":  # its convolution has no demodulation, so its weight gain goes into the style
-        bias_gain = 1 / np.sqrt(spec.in_channels * spec.kernel**2)
-        gain *= bias_gain
-    weight = g.weight(f"{spec.name}.affine.weight", (w[f"synthesis.{spec.name}.affine.weight"] * gain).astype(np.float32))
-    bias = g.weight(f"{spec.name}.affine.bias", (w[f"synthesis.{spec.name}.affine.bias"] * bias_gain).astype(np.float32))
-    return g.node("Gemm", [w_i, weight, bias], f"{spec.name}.style", transB=1)
+def _image(g: GraphBuilder, img: str, output: OutputType, cfg: GeneratorConfig) -> None:
+    size, c = cfg.resolution, cfg.img_channels
+    if output == "float":
+        g.node("Identity", [img], "image")
+        g.output("image", ["N", c, size, size])
+        return
+    # x * 127.5 + 128 truncated, the official conversion; floor first, for runtimes whose cast rounds.
+    y = g.node("Add", [g.node("Mul", [img, g.constant(127.5)], "scaled"), g.constant(128.0)], "shifted")
+    y = g.node("Floor", [g.node("Clip", [y, g.constant(0.0), g.constant(255.0)], "clipped")], "floored")
+    g.node("Cast", [g.node("Transpose", [y], "nhwc", perm=[0, 2, 3, 1])], "image", to=TensorProto.UINT8)
+    g.output("image", ["N", size, size, c], TensorProto.UINT8)
 
 
-def _conv_layer(
-    g: GraphBuilder,
-    weights: GeneratorWeights,
-    spec: LayerSpec,
-    x: str,
-    style: str,
-    noise: NoiseInput,
-    fir: str,
-    plan: LayerPlan,
-) -> str:
-    cfg, name = weights.config, spec.name
-    array = weights.arrays[f"synthesis.{name}.weight"]
-    strength = weights.arrays[f"synthesis.{name}.noise_strength"]
-    energy = g.weight(f"{name}.energy", np.square(array.astype(np.float64)).sum((2, 3)).T.astype(np.float32))
-    total = g.node("MatMul", [g.node("Mul", [style, style], f"{name}.style_sq"), energy], f"{name}.style_energy")
-    root = g.node("Sqrt", [g.node("Add", [total, g.constant(DEMOD_EPS)], f"{name}.demod_eps")], f"{name}.demod_root")
-    demod = g.node("Reciprocal", [root], f"{name}.demod")
-    if noise == "const":
-        noise_map = g.weight(f"{name}.noise", (weights.arrays[f"synthesis.{name}.noise_const"] * strength)[None, None])
-    elif noise == "none":
-        noise_map = g.constant(np.zeros((1, 1, 1, 1)))
-    else:
-        noise_map = g.node("Mul", [noise_name(spec), g.weight(f"{name}.noise_strength", strength)], f"{name}.noise")
-    bias = g.weight(f"{name}.bias", weights.arrays[f"synthesis.{name}.bias"])
-    branch = RESNET_GAIN if _is_residual(cfg, spec) else 1.0
-    gain, clamp = ACTIVATION_GAIN["lrelu"] * branch, None if cfg.conv_clamp is None else cfg.conv_clamp * branch
-    if plan.form == "operator":
-        weight = g.weight(f"{name}.weight", array)
-        g.shape(name, ["N", spec.out_channels, spec.resolution, spec.resolution])
+class _Writer:
+    """Writes layers into a graph: what they share is here, what differs comes as arguments."""
+
+    def __init__(self, weights: GeneratorWeights, noise: NoiseInput, plan: NetworkPlan) -> None:
+        self.g = GraphBuilder("synthesis")
+        self.weights, self.cfg, self.noise, self.plan = weights, weights.config, noise, plan
+        self.dtype = np.float16 if plan.half else np.float32
+        self.elem = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
+        self.constants = {s.name: layer_constants(weights, s, plan.layer(s.name)) for s in self.cfg.layers()}
+        self.fir = self.g.weight("resample_filter", weights.arrays["synthesis.b4.resample_filter"])
+
+    def weight(self, name: str, value: np.ndarray) -> str:
+        """A constant in the type of the activations."""
+        return self.g.weight(name, value.astype(self.dtype))
+
+    def constant(self, value: float) -> str:
+        return self.g.constant(value, self.dtype)
+
+    def cast(self, tensor: str, name: str, to: int) -> str:
+        return self.g.node("Cast", [tensor], name, to=to)
+
+    def styles(self, ws: str) -> tuple[dict[str, ConvStyle], dict[str, RgbWeight]]:
+        # Plain forms fold the tail's gain into demod, noise and bias: the leaky ReLU is positively homogeneous.
+        plain = [s for s in self.cfg.layers() if s.kind == "conv" and self.plan.layer(s.name).form != "operator"]
+        return style_nodes(self.g, self.cfg, ws, self.plan, self.constants, {s.name: self.gain(s) for s in plain})
+
+    def is_residual(self, spec: LayerSpec) -> bool:
+        """Whether a shortcut is added to what this layer returns."""
+        return spec.kind == "conv" and spec.up == 1 and spec.resolution in self.cfg.shortcuts()
+
+    def gain(self, spec: LayerSpec) -> float:
+        return ACTIVATION_GAIN["lrelu"] * (RESNET_GAIN if self.is_residual(spec) else 1.0)
+
+    def clamp(self, spec: LayerSpec) -> float | None:
+        return None if self.cfg.conv_clamp is None else self.cfg.conv_clamp * (RESNET_GAIN if self.is_residual(spec) else 1.0)
+
+    # --- the modulated convolution ---------------------------------------------------------------------------------
+
+    def conv(self, spec: LayerSpec, x: str, style: ConvStyle) -> str:
+        plan = self.plan.layer(spec.name)
+        if plan.form == "operator":
+            return self._operator(spec, x, style)
+        g, name = self.g, spec.name
+        y = g.node("Mul", [x, g.node("Unsqueeze", [style.style, g.ints(2, 3)], f"{name}.style_1")], f"{name}.modulated")
+        y = self._convolve(spec, y, self.constants[name].weight, plan)
+        y = g.node("Mul", [y, g.node("Unsqueeze", [style.demod, g.ints(2, 3)], f"{name}.demod_1")], f"{name}.demodulated")
+        if self.noise != "none":
+            y = g.node("Add", [y, self._noise(spec, self.gain(spec))], f"{name}.noisy")
+        bias = self.weights.arrays[f"synthesis.{name}.bias"] * self.gain(spec)
+        y = g.node("Add", [y, self.weight(f"{name}.bias", bias.reshape(1, -1, 1, 1))], f"{name}.biased")
+        clamp = self.clamp(spec)
+        y = g.node("LeakyRelu", [y], name if clamp is None else f"{name}.activated", alpha=LRELU_SLOPE)
+        return y if clamp is None else g.node("Clip", [y, self.constant(-clamp), self.constant(clamp)], name)
+
+    def _operator(self, spec: LayerSpec, x: str, style: ConvStyle) -> str:
+        g, name = self.g, spec.name
+        g.shape(name, ["N", spec.out_channels, spec.resolution, spec.resolution], self.elem)
+        noise = g.constant(np.zeros((1, 1, 1, 1)), self.dtype) if self.noise == "none" else self._noise(spec, 1.0)
         return g.node(
             "ModulatedConv2d",
-            [x, weight, style, demod, noise_map, bias, fir],
+            [
+                x,
+                self.weight(f"{name}.weight", self.constants[name].weight),
+                style.style,
+                style.demod,
+                noise,
+                self.weight(f"{name}.bias", self.weights.arrays[f"synthesis.{name}.bias"]),
+                self.fir,
+            ],
             name,
             DOMAIN,
             up=spec.up,
             alpha=LRELU_SLOPE,
-            gain=gain,
-            clamp=float(clamp or 0),
+            gain=self.gain(spec),
+            clamp=float(self.clamp(spec) or 0),
             group=spec.out_channels,
             plugin_namespace=DOMAIN,
         )
 
-    # Demodulation makes the layer blind to the scale of its style, so every sample's is brought to unit mean square: the
-    # convolution's range no longer depends on w.
-    mean = g.node("ReduceMean", [f"{name}.style_sq", g.ints(1)], f"{name}.style_mean", keepdims=1)
-    norm = g.node("Sqrt", [g.node("Add", [mean, g.constant(DEMOD_EPS)], f"{name}.style_eps")], f"{name}.style_norm")
-    style = g.node("Div", [style, norm], f"{name}.style_unit")
-    # The tail's gain is folded into demod, noise and bias: the leaky ReLU is positively homogeneous.
-    scale = g.node("Mul", [g.node("Mul", [demod, norm], f"{name}.demod_norm"), g.constant(gain)], f"{name}.demod_gain")
-    if plan.int8 is not None:
-        array = array * (plan.int8.in_equal[None, :, None, None] / plan.int8.out_equal[:, None, None, None])
-        style = g.node(
-            "Div", [style, g.weight(f"{name}.in_equal", plan.int8.in_equal.astype(np.float32))], f"{name}.style_equal"
-        )
-        scale = g.node(
-            "Mul", [scale, g.weight(f"{name}.out_equal", plan.int8.out_equal.astype(np.float32))], f"{name}.demod_equal"
-        )
+    def _noise(self, spec: LayerSpec, gain: float) -> str:
+        """The noise of a layer, `[1 or N, 1, R, R]`, times its strength and `gain`."""
+        g, name = self.g, spec.name
+        strength = self.weights.arrays[f"synthesis.{name}.noise_strength"] * gain
+        if self.noise == "const":
+            return self.weight(f"{name}.noise", (self.weights.arrays[f"synthesis.{name}.noise_const"] * strength)[None, None])
+        scaled = g.node("Mul", [noise_name(spec), g.constant(strength)], f"{name}.noise")
+        return self.cast(scaled, f"{name}.noise_half", self.elem) if self.plan.half else scaled
 
-    y = g.node("Mul", [x, g.node("Unsqueeze", [style, g.ints(2, 3)], f"{name}.style_1")], f"{name}.modulated")
-    y = _convolve(g, spec, y, array, weights, plan)
-    y = g.node("Mul", [y, g.node("Unsqueeze", [scale, g.ints(2, 3)], f"{name}.demod_1")], f"{name}.demodulated")
-    if noise != "none":
-        y = g.node("Add", [y, _times_gain(g, noise_map, gain)], f"{name}.noisy")
-    bias = g.weight(
-        f"{name}.bias_gain", (weights.arrays[f"synthesis.{name}.bias"] * gain).astype(np.float32).reshape(1, -1, 1, 1)
-    )
-    y = g.node("Add", [y, bias], f"{name}.biased")
-    y = g.node("LeakyRelu", [y], name if clamp is None else f"{name}.activated", alpha=LRELU_SLOPE)
-    if clamp is not None:
-        y = g.node("Clip", [y, g.constant(-clamp), g.constant(clamp)], name)
-    return y
-
-
-def _is_residual(cfg: GeneratorConfig, spec: LayerSpec) -> bool:
-    """Whether a shortcut is added to what this layer returns."""
-    return spec.kind == "conv" and spec.up == 1 and spec.resolution in cfg.shortcuts()
-
-
-def _shortcut(g: GraphBuilder, weights: GeneratorWeights, spec: LayerSpec, x: str, fir: str) -> str:
-    """Around a block: an unmodulated 1x1 convolution and a 2x upsampling."""
-    name = f"b{spec.resolution}.skip"
-    gain = RESNET_GAIN / np.sqrt(spec.in_channels)
-    weight = g.weight(f"{name}.weight", (weights.arrays[f"synthesis.{name}.weight"] * gain).astype(np.float32))
-    y = g.node("Conv", [x, weight], f"{name}.conv")
-    return _upsample(g, y, f"{name}.upsampled", spec.out_channels, spec.resolution, fir)
-
-
-def _convolve(g: GraphBuilder, spec: LayerSpec, x: str, weight: np.ndarray, weights: GeneratorWeights, plan: LayerPlan) -> str:
-    name = spec.name
-    if spec.up == 2 and plan.form == "transposed":
-        y = g.node(
-            "ConvTranspose", [x, g.weight(f"{name}.weight", weight.transpose(1, 0, 2, 3))], f"{name}.conv", strides=[2, 2]
-        )
-        pads = [1, 1, 1, 1]
-    else:
-        if plan.int8 is not None:
-            x = _fake_quantize(g, x, plan.int8.in_scale, f"{name}.in")
-        kernel = weight if spec.up == 1 else phase_weights(weight)
-        w = g.weight(f"{name}.weight", kernel) if plan.int8 is None else _int8_weight(g, kernel, f"{name}.weight")
-        y = g.node("Conv", [x, w], f"{name}.conv", pads=[1, 1, 1, 1])
-        if plan.int8 is not None:  # ONNX Runtime runs a convolution in 8 bits only between two of these
-            y = _fake_quantize(g, y, plan.int8.out_scale, f"{name}.out")
+    def _convolve(self, spec: LayerSpec, x: str, weight: np.ndarray, plan: LayerPlan) -> str:
+        g, name = self.g, spec.name
+        fir = self.weights.arrays["synthesis.b4.resample_filter"][::-1, ::-1] * 4
         if spec.up == 1:
+            return self._quantisable_conv(x, weight, plan.int8, name)
+        if plan.form == "polyphase":
+            y = self._quantisable_conv(x, polyphase_weights(weight, fir), plan.int8, name)
+            return g.node("DepthToSpace", [y], f"{name}.shuffled", blocksize=2, mode="DCR")
+        if plan.form == "phases":
+            # One row and column more than the transposed convolution has; they are zero, as the padding would be.
+            y = self._quantisable_conv(x, phase_weights(weight), plan.int8, name)
+            y, pads = g.node("DepthToSpace", [y], f"{name}.shuffled", blocksize=2, mode="DCR"), [1, 1, 0, 0]
+        else:
+            y, pads = self._quantisable_conv(x, weight.transpose(1, 0, 2, 3), plan.int8, name, transposed=True), [1, 1, 1, 1]
+        kernel = self.weight(f"{name}.fir", np.tile(fir, (spec.out_channels, 1, 1, 1)))
+        return g.node("Conv", [y, kernel], f"{name}.blurred", pads=pads, group=spec.out_channels)
+
+    def _quantisable_conv(
+        self, x: str, kernel: np.ndarray, int8: Int8Scales | None, name: str, transposed: bool = False
+    ) -> str:
+        """A convolution, or a stride-2 transposed one with its kernel `[I, O, k, k]`, in 8 bits where there are scales."""
+        g = self.g
+        if int8 is None:
+            w = self.weight(f"{name}.weight", kernel)
+        else:
+            x = self._fake_quantize(x, int8.in_scale, f"{name}.in")
+            w = self._int8_weight(kernel, f"{name}.weight", axis=1 if transposed else 0)
+        if transposed:
+            y = g.node("ConvTranspose", [x, w], f"{name}.conv", strides=[2, 2])
+        else:
+            y = g.node("Conv", [x, w], f"{name}.conv", pads=[kernel.shape[2] // 2] * 4)
+        if int8 is None or int8.out_scale is None:
             return y
-        # One row and column more than the transposed convolution has; they are zero, as the padding would be.
-        y, pads = g.node("DepthToSpace", [y], f"{name}.shuffled", blocksize=2, mode="DCR"), [1, 1, 0, 0]
-    taps = weights.arrays["synthesis.b4.resample_filter"][::-1, ::-1] * 4
-    fir = g.weight(f"{name}.fir", np.tile(taps, (spec.out_channels, 1, 1, 1)).astype(np.float32))
-    return g.node("Conv", [y, fir], f"{name}.blurred", pads=pads, group=spec.out_channels)
+        return self._fake_quantize(y, int8.out_scale, f"{name}.out")
+
+    def _fake_quantize(self, x: str, scale: float, name: str) -> str:
+        g = self.g
+        s, zero = self.weight(f"{name}_scale", np.array(scale)), g.constant(0, np.int8)
+        return g.node("DequantizeLinear", [g.node("QuantizeLinear", [x, s, zero], f"{name}_q"), s, zero], f"{name}_dq")
+
+    def _int8_weight(self, weight: np.ndarray, name: str, axis: int) -> str:
+        by_channel = np.moveaxis(weight, axis, 0)
+        scale = np.maximum(np.abs(by_channel).max((1, 2, 3)) / 127, 1e-12).astype(self.dtype)
+        values = np.clip(np.rint(by_channel / scale[:, None, None, None].astype(np.float64)), -127, 127).astype(np.int8)
+        g = self.g
+        inputs = [
+            g.weight(f"{name}_q", np.moveaxis(values, 0, axis)),
+            g.weight(f"{name}_scale", scale),
+            g.weight(f"{name}_zero", np.zeros(len(scale), np.int8)),
+        ]
+        return g.node("DequantizeLinear", inputs, name, axis=axis)
+
+    # --- the image ---------------------------------------------------------------------------------------------------
+
+    def to_rgb(self, spec: LayerSpec, x: str, rgb: RgbWeight) -> str:
+        """The 1x1 convolution as a batched matrix product with weights per sample: no pass over the activations."""
+        g, name, last = self.g, spec.name, self.plan.channels_last
+        if last:
+            x = g.node("Transpose", [x], f"{name}.nhwc", perm=[0, 2, 3, 1])
+        flat = g.node("Reshape", [x, g.ints(0, -1, spec.in_channels) if last else g.ints(0, 0, -1)], f"{name}.flat")
+        y = g.node("MatMul", [flat, rgb.weight] if last else [rgb.weight, flat], f"{name}.matmul")
+        if self.plan.half:
+            y = self.cast(y, f"{name}.single", TensorProto.FLOAT)
+        if last:
+            y = g.node("Slice", [y, g.ints(0), g.ints(spec.out_channels), g.ints(2)], f"{name}.columns")
+        if rgb.norm is not None:
+            y = g.node("Mul", [y, g.node("Unsqueeze", [rgb.norm, g.ints(1)], f"{name}.norm_1")], f"{name}.scaled")
+        bias = self.weights.arrays[f"synthesis.{name}.bias"]
+        y = g.node("Add", [y, g.weight(f"{name}.bias", bias.reshape((1, 1, -1) if last else (1, -1, 1)))], f"{name}.biased")
+        if self.cfg.conv_clamp is not None:
+            y = g.node("Clip", [y, g.constant(-self.cfg.conv_clamp), g.constant(self.cfg.conv_clamp)], f"{name}.clamped")
+        size = spec.resolution
+        if not last:
+            return g.node("Reshape", [y, g.ints(0, 0, size, size)], name)
+        y = g.node("Reshape", [y, g.ints(0, size, size, spec.out_channels)], f"{name}.image")
+        return g.node("Transpose", [y], name, perm=[0, 3, 1, 2])
+
+    def shortcut(self, spec: LayerSpec, x: str) -> str:
+        """Around a residual block: an unmodulated 1x1 convolution and a 2x upsampling."""
+        name = f"b{spec.resolution}.skip"
+        weight = self.weights.arrays[f"synthesis.{name}.weight"] * (RESNET_GAIN / np.sqrt(spec.in_channels))
+        y = self.g.node("Conv", [x, self.weight(f"{name}.weight", weight)], f"{name}.conv")
+        return self.upsample(y, f"{name}.upsampled", spec.out_channels, spec.resolution, self.elem)
+
+    def upsample(self, x: str, name: str, channels: int, resolution: int, elem: int = TensorProto.FLOAT) -> str:
+        self.g.shape(name, ["N", channels, resolution, resolution], elem)
+        return self.g.node(
+            "Upfirdn2d",
+            [x, self.fir],
+            name,
+            DOMAIN,
+            up=[2, 2],
+            down=[1, 1],
+            padding=[2, 1, 2, 1],
+            flip=0,
+            gain=4.0,
+            group=channels,
+            plugin_namespace=DOMAIN,
+        )
 
 
-def _times_gain(g: GraphBuilder, tensor: str, gain: float) -> str:
-    """`tensor * gain`, folded when the tensor is a constant."""
-    if tensor not in g.initializers:
-        return g.node("Mul", [tensor, g.constant(gain)], f"{tensor}_gain")
-    value = onnx.numpy_helper.to_array(g.initializers.pop(tensor))
-    return g.weight(f"{tensor}_gain", (value * gain).astype(np.float32))
+def polyphase_weights(weight: np.ndarray, fir: np.ndarray) -> np.ndarray:
+    """The four 3x3 kernels of a stride-2 transposed convolution with a FIR after it: `[O, I, 3, 3]` to `[4 O, I, 3, 3]`.
 
-
-def _fake_quantize(g: GraphBuilder, x: str, scale: float, name: str) -> str:
-    s, zero = g.weight(f"{name}_scale", np.array(scale, np.float32)), g.constant(0, np.int8)
-    return g.node("DequantizeLinear", [g.node("QuantizeLinear", [x, s, zero], f"{name}_q"), s, zero], f"{name}_dq")
-
-
-def _int8_weight(g: GraphBuilder, weight: np.ndarray, name: str) -> str:
-    scale = np.maximum(np.abs(weight).max((1, 2, 3)) / 127, 1e-12).astype(np.float32)
-    values = np.clip(np.rint(weight / scale[:, None, None, None]), -127, 127).astype(np.int8)
-    inputs = [
-        g.weight(f"{name}_q", values),
-        g.weight(f"{name}_scale", scale),
-        g.weight(f"{name}_zero", np.zeros(len(scale), np.int8)),
-    ]
-    return g.node("DequantizeLinear", inputs, name, axis=0)
+    `fir` is the correlation kernel `[4, 4]` with its gain. Convolved with it, the 3x3 kernel has 6x6 taps; every output pixel
+    meets nine of them, those of its parity.
+    """
+    o, i = weight.shape[:2]
+    full = np.zeros((o, i, 6, 6))
+    for y in range(3):
+        for x in range(3):
+            full[:, :, y : y + 4, x : x + 4] += weight[:, :, y, x, None, None] * fir[::-1, ::-1].astype(np.float64)
+    # Output pixel 2 q + r sees input pixel q + t - 1 through tap 4 + r - 2 t: from the last taps to the first.
+    taps = [[4 + r - 2 * t for t in range(3)] for r in (0, 1)]
+    phases = [full[:, :, taps[ry]][:, :, :, taps[rx]] for ry in (0, 1) for rx in (0, 1)]
+    return np.concatenate(phases).astype(weight.dtype)
 
 
 def phase_weights(weight: np.ndarray) -> np.ndarray:
@@ -276,34 +312,3 @@ def phase_weights(weight: np.ndarray) -> np.ndarray:
     even, odd = rows[..., [2, 0]], np.stack([np.zeros_like(rows[..., 1]), rows[..., 1]], axis=-1)
     o, i = weight.shape[:2]
     return np.stack([even, odd], axis=1).reshape(4 * o, i, 2, 2)
-
-
-def _to_rgb(g: GraphBuilder, weights: GeneratorWeights, spec: LayerSpec, x: str, style: str) -> str:
-    """The 1x1 convolution as a batched matrix product, its weights scaled per sample: no pass over the activations."""
-    cfg, name = weights.config, spec.name
-    weight = g.weight(f"{name}.weight", weights.arrays[f"synthesis.{name}.weight"][None, :, :, 0, 0])
-    scaled = g.node("Mul", [weight, g.node("Unsqueeze", [style, g.ints(1)], f"{name}.style_1")], f"{name}.modulated")
-    flat = g.node("Reshape", [x, g.ints(0, 0, -1)], f"{name}.flat")
-    y = g.node("MatMul", [scaled, flat], f"{name}.matmul")
-    bias = g.weight(f"{name}.bias", weights.arrays[f"synthesis.{name}.bias"].reshape(1, -1, 1))
-    y = g.node("Add", [y, bias], f"{name}.biased")
-    if cfg.conv_clamp is not None:
-        y = g.node("Clip", [y, g.constant(-cfg.conv_clamp), g.constant(cfg.conv_clamp)], f"{name}.clamped")
-    return g.node("Reshape", [y, g.ints(0, 0, spec.resolution, spec.resolution)], name)
-
-
-def _upsample(g: GraphBuilder, x: str, name: str, channels: int, resolution: int, fir: str) -> str:
-    g.shape(name, ["N", channels, resolution, resolution])
-    return g.node(
-        "Upfirdn2d",
-        [x, fir],
-        name,
-        DOMAIN,
-        up=[2, 2],
-        down=[1, 1],
-        padding=[2, 1, 2, 1],
-        flip=0,
-        gain=4.0,
-        group=channels,
-        plugin_namespace=DOMAIN,
-    )

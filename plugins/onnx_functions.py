@@ -2,7 +2,7 @@
 
 A function body makes a node of an unknown domain run anywhere: ONNX Runtime and TensorRT-RTX inline it, and TensorRT puts
 its plugin in the node's place. Every attribute is a number, because a body can only pass attributes on or compute with
-them. No torch.
+them. Constants are combined in float32 and cast last, because runtimes fold float16 arithmetic less readily. No torch.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ Upfirdn2d <up, down, padding, flip, gain, group> (x, f) => (y)
     start = Neg (flips)
     end = Mul (far, step)
     oriented = Slice (f, start, end, axes_f, step)
-    gain_t = CastLike (gain_f, x)
-    taps = CastLike (oriented, x)
-    scaled = Mul (taps, gain_t)
+    taps = Cast <to = 1> (oriented)
+    scaled = Mul (taps, gain_f)
     plane = Unsqueeze (scaled, axes_f)
     count = Reshape (groups, shape1)
     repeats = Concat <axis = 0> (count, one, ones)
-    kernel = Tile (plane, repeats)
+    tiled = Tile (plane, repeats)
+    kernel = CastLike (tiled, x)
 
     full = ConvTranspose <strides: ints = @up, group: int = @group> (x, kernel)
     size = Shape (f)
@@ -96,9 +96,8 @@ ModulatedConv2d <up, alpha, gain, clamp, group> (x, weight, style, demod, noise,
             swapped = Transpose <perm = [1, 0, 2, 3]> (weight)
             full = ConvTranspose <strides = [2, 2]> (modulated, swapped)
             four = Constant <value_float: float = 4.0> ()
-            four_t = CastLike (four, x)
-            f_t = CastLike (f, x)
-            f_gain = Mul (f_t, four_t)
+            f_f = Cast <to = 1> (f)
+            f_gain = Mul (f_f, four)
             neg = Constant <value_ints: ints = [-1, -1]> ()
             low = Constant <value_ints: ints = [-1073741824, -1073741824]> ()
             f_axes = Constant <value_ints: ints = [0, 1]> ()
@@ -108,7 +107,8 @@ ModulatedConv2d <up, alpha, gain, clamp, group> (x, weight, style, demod, noise,
             ones3 = Constant <value_ints: ints = [1, 1, 1]> ()
             count = Reshape (groups, one1)
             repeats = Concat <axis = 0> (count, ones3)
-            kernel = Tile (f_plane, repeats)
+            tiled = Tile (f_plane, repeats)
+            kernel = CastLike (tiled, x)
             up_y = Conv <pads = [1, 1, 1, 1], group: int = @group> (full, kernel)
         }},
         else_branch = plain () => (plain_y) {{
@@ -119,9 +119,13 @@ ModulatedConv2d <up, alpha, gain, clamp, group> (x, weight, style, demod, noise,
     demod_gain = Mul (demod, gain_t)
     d = Unsqueeze (demod_gain, hw)
     demodulated = Mul (convolved, d)
-    noise_gain = Mul (noise, gain_t)
+    noise_f = Cast <to = 1> (noise)
+    noise_gain_f = Mul (noise_f, gain_f)
+    noise_gain = CastLike (noise_gain_f, x)
     noisy = Add (demodulated, noise_gain)
-    bias_gain = Mul (bias, gain_t)
+    bias_f = Cast <to = 1> (bias)
+    bias_gain_f = Mul (bias_f, gain_f)
+    bias_gain = CastLike (bias_gain_f, x)
     b = Unsqueeze (bias_gain, yx)
     biased = Add (noisy, b)
     activated = LeakyRelu <alpha: float = @alpha> (biased)

@@ -36,6 +36,11 @@ class PrecisionEntry:
     min_psnr_db: float
     recipe: dict[str, Any] = field(default_factory=dict)
     accuracy: dict[str, Any] = field(default_factory=dict)
+    plans: dict[str, str] = field(default_factory=dict)  # by backend: the same network in the form that suits it
+
+    @property
+    def files(self) -> list[str]:
+        return [self.file, *self.plans.values()]
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,11 @@ class Bundle:
                 files={_plain_name(n): FileEntry(str(f["sha256"]), int(f["bytes"])) for n, f in data["files"].items()},
                 precisions={
                     str(name): PrecisionEntry(
-                        _plain_name(p["file"]), float(p["min_psnr_db"]), dict(p["recipe"]), dict(p["accuracy"])
+                        _plain_name(p["file"]),
+                        float(p["min_psnr_db"]),
+                        dict(p["recipe"]),
+                        dict(p["accuracy"]),
+                        {str(backend): _plain_name(file) for backend, file in p.get("plans", {}).items()},
                     )
                     for name, p in data["precisions"].items()
                 },
@@ -93,7 +102,7 @@ class Bundle:
             )
             for key in ("resolution", "z_dim", "c_dim", "w_dim", "img_channels"):
                 _whole(bundle.model[key])
-            missing = {MAPPING_FILE, *(p.file for p in bundle.precisions.values())} - set(bundle.files)
+            missing = {MAPPING_FILE, *(f for p in bundle.precisions.values() for f in p.files)} - set(bundle.files)
             if missing:
                 raise ValueError(f"{min(missing)} is not listed under files")
         except KeyError as e:
@@ -107,6 +116,11 @@ class Bundle:
         if name not in self.precisions:
             raise InputError(f"bundle {self.path} has no {name!r} network, only: {', '.join(self.precisions)}")
         return self.precisions[name]
+
+    def network(self, precision: str, backend: str) -> str:
+        """The file of a precision that a backend runs: the form made for it, or the canonical one."""
+        entry = self.precision(precision)
+        return entry.plans.get(backend, entry.file)
 
     def checked_file(self, name: str) -> Path:
         """The path of a listed file after comparing its bytes with the manifest. Raises BundleError when they differ."""
@@ -129,7 +143,13 @@ class Bundle:
             "io": {"num_ws": self.num_ws, "noise": self.noise, "noise_inputs": self.noise_inputs, "output": self.output},
             "files": {n: {"sha256": f.sha256, "bytes": f.bytes} for n, f in sorted(self.files.items())},
             "precisions": {
-                n: {"file": p.file, "min_psnr_db": p.min_psnr_db, "recipe": p.recipe, "accuracy": p.accuracy}
+                n: {
+                    "file": p.file,
+                    "min_psnr_db": p.min_psnr_db,
+                    "recipe": p.recipe,
+                    "accuracy": p.accuracy,
+                    "plans": p.plans,
+                }
                 for n, p in self.precisions.items()
             },
             "provenance": self.provenance,

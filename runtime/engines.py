@@ -112,7 +112,7 @@ def open_synthesis(
             f"{bundle.path} has no {precision} engine of this {backend_name} for the GPU here; "
             f"build one with: stylert build {bundle.path} --backend {backend_name} --precision {precision}"
         )
-    source = engine or bundle.checked_file(bundle.precision(precision).file)
+    source = engine or bundle.checked_file(bundle.network(precision, backend_name))
     return module.load(source, precision, threads, built=engine is not None), engine
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from stylert.runtime.build_options import BuildOptions, Progress, only_this_cpu
 from stylert.runtime.errors import BackendError, BundleError, OutputError
 from stylert.runtime.host import cpu_identity
-from stylert.runtime.lowering import could_not_write
 
 NAME = "onnxruntime"
 EXTRA = None
@@ -99,6 +98,6 @@ def _session(source: Path, options: Any) -> Any:
         raise BackendError(f"not enough memory to load {source}") from e
     except Exception as e:  # ONNX Runtime's exceptions share no public base class
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        if could_not_write(first):
+        if "serialization failed" in first:  # it blames the network for a full disk
             raise OutputError(f"cannot write {options.optimized_model_filepath}: is the disk full?") from None
         raise BundleError(f"ONNX Runtime cannot load {source}: {first}") from None

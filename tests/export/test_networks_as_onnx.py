@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from stylert.export.mapping import mapping_model
-from stylert.export.synthesis import LayerPlan, phase_weights, synthesis_model
+from stylert.export.plan import Form, half_plan, plain_plan
+from stylert.export.synthesis import NoiseInput, phase_weights, polyphase_weights, synthesis_model
 from stylert.runtime.lowering import lower
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import GeneratorConfig
@@ -88,15 +89,56 @@ def test_mapping_equals_pytorch(c_dim: int, layers: int, n: int, psi: float, cut
 
 @pytest.mark.parametrize("clamp", [None, 0.9])
 @pytest.mark.parametrize("noise", ["const", "none"])
-@pytest.mark.parametrize("form", ["operator", "transposed", "phases"])
-def test_every_form_equals_the_float64_network(form: str, noise: str, clamp: float | None) -> None:
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("form", ["operator", "transposed", "phases", "polyphase"])
+def test_every_form_equals_the_float64_network(form: Form, noise: NoiseInput, channels_last: bool, clamp: float | None) -> None:
     weights, generator = network(conv_clamp=clamp, resolution=32)
     ws = np.random.standard_normal((3, 8, 20)).astype(np.float32)
-    model = synthesis_model(weights, noise, "float", {s.name: LayerPlan(form) for s in weights.config.layers()})  # type: ignore[arg-type]
+    model = synthesis_model(weights, noise, "float", plain_plan(weights.config, form, channels_last))
     expected = synthesize64(generator, ws, noise)
     close(run(model, ws=ws), expected, 1e-5)
     for i in range(3):
         close(run(model, ws=ws[i : i + 1]), expected[i : i + 1], 1e-5)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("form", ["operator", "transposed", "phases", "polyphase"])
+@pytest.mark.parametrize("architecture", ["skip", "resnet"])
+def test_float16_stays_near_pytorch(form: Form, architecture: str, channels_last: bool) -> None:
+    weights, generator = network(resolution=32, architecture=architecture)
+    ws = np.random.standard_normal((3, 8, 20)).astype(np.float32)
+    model = synthesis_model(weights, "const", "float", half_plan(weights, form, channels_last))
+    exact = generator.float().synthesis(torch.from_numpy(ws), "const").numpy()
+    error = run(model, ws=ws) - exact
+    assert 20 * np.log10(np.abs(exact).max() / np.sqrt(np.square(error).mean())) > 50
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 10.0, 1e4])
+def test_float16_is_finite_and_right_for_any_size_of_ws_and_weights(size: float, rng: np.random.Generator) -> None:
+    weights, generator = network(resolution=32)
+    for name, value in weights.arrays.items():
+        if name.endswith(("conv0.weight", "conv1.weight")):  # demodulation hides their scale, float16 would not
+            value *= 10.0 ** rng.uniform(-3, 3, (len(value), 1, 1, 1))
+    generator.load_state_dict({k: torch.from_numpy(v) for k, v in weights.arrays.items()})
+    ws = (size * rng.standard_normal((2, 8, 20))).astype(np.float32)
+    exact = synthesize64(generator, ws, "const")
+    image = run(synthesis_model(weights, "const", "float", half_plan(weights)), ws=ws)
+    assert np.isfinite(image).all()
+    assert 20 * np.log10(np.abs(exact).max() / np.sqrt(np.square(image - exact).mean())) > 45
+
+
+def test_float16_convolutions_are_float16_and_the_image_is_not() -> None:
+    weights, _ = network(resolution=16)
+    model = onnx.shape_inference.infer_shapes(
+        synthesis_model(weights, "const", "float", half_plan(weights, "phases")), check_type=True, strict_mode=True
+    )
+    types = {v.name: v.type.tensor_type.elem_type for v in [*model.graph.value_info, *model.graph.output]}
+    types |= {t.name: t.data_type for t in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "ConvTranspose"):
+            assert {types[n] for n in [*node.input, *node.output]} == {onnx.TensorProto.FLOAT16}, node.name
+        if node.op_type == "Upfirdn2d" or node.name in ("affine", "energies"):
+            assert types[node.output[0]] == onnx.TensorProto.FLOAT, node.name
 
 
 def test_the_onnx_reference_evaluator_agrees() -> None:
@@ -114,8 +156,9 @@ def test_noise_inputs_take_the_place_of_the_constants() -> None:
         for s in weights.config.layers()
         if s.kind == "conv"
     }
-    for form in ("operator", "phases"):
-        plans = {s.name: LayerPlan(form) for s in weights.config.layers()}  # type: ignore[arg-type]
+    forms: tuple[Form, ...] = ("operator", "phases")
+    for form in forms:
+        plans = plain_plan(weights.config, form)
         close(
             run(synthesis_model(weights, "input", "float", plans), ws=ws, **const), synthesize64(generator, ws, "const"), 1e-5
         )
@@ -140,6 +183,16 @@ def test_phase_weights_are_the_transposed_convolution() -> None:
     torch.testing.assert_close(shuffled[:, :, :-1, :-1], full)
     assert shuffled[:, :, -1].abs().max() == 0
     assert shuffled[:, :, :, -1].abs().max() == 0
+
+
+def test_polyphase_weights_are_the_transposed_convolution_and_the_filter() -> None:
+    weight, taps = np.random.standard_normal((3, 2, 3, 3)), np.random.standard_normal((4, 4))
+    x = torch.randn(1, 2, 5, 4, dtype=torch.float64)
+    phases = torch.nn.functional.conv2d(x, torch.from_numpy(polyphase_weights(weight, taps)), padding=1)
+    shuffled = phases.reshape(1, 2, 2, 3, 5, 4).permute(0, 3, 4, 1, 5, 2).reshape(1, 3, 10, 8)
+    full = torch.nn.functional.conv_transpose2d(x, torch.from_numpy(weight).transpose(0, 1), stride=2)
+    kernel = torch.from_numpy(np.tile(taps, (3, 1, 1, 1)))
+    torch.testing.assert_close(shuffled, torch.nn.functional.conv2d(full, kernel, padding=1, groups=3))
 
 
 def test_each_convolution_of_the_canonical_file_is_one_operator_node(tmp_path: Path) -> None:

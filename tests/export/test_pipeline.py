@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnxruntime as ort
 import pytest
 
 from stylert.export.pipeline import export_bundle
+from stylert.export.verify import psnr
 from stylert.runtime.bundle import Bundle, sha256_of
 from stylert.runtime.errors import CheckpointError, InputError, OutputError
 
@@ -21,7 +24,36 @@ def test_the_same_checkpoint_gives_the_same_bytes(checkpoint: Path, bundle: Bund
 def test_the_manifest_says_where_the_bundle_comes_from(checkpoint: Path, bundle: Bundle) -> None:
     assert bundle.provenance["checkpoint_sha256"] == sha256_of(checkpoint)
     assert bundle.model["resolution"] == 16
-    assert set(bundle.files) == {"mapping.onnx", "synthesis.fp32.onnx", "synthesis.int8.onnx"}
+    assert set(bundle.files) == {
+        "mapping.onnx",
+        "synthesis.fp32.onnx",
+        "synthesis.int8.onnx",
+        "synthesis.int8.openvino.onnx",
+    }
+
+
+def test_a_backend_gets_the_form_made_for_it_and_every_form_makes_the_same_images(checkpoint: Path, tmp_path: Path) -> None:
+    backends = ["onnxruntime", "openvino", "tensorrt-rtx"]
+    bundle = export_bundle(checkpoint, tmp_path / "b", ["fp32", "fp16", "int8"], backends=backends)
+    assert bundle.network("fp16", "tensorrt-rtx") == "synthesis.fp16.tensorrt-rtx.onnx"
+    assert bundle.network("fp16", "onnxruntime") == bundle.precisions["fp16"].file == "synthesis.fp16.onnx"
+    ws = np.random.standard_normal((8, bundle.num_ws, bundle.model["w_dim"])).astype(np.float32)
+
+    def run(file: str) -> np.ndarray:
+        return ort.InferenceSession(bundle.checked_file(file)).run(None, {"ws": ws})[0]
+
+    exact = run("synthesis.fp32.onnx")
+    for precision, entry in bundle.precisions.items():
+        for file in entry.files:
+            assert np.mean([psnr(a, b) for a, b in zip(run(file), exact, strict=True)]) > (45 if precision == "fp16" else 25), (
+                file
+            )
+
+
+def test_an_unknown_backend_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="abacus"):
+        export_bundle(checkpoint, tmp_path / "b", backends=["abacus"])
+    assert not (tmp_path / "b").exists()
 
 
 def test_an_older_bundle_is_replaced_whole(checkpoint: Path, tmp_path: Path) -> None:

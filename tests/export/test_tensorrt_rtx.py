@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from stylert.runtime.bundle import Bundle
-from stylert.runtime.lowering import lower
+from stylert.export.defaults import backend_plan, canonical_plan
+from stylert.export.quantize import calibrate, int8_layers
+from stylert.export.synthesis import synthesis_model
+from stylert.runtime.backends import tensorrt_rtx
+from stylert.runtime.build_options import BuildOptions
+from stylert.train.checkpoint import GeneratorWeights
+from stylert.train.config import GeneratorConfig
+from tests.conftest import random_arrays, small_config
 
 pytestmark = [
     pytest.mark.slow,
@@ -16,23 +24,39 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("target", ["SM80", "SM89", "SM120"])
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_the_lowered_network_builds_for_batches_1_to_16(bundle: Bundle, tmp_path: Path, precision: str, target: str) -> None:
-    import tensorrt_rtx as trt
+def random_weights(cfg: GeneratorConfig) -> GeneratorWeights:
+    return GeneratorWeights(cfg, random_arrays(cfg, np.random.default_rng()), {})
 
-    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
-    plain = lower(bundle.checked_file(bundle.precision(precision).file), tmp_path / "plain.onnx")
-    assert parser.parse_from_file(str(plain)), [str(parser.get_error(i)) for i in range(parser.num_errors)]
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(getattr(trt.ComputeCapability, target), 0)
-    profile = builder.create_optimization_profile()
-    shape = (bundle.num_ws, bundle.model["w_dim"])
-    profile.set_shape("ws", (1, *shape), (4, *shape), (16, *shape))
-    config.add_optimization_profile(profile)
-    engine = builder.build_serialized_network(network, config)
-    assert engine is not None
-    assert engine.nbytes > 10_000
+
+def build(weights: GeneratorWeights, precision: str, own_form: bool, target: str, folder: Path) -> dict[str, Any]:
+    """The kernels that the compiler makes of a network for batches 1 to 16."""
+    cfg = weights.config
+    ws = np.random.standard_normal((1, cfg.num_ws, cfg.w_dim)).astype(np.float32)
+    int8 = calibrate(weights, [ws]) if precision == "int8" else None
+    plan = backend_plan(weights, precision, "tensorrt-rtx", int8) if own_form else canonical_plan(weights, precision, int8)
+    (folder / "network.onnx").write_bytes(synthesis_model(weights, plan=plan).SerializeToString())
+    options = BuildOptions(target=target, batch=(1, 4, 16))
+    return tensorrt_rtx.build(folder / "network.onnx", precision, folder / "engine", options, lambda *_: None)
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_89", "sm_120"])
+@pytest.mark.parametrize(
+    ("precision", "own_form"), [("fp32", False), ("fp16", False), ("fp16", True), ("int8", False), ("int8", True)]
+)
+def test_every_network_builds_and_computes_in_its_own_type(tmp_path: Path, precision: str, own_form: bool, target: str) -> None:
+    weights = random_weights(small_config(resolution=32))
+    facts = build(weights, precision, own_form, target, tmp_path)
+    convolutions = [k for k in facts["layers"] if k["kind"] in ("correlation", "deconv")]
+    wanted = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}[precision]
+    in_type = [k for k in convolutions if wanted in k["reads"]]
+    expected = len(int8_layers(weights.config)) if precision == "int8" else 7
+    assert len(in_type) >= expected, [(k["name"], k["reads"]) for k in convolutions]
+    if precision == "fp16":  # the RGB skip is the only part left in float32
+        assert len(convolutions) - len(in_type) == len(weights.config.block_resolutions) - 1
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_the_256_px_network_of_config_f_takes_at_most_60_kernels(tmp_path: Path, precision: str) -> None:
+    """The first form of this network took 98, and what most exporters write takes more."""
+    weights = random_weights(GeneratorConfig(256, channel_base=32768, mapping_layers=8))
+    assert build(weights, precision, True, "sm_89", tmp_path)["kernels"] <= 60

@@ -1,0 +1,113 @@
+"""What the exporter decides about each layer, and the layer's constants after it: data, no graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from stylert.train.checkpoint import GeneratorWeights
+from stylert.train.config import GeneratorConfig, LayerSpec
+
+Form = Literal["operator", "transposed", "phases", "polyphase"]
+
+
+@dataclass(frozen=True)
+class Migration:
+    """Scales moved between tensors, exactly: what a convolution reads is divided by `in_equal` and its weights multiplied by it
+    (SmoothQuant, Xiao et al. 2022); its output is divided by `out_equal` through the weights, and demodulation, which is
+    computed from those weights, brings it back.
+    """
+
+    in_equal: np.ndarray  # [I], positive
+    out_equal: np.ndarray  # [O], positive
+
+
+@dataclass(frozen=True)
+class Int8Scales:
+    """The steps of a convolution in 8 bits: symmetric, per-tensor activations, per-channel weights."""
+
+    in_scale: float
+    out_scale: float | None = None  # where a runtime needs both sides quantised
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """The form that one modulated convolution takes. Every form computes the same numbers.
+
+    `operator`: a ModulatedConv2d node. `transposed` (up layers): stride-2 transposed convolution, then the FIR.
+    `phases` (up layers): the transposed convolution as one 2x2 convolution to four phases and a depth-to-space, then the
+    FIR; it keeps the multiplications in an ordinary convolution, which every INT8 backend has. `polyphase` (up layers): the
+    FIR folded into four 3x3 phases: twice the multiplications of `phases`, and no pass for the FIR. A layer without
+    upsampling is the same plain convolution in the last three.
+    """
+
+    form: Form = "operator"
+    migration: Migration | None = None
+    int8: Int8Scales | None = None
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """Plans by layer name, operator nodes where a name is missing, and what concerns the network as a whole.
+
+    `half`: convolutions in float16; take `half_plan`, under which nothing overflows. `channels_last`: torgb reads its input
+    as `[N, H, W, C]`, which costs nothing where a backend keeps activations so (GPUs), and a pass over them where not.
+    """
+
+    layers: Mapping[str, LayerPlan] = field(default_factory=dict)
+    half: bool = False
+    channels_last: bool = False
+
+    def layer(self, name: str) -> LayerPlan:
+        return self.layers.get(name, OPERATOR)
+
+
+OPERATOR = LayerPlan()
+
+
+@dataclass(frozen=True)
+class LayerConstants:
+    """A layer's parameters with every gain folded in: `style = affine_weight @ w + affine_bias`, float32."""
+
+    weight: np.ndarray  # [O, I, k, k]
+    affine_weight: np.ndarray  # [I, w_dim]
+    affine_bias: np.ndarray  # [I]
+
+
+def layer_constants(weights: GeneratorWeights, spec: LayerSpec, plan: LayerPlan = OPERATOR) -> LayerConstants:
+    """The constants of a layer under a plan; torgb, which is not demodulated, has its weight gain in the style."""
+    weight = weights.arrays[f"synthesis.{spec.name}.weight"].astype(np.float64)
+    affine_weight = weights.arrays[f"synthesis.{spec.name}.affine.weight"] / np.sqrt(weights.config.w_dim, dtype=np.float64)
+    affine_bias = weights.arrays[f"synthesis.{spec.name}.affine.bias"].astype(np.float64)
+    scale = np.ones(spec.in_channels)
+    if spec.kind == "torgb":
+        scale /= np.sqrt(spec.in_channels * spec.kernel**2)
+    if plan.migration is not None:
+        scale /= plan.migration.in_equal
+        weight = weight * (plan.migration.in_equal[None, :, None, None] / plan.migration.out_equal[:, None, None, None])
+    return LayerConstants(
+        weight.astype(np.float32), (affine_weight * scale[:, None]).astype(np.float32), (affine_bias * scale).astype(np.float32)
+    )
+
+
+def plain_plan(cfg: GeneratorConfig, form: Form, channels_last: bool = False) -> NetworkPlan:
+    """Every convolution in one form, float32."""
+    return NetworkPlan({s.name: LayerPlan(form) for s in cfg.layers() if s.kind == "conv"}, channels_last=channels_last)
+
+
+def half_plan(weights: GeneratorWeights, form: Form = "operator", channels_last: bool = False) -> NetworkPlan:
+    """A plan under which float16 cannot overflow, whatever ws are: every output channel's weights get unit norm.
+
+    With the style at unit mean square (`styles.py`) a convolution returns values of the size of those it reads. The
+    official pre-normalisation (Karras et al. 2020b, appendix D) does the same with maxima, at run time.
+    """
+    layers = {}
+    for spec in weights.config.layers():
+        if spec.kind == "conv":
+            w = weights.arrays[f"synthesis.{spec.name}.weight"].astype(np.float64)
+            norm = np.sqrt(np.square(w).sum((1, 2, 3)))
+            layers[spec.name] = LayerPlan(form, Migration(np.ones(spec.in_channels), np.where(norm > 0, norm, 1.0)))
+    return NetworkPlan(layers, half=True, channels_last=channels_last)
