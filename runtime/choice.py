@@ -95,7 +95,7 @@ def _digest(bundle: Bundle, names: list[str], precision: str, threads: int | Non
         "machine": cpu_identity(),
         "cores": usable_cores(),
         "threads": threads,
-        "source": bundle.files[bundle.precision(precision).file].sha256,
+        "sources": {name: bundle.files[bundle.network(precision, name)].sha256 for name in names},
         "versions": {name: backend(name).version() for name in names},
         "engines": {name: _has_engine(bundle, name, precision, threads) for name in names},
     }

@@ -1,0 +1,122 @@
+"""`stylert doctor`: what this machine has, which backends run on it, and the command that installs what is missing."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from stylert.cli.app import JsonFile, app, check_writable
+from stylert.cli.console import console, table
+from stylert.runtime.backends import BACKENDS, backend
+from stylert.runtime.devices import find_gpus
+from stylert.runtime.errors import StylertError
+from stylert.runtime.host import cpu_name, instruction_sets, memory_bytes, usable_cores
+
+#: Package to what it is for and the extra that brings it.
+OPTIONAL = {
+    "torch": ("train, verify against PyTorch", "train"),
+    "triton": ("kernels", "gpu"),
+    "cuda-bindings": ("run TensorRT engines", "tensorrt-rtx"),
+    "psutil": ("bench", "bench"),
+    "av": ("video", "video"),
+}
+
+
+@app.command()
+def doctor(json: JsonFile = None) -> None:
+    """Say what is here: Python, processor, memory, GPUs, every backend, and how to install what is missing."""
+    from stylert.cli.report import write_json
+
+    check_writable(json)
+    facts = findings()
+    show(facts)
+    if json is not None:
+        write_json(json, facts)
+
+
+def findings() -> dict[str, Any]:
+    """Everything that `stylert doctor` knows, as JSON values."""
+    driver = find_gpus()
+    memory = memory_bytes()
+    return {
+        "schema": 1,
+        "stylert": version("stylert"),
+        "python": {"version": platform.python_version(), "implementation": platform.python_implementation()},
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": {"name": cpu_name(), "cores": usable_cores(), "instruction_sets": instruction_sets()},
+        "memory": None if memory is None else {"total_bytes": memory[0], "available_bytes": memory[1]},
+        "gpu": {
+            "cuda": driver.cuda_version,
+            "problem": driver.problem,
+            "gpus": [{**asdict(gpu), "target": gpu.target} for gpu in driver.gpus],
+        },
+        "backends": [_backend_findings(name) for name in BACKENDS],
+        "packages": [_package_findings(name, *what) for name, what in OPTIONAL.items()],
+    }
+
+
+def show(facts: dict[str, Any]) -> None:
+    """Print findings for people."""
+    cpu, memory, gpu = facts["cpu"], facts["memory"], facts["gpu"]
+    sets = cpu["instruction_sets"]
+    console.print(
+        f"stylert {facts['stylert']}, {facts['python']['implementation']} {facts['python']['version']}, {facts['system']}"
+    )
+    known = "instruction sets unknown" if sets is None else ", ".join(sets) or "no vector extension that matters"
+    console.print(f"cpu: {cpu['name']}, {cpu['cores']} cores for this process, {known}", highlight=False, soft_wrap=True)
+    if memory is not None:
+        total, free = memory["total_bytes"] / 2**30, memory["available_bytes"] / 2**30
+        console.print(f"memory: {total:.1f} GiB, {free:.1f} available", highlight=False)
+    for found in gpu["gpus"]:
+        line = (
+            f"gpu {found['index']}: {found['name']}, {found['target']}, {found['memory'] / 2**30:.1f} GiB, CUDA {gpu['cuda']}"
+        )
+        console.print(line, highlight=False, soft_wrap=True)
+    if gpu["problem"]:
+        console.print(f"gpu: {gpu['problem']}", highlight=False)
+    table(
+        "backends",
+        ["<backend", "<version", "<state", "<precisions"],
+        [(b["name"], b["version"] or "", b["state"], ", ".join(b["precisions"])) for b in facts["backends"]],
+    )
+    table(
+        "optional packages",
+        ["<package", "<version", "<for"],
+        [(p["name"], p["version"] or "", p["for"]) for p in facts["packages"]],
+    )
+    for found in facts["backends"] + facts["packages"]:
+        if found["note"]:
+            console.print(f"{found['name']}: {found['note']}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _backend_findings(name: str) -> dict[str, Any]:
+    """`state`: runs; builds, where only running lacks something; missing; or broken, where what is installed fails."""
+    module = backend(name)
+    found: dict[str, Any] = {
+        "name": name,
+        "version": None,
+        "precisions": list(module.PRECISIONS),
+        "install": None,
+        "note": None,
+    }
+    if not module.available():
+        install = f"pip install 'stylert[{module.EXTRA}]'"
+        return {**found, "state": "missing", "install": install, "note": f"not installed: {install}"}
+    try:
+        found["version"] = module.version()
+        obstacle = module.obstacle()
+    except StylertError as e:
+        return {**found, "state": "broken", "note": str(e)}
+    if obstacle is None:
+        return {**found, "state": "runs"}
+    return {**found, "state": "builds" if hasattr(module, "targets") else "waits for a GPU", "note": obstacle}
+
+
+def _package_findings(name: str, purpose: str, extra: str) -> dict[str, Any]:
+    try:
+        return {"name": name, "version": version(name), "for": purpose, "install": None, "note": None}
+    except PackageNotFoundError:
+        install = f"pip install 'stylert[{extra}]'"
+        return {"name": name, "version": None, "for": purpose, "install": install, "note": f"not installed: {install}"}
