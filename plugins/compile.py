@@ -14,7 +14,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from importlib.metadata import version
@@ -96,27 +96,12 @@ def compile_all(architectures: Sequence[str] = ARCHITECTURES, out: Path | None =
 
 def compile_variant(variant: Variant, arch: str) -> tuple[str, bytes, dict[str, Any]]:
     """PTX, cubin and manifest entry of one variant for one architecture."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    kernel = _kernels()[variant.kernel]
-    signature, attrs = {}, {}
-    for index, name in enumerate(kernel.arg_names):
-        if name in variant.constants:
-            signature[name] = "constexpr"
-            continue
-        signature[name] = _POINTER[variant.pointers[name]] if name.endswith("_ptr") else "i32"
-        if name.endswith("_ptr") or name in variant.aligned:
-            attrs[(index,)] = [["tt.divisibility", 16]]
-    compiled = triton.compile(
-        ASTSource(kernel, signature, dict(variant.constants), attrs),
-        target=GPUTarget("cuda", int(arch.removeprefix("sm_")), 32),
-        options={"num_warps": variant.num_warps, "num_stages": variant.num_stages, "enable_fp_fusion": True},
-    )
+    compiled, visible = compile_kernel(
+        _kernels()[variant.kernel], variant.pointers, variant.constants, variant.aligned, arch,
+        num_warps=variant.num_warps, num_stages=variant.num_stages,
+    )  # fmt: skip
     ptx, cubin = compiled.asm["ptx"], compiled.asm["cubin"]
     usage = _resource_usage(cubin)
-    visible = {name: kind for name, kind in signature.items() if kind != "constexpr"}
     entry = {
         "variant": variant.name,
         "kernel": variant.kernel,
@@ -137,6 +122,67 @@ def compile_variant(variant: Variant, arch: str) -> tuple[str, bytes, dict[str, 
         "constants": variant.constants,
     }
     return ptx, cubin, entry
+
+
+def compile_kernel(
+    kernel: Any,
+    pointers: Mapping[str, str],
+    constants: Mapping[str, Any],
+    aligned: Collection[str],
+    arch: str,
+    *,
+    num_warps: int,
+    num_stages: int,
+) -> tuple[Any, dict[str, str]]:
+    """Compile one Triton kernel for an architecture that need not be here.
+
+    Args:
+        kernel: a `triton.jit` function; arguments named `*_ptr` are pointers, all others not in `constants` 32-bit integers.
+        pointers: dtype name of every pointer; each is taken to be aligned to 16 bytes.
+        constants: compile-time arguments.
+        aligned: integers that are known multiples of 16.
+        arch: such as "sm_90".
+
+    Returns:
+        Triton's compiled kernel (`asm`, `metadata`), and name to type of the arguments that are left, in order.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature, attrs = {}, {}
+    for index, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+            continue
+        signature[name] = _POINTER[pointers[name]] if name.endswith("_ptr") else "i32"
+        if name.endswith("_ptr") or name in aligned:
+            attrs[(index,)] = [["tt.divisibility", 16]]
+    compiled = triton.compile(
+        ASTSource(kernel, signature, dict(constants), attrs),
+        target=GPUTarget("cuda", int(arch.removeprefix("sm_")), 32),
+        options={"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True},
+    )
+    return compiled, {name: kind for name, kind in signature.items() if kind != "constexpr"}
+
+
+def without_hidden_pointers(ptx: str, arguments: int) -> str:
+    """The kernel with its first `arguments` parameters alone, for a launcher that knows no others.
+
+    Triton appends pointers to scratch and profiler memory. A launcher that passes what the kernel's author wrote would
+    leave them to chance.
+
+    Raises:
+        ValueError: the kernel reads one of them.
+    """
+    start = ptx.index("(", ptx.index(".entry")) + 1
+    end = ptx.index(")", start)
+    parameters = [line.strip() for line in ptx[start:end].split(",")]
+    hidden = [parameter.split()[-1] for parameter in parameters[arguments:]]
+    used = [name for name in hidden if re.search(rf"\b{re.escape(name)}\b", ptx[end:])]
+    if used:
+        raise ValueError(f"the kernel reads Triton's own {', '.join(used)}: it needs Triton's launcher")
+    return ptx[:start] + "\n\t" + ",\n\t".join(parameters[:arguments]) + "\n" + ptx[end:]
 
 
 def table(entries: Sequence[dict[str, Any]]) -> str:
@@ -182,11 +228,12 @@ def _modulated_conv2d() -> Iterator[Variant]:
         full = ksize == 3
         constants = {
             "HAS_STYLE": style, "HAS_DEMOD": full, "HAS_NOISE": full, "HAS_BIAS": True, "UP": up, "KSIZE": ksize, **tail,
-            "PER_SAMPLE": per_sample, "PRECISION": "tf32x3", "BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k,
+            "NHWC": True, "OHWI": True, "FOLD": 0, "TAPS": 0, "SHIFT": 0, "PER_SAMPLE": per_sample, "PRECISION": "tf32x3",
+            "BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k,
         }  # fmt: skip
-        pointers = dict.fromkeys(("style_ptr", "demod_ptr", "noise_ptr", "bias_ptr"), "float32")
+        pointers = dict.fromkeys(("style_ptr", "demod_ptr", "noise_ptr", "bias_ptr", "f_ptr"), "float32")
         pointers |= dict.fromkeys(("x_ptr", "w_ptr", "y_ptr"), dtype)
-        aligned = ("i", "o") if aligned_o else ("i",)
+        aligned = ("i", "o", "x_n") if aligned_o else ("i", "x_n")
         return Variant(
             f"modulated_conv2d_{name}", "modulated_conv2d", dtype, pointers, constants, aligned, warps, stages,
             tile=f"{m}x{n}x{k}",
@@ -207,7 +254,7 @@ def _modulated_conv2d() -> Iterator[Variant]:
 
 
 def _upfirdn2d() -> Iterator[Variant]:
-    from stylert.plugins.kernels.upfirdn2d import quad_constants
+    from stylert.plugins.kernels.upfirdn2d import gather_constants, quad_constants
     from stylert.plugins.shapes import Resampling
 
     taps = (4, 4)
@@ -225,7 +272,7 @@ def _upfirdn2d() -> Iterator[Variant]:
                 f"upfirdn2d_{name}_{layout}_{'f16' if dtype == 'float16' else 'f32'}", "upfirdn2d_quad", dtype,
                 pointers, constants, aligned, tile=f"{p} quads x {c}",
             )  # fmt: skip
-    gather = {"UP_Y": 1, "UP_X": 1, "DOWN_Y": 1, "DOWN_X": 1, "FH": 12, "FW": 12, "FLIP": False, "GAIN": 1.0}
+    gather = gather_constants(Resampling.of(padding=6), (12, 12))
     yield Variant(
         "upfirdn2d_gather_nhwc_f16", "upfirdn2d_gather", "float16",
         {"x_ptr": "float16", "f_ptr": "float32", "y_ptr": "float16"},

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylert.plugins.shapes import phase_geometry
+
 
 def fold(weight: Tensor, f: Tensor) -> Tensor:
     """The four phase kernels of the 2x up convolution with `weight` and FIR `f`.
@@ -38,10 +40,8 @@ def fold(weight: Tensor, f: Tensor) -> Tensor:
         raise ValueError(f"fold: the filter must be square, not {list(f.shape)}")
     o, i, k, _ = weight.shape
     taps = f.shape[0]
-    shift = taps - 1 - (taps + 2 - k) // 2
+    radius, shift = phase_geometry(k, taps)
     size = k + taps - 1
-    # Offsets i - q reach from the last tap of g to the first, whichever parity goes further.
-    radius = max((1 + shift) // 2, (size - 1 - shift) // 2)
 
     # The gain 4 of the reference is 2 on each axis. A full convolution is a correlation with the flipped filter.
     kernel = (f * 4.0).to(weight.dtype).flip((0, 1))[None, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from stylert.plugins.definitions import ACTIVATION_GAIN, LRELU_SLOPE
 
@@ -52,13 +53,18 @@ class Resampling:
         Raises:
             ValueError: the padded input is smaller than the filter, or one of them is empty.
         """
-        top, bottom, left, right = self.padding
         if min(*size, *taps) < 1:
             raise ValueError(f"upfirdn2d: input {size} and filter {taps} must not be empty")
-        room_y = size[0] * self.up[0] + top + bottom - taps[0]
-        room_x = size[1] * self.up[1] + left + right - taps[1]
-        if room_y < 0 or room_x < 0:
+        out: tuple[int, int] = self.output_expressions(size, taps)
+        if min(out) < 1:
             raise ValueError(f"upfirdn2d: padded input is smaller than the {taps[0]}x{taps[1]} filter")
+        return out
+
+    def output_expressions(self, size: tuple[Any, Any], taps: tuple[Any, Any]) -> tuple[Any, Any]:
+        """`output_size`, unchecked, of sizes that are known only as expressions with `+`, `*` and `//`."""
+        top, bottom, left, right = self.padding
+        room_y = size[0] * self.up[0] + (top + bottom) + taps[0] * -1
+        room_x = size[1] * self.up[1] + (left + right) + taps[1] * -1
         return room_y // self.down[0] + 1, room_x // self.down[1] + 1
 
     def adjoint(self, size: tuple[int, int], taps: tuple[int, int]) -> Resampling:
@@ -144,6 +150,16 @@ def modulated_conv2d_shape(
                 "one value for all channels of a pixel"
             )
     return out
+
+
+def phase_geometry(k: int, taps: int) -> tuple[int, int]:
+    """How a kernel of `k` and a FIR of `taps` fold into phase kernels: their radius, and the shift of the first output.
+
+    See `polyphase`: phase kernel `r` has `2 radius + 1` taps, of which tap `t` is `g[r + shift + 2 radius - 2 t]`.
+    """
+    shift = taps - 1 - (taps + 2 - k) // 2
+    # Offsets reach from the last tap of g to the first, whichever parity goes further.
+    return max((1 + shift) // 2, (k + taps - 2 - shift) // 2), shift
 
 
 def _ints(value: int | Sequence[int], name: str, counts: tuple[int, ...]) -> tuple[int, ...]:

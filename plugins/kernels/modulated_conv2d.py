@@ -8,7 +8,9 @@ applied to the accumulator before its only store. For 2x up the FIR is folded in
 each phase is this product over the input's pixels, stored straight to every second pixel of the output.
 
 Activations are NHWC and weights `[phase, O, k, k, I]`, so both tiles are read along their contiguous channels, which is
-also what every tensor-core generation takes.
+also what every tensor-core generation takes. Flags let the kernel read NCHW activations and `[O, I, k, k]` weights too,
+and fold the FIR into the weights on the fly: a TensorRT plugin is one kernel on the operands of an ONNX node, with nothing
+prepared ahead (`nodes.py`).
 """
 
 # Kernels are compiled by Triton, whose arguments have no Python types.
@@ -121,27 +123,38 @@ def modulated_conv2d_into(
 
     tile = tile or choose_tile(n * h * w, o, i, x.element_size())
     # Samples that fill tiles of their own share one style row; small ones share tiles, and gather it per pixel.
-    per_sample = h * w >= tile.m or n == 1 or sample * n > MAX_OFFSET
-    blocks_m = n * triton.cdiv(h * w, tile.m) if per_sample else triton.cdiv(n * h * w, tile.m)
+    per_sample = h * w >= tile.m or n == 1
     absent = x  # a pointer that is never read
-    modulated_conv2d_kernel[(blocks_m * phases * triton.cdiv(o, tile.n),)](
-        x, weight, *(absent if t is None else t for t in (style, demod, noise, bias)),
-        n, h, w, i, o, *((0, 0, 0) if noise is None else noise.stride()), y,
+    modulated_conv2d_kernel[(programs(n, h * w, o, phases, tile, per_sample),)](
+        x, weight, *(absent if t is None else t for t in (style, demod, noise, bias, None)),
+        n, h, w, i, o, h * w * i, *((0, 0, 0) if noise is None else noise.stride()), y,
+        NHWC=True, OHWI=True, FOLD=0, TAPS=0, SHIFT=0,
         HAS_STYLE=style is not None, HAS_DEMOD=demod is not None, HAS_NOISE=noise is not None, HAS_BIAS=bias is not None,
         UP=up, KSIZE=k, SLOPE=tail.slope, GAIN=tail.gain, CLAMP=tail.clamp, PER_SAMPLE=per_sample, PRECISION=precision,
         BLOCK_M=tile.m, BLOCK_N=tile.n, BLOCK_K=tile.k, num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
 
 
+def programs(n: Any, pixels: Any, o: int, phases: int, tile: Tile, per_sample: bool) -> Any:
+    """How many programs make `n` samples of `pixels` input pixels; works on ints and on symbolic sizes alike."""
+    blocks_m = n * triton.cdiv(pixels, tile.m) if per_sample else triton.cdiv(n * pixels, tile.m)
+    return blocks_m * (phases * triton.cdiv(o, tile.n))
+
+
 @triton.jit
 def modulated_conv2d_kernel(
-    x_ptr, w_ptr, style_ptr, demod_ptr, noise_ptr, bias_ptr, n, h, w, i, o, noise_n, noise_y, noise_x, y_ptr,
+    x_ptr, w_ptr, style_ptr, demod_ptr, noise_ptr, bias_ptr, f_ptr, n, h, w, i, o, x_n, noise_n, noise_y, noise_x, y_ptr,
     HAS_STYLE: tl.constexpr, HAS_DEMOD: tl.constexpr, HAS_NOISE: tl.constexpr, HAS_BIAS: tl.constexpr,
     UP: tl.constexpr, KSIZE: tl.constexpr, SLOPE: tl.constexpr, GAIN: tl.constexpr, CLAMP: tl.constexpr,
+    NHWC: tl.constexpr, OHWI: tl.constexpr, FOLD: tl.constexpr, TAPS: tl.constexpr, SHIFT: tl.constexpr,
     PER_SAMPLE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """`BLOCK_M` pixels (of one sample if `PER_SAMPLE`, else of the batch) by `BLOCK_N` channels of one phase."""
+    """`BLOCK_M` pixels (of one sample if `PER_SAMPLE`, else of the batch) by `BLOCK_N` channels of one phase.
+
+    `KSIZE` is the width of the product's kernel. With `FOLD` above 0 that is a phase kernel, made here from a weight of
+    width `FOLD` and a FIR of `TAPS`; the weight then has no phase axis.
+    """
     RADIUS: tl.constexpr = KSIZE // 2
     PHASES: tl.constexpr = UP * UP
     # Channel blocks, then phases, vary fastest: programs that run together read the same pixels.
@@ -161,7 +174,7 @@ def modulated_conv2d_kernel(
         sample = block * 0
         row = block * BLOCK_M + tl.arange(0, BLOCK_M)
         row_ok = row < n * pixels
-        row_n = row // pixels
+        row_n = (row // pixels).to(tl.int64)
         p = row % pixels
     py = p // w
     px = p % w
@@ -170,8 +183,16 @@ def modulated_conv2d_kernel(
     # One loop over taps and channel blocks, so that the loads of the next step run under the products of this one.
     ik = tl.arange(0, BLOCK_K)
     blocks_k = (i + BLOCK_K - 1) // BLOCK_K
-    x_rows = x_ptr + sample.to(tl.int64) * pixels * i + ((row_n * pixels + p) * i)[:, None] + ik[None, :]
-    w_cols = w_ptr + ((phase * o + oc) * (KSIZE * KSIZE * i))[None, :] + ik[:, None]
+    # Steps in memory from one pixel, channel or tap to the next.
+    x_p = i if NHWC else 1
+    x_c = 1 if NHWC else pixels
+    w_t = i if OHWI else 1
+    WIDTH: tl.constexpr = FOLD if FOLD > 0 else KSIZE
+    w_c = 1 if OHWI else WIDTH * WIDTH
+    x_rows = x_ptr + sample.to(tl.int64) * x_n + (row_n * x_n + p * x_p)[:, None] + (ik * x_c)[None, :]
+    w_cols = w_ptr + (oc * (WIDTH * WIDTH * i))[None, :] + (ik * w_c)[:, None]
+    if FOLD == 0:
+        w_cols += phase * o * (WIDTH * WIDTH * i)
     acc = tl.full((BLOCK_M, BLOCK_N), 0.0, tl.float32)
     for step in range(KSIZE * KSIZE * blocks_k):
         tap = step // blocks_k
@@ -180,8 +201,14 @@ def modulated_conv2d_kernel(
         tx = tap % KSIZE - RADIUS
         inside = row_ok & (py + ty >= 0) & (py + ty < h) & (px + tx >= 0) & (px + tx < w)
         i_ok = i0 + ik < i
-        a = tl.load(x_rows + ((ty * w + tx) * i + i0), mask=inside[:, None] & i_ok[None, :], other=0.0)
-        b = tl.load(w_cols + (tap * i + i0), mask=i_ok[:, None] & o_ok[None, :], other=0.0)
+        a = tl.load(x_rows + ((ty * w + tx) * x_p + i0 * x_c), mask=inside[:, None] & i_ok[None, :], other=0.0)
+        w_ok = i_ok[:, None] & o_ok[None, :]
+        if FOLD > 0:
+            first_y = phase // UP + SHIFT + 2 * RADIUS - 2 * (tap // KSIZE)
+            first_x = phase % UP + SHIFT + 2 * RADIUS - 2 * (tap % KSIZE)
+            b = folded_tap(w_cols + i0 * w_c, w_t, w_ok, f_ptr, first_y, first_x, FOLD, TAPS, BLOCK_K, BLOCK_N).to(a.dtype)
+        else:
+            b = tl.load(w_cols + (tap * w_t + i0 * w_c), mask=w_ok, other=0.0)
         if HAS_STYLE:
             if PER_SAMPLE:
                 s = tl.load(style_ptr + sample * i + i0 + ik, mask=i_ok, other=0.0)[None, :]
@@ -210,10 +237,29 @@ def modulated_conv2d_kernel(
     acc = tl.where(acc > 0, acc, acc * SLOPE) * GAIN
     if CLAMP > 0:
         acc = clip(acc, CLAMP)
-    y_rows = (
-        y_ptr + sample.to(tl.int64) * (pixels * PHASES) * o + ((row_n * (pixels * PHASES) + oy * (w * UP) + ox) * o)[:, None]
-    )
-    tl.store(y_rows + oc[None, :], acc.to(y_ptr.dtype.element_ty), mask=row_ok[:, None] & o_ok[None, :])
+    y_p = o if NHWC else 1
+    y_c = 1 if NHWC else pixels * PHASES
+    y_n = pixels * PHASES * o
+    y_rows = y_ptr + sample.to(tl.int64) * y_n + (row_n * y_n + (oy * (w * UP) + ox) * y_p)[:, None]
+    tl.store(y_rows + (oc * y_c)[None, :], acc.to(y_ptr.dtype.element_ty), mask=row_ok[:, None] & o_ok[None, :])
+
+
+@triton.jit
+def folded_tap(
+    w_tile, w_t, w_ok, f_ptr, first_y, first_x, WIDTH: tl.constexpr, TAPS: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr
+):  # fmt: skip
+    """Entry `(first_y, first_x)` of `4 (w * f)`, the full convolution of the kernel and the FIR, for a tile of channels."""
+    b = tl.full((BLOCK_K, BLOCK_N), 0.0, tl.float32)
+    for ky in tl.static_range(WIDTH):
+        for kx in tl.static_range(WIDTH):
+            fy = first_y - ky
+            fx = first_x - kx
+            meets = (fy >= 0) & (fy < TAPS) & (fx >= 0) & (fx < TAPS)
+            tap = tl.load(f_ptr + fy * TAPS + fx, mask=meets, other=0.0).to(tl.float32) * 4
+            # As a column, because the interpreter loses the type of a condition that it spreads over a tile.
+            ok = w_ok & (tl.full((BLOCK_K, 1), 0, tl.int32) + meets.to(tl.int32) > 0)
+            b += tap * tl.load(w_tile + (ky * WIDTH + kx) * w_t, mask=ok, other=0.0).to(tl.float32)
+    return b
 
 
 @triton.jit

@@ -54,29 +54,47 @@ def upfirdn2d_into(y: Any, x: Any, f: Any, spec: Resampling) -> None:
     if n * c == 0:
         return
 
-    # Tiles follow memory: channels are the fast axis of NHWC, pixels that of NCHW.
-    channels_fast = x.stride()[1] == 1 and c > 1
-    block_c = min(64, triton.next_power_of_2(c)) if channels_fast else 1
+    quad = fits_quad(spec, (fh, fw))
+    block_p, block_c = choose_tile(quad, c, x.stride()[1] == 1 and c > 1, x.element_size())
+    grid = (programs(n, c, out_h, out_w, quad, block_p, block_c),)
     strides = (*x.stride(), *y.stride())
-    if fits_quad(spec, (fh, fw)):
-        # 16 bytes per thread and load in NHWC; in NCHW neighbours are not known to share a row, and load singly.
-        block_p = max(1, 2048 // x.element_size() // block_c) if channels_fast else 256
-        grid = (n * triton.cdiv(c, block_c) * triton.cdiv(((out_h + 1) // 2) * ((out_w + 1) // 2), block_p),)
+    if quad:
         constants = quad_constants(spec, (fh, fw))
         quad_kernel[grid](x, f, c, h, w, out_h, out_w, *strides, y, **constants, BLOCK_P=block_p, BLOCK_C=block_c)
     else:
-        block_p = max(1, 512 // block_c)
-        grid = (n * triton.cdiv(c, block_c) * triton.cdiv(out_h * out_w, block_p),)
-        gather_kernel[grid](
-            x, f, c, h, w, out_h, out_w, *strides, spec.padding[0], spec.padding[2], y,
-            UP_Y=spec.up[0], UP_X=spec.up[1], DOWN_Y=spec.down[0], DOWN_X=spec.down[1], FH=fh, FW=fw,
-            FLIP=spec.flip, GAIN=spec.gain, BLOCK_P=block_p, BLOCK_C=block_c,
-        )  # fmt: skip
+        constants = gather_constants(spec, (fh, fw))
+        before = spec.padding[0], spec.padding[2]
+        gather_kernel[grid](x, f, c, h, w, out_h, out_w, *strides, *before, y, **constants, BLOCK_P=block_p, BLOCK_C=block_c)
 
 
 def fits_quad(spec: Resampling, taps: tuple[int, int]) -> bool:
     """Whether the compile-time form serves these attributes: factors 1 and 2 and a window of sensible size."""
     return max(*spec.up, *spec.down) <= 2 and _window(spec, taps, 0)[2] * _window(spec, taps, 1)[2] <= MAX_UNROLLED_LOADS
+
+
+def choose_tile(quad: bool, c: int, channels_fast: bool, itemsize: int) -> tuple[int, int]:
+    """Pixels (or quads of them) and channels of one program. Tiles follow memory: channels are the fast axis of NHWC.
+
+    The quad kernel loads 16 bytes per thread in NHWC; in NCHW neighbours are not known to share a row, and load singly.
+    """
+    block_c = min(64, triton.next_power_of_2(c)) if channels_fast else 1
+    if not quad:
+        return max(1, 512 // block_c), block_c
+    return (max(1, 2048 // itemsize // block_c) if channels_fast else 256), block_c
+
+
+def programs(n: Any, c: Any, out_h: Any, out_w: Any, quad: bool, block_p: int, block_c: int) -> Any:
+    """How many programs make an output of this shape; works on ints and on symbolic sizes alike."""
+    pixels = ((out_h + 1) // 2) * ((out_w + 1) // 2) if quad else out_h * out_w
+    return n * triton.cdiv(c, block_c) * triton.cdiv(pixels, block_p)
+
+
+def gather_constants(spec: Resampling, taps: tuple[int, int]) -> dict[str, Any]:
+    """The compile-time arguments of `gather_kernel`, less its tile."""
+    return {
+        "UP_Y": spec.up[0], "UP_X": spec.up[1], "DOWN_Y": spec.down[0], "DOWN_X": spec.down[1],
+        "FH": taps[0], "FW": taps[1], "FLIP": spec.flip, "GAIN": spec.gain,
+    }  # fmt: skip
 
 
 def quad_constants(spec: Resampling, taps: tuple[int, int]) -> dict[str, Any]:

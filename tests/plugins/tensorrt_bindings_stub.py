@@ -1,0 +1,153 @@
+"""TensorRT's real Python bindings without its libraries: for the process that imports this, `tensorrt` is the wheel
+`tensorrt-cu13-bindings` over empty C functions.
+
+Everything that the bindings do in Python or in their own C++ is real: what a plugin's functions must look like, shape
+expressions, layout and type combinations, launch parameters. What they ask of the libraries is not there: no registry, no
+builder, no engine. The expressions' builder, which the libraries own, is replaced by exact integers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SYMBOLS = (
+    "createInferBuilder_INTERNAL", "createInferRefitter_INTERNAL", "createInferRuntime_INTERNAL",
+    "createNvOnnxParserRefitter_INTERNAL", "createNvOnnxParser_INTERNAL", "getBuilderPluginRegistry", "getPluginRegistry",
+    "getNvOnnxParserVersion", "initLibNvInferPlugins",
+)  # fmt: skip
+
+
+def load(folder: Path) -> Any:
+    """`tensorrt`, as this process will find it from now on; the stub is compiled into `folder`."""
+    source = folder / "stub.c"
+    source.write_text("\n".join(f"void *{name}(void) {{ return 0; }}" for name in SYMBOLS))
+    for library in ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser"):
+        path = folder / f"{library}.so.11"
+        subprocess.run(["gcc", "-shared", "-fPIC", "-o", path, f"-Wl,-soname,{path.name}", source], check=True)
+        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+    trt = sys.modules["tensorrt"] = importlib.import_module("tensorrt_bindings")
+    sys.modules["tensorrt.plugin"] = importlib.import_module("tensorrt_bindings.plugin")
+    return trt
+
+
+class Number:
+    """What a dimension expression is to the bindings, with its value; `constant` is False for what an engine learns late."""
+
+    def __init__(self, value: int, constant: bool) -> None:
+        self.value, self.constant = value, constant
+
+    def is_constant(self) -> bool:
+        return self.constant
+
+    def get_constant_value(self) -> int:
+        assert self.constant, "a size that is not known when the engine is built was read"
+        return self.value
+
+
+class Builder:
+    """Works out dimension expressions as TensorRT's does, on numbers."""
+
+    def __init__(self, trt: Any) -> None:
+        op = trt.DimensionOperation
+        self.operations = {
+            op.SUM: lambda a, b: a + b, op.SUB: lambda a, b: a - b, op.PROD: lambda a, b: a * b,
+            op.FLOOR_DIV: lambda a, b: a // b, op.CEIL_DIV: lambda a, b: -(-a // b), op.EQUAL: lambda a, b: int(a == b),
+            op.LESS: lambda a, b: int(a < b), op.MAX: max, op.MIN: min,
+        }  # fmt: skip
+
+    def constant(self, value: int) -> Number:
+        return Number(value, True)
+
+    def operation(self, op: Any, a: Number, b: Number) -> Number:
+        return Number(self.operations[op](a.value, b.value), a.constant and b.constant)
+
+
+class Plugin:
+    """TensorRT's own class behind a plugin with ahead-of-time code, driven as its builder drives it.
+
+    `dynamic` names inputs whose first dimension is known only when an engine runs.
+    """
+
+    def __init__(
+        self, trt: Any, name: str, shapes: dict[str, tuple[int, ...]], attributes: dict[str, Any], dynamic: str
+    ) -> None:
+        from tensorrt_bindings.plugin import _tensor
+        from tensorrt_bindings.plugin._lib import QDP_REGISTRY
+        from tensorrt_bindings.plugin._plugin_class import _TemplateAOTPlugin
+
+        trt.IDimensionExpr, trt.DimsExprs, _tensor.SymExprImpl = Number, Dims, Argument
+        self.trt, self.builder, self.shapes = trt, Builder(trt), shapes
+        self.definition = QDP_REGISTRY[f"stylert::{name}"]
+        assert list(shapes) == self.definition.input_tensor_names
+        self.exprs = [
+            [Number(size, not (axis == 0 and key in dynamic.split())) for axis, size in enumerate(shape)]
+            for key, shape in shapes.items()
+        ]
+        d = self.definition
+        self.plugin = _TemplateAOTPlugin(name, "stylert", d.num_outputs)
+        self.plugin.init(
+            d.register_func, attributes, d.aot_impl_attr_names, d.aot_impl_func, d.autotune_attr_names, d.autotune_func
+        )
+        self.attributes = attributes
+
+    def build(self, types: list[Any], tactic: int | None = None, layout: int = 0) -> dict[str, Any]:
+        """What an engine keeps of the plugin with these input types, at one of the layouts and tactics that it offers."""
+        trt, plugin = self.trt, self.plugin
+        (out_type,) = plugin.get_output_data_types(types, [len(shape) for shape in self.shapes.values()])
+        (out_exprs,) = plugin.get_output_shapes(self.exprs, [], self.builder)
+        out_shape = tuple(e.value for e in out_exprs)
+        in_out = []
+        for shape, kind in zip([*self.shapes.values(), out_shape], [*types, out_type], strict=True):
+            tensor = trt.DynamicPluginTensorDesc()
+            tensor.desc.dims, tensor.desc.type, tensor.desc.format = trt.Dims(shape), kind, trt.TensorFormat.LINEAR
+            in_out.append(tensor)
+        offered = plugin.get_supported_format_combinations(in_out, len(self.shapes))
+        combination = offered[layout * len(in_out) : (layout + 1) * len(in_out)]
+        for tensor, choice in zip(in_out, combination, strict=True):
+            assert tensor.desc.type == choice.type
+            tensor.desc.format = choice.format
+        plugin.configure_plugin(in_out[:-1], in_out[-1:])
+        tactics = plugin.get_valid_tactics()
+        plugin.set_tactic(tactic or min(tactics))
+        launch, sizes = LaunchParams(), Setter()
+        plugin.get_launch_params(None, in_out, len(self.shapes), launch, sizes, self.builder)
+        name, code = plugin.get_kernel([t.desc for t in in_out[:-1]], [in_out[-1].desc])
+        return {
+            "shape": out_shape,
+            "tactics": sorted(tactics),
+            "layouts": len(offered) // len(in_out),
+            "formats": [t.desc.format.name for t in in_out],
+            "kernel": name,
+            "ptx": code.decode(),
+            "launch": {key: value.expr.value for key, value in vars(launch).items()},
+            "sizes": [sizes[i].expr.value for i in range(sizes.nbSymExprs)],
+        }
+
+
+class Dims(list):
+    """TensorRT's list of dimension expressions."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__([None] * length)
+
+
+class Argument:
+    """What the bindings hand to TensorRT as a kernel argument or launch parameter."""
+
+    def __init__(self, size: Any) -> None:
+        self.expr = size._expr
+
+
+class LaunchParams:
+    """Where the bindings write grid, block and shared memory."""
+
+
+class Setter(dict):
+    """Where the bindings write the arguments between inputs and output."""
+
+    nbSymExprs = 0

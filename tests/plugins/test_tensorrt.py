@@ -1,0 +1,264 @@
+"""The TensorRT plugins against TensorRT 11's own Python bindings, over empty C functions in the libraries' place.
+
+Real here: the bindings' checks of every signature, their shape expressions, type and layout combinations, tactics, kernel
+arguments and launch parameters, and NVIDIA's assembler on the PTX. The libraries are not, so these stay unproven until
+an engine has been built: that the ONNX parser finds the plugins and hands them their attributes, that tensors arrive in the
+layouts that were agreed, that a constant weight is brought to its layout once and not per inference, that TensorRT passes
+arguments as its bindings say, and every number that comes out of a GPU.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from stylert.plugins import tensorrt as plugins
+from stylert.plugins.modulated_conv2d import modulated_conv2d
+from stylert.plugins.onnx_functions import DOMAIN, function_protos
+from stylert.plugins.upfirdn2d import upfirdn2d
+
+needs_bindings = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_bindings") is None or shutil.which("gcc") is None,
+    reason="needs TensorRT's bindings, pip install --no-deps tensorrt-cu13-bindings, and gcc for the stub of its libraries",
+)
+
+
+def ask(cases, architecture="sm_80", **environment):
+    """Run cases in a process where the bindings are loaded."""
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
+    script = Path(__file__).with_name("tensorrt_cases.py")
+    request = json.dumps({"architecture": architecture, "cases": cases})
+    done = subprocess.run([sys.executable, script], input=request, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout[done.stdout.index("{") :])
+
+
+def conv_case(rng, up, dtype="float16", **changes):
+    n, i, o, h, w = (int(v) for v in rng.integers([1, 1, 1, 1, 1], [6, 90, 90, 40, 40]))
+    noise = [int(rng.choice([1, n])), 1, *(int(rng.choice([1, size * up])) for size in (h, w))]
+    case = {
+        "do": "build", "op": "ModulatedConv2d", "dtype": dtype, "tactic": 2, "layout": int(rng.integers(4)),
+        "dynamic": "x style demod noise" if rng.integers(2) else "",
+        "shapes": {
+            "x": [int(rng.choice([1, n])), i, h, w], "weight": [o, i, 3, 3], "style": [n, i], "demod": [n, o],
+            "noise": noise, "bias": [o], "f": [4, 4],
+        },
+        "attributes": {"up": up, "alpha": 0.2, "gain": 2**0.5, "clamp": float(rng.choice([0, 256])), "group": o},
+    }  # fmt: skip
+    return case | changes
+
+
+def fir_case(rng, factors, **changes):
+    up, down = ([int(v) for v in rng.choice(factors, 2)] for _ in range(2))
+    shape = [int(v) for v in rng.integers([1, 1, 4, 4], [5, 70, 40, 40])]
+    case = {
+        "do": "build", "op": "Upfirdn2d", "dtype": "float16", "tactic": int(rng.integers(1, 3)), "layout": int(rng.integers(2)),
+        "dynamic": "x" if rng.integers(2) else "", "shapes": {"x": shape, "f": [4, 3]},
+        "attributes": {
+            "up": up, "down": down, "padding": [int(v) for v in rng.integers(0, 4, 4)], "flip": int(rng.integers(2)),
+            "gain": 4.0, "group": shape[1],
+        },
+    }  # fmt: skip
+    return case | changes
+
+
+def assemble(ptx, arch, folder):
+    """NVIDIA's assembler takes the PTX; its report of registers and stack."""
+    from triton import knobs
+
+    source = folder / "kernel.ptx"
+    source.write_text(ptx)
+    command = [knobs.nvidia.ptxas.path, "-v", f"--gpu-name={arch}", source, "-o", folder / "kernel.cubin"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@needs_bindings
+def test_what_an_engine_keeps_is_the_launch_that_the_interpreter_runs(rng, tmp_path):
+    arch = str(rng.choice(["sm_80", "sm_86", "sm_89", "sm_90"]))
+    cases = [
+        conv_case(rng, 1),
+        conv_case(rng, 2),
+        conv_case(rng, 2, "float32"),
+        fir_case(rng, [1, 2]),
+        fir_case(rng, [1, 2, 3]),
+    ]
+    answer = ask(cases, arch, TRITON_CACHE_DIR=str(tmp_path / "cache"))
+    assert int(answer["version"].split(".")[0]) >= 11
+    for case, made in zip(cases, answer["results"], strict=True):
+        expected, launch = made["expected"], made["launch"]
+        assert launch["grid_x"] == expected["programs"]
+        assert launch["block_x"] == expected["threads"]
+        assert (launch["grid_y"], launch["grid_z"], launch["block_y"], launch["block_z"]) == (1, 1, 1, 1)
+        assert launch["shared_mem"] <= 48 * 1024
+        assert made["sizes"] == expected["sizes"]
+        assert made["kernel"] == expected["kernel"]
+
+        # Inputs in the node's order, sizes, output: nothing before, between or after.
+        head = made["ptx"][made["ptx"].index(".entry") :]
+        parameters = re.findall(r"\.param \.(u64|u32)", head[: head.index(")")])
+        assert parameters == ["u64"] * len(case["shapes"]) + ["u32"] * len(made["sizes"]) + ["u64"]
+        inputs = expected["arguments"][: len(case["shapes"])]
+        assert [name.removesuffix("_ptr").replace("w", "weight") for name in inputs] == list(case["shapes"])
+        assert expected["arguments"][-1] == "y_ptr"
+        assert re.search(rf"\.reqntid {expected['threads']}\b", made["ptx"])
+        assert f".target {arch}" in made["ptx"]
+        assert "0 bytes spill stores" in assemble(made["ptx"], arch, tmp_path)
+
+
+@needs_bindings
+def test_output_shapes_are_those_of_the_reference(rng, tmp_path):
+    cases = [conv_case(rng, 2), fir_case(rng, [1, 2])]
+    conv, fir = ask(cases, TRITON_CACHE_DIR=str(tmp_path))["results"]
+    shapes = cases[0]["shapes"]
+    assert conv["shape"] == [shapes["style"][0], shapes["weight"][0], *(2 * size for size in shapes["x"][2:])]
+    attributes = {name: value for name, value in cases[1]["attributes"].items() if name != "group"}
+    x, f = (torch.zeros(cases[1]["shapes"][name]) for name in "xf")
+    assert fir["shape"] == list(upfirdn2d(x, f, **attributes).shape)
+
+
+@needs_bindings
+def test_the_just_in_time_side_computes_the_reference(rng, tmp_path):
+    n, i, o, h, w = 2, 3, 5, 4, 3
+    shapes = [(1, i, h, w), (o, i, 3, 3), (n, i), (n, o), (1, 1, 2 * h, 1), (o,), (4, 4)]
+    operands = [rng.standard_normal(shape) for shape in shapes]
+    x, f = rng.standard_normal((2, 3, 5, 4)), rng.standard_normal((4, 4))
+    conv_formats = [str(rng.choice(["LINEAR", "HWC"])) for _ in range(2)]
+    fir_format = str(rng.choice(["LINEAR", "HWC"]))
+    cases = [
+        {
+            "do": "execute", "op": "ModulatedConv2d", "inputs": [a.tolist() for a in operands], "output": [n, o, 2 * h, 2 * w],
+            "formats": [*conv_formats, *["LINEAR"] * 5, conv_formats[0]], "tactic": 0,
+            "attributes": {"up": 2, "alpha": 0.2, "gain": 1.5, "clamp": 2.0, "group": o},
+        },
+        {
+            "do": "execute", "op": "Upfirdn2d", "inputs": [x.tolist(), f.tolist()], "output": [2, 3, 10, 8],
+            "formats": [fir_format, "LINEAR", fir_format], "tactic": 1,
+            "attributes": {"up": [2, 2], "down": [1, 1], "padding": [2, 1, 2, 1], "flip": 1, "gain": 4.0, "group": 3},
+        },
+    ]  # fmt: skip
+    conv, fir = ask(cases, TRITON_INTERPRET="1")["results"]
+    exact = [torch.from_numpy(a) for a in operands]
+    exact[0] = exact[0].expand(n, -1, -1, -1)
+    reference = modulated_conv2d(*exact[:6], up=2, f=exact[6], activation="lrelu", gain=1.5, clamp=2.0)
+    torch.testing.assert_close(torch.tensor(conv["y"], dtype=torch.float64), reference, rtol=1e-5, atol=1e-5)
+    reference = upfirdn2d(torch.from_numpy(x), torch.from_numpy(f), 2, padding=[2, 1, 2, 1], flip=True, gain=4.0)
+    torch.testing.assert_close(torch.tensor(fir["y"], dtype=torch.float64), reference, rtol=1e-5, atol=1e-5)
+
+
+@needs_bindings
+def test_the_plugins_take_what_our_nodes_carry(checkpoint):
+    """Inputs and attributes as the ONNX functions declare them and as an exported network has them, all present."""
+    from stylert.export.synthesis import synthesis_model
+    from stylert.train.checkpoint import read_generator
+
+    described = ask([])["plugins"]
+    for proto in function_protos():
+        mine = described[f"{DOMAIN}::{proto.name}"]
+        assert mine["inputs"] == list(proto.input)
+        assert set(mine["attributes"]) == set(proto.attribute)
+    for noise in ("const", "none", "input"):
+        nodes = [n for n in synthesis_model(read_generator(checkpoint), noise).graph.node if n.domain == DOMAIN]
+        assert {n.op_type for n in nodes} == {"Upfirdn2d", "ModulatedConv2d"}
+        for node in nodes:
+            mine = described[f"{DOMAIN}::{node.op_type}"]
+            values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            assert values.pop("plugin_namespace") == DOMAIN.encode()
+            assert len(node.input) == len(mine["inputs"])
+            assert all(node.input)
+            assert set(values) == set(mine["attributes"])
+            for name, kind in mine["attributes"].items():
+                assert isinstance(values[name], {"<class 'int'>": int, "<class 'float'>": float}.get(kind, list))
+
+
+@needs_bindings
+def test_what_the_plugins_cannot_serve_is_refused_in_one_line(rng):
+    wrong = [
+        conv_case(rng, 3), conv_case(rng, 2, dynamic="weight"), fir_case(rng, [1, 2], dynamic="f"),
+        conv_case(rng, 1, attributes={"up": 1, "alpha": 0.2, "gain": -1.0, "clamp": 0.0, "group": 4}),
+    ]  # fmt: skip
+    wrong[0]["shapes"]["noise"] = [1, 1, 1, 1]
+    even = conv_case(rng, 1)
+    even["shapes"]["weight"] = [4, even["shapes"]["x"][1], 2, 2]
+    flat = conv_case(rng, 1)
+    flat["shapes"]["demod"] = [4]
+    for case, answer in zip([*wrong, even, flat], ask([*wrong, even, flat])["results"], strict=True):
+        assert "error" in answer, case
+        assert case["op"] in answer["error"]
+        assert "\n" not in answer["error"]
+
+
+def fake_tensorrt(version, name="tensorrt"):
+    """A module that must not be asked for plugins."""
+    module = types.ModuleType(name)
+    module.__version__ = version
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        (fake_tensorrt("1.7.1.116", "tensorrt_rtx"), "10.15 or later, not tensorrt_rtx"),
+        (fake_tensorrt("11.7.1", "tensorrt_rtx"), "10.15 or later, not tensorrt_rtx"),
+        (fake_tensorrt("1.7.1.116"), "10.15 or later"),
+        (fake_tensorrt("10.14.1"), "10.15 or later"),
+        (fake_tensorrt("dev"), "does not load"),
+        (types.ModuleType("tensorrt"), "does not load"),
+        (None, "does not load"),
+    ],
+    ids=["rtx", "future rtx", "rtx under another name", "10.14", "no version", "broken", "missing"],
+)
+def test_an_installation_without_working_plugins_is_refused(monkeypatch, module, said):
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    monkeypatch.setitem(sys.modules, "tensorrt.plugin", None)
+    with pytest.raises(ImportError, match=said) as caught:
+        plugins.register("sm_80")
+    assert "\n" not in str(caught.value)
+
+
+def test_importing_the_module_loads_neither_tensorrt_nor_triton_nor_torch():
+    code = "import stylert.plugins.tensorrt, sys; assert not {'tensorrt', 'triton', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_parameters_that_only_triton_knows_are_taken_off_and_never_needed():
+    from stylert.plugins.compile import without_hidden_pointers
+
+    ptx = ".visible .entry k(\n\t.param .u64 k_param_0,\n\t.param .u32 k_param_1,\n\t.param .u64 k_param_10\n)\n{ ld [k_param_1]; }"
+    assert without_hidden_pointers(ptx, 2).count(".param") == 2
+    assert "k_param_10" not in without_hidden_pointers(ptx, 2)
+    assert without_hidden_pointers(ptx, 3).count(".param") == 3
+    with pytest.raises(ValueError, match="k_param_1"):
+        without_hidden_pointers(ptx, 1)
+
+
+@pytest.mark.slow
+def test_every_tactic_fits_its_launch_and_spills_nothing(rng, tmp_path):
+    """One architecture and one layout per tactic, drawn anew each time."""
+    for itemsize, dtype in ((2, "float16"), (4, "float32")):
+        from stylert.plugins.kernels.nodes import conv_tiles
+
+        for up in (1, 2):
+            for tactic in conv_tiles(up, itemsize):
+                arch = str(rng.choice(["sm_80", "sm_86", "sm_89", "sm_90"]))
+                case = conv_case(rng, up, dtype, tactic=tactic)
+                channels = int(rng.choice([32, 64, 512]))
+                case["shapes"] |= {
+                    "x": [2, channels, 64, 64], "weight": [channels, channels, 3, 3], "style": [2, channels],
+                    "demod": [2, channels], "noise": [1, 1, 64 * up, 64 * up], "bias": [channels],
+                }  # fmt: skip
+                (made,) = ask([case], arch, TRITON_CACHE_DIR=str(tmp_path))["results"]
+                assert tactic in made["tactics"]
+                assert made["layouts"] == 4
+                assert made["launch"]["shared_mem"] <= 48 * 1024
+                assert "0 bytes spill stores" in assemble(made["ptx"], arch, tmp_path), (tactic, arch, case)
