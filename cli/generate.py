@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stylert.cli.console import Report
+from stylert.cli.console import Report, errors
 from stylert.runtime.atomic import atomic_file
 from stylert.runtime.bundle import Bundle
+from stylert.runtime.choice import choose_backend
 from stylert.runtime.errors import InputError, OutputError
 from stylert.runtime.generator import Generator
 from stylert.runtime.images import as_uint8, make_grid, save_image
@@ -38,6 +39,7 @@ def generate_images(
     if out.exists() and not out.is_dir():
         raise OutputError(f"cannot write into {out}: it is a file")
     precision = precision or default_precision(bundle)
+    backend = chosen_backend(bundle, backend, precision, threads)
     with Generator.load(bundle, backend, precision, threads) as generator:
         recipe = Recipe(
             command="grid",
@@ -79,3 +81,12 @@ def generate_images(
 def default_precision(bundle: Bundle) -> str:
     """fp32 where the bundle has it, else its first."""
     return "fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions))
+
+
+def chosen_backend(bundle: Bundle, backend: str, precision: str, threads: int | None) -> str:
+    """`backend`, or for `auto` the fastest one, after saying which and why. A recipe names the one that made the picture."""
+    if backend != "auto":
+        return backend
+    name, why = choose_backend(bundle, precision, threads)
+    errors.print(f"auto: {why}", highlight=False, soft_wrap=True)
+    return name

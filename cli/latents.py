@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from stylert.cli.console import Report
-from stylert.cli.generate import default_precision
+from stylert.cli.generate import chosen_backend, default_precision
 from stylert.runtime.atomic import atomic_file
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.errors import BundleError, InputError, OutputError
@@ -35,11 +35,12 @@ def mix(
 ) -> Recipe:
     """Write the grid of rows x columns: each image has the column's latents at `levels` and the row's elsewhere."""
     bundle = Bundle.load(bundle_path)
+    precision = precision or default_precision(bundle)
     recipe = Recipe(
         command="mix",
         bundle=bundle_hash(bundle),
-        backend=backend,
-        precision=precision or default_precision(bundle),
+        backend=chosen_backend(bundle, backend, precision, threads),
+        precision=precision,
         seeds=tuple(rows),
         columns=tuple(columns),
         levels=tuple(parse_levels(levels, bundle.num_ws)),
@@ -66,11 +67,12 @@ def sweep(
 ) -> Recipe:
     """Write a grid with a row per seed and a column per psi."""
     bundle = Bundle.load(bundle_path)
+    precision = precision or default_precision(bundle)
     recipe = Recipe(
         command="sweep",
         bundle=bundle_hash(bundle),
-        backend=backend,
-        precision=precision or default_precision(bundle),
+        backend=chosen_backend(bundle, backend, precision, threads),
+        precision=precision,
         seeds=tuple(seeds),
         psi=parse_psis(psi),
         cutoff=cutoff,
@@ -106,11 +108,12 @@ def interpolate(
         raise InputError(f"--space is w or z, not {space!r}")
     check_video(out, fps)
     bundle = Bundle.load(bundle_path)
+    precision = precision or default_precision(bundle)
     recipe = Recipe(
         command="interpolate",
         bundle=bundle_hash(bundle),
-        backend=backend,
-        precision=precision or default_precision(bundle),
+        backend=chosen_backend(bundle, backend, precision, threads),
+        precision=precision,
         seeds=tuple(seeds),
         psi=(psi,),
         cutoff=cutoff,

@@ -18,6 +18,7 @@ from PIL import Image
 from stylert.cli import main as cli
 from stylert.runtime import Generator
 from stylert.runtime.bundle import Bundle
+from stylert.runtime.recipes import read_recipe
 
 
 def stylert(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
@@ -57,6 +58,19 @@ def test_export_build_generate_verify_in_processes(checkpoint: Path, tmp_path: P
     rows = json.loads((tmp_path / "verify.json").read_text())["accuracy"]
     assert all(row["passed"] for row in rows)
     assert len(rows) == 4
+
+
+def test_auto_says_which_backend_it_takes_and_the_recipe_names_that_one(bundle: Bundle, tmp_path: Path) -> None:
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for command in (("generate", "--seeds", "1,2", "--grid"), ("sweep", "--seeds", "1", "--psi", "0,1")):
+        out = tmp_path / "images" if command[0] == "generate" else tmp_path / "sweep.png"
+        done = stylert(command[0], bundle.path, *command[1:], "--out", out, "--backend", "auto", **env)
+        assert done.returncode == 0, done.stderr
+        (said,) = [line for line in done.stderr.splitlines() if line.startswith("auto: ")]
+        name = said.split()[1]
+        assert name in ("onnxruntime", "openvino")
+        picture = out / "grid.png" if command[0] == "generate" else out
+        assert read_recipe(picture).backend == name
 
 
 def test_verify_exits_1_under_the_threshold(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
