@@ -17,6 +17,22 @@ MICRO = "Images that pass through the networks at once; their gradients are adde
 TRANSFER = "Start from the networks of this snapshot or generator; it may be of a lower resolution."
 
 
+@app.command()
+def dataset(
+    source: Annotated[Path, typer.Argument(help="Folder, zip, LMDB, CIFAR or MNIST archive, Parquet or Arrow.")],
+    out: Annotated[Path, typer.Option(help="The dataset, a zip of the official layout.")],
+    resolution: Annotated[int, typer.Option(help="Side of the images, a power of two.")],
+    transform: Annotated[str, typer.Option(help="none (squares only), center-crop, center-crop-wide (4:3), pad.")] = "none",
+    grey: Annotated[bool, typer.Option("--grey", help="Drop the colors.")] = False,
+    skip_corrupt: Annotated[bool, typer.Option("--skip-corrupt", help="Leave out what cannot be decoded.")] = False,
+    max_images: Annotated[int | None, typer.Option(min=1, help="Only so many, from the first.")] = None,
+) -> None:
+    """Prepare images for training: square, of one size, in one zip; labels come along."""
+    from stylert.cli.preparing import run_prepare
+
+    run_prepare(source, out, resolution, transform, grey, skip_corrupt, max_images)
+
+
 @app.command("augment-preview")
 def augment_preview(
     data: Annotated[Path, typer.Argument(help="Zip or folder of square PNG or JPEG images, official layout.")],

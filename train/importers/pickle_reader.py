@@ -49,7 +49,8 @@ class PickleReader:
     """Reads pickles out of `data` with the names of `makers`.
 
     `makers` maps `(module, name)` to the function that stands for it, or to None for a name that may be mentioned but
-    not called. `persistent` resolves persistent identifiers; without it they are refused.
+    not called. `persistent` resolves persistent identifiers; without it they are refused. `operations` are the opcodes, those
+    of checkpoints by default.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class PickleReader:
         makers: Mapping[tuple[str, str], Maker | None],
         budget: OpcodeBudget,
         persistent: Callable[[object], object] | None = None,
+        operations: Mapping[int, Callable[[PickleReader], object]] | None = None,
     ) -> None:
+        self.operations = OPERATIONS if operations is None else operations
         self.data, self.makers, self.budget, self.persistent = data, makers, budget, persistent
 
     def read(self, start: int = 0) -> tuple[object, int]:
@@ -71,7 +74,7 @@ class PickleReader:
             if self.budget.left <= 0:
                 raise Refused(f"its pickles have more than {MAX_OPCODES} opcodes")
             self.budget.left -= 1
-            operation = OPERATIONS.get(code)
+            operation = self.operations.get(code)
             if operation is None:
                 raise Refused(f"its pickle uses the opcode {code:#04x}, which no StyleGAN2 file needs")
             operation(self)
