@@ -72,7 +72,7 @@ def build_engine_file(
 
 def layer_table(log: str) -> dict[str, Any]:
     """Kernels and sizes from the builder's log: `kernels`, `kinds`, `layers` (name, kind, what they write), bytes."""
-    layers = []
+    layers: list[dict[str, Any]] = []
     for found in LAYER.finditer(log):
         written = [f"{kind}{shape}" for shape, kind in TENSOR.findall(found["outputs"])]
         read = sorted({kind for _, kind in TENSOR.findall(found["inputs"].split("Constants:")[0])})
@@ -81,7 +81,7 @@ def layer_table(log: str) -> dict[str, Any]:
     for layer in layers:
         if layer["kind"] not in NOT_KERNELS:
             kinds[layer["kind"]] = kinds.get(layer["kind"], 0) + 1
-    sizes = {name: int(found[1]) for name, pattern in TOTALS.items() if (found := pattern.search(log))}
+    sizes = {name: int(total[1]) for name, pattern in TOTALS.items() if (total := pattern.search(log))}
     return {"kernels": sum(kinds.values()), "kinds": dict(sorted(kinds.items())), **sizes, "layers": layers}
 
 
@@ -108,7 +108,7 @@ def _profile(builder: Any, network: Any, options: BuildOptions) -> Any:
 def _log(trt: Any) -> Any:
     """A logger that keeps what it is told: nothing reaches the terminal, and an error has a reason."""
 
-    class Log(trt.ILogger):  # type: ignore[misc]
+    class Log(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.messages: list[tuple[Any, str]] = []
@@ -129,7 +129,7 @@ def _log(trt: Any) -> Any:
 def _monitor(trt: Any, stop: threading.Event, report: Callable[[int], None]) -> Any:
     """The library's nested phases as one percentage. Its methods are called from the library's threads."""
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.error: BaseException | None = None

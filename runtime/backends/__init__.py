@@ -41,6 +41,8 @@ class Session(Protocol):
 
 def backend(name: str) -> ModuleType:
     """The module of a backend. Raises InputError for an unknown name."""
+    if name == "torch":
+        raise InputError("the torch backend takes the checkpoint, from Python: stylert.export.reference.torch_generator")
     if name not in BACKENDS:
         raise InputError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")
     return importlib.import_module(BACKENDS[name])
