@@ -25,7 +25,7 @@ from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.importers.imported import read_any_generator
 
 #: Precisions that can be exported, with the least PSNR against PyTorch that a bundle promises, in dB.
-MIN_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "int8": 30.0}
+MIN_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 35.0, "int8": 30.0}
 
 CALIBRATION_SAMPLES = 64
 #: Far from the small seeds that people look at, so that no picture is judged on the latents that set the scales.
@@ -34,6 +34,7 @@ CALIBRATION_FIRST_SEED = 1_000_000_000
 #: Backends that get their own form where they have one; TensorRT-RTX, which not everyone has, is asked for by name.
 DEFAULT_BACKENDS = ("onnxruntime", "openvino")
 
+BF16_RECIPE: dict[str, Any] = {"everything": "bfloat16, where the backend sees fit; float32 weights in the file"}
 HALF_RECIPE: dict[str, Any] = {"convolutions": "float16, weights and styles normalised", "styles, demodulation, RGB": "float32"}
 
 #: `(stage, done, total)`
@@ -73,14 +74,15 @@ def export_bundle(
     cfg = weights.config
     with atomic_directory(out) as folder:
         _save(mapping_model(weights), folder / MAPPING_FILE)
-        int8, recipes = None, {"fp16": HALF_RECIPE}
+        int8, recipes = None, {"fp16": HALF_RECIPE, "bf16": BF16_RECIPE}
         if "int8" in precisions:
             batches = _calibration_latents(weights, folder / MAPPING_FILE)
             int8 = calibrate(weights, batches, None if progress is None else lambda d, t: progress("calibrate int8", d, t))
             recipes["int8"] = _int8_recipe(int8)
         entries = {}
         for precision in precisions:
-            name, plans = f"synthesis.{precision}.onnx", {}
+            # bfloat16 is how a backend runs the float32 file, not a file of its own.
+            name, plans = f"synthesis.{'fp32' if precision == 'bf16' else precision}.onnx", {}
             _save(synthesis_model(weights, noise, output, canonical_plan(weights, precision, int8)), folder / name)
             for backend in backends:
                 plan = backend_plan(weights, precision, backend, int8)
@@ -96,7 +98,7 @@ def export_bundle(
             noise=noise,
             noise_inputs=noise_inputs,
             output=output,
-            files=file_entries(folder, [MAPPING_FILE, *(f for e in entries.values() for f in e.files)]),
+            files=file_entries(folder, [MAPPING_FILE, *sorted({f for e in entries.values() for f in e.files})]),
             precisions=entries,
             provenance={
                 "checkpoint": Path(checkpoint).name,

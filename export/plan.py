@@ -19,10 +19,14 @@ class Migration:
     """Scales moved between tensors, exactly: what a convolution reads is divided by `in_equal` and its weights multiplied by it
     (SmoothQuant, Xiao et al. 2022); its output is divided by `out_equal` through the weights, and demodulation, which is
     computed from those weights, brings it back.
+
+    A style may have any size, since demodulation does not see it. With `in_power`, the mean square of each input channel
+    before modulation, it is the modulated input that has unit mean square, for every sample, and not the style alone.
     """
 
     in_equal: np.ndarray  # [I], positive
     out_equal: np.ndarray  # [O], positive
+    in_power: np.ndarray | None = None  # [I]
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class LayerConstants:
     weight: np.ndarray  # [O, I, k, k]
     affine_weight: np.ndarray  # [I, w_dim]
     affine_bias: np.ndarray  # [I]
+    style_weight: np.ndarray  # [I], sum 1: the weighted mean square of the style is what it is divided by
 
 
 def layer_constants(weights: GeneratorWeights, spec: LayerSpec, plan: LayerPlan = OPERATOR) -> LayerConstants:
@@ -88,8 +93,14 @@ def layer_constants(weights: GeneratorWeights, spec: LayerSpec, plan: LayerPlan 
     if plan.migration is not None:
         scale /= plan.migration.in_equal
         weight = weight * (plan.migration.in_equal[None, :, None, None] / plan.migration.out_equal[:, None, None, None])
+    power = np.ones(spec.in_channels)
+    if plan.migration is not None and plan.migration.in_power is not None:
+        power = np.maximum(plan.migration.in_power, plan.migration.in_power.mean() * 1e-6 + 1e-12)
     return LayerConstants(
-        weight.astype(np.float32), (affine_weight * scale[:, None]).astype(np.float32), (affine_bias * scale).astype(np.float32)
+        weight.astype(np.float32),
+        (affine_weight * scale[:, None]).astype(np.float32),
+        (affine_bias * scale).astype(np.float32),
+        (power / power.sum()).astype(np.float32),
     )
 
 

@@ -49,7 +49,7 @@ def calibrate(weights: GeneratorWeights, batches: Sequence[np.ndarray], progress
     def observe() -> Iterable[tuple[str, np.ndarray]]:
         """Both sides of every convolution of the network under the present plans, batch after batch."""
         nonlocal done
-        tensors = [f"{name}.{side}" for name in names for side in ("modulated", "conv")]
+        tensors = [f"{name}.{side}" for name in names for side in ("style", "modulated", "conv")]
         model = synthesis_model(weights, "const", "float", NetworkPlan(plans), observe=names)
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         for ws in batches:
@@ -69,11 +69,13 @@ def calibrate(weights: GeneratorWeights, batches: Sequence[np.ndarray], progress
         in_equal = _unit_mean(np.sqrt(_positive(ranges[f"{name}.modulated"].peak) / _positive(peak)))
         # Four phases of one output channel share its factor: the FIR mixes them.
         rms = np.sqrt(ranges[f"{name}.conv"].mean_square.reshape(-1, len(weight)).mean(0))
-        plans[name] = LayerPlan("phases", Migration(in_equal, _unit_mean(_positive(rms))))
+        power = _positive(ranges[f"{name}.modulated"].mean_square) / _positive(ranges[f"{name}.style"].mean_square)
+        plans[name] = LayerPlan("phases", Migration(in_equal, _unit_mean(_positive(rms)), power))
 
     histograms: dict[str, _Histogram] = defaultdict(_Histogram)
     for tensor, values in observe():
-        histograms[tensor].add(values)
+        if not tensor.endswith(".style"):
+            histograms[tensor].add(values)
     for name in names:
         scales = Int8Scales(histograms[f"{name}.modulated"].best_scale(), histograms[f"{name}.conv"].best_scale())
         plans[name] = dataclasses.replace(plans[name], int8=scales)
@@ -81,15 +83,16 @@ def calibrate(weights: GeneratorWeights, batches: Sequence[np.ndarray], progress
 
 
 class _ChannelRange:
-    """Running peak and mean square of every channel of `[N, C, H, W]`."""
+    """Running peak and mean square of every channel of `[N, C, …]`."""
 
     def __init__(self) -> None:
         self.peak = self.square = np.zeros(1)
         self.count = 0
 
     def add(self, values: np.ndarray) -> None:
-        self.peak = np.maximum(self.peak, np.abs(values).max((0, 2, 3)))
-        self.square = self.square + np.square(values, dtype=np.float64).sum((0, 2, 3))
+        axes = (0, *range(2, values.ndim))
+        self.peak = np.maximum(self.peak, np.abs(values).max(axes))
+        self.square = self.square + np.square(values, dtype=np.float64).sum(axes)
         self.count += values.size // values.shape[1]
 
     @property

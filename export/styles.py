@@ -66,9 +66,13 @@ def style_nodes(
     product = g.node("MatMul", [by_layer, g.weight("affine.weight", affine)], "affine")
     styles = g.node("Add", [product, g.weight("affine.bias", bias)], "styles")  # [L, N, width]
 
-    count = g.weight("style.count", np.array([s.in_channels for s in layers], np.float32)[:, None, None])
-    squares = g.node("Mul", [styles, styles], "style_squares")
-    mean = g.node("Div", [g.node("ReduceSum", [squares, g.ints(2)], "style_power", keepdims=1), count], "style_mean_square")
+    shares = np.zeros((len(layers), 1, width), np.float32)
+    for i, spec in enumerate(layers):
+        shares[i, 0, : spec.in_channels] = constants[spec.name].style_weight
+    squares = g.node(
+        "Mul", [g.node("Mul", [styles, styles], "style_squares"), g.weight("style.weight", shares)], "style_shares"
+    )
+    mean = g.node("ReduceSum", [squares, g.ints(2)], "style_mean_square", keepdims=1)
     norms = g.node("Sqrt", [g.node("Add", [mean, g.constant(DEMOD_EPS)], "style_mean_square_eps")], "style_norms")
     units = g.node("Div", [styles, norms], "unit_styles")
 

@@ -40,7 +40,7 @@ def synthesis_model(
     """ws `[N, num_ws, w_dim]` (, noise_* `[N, 1, R, R]`) to image: uint8 `[N, R, R, C]` or float32 `[N, C, R, R]`.
 
     Without a plan every convolution is an operator node in float32. For each layer in `observe` the model also returns what
-    goes into its convolution and what comes out, `<layer>.modulated` and `<layer>.conv`.
+    goes into its convolution and what comes out: `<layer>.style`, `<layer>.modulated` and `<layer>.conv`.
 
     Raises CheckpointError when the resampling filter is not the one that the operators take.
     """
@@ -74,6 +74,7 @@ def synthesis_model(
     assert img is not None
     _image(g, img, output, cfg)
     for name in observe:
+        g.output(f"{name}.style", ["N", None], writer.elem)
         g.output(f"{name}.modulated", ["N", None, None, None], writer.elem)
         g.output(f"{name}.conv", ["N", None, None, None], writer.elem)
     return g.model()

@@ -1,0 +1,276 @@
+"""stylert beside what people do without it: the same network, inputs, threads and process conditions, in one run.
+
+    python -m stylert.benchmarks.peers --model sg2-256 --json peers.json
+
+Peers: PyTorch eager and torch.compile of the textbook forms (`plain.py`), and `torch.onnx.export(dynamo=True)` of them on ONNX
+Runtime and on OpenVINO in float32 and bfloat16. Every candidate runs in a process of its own, in several rounds that go
+through all of them, so that a slow minute of the machine does not fall on one; a candidate's figure is the median of its best
+round. Accuracy is PSNR against float32 on ONNX Runtime, over images of seeds of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stylert.benchmarks.machine import machine_facts
+from stylert.benchmarks.standard import NAMES, write_standard
+
+#: Makes images from ws `[N, num_ws, w_dim]`: uint8 `[N, H, W, C]`, or float32 `[N, C, H, W]`.
+Runner = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run the network. `kind` is ours or peer; `form`, `engine` and `precision` name it."""
+
+    kind: str
+    form: str
+    engine: str
+    precision: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.form} on {self.engine} {self.precision}"
+
+
+#: Precisions that round beyond float32 are compared with each other, int8 with everything.
+CANDIDATES = (
+    *(
+        Candidate("peer", f, e, "fp32")
+        for f in ("grouped", "scaled")
+        for e in ("eager", "torch.compile", "onnxruntime", "openvino")
+    ),
+    *(Candidate("peer", f, "openvino", "bf16") for f in ("grouped", "scaled")),
+    *(Candidate("ours", "stylert", e, p) for e, p in (("onnxruntime", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))),
+    *(Candidate("ours", "stylert", e, "int8") for e in ("onnxruntime", "openvino")),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a candidate measured: milliseconds for one image, the median of each round, and dB against float32."""
+
+    candidate: Candidate
+    rounds_ms: tuple[float, ...]
+    runs: int
+    psnr_db: float
+
+    @property
+    def best_ms(self) -> float:
+        return min(self.rounds_ms)
+
+
+def compare(
+    checkpoint: Path,
+    folder: Path,
+    candidates: Sequence[Candidate] = CANDIDATES,
+    threads: int | None = None,
+    rounds: int = 2,
+    seconds: float = 3.0,
+    images: int = 8,
+    say: Callable[[str], None] = lambda _: None,
+) -> list[Result]:
+    """Measure every candidate on a checkpoint's generator, batch 1. Files are written into `folder`."""
+    from stylert.export.pipeline import export_bundle
+
+    threads = threads or os.cpu_count() or 1
+    say("export")
+    export_bundle(checkpoint, folder / "bundle", ["fp32", "bf16", "int8"])
+    _ws(folder, images)
+    measured: dict[Candidate, list[tuple[float, int]]] = {c: [] for c in candidates}
+    accuracy: dict[Candidate, float] = {}
+    for i in range(rounds):
+        for candidate in candidates:
+            say(f"round {i + 1} of {rounds}: {candidate.name}")
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                job = pool.submit(_measure, candidate, checkpoint, folder, threads, seconds, images if i == 0 else 0)
+                median, runs, psnr_db = job.result()
+            measured[candidate].append((median, runs))
+            accuracy.setdefault(candidate, psnr_db)
+    return [
+        Result(c, tuple(round(m * 1000, 3) for m, _ in rows), sum(n for _, n in rows), accuracy[c])
+        for c, rows in measured.items()
+    ]
+
+
+def _ws(folder: Path, images: int) -> np.ndarray:
+    from stylert.runtime import Generator
+    from stylert.runtime.latents import z_from_seeds
+
+    with Generator.load(folder / "bundle") as g:
+        ws = g.map(z_from_seeds(range(images), g.bundle.model["z_dim"]))
+        np.save(folder / "ws.npy", ws)
+        np.save(folder / "reference.npy", np.concatenate([_bytes(g.synthesize(ws[i : i + 1])) for i in range(images)]))
+    return ws
+
+
+def _measure(
+    candidate: Candidate, checkpoint: Path, folder: Path, threads: int, seconds: float, images: int
+) -> tuple[float, int, float]:
+    """Median seconds, number of runs, and mean PSNR over `images` images (0 for none)."""
+    from stylert.export.verify import psnr
+
+    ws = np.load(folder / "ws.npy")
+    run = _ours(candidate, folder, threads) if candidate.kind == "ours" else _peer(candidate, checkpoint, folder, threads)
+    accuracy = float("nan")
+    if images:
+        reference = np.load(folder / "reference.npy")[:images]
+        accuracy = float(np.mean([psnr(_bytes(run(ws[i : i + 1]))[0], r) for i, r in enumerate(reference)]))
+    for _ in range(3):
+        run(ws[:1])
+    samples: list[float] = []
+    begin = time.perf_counter()
+    while len(samples) < 10 or time.perf_counter() - begin < seconds:
+        start = time.perf_counter()
+        run(ws[:1])
+        samples.append(time.perf_counter() - start)
+    return float(np.median(samples)), len(samples), round(accuracy, 2)
+
+
+def _bytes(images: np.ndarray) -> np.ndarray:
+    from stylert.runtime.images import as_uint8
+
+    return as_uint8(images)
+
+
+def _ours(candidate: Candidate, folder: Path, threads: int) -> Runner:
+    from stylert.runtime import Generator
+
+    generator = Generator.load(folder / "bundle", candidate.engine, candidate.precision, threads)
+    return lambda ws: generator.synthesize(ws)
+
+
+def _peer(candidate: Candidate, checkpoint: Path, folder: Path, threads: int) -> Runner:
+    if candidate.engine in ("onnxruntime", "openvino"):
+        exported = folder / f"{candidate.form}.onnx"
+        if not exported.exists():
+            _plain_export(candidate.form, checkpoint, exported)
+        return _onnx_peer(candidate, exported, threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    module: Any = _plain(candidate.form, checkpoint)
+    if candidate.engine == "torch.compile":
+        module = torch.compile(module)
+
+    def run(ws: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return module(torch.from_numpy(ws)).numpy()
+
+    return run
+
+
+def _plain(form: str, checkpoint: Path) -> Any:
+    from stylert.benchmarks.plain import PlainSynthesis
+    from stylert.train.checkpoint import load_generator
+
+    return PlainSynthesis(load_generator(checkpoint).synthesis, form).eval().requires_grad_(False)  # type: ignore[arg-type]
+
+
+def _plain_export(form: str, checkpoint: Path, path: Path) -> None:
+    import torch
+
+    module = _plain(form, checkpoint)
+    cfg = module.network.cfg
+    ws = torch.zeros(1, cfg.num_ws, cfg.w_dim)
+    program = torch.onnx.export(module, (ws,), dynamo=True, input_names=["ws"], output_names=["image"], verbose=False)
+    assert program is not None
+    program.save(str(path))
+
+
+def _onnx_peer(candidate: Candidate, path: Path, threads: int) -> Runner:
+    if candidate.engine == "onnxruntime":
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return lambda ws: session.run(None, {"ws": ws})[0]
+    import openvino as ov
+
+    hint = {"fp32": "f32", "bf16": "bf16"}[candidate.precision]
+    config = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    request = ov.Core().compile_model(ov.Core().read_model(path), "CPU", config).create_infer_request()
+    return lambda ws: request.infer({"ws": ws}, share_inputs=True)[0].copy()
+
+
+def ratios(results: Sequence[Result]) -> dict[str, float]:
+    """How many times faster than the best peer: without int8, and int8 against every peer; and on ONNX Runtime alone."""
+
+    def best(kind: str, *precisions: str, engine: str | None = None) -> float:
+        found = [
+            r.best_ms
+            for r in results
+            if r.candidate.kind == kind and r.candidate.precision in precisions and engine in (None, r.candidate.engine)
+        ]
+        return min(found, default=float("nan"))
+
+    return {
+        "fp32 or bf16 over the best peer": round(best("peer", "fp32", "bf16") / best("ours", "fp32", "bf16"), 2),
+        "int8 over the best peer": round(best("peer", "fp32", "bf16") / best("ours", "int8"), 2),
+        "any precision on ONNX Runtime over the plain export there": round(
+            best("peer", "fp32", engine="onnxruntime") / best("ours", "fp32", "int8", engine="onnxruntime"), 2
+        ),
+    }
+
+
+def table(results: Sequence[Result]) -> list[str]:
+    lines = [f"{'form':9}{'engine':15}{'precision':11}{'ms':>9}{'PSNR dB':>10}   rounds"]
+    for r in sorted(results, key=lambda r: r.best_ms):
+        c, each = r.candidate, ", ".join(f"{ms:.1f}" for ms in r.rounds_ms)
+        lines.append(f"{c.form:9}{c.engine:15}{c.precision:11}{r.best_ms:9.1f}{r.psnr_db:10.2f}   {each}")
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m stylert.benchmarks.peers", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--model", choices=NAMES, default="sg2-256", help="a standard model: config F, seeded random weights")
+    parser.add_argument("--checkpoint", type=Path, help="a generator of your own instead")
+    parser.add_argument("--threads", type=int, help="threads of every candidate (all cores)")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=3.0, help="per candidate and round, at least 10 runs")
+    parser.add_argument("--images", type=int, default=8, help="images for the accuracy")
+    parser.add_argument("--only", default="", help="candidates whose name contains one of these, comma-separated")
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    options = parser.parse_args(arguments)
+    chosen = [c for c in CANDIDATES if not options.only or any(part in c.name for part in options.only.split(","))]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        checkpoint = options.checkpoint or write_standard(options.model, folder / "model.safetensors")
+        results = compare(
+            checkpoint,
+            folder,
+            chosen,
+            options.threads,
+            options.rounds,
+            options.seconds,
+            options.images,
+            lambda line: print(line, flush=True),
+        )
+    print("\n".join(table(results)))
+    for name, ratio in ratios(results).items():
+        print(f"{ratio:5.2f}x  {name}")
+    if options.json:
+        facts = {
+            "model": str(options.checkpoint or options.model),
+            "machine": machine_facts(),
+            "ratios": ratios(results),
+            "results": [asdict(r) for r in results],
+        }
+        options.json.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

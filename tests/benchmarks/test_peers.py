@@ -1,0 +1,93 @@
+"""The peers run the same network: the textbook forms equal ours, and every candidate's images are the same picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stylert.benchmarks.peers import CANDIDATES, Candidate, Result, compare, main, ratios, table
+from stylert.benchmarks.plain import PlainSynthesis
+from stylert.benchmarks.standard import NAMES, standard_weights
+from stylert.runtime.errors import InputError
+from stylert.train.checkpoint import generator_module, load_generator
+
+
+@pytest.mark.parametrize("modulation", ["grouped", "scaled"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_textbook_forms_equal_the_network(checkpoint: Path, modulation: str, batch: int) -> None:
+    synthesis = load_generator(checkpoint).synthesis.double()
+    cfg = synthesis.cfg
+    ws = torch.randn(batch, cfg.num_ws, cfg.w_dim)  # float32 at the network's door
+    plain = PlainSynthesis(synthesis, modulation)(ws.double())  # type: ignore[arg-type]
+    expected = load_generator(checkpoint).synthesis(ws, "const")
+    assert float((plain - expected).detach().abs().max()) < 1e-4 * float(expected.detach().abs().max())
+
+
+@pytest.mark.slow
+def test_every_candidate_makes_the_same_images(checkpoint: Path, tmp_path: Path) -> None:
+    chosen = [c for c in CANDIDATES if c.engine != "torch.compile"]
+    results = compare(checkpoint, tmp_path, chosen, threads=1, rounds=1, seconds=0.01, images=2)
+    assert [r.candidate for r in results] == chosen
+    for r in results:
+        assert r.runs >= 10
+        assert r.psnr_db > {"fp32": 50, "bf16": 25, "int8": 20}[r.candidate.precision], r
+
+
+def result(kind: str, engine: str, precision: str, *ms: float) -> Result:
+    return Result(Candidate(kind, "f", engine, precision), ms, 10, 50.0)
+
+
+def test_ratios_are_of_the_best_rounds() -> None:
+    results = [
+        result("peer", "onnxruntime", "fp32", 40, 30),
+        result("peer", "openvino", "bf16", 25, 20),
+        result("ours", "openvino", "bf16", 10, 12),
+        result("ours", "openvino", "int8", 5),
+        result("ours", "onnxruntime", "int8", 8, 6),
+    ]
+    assert list(ratios(results).values()) == [2.0, 4.0, 5.0]
+    assert np.isnan(list(ratios(results[:2]).values())).all()
+    assert "25.0, 20.0" in "\n".join(table(results))
+
+
+def test_the_command_writes_what_it_prints(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "peers.json"
+    main(
+        [
+            "--checkpoint",
+            str(checkpoint),
+            "--only",
+            "eager,stylert on onnxruntime int8",
+            "--rounds",
+            "1",
+            "--seconds",
+            "0.01",
+            "--images",
+            "1",
+            "--json",
+            str(out),
+        ]
+    )
+    facts = json.loads(out.read_text())
+    assert len(facts["results"]) == 3
+    printed = capsys.readouterr().out
+    for r in facts["results"]:
+        assert f"{min(r['rounds_ms']):.1f}" in printed
+
+
+def test_standard_models_are_the_same_everywhere_and_alive() -> None:
+    weights = standard_weights("sg2-256")
+    digest = hashlib.sha256(b"".join(k.encode() + v.tobytes() for k, v in sorted(weights.arrays.items()))).hexdigest()
+    assert digest == "1c21b99746dfb1ba4a5433a8f896c5da4efc0aa1b70450352ee70db7f8c57e18", (
+        "a change of these weights makes every earlier measurement of them incomparable"
+    )
+    image = generator_module(weights)(torch.randn(1, 512)).detach()
+    assert 0.1 < float(image.std()) < 10
+    with pytest.raises(InputError, match="sg2-256"):
+        standard_weights("sg2-13")
+    assert NAMES == ("sg2-256", "sg2-512", "sg2-1024")
