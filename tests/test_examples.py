@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +49,9 @@ def test_drawings_become_a_trained_exported_verified_generator(cats: Path, tmp_p
     options = ("--preset", "cpu", "--batch", 4, "--channel-base", 256, "--channel-max", 16, "--kimg", "0.016")
     python("-c", command, "train", "--data", cats, "--out", run, *options)
     python("-c", command, "train", "--data", cats, "--out", run, "--resume", "--kimg", "0.024")
-    python("-c", command, "train", "--data", cats, "--out", tmp_path / "next", *options, "--transfer", run / "model.safetensors")
+    python(
+        "-c", command, "train", "--data", cats, "--out", tmp_path / "next", *options, "--transfer", run / "model.safetensors"
+    )
     python(EXAMPLES / "release_checkpoint.py", run / "snapshot.safetensors", tmp_path / "m.safetensors", "--info", "credit=me")
     weights = read_generator(tmp_path / "m.safetensors")
     assert weights.info == {"credit": "me", "kimg": 0.024}
@@ -55,6 +59,37 @@ def test_drawings_become_a_trained_exported_verified_generator(cats: Path, tmp_p
     assert all(row.passed for row in verify(bundle, against=tmp_path / "m.safetensors", seeds=4))
     python(EXAMPLES / "generate.py", bundle.path, tmp_path / "grid.png")
     assert Image.open(tmp_path / "grid.png").size == (64, 32)
+
+
+def test_morph_draws_the_generators_frames_in_half_blocks_and_tells_its_frame_times(tmp_path: Path) -> None:
+    bundle = export_bundle(SHIPPED, tmp_path / "bundle", ["fp32"])
+    options = ("--backend", "onnxruntime", "--precision", "fp32", "--fps", 4, "--seconds", 0.5, "--seeds", "3,4")
+    command = [
+        sys.executable,
+        EXAMPLES / "morph.py",
+        bundle.path,
+        *options,
+        "--frames",
+        3,
+        "--screenshot",
+        tmp_path / "last.png",
+    ]
+    env = {**os.environ, "COLUMNS": "100", "LINES": "50"}
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, encoding="utf-8", timeout=300, env=env)
+    assert done.returncode == 0, done.stderr
+    frames = done.stdout.split("\x1b[H")[1:]
+    assert len(frames) == 3
+    assert "3 frames at" in done.stderr
+    assert "p99" in done.stderr
+    with Generator.load(bundle) as g:
+        expected = g([3, 4], psi=0.7)  # a round of four frames: a place, half way, the next place
+    for frame, image in ((frames[0], expected[0]), (frames[2], expected[1])):
+        cells = re.findall(r"38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m▀", frame)
+        numbers = np.array(cells, int).reshape(32, 64, 2, 3)
+        seen = numbers.transpose(0, 2, 1, 3).reshape(64, 64, 3)
+        assert np.abs(seen - image.astype(int)).max() <= 1
+    last = np.asarray(Image.open(tmp_path / "last.png"))
+    assert np.abs(last[::8, ::8].astype(int) - expected[1].astype(int)).max() <= 1
 
 
 def test_the_shipped_checkpoint_draws_on_white_and_differently_for_each_seed(tmp_path: Path) -> None:

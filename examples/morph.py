@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""A walk through latent space in the terminal, at a steady frame rate: the smallest application around a `Generator`.
+
+python examples/morph.py out/demo/bundle --fps 24
+
+Two pixels share a character: the upper half block has its own colour above and the background's below, so any terminal
+with 24-bit colour shows the picture. The picture goes to stdout and the frame times to stderr. Ctrl-C ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from stylert.runtime import Generator
+from stylert.runtime.errors import StylertError
+from stylert.runtime.images import as_uint8, save_image
+from stylert.runtime.latents import parse_seeds, z_from_seeds
+from stylert.runtime.paths import along
+
+HOME, CLEAR, HIDE_CURSOR, SHOW_CURSOR, PLAIN = "\x1b[H", "\x1b[2J", "\x1b[?25l", "\x1b[?25h", "\x1b[0m"
+
+
+def main() -> None:
+    options = arguments()
+    try:
+        with Generator.load(options.bundle, options.backend, options.precision, options.threads) as generator:
+            print(f"{generator.backend} {generator.precision}: {generator.why}", file=sys.stderr)
+            pixels, times = show(generator, walk(generator, options), options)
+    except StylertError as e:
+        sys.exit(f"morph: {e}")
+    print(summary(times, options.fps), file=sys.stderr)
+    if options.screenshot and pixels is not None:
+        save_image(
+            np.asarray(Image.fromarray(pixels).resize(8 * np.array(pixels.shape[:2]), Image.Resampling.NEAREST)),
+            options.screenshot,
+        )
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("bundle")
+    parser.add_argument("--backend", default="auto", help="auto takes the fastest and says which")
+    parser.add_argument("--precision", default="int8")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--fps", type=float, default=24.0, help="frames per second")
+    parser.add_argument("--frames", type=int, help="stop after so many; endless by default")
+    parser.add_argument("--seeds", default="0-7", help="the places to pass, in a circle")
+    parser.add_argument("--psi", type=float, default=0.7)
+    parser.add_argument("--seconds", type=float, default=2.0, help="from one place to the next")
+    parser.add_argument("--screenshot", help="write the last picture with the pixels that the terminal had")
+    options = parser.parse_args()
+    if not (options.fps > 0 and options.seconds > 0 and (options.frames is None or options.frames > 0)):
+        parser.error("--fps, --seconds and --frames are positive")
+    return options
+
+
+def walk(generator: Generator, options: argparse.Namespace) -> Iterator[np.ndarray]:
+    """ws `[1, num_ws, w_dim]` of each frame, round and round."""
+    keyframes = generator.map(z_from_seeds(parse_seeds(options.seeds), generator.bundle.model["z_dim"]), options.psi)
+    steps = max(2, round(len(keyframes) * options.seconds * options.fps))
+    rounds = (along(keyframes, steps, loop=True, batch=1) for _ in itertools.count())
+    return itertools.islice(itertools.chain.from_iterable(rounds), options.frames)
+
+
+def show(
+    generator: Generator, path: Iterator[np.ndarray], options: argparse.Namespace
+) -> tuple[np.ndarray | None, list[float]]:
+    """Draw each frame at its own instant of the clock; the last one's pixels, and the seconds from frame to frame.
+
+    The generator's stream computes the next image while this loop waits, so a frame is late only when an image takes longer
+    than a frame lasts. A late frame moves the later ones: nothing is shown faster to make up for it.
+    """
+    pixels, shown = None, []
+    print(HIDE_CURSOR + CLEAR, end="")
+    due = 0.0
+    try:
+        for images in generator.stream(path):
+            columns, lines = shutil.get_terminal_size((80, 40))
+            pixels = shrink(as_uint8(images)[0], columns, lines - 1)
+            picture = half_blocks(pixels)
+            time.sleep(max(0.0, due - time.perf_counter()))
+            sys.stdout.write(HOME + picture)
+            sys.stdout.flush()
+            now = time.perf_counter()
+            shown.append(now)
+            due = (now if now > due + 1 / options.fps else due) + 1 / options.fps
+    except KeyboardInterrupt:
+        pass
+    finally:
+        print(PLAIN + SHOW_CURSOR)
+    return pixels, [b - a for a, b in itertools.pairwise(shown)]
+
+
+def shrink(image: np.ndarray, columns: int, lines: int) -> np.ndarray:
+    """uint8 `[H, W, 1 or 3]` to square RGB that fits `columns` x `lines` half-block characters, never larger than it was."""
+    side = max(2, min(columns, 2 * lines, image.shape[0]) // 2 * 2)
+    rgb = np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+    return np.asarray(Image.fromarray(rgb).resize((side, side), Image.Resampling.BOX))
+
+
+def half_blocks(pixels: np.ndarray) -> str:
+    """RGB `[2 n, W, 3]` as n lines of W half blocks."""
+    rows = []
+    for above, below in zip(pixels[::2].tolist(), pixels[1::2].tolist(), strict=True):
+        colours = (";".join(map(str, (38, 2, *a, 48, 2, *b))) for a, b in zip(above, below, strict=True))
+        rows.append("".join(f"\x1b[{c}m▀" for c in colours) + PLAIN)
+    return "\n".join(rows)
+
+
+def summary(times: list[float], fps: float) -> str:
+    """One line about the seconds between frames."""
+    if not times:
+        return "no two frames were shown"
+    ms = 1000 * np.asarray(times)
+    late = int((ms > 1.5 * 1000 / fps).sum())
+    p50, p99 = np.percentile(ms, [50, 99])
+    return (
+        f"{len(ms) + 1} frames at {1000 / ms.mean():.1f} a second (asked {fps:g}): "
+        f"frame time p50 {p50:.1f} ms, p99 {p99:.1f}, longest {ms.max():.1f}, {late} late"
+    )
+
+
+if __name__ == "__main__":
+    main()
