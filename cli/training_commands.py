@@ -112,13 +112,14 @@ def metrics(
     checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, or a training snapshot.")],
     data: Annotated[Path, typer.Option(help="Zip or folder of real images.")],
     floor: Annotated[Path | None, typer.Option(help="Other real images: their distance to --data is the floor.")] = None,
+    names: Annotated[str, typer.Option("--metrics", help="Comma-separated: fd, kid, pr (precision and recall).")] = "fd",
     images: Annotated[int, typer.Option(min=2, help="Images a side.")] = 5000,
     json: JsonFile = None,
 ) -> None:
-    """FD-EffNetLite0 of a checkpoint, a stand-in for FID that needs no download, beside the real-against-real floor."""
+    """Distances of a checkpoint's images to real ones in EfficientNet-Lite0: like FID, KID and precision, never equal to them."""
     from stylert.cli.metrics import run_metrics
 
     check_writable(json)
-    facts = run_metrics(checkpoint, data, floor, images)
+    facts = run_metrics(checkpoint, data, floor, images, names)
     if json is not None:
         report.write_json(json, facts)

@@ -1,27 +1,35 @@
-"""FD-EffNetLite0: the Fréchet distance in the features of EfficientNet-Lite0, an offline stand-in for FID.
+"""FD-, KID- and PR-EffNetLite0: distances in the features of EfficientNet-Lite0, offline stand-ins for those of Inception.
 
-FID (Heusel et al. 2017) is defined on a particular Inception network, which no package ships. This is the same formula on
-another network, so its values compare only with each other; they are never FID. Use at least 5,000 images a side and read
-it beside the distance between two sets of real images.
+FID (Heusel et al. 2017) is defined on a particular Inception network, which no package ships; so are the published values of
+KID, precision and recall. These are the same formulas (`distances.py`) on another network: their values compare only with
+each other, and are never FID. Use at least 5,000 images a side and read them beside the distance between two sets of real
+images.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from stylert.runtime.atomic import atomic_file
 from stylert.runtime.errors import InputError, missing_extra
 from stylert.runtime.latents import z_from_seeds
 from stylert.train.dataset import ImageDataset
 from stylert.train.loop import to_uint8
 from stylert.train.networks import Generator
 
-NAME = "FD-EffNetLite0"
+NETWORK = "EffNetLite0"
+#: Raised when features would come out different for the same pixels.
+CACHE_VERSION = 1
 FEATURES = 1280
 INPUT_SIZE = 224
 BATCH = 50
@@ -59,12 +67,51 @@ class FeatureExtractor:
         return features.double().numpy()
 
 
-def real_features(extractor: FeatureExtractor, data: str | Path, count: int, progress: Progress | None = None) -> np.ndarray:
-    """Features `[count, 1280]` of the first `count` images of a dataset. InputError when it has fewer."""
+def real_features(
+    extractor: FeatureExtractor,
+    data: str | Path,
+    count: int,
+    progress: Progress | None = None,
+    cache: Path | None = None,
+) -> np.ndarray:
+    """Features `[count, 1280]` of the first `count` images of a dataset. InputError when it has fewer.
+
+    With a folder `cache`, they are kept there under the hash of the pixels, and read back instead of computed again.
+    """
     dataset = ImageDataset(data, limit=count)
     if len(dataset) < count:
         raise InputError(f"{data} has {len(dataset)} images, {count} were asked for")
-    return _features(extractor, lambda i, n: dataset.images[i : i + n].transpose(0, 2, 3, 1), count, progress)
+
+    def compute() -> np.ndarray:
+        return _features(extractor, lambda i, n: dataset.images[i : i + n].transpose(0, 2, 3, 1), count, progress)
+
+    if cache is None:
+        return compute()
+    pixels = hashlib.sha256(f"{CACHE_VERSION} {NETWORK} {dataset.images.shape}".encode())
+    pixels.update(dataset.images)
+    file = cache / f"{pixels.hexdigest()}.safetensors"
+    kept = _read_cache(file, count)
+    if kept is not None:
+        return kept
+    features = compute()
+    with atomic_file(file) as temporary:
+        save_file({"features": features}, str(temporary))
+    return features
+
+
+def cache_folder() -> Path:
+    """Where features of real images are kept: `stylert/features` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stylert" / "features"
+
+
+def _read_cache(file: Path, count: int) -> np.ndarray | None:
+    """What an earlier run kept, unless it is missing or damaged."""
+    try:
+        features = load_file(str(file))["features"]
+    except (OSError, KeyError, SafetensorError):
+        return None
+    usable = features.shape == (count, FEATURES) and features.dtype == np.float64 and np.isfinite(features).all()
+    return features if usable else None
 
 
 def generated_features(
@@ -80,20 +127,6 @@ def generated_features(
         return to_uint8(generator(z, c, noise_mode="const"))
 
     return _features(extractor, images, count, progress)
-
-
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """`|mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))` of features `[N, D]`, as Gaussians.
-
-    The trace of the square root is the sum of the roots of the eigenvalues of `C_a^(1/2) C_b C_a^(1/2)`, which is symmetric
-    and needs no complex numbers.
-    """
-    mean = np.square(a.mean(0) - b.mean(0)).sum()
-    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    values, vectors = np.linalg.eigh(np.atleast_2d(cov_a))
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ np.atleast_2d(cov_b) @ root), 0)).sum()
-    return float(mean + np.trace(np.atleast_2d(cov_a)) + np.trace(np.atleast_2d(cov_b)) - 2 * cross)
 
 
 def _features(
