@@ -73,8 +73,9 @@ def find_engine(bundle: Bundle, key: EngineKey) -> Path | None:
     if facts is None or facts.get("key") != json.loads(json.dumps(dataclasses.asdict(key))):
         return None
     file = engine_file(folder)
-    if sha256_of(file) != facts.get("sha256"):
-        raise BundleError(f"engine {file} does not match its sha256; remove {folder} and build again")
+    for name, digest in {file.name: facts.get("sha256"), **facts.get("companions", {})}.items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+            raise BundleError(f"engine {folder / name} does not match its sha256; remove {folder} and build again")
     return file
 
 
@@ -142,10 +143,12 @@ def build_engine(
         file = temporary / f"engine{module.ENGINE_SUFFIX}"
         started = time.perf_counter()
         details = module.build(source, precision, file, options, progress)
+        companions = {p.name: sha256_of(p) for p in sorted(temporary.iterdir()) if p != file}
         facts = {
             "key": dataclasses.asdict(key),
             "sha256": sha256_of(file),
-            "bytes": file.stat().st_size,
+            "companions": companions,
+            "bytes": sum(p.stat().st_size for p in temporary.iterdir()),
             "build_seconds": round(time.perf_counter() - started, 3),
             **details,
         }

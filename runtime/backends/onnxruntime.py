@@ -16,6 +16,9 @@ EXTRA = None
 PRECISIONS = ("fp32", "fp16", "int8")
 ENGINE_SUFFIX = ".onnx"
 NEEDS_ENGINE = False
+#: Weights of an engine lie in a file of their own, which loading maps into memory instead of reading it.
+WEIGHTS_FILE = "weights.bin"
+MIN_WEIGHT_BYTES = 1024
 
 
 def available() -> bool:
@@ -47,9 +50,12 @@ def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
 
 
 def build(source: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
-    """Optimise `source` for this CPU (fusion, constant folding, blocked layouts) and write the result to `engine`."""
+    """Optimise `source` for this CPU (fusion, constant folding, blocked layouts) into `engine` and, beside it, its weights."""
     session_options = _options(options.threads)
     session_options.optimized_model_filepath = str(engine)
+    external = "session.optimized_model_external_initializers_"
+    session_options.add_session_config_entry(f"{external}file_name", WEIGHTS_FILE)
+    session_options.add_session_config_entry(f"{external}min_size_in_bytes", str(MIN_WEIGHT_BYTES))
     _session(source, session_options)
     return {}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import tempfile
 import threading
 from pathlib import Path
@@ -44,7 +43,8 @@ def machine(options: BuildOptions) -> str:
 
 
 def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
-    return {"threads": options.threads}
+    hint = _config(precision, None)["INFERENCE_PRECISION_HINT"]
+    return {"threads": options.threads, **({} if hint == "f32" else {"hint": hint})}
 
 
 def build(source: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
@@ -58,17 +58,21 @@ def load(source: Path, precision: str, threads: int | None = None, built: bool =
     """Load an ONNX file, or with `built` a blob. Raises BundleError when OpenVINO refuses it."""
     if not built:
         return OpenVinoSession(_compile(source, precision, threads))
+    ov = _openvino()
     try:
+        # Mapped, not read: the weights stay in the page cache until they are used. Copy on write, as the library asks for
+        # memory that it might write to.
+        blob = np.memmap(source, np.uint8, "c")
         return OpenVinoSession(
-            _openvino().Core().import_model(io.BytesIO(source.read_bytes()), "CPU", _config(precision, threads))
+            ov.Core().import_model(ov.Tensor(blob, shared_memory=True), "CPU", _config(precision, threads)), blob
         )
     except RuntimeError as e:
         raise BundleError(f"OpenVINO cannot load engine {source}: {_last_line(e)}") from None
 
 
 class OpenVinoSession:
-    def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
+    def __init__(self, compiled: Any, memory: np.ndarray | None = None) -> None:
+        self._compiled, self._memory = compiled, memory  # the compiled network reads its weights from there
         self._local = threading.local()  # a request serves one caller at a time
 
     def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -79,6 +83,7 @@ class OpenVinoSession:
     def close(self) -> None:
         self._compiled = None
         self._local = threading.local()
+        self._memory = None
 
 
 def _openvino() -> Any:

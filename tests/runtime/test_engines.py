@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -56,6 +57,42 @@ def test_a_damaged_engine_is_refused_and_the_next_build_mends_it(own: Bundle) ->
         Generator.load(own)
     assert not build_engine(own, "onnxruntime", "fp32")["reused"]
     Generator.load(own).close()
+
+
+def test_a_damaged_or_missing_weights_file_is_noticed(own: Bundle) -> None:
+    build_engine(own, "onnxruntime", "fp32")
+    weights = engine_folder(own, engine_key(own, "onnxruntime", "fp32")) / "weights.bin"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(BundleError, match=r"weights\.bin.*build again"):
+        Generator.load(own)
+    weights.unlink()
+    with pytest.raises(BundleError, match="build again"):
+        Generator.load(own)
+    assert not build_engine(own, "onnxruntime", "fp32")["reused"]
+    Generator.load(own).close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's list of mapped files")
+@pytest.mark.parametrize(("name", "file"), [("onnxruntime", "weights.bin"), ("openvino", "engine.blob")])
+def test_an_engines_weights_are_mapped_while_it_is_open_and_let_go_when_closed(own: Bundle, name: str, file: str) -> None:
+    build_engine(own, name, "fp32")
+    weights = engine_folder(own, engine_key(own, name, "fp32")) / file
+    assert str(weights) not in Path("/proc/self/maps").read_text()
+    with Generator.load(own, name) as g:
+        g([0])
+        assert str(weights) in Path("/proc/self/maps").read_text()
+    gc.collect()
+    assert str(weights) not in Path("/proc/self/maps").read_text()
+
+
+def test_a_rebuild_does_not_disturb_an_engine_that_is_open(own: Bundle) -> None:
+    for name in available_backends():
+        build_engine(own, name, "int8")
+        with Generator.load(own, name, "int8") as g:
+            expected = g(range(3))
+            build_engine(own, name, "int8", force=True)
+            np.testing.assert_array_equal(g(range(3)), expected)
 
 
 def test_a_manifest_of_another_key_in_the_same_folder_is_not_believed(own: Bundle) -> None:
