@@ -88,7 +88,7 @@ def real_features(
     if cache is None:
         return compute()
     pixels = hashlib.sha256(f"{CACHE_VERSION} {NETWORK} {dataset.images.shape}".encode())
-    pixels.update(dataset.images)
+    pixels.update(dataset.images.data)
     file = cache / f"{pixels.hexdigest()}.safetensors"
     kept = _read_cache(file, count)
     if kept is not None:

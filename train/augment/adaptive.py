@@ -36,8 +36,8 @@ class AdaptiveP:
 
     def load_state(self, facts: dict[str, Any]) -> None:
         """ValueError when the facts are not those of `state`."""
-        p, signs, steps = facts.get("p"), facts.get("signs"), facts.get("steps")
-        numbers = all(isinstance(v, int | float) and math.isfinite(v) for v in (p, signs, steps))
-        if not numbers or not 0 <= p <= 1 or steps not in range(INTERVAL):
+        values = [facts.get(name) for name in ("p", "signs", "steps")]
+        p, signs, steps = (float(v) if isinstance(v, int | float) else math.nan for v in values)
+        if not (0 <= p <= 1 and math.isfinite(signs) and steps in range(INTERVAL)):
             raise ValueError("the state of the adaptive augmentation is not valid")
-        self.p, self.signs, self.steps = float(p), float(signs), int(steps)
+        self.p, self.signs, self.steps = p, signs, int(steps)

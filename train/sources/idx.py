@@ -40,11 +40,11 @@ def idx(path: Path) -> Source:
     rows, columns = PADDED - images.shape[1], PADDED - images.shape[2]
     edges = [(rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)]
 
+    def picture(i: int) -> Picture:
+        return Picture(f"{path.name}[{i}]", lambda: np.pad(images[i], edges), None if labels is None else int(labels[i]))
+
     def pictures() -> Iterator[Picture]:
-        for i, image in enumerate(images):
-            yield Picture(
-                f"{path.name}[{i}]", lambda image=image: np.pad(image, edges), None if labels is None else int(labels[i])
-            )  # type: ignore[misc]
+        return map(picture, range(len(images)))
 
     return Source(len(images), pictures)
 

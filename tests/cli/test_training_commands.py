@@ -1,0 +1,135 @@
+"""dataset, augment-preview, train and metrics on the command line: the way from pictures to a measured checkpoint."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylert.cli import main as cli
+from stylert.train.checkpoint import read_metadata
+
+SMALL = ("--preset", "cpu", "--channel-base", "64", "--channel-max", "8", "--batch", "8")
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Run `stylert` with these words: its status, and what it printed."""
+
+    def run(*words: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["stylert", *map(str, words)])
+        with pytest.raises(SystemExit) as e:
+            cli.main()
+        captured = capfd.readouterr()
+        return int(e.value.code or 0), captured.out + captured.err
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, rng: np.random.Generator) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(9):
+        Image.fromarray(rng.integers(0, 256, (10, 14, 3), np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def data(pictures: Path, tmp_path: Path, command) -> Path:
+    path = tmp_path / "data.zip"
+    assert command("dataset", pictures, "--out", path, "--resolution", 8, "--transform", "center-crop")[0] == 0
+    return path
+
+
+def test_from_pictures_to_a_resumed_augmented_run(data: Path, tmp_path: Path, command) -> None:
+    out = tmp_path / "run"
+    new = ("train", "--data", data, "--out", out, *SMALL)
+    augmented = ("--aug", "ada", "--target", 0.5, "--augpipe", "bg", "--batch-gpu", 4, "--freeze-d", 1, "--keep", 1)
+    status, text = command(*new, "--kimg", 0.4, *augmented)
+    assert status == 0, text
+    saved = read_metadata(out / "snapshot.safetensors")
+    wanted = {"aug": "ada", "ada_target": 0.5, "aug_pipeline": "bg", "batch_gpu": 4, "freeze_d": 1, "ada_kimg": 500.0}
+    assert {k: saved["train"][k] for k in wanted} == wanted
+    assert saved["facts"]["nimg"] == 400
+    assert "aug_p" in json.loads((out / "stats.jsonl").read_text())
+    assert (out / "snapshot-000000.safetensors").is_file()
+    assert command("train", "--data", data, "--out", out, "--resume", "--kimg", 0.44)[0] == 0
+    assert read_metadata(out / "snapshot.safetensors")["facts"]["nimg"] == 440
+    other = tmp_path / "other"
+    start = ("--transfer", out / "snapshot.safetensors", "--aug", "ada", "--kimg", 0)
+    assert command("train", "--data", data, "--out", other, *SMALL, *start)[0] == 0
+    assert read_metadata(other / "snapshot.safetensors")["train"]["ada_kimg"] == 100.0
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(data: Path, tmp_path: Path, command) -> None:
+    status, text = command("train", "--data", data, "--out", tmp_path / "run", *SMALL, "--gamma", 0.7, "--dry-run")
+    assert status == 0
+    for words in ("r1_gamma", "0.7", "generator.channel_max", "parameters", "GMAC", "MiB", "at least"):
+        assert words in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_preview_has_a_row_for_every_pipeline_and_a_block_for_every_p(data: Path, tmp_path: Path, command) -> None:
+    sheet = tmp_path / "sheet.png"
+    chosen = ("--augpipe", "blit,noise,cutout", "--p", "0,1", "--images", 3, "--tile", 20)
+    assert command("augment-preview", data, "--out", sheet, *chosen)[0] == 0
+    with Image.open(sheet) as image:
+        pixels = np.asarray(image)
+    assert pixels.shape[1] > 2 * 3 * 20
+    row = pixels.shape[0] // 3
+    left = pixels.shape[1] - 2 * (3 * 20 + 6)
+    first = [pixels[-3 * 26 + i * 26 : -3 * 26 + i * 26 + 20, left : left + 60] for i in range(3)]
+    last = [pixels[-3 * 26 + i * 26 : -3 * 26 + i * 26 + 20, left + 66 : left + 126] for i in range(3)]
+    assert row > 26
+    for untouched, augmented in zip(first, last, strict=True):
+        np.testing.assert_array_equal(untouched, first[0])  # p = 0
+        assert not np.array_equal(untouched, augmented)
+
+
+@pytest.mark.slow
+def test_metrics_of_a_checkpoint_beside_the_floor(
+    data: Path, make_checkpoint, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    checkpoint = make_checkpoint(resolution=8, c_dim=0)
+    result = tmp_path / "m.json"
+    arguments = ("metrics", checkpoint, "--data", data, "--floor", data, "--images", 9, "--metrics", "fd,kid,pr")
+    status, text = command(*arguments, "--json", result)
+    assert status == 0, text
+    facts = json.loads(result.read_text())
+    assert facts["images"] == [9, 9]
+    names = {f"{name}-EffNetLite0" for name in ("FD", "KID", "precision", "recall")}
+    assert facts["metrics"].keys() == facts["floor"].keys() == names
+    assert facts["floor"]["precision-EffNetLite0"] == facts["floor"]["recall-EffNetLite0"] == 1
+    assert facts["floor"]["FD-EffNetLite0"] < 1e-3 < facts["metrics"]["FD-EffNetLite0"]
+    assert len(list((tmp_path / "cache" / "stylert" / "features").iterdir())) == 1
+
+
+def test_mistakes_are_one_line(data: Path, pictures: Path, checkpoint: Path, tmp_path: Path, command) -> None:
+    out = tmp_path / "x.zip"
+    train = ("train", "--data", data, "--out", tmp_path / "run", *SMALL)
+    for words, message in [
+        (("dataset", pictures, "--out", out, "--resolution", 8), "not square"),
+        (("dataset", pictures, "--out", out, "--resolution", 9), "power of two"),
+        (("dataset", pictures, "--out", tmp_path, "--resolution", 8), "must end in .zip"),
+        (("augment-preview", data, "--out", tmp_path / "s.png", "--augpipe", "xy"), "'xy'"),
+        (("augment-preview", data, "--out", tmp_path / "s.png", "--p", "2"), "0 to 1"),
+        (("augment-preview", data, "--out", tmp_path / "s.none"), "format"),
+        ((*train, "--aug", "sometimes"), "aug must be"),
+        ((*train, "--p", 0.5), "--aug fixed"),
+        ((*train, "--batch-gpu", 3), "batch_gpu"),
+        ((*train, "--freeze-d", 99), "cannot freeze"),
+        (("metrics", checkpoint, "--data", data, "--metrics", "fid"), "--metrics"),
+        (("metrics", checkpoint, "--data", data, "--metrics", "pr", "--images", 3), "more than 3"),
+    ]:
+        status, text = command(*words)
+        (line,) = (line for line in text.splitlines() if line.startswith("stylert: "))
+        assert status == 2
+        assert message in line
+    assert not out.exists()
+    assert not (tmp_path / "run").exists()
