@@ -13,8 +13,7 @@ import onnxruntime as ort
 
 from stylert.export.defaults import backend_plan, canonical_plan
 from stylert.export.mapping import mapping_model
-from stylert.export.plan import NetworkPlan
-from stylert.export.quantize import calibrate
+from stylert.export.quantize import Calibration, calibrate
 from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
 from stylert.runtime.atomic import atomic_directory
 from stylert.runtime.backends import BACKENDS
@@ -74,18 +73,20 @@ def export_bundle(
     cfg = weights.config
     with atomic_directory(out) as folder:
         _save(mapping_model(weights), folder / MAPPING_FILE)
-        int8, recipes = None, {"fp16": HALF_RECIPE, "bf16": BF16_RECIPE}
+        calibration, recipes = None, {"fp16": HALF_RECIPE, "bf16": BF16_RECIPE}
         if "int8" in precisions:
             batches = _calibration_latents(weights, folder / MAPPING_FILE)
-            int8 = calibrate(weights, batches, None if progress is None else lambda d, t: progress("calibrate int8", d, t))
-            recipes["int8"] = _int8_recipe(int8)
+            calibration = calibrate(
+                weights, batches, None if progress is None else lambda d, t: progress("calibrate int8", d, t)
+            )
+            recipes["int8"] = _int8_recipe(calibration)
         entries = {}
         for precision in precisions:
             # bfloat16 is how a backend runs the float32 file, not a file of its own.
             name, plans = f"synthesis.{'fp32' if precision == 'bf16' else precision}.onnx", {}
-            _save(synthesis_model(weights, noise, output, canonical_plan(weights, precision, int8)), folder / name)
+            _save(synthesis_model(weights, noise, output, canonical_plan(weights, precision, calibration)), folder / name)
             for backend in backends:
-                plan = backend_plan(weights, precision, backend, int8)
+                plan = backend_plan(weights, precision, backend, calibration)
                 if plan is not None:
                     plans[backend] = f"synthesis.{precision}.{backend}.onnx"
                     _save(synthesis_model(weights, noise, output, plan), folder / plans[backend])
@@ -111,11 +112,11 @@ def export_bundle(
     return Bundle.load(out)
 
 
-def _int8_recipe(plan: NetworkPlan) -> dict[str, Any]:
+def _int8_recipe(calibration: Calibration) -> dict[str, Any]:
     return {
-        "layers": sorted(name for name, layer in plan.layers.items() if layer.int8),
+        "layers": sorted(calibration),
         "calibration": {"samples": CALIBRATION_SAMPLES, "first_seed": CALIBRATION_FIRST_SEED},
-        "activations": "int8 per tensor, clip of least mean squared error",
+        "activations": "int8 per tensor, clip of the best mean signal-to-noise ratio",
         "weights": "int8 per channel",
     }
 

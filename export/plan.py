@@ -30,11 +30,20 @@ class Migration:
 
 
 @dataclass(frozen=True)
-class Int8Scales:
-    """The steps of a convolution in 8 bits: symmetric, per-tensor activations, per-channel weights."""
+class Step:
+    """How a tensor becomes 8 bits: `round(x / scale) + zero_point`, in [-127, 127] when symmetric, else in [0, 255]."""
 
-    in_scale: float
-    out_scale: float | None = None  # where a runtime needs both sides quantised
+    scale: float
+    zero_point: int = 0
+    symmetric: bool = True
+
+
+@dataclass(frozen=True)
+class Int8Steps:
+    """The 8-bit sides of a convolution whose weights have a symmetric step per output channel."""
+
+    input: Step
+    output: Step | None = None  # where a runtime needs both sides quantised
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class LayerPlan:
 
     form: Form = "operator"
     migration: Migration | None = None
-    int8: Int8Scales | None = None
+    int8: Int8Steps | None = None
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,20 @@
 """INT8 by post-training calibration: which layers, and with which scales.
 
 Two passes over the same latents. The first measures every channel on both sides of each convolution and sets the exact
-scale migration; the second takes histograms in the migrated network and picks, per tensor, the clipping range with the
-least mean squared error.
+scale migration; the second takes histograms in the migrated network and picks, per tensor, the clipping range that serves the
+samples best.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime as ort
 
-from stylert.export.plan import Int8Scales, LayerPlan, Migration, NetworkPlan
+from stylert.export.plan import Form, Int8Steps, LayerPlan, Migration, NetworkPlan, Step
 from stylert.export.synthesis import synthesis_model
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import GeneratorConfig, LayerSpec
@@ -23,7 +23,7 @@ from stylert.train.config import GeneratorConfig, LayerSpec
 MIN_CHANNELS, MIN_RESOLUTION = 16, 8
 
 HISTOGRAM_BINS = 4096
-CLIP_CANDIDATES = 80
+CLIP_CANDIDATES = 60
 
 Progress = Callable[[int, int], None]
 
@@ -37,8 +37,43 @@ def int8_layers(cfg: GeneratorConfig) -> list[LayerSpec]:
     ]
 
 
-def calibrate(weights: GeneratorWeights, batches: Sequence[np.ndarray], progress: Progress | None = None) -> NetworkPlan:
-    """A plan for `synthesis_model` that puts every layer of `int8_layers` in 8 bits.
+@dataclass(frozen=True)
+class LayerCalibration:
+    """What one layer showed: the scales to migrate, and the values on both sides of its convolution after that."""
+
+    migration: Migration
+    input: Histogram
+    output: Histogram
+
+    def steps(self, symmetric: bool, outputs: bool) -> Int8Steps:
+        return Int8Steps(self.input.best_step(symmetric), self.output.best_step(symmetric) if outputs else None)
+
+
+Calibration = Mapping[str, LayerCalibration]
+
+
+def int8_plan(
+    cfg: GeneratorConfig, calibration: Calibration, form: Form = "phases", symmetric: bool = False, outputs: bool = True
+) -> NetworkPlan:
+    """Every calibrated layer in 8 bits, the others as they are in the same form.
+
+    `symmetric` activations are what TensorRT takes; a range of its own on either side of zero fits what a leaky ReLU leaves
+    better. `outputs` also quantises behind each convolution, without which ONNX Runtime does not run it in 8 bits.
+    """
+    layers = {}
+    for spec in cfg.layers():
+        if spec.kind == "conv":
+            found = calibration.get(spec.name)
+            layers[spec.name] = (
+                LayerPlan(form) if found is None else LayerPlan(form, found.migration, found.steps(symmetric, outputs))
+            )
+    return NetworkPlan(layers)
+
+
+def calibrate(
+    weights: GeneratorWeights, batches: Sequence[np.ndarray], progress: Progress | None = None
+) -> dict[str, LayerCalibration]:
+    """Measure every layer of `int8_layers` over ws.
 
     `batches` are ws `[n, num_ws, w_dim]`, small enough that all activations of one fit in memory at once.
     """
@@ -47,7 +82,7 @@ def calibrate(weights: GeneratorWeights, batches: Sequence[np.ndarray], progress
     total, done = 2 * len(batches), 0
 
     def observe() -> Iterable[tuple[str, np.ndarray]]:
-        """Both sides of every convolution of the network under the present plans, batch after batch."""
+        """Styles and both sides of every convolution of the network under the present plans, batch after batch."""
         nonlocal done
         tensors = [f"{name}.{side}" for name in names for side in ("style", "modulated", "conv")]
         model = synthesis_model(weights, "const", "float", NetworkPlan(plans), observe=names)
@@ -59,27 +94,30 @@ def calibrate(weights: GeneratorWeights, batches: Sequence[np.ndarray], progress
                 progress(done, total)
 
     if not names:
-        return NetworkPlan(plans)
+        return {}
     ranges: dict[str, _ChannelRange] = defaultdict(_ChannelRange)
     for tensor, values in observe():
         ranges[tensor].add(values)
     for name in names:
-        weight = weights.arrays[f"synthesis.{name}.weight"]
-        peak = np.abs(weight).max((0, 2, 3))
-        in_equal = _unit_mean(np.sqrt(_positive(ranges[f"{name}.modulated"].peak) / _positive(peak)))
-        # Four phases of one output channel share its factor: the FIR mixes them.
-        rms = np.sqrt(ranges[f"{name}.conv"].mean_square.reshape(-1, len(weight)).mean(0))
-        power = _positive(ranges[f"{name}.modulated"].mean_square) / _positive(ranges[f"{name}.style"].mean_square)
-        plans[name] = LayerPlan("phases", Migration(in_equal, _unit_mean(_positive(rms)), power))
-
-    histograms: dict[str, _Histogram] = defaultdict(_Histogram)
+        plans[name] = LayerPlan("phases", _migration(weights.arrays[f"synthesis.{name}.weight"], name, ranges))
+    histograms: dict[str, Histogram] = defaultdict(Histogram)
     for tensor, values in observe():
         if not tensor.endswith(".style"):
             histograms[tensor].add(values)
-    for name in names:
-        scales = Int8Scales(histograms[f"{name}.modulated"].best_scale(), histograms[f"{name}.conv"].best_scale())
-        plans[name] = dataclasses.replace(plans[name], int8=scales)
-    return NetworkPlan(plans)
+    return {
+        name: LayerCalibration(migration, histograms[f"{name}.modulated"], histograms[f"{name}.conv"])
+        for name in names
+        if (migration := plans[name].migration) is not None
+    }
+
+
+def _migration(weight: np.ndarray, name: str, ranges: Mapping[str, _ChannelRange]) -> Migration:
+    modulated, conv, style = (ranges[f"{name}.{side}"] for side in ("modulated", "conv", "style"))
+    in_equal = np.sqrt(_positive(modulated.peak) / _positive(np.abs(weight).max((0, 2, 3))))
+    # Four phases of one output channel share its factor: the FIR mixes them.
+    out_equal = _positive(np.sqrt(conv.mean_square.reshape(-1, len(weight)).mean(0)))
+    in_power = _positive(modulated.mean_square) / _positive(style.mean_square)
+    return Migration(_unit_mean(in_equal), _unit_mean(out_equal), in_power)
 
 
 class _ChannelRange:
@@ -100,34 +138,55 @@ class _ChannelRange:
         return self.square / max(self.count, 1)
 
 
-class _Histogram:
-    """Magnitudes of a tensor. The range doubles, and pairs of bins merge, when a value does not fit."""
+class Histogram:
+    """Values of a tensor, sample by sample. The range doubles, and pairs of bins merge, when a value does not fit."""
 
     def __init__(self) -> None:
-        self.top = self.peak = 0.0
-        self.counts = np.zeros(HISTOGRAM_BINS, np.int64)
+        self.top = self.low = self.high = 0.0  # bins span [-top, top], values [low, high]
+        self.samples: list[np.ndarray] = []  # counts per bin
 
     def add(self, values: np.ndarray) -> None:
-        magnitude = np.abs(values)
-        peak = float(magnitude.max(initial=0.0))
-        self.peak = max(self.peak, peak)
-        if self.top == 0:
-            self.top = peak
-        while peak > self.top > 0:
-            self.top *= 2
-            self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(HISTOGRAM_BINS // 2, np.int64)])
-        if self.top > 0:
-            self.counts += np.histogram(magnitude, HISTOGRAM_BINS, (0, self.top))[0]
+        """`[N, …]`: N samples."""
+        for sample in values.reshape(len(values), -1):
+            self.low, self.high = min(self.low, float(sample.min())), max(self.high, float(sample.max()))
+            peak = max(-self.low, self.high)
+            if self.top == 0:
+                self.top = peak
+            while peak > self.top > 0:
+                self.top *= 2
+                self.samples = [np.pad(c.reshape(-1, 2).sum(1), HISTOGRAM_BINS // 4) for c in self.samples]
+            self.samples.append(np.histogram(sample, HISTOGRAM_BINS, (-self.top or -1.0, self.top or 1.0))[0])
 
-    def best_scale(self) -> float:
-        """The step, `clip / 127`, with the least mean squared error of rounding and clipping together."""
+    def best_step(self, symmetric: bool) -> Step:
+        """The step with the best mean signal-to-noise ratio in decibels, of rounding and clipping together.
+
+        A mean of decibels, not of squares: what counts is every image, and one that clips does not show in a pooled error.
+        """
         if self.top == 0:
-            return 1.0  # nothing but zeros: any step represents them
-        centers = (np.arange(HISTOGRAM_BINS) + 0.5) * (self.top / HISTOGRAM_BINS)
-        scales = np.linspace(0.1, 1.0, CLIP_CANDIDATES) * self.peak / 127
-        levels = np.minimum(np.rint(centers / scales[:, None]), 127) * scales[:, None]
-        error = (np.square(levels - centers) * self.counts).sum(1)
-        return float(scales[error.argmin()])
+            return Step(1.0, 0, symmetric)  # nothing but zeros: any step represents them
+        counts = np.stack(self.samples, axis=1)
+        centers = (np.arange(HISTOGRAM_BINS) + 0.5) * (2 * self.top / HISTOGRAM_BINS) - self.top
+
+        def loss(step: Step) -> float:
+            bottom, top = (-127, 127) if step.symmetric else (-step.zero_point, 255 - step.zero_point)
+            error = np.square(np.clip(np.rint(centers / step.scale), bottom, top) * step.scale - centers)
+            return float(np.log(error @ counts + 1e-30).mean())
+
+        clips = np.linspace(0.1, 1.0, CLIP_CANDIDATES)
+        if symmetric:
+            return min((Step(c * max(-self.low, self.high) / 127) for c in clips), key=loss)
+        # Along each end in turn, from the whole range: the two hardly depend on each other.
+        low, high = self.low, self.high
+        for _ in range(2):
+            high = min(clips * self.high, key=lambda h: loss(_asymmetric(low, h)), default=high)
+            low = min(clips * self.low, key=lambda b: loss(_asymmetric(b, high)), default=low)
+        return _asymmetric(low, high)
+
+
+def _asymmetric(low: float, high: float) -> Step:
+    """The step of [low, high], which holds zero; zero is one of its levels."""
+    scale = max(high - low, 1e-12) / 255
+    return Step(scale, int(np.clip(np.rint(-low / scale), 0, 255)), symmetric=False)
 
 
 def _positive(x: np.ndarray) -> np.ndarray:

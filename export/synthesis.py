@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from stylert.export.graph import GraphBuilder
-from stylert.export.plan import Int8Scales, LayerPlan, NetworkPlan, layer_constants
+from stylert.export.plan import Int8Steps, LayerPlan, NetworkPlan, Step, layer_constants
 from stylert.export.styles import ConvStyle, RgbWeight, style_nodes
 from stylert.plugins.definitions import ACTIVATION_GAIN, LRELU_SLOPE
 from stylert.plugins.onnx_functions import DOMAIN
@@ -203,27 +203,28 @@ class _Writer:
         kernel = self.weight(f"{name}.fir", np.tile(fir, (spec.out_channels, 1, 1, 1)))
         return g.node("Conv", [y, kernel], f"{name}.blurred", pads=pads, group=spec.out_channels)
 
-    def _quantisable_conv(
-        self, x: str, kernel: np.ndarray, int8: Int8Scales | None, name: str, transposed: bool = False
-    ) -> str:
+    def _quantisable_conv(self, x: str, kernel: np.ndarray, int8: Int8Steps | None, name: str, transposed: bool = False) -> str:
         """A convolution, or a stride-2 transposed one with its kernel `[I, O, k, k]`, in 8 bits where there are scales."""
         g = self.g
         if int8 is None:
             w = self.weight(f"{name}.weight", kernel)
         else:
-            x = self._fake_quantize(x, int8.in_scale, f"{name}.in")
+            x = self._fake_quantize(x, int8.input, f"{name}.in")
             w = self._int8_weight(kernel, f"{name}.weight", axis=1 if transposed else 0)
         if transposed:
             y = g.node("ConvTranspose", [x, w], f"{name}.conv", strides=[2, 2])
         else:
             y = g.node("Conv", [x, w], f"{name}.conv", pads=[kernel.shape[2] // 2] * 4)
-        if int8 is None or int8.out_scale is None:
+        if int8 is None or int8.output is None:
             return y
-        return self._fake_quantize(y, int8.out_scale, f"{name}.out")
+        return self._fake_quantize(y, int8.output, f"{name}.out")
 
-    def _fake_quantize(self, x: str, scale: float, name: str) -> str:
+    def _fake_quantize(self, x: str, step: Step, name: str) -> str:
         g = self.g
-        s, zero = self.weight(f"{name}_scale", np.array(scale)), g.constant(0, np.int8)
+        s, zero = (
+            self.weight(f"{name}_scale", np.array(step.scale)),
+            g.constant(step.zero_point, np.int8 if step.symmetric else np.uint8),
+        )
         return g.node("DequantizeLinear", [g.node("QuantizeLinear", [x, s, zero], f"{name}_q"), s, zero], f"{name}_dq")
 
     def _int8_weight(self, weight: np.ndarray, name: str, axis: int) -> str:

@@ -32,8 +32,12 @@ def build(weights: GeneratorWeights, precision: str, own_form: bool, target: str
     """The kernels that the compiler makes of a network for batches 1 to 16."""
     cfg = weights.config
     ws = np.random.standard_normal((1, cfg.num_ws, cfg.w_dim)).astype(np.float32)
-    int8 = calibrate(weights, [ws]) if precision == "int8" else None
-    plan = backend_plan(weights, precision, "tensorrt-rtx", int8) if own_form else canonical_plan(weights, precision, int8)
+    calibration = calibrate(weights, [ws]) if precision == "int8" else None
+    plan = (
+        backend_plan(weights, precision, "tensorrt-rtx", calibration)
+        if own_form
+        else canonical_plan(weights, precision, calibration)
+    )
     (folder / "network.onnx").write_bytes(synthesis_model(weights, plan=plan).SerializeToString())
     options = BuildOptions(target=target, batch=(1, 4, 16))
     return tensorrt_rtx.build(folder / "network.onnx", precision, folder / "engine", options, lambda *_: None)
