@@ -23,7 +23,7 @@ from typing import Any
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
 
-_POINTER = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}
+_POINTER = {"int8": "*i8", "float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}
 
 
 @dataclass(frozen=True)
@@ -224,15 +224,18 @@ def _modulated_conv2d() -> Iterator[Variant]:
     def conv(
         name: str, dtype: str, m: int, n: int, k: int, warps: int, *, stages: int = 3, up: int = 1, ksize: int = 3,
         style: bool = True, per_sample: bool = True, tail: dict[str, float] = lrelu, aligned_o: bool = True,
+        int8: bool = False,
     ) -> Variant:  # fmt: skip
         full = ksize == 3
         constants = {
             "HAS_STYLE": style, "HAS_DEMOD": full, "HAS_NOISE": full, "HAS_BIAS": True, "UP": up, "KSIZE": ksize, **tail,
-            "NHWC": True, "OHWI": True, "FOLD": 0, "TAPS": 0, "SHIFT": 0, "PER_SAMPLE": per_sample, "PRECISION": "tf32x3",
+            "NHWC": True, "OHWI": True, "FOLD": 0, "TAPS": 0, "SHIFT": 0, "PER_SAMPLE": per_sample,
+            "PRECISION": "int8" if int8 else "tf32x3",
             "BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k,
         }  # fmt: skip
         pointers = dict.fromkeys(("style_ptr", "demod_ptr", "noise_ptr", "bias_ptr", "f_ptr"), "float32")
         pointers |= dict.fromkeys(("x_ptr", "w_ptr", "y_ptr"), dtype)
+        pointers |= {"w_ptr": "int8"} if int8 else {}
         aligned = ("i", "o", "x_n") if aligned_o else ("i", "x_n")
         return Variant(
             f"modulated_conv2d_{name}", "modulated_conv2d", dtype, pointers, constants, aligned, warps, stages,
@@ -248,6 +251,9 @@ def _modulated_conv2d() -> Iterator[Variant]:
     yield conv("up2_f16_64ch", "float16", 128, 64, 64, 4, up=2)
     yield conv("up2_f16_32ch", "float16", 128, 32, 64, 4, up=2)
     yield conv("torgb_f16", "float16", 128, 16, 64, 4, ksize=1, tail=linear, aligned_o=False)
+    yield conv("3x3_i8", "float16", 128, 128, 64, 8, int8=True)
+    yield conv("3x3_i8_32ch", "float16", 128, 32, 32, 4, int8=True)
+    yield conv("up2_i8", "float16", 128, 128, 64, 8, up=2, int8=True)
     yield conv("3x3_bf16", "bfloat16", 128, 128, 64, 8)
     yield conv("3x3_f32", "float32", 64, 64, 32, 4)
     yield conv("up2_f32", "float32", 64, 64, 32, 4, up=2)

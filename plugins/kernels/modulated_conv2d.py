@@ -30,7 +30,7 @@ from stylert.plugins.shapes import MAX_OFFSET, Tail
 
 #: How float32 tiles are multiplied: exactly, as one tf32 product, or as three that together are nearly float32. Half
 #: precision has exact products anyway; "ieee" widens its tiles first, for where there are no tensor cores (the
-#: interpreter cannot multiply bfloat16).
+#: interpreter cannot multiply bfloat16). Weights in 8 bits are multiplied in 8 bits whatever is said here.
 PRECISIONS = ("ieee", "tf32", "tf32x3")
 
 
@@ -46,15 +46,17 @@ class Tile:
 
 
 def choose_tile(pixels: int, o: int, i: int, itemsize: int) -> Tile:
-    """A tile for a product of `pixels` rows (of the whole batch) by `o` columns. Reasoned, not yet measured.
+    """A tile for a product of `pixels` rows (of the whole batch) by `o` columns, weights of `itemsize` bytes.
+
+    Reasoned, not yet measured.
 
     Half precision takes 128x128 where both sides fill it. Float32 tiles are a quarter of that, because their operands
     are twice as wide and the three-product form keeps two copies. Few pixels (4 to 16 px layers) take low tiles, so that
     there are more programs to share the reading of the weights.
     """
-    n = min(128 if itemsize == 2 else 64, max(16, triton.next_power_of_2(o)))
-    k = min(64 if itemsize == 2 else 32, max(16, triton.next_power_of_2(i)))
-    m = min(128 if itemsize == 2 else 64, max(16, triton.next_power_of_2(pixels)))
+    n = min(64 if itemsize == 4 else 128, max(16, triton.next_power_of_2(o)))
+    k = min(32 if itemsize == 4 else 64, max(32 if itemsize == 1 else 16, triton.next_power_of_2(i)))
+    m = min(64 if itemsize == 4 else 128, max(16, triton.next_power_of_2(pixels)))
     if pixels <= 1024:
         m, n = min(m, 64), min(n, 64)
     return Tile(m, n, k, num_warps=8 if m * n >= 128 * 128 else 4, num_stages=3)
@@ -78,8 +80,10 @@ def modulated_conv2d_into(
     Args:
         y: `[N, H * up, W * up, O]`, contiguous, the dtype of `x`; every element is written.
         x: `[N, H, W, I]`, contiguous, float16, bfloat16 or float32; accumulated in float32.
-        weight: `[P, O, k, k, I]`, contiguous, the dtype of `x`, k odd. P is 1, or 4 for 2x up (see `polyphase.fold`).
-        style: `[N, I]`, contiguous, or None where `x` is already modulated.
+        weight: `[P, O, k, k, I]`, contiguous, the dtype of `x` or int8, k odd. P is 1, or 4 for 2x up (see `polyphase.fold`).
+            For int8 the product is `sum w * round(clip(s * x, -127, 127))` in int32, halves to even: `style` must be divided by
+            the activations' scale, and `demod` multiplied by it and the weights' (see `int8.layer_operands`).
+        style: `[N, I]`, contiguous, or None where `x` is already modulated (which int8 weights do not allow).
         demod: `[N, O]`, contiguous, or None.
         noise: `[N, H * up, W * up]`, any strides (0 where it is broadcast), scaled, or None.
         bias: `[O]`, contiguous, or None.
@@ -95,7 +99,10 @@ def modulated_conv2d_into(
         raise ValueError(f"modulated_conv2d: x is [N, H, W, I] and weight [P, O, k, k, I], not {x.shape} and {weight.shape}")
     n, h, w, i = x.shape
     phases, o, k, k2, weight_i = weight.shape
-    if phases not in (1, 4) or k != k2 or k % 2 == 0 or weight_i != i or weight.dtype != x.dtype:
+    int8 = str(weight.dtype) == "torch.int8"
+    if int8 and (style is None or demod is None):
+        raise ValueError("modulated_conv2d: int8 weights need style and demod, which carry the scales")
+    if phases not in (1, 4) or k != k2 or k % 2 == 0 or weight_i != i or (weight.dtype != x.dtype and not int8):
         raise ValueError(
             f"modulated_conv2d: weight {weight.dtype} {list(weight.shape)} does not serve x {x.dtype} {list(x.shape)}"
         )
@@ -121,7 +128,9 @@ def modulated_conv2d_into(
     if y.numel() == 0:
         return
 
-    tile = tile or choose_tile(n * h * w, o, i, x.element_size())
+    tile = tile or choose_tile(n * h * w, o, i, weight.element_size())
+    if int8 and tile.k < 32:
+        raise ValueError(f"modulated_conv2d: 8-bit products take at least 32 channels at a time, not {tile.k}")
     # Samples that fill tiles of their own share one style row; small ones share tiles, and gather it per pixel.
     per_sample = h * w >= tile.m or n == 1
     absent = x  # a pointer that is never read
@@ -130,7 +139,8 @@ def modulated_conv2d_into(
         n, h, w, i, o, h * w * i, *((0, 0, 0) if noise is None else noise.stride()), y,
         NHWC=True, OHWI=True, FOLD=0, TAPS=0, SHIFT=0,
         HAS_STYLE=style is not None, HAS_DEMOD=demod is not None, HAS_NOISE=noise is not None, HAS_BIAS=bias is not None,
-        UP=up, KSIZE=k, SLOPE=tail.slope, GAIN=tail.gain, CLAMP=tail.clamp, PER_SAMPLE=per_sample, PRECISION=precision,
+        UP=up, KSIZE=k, SLOPE=tail.slope, GAIN=tail.gain, CLAMP=tail.clamp, PER_SAMPLE=per_sample,
+        PRECISION="int8" if int8 else precision,
         BLOCK_M=tile.m, BLOCK_N=tile.n, BLOCK_K=tile.k, num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
 
@@ -193,7 +203,7 @@ def modulated_conv2d_kernel(
     w_cols = w_ptr + (oc * (WIDTH * WIDTH * i))[None, :] + (ik * w_c)[:, None]
     if FOLD == 0:
         w_cols += phase * o * (WIDTH * WIDTH * i)
-    acc = tl.full((BLOCK_M, BLOCK_N), 0.0, tl.float32)
+    acc = tl.full((BLOCK_M, BLOCK_N), 0, tl.int32 if PRECISION == "int8" else tl.float32)
     for step in range(KSIZE * KSIZE * blocks_k):
         tap = step // blocks_k
         i0 = (step % blocks_k) * BLOCK_K
@@ -215,11 +225,15 @@ def modulated_conv2d_kernel(
             else:
                 s_mask = row_ok[:, None] & i_ok[None, :]
                 s = tl.load(style_ptr + (row_n * i + i0)[:, None] + ik[None, :], mask=s_mask, other=0.0)
-            a = modulate(a, s)
-        if PRECISION == "ieee":
-            a = a.to(tl.float32)
-            b = b.to(tl.float32)
-        acc = tl.dot(a, b, acc, input_precision=PRECISION)
+            a = quantize(a, s) if PRECISION == "int8" else modulate(a, s)
+        if PRECISION == "int8":
+            acc = tl.dot(a, b, acc, out_dtype=tl.int32)
+        else:
+            if PRECISION == "ieee":
+                a = a.to(tl.float32)
+                b = b.to(tl.float32)
+            acc = tl.dot(a, b, acc, input_precision=PRECISION)
+    acc = acc.to(tl.float32)
 
     if HAS_DEMOD:
         if PER_SAMPLE:
@@ -260,6 +274,13 @@ def folded_tap(
             ok = w_ok & (tl.full((BLOCK_K, 1), 0, tl.int32) + meets.to(tl.int32) > 0)
             b += tap * tl.load(w_tile + (ky * WIDTH + kx) * w_t, mask=ok, other=0.0).to(tl.float32)
     return b
+
+
+@triton.jit
+def quantize(a, s):
+    """`a * s` to int8, clipped to 127 and rounded, halves to even: so float32 rounds when its units are ones."""
+    v = clip(a.to(tl.float32) * s.to(tl.float32), 127.0)
+    return ((v + 12582912.0) - 12582912.0).to(tl.int8)
 
 
 @triton.jit
