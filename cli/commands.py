@@ -68,6 +68,7 @@ def build(
     hardware_compatible: Annotated[
         bool, typer.Option("--hardware-compatible", help="TensorRT: run on every GPU from Ampere on.")
     ] = False,
+    plugins: Annotated[bool, typer.Option("--plugins", help="TensorRT: our own kernels for the two operators.")] = False,
     force: Annotated[bool, typer.Option(help="Build again even where a matching engine exists.")] = False,
 ) -> None:
     """Build engines into the bundle: for this machine, or ahead of time for a GPU elsewhere. Ctrl-C leaves nothing behind."""
@@ -81,6 +82,7 @@ def build(
         "level": level,
         "version_compatible": version_compatible,
         "hardware_compatible": hardware_compatible,
+        "plugins": plugins,
     }
     targets = split_list(target) or []
     show_engines(build_all(Bundle.load(bundle), split_list(backend), split_list(precision), targets, options, force))

@@ -24,7 +24,8 @@ class BuildOptions:
 
     `threads` is for CPUs. `target` is `current` (the device here) or an architecture such as `sm_89`. `batch` is least,
     best and largest batch of a GPU engine; CPU engines run any batch. `level` is TensorRT's optimisation level. The two
-    compatibilities make TensorRT engines that run on later versions, or on every GPU from Ampere on.
+    compatibilities make TensorRT engines that run on later versions, or on every GPU from Ampere on; `plugins` gives TensorRT
+    our own kernels for the two operators instead of their functions' plain form.
 
     Raises InputError for values that no backend could mean.
     """
@@ -35,6 +36,7 @@ class BuildOptions:
     level: int | None = None
     version_compatible: bool = False
     hardware_compatible: bool = False
+    plugins: bool = False
 
     def __post_init__(self) -> None:
         if self.target != "current" and not re.fullmatch(r"sm_[0-9]{2,3}", self.target):
@@ -62,5 +64,5 @@ def only_this_cpu(name: str, options: BuildOptions) -> None:
     """Raise InputError when options ask a CPU backend for what only a GPU engine has."""
     if options.target != "current":
         raise InputError(f"{name} builds for the CPU here, not for {options.target}: targets are for tensorrt-rtx")
-    if options.level is not None or options.version_compatible or options.hardware_compatible:
-        raise InputError(f"{name} has no builder level and no compatible engines: these are for TensorRT")
+    if options.level is not None or options.version_compatible or options.hardware_compatible or options.plugins:
+        raise InputError(f"{name} has no builder level, compatible engines or plugins: these are for TensorRT")

@@ -37,6 +37,7 @@ def build_engine_file(
     configure: Callable[[Any], None],
     progress: Progress,
     stage: str,
+    creation_flags: int = 0,
 ) -> dict[str, Any]:
     """Parse `network_file`, build it with one optimisation profile, write `engine`; return layers and sizes.
 
@@ -46,7 +47,7 @@ def build_engine_file(
     """
     log = _log(trt)
     builder = trt.Builder(log)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    network = builder.create_network(creation_flags | 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(network_file)):
         reason = parser.get_error(0).desc() if parser.num_errors else log.reason()

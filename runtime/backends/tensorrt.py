@@ -59,6 +59,7 @@ def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
         "tf32": precision != "fp32",
         "version_compatible": options.version_compatible,
         "hardware_compatible": options.hardware_compatible,
+        "plugins": options.plugins,
     }
 
 
@@ -86,10 +87,14 @@ def build(source: Path, precision: str, engine: Path, options: BuildOptions, pro
         if options.hardware_compatible:
             config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
+    stage = f"{NAME} {precision} {architecture}"
     with tempfile.TemporaryDirectory() as folder:
-        plain = lower(source, Path(folder) / "plain.onnx")
-        stage = f"{NAME} {precision} {architecture}"
-        facts = build_engine_file(trt, plain, engine, options, configure, progress, stage)
+        if options.plugins:
+            _register_plugins(architecture)
+            network, creation = source, 1 << int(trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS)
+        else:
+            network, creation = lower(source, Path(folder) / "plain.onnx"), 0
+        facts = build_engine_file(trt, network, engine, options, configure, progress, stage, creation)
     with atomic_file(cache_file) as temporary:
         temporary.write_bytes(caches[0].serialize())
     return facts
@@ -106,6 +111,16 @@ def load(source: Path, precision: str, threads: int | None = None, built: bool =
     from stylert.runtime.cuda import CudaSession
 
     return CudaSession(_library(), source)
+
+
+def _register_plugins(architecture: str) -> None:
+    """Kernels compiled ahead of time, so that the engine needs neither Python nor Triton when it runs."""
+    from stylert.plugins import tensorrt as plugins
+
+    try:
+        plugins.register(architecture)
+    except ImportError as e:
+        raise BackendError(" ".join(str(e).split())) from None
 
 
 def _gpu() -> Gpu:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stylert.runtime.build_options import BuildOptions, Progress
 from stylert.runtime.devices import find_gpus
-from stylert.runtime.errors import BackendError, InputError, missing_extra
+from stylert.runtime.errors import BackendError, BundleError, InputError, missing_extra
 
 if TYPE_CHECKING:
     from stylert.runtime.cuda import CudaSession
@@ -67,6 +67,8 @@ def machine(options: BuildOptions) -> str:
 def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
     if options.version_compatible or options.hardware_compatible:
         raise InputError(f"{NAME} has no compatible engines: build one for each --target")
+    if options.plugins:
+        raise InputError(f"{NAME} takes no plugins: its compiler fuses the plain form of the operators")
     return {"batch": list(options.batch), "level": options.level, "tf32": precision != "fp32"}
 
 
@@ -87,7 +89,10 @@ def build(source: Path, precision: str, engine: Path, options: BuildOptions, pro
     with tempfile.TemporaryDirectory() as folder:
         plain = lower(source, Path(folder) / "plain.onnx")
         stage = f"{NAME} {precision} {architecture}"
-        return build_engine_file(trt, plain, engine, options, configure, progress, stage)
+        try:
+            return build_engine_file(trt, plain, engine, options, configure, progress, stage)
+        except BundleError as e:
+            raise BundleError(f"{e}; stylert export … --backend {NAME} writes a form that can be") from None
 
 
 def load(source: Path, precision: str, threads: int | None = None, built: bool = False) -> CudaSession:

@@ -50,7 +50,7 @@ def test_options_that_no_backend_could_mean_are_refused(bad: dict[str, object]) 
         BuildOptions(**bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("options", [{"target": "sm_89"}, {"level": 3}, {"version_compatible": True}])
+@pytest.mark.parametrize("options", [{"target": "sm_89"}, {"level": 3}, {"version_compatible": True}, {"plugins": True}])
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_a_cpu_backend_refuses_what_only_a_gpu_engine_has(name: str, options: dict[str, object]) -> None:
     with pytest.raises(InputError, match=name):

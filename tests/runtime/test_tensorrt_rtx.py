@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import backend
 from stylert.runtime.build_options import BuildOptions
@@ -26,9 +27,15 @@ RTX = "tensorrt-rtx"
 SM89 = BuildOptions(target="sm_89")
 
 
+@pytest.fixture(scope="module")
+def for_rtx(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with the forms that TensorRT-RTX runs."""
+    return export_bundle(checkpoint, tmp_path_factory.mktemp("rtx") / "bundle", ["fp32", "fp16", "int8"], backends=[RTX])
+
+
 @pytest.fixture
-def own(bundle: Bundle, tmp_path: Path) -> Bundle:
-    return Bundle.load(shutil.copytree(bundle.path, tmp_path / "bundle"))
+def own(for_rtx: Bundle, tmp_path: Path) -> Bundle:
+    return Bundle.load(shutil.copytree(for_rtx.path, tmp_path / "bundle"))
 
 
 def engines(bundle: Bundle) -> list[str]:
@@ -55,6 +62,21 @@ def test_an_engine_is_built_for_a_gpu_that_is_not_here(own: Bundle, target: str,
     eight_bit = [layer for layer in convolutions if layer["reads"] == ["Int8"]]
     assert len(eight_bit) == (4 if precision == "int8" else 0)
     assert any(written == "UInt8[-1,16,16,3]" for layer in facts["layers"] for written in layer["writes"])
+
+
+def test_a_float16_network_runs_its_convolutions_in_float16(own: Bundle) -> None:
+    facts = build_engine(own, RTX, "fp16", SM89)
+    convolutions = [layer for layer in facts["layers"] if layer["kind"] == "correlation"]
+    assert any(layer["reads"] == ["Half"] for layer in convolutions)
+    assert facts["key"]["flags"]["tf32"]
+
+
+def test_a_bundle_without_a_form_for_it_says_how_to_get_one(bundle: Bundle, tmp_path: Path) -> None:
+    plain = Bundle.load(shutil.copytree(bundle.path, tmp_path / "plain"))
+    with pytest.raises(BundleError, match=r"stylert export.*--backend tensorrt-rtx") as e:
+        build_engine(plain, RTX, "int8", SM89)
+    assert "\n" not in str(e.value)
+    assert engines(plain) == []
 
 
 def test_an_engine_is_reused_only_where_source_version_target_and_flags_match(
@@ -163,6 +185,7 @@ def test_a_network_that_the_compiler_refuses_is_one_line_with_its_reason(own: Bu
         ({"target": "sm_90"}, "sm_89"),
         ({"target": "sm_89", "version_compatible": True}, "compatible"),
         ({"target": "sm_89", "hardware_compatible": True}, "compatible"),
+        ({"target": "sm_89", "plugins": True}, "plugins"),
     ],
 )
 def test_what_it_cannot_build_is_refused_before_the_build(own: Bundle, options: dict[str, object], word: str) -> None:
