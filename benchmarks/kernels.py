@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +162,7 @@ def measured_ceiling(dtypes: Sequence[str], seconds: float, device: str, size: i
     tflops = {}
     for dtype in dtypes:
         a, b = (torch.randn(size, size, device=device, dtype=torch.float32).to(getattr(torch, dtype)) for _ in range(2))
-        out = torch.empty_like(a)
-        ms = min(_time(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), seconds, device))
+        ms = min(_time(partial(torch.mm, a, b, out=torch.empty_like(a)), seconds, device))
         tflops[dtype] = 2 * size**3 / ms / 1e9
     source = torch.empty(16 * size * size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -278,7 +278,7 @@ def _modulated_conv2d_forms(case: Case, batch: int, dtype: Any, device: str) -> 
 
     s, conv = case.spec, case.spec.kind == "conv"
     size = s.resolution // s.up
-    exact = {"device": device, "dtype": torch.float32}
+    exact: dict[str, Any] = {"device": device, "dtype": torch.float32}
     x, style = torch.randn(batch, s.in_channels, size, size, **exact), torch.randn(batch, s.in_channels, **exact)
     weight = torch.randn(s.out_channels, s.in_channels, s.kernel, s.kernel, **exact) / (s.in_channels * s.kernel**2) ** 0.5
     demod = demodulation(weight, style) if conv else None

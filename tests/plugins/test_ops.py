@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from stylert.plugins import bias_act as tail_reference
 from stylert.plugins import modulated_conv2d as conv_reference
 from stylert.plugins import ops
 from stylert.plugins import upfirdn2d as fir_reference
@@ -50,6 +51,56 @@ def test_modulated_conv2d_passes_opcheck(rng):
     )
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def test_bias_act_and_its_gradient_pass_opcheck(rng, layout):
+    x, dy = (draw(rng, 2, 3, 4, 5).detach().contiguous(memory_format=layout).requires_grad_() for _ in range(2))
+    b = draw(rng, 3)
+    torch.library.opcheck(torch.ops.stylert.bias_act.default, (x, b, "lrelu", None, 1.0))
+    torch.library.opcheck(torch.ops.stylert.bias_act.default, (x, None, "linear", None, None))
+    torch.library.opcheck(torch.ops.stylert.bias_act_gradient.default, (x, b, dy, "lrelu", 2.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "attributes", [{}, {"activation": "lrelu"}, {"activation": "lrelu", "gain": 0.7, "clamp": 0.9}], ids=str
+)
+def test_bias_act_is_right_to_second_order(rng, attributes):
+    x, b = draw(rng, 2, 3, 4, 2), draw(rng, 3)
+
+    def run(x, b):
+        return ops.bias_act(x, b, **attributes)
+
+    assert torch.equal(run(x, b), tail_reference.bias_act(x, b, **attributes))
+    assert torch.equal(ops.bias_act(x, **attributes), tail_reference.bias_act(x, **attributes))
+    # Away from the kinks, where finite differences mean something.
+    with torch.no_grad():
+        y = tail_reference.bias_act(x, b, **{**attributes, "clamp": None})
+        near = (y.abs() < 1e-2) | ((y.abs() - attributes.get("clamp", 1e9)).abs() < 1e-2)
+        x += 0.05 * near
+    assert torch.autograd.gradcheck(run, (x, b))
+    assert torch.autograd.gradgradcheck(run, (x, b))
+
+
+def test_bias_act_has_the_references_gradients(rng):
+    x, b = draw(rng, 2, 3, 4, 5), draw(rng, 3)
+    results = []
+    for module in (ops, tail_reference):
+        y = module.bias_act(x, b, activation="lrelu", clamp=1.0)
+        first = torch.autograd.grad(y.pow(3).sum(), (x, b), create_graph=True)
+        results.append((y, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), (x, b))))
+    for mine, reference in zip(*results, strict=True):
+        torch.testing.assert_close(mine, reference)
+
+
+def test_wrong_bias_act_calls_are_refused(rng):
+    x = draw(rng, 2, 3, 4, 4)
+    for positional, named in [
+        ((x[0, 0, 0],), {}), ((x.long(),), {}), ((x, draw(rng, 4)), {}), ((x, draw(rng, 3, 1)), {}), ((x, torch.ones(3).long()), {}),
+        ((x,), {"activation": "relu"}), ((x,), {"gain": 0.0}), ((x,), {"clamp": -1.0}),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=r"bias_act|must be"):
+            ops.bias_act(*positional, **named)
+
+
 def test_upfirdn2d_is_right_to_second_order(rng):
     x = draw(rng, 1, 2, 4, 3)
     f = draw(rng, 3, 2).detach()
@@ -94,7 +145,8 @@ def test_a_layer_compiles_whole_with_its_backward(rng, backend):
     operands = layer_operands(rng, 2)
 
     def network(*operands):
-        return ops.upfirdn2d(layer(ops, 2)(*operands) * 2, FIR, down=2, padding=1)
+        y = ops.upfirdn2d(layer(ops, 2)(*operands) * 2, FIR, down=2, padding=1)
+        return ops.bias_act(y, operands[-1], activation="lrelu")
 
     torch._dynamo.reset()
     compiled = torch.compile(network, backend=backend, fullgraph=True)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from stylert.plugins import ops
+from stylert.plugins.bias_act import bias_act
 from stylert.plugins.modulated_conv2d import modulated_conv2d
 from stylert.plugins.upfirdn2d import setup_filter, upfirdn2d
 
@@ -16,7 +17,7 @@ def test_modulated_conv2d_reaches_its_kernel_with_every_operand(rng, up, noise_s
     operands = [
         torch.from_numpy(rng.standard_normal(shape)) if shape else torch.tensor(rng.standard_normal()) for shape in shapes
     ]
-    y = ops._modulated_conv2d_cuda(operands[0].float(), *operands[1:], f, up, "lrelu", None, 2.0)
+    y = ops._modulated_conv2d_cuda(ops._Layer(operands[0].float(), *operands[1:], f, up, "lrelu", None, 2.0))
     assert y.is_contiguous(memory_format=torch.channels_last)
     reference, unclamped = (
         modulated_conv2d(*operands, up=up, f=f.double(), activation="lrelu", clamp=clamp) for clamp in (2.0, None)
@@ -28,14 +29,29 @@ def test_upfirdn2d_reaches_its_kernel_and_keeps_the_layout(rng, assert_parity):
     f = setup_filter()
     for layout in (torch.contiguous_format, torch.channels_last):
         x = torch.from_numpy(rng.standard_normal((2, 3, 5, 4))).float().contiguous(memory_format=layout)
-        y = ops._upfirdn2d_cuda(x, f.t(), [2, 1], [1, 2], [2, 1, 1, 1], False, 4.0)
+        y = ops._upfirdn2d_cuda(ops._Resampling(x, f.t(), [2, 1], [1, 2], [2, 1, 1, 1], False, 4.0))
         assert y.is_contiguous(memory_format=layout)
         assert_parity(y, upfirdn2d(x.double(), f.double(), (2, 1), (1, 2), [2, 1, 1, 1], gain=4.0), torch.float32)
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (2, 3, 4), (2, 3, 5, 4)], ids=str)
+def test_bias_act_and_its_gradient_reach_their_kernel(rng, shape, assert_parity):
+    for layout in (torch.contiguous_format, torch.channels_last)[: 2 if len(shape) == 4 else 1]:
+        x = torch.from_numpy(rng.standard_normal(shape)).float().contiguous(memory_format=layout)
+        b, dy = torch.from_numpy(rng.standard_normal(shape[1])), torch.from_numpy(rng.standard_normal(shape)).float()
+        exact = x.double().requires_grad_()
+        reference = bias_act(exact, b, activation="lrelu", clamp=1.0)
+        y = ops._bias_act_cuda(ops._BiasAct(x, b, "lrelu", None, 1.0))
+        dx = ops._bias_act_cuda(ops._BiasActGradient(x, b, dy, "lrelu", None, 1.0))
+        assert_parity(y, reference.detach(), torch.float32)
+        assert_parity(dx, torch.autograd.grad(reference, exact, dy.double())[0], torch.float32)
+        assert y.stride() == dx.stride() == x.stride()
+
+
 def test_float64_takes_the_reference(rng):
     x, f = torch.from_numpy(rng.standard_normal((1, 2, 4, 4))), setup_filter().double()
-    assert torch.equal(ops._upfirdn2d_cuda(x, f, [1, 1], [1, 1], [1, 1, 1, 1], False, 1.0), upfirdn2d(x, f, padding=1))
+    call = ops._Resampling(x, f, [1, 1], [1, 1], [1, 1, 1, 1], False, 1.0)
+    assert torch.equal(ops._upfirdn2d_cuda(call), upfirdn2d(x, f, padding=1))
     w, s = torch.from_numpy(rng.standard_normal((3, 2, 3, 3))), torch.ones(1, 2).double()
-    y = ops._modulated_conv2d_cuda(x, w, s, None, None, None, None, 1, "linear", None, None)
+    y = ops._modulated_conv2d_cuda(ops._Layer(x, w, s, None, None, None, None, 1, "linear", None, None))
     assert torch.equal(y, modulated_conv2d(x, w, s))
