@@ -22,7 +22,7 @@ FIR_WARPS = {1: 4, 2: 8}
 def conv_tiles(up: int, itemsize: int) -> dict[int, Tile]:
     """Tactic number to tile of ModulatedConv2d, for TensorRT to measure.
 
-    All fit the 48 KiB of shared memory that a launch has without asking, and none spills registers on any architecture
+    All fit the 48 KiB of shared memory that a launch has without asking, and none spills registers where it was compiled
     (`tests/plugins/test_tensorrt.py`). Folding the FIR in the kernel takes registers, and its nine loads are not pipelined.
     """
     if up == 1 and itemsize == 2:
