@@ -28,7 +28,7 @@ def backend_plan(
     if backend == "tensorrt-rtx" and precision == "fp16":
         # Its compiler keeps activations channels last, and fuses everything pointwise between two convolutions.
         return half_plan(weights, "transposed", channels_last=True)
-    if backend == "tensorrt-rtx" and precision == "int8":
+    if backend in ("tensorrt", "tensorrt-rtx") and precision == "int8":  # both take symmetric steps only
         assert calibration is not None
         return _half_int8(weights, calibration)
     if backend == "openvino" and precision == "int8":
