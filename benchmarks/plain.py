@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylert.train.config import LayerSpec
-from stylert.train.networks import SynthesisNetwork
+from stylert.train.networks import SynthesisLayer, SynthesisNetwork, ToRGB
 
 Modulation = Literal["grouped", "scaled"]
 
@@ -49,7 +49,7 @@ class PlainSynthesis(nn.Module):
         assert img is not None
         return img
 
-    def _conv(self, spec: LayerSpec, layer: nn.Module, x: Tensor, w: Tensor, fir: Tensor) -> Tensor:
+    def _conv(self, spec: LayerSpec, layer: SynthesisLayer, x: Tensor, w: Tensor, fir: Tensor) -> Tensor:
         style = layer.affine(w)
         if self.modulation == "grouped":
             weight = layer.weight.unsqueeze(0) * style[:, None, :, None, None]
@@ -69,7 +69,7 @@ class PlainSynthesis(nn.Module):
         x = x + layer.noise_const * layer.noise_strength + layer.bias[:, None, None]
         return F.leaky_relu(x, 0.2) * 2**0.5
 
-    def _to_rgb(self, layer: nn.Module, x: Tensor, w: Tensor) -> Tensor:
+    def _to_rgb(self, layer: ToRGB, x: Tensor, w: Tensor) -> Tensor:
         style = layer.affine(w) * layer.weight_gain
         if self.modulation == "grouped":
             y = _grouped(x, layer.weight.unsqueeze(0) * style[:, None, :, None, None], 1)

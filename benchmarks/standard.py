@@ -27,7 +27,7 @@ def standard_weights(name: str) -> GeneratorWeights:
     rng = np.random.Generator(np.random.Philox(SEED))
     arrays = {}
     for key, shape in generator_shapes(cfg).items():
-        value = rng.standard_normal(shape, np.float32)
+        value: np.ndarray = rng.standard_normal(shape, np.float32)
         if key.endswith("resample_filter"):
             taps = np.outer(cfg.resample_filter, cfg.resample_filter)
             value = taps / taps.sum()
