@@ -73,11 +73,20 @@ def fir_case(rng, factors, **changes):
 
 def assemble(ptx, arch, folder):
     """NVIDIA's assembler takes the PTX; its report of registers and stack."""
-    from triton import knobs
+    from triton.backends.nvidia.compiler import get_ptxas
 
     source = folder / "kernel.ptx"
     source.write_text(ptx)
-    command = [knobs.nvidia.ptxas.path, "-v", f"--gpu-name={arch}", source, "-o", folder / "kernel.cubin"]
+    target = re.search(r"^\.target (sm_\w+)", ptx, re.M)[1]  # sm_90a for sm_90
+    assert target.removesuffix("a") == arch
+    command = [
+        get_ptxas(int(arch.removeprefix("sm_"))).path,
+        "-v",
+        f"--gpu-name={target}",
+        source,
+        "-o",
+        folder / "kernel.cubin",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stderr
