@@ -24,15 +24,17 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stylert.benchmarks.kernel_forms import KERNEL_FORMS, Call
+from stylert.benchmarks.roofline import BYTES, Case, Ceiling, cases
 from stylert.runtime.atomic import atomic_file
 from stylert.runtime.errors import BackendError, InputError, StylertError
-from stylert.train.config import GeneratorConfig, LayerSpec
+from stylert.train.config import GeneratorConfig
 
 CONFIG_F = GeneratorConfig(1024)
 #: What a dry run measures instead: every kind of layer, small enough for Triton's interpreter.
@@ -42,58 +44,11 @@ TINY = GeneratorConfig(8, channel_base=48, channel_max=8)
 H100_TFLOPS = {"float16": 790.0, "bfloat16": 790.0, "float32": 67.0}
 H100_BANDWIDTH = 3000.0
 
-BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 #: Largest error that a form may have, relative to the largest value of the float32 definition.
 TOLERANCE = {"float16": 1e-2, "bfloat16": 8e-2, "float32": 5e-3}
 FORMS = ("kernel", "eager", "compile", "cudnn")
 #: Written between calls, so that none finds its operands in the L2 cache.
 FLUSH_BYTES = 256 * 2**20
-
-Call = Callable[[], Any]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One operator at one layer's shape. `spec` gives channels and sizes; for the resampling it is that of the image."""
-
-    kernel: str  # modulated_conv2d, upfirdn2d or bias_act
-    layer: str
-    spec: LayerSpec
-
-    def flops(self, batch: int) -> int:
-        """Floating-point operations of the definition, a multiply-add being two."""
-        s = self.spec
-        outputs = batch * s.out_channels * s.resolution**2
-        if self.kernel == "modulated_conv2d":
-            product = 2 * batch * s.in_channels * s.out_channels * s.kernel**2 * (s.resolution // s.up) ** 2
-            return product + (2 * 16 * outputs if s.up == 2 else 0)
-        # Of the 16 taps of a 2x upsampling filter four meet a sample.
-        return 2 * 4 * outputs if self.kernel == "upfirdn2d" else 4 * outputs
-
-    def bytes(self, batch: int, dtype: str) -> int:
-        """Memory traffic when every operand is read and written once."""
-        s, size = self.spec, BYTES[dtype]
-        outputs = batch * s.out_channels * s.resolution**2
-        if self.kernel == "bias_act":
-            return 2 * outputs * size
-        inputs = batch * s.in_channels * (s.resolution // s.up) ** 2
-        weights = s.in_channels * s.out_channels * s.kernel**2 if self.kernel == "modulated_conv2d" else 0
-        noise = 4 * s.resolution**2 if s.kind == "conv" and self.kernel == "modulated_conv2d" else 0
-        return (inputs + outputs + weights) * size + noise
-
-
-@dataclass(frozen=True)
-class Ceiling:
-    """What the machine can do: TFLOP/s by dtype and GB/s, and where the figures are from."""
-
-    tflops: dict[str, float]
-    bandwidth: float
-    source: str
-
-    def floor_ms(self, case: Case, batch: int, dtype: str) -> float:
-        """Milliseconds below which a layer cannot go."""
-        arithmetic = case.flops(batch) / (self.tflops[dtype] * 1e12)
-        return 1000 * max(arithmetic, case.bytes(batch, dtype) / (self.bandwidth * 1e9))
 
 
 @dataclass(frozen=True)
@@ -115,21 +70,6 @@ class Row:
     error: float
 
 
-def cases(config: GeneratorConfig, resolutions: Sequence[int]) -> Iterator[Case]:
-    """The operators of every layer: convolutions, the RGB skip's upsampling, and the tail that training has by itself."""
-    for spec in config.layers():
-        if spec.resolution not in resolutions:
-            continue
-        yield Case("modulated_conv2d", spec.name, spec)
-        if spec.kind == "conv" and spec.up == 1:
-            yield Case("bias_act", f"{spec.name}.tail", spec)
-        if spec.kind == "torgb" and spec.resolution > 4:
-            skip = LayerSpec(
-                f"b{spec.resolution}.skip", "torgb", spec.resolution, spec.out_channels, spec.out_channels, 4, 2, 0
-            )
-            yield Case("upfirdn2d", skip.name, skip)
-
-
 def measure(case: Case, batch: int, dtype: str, ceiling: Ceiling, seconds: float, device: str) -> list[Row]:
     """Every form of one case, checked and timed for about `seconds` each.
 
@@ -138,7 +78,7 @@ def measure(case: Case, batch: int, dtype: str, ceiling: Ceiling, seconds: float
     """
     import torch
 
-    forms, reference = _FORMS[case.kernel](case, batch, getattr(torch, dtype), device)
+    forms, reference = KERNEL_FORMS[case.kernel](case, batch, getattr(torch, dtype), device)
     rows = []
     for form, call in forms.items():
         result = call().float()
@@ -261,128 +201,6 @@ def _run(options: argparse.Namespace) -> int:
         with atomic_file(options.json) as path:
             path.write_text(json.dumps(document | {"ceiling": asdict(ceiling)}, indent=2, allow_nan=False) + "\n")
     return 0
-
-
-# --- the forms -------------------------------------------------------------------------------------------------------
-
-
-def _modulated_conv2d_forms(case: Case, batch: int, dtype: Any, device: str) -> tuple[dict[str, Call], Any]:
-    import torch
-    import torch.nn.functional as F
-
-    from stylert.plugins.kernels.modulated_conv2d import modulated_conv2d_into
-    from stylert.plugins.modulated_conv2d import demodulation, modulated_conv2d
-    from stylert.plugins.polyphase import fold
-    from stylert.plugins.shapes import Tail
-    from stylert.plugins.upfirdn2d import setup_filter
-
-    s, conv = case.spec, case.spec.kind == "conv"
-    size = s.resolution // s.up
-    exact: dict[str, Any] = {"device": device, "dtype": torch.float32}
-    x, style = torch.randn(batch, s.in_channels, size, size, **exact), torch.randn(batch, s.in_channels, **exact)
-    weight = torch.randn(s.out_channels, s.in_channels, s.kernel, s.kernel, **exact) / (s.in_channels * s.kernel**2) ** 0.5
-    demod = demodulation(weight, style) if conv else None
-    noise = torch.randn(s.resolution, s.resolution, **exact) if conv else None
-    bias, f = torch.randn(s.out_channels, **exact), setup_filter().to(device)
-    activation = "lrelu" if conv else "linear"
-    named: dict[str, Any] = {"up": s.up, "f": f if s.up == 2 else None, "activation": activation, "clamp": 256.0}
-    x, weight = x.to(dtype), weight.to(dtype)
-    reference = modulated_conv2d(x.float(), weight.float(), style, demod, noise, bias, **named)
-
-    phases = (fold(weight.float(), f).to(dtype) if s.up == 2 else weight[None]).permute(0, 1, 3, 4, 2).contiguous()
-    nhwc, tail = x.permute(0, 2, 3, 1).contiguous(), Tail.of(activation, clamp=256.0)
-    y = torch.full((batch, s.resolution, s.resolution, s.out_channels), float("nan"), device=device, dtype=dtype)
-    noise_map = None if noise is None else noise.expand(batch, -1, -1)
-    # The interpreter cannot multiply bfloat16.
-    precision = "ieee" if device == "cpu" and dtype == torch.bfloat16 else "tf32x3"
-
-    def kernel() -> Any:
-        modulated_conv2d_into(y, nhwc, phases, style, demod, noise_map, bias, tail=tail, precision=precision)
-        return y.permute(0, 3, 1, 2)
-
-    def definition() -> Any:
-        return modulated_conv2d(x, weight, style, demod, noise, bias, **named)
-
-    x_last, w_last = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
-    transposed = weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
-    blur = (f * 4).to(dtype).expand(s.out_channels, 1, 4, 4).contiguous()
-    style_4, noise_4, bias_4 = style.to(dtype)[:, :, None, None], noise if noise is None else noise.to(dtype), bias.to(dtype)
-
-    def cudnn() -> Any:
-        v = x_last * style_4
-        if s.up == 2:
-            v = F.conv2d(F.conv_transpose2d(v, transposed, stride=2), blur, padding=1, groups=s.out_channels)
-        else:
-            v = F.conv2d(v, w_last, padding=s.kernel // 2)
-        if demod is not None and noise_4 is not None:
-            v = v * demod.to(dtype)[:, :, None, None] + noise_4
-        v = v + bias_4[:, None, None]
-        return (F.leaky_relu(v, 0.2) * 2**0.5 if conv else v).clamp(-256, 256)
-
-    return {"kernel": kernel, "eager": definition, "compile": _compiled(definition, device), "cudnn": cudnn}, reference
-
-
-def _upfirdn2d_forms(case: Case, batch: int, dtype: Any, device: str) -> tuple[dict[str, Call], Any]:
-    import torch
-    import torch.nn.functional as F
-
-    from stylert.plugins.kernels.upfirdn2d import upfirdn2d_into
-    from stylert.plugins.shapes import Resampling
-    from stylert.plugins.upfirdn2d import setup_filter, upsample2d
-
-    s, f = case.spec, setup_filter().to(device)
-    x = torch.randn(batch, s.in_channels, s.resolution // 2, s.resolution // 2, device=device).to(dtype)
-    reference, spec = upsample2d(x.float(), f), Resampling.of(up=2, padding=(2, 1, 2, 1), gain=4.0)
-    y = torch.full(reference.shape, float("nan"), device=device, dtype=dtype)
-    taps = (f * 4).to(dtype).expand(s.in_channels, 1, 4, 4).contiguous()
-
-    def kernel() -> Any:
-        upfirdn2d_into(y, x, f, spec)
-        return y
-
-    def definition() -> Any:
-        return upsample2d(x, f)
-
-    def cudnn() -> Any:  # zero insertion and filter in one depthwise transposed convolution
-        return F.conv_transpose2d(x, taps, stride=2, padding=1, groups=s.in_channels)
-
-    return {"kernel": kernel, "eager": definition, "compile": _compiled(definition, device), "cudnn": cudnn}, reference
-
-
-def _bias_act_forms(case: Case, batch: int, dtype: Any, device: str) -> tuple[dict[str, Call], Any]:
-    import torch
-
-    from stylert.plugins.bias_act import bias_act
-    from stylert.plugins.kernels.bias_act import bias_act_into
-    from stylert.plugins.shapes import Tail
-
-    s, tail = case.spec, Tail.of("lrelu", clamp=256.0)
-    x = torch.randn(batch, s.out_channels, s.resolution, s.resolution, device=device).to(dtype)
-    x = x.contiguous(memory_format=torch.channels_last)
-    b, y = torch.randn(s.out_channels, device=device), torch.full_like(x, float("nan"))
-    step = 1 if x.stride(1) == 1 else s.resolution**2
-    reference = bias_act(x.float(), b, activation="lrelu", clamp=256.0)
-
-    def kernel() -> Any:
-        bias_act_into(y, x, b, tail, step=step)
-        return y
-
-    def definition() -> Any:
-        return bias_act(x, b, activation="lrelu", clamp=256.0)
-
-    return {"kernel": kernel, "eager": definition, "compile": _compiled(definition, device)}, reference
-
-
-_FORMS = {"modulated_conv2d": _modulated_conv2d_forms, "upfirdn2d": _upfirdn2d_forms, "bias_act": _bias_act_forms}
-
-
-def _compiled(definition: Call, device: str) -> Call:
-    import torch
-
-    # Every layer compiles anew, and would otherwise be taken for one function with ever more shapes.
-    torch._dynamo.reset()
-    compiled: Call = torch.compile(definition, backend="inductor" if device == "cuda" else "aot_eager", dynamic=False)
-    return compiled
 
 
 # --- the clock -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from stylert.benchmarks import kernels
-from stylert.benchmarks.kernels import CONFIG_F, FORMS, TINY, Case, Ceiling, cases, main, measure
+from stylert.benchmarks.kernel_forms import KERNEL_FORMS
+from stylert.benchmarks.kernels import CONFIG_F, FORMS, TINY, main, measure
+from stylert.benchmarks.roofline import Case, Ceiling, cases
 from stylert.runtime.errors import BackendError
 
 ONE = Ceiling({"float32": 1.0, "float16": 2.0}, 1000.0, "made up")
@@ -74,7 +76,7 @@ def test_wrong_arguments_are_one_line_and_status_2(arguments: list[str], capsys:
 @pytest.mark.parametrize("wrong", [torch.tensor([1.0, 2.5]), torch.tensor([1.0, float("nan")])], ids=["off", "unwritten"])
 def test_a_form_with_a_wrong_result_is_not_timed(monkeypatch: pytest.MonkeyPatch, wrong: torch.Tensor) -> None:
     right = torch.tensor([1.0, 2.0])
-    monkeypatch.setitem(kernels._FORMS, "bias_act", lambda *_: ({"eager": lambda: right, "kernel": lambda: wrong}, right))
+    monkeypatch.setitem(KERNEL_FORMS, "bias_act", lambda *_: ({"eager": lambda: right, "kernel": lambda: wrong}, right))
     case = Case("bias_act", "layer", TINY.layers()[0])
     with pytest.raises(BackendError, match="kernel of layer in float32 is wrong"):
         measure(case, 1, "float32", ONE, 0.001, "cpu")

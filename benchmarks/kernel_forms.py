@@ -1,0 +1,132 @@
+"""Each operator in the forms that `kernels.py` compares: on random operands, calls that compute the same numbers.
+
+`KERNEL_FORMS[kernel](case, batch, dtype, device)` returns the calls by name, and what they should give in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from stylert.benchmarks.roofline import Case
+
+Call = Callable[[], Any]
+
+
+def _modulated_conv2d_forms(case: Case, batch: int, dtype: Any, device: str) -> tuple[dict[str, Call], Any]:
+    import torch
+    import torch.nn.functional as F
+
+    from stylert.plugins.kernels.modulated_conv2d import modulated_conv2d_into
+    from stylert.plugins.modulated_conv2d import demodulation, modulated_conv2d
+    from stylert.plugins.polyphase import fold
+    from stylert.plugins.shapes import Tail
+    from stylert.plugins.upfirdn2d import setup_filter
+
+    s, conv = case.spec, case.spec.kind == "conv"
+    size = s.resolution // s.up
+    exact: dict[str, Any] = {"device": device, "dtype": torch.float32}
+    x, style = torch.randn(batch, s.in_channels, size, size, **exact), torch.randn(batch, s.in_channels, **exact)
+    weight = torch.randn(s.out_channels, s.in_channels, s.kernel, s.kernel, **exact) / (s.in_channels * s.kernel**2) ** 0.5
+    demod = demodulation(weight, style) if conv else None
+    noise = torch.randn(s.resolution, s.resolution, **exact) if conv else None
+    bias, f = torch.randn(s.out_channels, **exact), setup_filter().to(device)
+    activation = "lrelu" if conv else "linear"
+    named: dict[str, Any] = {"up": s.up, "f": f if s.up == 2 else None, "activation": activation, "clamp": 256.0}
+    x, weight = x.to(dtype), weight.to(dtype)
+    reference = modulated_conv2d(x.float(), weight.float(), style, demod, noise, bias, **named)
+
+    phases = (fold(weight.float(), f).to(dtype) if s.up == 2 else weight[None]).permute(0, 1, 3, 4, 2).contiguous()
+    nhwc, tail = x.permute(0, 2, 3, 1).contiguous(), Tail.of(activation, clamp=256.0)
+    y = torch.full((batch, s.resolution, s.resolution, s.out_channels), float("nan"), device=device, dtype=dtype)
+    noise_map = None if noise is None else noise.expand(batch, -1, -1)
+    # The interpreter cannot multiply bfloat16.
+    precision = "ieee" if device == "cpu" and dtype == torch.bfloat16 else "tf32x3"
+
+    def kernel() -> Any:
+        modulated_conv2d_into(y, nhwc, phases, style, demod, noise_map, bias, tail=tail, precision=precision)
+        return y.permute(0, 3, 1, 2)
+
+    def definition() -> Any:
+        return modulated_conv2d(x, weight, style, demod, noise, bias, **named)
+
+    x_last, w_last = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    transposed = weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
+    blur = (f * 4).to(dtype).expand(s.out_channels, 1, 4, 4).contiguous()
+    style_4, noise_4, bias_4 = style.to(dtype)[:, :, None, None], noise if noise is None else noise.to(dtype), bias.to(dtype)
+
+    def cudnn() -> Any:
+        v = x_last * style_4
+        if s.up == 2:
+            v = F.conv2d(F.conv_transpose2d(v, transposed, stride=2), blur, padding=1, groups=s.out_channels)
+        else:
+            v = F.conv2d(v, w_last, padding=s.kernel // 2)
+        if demod is not None and noise_4 is not None:
+            v = v * demod.to(dtype)[:, :, None, None] + noise_4
+        v = v + bias_4[:, None, None]
+        return (F.leaky_relu(v, 0.2) * 2**0.5 if conv else v).clamp(-256, 256)
+
+    return {"kernel": kernel, "eager": definition, "compile": _compiled(definition, device), "cudnn": cudnn}, reference
+
+
+def _upfirdn2d_forms(case: Case, batch: int, dtype: Any, device: str) -> tuple[dict[str, Call], Any]:
+    import torch
+    import torch.nn.functional as F
+
+    from stylert.plugins.kernels.upfirdn2d import upfirdn2d_into
+    from stylert.plugins.shapes import Resampling
+    from stylert.plugins.upfirdn2d import setup_filter, upsample2d
+
+    s, f = case.spec, setup_filter().to(device)
+    x = torch.randn(batch, s.in_channels, s.resolution // 2, s.resolution // 2, device=device).to(dtype)
+    reference, spec = upsample2d(x.float(), f), Resampling.of(up=2, padding=(2, 1, 2, 1), gain=4.0)
+    y = torch.full(reference.shape, float("nan"), device=device, dtype=dtype)
+    taps = (f * 4).to(dtype).expand(s.in_channels, 1, 4, 4).contiguous()
+
+    def kernel() -> Any:
+        upfirdn2d_into(y, x, f, spec)
+        return y
+
+    def definition() -> Any:
+        return upsample2d(x, f)
+
+    def cudnn() -> Any:  # zero insertion and filter in one depthwise transposed convolution
+        return F.conv_transpose2d(x, taps, stride=2, padding=1, groups=s.in_channels)
+
+    return {"kernel": kernel, "eager": definition, "compile": _compiled(definition, device), "cudnn": cudnn}, reference
+
+
+def _bias_act_forms(case: Case, batch: int, dtype: Any, device: str) -> tuple[dict[str, Call], Any]:
+    import torch
+
+    from stylert.plugins.bias_act import bias_act
+    from stylert.plugins.kernels.bias_act import bias_act_into
+    from stylert.plugins.shapes import Tail
+
+    s, tail = case.spec, Tail.of("lrelu", clamp=256.0)
+    x = torch.randn(batch, s.out_channels, s.resolution, s.resolution, device=device).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    b, y = torch.randn(s.out_channels, device=device), torch.full_like(x, float("nan"))
+    step = 1 if x.stride(1) == 1 else s.resolution**2
+    reference = bias_act(x.float(), b, activation="lrelu", clamp=256.0)
+
+    def kernel() -> Any:
+        bias_act_into(y, x, b, tail, step=step)
+        return y
+
+    def definition() -> Any:
+        return bias_act(x, b, activation="lrelu", clamp=256.0)
+
+    return {"kernel": kernel, "eager": definition, "compile": _compiled(definition, device)}, reference
+
+
+KERNEL_FORMS = {"modulated_conv2d": _modulated_conv2d_forms, "upfirdn2d": _upfirdn2d_forms, "bias_act": _bias_act_forms}
+
+
+def _compiled(definition: Call, device: str) -> Call:
+    import torch
+
+    # Every layer compiles anew, and would otherwise be taken for one function with ever more shapes.
+    torch._dynamo.reset()
+    compiled: Call = torch.compile(definition, backend="inductor" if device == "cuda" else "aot_eager", dynamic=False)
+    return compiled
