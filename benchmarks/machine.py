@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from stylert.runtime.host import cpu_identity
+from stylert.runtime.host import cpu_identity, instruction_sets, usable_cores
 
 PACKAGES = ("stylert", "numpy", "onnx", "onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx-cu13")
-#: Instruction sets that decide which kernels run.
-ISA = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "sve")
 
 
 def machine_facts() -> dict[str, Any]:
@@ -22,8 +19,8 @@ def machine_facts() -> dict[str, Any]:
 
     return {
         "cpu": cpu_identity(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "isa": _isa(),
+        "cores": usable_cores(),
+        "isa": instruction_sets() or [],
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
@@ -55,12 +52,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _isa() -> list[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return []
-    line = next((x for x in text.splitlines() if x.startswith(("flags", "Features"))), "")
-    return [i for i in ISA if i in line.split()]
