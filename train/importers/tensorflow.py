@@ -7,7 +7,7 @@ them, and the kernels of the upsampling convolutions turned by 180 degrees again
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -85,14 +85,7 @@ def _generator(network: Record, what: str, allowance: Allowance) -> tuple[Genera
     given.check_empty()
     lr_gain = _lr_gain(lr, what)
     tensors = Taker(what, variables, allowance)
-    arrays: Arrays = {}
-    for name, shape in generator_shapes(config).items():
-        if name.endswith("resample_filter"):
-            arrays[name] = fir_filter(config.resample_filter)
-        elif name.startswith("mapping.fc"):
-            arrays[name] = _take(tensors, _generator_name(name), name, shape) * lr_gain
-        else:
-            arrays[name] = _take(tensors, _generator_name(name), name, shape)
+    arrays = _arrays(tensors, generator_shapes(config), _generator_name, config.resample_filter, lr_gain)
     tensors.leave(n for n in variables if n.rsplit("/", 1)[-1] == "lod")
     tensors.check_empty()
     return config, arrays, [EPSILON_NOTE, *_lr_note(lr, what)]
@@ -145,14 +138,7 @@ def _discriminator(network: Record, allowance: Allowance, notes: list[str]) -> t
         raise Unrepresentable(f"its labels are mapped to {shown(features)} features, not {config.cmap_dim}")
     lr_gain = _lr_gain(lr, what) if labelled else np.float32(1)
     tensors = Taker(what, variables, allowance)
-    arrays: Arrays = {}
-    for name, shape in discriminator_shapes(config).items():
-        if name.endswith("resample_filter"):
-            arrays[name] = fir_filter(config.resample_filter)
-        elif name.startswith("mapping.fc"):
-            arrays[name] = _take(tensors, _discriminator_name(name), name, shape) * lr_gain
-        else:
-            arrays[name] = _take(tensors, _discriminator_name(name), name, shape)
+    arrays = _arrays(tensors, discriminator_shapes(config), _discriminator_name, config.resample_filter, lr_gain)
     tensors.leave(n for n in variables if n.rsplit("/", 1)[-1] == "lod")
     tensors.check_empty()
     notes += _lr_note(lr, what) if labelled else []
@@ -171,6 +157,25 @@ def _discriminator_name(name: str) -> str:
     block, part = layer.split(".")
     scope = {"fromrgb": "FromRGB", "conv0": "Conv0", "conv1": "Conv1_down", "skip": "Skip"}[part]
     return f"{block[1:]}x{block[1:]}/{scope}/{tensor}"
+
+
+def _arrays(
+    tensors: Taker,
+    shapes: Mapping[str, tuple[int, ...]],
+    theirs: Callable[[str], str],
+    taps: tuple[float, ...],
+    lr_gain: np.float32,
+) -> Arrays:
+    """Every tensor of a network under our names; `theirs` translates, and `lr_gain` makes the mapping layers' multiplier ours."""
+    arrays: Arrays = {}
+    for name, shape in shapes.items():
+        if name.endswith("resample_filter"):
+            arrays[name] = fir_filter(taps)
+        elif name.startswith("mapping.fc"):
+            arrays[name] = _take(tensors, theirs(name), name, shape) * lr_gain
+        else:
+            arrays[name] = _take(tensors, theirs(name), name, shape)
+    return arrays
 
 
 def _take(tensors: Taker, variable: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
