@@ -103,13 +103,12 @@ def generate(
     threads: Threads = None,
 ) -> None:
     """Generate images from seeds; a seed means the same image as in the official tools."""
-    from stylert.cli.generate import generate_images
+    from stylert.cli.generate import Drawing, generate_images
     from stylert.runtime.latents import parse_seeds
 
+    drawing = Drawing(cutoff, label, backend, precision, batch, threads)
     with progress() as bar:
-        files = generate_images(
-            bundle, parse_seeds(seeds), out, psi, cutoff, label, grid, backend, precision, batch, threads, bar
-        )
+        files = generate_images(bundle, parse_seeds(seeds), out, psi, grid, drawing, bar)
     console.print(
         f"wrote {files[0]}" if len(files) == 1 else f"wrote {len(files)} images to {out}", highlight=False, soft_wrap=True
     )

@@ -12,7 +12,7 @@ from stylert.benchmarks.report import write_report
 from stylert.cli import report
 from stylert.cli.build import build_all, show_engines
 from stylert.cli.console import console, progress
-from stylert.cli.generate import generate_images
+from stylert.cli.generate import Drawing, generate_images
 from stylert.export.pipeline import export_bundle
 from stylert.export.verify import verify
 from stylert.runtime.bundle import Bundle
@@ -33,9 +33,8 @@ def run_demo(checkpoint: Path, out: Path) -> bool:
     pictures = {}
     with progress() as bar:
         for precision in bundle.precisions:
-            (grid,) = generate_images(
-                out / "bundle", SAMPLES, out / precision, PSI, None, None, True, "onnxruntime", precision, 8, None, bar
-            )
+            drawing = Drawing(precision=precision)
+            (grid,) = generate_images(out / "bundle", SAMPLES, out / precision, PSI, True, drawing, bar)
             name = "grid.png" if precision == "fp32" else f"grid-{precision}.png"
             grid.replace(out / name)
             grid.parent.rmdir()

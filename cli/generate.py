@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,19 +21,35 @@ from stylert.runtime.recipes import Recipe, bundle_hash
 from stylert.runtime.rendering import check_fits
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """How images are drawn: the options that generate, mix, sweep and interpolate share."""
+
+    cutoff: int | None = None
+    label: int | None = None
+    backend: str = "onnxruntime"
+    precision: str | None = None  # the bundle's first choice
+    batch: int = 8
+    threads: int | None = None
+
+    def recipe(self, bundle: Bundle, command: str, seeds: list[int], psi: Sequence[float], **facts: Any) -> Recipe:
+        """What the options mean for a bundle, written down. A backend `auto` is chosen here, after saying which and why."""
+        precision = self.precision or default_precision(bundle)
+        return Recipe(
+            command=command,
+            bundle=bundle_hash(bundle),
+            backend=chosen_backend(bundle, self.backend, precision, self.threads),
+            precision=precision,
+            seeds=tuple(seeds),
+            psi=tuple(psi),
+            cutoff=self.cutoff,
+            label=self.label,
+            **{"batch": self.batch, **facts},
+        )
+
+
 def generate_images(
-    bundle_path: Path,
-    seeds: list[int],
-    out: Path,
-    psi: float,
-    cutoff: int | None,
-    label: int | None,
-    grid: bool,
-    backend: str,
-    precision: str | None,
-    batch: int,
-    threads: int | None,
-    report: Report,
+    bundle_path: Path, seeds: list[int], out: Path, psi: float, grid: bool, drawing: Drawing, report: Report
 ) -> list[Path]:
     """Write `seed<number>.png` per seed, or one `grid.png`, and each with its recipe, and return the paths."""
     bundle = Bundle.load(bundle_path)
@@ -38,20 +57,9 @@ def generate_images(
         raise InputError("this bundle takes noise as inputs; generate from Python, or export with --noise const")
     if out.exists() and not out.is_dir():
         raise OutputError(f"cannot write into {out}: it is a file")
-    precision = precision or default_precision(bundle)
-    backend = chosen_backend(bundle, backend, precision, threads)
-    with Generator.load(bundle, backend, precision, threads) as generator:
-        recipe = Recipe(
-            command="grid",
-            bundle=bundle_hash(bundle),
-            backend=backend,
-            precision=precision,
-            seeds=tuple(seeds),
-            psi=(psi,),
-            cutoff=cutoff,
-            label=label,
-            batch=min(batch, len(seeds)),
-        )
+    cutoff, label, batch = drawing.cutoff, drawing.label, drawing.batch
+    recipe = drawing.recipe(bundle, "grid", seeds, [psi], batch=min(batch, len(seeds)))
+    with Generator.load(bundle, recipe.backend, recipe.precision, drawing.threads) as generator:
         # The options are checked on the recipe, and the folder by a file in it, before the long part begins.
         generator.map(np.zeros((1, bundle.model["z_dim"]), np.float32), psi, cutoff, None if label is None else [label])
         if grid:

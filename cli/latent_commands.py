@@ -30,8 +30,10 @@ def mix(
 ) -> None:
     """Mix styles: a grid in which each image takes some levels from its column's seed and the rest from its row's."""
     from stylert.cli import latents
+    from stylert.cli.generate import Drawing
     from stylert.runtime.latents import parse_seeds
 
+    drawing = Drawing(cutoff, label, backend, precision, batch, threads)
     with progress() as bar:
         latents.mix(
             bundle,
@@ -40,12 +42,7 @@ def mix(
             levels,
             out,
             psi,
-            cutoff,
-            label,
-            backend,
-            precision,
-            batch,
-            threads,
+            drawing,
             bar,
         )
     console.print(f"wrote {out}", highlight=False, soft_wrap=True)
@@ -66,10 +63,12 @@ def sweep(
 ) -> None:
     """Show what truncation does: a row per seed, a column per psi."""
     from stylert.cli import latents
+    from stylert.cli.generate import Drawing
     from stylert.runtime.latents import parse_seeds
 
+    drawing = Drawing(cutoff, label, backend, precision, batch, threads)
     with progress() as bar:
-        latents.sweep(bundle, parse_seeds(seeds), psi, out, cutoff, label, backend, precision, batch, threads, bar)
+        latents.sweep(bundle, parse_seeds(seeds), psi, out, drawing, bar)
     console.print(f"wrote {out}", highlight=False, soft_wrap=True)
 
 
@@ -92,8 +91,10 @@ def interpolate(
 ) -> None:
     """Make a video that passes through seeds."""
     from stylert.cli import latents
+    from stylert.cli.generate import Drawing
     from stylert.runtime.latents import parse_seeds
 
+    drawing = Drawing(cutoff, label, backend, precision, batch, threads)
     with progress() as bar:
         latents.interpolate(
             bundle,
@@ -104,12 +105,7 @@ def interpolate(
             space,
             out,
             psi,
-            cutoff,
-            label,
-            backend,
-            precision,
-            batch,
-            threads,
+            drawing,
             bar,
         )
     console.print(f"wrote {out}", highlight=False, soft_wrap=True)

@@ -6,14 +6,14 @@ import math
 from pathlib import Path
 
 from stylert.cli.console import Report
-from stylert.cli.generate import chosen_backend, default_precision
+from stylert.cli.generate import Drawing
 from stylert.runtime.atomic import atomic_file
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.errors import BundleError, InputError, OutputError
 from stylert.runtime.generator import Generator
 from stylert.runtime.images import check_commented, save_image
 from stylert.runtime.latents import parse_levels
-from stylert.runtime.recipes import MAX_FPS, VIDEO, Recipe, bundle_hash, check_bundle, read_recipe
+from stylert.runtime.recipes import MAX_FPS, VIDEO, Recipe, check_bundle, read_recipe
 from stylert.runtime.rendering import check_fits, frames, picture
 from stylert.runtime.video import check_video, write_video
 
@@ -25,31 +25,14 @@ def mix(
     levels: str,
     out: Path,
     psi: float,
-    cutoff: int | None,
-    label: int | None,
-    backend: str,
-    precision: str | None,
-    batch: int,
-    threads: int | None,
+    drawing: Drawing,
     report: Report,
 ) -> Recipe:
     """Write the grid of rows x columns: each image has the column's latents at `levels` and the row's elsewhere."""
     bundle = Bundle.load(bundle_path)
-    precision = precision or default_precision(bundle)
-    recipe = Recipe(
-        command="mix",
-        bundle=bundle_hash(bundle),
-        backend=chosen_backend(bundle, backend, precision, threads),
-        precision=precision,
-        seeds=tuple(rows),
-        columns=tuple(columns),
-        levels=tuple(parse_levels(levels, bundle.num_ws)),
-        psi=(psi,),
-        cutoff=cutoff,
-        label=label,
-        batch=batch,
-    )
-    return _make(recipe, bundle, out, threads, report)
+    chosen = tuple(parse_levels(levels, bundle.num_ws))
+    recipe = drawing.recipe(bundle, "mix", rows, [psi], columns=tuple(columns), levels=chosen)
+    return _make(recipe, bundle, out, drawing.threads, report)
 
 
 def sweep(
@@ -57,29 +40,12 @@ def sweep(
     seeds: list[int],
     psi: str,
     out: Path,
-    cutoff: int | None,
-    label: int | None,
-    backend: str,
-    precision: str | None,
-    batch: int,
-    threads: int | None,
+    drawing: Drawing,
     report: Report,
 ) -> Recipe:
     """Write a grid with a row per seed and a column per psi."""
     bundle = Bundle.load(bundle_path)
-    precision = precision or default_precision(bundle)
-    recipe = Recipe(
-        command="sweep",
-        bundle=bundle_hash(bundle),
-        backend=chosen_backend(bundle, backend, precision, threads),
-        precision=precision,
-        seeds=tuple(seeds),
-        psi=parse_psis(psi),
-        cutoff=cutoff,
-        label=label,
-        batch=batch,
-    )
-    return _make(recipe, bundle, out, threads, report)
+    return _make(drawing.recipe(bundle, "sweep", seeds, parse_psis(psi)), bundle, out, drawing.threads, report)
 
 
 def interpolate(
@@ -91,12 +57,7 @@ def interpolate(
     space: str,
     out: Path,
     psi: float,
-    cutoff: int | None,
-    label: int | None,
-    backend: str,
-    precision: str | None,
-    batch: int,
-    threads: int | None,
+    drawing: Drawing,
     report: Report,
 ) -> Recipe:
     """Write a video that passes through `seeds` in `seconds`; with `loop` it comes back to the first one."""
@@ -108,23 +69,9 @@ def interpolate(
         raise InputError(f"--space is w or z, not {space!r}")
     check_video(out, fps)
     bundle = Bundle.load(bundle_path)
-    precision = precision or default_precision(bundle)
-    recipe = Recipe(
-        command="interpolate",
-        bundle=bundle_hash(bundle),
-        backend=chosen_backend(bundle, backend, precision, threads),
-        precision=precision,
-        seeds=tuple(seeds),
-        psi=(psi,),
-        cutoff=cutoff,
-        label=label,
-        frames=round(seconds * fps),
-        fps=fps,
-        loop=loop,
-        space=space,
-        batch=batch,
-    )
-    return _make(recipe, bundle, out, threads, report)
+    count = round(seconds * fps)
+    recipe = drawing.recipe(bundle, "interpolate", seeds, [psi], frames=count, fps=fps, loop=loop, space=space)
+    return _make(recipe, bundle, out, drawing.threads, report)
 
 
 def again(file: Path, bundle_path: Path | None, out: Path, threads: int | None, report: Report) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -13,44 +14,42 @@ import pytest
 from PIL import Image
 
 from stylert.cli import latents
-from stylert.cli.generate import generate_images
+from stylert.cli.generate import Drawing, generate_images
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.errors import BundleError, InputError, OutputError, StylertError
 from stylert.runtime.recipes import bundle_hash, read_recipe
 
-COMMON: dict[str, Any] = {
-    "cutoff": None,
-    "label": None,
-    "backend": "onnxruntime",
-    "precision": None,
-    "batch": 3,
-    "threads": None,
-    "report": lambda *_: None,
-}
+SHARED = {f.name for f in dataclasses.fields(Drawing)}
+
+
+def options(given: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`given` changed; what the commands share goes into one `Drawing`, 3 images a call."""
+    drawing = Drawing(**{"batch": 3, **{k: v for k, v in changes.items() if k in SHARED}})
+    own = {k: v for k, v in changes.items() if k not in SHARED}
+    return {"drawing": drawing, "report": lambda *_: None, **given, **own}
 
 
 def mix(bundle: Path, out: Path, **changes: Any) -> None:
-    options = {"rows": [0, 1], "columns": [5, 6, 7], "levels": "coarse", "psi": 0.8, **COMMON, **changes}
-    latents.mix(bundle, out=out, **options)
+    given = {"rows": [0, 1], "columns": [5, 6, 7], "levels": "coarse", "psi": 0.8}
+    latents.mix(bundle, out=out, **options(given, changes))
 
 
 def sweep(bundle: Path, out: Path, **changes: Any) -> None:
-    latents.sweep(bundle, out=out, **{"seeds": [3, 4], "psi": "-1,0,0.5", **COMMON, **changes})
+    latents.sweep(bundle, out=out, **options({"seeds": [3, 4], "psi": "-1,0,0.5"}, changes))
 
 
 def interpolate(bundle: Path, out: Path, **changes: Any) -> None:
-    options = {"seeds": [0, 9, 4], "seconds": 0.7, "fps": 10, "loop": False, "space": "w", "psi": 0.8, **COMMON, **changes}
-    latents.interpolate(bundle, out=out, **options)
+    given = {"seeds": [0, 9, 4], "seconds": 0.7, "fps": 10, "loop": False, "space": "w", "psi": 0.8}
+    latents.interpolate(bundle, out=out, **options(given, changes))
 
 
 def generate(bundle: Path, out: Path, grid: bool, **changes: Any) -> list[Path]:
-    options = {"seeds": [2, 3, 9, 11], "psi": 0.7, **COMMON, **changes}
-    return generate_images(bundle, out=out, grid=grid, **options)
+    return generate_images(bundle, out=out, grid=grid, **options({"seeds": [2, 3, 9, 11], "psi": 0.7}, changes))
 
 
 def again(file: Path, bundle: Path | None, out: Path) -> None:
-    latents.again(file, bundle, out, None, COMMON["report"])
+    latents.again(file, bundle, out, None, lambda *_: None)
 
 
 def tiles(path: Path, side: int = 16) -> np.ndarray:
