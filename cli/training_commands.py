@@ -53,7 +53,9 @@ def augment_preview(
 def train(
     data: Annotated[Path, typer.Option(help="Zip or folder of square PNG or JPEG images, official layout.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    preset: Annotated[str, typer.Option(help="auto, stylegan2, paper256, paper512, paper1024, cifar, cpu.")] = "auto",
+    preset: Annotated[
+        str, typer.Option(help="auto, stylegan2, paper256, paper512, paper1024, cifar, cpu, cpu-small.")
+    ] = "auto",
     kimg: Annotated[float | None, typer.Option(min=0, help="Length, thousands of images.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per step, over all processes.")] = None,
     batch_gpu: Annotated[int | None, typer.Option(min=1, help=MICRO)] = None,

@@ -9,12 +9,11 @@ mkdir -p "$data"
 for size in 16 32 64; do
     python "$(dirname "$0")/make_cats.py" --count 40000 --resolution $size --out "$data/cats$size.zip"
 done
-train="stylert train --preset cpu --channel-max 128"
-$train --data "$data/cats16.zip" --out "$runs/cats16" --batch 32 --gamma 0.1 --pl-weight 0 --kimg 40
-$train --data "$data/cats32.zip" --out "$runs/cats32" --batch 32 --gamma 0.4 --pl-weight 0 --kimg 60 \
+train="stylert train --preset cpu" # R1 in proportion to the pixels, at most 128 channels
+$train --data "$data/cats16.zip" --out "$runs/cats16" --batch 32 --pl-weight 0 --kimg 40
+$train --data "$data/cats32.zip" --out "$runs/cats32" --batch 32 --pl-weight 0 --kimg 60 \
     --transfer "$runs/cats16/snapshot.safetensors"
-$train --data "$data/cats64.zip" --out "$runs/cats64" --batch 16 --gamma 1.6 --pl-weight 0.1 --kimg 52 \
-    --transfer "$runs/cats32/snapshot.safetensors"
+$train --data "$data/cats64.zip" --out "$runs/cats64" --kimg 52 --transfer "$runs/cats32/snapshot.safetensors"
 # By now the discriminator was winning: a stronger R1 and a smaller step.
-$train --data "$data/cats64.zip" --out "$runs/cats64-late" --batch 16 --gamma 5 --pl-weight 0.1 --lr 0.002 --kimg 44 \
+$train --data "$data/cats64.zip" --out "$runs/cats64-late" --gamma 5 --lr 0.002 --kimg 44 \
     --transfer "$runs/cats64/snapshot.safetensors"

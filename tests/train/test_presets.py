@@ -53,6 +53,17 @@ def test_auto_follows_resolution_and_gpus(r, g):
     assert row(cfg) == pytest.approx(expected)
 
 
+@given(r=resolutions, batch=st.integers(1, 8).map(lambda k: 4 * k))
+def test_presets_for_a_cpu_weight_r1_by_the_pixels_and_stay_small(r, batch):
+    cfg = resolve("cpu", r, batch=batch)
+    assert cfg.r1_gamma == pytest.approx(1.6 * (r / 64) ** 2)
+    assert resolve("cpu", r).batch == 16
+    for res in cfg.generator.block_resolutions:
+        small = resolve("cpu-small", r).generator
+        assert small.channels(res) <= cfg.generator.channels(res) <= 128
+        assert small.channels(res) <= 64
+
+
 @pytest.mark.parametrize("name", ["auto", *TABLE])
 @given(resolution=resolutions)
 def test_what_every_published_preset_shares(name, resolution):
@@ -152,7 +163,7 @@ def test_a_configuration_from_before_augmentation_is_read_as_a_run_without():
     assert (cfg.aug, cfg.batch_gpu, cfg.freeze_d) == ("noaug", None, 0)
 
 
-def test_published_presets_augment_adaptively_and_the_cpu_preset_does_not():
-    assert {name: resolve(name, 32).aug for name in PRESETS} == {n: "noaug" if n == "cpu" else "ada" for n in PRESETS}
+def test_published_presets_augment_adaptively_and_those_for_a_cpu_do_not():
+    assert {name: resolve(name, 32).aug for name in PRESETS} == {n: "noaug" if "cpu" in n else "ada" for n in PRESETS}
     cfg = resolve("auto", 32)
     assert (cfg.aug_pipeline, cfg.ada_target, cfg.ada_kimg, cfg.aug_p) == ("bgc", 0.6, 500, 0)
