@@ -69,10 +69,12 @@ def find_engine(bundle: Bundle, key: EngineKey) -> Path | None:
     Raises BundleError when the engine is there but its bytes are not the ones that were built.
     """
     folder = engine_folder(bundle, key)
-    facts = _facts(folder)
-    if facts is None or facts.get("key") != json.loads(json.dumps(dataclasses.asdict(key))):
-        return None
-    file = engine_file(folder)
+    return checked_engine(folder) if _is(_facts(folder), key) else None
+
+
+def checked_engine(folder: Path) -> Path:
+    """The engine's file after comparing every byte with `engine.json`. Raises BundleError when one differs."""
+    facts, file = _facts(folder) or {}, engine_file(folder)
     for name, digest in {file.name: facts.get("sha256"), **facts.get("companions", {})}.items():
         if not (folder / name).is_file() or sha256_of(folder / name) != digest:
             raise BundleError(f"engine {folder / name} does not match its sha256; remove {folder} and build again")
@@ -80,12 +82,15 @@ def find_engine(bundle: Bundle, key: EngineKey) -> Path | None:
 
 
 def engine_to_load(bundle: Bundle, backend_name: str, precision: str, threads: int | None = None) -> Path | None:
-    """The engine with which a generator starts here: on a CPU the one of just these threads, on a GPU any that matches
-    but for its flags, the widest batch range first. None where there is none. Raises as `engine_key` and `find_engine`.
+    """The folder of the engine with which a generator starts here: on a CPU the one of just these threads, on a GPU any
+    that matches but for its flags, the widest batch range first. None where there is none. Its bytes are not read yet.
+
+    Raises as `engine_key`, and BundleError for a manifest that cannot be read.
     """
     key = engine_key(bundle, backend_name, precision, BuildOptions(threads=threads))
     if not backend(backend_name).NEEDS_ENGINE:
-        return find_engine(bundle, key)
+        folder = engine_folder(bundle, key)
+        return folder if _is(_facts(folder), key) else None
     found = []
     for folder in sorted((bundle.path / "engines").glob(f"{key.backend}-{key.target}-*")):
         facts = _facts(folder)
@@ -96,7 +101,7 @@ def engine_to_load(bundle: Bundle, backend_name: str, precision: str, threads: i
             found.append(own)
     if not found:
         return None
-    return find_engine(bundle, max(found, key=lambda k: (k.flags["batch"][2] - k.flags["batch"][0], k.digest)))
+    return engine_folder(bundle, max(found, key=lambda k: (k.flags["batch"][2] - k.flags["batch"][0], k.digest)))
 
 
 def open_synthesis(
@@ -104,10 +109,12 @@ def open_synthesis(
 ) -> tuple[Session, Path | None]:
     """The synthesis network loaded on a backend, and the built engine that it comes from, if one is there.
 
-    Raises as `engine_to_load`, and BackendError where a backend runs built engines only and there is none.
+    Raises as `engine_to_load`, BundleError where bytes are not those that were built, and BackendError where a backend runs
+    built engines only and there is none.
     """
     module = backend(backend_name)
-    engine = engine_to_load(bundle, backend_name, precision, threads)
+    folder = engine_to_load(bundle, backend_name, precision, threads)
+    engine = None if folder is None else checked_engine(folder)
     if engine is None and module.NEEDS_ENGINE:
         raise BackendError(
             f"{bundle.path} has no {precision} engine of this {backend_name} for the GPU here; "
@@ -165,3 +172,7 @@ def _facts(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as e:
         raise BundleError(f"{folder / ENGINE_JSON} cannot be read: {e}; remove {folder} and build again") from None
     return facts if isinstance(facts, dict) else {}
+
+
+def _is(facts: dict[str, Any] | None, key: EngineKey) -> bool:
+    return facts is not None and facts.get("key") == json.loads(json.dumps(dataclasses.asdict(key)))

@@ -76,9 +76,14 @@ class Generator:
             from stylert.runtime.choice import choose_backend
 
             backend, why = choose_backend(bundle, precision, threads)
-        synthesis, engine = open_synthesis(bundle, backend, precision, threads)
-        # The mapping network is a thousandth of the work and decides every pixel: always float32 on ONNX Runtime.
-        mapping = _module("onnxruntime").load(bundle.checked_file(MAPPING_FILE), "fp32", threads)
+        with ThreadPoolExecutor(1) as pool:  # beside the synthesis network, which takes longer
+            opening = pool.submit(_open_mapping, bundle, threads)
+            synthesis, engine = open_synthesis(bundle, backend, precision, threads)
+        try:
+            mapping = opening.result()
+        except BaseException:
+            synthesis.close()
+            raise
         return cls(bundle, backend, precision, mapping, synthesis, engine, max_batch, why)
 
     def __call__(
@@ -242,6 +247,11 @@ class Calls:
 
 # `Generator.load` has a parameter of the name `backend`, as the API promises.
 _module = backend
+
+
+def _open_mapping(bundle: Bundle, threads: int | None) -> Session:
+    """The mapping network is a thousandth of the work and decides every pixel: always float32 on ONNX Runtime."""
+    return _module("onnxruntime").load(bundle.checked_file(MAPPING_FILE), "fp32", threads)
 
 
 def _float32(value: np.ndarray, shape: tuple[int | str, ...], name: str) -> np.ndarray:

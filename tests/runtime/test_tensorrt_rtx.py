@@ -219,9 +219,7 @@ def test_on_a_gpu_the_engine_of_its_architecture_with_the_widest_batches_is_chos
         monkeypatch.setattr(backend(RTX), "find_gpus", lambda: Driver("13.0", (gpu,), None))
 
     here((8, 9))
-    file = engine_to_load(own, RTX, "int8")
-    assert file is not None
-    assert file.parent == engine_folder(own, engine_key(own, RTX, "int8", SM89))
+    assert engine_to_load(own, RTX, "int8") == engine_folder(own, engine_key(own, RTX, "int8", SM89))
     here((12, 0))
     with pytest.raises(BackendError, match=r"no int8 engine.*stylert build"):
         Generator.load(own, RTX, "int8")
