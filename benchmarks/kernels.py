@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.kernel_forms import KERNEL_FORMS, Call
-from stylert.benchmarks.roofline import BYTES, Case, Ceiling, cases
+from stylert.benchmarks.roofline import Case, Ceiling, cases
 from stylert.runtime.atomic import atomic_file
 from stylert.runtime.errors import BackendError, InputError, StylertError
 from stylert.train.config import GeneratorConfig
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; exit status 2 on a wrong argument or a wrong result, 0 on a machine without a GPU."""
     parser = argparse.ArgumentParser(prog="python -m stylert.benchmarks.kernels", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--resolutions", default="", help="comma-separated, default: all of 4 to 1024")
-    parser.add_argument("--dtypes", default="float16", help=f"comma-separated, of {', '.join(BYTES)}")
+    parser.add_argument("--dtypes", default="float16", help=f"comma-separated, of {', '.join(TOLERANCE)}")
     parser.add_argument("--batches", default="1,8", help="comma-separated")
     parser.add_argument("--seconds", type=float, default=0.3, help="to spend on each form of each case")
     parser.add_argument("--json", type=Path, help="write every figure here too")
@@ -161,8 +161,8 @@ def _run(options: argparse.Namespace) -> int:
     resolutions, batches = _ints(options.resolutions, "resolutions"), _ints(options.batches, "batches")
     chosen = list(cases(config, resolutions or config.block_resolutions))
     rates = [r for r in (options.tflops, options.bandwidth, options.seconds) if r is not None]
-    if unknown := [d for d in dtypes if d not in BYTES]:
-        raise InputError(f"unknown dtype {', '.join(unknown)}: choose from {', '.join(BYTES)}")
+    if unknown := [d for d in dtypes if d not in TOLERANCE]:
+        raise InputError(f"unknown dtype {', '.join(unknown)}: choose from {', '.join(TOLERANCE)}")
     if not chosen:
         raise InputError(f"no layer has resolution {options.resolutions}: choose from {config.block_resolutions}")
     if not batches or min(rates) <= 0:
@@ -186,7 +186,7 @@ def _run(options: argparse.Namespace) -> int:
         print(table(rows))
         document |= {"device": _device_name(device), "rows": [asdict(row) for row in rows]}
     else:
-        tflops = H100_TFLOPS if options.tflops is None else dict.fromkeys(BYTES, options.tflops)
+        tflops = H100_TFLOPS if options.tflops is None else dict.fromkeys(TOLERANCE, options.tflops)
         given = options.tflops is not None or options.bandwidth is not None
         ceiling = Ceiling(tflops, options.bandwidth or H100_BANDWIDTH, "given" if given else "an H100's figures")
         floors = floor_table(chosen, dtypes, batches, ceiling)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stylert.train.config import GeneratorConfig, LayerSpec
 
-BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1}
 
 
 @dataclass(frozen=True)
