@@ -9,18 +9,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stylert.runtime.arrays import OnDevice, on_device, on_host
 from stylert.runtime.backends import Session, backend
+from stylert.runtime.batching import Step, limited, steps
 from stylert.runtime.bundle import MAPPING_FILE, Bundle
 from stylert.runtime.engines import open_synthesis
 from stylert.runtime.errors import BackendError, InputError
 from stylert.runtime.latents import z_from_seeds
 
 if TYPE_CHECKING:
-    from stylert.runtime.cuda import DeviceArray
+    from stylert.runtime.device_array import DeviceArray
 
 
 class Generator:
@@ -46,9 +48,7 @@ class Generator:
         why: str = "asked for",
     ) -> None:
         self.bundle, self.backend, self.precision, self.engine, self.why = bundle, backend_name, precision, engine, why
-        self._mapping, self._synthesis = mapping, synthesis
-        least, most = getattr(synthesis, "batches", (1, None))
-        self._least, self._most = least, min((n for n in (most, max_batch) if n is not None), default=None)
+        self._mapping, self._synthesis, self._max_batch = mapping, synthesis, max_batch
         self._calls = Calls()
 
     @classmethod
@@ -99,7 +99,7 @@ class Generator:
         return self.synthesize(self.map(z, psi=psi, cutoff=cutoff, labels=labels), noise)
 
     def map(
-        self, z: np.ndarray, psi: float = 1.0, cutoff: int | None = None, labels: Sequence[int] | np.ndarray | None = None
+        self, z: Any, psi: float = 1.0, cutoff: int | None = None, labels: Sequence[int] | np.ndarray | None = None
     ) -> np.ndarray:
         """z `[N, z_dim]` to ws `[N, num_ws, w_dim]`, truncated by `psi` on the first `cutoff` latents (all by default).
 
@@ -123,41 +123,61 @@ class Generator:
         with self._calls:
             return self._mapping.run(inputs)
 
-    def synthesize(self, ws: np.ndarray, noise: dict[str, np.ndarray] | None = None) -> np.ndarray:
-        """ws `[N, num_ws, w_dim]` to images. `noise` gives `noise_<resolution>_<layer>` for bundles that take it."""
-        inputs = self._synthesis_inputs(ws, noise)
-        with self._calls:
-            if self._least <= len(ws) and (self._most is None or len(ws) <= self._most):
-                return self._synthesis.run(inputs)
-            step = self._most or len(ws)
-            parts = [{k: v[i : i + step] for k, v in inputs.items()} for i in range(0, len(ws), step)]
-            return np.concatenate([self._synthesis.run(self._padded(p))[: len(p["ws"])] for p in parts])
+    def synthesize(self, ws: Any, noise: dict[str, Any] | None = None) -> np.ndarray:
+        """ws `[N, num_ws, w_dim]` to images. `noise` gives `noise_<resolution>_<layer>` for bundles that take it.
 
-    def synthesize_on_device(self, ws: np.ndarray, noise: dict[str, np.ndarray] | None = None) -> DeviceArray:
-        """The images of one step of the engine, left on the GPU for others to take through `__cuda_array_interface__`.
-
-        Raises BackendError on a backend that has no device, InputError for a batch that the engine does not take.
+        Arrays of other libraries are taken through DLPack or `__cuda_array_interface__` without a copy; those on a GPU by
+        GPU backends only, as float32, and there they are not looked at for values that are not finite.
         """
         inputs = self._synthesis_inputs(ws, noise)
-        if not hasattr(self._synthesis, "run_on_device"):
-            raise BackendError(f"{self.backend} computes in host memory; only a GPU backend can leave images on a device")
-        if len(ws) < self._least or (self._most is not None and len(ws) > self._most):
-            raise InputError(f"this engine takes {self._least} to {self._most} images at once, not {len(ws)}")
         with self._calls:
-            return self._synthesis.run_on_device(inputs)
+            parts = [self._synthesis.run(_part(inputs, step))[: step.images] for step in self._steps(len(inputs["ws"]))]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def stream(self, ws: Iterable[np.ndarray], ahead: int = 1) -> Iterator[np.ndarray]:
+    def synthesize_on_device(self, ws: Any, noise: dict[str, Any] | None = None, out: Any = None) -> DeviceArray:
+        """The images, left on the GPU for others to take through DLPack or `__cuda_array_interface__`.
+
+        They are in new memory, or in `out`, a GPU array of another library with the shape and type of the images, which is
+        then what comes back. Nothing is copied in between, and the images are there when this returns.
+
+        Raises BackendError on a backend that has no device, InputError for an `out` that does not fit.
+        """
+        inputs = self._synthesis_inputs(ws, noise)
+        session: Any = self._synthesis
+        if not hasattr(session, "run_into"):
+            raise BackendError(f"{self.backend} computes in host memory; only a GPU backend can leave images on a device")
+        with self._calls:
+            plan = self._steps(len(inputs["ws"]))
+            padding = max(step.first + step.batch for step in plan) - len(inputs["ws"])
+            images = session.new_images(len(inputs["ws"]), padding) if out is None else out
+            told = on_device(images)
+            shape = (len(inputs["ws"]), *session.image.shape)
+            if told is None or (told.shape, told.dtype, told.writable) != (shape, session.image.dtype, True):
+                raise InputError(f"out must be a writable GPU array of {session.image.dtype} {list(shape)}")
+            if out is not None and padding:
+                raise InputError(f"this engine runs {len(inputs['ws'])} images with {padding} more, for which out has no room")
+            for step in plan:
+                session.run_into(_part(inputs, step), told.pointer + step.first * told.row_bytes)
+        return images
+
+    def _steps(self, n: int) -> list[Step]:
+        """How a batch runs: engines say which sizes they take, the others take any."""
+        ranges = getattr(self._synthesis, "ranges", None) or [(1, n, n)]
+        return steps(n, ranges if self._max_batch is None else limited(ranges, self._max_batch))
+
+    def stream(self, ws: Iterable[Any], ahead: int = 1) -> Iterator[np.ndarray]:
         """Images for each ws `[N, num_ws, w_dim]` of an iterable, in its order, double-buffered.
 
         While the caller uses one result, the next `ahead` are computed in another thread; that many items are taken from
-        the iterable before the first result comes. Abandoning the iterator cancels what has not begun.
+        the iterable before the first result comes. A GPU has two under way at once, so that one's copies run beside the
+        other's kernels. Abandoning the iterator cancels what has not begun.
         """
         if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 1:
             raise InputError(f"ahead is a whole number from 1, not {ahead!r}")
         return self._stream(ws, ahead)
 
-    def _stream(self, ws: Iterable[np.ndarray], ahead: int) -> Iterator[np.ndarray]:
-        with ThreadPoolExecutor(1, thread_name_prefix="stylert-stream") as pool:
+    def _stream(self, ws: Iterable[Any], ahead: int) -> Iterator[np.ndarray]:
+        with ThreadPoolExecutor(getattr(self._synthesis, "lanes", 1), thread_name_prefix="stylert-stream") as pool:
             pending: deque[Future[np.ndarray]] = deque()
             try:
                 for item in ws:
@@ -183,7 +203,7 @@ class Generator:
 
         return await asyncio.to_thread(self, seeds, psi, cutoff, labels, noise)
 
-    async def synthesize_async(self, ws: np.ndarray, noise: dict[str, np.ndarray] | None = None) -> np.ndarray:
+    async def synthesize_async(self, ws: Any, noise: dict[str, Any] | None = None) -> np.ndarray:
         """As `synthesize`; the event loop goes on meanwhile."""
         import asyncio
 
@@ -195,21 +215,27 @@ class Generator:
             self._mapping.close()
             self._synthesis.close()
 
-    def _padded(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """A rest smaller than the engine's least batch is filled up with copies of its last row."""
-        short = self._least - len(inputs["ws"])
-        return inputs if short <= 0 else {k: np.concatenate([v, np.repeat(v[-1:], short, 0)]) for k, v in inputs.items()}
-
-    def _synthesis_inputs(self, ws: np.ndarray, noise: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    def _synthesis_inputs(self, ws: Any, noise: dict[str, Any] | None) -> dict[str, np.ndarray | OnDevice]:
         model = self.bundle.model
-        inputs = {"ws": _float32(ws, ("N", self.bundle.num_ws, model["w_dim"]), "ws")}
+        inputs = {"ws": self._input(ws, ("N", self.bundle.num_ws, model["w_dim"]), "ws")}
         expected = self.bundle.noise_inputs
         if set(noise or {}) != set(expected):
             wanted = f"exactly the noise inputs {', '.join(sorted(expected))}" if expected else "no noise inputs"
             raise InputError(f"this bundle takes {wanted}")
         for name, value in (noise or {}).items():
-            inputs[name] = _float32(value, (len(ws), 1, expected[name], expected[name]), name)
+            inputs[name] = self._input(value, (len(inputs["ws"]), 1, expected[name], expected[name]), name)
         return inputs
+
+    def _input(self, value: Any, shape: tuple[int | str, ...], name: str) -> np.ndarray | OnDevice:
+        there = on_device(value)
+        if there is None:
+            return _float32(value, shape, name)
+        if not hasattr(self._synthesis, "run_into"):
+            raise InputError(f"{name} is on a GPU, and {self.backend} computes in host memory: copy it there first")
+        if there.dtype != np.float32:
+            raise InputError(f"{name} must be float32 on the GPU, not {there.dtype}")
+        _check_shape(there.shape, shape, name)
+        return there
 
     def __enter__(self) -> Generator:
         return self
@@ -254,18 +280,36 @@ def _open_mapping(bundle: Bundle, threads: int | None) -> Session:
     return _module("onnxruntime").load(bundle.checked_file(MAPPING_FILE), "fp32", threads)
 
 
-def _float32(value: np.ndarray, shape: tuple[int | str, ...], name: str) -> np.ndarray:
-    if not isinstance(value, np.ndarray) or value.dtype not in (np.float32, np.float64, np.float16):
-        kind = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+def _part(inputs: dict[str, np.ndarray | OnDevice], step: Step) -> dict[str, np.ndarray | OnDevice]:
+    """The rows of one step; those of a padded one are filled up with copies of the last."""
+    part: dict[str, np.ndarray | OnDevice] = {}
+    for name, value in inputs.items():
+        if isinstance(value, OnDevice):
+            if step.batch != step.images:
+                raise InputError(f"this engine runs {step.images} images as {step.batch}: pass {name} with so many rows")
+            part[name] = value.rows(step.first, step.images)
+        else:
+            rows = value[step.first : step.first + step.images]
+            spare = step.batch - step.images
+            part[name] = np.concatenate([rows, np.repeat(rows[-1:], spare, 0)]) if spare else rows
+    return part
+
+
+def _float32(value: Any, shape: tuple[int | str, ...], name: str) -> np.ndarray:
+    array = on_host(value)
+    if array is None or array.dtype not in (np.float32, np.float64, np.float16):
+        kind = type(value).__name__ if array is None else f"an array of {array.dtype}"
         raise InputError(f"{name} must be a float array, not {kind}")
-    fits = value.ndim == len(shape) and all(
-        isinstance(want, str) or have == want for have, want in zip(value.shape, shape, strict=True)
-    )
-    if not fits or value.shape[0] == 0:
-        raise InputError(f"{name} must have shape [{', '.join(map(str, shape))}] with N at least 1, not {list(value.shape)}")
-    if not np.isfinite(value).all():
+    _check_shape(array.shape, shape, name)
+    if not np.isfinite(array).all():
         raise InputError(f"{name} holds values that are not finite")
-    return np.ascontiguousarray(value, dtype=np.float32)
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _check_shape(have: tuple[int, ...], want: tuple[int | str, ...], name: str) -> None:
+    fits = len(have) == len(want) and all(isinstance(w, str) or h == w for h, w in zip(have, want, strict=True))
+    if not fits or have[0] == 0:
+        raise InputError(f"{name} must have shape [{', '.join(map(str, want))}] with N at least 1, not {list(have)}")
 
 
 def _one_hot(labels: Sequence[int] | np.ndarray | None, n: int, c_dim: int) -> np.ndarray:

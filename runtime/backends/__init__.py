@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,9 +28,13 @@ BACKENDS = {
 
 
 class Session(Protocol):
-    """One loaded network."""
+    """One loaded network.
 
-    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    One that takes only some batches says so in `ranges` (least, best, largest of each), one that has several calls under
+    way in `lanes`, and one on a GPU has `new_images` and `run_into` for images that stay there.
+    """
+
+    def run(self, inputs: dict[str, Any]) -> np.ndarray:
         """The network's one output for named inputs whose first axis is the batch."""
         ...
 

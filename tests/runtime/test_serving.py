@@ -27,7 +27,7 @@ class FakeEngine:
     """A session that takes only batches from `least` to `most`, as a GPU engine does, and remembers them."""
 
     def __init__(self, least: int, most: int) -> None:
-        self.batches = (least, most)
+        self.ranges = [(least, most, most)]
         self.seen: list[int] = []
         self.closed = 0
         self.gate = threading.Event()
@@ -35,7 +35,7 @@ class FakeEngine:
 
     def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         n = len(inputs["ws"])
-        assert self.batches[0] <= n <= self.batches[1]
+        assert self.ranges[0][0] <= n <= self.ranges[0][2]
         self.seen.append(n)
         self.gate.wait(30)
         return inputs["ws"][:, 0, :1].astype(np.float32)
