@@ -21,9 +21,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from stylert.plugins.kernels.tiles import FP8_ARCHITECTURE, Tile
+
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
 
-_POINTER = {"int8": "*i8", "float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}
+_POINTER = {
+    "int8": "*i8",
+    "int32": "*i32",
+    "uint8": "*u8",
+    "fp8": "*fp8e4nv",
+    "float16": "*fp16",
+    "bfloat16": "*bf16",
+    "float32": "*fp32",
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,8 @@ class Variant:
     """One specialisation of one kernel: what it is compiled for.
 
     `pointers` maps pointer arguments to dtypes, `constants` fixes arguments at compile time, `aligned` names the integers
-    that are known multiples of 16 (so that loads are 16 bytes wide), and `hot` says that a generator's speed hangs on it.
+    that are known multiples of 16 (so that loads are 16 bytes wide), and `hot` says that a generator's speed hangs on it. `oldest` is
+    the first compute capability that can run it.
     """
 
     name: str
@@ -44,6 +55,7 @@ class Variant:
     num_stages: int = 3
     hot: bool = True
     tile: str = field(default="")
+    oldest: int = 80
 
 
 def variants() -> Iterator[Variant]:
@@ -62,7 +74,8 @@ def compile_all(architectures: Sequence[str] = ARCHITECTURES, out: Path | None =
         only: shell pattern of variant names.
 
     Raises:
-        ValueError: an architecture that is not listed in `ARCHITECTURES`, or a pattern that matches nothing.
+        ValueError: an architecture that is not listed in `ARCHITECTURES`, a pattern that matches nothing, or only what none of
+            the architectures can run. Beside others such a variant is passed over.
         RuntimeError: Triton runs in its interpreter (`TRITON_INTERPRET`), where kernels are not compiled.
     """
     unknown = [arch for arch in architectures if arch not in ARCHITECTURES]
@@ -70,22 +83,25 @@ def compile_all(architectures: Sequence[str] = ARCHITECTURES, out: Path | None =
         raise ValueError(f"unknown architecture {', '.join(unknown) or '(none given)'}: choose from {', '.join(ARCHITECTURES)}")
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         raise RuntimeError("TRITON_INTERPRET is set: unset it to compile kernels")
-    chosen = [variant for variant in variants() if fnmatch(variant.name, only)]
-    if not chosen:
+    named = [variant for variant in variants() if fnmatch(variant.name, only)]
+    if not named:
         raise ValueError(f"no variant matches {only!r}: there are {', '.join(v.name for v in variants())}")
+    chosen = [(arch, variant) for arch in architectures for variant in named if _number(arch) >= variant.oldest]
+    if not chosen:
+        oldest = min(variant.oldest for variant in named)
+        raise ValueError(f"{only!r} needs sm_{oldest} or later, which {', '.join(architectures)} is not")
 
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     entries = []
-    for arch in architectures:
-        for variant in chosen:
-            ptx, cubin, entry = compile_variant(variant, arch)
-            if out is not None:
-                stem = f"{variant.name}.{arch}"
-                (out / f"{stem}.ptx").write_text(ptx)
-                (out / f"{stem}.cubin").write_bytes(cubin)
-                entry |= {"ptx": f"{stem}.ptx", "cubin": f"{stem}.cubin", "ptx_sha256": _sha256(ptx.encode())}
-            entries.append(entry)
+    for arch, variant in chosen:
+        ptx, cubin, entry = compile_variant(variant, arch)
+        if out is not None:
+            stem = f"{variant.name}.{arch}"
+            (out / f"{stem}.ptx").write_text(ptx)
+            (out / f"{stem}.cubin").write_bytes(cubin)
+            entry |= {"ptx": f"{stem}.ptx", "cubin": f"{stem}.cubin", "ptx_sha256": _sha256(ptx.encode())}
+        entries.append(entry)
     if out is not None:
         manifest = {"schema": 1, "triton": version("triton"), "kernels": entries}
         partial = out / "manifest.json.partial"
@@ -160,7 +176,7 @@ def compile_kernel(
             attrs[(index,)] = [["tt.divisibility", 16]]
     compiled = triton.compile(
         ASTSource(kernel, signature, dict(constants), attrs),
-        target=GPUTarget("cuda", int(arch.removeprefix("sm_")), 32),
+        target=GPUTarget("cuda", _number(arch), 32),
         options={"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True},
     )
     return compiled, {name: kind for name, kind in signature.items() if kind != "constexpr"}
@@ -191,7 +207,10 @@ def table(entries: Sequence[dict[str, Any]]) -> str:
     rows = [["variant", "tile", *architectures]]
     for name in dict.fromkeys(entry["variant"] for entry in entries):
         mine = {entry["arch"]: entry for entry in entries if entry["variant"] == name}
-        cells = [f"{e['registers']} / {e['spill_bytes']} / {e['shared_bytes'] / 1024:.0f}" for e in mine.values()]
+        cells = [
+            f"{e['registers']} / {e['spill_bytes']} / {e['shared_bytes'] / 1024:.0f}" if (e := mine.get(arch)) else "-"
+            for arch in architectures
+        ]
         rows.append([name, next(iter(mine.values()))["tile"], *cells])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
@@ -218,45 +237,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _modulated_conv2d() -> Iterator[Variant]:
-    lrelu = {"SLOPE": 0.2, "GAIN": 2.0**0.5, "CLAMP": 256.0}
-    linear = {"SLOPE": 1.0, "GAIN": 1.0, "CLAMP": 256.0}
+    yield conv_variant("3x3_f16", "float16", Tile(128, 128, 64, 8))
+    yield conv_variant("3x3_f16_prescaled", "float16", Tile(128, 128, 64, 8), style=False)
+    yield conv_variant("3x3_f16_64ch", "float16", Tile(128, 64, 64))
+    yield conv_variant("3x3_f16_32ch", "float16", Tile(128, 32, 32))
+    yield conv_variant("3x3_f16_small_maps", "float16", Tile(64, 64, 64), per_sample=False)
+    yield conv_variant("up2_f16", "float16", Tile(128, 128, 64, 8), up=2)
+    yield conv_variant("up2_f16_64ch", "float16", Tile(128, 64, 64), up=2)
+    yield conv_variant("up2_f16_32ch", "float16", Tile(128, 32, 64), up=2)
+    yield conv_variant("torgb_f16", "float16", Tile(128, 16, 64), ksize=1)
+    yield conv_variant("3x3_i8", "int8", Tile(128, 128, 64, 8))
+    yield conv_variant("3x3_i8_32ch", "int8", Tile(128, 32, 32))
+    yield conv_variant("up2_i8", "int8", Tile(128, 128, 64, 8), up=2)
+    yield conv_variant("3x3_fp8", "fp8", Tile(128, 128, 64, 8))
+    yield conv_variant("3x3_fp8_32ch", "fp8", Tile(128, 32, 32))
+    yield conv_variant("up2_fp8", "fp8", Tile(128, 128, 64, 8), up=2)
+    yield conv_variant("3x3_bf16", "bfloat16", Tile(128, 128, 64, 8))
+    yield conv_variant("3x3_f32", "float32", Tile(64, 64, 32))
+    yield conv_variant("up2_f32", "float32", Tile(64, 64, 32), up=2)
+    yield conv_variant("rgb_f16_32ch", "float16", Tile(128, 32, 32), kernel="rgb")
+    yield conv_variant("rgb_f16_64ch", "float16", Tile(128, 64, 64), kernel="rgb")
+    yield conv_variant("rgb_f16_128ch", "float16", Tile(128, 128, 32, 8), kernel="rgb")
+    yield conv_variant("rgb_i8_32ch", "int8", Tile(128, 32, 32), kernel="rgb")
+    yield conv_variant("rgb_fp8_32ch", "fp8", Tile(128, 32, 32), kernel="rgb")
+    yield conv_variant("split_f16", "float16", Tile(64, 64, 64, splits=8), kernel="split", per_sample=False)
+    yield conv_variant("split_up2_f16", "float16", Tile(64, 64, 64, splits=8), kernel="split", up=2, per_sample=False)
+    yield conv_variant("split_i8", "int8", Tile(64, 64, 64, splits=8), kernel="split", per_sample=False)
+    yield conv_variant("sum_f16", "float16", Tile(16, 64, 16, splits=8), kernel="sum")
 
-    def conv(
-        name: str, dtype: str, m: int, n: int, k: int, warps: int, *, stages: int = 3, up: int = 1, ksize: int = 3,
-        style: bool = True, per_sample: bool = True, tail: dict[str, float] = lrelu, aligned_o: bool = True,
-        int8: bool = False,
-    ) -> Variant:  # fmt: skip
-        full = ksize == 3
-        constants = {
-            "HAS_STYLE": style, "HAS_DEMOD": full, "HAS_NOISE": full, "HAS_BIAS": True, "UP": up, "KSIZE": ksize, **tail,
-            "NHWC": True, "OHWI": True, "FOLD": 0, "TAPS": 0, "SHIFT": 0, "PER_SAMPLE": per_sample,
-            "PRECISION": "int8" if int8 else "tf32x3",
-            "BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": k,
-        }  # fmt: skip
-        pointers = dict.fromkeys(("style_ptr", "demod_ptr", "noise_ptr", "bias_ptr", "f_ptr"), "float32")
-        pointers |= dict.fromkeys(("x_ptr", "w_ptr", "y_ptr"), dtype)
-        pointers |= {"w_ptr": "int8"} if int8 else {}
-        aligned = ("i", "o", "x_n") if aligned_o else ("i", "x_n")
-        return Variant(
-            f"modulated_conv2d_{name}", "modulated_conv2d", dtype, pointers, constants, aligned, warps, stages,
-            tile=f"{m}x{n}x{k}",
-        )  # fmt: skip
 
-    yield conv("3x3_f16", "float16", 128, 128, 64, 8)
-    yield conv("3x3_f16_prescaled", "float16", 128, 128, 64, 8, style=False)
-    yield conv("3x3_f16_64ch", "float16", 128, 64, 64, 4)
-    yield conv("3x3_f16_32ch", "float16", 128, 32, 32, 4)
-    yield conv("3x3_f16_small_maps", "float16", 64, 64, 64, 4, per_sample=False)
-    yield conv("up2_f16", "float16", 128, 128, 64, 8, up=2)
-    yield conv("up2_f16_64ch", "float16", 128, 64, 64, 4, up=2)
-    yield conv("up2_f16_32ch", "float16", 128, 32, 64, 4, up=2)
-    yield conv("torgb_f16", "float16", 128, 16, 64, 4, ksize=1, tail=linear, aligned_o=False)
-    yield conv("3x3_i8", "float16", 128, 128, 64, 8, int8=True)
-    yield conv("3x3_i8_32ch", "float16", 128, 32, 32, 4, int8=True)
-    yield conv("up2_i8", "float16", 128, 128, 64, 8, up=2, int8=True)
-    yield conv("3x3_bf16", "bfloat16", 128, 128, 64, 8)
-    yield conv("3x3_f32", "float32", 64, 64, 32, 4)
-    yield conv("up2_f32", "float32", 64, 64, 32, 4, up=2)
+def conv_variant(
+    name: str, dtype: str, tile: Tile, *, kernel: str = "whole", up: int = 1, ksize: int = 3, style: bool = True,
+    per_sample: bool = True,
+) -> Variant:  # fmt: skip
+    """One of ModulatedConv2d's kernels ("whole", "rgb", "split", "sum"), with weights of `dtype`, at `tile`; 1x1 is torgb."""
+    full, itemsize_8 = ksize == 3, dtype in ("int8", "fp8")
+    activations = "float16" if itemsize_8 else dtype
+    sums = "int32" if dtype == "int8" else "float32"
+    constants: dict[str, Any] = {
+        "HAS_STYLE": style, "HAS_DEMOD": full, "HAS_NOISE": full, "HAS_BIAS": True, "UP": up, "KSIZE": ksize,
+        "SLOPE": 0.2 if full else 1.0, "GAIN": 2.0**0.5 if full else 1.0, "CLAMP": 256.0,
+        "NHWC": True, "OHWI": True, "FOLD": 0, "TAPS": 0, "SHIFT": 0, "PER_SAMPLE": per_sample,
+        "PRECISION": dtype if itemsize_8 else "tf32x3", "GROUP": tile.group, "SPLITS": tile.splits,
+        "RGB": 3, "RGB_BIAS": True, "RGB_CLAMP": 256.0, "HAS_SKIP": True, "HAS_Y": True,
+        "BLOCK_M": tile.m, "BLOCK_N": tile.n, "BLOCK_K": tile.k,
+    }  # fmt: skip
+    own = {
+        "whole": "modulated_conv2d",
+        "rgb": "modulated_conv2d_rgb",
+        "split": "modulated_conv2d_split",
+        "sum": "modulated_conv2d_sum",
+    }
+    names = _kernels()[own[kernel]].arg_names
+    pointers = dict.fromkeys((p for p in names if p.endswith("_ptr")), "float32")
+    kinds = {"x_ptr": activations, "w_ptr": dtype, "y_ptr": activations, "work_ptr": sums}
+    pointers |= {p: kind for p, kind in kinds.items() if p in pointers}
+    aligned = tuple(v for v in ("i", "o", "x_n") if v in names and (full or v != "o"))
+    return Variant(
+        f"modulated_conv2d_{name}", own[kernel], dtype, pointers, {c: v for c, v in constants.items() if c in names},
+        aligned, tile.num_warps, tile.num_stages, tile=f"{tile.m}x{tile.n}x{tile.k}",
+        oldest=FP8_ARCHITECTURE if dtype == "fp8" else 80,
+    )  # fmt: skip
 
 
 def _upfirdn2d() -> Iterator[Variant]:
@@ -298,11 +339,14 @@ def _bias_act() -> Iterator[Variant]:
 
 def _kernels() -> dict[str, Any]:
     from stylert.plugins.kernels.bias_act import bias_act_kernel
-    from stylert.plugins.kernels.modulated_conv2d import modulated_conv2d_kernel
+    from stylert.plugins.kernels.conv_programs import modulated_conv2d_kernel, rgb_kernel, split_kernel, sum_kernel
     from stylert.plugins.kernels.upfirdn2d import gather_kernel, quad_kernel
 
     return {
         "modulated_conv2d": modulated_conv2d_kernel,
+        "modulated_conv2d_rgb": rgb_kernel,
+        "modulated_conv2d_split": split_kernel,
+        "modulated_conv2d_sum": sum_kernel,
         "upfirdn2d_quad": quad_kernel,
         "upfirdn2d_gather": gather_kernel,
         "bias_act": bias_act_kernel,
@@ -324,6 +368,11 @@ def _resource_usage(cubin: bytes) -> dict[str, int]:
     if "REG" not in usage:
         raise RuntimeError(f"cuobjdump reported no register count: {text.strip()[:200]}")
     return usage
+
+
+def _number(arch: str) -> int:
+    """Compute capability: 90 of "sm_90"."""
+    return int(arch.removeprefix("sm_"))
 
 
 def _sha256(data: bytes) -> str:

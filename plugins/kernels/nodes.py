@@ -104,7 +104,7 @@ def modulated_conv2d_node(
         "HAS_STYLE": True, "HAS_DEMOD": True, "HAS_NOISE": True, "HAS_BIAS": True, "UP": up, "KSIZE": 2 * radius + 1,
         "SLOPE": alpha, "GAIN": gain, "CLAMP": clamp, "NHWC": nhwc, "OHWI": ohwi, "FOLD": k if up == 2 else 0,
         "TAPS": 4 if up == 2 else 0, "SHIFT": shift, "PER_SAMPLE": not shared, "PRECISION": "tf32x3",
-        "BLOCK_M": tile.m, "BLOCK_N": tile.n, "BLOCK_K": tile.k,
+        "GROUP": tile.group, "BLOCK_M": tile.m, "BLOCK_N": tile.n, "BLOCK_K": tile.k,
     }  # fmt: skip
     count = programs(n, pixels, o, up * up, tile, not shared)
     # Where x is shared by the batch its step is 0, a multiple of 16 too.

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from stylert.plugins.int8 import layer_operands, quantize_weight
-from stylert.plugins.kernels.modulated_conv2d import Tile, modulated_conv2d_into
+from stylert.plugins.eight_bit import layer_operands, quantize_weight
+from stylert.plugins.kernels.modulated_conv2d import modulated_conv2d_into
+from stylert.plugins.kernels.tiles import Tile
 from stylert.plugins.modulated_conv2d import demodulation, modulated_conv2d
 from stylert.plugins.polyphase import fold
 from stylert.plugins.shapes import Tail
@@ -49,9 +50,12 @@ def test_the_sum_is_exact(rng, up, ksize):
     assert np.abs(exact).max() < 2**24  # beyond which float32 does not hold every integer
     y = torch.full(exact.shape, float("nan"), dtype=torch.float32)
     ones = torch.ones(x.shape[0], exact.shape[3])
-    tile = Tile(int(rng.choice([16, 32])), 16, 32)
+    tile = Tile(int(rng.choice([16, 32])), 16, 32, splits=int(rng.choice([1, 3])))
     x32 = torch.from_numpy(x.astype(np.float32))
-    modulated_conv2d_into(y, x32, torch.from_numpy(weight), torch.from_numpy(style), ones, tail=Tail(), tile=tile)
+    work = torch.full((exact.size * 3,), 2**30, dtype=torch.int32)
+    modulated_conv2d_into(
+        y, x32, torch.from_numpy(weight), torch.from_numpy(style), ones, tail=Tail(), tile=tile, workspace=work
+    )
     assert np.array_equal(y.numpy(), exact)
 
 

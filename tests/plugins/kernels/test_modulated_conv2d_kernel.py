@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from stylert.plugins.kernels.modulated_conv2d import Tile, choose_tile, modulated_conv2d_into
+from stylert.plugins.kernels.modulated_conv2d import modulated_conv2d_into, workspace_elements
+from stylert.plugins.kernels.tiles import Problem, Tile, rule
 from stylert.plugins.modulated_conv2d import modulated_conv2d
 from stylert.plugins.polyphase import fold
 from stylert.plugins.shapes import Tail
@@ -35,6 +36,8 @@ def compare(rng, dtype, up, ksize, n, i, o, h, w, tile, poisoned, assert_parity,
 
     phases = fold(weight.float(), f).to(dtype) if up == 2 else weight[None]
     y = poisoned(n, h * up, w * up, o, dtype=dtype)
+    splits = tile.splits if tile else 1
+    work = poisoned(workspace_elements(n, h * w, o, phases.shape[0] if up == 2 else 1, splits), dtype=torch.float32)
     modulated_conv2d_into(
         y,
         x.permute(0, 2, 3, 1).contiguous(),
@@ -45,6 +48,7 @@ def compare(rng, dtype, up, ksize, n, i, o, h, w, tile, poisoned, assert_parity,
         bias,
         tail=Tail.of(activation, clamp=clamp),
         tile=tile,
+        workspace=work if splits > 1 else None,
         precision="ieee" if dtype == torch.bfloat16 else "tf32x3",
     )
     what = (n, i, o, h, w, activation, clamp, tile)
@@ -62,6 +66,36 @@ def test_a_layer_matches_the_reference(rng, dtype, up, ksize, poisoned, assert_p
 @pytest.mark.parametrize("tile", [Tile(16, 16, 16), Tile(16, 32, 32), Tile(64, 16, 16)], ids=["16", "16x32", "64x16"])
 def test_the_result_does_not_depend_on_the_tile(rng, up, tile, poisoned, assert_parity):
     compare(rng, torch.float32, up, 3, 2, 18, 20, 3, 3, tile, poisoned, assert_parity)
+
+
+@pytest.mark.parametrize("up", [1, 2])
+def test_the_result_does_not_depend_on_the_order_of_programs(rng, up, poisoned, assert_parity):
+    """Groups that divide the blocks of pixels and groups that do not, of one sample's pixels and of the batch's."""
+    tile = Tile(16, 16, 32, group=int(rng.integers(2, 5)))
+    h, w = (int(v) for v in rng.integers(1, 6, 2))
+    compare(rng, torch.float32, up, 3, 3, 5, 20, h, w, tile, poisoned, assert_parity)
+
+
+@pytest.mark.parametrize("up", [1, 2])
+def test_a_sum_in_several_programs_is_the_layer(rng, dtype, up, poisoned, assert_parity):
+    """As many stretches as steps, fewer, and more, of which some are empty."""
+    n, i, o, h, w = (int(v) for v in rng.integers([1, 1, 1, 1, 1], [4, 24, 24, 5, 5]))
+    tile = Tile(32, 32, 16, splits=int(rng.integers(2, 22)), group=int(rng.integers(1, 3)))
+    compare(rng, dtype, up, 3, n, i, o, h, w, tile, poisoned, assert_parity)
+
+
+def test_a_split_sum_is_the_same_every_time_and_needs_its_workspace(rng):
+    x, weight, style = draw(rng, 2, 3, 4, 20), draw(rng, 1, 9, 3, 3, 20), draw(rng, 2, 20)
+    tile, results = Tile(16, 16, 16, splits=5), []
+    elements = workspace_elements(2, 12, 9, 1, 5)
+    for _ in range(2):
+        y = torch.full((2, 3, 4, 9), float("nan"))
+        modulated_conv2d_into(y, x, weight, style, tail=Tail(), tile=tile, workspace=torch.full((elements,), float("nan")))
+        results.append(y)
+    assert torch.equal(*results)
+    for bad in (None, torch.zeros(elements - 1), torch.zeros(elements, dtype=torch.int32), torch.zeros(2 * elements)[::2]):
+        with pytest.raises(ValueError, match="workspace"):
+            modulated_conv2d_into(y, x, weight, style, tail=Tail(), tile=tile, workspace=bad)
 
 
 def test_samples_that_share_a_tile_keep_their_own_styles(rng, poisoned, assert_parity):
@@ -90,10 +124,11 @@ def test_an_input_that_is_already_modulated_needs_no_style(rng, poisoned, assert
 
 def test_chosen_tiles_are_powers_of_two_that_tensor_cores_take(rng):
     for _ in range(100):
-        pixels, o, i = (int(v) for v in rng.integers(1, [2_000_000, 600, 600]))
-        for itemsize in (2, 4):
-            tile = choose_tile(pixels, o, i, itemsize)
+        batch, pixels, o, i = (int(v) for v in rng.integers(1, [64, 2_000_000, 600, 600]))
+        for dtype in ("float16", "float32", "int8", "fp8"):
+            tile = rule(Problem(dtype, batch, pixels, i, o, 3, 1))
             assert all(size >= 16 and size & (size - 1) == 0 for size in (tile.m, tile.n, tile.k))
+            assert rule(Problem(dtype, batch, pixels, i, o, 3, 1), columns=o).n >= o
 
 
 def test_operands_that_do_not_fit_are_refused(rng):
