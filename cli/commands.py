@@ -1,4 +1,4 @@
-"""The commands of the pipeline: export, build, generate, verify, bench, demo, import."""
+"""The commands of the pipeline: export, build, generate, verify, demo, import."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from stylert.cli.app import (
     app,
     check_choice,
     check_writable,
-    positive,
     split_list,
 )
 from stylert.cli.console import console, progress
@@ -62,26 +61,35 @@ def build(
     target: Annotated[
         str, typer.Option(help="current, or sm_89,sm_120,… for tensorrt-rtx, which builds without a GPU.")
     ] = "current",
-    batch: Annotated[str, typer.Option(help="Least, best and largest batch of a GPU engine.")] = "1:4:16",
+    batch: Annotated[
+        str,
+        typer.Option(help="Least, best and largest batch of a GPU engine; 1,4:8:16 are two ranges, each with its own kernels."),
+    ] = "1:4:16",
     level: Annotated[int | None, typer.Option(help="TensorRT's builder optimisation level, 0 to 5.")] = None,
-    version_compatible: Annotated[bool, typer.Option("--version-compatible", help="TensorRT: run on later versions.")] = False,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="GPU engines: run on later versions.")
+    ] = False,
     hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="TensorRT: run on every GPU from Ampere on.")
+        bool, typer.Option("--hardware-compatible", help="GPU engines: run on every GPU from Ampere on.")
+    ] = False,
+    strip_weights: Annotated[
+        bool, typer.Option("--strip-weights", help="TensorRT: a small engine that takes its weights from the bundle.")
     ] = False,
     plugins: Annotated[bool, typer.Option("--plugins", help="TensorRT: our own kernels for the two operators.")] = False,
     force: Annotated[bool, typer.Option(help="Build again even where a matching engine exists.")] = False,
 ) -> None:
     """Build engines into the bundle: for this machine, or ahead of time for a GPU elsewhere. Ctrl-C leaves nothing behind."""
     from stylert.cli.build import build_all, show_engines
-    from stylert.runtime.build_options import parse_batch_range
+    from stylert.runtime.build_options import parse_batch_ranges
     from stylert.runtime.bundle import Bundle
 
     options = {
         "threads": threads,
-        "batch": parse_batch_range(batch),
+        "batch": parse_batch_ranges(batch),
         "level": level,
         "version_compatible": version_compatible,
         "hardware_compatible": hardware_compatible,
+        "stripped": strip_weights,
         "plugins": plugins,
     }
     targets = split_list(target) or []
@@ -138,30 +146,6 @@ def verify(
         report.write_json(json, {"accuracy": report.accuracy_json(rows)})
     if not all(row.passed for row in rows):
         raise typer.Exit(1)
-
-
-@app.command()
-def bench(
-    bundle: BundlePath,
-    backend: Backends = None,
-    precision: Precisions = None,
-    batch: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1,4",
-    threads: Threads = None,
-    json: JsonFile = None,
-) -> None:
-    """Measure latency, throughput and memory; at least 3 s and 30 runs per row, each in its own process."""
-    from stylert.benchmarks.latency import as_json
-    from stylert.benchmarks.latency import bench as run
-    from stylert.benchmarks.machine import machine_facts
-    from stylert.runtime.bundle import Bundle
-
-    check_writable(json)
-    batches = [positive(b, "--batch") for b in split_list(batch) or []]
-    with progress() as bar:
-        rows = run(Bundle.load(bundle), split_list(backend), split_list(precision), batches, threads, progress=bar)
-    report.latency(rows)
-    if json is not None:
-        report.write_json(json, {"schema": 1, "machine": machine_facts(), "latency": as_json(rows)})
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from stylert.runtime.bundle import Bundle, sha256_of
 from stylert.runtime.errors import BackendError, BundleError, missing_extra
 
 ENGINE_JSON = "engine.json"
+#: The architecture from which on hardware-compatible engines run
+AMPERE = (80,)
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,10 @@ def checked_engine(folder: Path) -> Path:
 
 
 def engine_to_load(bundle: Bundle, backend_name: str, precision: str, threads: int | None = None) -> Path | None:
-    """The folder of the engine with which a generator starts here: on a CPU the one of just these threads, on a GPU any
-    that matches but for its flags, the widest batch range first. None where there is none. Its bytes are not read yet.
+    """The folder of the engine with which a generator starts here. None where there is none. Its bytes are not read yet.
+
+    On a CPU it is the one of just these threads. On a GPU any that can run here, whatever its flags: those made for this
+    GPU and version before compatible ones, and of these the one with the widest batch range.
 
     Raises as `engine_key`, and BundleError for a manifest that cannot be read.
     """
@@ -92,16 +97,39 @@ def engine_to_load(bundle: Bundle, backend_name: str, precision: str, threads: i
         folder = engine_folder(bundle, key)
         return folder if _is(_facts(folder), key) else None
     found = []
-    for folder in sorted((bundle.path / "engines").glob(f"{key.backend}-{key.target}-*")):
+    for folder in sorted((bundle.path / "engines").glob(f"{key.backend}-*")):
         facts = _facts(folder)
         if facts is None or not isinstance(facts.get("key"), dict) or set(facts["key"]) != set(dataclasses.asdict(key)):
             continue
         own = EngineKey(**facts["key"])
-        if dataclasses.replace(own, flags=key.flags) == key and engine_folder(bundle, own) == folder:
+        if engine_folder(bundle, own) == folder and _runs_here(own, key):
             found.append(own)
-    if not found:
-        return None
-    return engine_folder(bundle, max(found, key=lambda k: (k.flags["batch"][2] - k.flags["batch"][0], k.digest)))
+    return engine_folder(bundle, max(found, key=_preference)) if found else None
+
+
+def _runs_here(engine: EngineKey, here: EngineKey) -> bool:
+    """Whether a GPU engine runs where `here` would be built."""
+    if (engine.backend, engine.precision, engine.source_sha256) != (here.backend, here.precision, here.source_sha256):
+        return False
+    if engine.version != here.version and not (
+        engine.flags.get("version_compatible") and _numbers(engine.version) <= _numbers(here.version)
+    ):
+        return False
+    if engine.flags.get("hardware_compatible"):
+        return here.target in engine.flags.get("architectures", [here.target]) and _numbers(here.target) >= AMPERE
+    return (engine.target, engine.machine) == (here.target, here.machine)
+
+
+def _preference(key: EngineKey) -> tuple[object, ...]:
+    ranges = key.flags["batch"]
+    width = max(most for _, _, most in ranges) - min(least for least, _, _ in ranges)
+    flags = [not key.flags.get(name) for name in ("hardware_compatible", "version_compatible", "stripped")]
+    return (*flags, width, len(ranges), key.digest)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """The numbers of a version or of an architecture."""
+    return tuple(map(int, re.findall(r"\d+", text)))
 
 
 def open_synthesis(
@@ -120,6 +148,10 @@ def open_synthesis(
             f"{bundle.path} has no {precision} engine of this {backend_name} for the GPU here; "
             f"build one with: stylert build {bundle.path} --backend {backend_name} --precision {precision}"
         )
+    if folder is not None and engine is not None and module.NEEDS_ENGINE:
+        flags = (_facts(folder) or {})["key"]["flags"]
+        weights = bundle.checked_file(bundle.network(precision, backend_name)) if flags.get("stripped") else None
+        return module.load_engine(engine, weights, bool(flags.get("version_compatible"))), engine
     source = engine or bundle.checked_file(bundle.network(precision, backend_name))
     return module.load(source, precision, threads, built=engine is not None), engine
 

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from stylert.runtime.batching import BatchRange
 from stylert.runtime.build_options import BuildOptions, Progress
 from stylert.runtime.errors import BackendError, BundleError
 
@@ -39,7 +40,7 @@ def build_engine_file(
     stage: str,
     creation_flags: int = 0,
 ) -> dict[str, Any]:
-    """Parse `network_file`, build it with one optimisation profile, write `engine`; return layers and sizes.
+    """Parse `network_file`, build it with an optimisation profile for each batch range, write `engine`; return layers and sizes.
 
     `trt` is the library's module; `configure` sets on the builder configuration what the two libraries do differently.
     Raises BundleError for a file that the parser refuses, BackendError for a network that the compiler refuses, and
@@ -56,7 +57,12 @@ def build_engine_file(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if options.level is not None:
         config.builder_optimization_level = options.level
-    config.add_optimization_profile(_profile(builder, network, options))
+    for batch in options.profiles:
+        config.add_optimization_profile(_profile(builder, network, batch))
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        # With it an engine would carry a library that loading runs. Nothing in a bundle may be code of the host.
+        config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
     configure(config)
     stop = threading.Event()
     monitor = _monitor(trt, stop, lambda done: progress(stage, done, 100))
@@ -97,12 +103,12 @@ def _build(builder: Any, network: Any, config: Any, stop: threading.Event) -> An
             raise
 
 
-def _profile(builder: Any, network: Any, options: BuildOptions) -> Any:
+def _profile(builder: Any, network: Any, batch: BatchRange) -> Any:
     profile = builder.create_optimization_profile()
     for i in range(network.num_inputs):
         tensor = network.get_input(i)
         rest = tuple(tensor.shape)[1:]
-        profile.set_shape(tensor.name, *((n, *rest) for n in options.batch))
+        profile.set_shape(tensor.name, *((n, *rest) for n in batch))
     return profile
 
 

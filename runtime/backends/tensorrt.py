@@ -1,7 +1,11 @@
-"""TensorRT 10.15 and later, and 11. It times its kernels on the GPU here, so it builds and runs only where one is."""
+"""TensorRT 10.15 and later, and 11. It times its kernels on the GPU here, so it builds and runs only where one is.
+
+A version-compatible engine runs on the lean runtime alone (`tensorrt-lean`, a tenth of the size), which cannot build.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import tempfile
 from pathlib import Path
@@ -10,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stylert.runtime.atomic import atomic_file
 from stylert.runtime.build_options import BuildOptions, Progress
 from stylert.runtime.devices import Gpu, find_gpus
-from stylert.runtime.errors import BackendError, InputError, missing_extra
+from stylert.runtime.errors import BackendError, InputError, OutputError, missing_extra
 from stylert.runtime.host import cache_folder
 
 if TYPE_CHECKING:
@@ -22,10 +26,11 @@ PRECISIONS = ("fp32", "fp16", "int8")
 ENGINE_SUFFIX = ".engine"
 NEEDS_ENGINE = True
 OLDEST = (10, 15)
+LEAN = "tensorrt_lean"
 
 
 def available() -> bool:
-    return importlib.util.find_spec("tensorrt") is not None
+    return any(importlib.util.find_spec(name) is not None for name in ("tensorrt", LEAN))
 
 
 def obstacle() -> str | None:
@@ -36,7 +41,7 @@ def obstacle() -> str | None:
 
 
 def version() -> str:
-    return str(_library().__version__)
+    return str(_runtime_library(lean=False).__version__)
 
 
 def target(options: BuildOptions) -> str:
@@ -54,11 +59,12 @@ def machine(options: BuildOptions) -> str:
 
 def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
     return {
-        "batch": list(options.batch),
+        "batch": [list(batch) for batch in options.profiles],
         "level": options.level,
         "tf32": precision != "fp32",
         "version_compatible": options.version_compatible,
         "hardware_compatible": options.hardware_compatible,
+        "stripped": options.stripped,
         "plugins": options.plugins,
     }
 
@@ -78,12 +84,15 @@ def build(source: Path, precision: str, engine: Path, options: BuildOptions, pro
 
     def configure(config: Any) -> None:
         cache = config.create_timing_cache(cache_file.read_bytes() if cache_file.is_file() else b"")
-        config.set_timing_cache(cache, False)
+        if cache is None or not config.set_timing_cache(cache, False):  # damaged, or of another GPU: measured again
+            cache = config.create_timing_cache(b"")
+            config.set_timing_cache(cache, False)
         caches.append(cache)
         if precision == "fp32":
             config.clear_flag(trt.BuilderFlag.TF32)  # its ten bits of mantissa would not keep what fp32 promises
-        if options.version_compatible:
-            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+        if options.stripped:
+            config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+            config.set_flag(trt.BuilderFlag.REFIT_IDENTICAL)  # the same weights come back, so nothing need be slower
         if options.hardware_compatible:
             config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
@@ -95,22 +104,33 @@ def build(source: Path, precision: str, engine: Path, options: BuildOptions, pro
         else:
             network, creation = lower(source, Path(folder) / "plain.onnx"), 0
         facts = build_engine_file(trt, network, engine, options, configure, progress, stage, creation)
-    with atomic_file(cache_file) as temporary:
-        temporary.write_bytes(caches[0].serialize())
+    try:
+        with atomic_file(cache_file) as temporary:
+            temporary.write_bytes(caches[0].serialize())
+    except OutputError:
+        pass  # the next build measures again; this engine is good
     return facts
 
 
 def load(source: Path, precision: str, threads: int | None = None, built: bool = False) -> CudaSession:
-    """Open a built engine on the first GPU.
+    """Raise BackendError: only built engines run."""
+    raise BackendError(f"{NAME} runs built engines only: stylert build BUNDLE --backend {NAME}")
+
+
+def load_engine(engine: Path, weights: Path | None, version_compatible: bool) -> CudaSession:
+    """Open a built engine on the first GPU; one without its weights takes them from the network `weights`.
 
     Raises BackendError without a GPU, or for an engine of another version or device.
     """
-    _gpu()
-    if not built:
-        raise BackendError(f"{NAME} runs built engines only: stylert build BUNDLE --backend {NAME}")
     from stylert.runtime.cuda import CudaSession
+    from stylert.runtime.lowering import lower
 
-    return CudaSession(_library(), source)
+    _gpu()
+    trt = _runtime_library(lean=version_compatible)
+    if weights is None:
+        return CudaSession(trt, engine)
+    with tempfile.TemporaryDirectory() as folder:
+        return CudaSession(_library(), engine, weights=lower(weights, Path(folder) / "plain.onnx"))
 
 
 def _register_plugins(architecture: str) -> None:
@@ -130,14 +150,26 @@ def _gpu() -> Gpu:
     return driver.gpus[0]
 
 
+def _runtime_library(lean: bool) -> Any:
+    """What runs an engine: TensorRT, or the lean runtime where that is wanted, or is all there is."""
+    if importlib.util.find_spec(LEAN) is not None and (lean or importlib.util.find_spec("tensorrt") is None):
+        return _import(LEAN)
+    return _library()
+
+
 def _library() -> Any:
+    """TensorRT itself, which builds."""
+    if importlib.util.find_spec("tensorrt") is None:
+        raise missing_extra("TensorRT", EXTRA)
+    return _import("tensorrt")
+
+
+def _import(name: str) -> Any:
     try:
-        import tensorrt
+        library = importlib.import_module(name)
     except ImportError as e:
-        if not available():
-            raise missing_extra("TensorRT", EXTRA) from None
         raise BackendError(f"{NAME} is installed but does not import: {' '.join(str(e).split())}") from None
-    found = tuple(int(n) for n in tensorrt.__version__.split(".")[:2])
+    found = tuple(int(n) for n in library.__version__.split(".")[:2])
     if found < OLDEST:
-        raise BackendError(f"{NAME} {tensorrt.__version__} is too old: stylert needs {'.'.join(map(str, OLDEST))} or later")
-    return tensorrt
+        raise BackendError(f"{NAME} {library.__version__} is too old: stylert needs {'.'.join(map(str, OLDEST))} or later")
+    return library

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from stylert.runtime.build_options import BuildOptions, Progress
 from stylert.runtime.devices import find_gpus
 from stylert.runtime.errors import BackendError, BundleError, InputError, missing_extra
+from stylert.runtime.host import cache_folder
 
 if TYPE_CHECKING:
     from stylert.runtime.cuda import CudaSession
@@ -46,10 +47,14 @@ def targets() -> list[str]:
 
 
 def target(options: BuildOptions) -> str:
-    """The architecture that an engine is built for; `current` is the first GPU's.
+    """The architecture that an engine is built for; `current` is the first GPU's, `ampere-plus` a hardware-compatible one's.
 
     Raises BackendError when `current` has no GPU to mean, InputError for an architecture that is not in `targets`.
     """
+    if options.hardware_compatible:
+        if options.target != "current":
+            raise InputError(f"a hardware-compatible engine is for {', '.join(_compatible())} at once: leave --target out")
+        return "ampere-plus"
     if options.target != "current":
         if options.target not in targets():
             raise InputError(f"{NAME} {version()} builds for {', '.join(targets())}, not for {options.target}")
@@ -65,11 +70,23 @@ def machine(options: BuildOptions) -> str:
 
 
 def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
-    if options.version_compatible or options.hardware_compatible:
-        raise InputError(f"{NAME} has no compatible engines: build one for each --target")
     if options.plugins:
         raise InputError(f"{NAME} takes no plugins: its compiler fuses the plain form of the operators")
-    return {"batch": list(options.batch), "level": options.level, "tf32": precision != "fp32"}
+    if options.stripped:
+        raise InputError(f"{NAME} does not build without weights where no GPU is: stripped engines are for tensorrt")
+    return {
+        "batch": [list(batch) for batch in options.profiles],
+        "level": options.level,
+        "tf32": precision != "fp32",
+        "version_compatible": options.version_compatible,
+        "hardware_compatible": options.hardware_compatible,
+        "architectures": _compatible() if options.hardware_compatible else [target(options)],
+    }
+
+
+def _compatible() -> list[str]:
+    """The architectures of a hardware-compatible engine: those from Ampere on."""
+    return [name for name in targets() if int(name.removeprefix("sm_")) >= 80]
 
 
 def build(source: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
@@ -81,8 +98,10 @@ def build(source: Path, precision: str, engine: Path, options: BuildOptions, pro
     architecture = target(options)
 
     def configure(config: Any) -> None:
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(getattr(trt.ComputeCapability, architecture.replace("sm_", "SM")), 0)
+        architectures = flags(precision, options)["architectures"]
+        config.num_compute_capabilities = len(architectures)
+        for i, name in enumerate(architectures):
+            config.set_compute_capability(getattr(trt.ComputeCapability, name.replace("sm_", "SM")), i)
         if precision == "fp32":
             config.clear_flag(trt.BuilderFlag.TF32)  # its ten bits of mantissa would not keep what fp32 promises
 
@@ -96,18 +115,21 @@ def build(source: Path, precision: str, engine: Path, options: BuildOptions, pro
 
 
 def load(source: Path, precision: str, threads: int | None = None, built: bool = False) -> CudaSession:
-    """Open a built engine on the first GPU.
+    """Raise BackendError: only built engines run."""
+    raise BackendError(f"{NAME} runs built engines only: stylert build BUNDLE --backend {NAME}")
+
+
+def load_engine(engine: Path, weights: Path | None, version_compatible: bool) -> CudaSession:
+    """Open a built engine on the first GPU. What it compiles for that GPU is kept in the user's cache folder.
 
     Raises BackendError without a GPU, or for an engine of another version or device.
     """
     problem = find_gpus().problem
     if problem:
         raise BackendError(f"{NAME} runs on an NVIDIA GPU, and {problem}")
-    if not built:
-        raise BackendError(f"{NAME} runs built engines only: stylert build BUNDLE --backend {NAME}")
     from stylert.runtime.cuda import CudaSession
 
-    return CudaSession(_library(), source)
+    return CudaSession(_library(), engine, cache_folder() / "kernels" / engine.parent.name)
 
 
 def _library() -> Any:

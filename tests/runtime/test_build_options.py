@@ -7,29 +7,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stylert.runtime.backends import backend
-from stylert.runtime.build_options import BuildOptions, parse_batch_range
+from stylert.runtime.build_options import BuildOptions, parse_batch_ranges
 from stylert.runtime.errors import InputError, StylertError
 
+RANGE = st.tuples(st.integers(1, 4096), st.integers(1, 4096), st.integers(1, 4096)).map(lambda t: tuple(sorted(t)))
 
-@given(st.integers(1, 4096), st.integers(1, 4096), st.integers(1, 4096))
-def test_a_batch_range_is_what_its_text_says(a: int, b: int, c: int) -> None:
-    least, best, largest = sorted((a, b, c))
-    assert parse_batch_range(f"{least}:{best}:{largest}") == (least, best, largest)
-    assert parse_batch_range(str(a)) == (a, a, a)
-    assert BuildOptions(batch=(least, best, largest)).batch == (least, best, largest)
-    if len({a, b, c}) == 3:
+
+@given(st.lists(RANGE, min_size=1, max_size=8).map(tuple))
+def test_batch_ranges_are_what_their_text_says(ranges: tuple[tuple[int, int, int], ...]) -> None:
+    assert parse_batch_ranges(",".join(":".join(map(str, r)) for r in ranges)) == ranges
+    assert parse_batch_ranges(", ".join(str(r[0]) for r in ranges)) == tuple((r[0], r[0], r[0]) for r in ranges)
+    assert BuildOptions(batch=ranges).profiles == ranges
+    assert BuildOptions(batch=ranges[0]).profiles == ranges[:1]
+    least, _, largest = ranges[0]
+    if least < largest:
         with pytest.raises(InputError):
-            BuildOptions(batch=(largest, best, least))
+            BuildOptions(batch=(*ranges[1:], (largest, largest, least)))
 
 
-@given(st.text(st.characters(codec="utf-8"), max_size=12) | st.from_regex(r"[0-9:]{0,12}", fullmatch=True))
-def test_any_text_is_a_batch_range_or_one_line(text: str) -> None:
+@given(st.text(st.characters(codec="utf-8"), max_size=12) | st.from_regex(r"[0-9:,]{0,12}", fullmatch=True))
+def test_any_text_is_batch_ranges_or_one_line(text: str) -> None:
     try:
-        batch = parse_batch_range(text)
+        ranges = parse_batch_ranges(text)
     except StylertError as e:
         assert "\n" not in str(e).replace(text, "")
         return
-    assert ":".join(map(str, batch)) in (":".join(p.lstrip("0") or "0" for p in text.split(":")), ":".join([str(batch[0])] * 3))
+    parts = [[int(n) for n in part.split(":")] for part in text.split(",")]
+    assert [list(r) for r in ranges] == [p * 3 if len(p) == 1 else p for p in parts]
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,9 @@ def test_any_text_is_a_batch_range_or_one_line(text: str) -> None:
         {"target": "sm_89\n"},
         {"batch": (0, 1, 2)},
         {"batch": (1, 2, 5000)},
+        {"batch": ()},
+        {"batch": ((1, 1, 1),) * 9},
+        {"batch": ((1, 1, 1), (2, 1, 3))},
         {"level": 6},
         {"level": -1},
     ],
@@ -50,7 +57,9 @@ def test_options_that_no_backend_could_mean_are_refused(bad: dict[str, object]) 
         BuildOptions(**bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("options", [{"target": "sm_89"}, {"level": 3}, {"version_compatible": True}, {"plugins": True}])
+@pytest.mark.parametrize(
+    "options", [{"target": "sm_89"}, {"level": 3}, {"version_compatible": True}, {"stripped": True}, {"plugins": True}]
+)
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_a_cpu_backend_refuses_what_only_a_gpu_engine_has(name: str, options: dict[str, object]) -> None:
     with pytest.raises(InputError, match=name):

@@ -6,8 +6,11 @@ Building and running with TensorRT itself has not been exercised; the builder is
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,7 +18,7 @@ from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.devices import Driver, Gpu
-from stylert.runtime.engines import build_engine, engine_key
+from stylert.runtime.engines import build_engine, engine_folder, engine_key, engine_to_load
 from stylert.runtime.errors import BackendError, InputError
 
 TENSORRT = backend("tensorrt")
@@ -98,6 +101,93 @@ def test_an_engine_belongs_to_one_model_of_gpu_unless_it_is_to_be_compatible(
     has(monkeypatch, Gpu(0, "GPU B", (8, 9), 2**34))
     assert engine_key(bundle, "tensorrt", "int8").digest != key.digest
     assert engine_key(bundle, "tensorrt", "int8", BuildOptions(hardware_compatible=True)) == compatible
+
+
+@pytest.fixture
+def own(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """A bundle in which `build_engine` writes a few bytes in TensorRT's place."""
+
+    def write(source: Path, precision: str, engine: Path, *rest: object) -> dict[str, object]:
+        engine.write_bytes(b"plan")
+        return {}
+
+    monkeypatch.setattr(TENSORRT, "build", write)
+    return Bundle.load(shutil.copytree(bundle.path, tmp_path / "bundle"))
+
+
+def built(bundle: Bundle, **options: Any) -> Path:
+    build_engine(bundle, "tensorrt", "fp32", BuildOptions(**options))
+    return engine_folder(bundle, engine_key(bundle, "tensorrt", "fp32", BuildOptions(**options)))
+
+
+def test_an_engine_is_taken_where_it_runs_and_nowhere_else(
+    own: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = Gpu(0, "GPU A", (8, 9), 2**34), Gpu(0, "GPU B", (8, 9), 2**34), Gpu(0, "GPU C", (7, 5), 2**34)
+    has(monkeypatch, a)
+    exact = built(own)
+    assert engine_to_load(own, "tensorrt", "fp32") == exact
+    has(monkeypatch, b)
+    assert engine_to_load(own, "tensorrt", "fp32") is None
+    has(monkeypatch, a)
+    anywhere = built(own, hardware_compatible=True)
+    later = built(own, version_compatible=True)
+    assert engine_to_load(own, "tensorrt", "fp32") == exact
+    has(monkeypatch, b)
+    assert engine_to_load(own, "tensorrt", "fp32") == anywhere
+    has(monkeypatch, c)
+    assert engine_to_load(own, "tensorrt", "fp32") is None
+    has(monkeypatch, a)
+    for version, expected in (("11.10.0", later), ("12.0.1", later), ("11.3.9", None), ("10.15.0", None)):
+        fake_library.__version__ = version
+        assert engine_to_load(own, "tensorrt", "fp32") == expected
+
+
+def test_an_engine_without_weights_is_opened_with_the_network_that_it_was_built_from(
+    own: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    opened: list[tuple[object, ...]] = []
+
+    def open_it(library: object, engine: Path, kernels: None = None, weights: Path | None = None) -> object:
+        opened.append((library, engine.parent, weights is not None and b"ws" in weights.read_bytes()))
+        return SimpleNamespace(ranges=[(1, 1, 1)], close=lambda: None)
+
+    monkeypatch.setattr("stylert.runtime.cuda.CudaSession", open_it)
+    stripped = built(own, stripped=True)
+    Generator.load(own, "tensorrt").close()
+    assert opened == [(fake_library, stripped, True)]
+    whole = built(own)
+    Generator.load(own, "tensorrt").close()
+    assert opened[1:] == [(fake_library, whole, False)]
+
+
+def test_the_lean_runtime_is_enough_for_a_version_compatible_engine(
+    own: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    folder = built(own, version_compatible=True)
+    lean = SimpleNamespace(__version__="11.5.0", __spec__=SimpleNamespace(name="tensorrt_lean"))
+    monkeypatch.setitem(sys.modules, "tensorrt_lean", lean)
+    opened: list[tuple[object, Path]] = []
+
+    def open_it(library: object, engine: Path) -> object:
+        opened.append((library, engine.parent))
+        return SimpleNamespace(ranges=[(1, 1, 1)], close=lambda: None)
+
+    monkeypatch.setattr("stylert.runtime.cuda.CudaSession", open_it)
+    Generator.load(own, "tensorrt").close()  # both are there: the lean one, for which the engine was made
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert TENSORRT.available()
+    Generator.load(own, "tensorrt").close()
+    assert opened == [(lean, folder)] * 2
+    assert TENSORRT.version() == "11.5.0"
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_lean", lean)
+    has(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    with pytest.raises(BackendError, match=r"pip install 'stylert\[tensorrt\]'"):
+        build_engine(own, "tensorrt", "fp32", force=True)  # it runs, and cannot build
 
 
 def test_plugins_that_cannot_be_registered_are_one_line(fake_library: SimpleNamespace) -> None:

@@ -52,16 +52,66 @@ def test_an_engine_is_built_for_a_gpu_that_is_not_here(own: Bundle, target: str,
     assert name.startswith(f"{RTX}-{target}-")
     engine = own.path / "engines" / name / "engine.engine"
     assert facts["bytes"] == engine.stat().st_size > facts["weights_bytes"] > 0
-    malformed = int(trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
-    runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-    assert not runtime.get_engine_validity(engine.read_bytes())[1] & malformed
-    assert runtime.get_engine_validity(b"x" + engine.read_bytes()[1:])[1] & malformed
+    assert valid(engine.read_bytes())
+    assert not valid(b"x" + engine.read_bytes()[1:])
     convolutions = [layer for layer in facts["layers"] if layer["kind"] == "correlation"]
     assert facts["kernels"] == sum(facts["kinds"].values()) >= len(convolutions) > 0
     # Int8 convolutions read Int8: the quantised layers of 8 px and above, and none of the float32 network's.
     eight_bit = [layer for layer in convolutions if layer["reads"] == ["Int8"]]
     assert len(eight_bit) == (4 if precision == "int8" else 0)
     assert any(written == "UInt8[-1,16,16,3]" for layer in facts["layers"] for written in layer["writes"])
+
+
+def valid(engine: bytes) -> bool:
+    """Whether the library finds the engine whole: what it says without a driver, with one error bit for everything damaged."""
+    malformed = int(trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
+    return not trt.Runtime(trt.Logger(trt.Logger.ERROR)).get_engine_validity(engine)[1] & malformed
+
+
+def test_each_batch_range_gets_kernels_of_its_own(own: Bundle) -> None:
+    one = build_engine(own, RTX, "int8", BuildOptions(target="sm_89", batch=(1, 4, 16)))
+    two = build_engine(own, RTX, "int8", BuildOptions(target="sm_89", batch=((1, 1, 1), (4, 8, 16))))
+    assert two["key"]["flags"]["batch"] == [[1, 1, 1], [4, 8, 16]]
+    assert two["bytes"] > one["bytes"]
+    shapes = {written for layer in two["layers"] for written in layer["writes"] if written.endswith("16,16,3]")}
+    assert {"UInt8[1,16,16,3]", "UInt8[-1,16,16,3]"} <= shapes
+
+
+def here(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
+    gpu = Gpu(0, "a GPU", capability, 2**34)
+    monkeypatch.setattr(backend(RTX), "find_gpus", lambda: Driver("13.0", (gpu,), None))
+
+
+def test_one_compatible_engine_serves_every_gpu_from_ampere_on(own: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = build_engine(own, RTX, "int8", BuildOptions(hardware_compatible=True, batch=(1, 1, 2)))
+    (name,) = engines(own)
+    assert name.startswith(f"{RTX}-ampere-plus-")
+    assert {"sm_80", "sm_86", "sm_89", "sm_120"} <= set(facts["key"]["flags"]["architectures"])
+    assert "sm_75" not in facts["key"]["flags"]["architectures"]
+    assert valid((own.path / "engines" / name / "engine.engine").read_bytes())
+    for capability in ((8, 0), (8, 6), (8, 9), (12, 0)):
+        here(monkeypatch, capability)
+        assert engine_to_load(own, RTX, "int8") == own.path / "engines" / name
+    for capability in ((7, 5), (9, 0)):
+        here(monkeypatch, capability)
+        assert engine_to_load(own, RTX, "int8") is None
+    build_engine(own, RTX, "int8", BuildOptions(target="sm_89", batch=(1, 1, 1)))
+    here(monkeypatch, (8, 9))
+    chosen = engine_to_load(own, RTX, "int8")
+    assert chosen is not None
+    assert chosen.name.startswith(f"{RTX}-sm_89-")  # what was made for this very GPU comes first
+
+
+def test_a_version_compatible_engine_serves_later_versions_and_no_earlier_one(
+    own: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_engine(own, RTX, "int8", BuildOptions(target="sm_89", version_compatible=True))
+    (name,) = engines(own)
+    assert valid((own.path / "engines" / name / "engine.engine").read_bytes())
+    here(monkeypatch, (8, 9))
+    for version, runs in (("99.0", True), (backend(RTX).version(), True), ("1.2.0", False)):
+        monkeypatch.setattr(backend(RTX), "version", lambda version=version: version)
+        assert (engine_to_load(own, RTX, "int8") is not None) == runs
 
 
 def test_a_float16_network_runs_its_convolutions_in_float16(own: Bundle) -> None:
@@ -183,8 +233,8 @@ def test_a_network_that_the_compiler_refuses_is_one_line_with_its_reason(own: Bu
     ("options", "word"),
     [
         ({"target": "sm_90"}, "sm_89"),
-        ({"target": "sm_89", "version_compatible": True}, "compatible"),
-        ({"target": "sm_89", "hardware_compatible": True}, "compatible"),
+        ({"target": "sm_89", "hardware_compatible": True}, "leave --target out"),
+        ({"target": "sm_89", "stripped": True}, "stripped"),
         ({"target": "sm_89", "plugins": True}, "plugins"),
     ],
 )
@@ -214,16 +264,12 @@ def test_on_a_gpu_the_engine_of_its_architecture_with_the_widest_batches_is_chos
     for options in (SM89, BuildOptions(target="sm_89", batch=(1, 2, 5)), BuildOptions(target="sm_86", batch=(1, 2, 99))):
         build_engine(own, RTX, "int8", options)
 
-    def here(capability: tuple[int, int]) -> None:
-        gpu = Gpu(0, "a GPU", capability, 2**34)
-        monkeypatch.setattr(backend(RTX), "find_gpus", lambda: Driver("13.0", (gpu,), None))
-
-    here((8, 9))
+    here(monkeypatch, (8, 9))
     assert engine_to_load(own, RTX, "int8") == engine_folder(own, engine_key(own, RTX, "int8", SM89))
-    here((12, 0))
+    here(monkeypatch, (12, 0))
     with pytest.raises(BackendError, match=r"no int8 engine.*stylert build"):
         Generator.load(own, RTX, "int8")
-    here((8, 9))
+    here(monkeypatch, (8, 9))
     monkeypatch.setattr(backend(RTX), "version", lambda: "9.9.9")
     with pytest.raises(BackendError, match="stylert build"):
         Generator.load(own, RTX, "int8")
@@ -233,8 +279,7 @@ def test_a_damaged_engine_is_refused_and_the_next_build_mends_it(own: Bundle, mo
     build_engine(own, RTX, "int8", SM89)
     folder = engine_folder(own, engine_key(own, RTX, "int8", SM89))
     whole = (folder / "engine.engine").read_bytes()
-    gpu = Gpu(0, "a GPU", (8, 9), 2**34)
-    monkeypatch.setattr(backend(RTX), "find_gpus", lambda: Driver("13.0", (gpu,), None))
+    here(monkeypatch, (8, 9))
     for name, content in (
         ("engine.engine", whole[:-9]),
         ("engine.engine", whole[:5000] + b"\0" + whole[5001:]),
@@ -256,4 +301,4 @@ def test_the_command_builds_each_target_and_says_what_it_built(own: Bundle) -> N
     for name in engines(own):
         facts = json.loads((own.path / "engines" / name / "engine.json").read_text())
         assert str(facts["kernels"]) in done.stdout
-        assert facts["key"]["flags"]["batch"] == [1, 4, 16]
+        assert facts["key"]["flags"]["batch"] == [[1, 4, 16]]
