@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from stylert.cli.app import split_list
 from stylert.cli.console import console, errors, progress, table
 from stylert.runtime.errors import InputError, OutputError, missing_extra
 
 if TYPE_CHECKING:
+    from stylert.train.best import Score
     from stylert.train.dataset import ImageDataset
     from stylert.train.parallel import Processes
     from stylert.train.presets import TrainConfig
 
 #: Kimg in which the augmentation may reach full strength when a run starts from trained networks (Karras et al. 2020b).
 TRANSFER_ADA_KIMG = 100.0
+#: Images that measure a snapshot, where the metric's name gives no number.
+SCORED_IMAGES = 2000
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,9 @@ class Options:
     tensorboard: bool
     dry_run: bool
     device: str
+    metrics: str | None = None
+    inception: Path | None = None
+    compiled: bool = False
 
 
 def run_training(options: Options) -> None:
@@ -59,6 +68,7 @@ def run_training(options: Options) -> None:
     with progress() as bar:
         dataset = ImageDataset(options.data, options.labels, progress=lambda done, total: bar("read images", done, total))
     cfg = _config(options, dataset, launched(), snapshot)
+    score = None if options.metrics is None else _score(options)
     if options.dry_run:
         if launched().first:
             show_plan(cfg, dataset, launched(), device)
@@ -70,12 +80,17 @@ def run_training(options: Options) -> None:
             task = bars.add_task("train", total=cfg.kimg, line="")
 
             def show(line: dict[str, Any]) -> None:
+                if "loss_G" not in line:  # what a snapshot was measured at
+                    values = "  ".join(f"{k} {v:.4g}" for k, v in line.items() if k != "kimg")
+                    errors.print(f"{line['kimg']:.1f} kimg  {values}", highlight=False)
+                    return
                 text = f"{line['kimg']:.1f} kimg  {line['sec_per_kimg']:.1f} s/kimg"
                 text += f"  G {line['loss_G']:.2f}  D {line['loss_D']:.2f}"
                 text += f"  p {line['aug_p']:.3f}" if "aug_p" in line else ""
                 bars.update(task, completed=line["kimg"], line=text)
                 if not errors.is_terminal:
-                    errors.print(text, highlight=False)
+                    left = max(cfg.kimg - line["kimg"], 0) * line["sec_per_kimg"]
+                    errors.print(f"{text}  {timedelta(seconds=round(left))} left", highlight=False)
 
             def start(trainer: Trainer) -> None:
                 for taken in [] if source is None else transfer(trainer, source):
@@ -90,9 +105,11 @@ def run_training(options: Options) -> None:
                 start=start,
                 snap_kimg=options.snap,
                 keep=options.keep,
+                score=score,
                 tensorboard=options.tensorboard,
                 device=device,
                 processes=processes,
+                compiled=options.compiled,
                 report=show,
             )
         if processes.first:
@@ -111,7 +128,7 @@ def show_plan(cfg: TrainConfig, dataset: ImageDataset, processes: Processes, dev
     counted, rate = plan(cfg, processes.world), convolution_rate(device)
     hours = counted.hours(cfg.kimg, rate * processes.world)
     rows = [
-        ("images", f"{len(dataset)} of {dataset.resolution} px, {dataset.images.nbytes / 2**20:.0f} MiB in memory"),
+        ("images", f"{len(dataset)} of {dataset.resolution} px, {_where(dataset)}"),
         ("parameters", f"G {counted.parameters_G / 1e6:.2f} M, D {counted.parameters_D / 1e6:.2f} M"),
         ("synthesis", f"{g.macs() / 1e9:.2f} GMAC per image"),
         ("training step", f"{counted.macs_per_image / 1e9:.1f} GMAC per image, forward and backward"),
@@ -120,6 +137,39 @@ def show_plan(cfg: TrainConfig, dataset: ImageDataset, processes: Processes, dev
         ("time", f"at least {hours:.1f} h, at {rate / 1e9:.0f} GMAC/s of a float32 convolution here, times {processes.world}"),
     ]
     table("what it takes", ["<", "<"], rows)
+
+
+def _where(dataset: ImageDataset) -> str:
+    size = f"{math.prod(dataset.images.shape) / 2**20:.0f} MiB"
+    return f"{size} in memory" if dataset.in_memory else f"{size}: decoded when wanted, not kept in memory"
+
+
+def read_settings(texts: list[str]) -> dict[str, Any]:
+    """`NAME=VALUE` as fields of the configuration. Raises InputError for an unknown name or a value of another type."""
+    from stylert.train.presets import parse_setting
+
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            if not equals:
+                raise ValueError(f"{text!r} is not of the form NAME=VALUE")
+            values[name.strip()] = parse_setting(name.strip(), value.strip())
+        except ValueError as e:
+            raise InputError(f"--set: {e}") from None
+    return values
+
+
+def _score(options: Options) -> Score:
+    """What measures snapshots. Raises InputError for a metric by which none can be the best."""
+    from stylert.train.features import cache_folder
+    from stylert.train.metrics import DISTANCES, Evaluator, Metric, Source
+
+    chosen = [Metric.parse(name, SCORED_IMAGES) for name in split_list(options.metrics) or []]
+    for metric in chosen:
+        if metric.name not in DISTANCES:
+            raise InputError(f"--metrics of a run are of {', '.join(DISTANCES)}, the first decides; not {metric.name}")
+    return Evaluator(chosen, Source(options.data, inception=options.inception, cache=cache_folder())).evaluate
 
 
 def _check(options: Options, snapshot: Path) -> None:

@@ -14,6 +14,9 @@ HALF = "Type of the highest resolutions: none, fp16, bf16."
 AUGMENTATION = "ada (adapts p), fixed (--p), or noaug; the preset's choice by default."
 PIPELINE = "blit, geom, color, filter, noise, cutout, or the unions bg, bgc, bgcf, bgcfn, bgcfnc."
 MICRO = "Images that pass through the networks at once; their gradients are added up."
+SETTING = "NAME=VALUE for any other value of the plan that --dry-run prints, such as --set ema_kimg=20. May be repeated."
+BEST = "Measure every snapshot by fd2k, kid2k or fid2k; the first decides which stays as best.safetensors."
+METRICS = "Comma-separated: fd, fid, kid, pr, is, ppl_z, ppl_w (_end, _crop), modes, ls_z, ls_w; fd5k takes 5,000 images."
 TRANSFER = "Start from the networks of this snapshot or generator; it may be of a lower resolution."
 
 
@@ -76,6 +79,10 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     snap: Annotated[float, typer.Option(min=0.01, help="Kimg between snapshots.")] = 10.0,
     keep: Annotated[int, typer.Option(min=0, help="Keep the last so many snapshots, beside the newest one.")] = 0,
+    metrics: Annotated[str | None, typer.Option(help=BEST)] = None,
+    inception: Annotated[Path | None, typer.Option(help="Weights of the FID Inception network, for --metrics fid.")] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Run the networks through torch.compile.")] = False,
+    settings: Annotated[list[str] | None, typer.Option("--set", help=SETTING)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the snapshot in --out.")] = False,
     transfer: Annotated[Path | None, typer.Option(help=TRANSFER)] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Statistics for TensorBoard as well.")] = False,
@@ -86,7 +93,7 @@ def train(
 
     On several GPUs or CPUs: torchrun --nproc-per-node N -m stylert.cli.main train ...
     """
-    from stylert.cli.train import Options, run_training
+    from stylert.cli.train import Options, read_settings, run_training
 
     overrides = {
         "kimg": kimg,
@@ -105,23 +112,29 @@ def train(
         "freeze_d": freeze_d,
         "seed": seed,
     }
-    given = {k: v for k, v in overrides.items() if v is not None}
-    run_training(Options(data, out, preset, given, labels, snap, keep, resume, transfer, tensorboard, dry_run, device))
+    given = {k: v for k, v in overrides.items() if v is not None} | read_settings(settings or [])
+    more = [metrics, inception, compiled]
+    run_training(Options(data, out, preset, given, labels, snap, keep, resume, transfer, tensorboard, dry_run, device, *more))
 
 
 @app.command()
 def metrics(
-    checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, or a training snapshot.")],
-    data: Annotated[Path, typer.Option(help="Zip or folder of real images.")],
+    checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, a training snapshot, or an official file.")],
+    data: Annotated[Path | None, typer.Option(help="Zip or folder of real images.")] = None,
     floor: Annotated[Path | None, typer.Option(help="Other real images: their distance to --data is the floor.")] = None,
-    names: Annotated[str, typer.Option("--metrics", help="Comma-separated: fd, kid, pr (precision and recall).")] = "fd",
-    images: Annotated[int, typer.Option(min=2, help="Images a side.")] = 5000,
+    names: Annotated[str, typer.Option("--metrics", help=METRICS)] = "fd",
+    images: Annotated[int, typer.Option(min=2, help="Images of a metric whose name gives no number.")] = 5000,
+    inception: Annotated[Path | None, typer.Option(help="Weights of the FID Inception network, torch-fidelity's .pth.")] = None,
+    lpips: Annotated[str | None, typer.Option(help="Comma-separated files: VGG16's weights and LPIPS's.")] = None,
     json: JsonFile = None,
 ) -> None:
-    """Distances of a checkpoint's images to real ones in EfficientNet-Lite0: like FID, KID and precision, never equal to them."""
+    """Measure a checkpoint: distances to real images, path lengths, modes.
+
+    Without --inception and --lpips, features are those of EfficientNet-Lite0: like FID, KID and PPL, never equal to them.
+    """
     from stylert.cli.metrics import run_metrics
 
     check_writable(json)
-    facts = run_metrics(checkpoint, data, floor, images, names)
+    facts = run_metrics(checkpoint, data, floor, images, names, inception, lpips)
     if json is not None:
         report.write_json(json, facts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,19 +17,24 @@ import numpy as np
 from PIL import Image
 
 from stylert.runtime.errors import DataError
+from stylert.train.on_demand import OnDemand
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 MAX_CLASSES = 65536
+#: Bytes of pixels that are kept decoded: 21,000 images of 256 px.
+MEMORY = 4 * 2**30
 
 
 class ImageDataset:
-    """All images of a zip or folder, decoded once into memory as uint8.
+    """All images of a zip or folder: decoded once into memory as uint8 or, where they would take more than `memory` bytes,
+    each time that they are wanted.
 
     Attributes:
-        images: `[M, C, R, R]` uint8.
+        images: `[M, C, R, R]` uint8, an array or what can be indexed as one.
         labels: `[M, c_dim]` float32 (one-hot for class indices), or None.
 
-    Raises DataError when the source is missing, damaged, empty or of mixed shapes.
+    Raises DataError when the source is missing, damaged, empty or of mixed shapes; an image that is not kept in memory is
+    found damaged or of another shape when it is wanted.
     """
 
     def __init__(
@@ -37,14 +43,10 @@ class ImageDataset:
         use_labels: bool = False,
         limit: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        memory: int = MEMORY,
     ) -> None:
         source = Path(source)
-        if not source.exists():
-            raise DataError(f"dataset {source} does not exist")
-        try:
-            names, read = _open(source)
-        except Exception as e:  # zipfile raises many kinds; all of them mean a bad archive
-            raise DataError(f"dataset {source} cannot be read: {e}") from None
+        names, read = open_files(source)
         self.names = sorted(n for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES)[:limit]
         if not self.names:
             raise DataError(f"dataset {source} holds no PNG or JPEG images")
@@ -53,15 +55,28 @@ class ImageDataset:
             raise DataError(
                 f"dataset {source}: images must be square with a power-of-two side, not {first.shape[1]}x{first.shape[0]}"
             )
-        self.images = np.empty((len(self.names), first.shape[2], *first.shape[:2]), np.uint8)
-        for i, name in enumerate(self.names):
-            image = first if i == 0 else _decode(read, name, source)
-            if image.shape != first.shape:
-                raise DataError(f"dataset {source}: {name!r} is {image.shape}, the first image is {first.shape}")
-            self.images[i] = image.transpose(2, 0, 1)
-            if progress is not None:
-                progress(i + 1, len(self.names))
+        shape = (len(self.names), first.shape[2], *first.shape[:2])
+
+        def image(i: int) -> np.ndarray:
+            found = _decode(read, self.names[i], source)
+            if found.shape != first.shape:
+                raise DataError(f"dataset {source}: {self.names[i]!r} is {found.shape}, the first image is {first.shape}")
+            return found.transpose(2, 0, 1)
+
+        self.images: np.ndarray | OnDemand
+        if math.prod(shape) > memory:
+            self.images = OnDemand(image, shape)
+        else:
+            self.images = np.empty(shape, np.uint8)
+            for i in range(len(self.names)):
+                self.images[i] = image(i)
+                if progress is not None:
+                    progress(i + 1, len(self.names))
         self.labels = _labels(read, names, self.names, source) if use_labels else None
+
+    @property
+    def in_memory(self) -> bool:
+        return isinstance(self.images, np.ndarray)
 
     @property
     def resolution(self) -> int:
@@ -90,11 +105,18 @@ class ImageDataset:
         )
 
 
-def _open(source: Path) -> tuple[list[str], Callable[[str], bytes]]:
-    if source.is_dir():
-        files = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
-        return files, lambda name: (source / name).read_bytes()
-    archive = zipfile.ZipFile(source)
+def open_files(source: str | Path) -> tuple[list[str], Callable[[str], bytes]]:
+    """Names of the files in a zip or folder, and what reads one. DataError when it is missing or no archive."""
+    source = Path(source)
+    if not source.exists():
+        raise DataError(f"dataset {source} does not exist")
+    try:
+        if source.is_dir():
+            files = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
+            return files, lambda name: (source / name).read_bytes()
+        archive = zipfile.ZipFile(source)
+    except Exception as e:  # zipfile raises many kinds; all of them mean a bad archive
+        raise DataError(f"dataset {source} cannot be read: {e}") from None
     return archive.namelist(), archive.read
 
 

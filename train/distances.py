@@ -1,4 +1,4 @@
-"""Distances between two sets of features `[N, D]`, float64: Fréchet, kernel, precision and recall."""
+"""Distances between two sets of features `[N, D]`, float64: Fréchet, kernel, precision and recall; and the Inception Score."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 
 #: Neighbours whose distance is the radius of a point's neighbourhood (Kynkäänniemi et al. 2019).
 NEIGHBOURS = 3
+#: Parts of the images that the Inception Score is averaged over.
+SPLITS = 10
 #: Rows of a pairwise table that are in memory at once.
 ROWS = 1024
 
@@ -45,6 +47,23 @@ def precision_recall(generated: np.ndarray, real: np.ndarray, k: int = NEIGHBOUR
     if min(len(generated), len(real)) <= k:
         raise ValueError(f"precision and recall need more than {k} images a side")
     return _covered(generated, real, _radii(real, k)), _covered(real, generated, _radii(generated, k))
+
+
+def inception_score(logits: np.ndarray, splits: int = SPLITS) -> tuple[float, float]:
+    """`exp E KL(p(y|x) | p(y))` of class logits `[N, K]`: mean and deviation over `splits` parts (Salimans et al. 2016).
+
+    The parts are consecutive. ValueError when there are fewer images than parts.
+    """
+    if len(logits) < splits:
+        raise ValueError(f"the Inception Score takes {splits} images or more")
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    scores = []
+    for part in np.array_split(p, splits):
+        mean = part.mean(0)
+        log_ratio = np.log(np.where(part > 0, part, 1)) - np.log(np.where(mean > 0, mean, 1))
+        scores.append(np.exp((part * log_ratio).sum(1).mean()))
+    return float(np.mean(scores)), float(np.std(scores))
 
 
 def _kernel_sum(a: np.ndarray, b: np.ndarray) -> float:

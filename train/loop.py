@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from stylert.runtime.errors import StylertError, missing_extra
+from stylert.train.best import Score, keep_if_best
 from stylert.train.checkpoint import write_generator
 from stylert.train.dataset import ImageDataset
 from stylert.train.networks import Generator
@@ -45,9 +46,11 @@ def train(
     start: Callable[[Trainer], None] | None = None,
     snap_kimg: float = 10.0,
     keep: int = 0,
+    score: Score | None = None,
     tensorboard: bool = False,
     device: str = "cpu",
     processes: Processes = ALONE,
+    compiled: bool = False,
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Train until `cfg.kimg` and return the path of the final generator file.
@@ -55,14 +58,16 @@ def train(
     `resume` is a snapshot to go on from; `start` may change the networks of a new run (see `transfer.transfer`).
     Writes into `out`: `snapshot.safetensors` (everything, for resuming) and `model.safetensors` (G_ema, for serving)
     every `snap_kimg`, samples `fakes-<kimg>.png`, and `stats.jsonl`; of the snapshots, the last `keep` stay as
-    `snapshot-<kimg>.safetensors` too. SIGTERM and Ctrl-C save, then stop. `report` gets each line of statistics. Of several
-    `processes`, each calls this, and the first one writes and reports.
+    `snapshot-<kimg>.safetensors` too. With a `score`, every snapshot's G_ema is measured, the values go into `metrics.jsonl`,
+    and the generator with the lowest first value stays as `best.safetensors`. SIGTERM and Ctrl-C save, then stop. `report`
+    gets each line of statistics. Of several `processes`, each calls this, and the first one writes and reports. `compiled`
+    is passed to the trainer.
 
     Raises TrainingError when a loss stops being finite; the last snapshot is kept.
     """
     out = Path(out)
     board = _tensorboard(out) if tensorboard and processes.first else None
-    trainer = Trainer(cfg, dataset, device, processes)
+    trainer = Trainer(cfg, dataset, device, processes, compiled)
     if resume is not None:
         trainer.load_state(*read_snapshot(resume, cfg))
     elif start is not None:
@@ -70,6 +75,21 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     stop = _StopRequest()
     sums: dict[str, list[float]] = {}
+    saved = -1
+
+    def snapshot() -> None:
+        nonlocal saved
+        saved = trainer.nimg
+        save(trainer, out)
+        keep_last(trainer, out, keep)
+        if score is not None:
+            values = score(trainer.G_ema)
+            keep_if_best(out, out / GENERATOR_FILE, trainer.nimg / 1000, values)
+            line = {"kimg": trainer.nimg / 1000, **values}
+            _show(line, board)
+            if report is not None:
+                report(line)
+
     started, start_nimg = time.monotonic(), trainer.nimg
     next_snap = (np.floor(trainer.nimg / (snap_kimg * 1000)) + 1) * snap_kimg * 1000
     with stop:
@@ -97,11 +117,9 @@ def train(
             if trainer.nimg >= next_snap:
                 next_snap += snap_kimg * 1000
                 if processes.first:
-                    save(trainer, out)
-                    keep_last(trainer, out, keep)
-        if processes.first:
-            save(trainer, out)
-            keep_last(trainer, out, keep)
+                    snapshot()
+        if processes.first and saved != trainer.nimg:
+            snapshot()
         processes.wait()
     if board is not None:
         board.close()
@@ -137,6 +155,10 @@ def keep_last(trainer: Trainer, out: Path, count: int) -> None:
 def _write_line(out: Path, line: dict[str, Any], board: Any) -> None:
     with open(out / STATS_FILE, "a") as f:
         f.write(json.dumps(line) + "\n")
+    _show(line, board)
+
+
+def _show(line: dict[str, Any], board: Any) -> None:
     if board is not None:
         for name, value in line.items():
             if name not in ("kimg", "step"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from stylert.train.augment.pipelines import PIPELINES
 from stylert.train.config import DiscriminatorConfig, GeneratorConfig
@@ -99,6 +100,9 @@ class Preset:
     aug: str = "ada"
     r1_per_pixel: float | None = None  # R1 weight over the number of pixels, instead of r1_gamma
 
+
+#: Fields that follow from the images and labels.
+FROM_DATA = ("resolution", "c_dim", "img_channels")
 
 #: What the presets for a few CPU cores share. bfloat16, whose range is float32's, needs no clamp. R1 in proportion to the number
 #: of pixels, 1.6 at 64 px, trained the shipped checkpoint from 16 px up; at 64 px, weights of 0.1 and 0.3 had let the
@@ -195,6 +199,29 @@ def resolve(
         for place in places:
             place[name] = value
     return TrainConfig(GeneratorConfig(**generator), DiscriminatorConfig(**discriminator), **run)
+
+
+def parse_setting(name: str, text: str) -> Any:
+    """A value of `resolve`'s overrides from its text, `none` for None and numbers of a tuple between commas.
+
+    Raises ValueError for an unknown name, one that the data decides, or a value of another type.
+    """
+    hints: dict[str, Any] = {}
+    for cls in (TrainConfig, DiscriminatorConfig, GeneratorConfig):
+        hints |= {k: v for k, v in get_type_hints(cls).items() if k in {f.name for f in dataclasses.fields(cls)}}
+    if name in FROM_DATA:
+        raise ValueError(f"{name} is decided by the data")
+    if name not in hints or name in ("generator", "discriminator"):
+        raise ValueError(f"unknown training option {name!r}")
+    kinds = get_args(hints[name]) if isinstance(hints[name], UnionType) else (hints[name],)
+    if text.lower() == "none" and type(None) in kinds:
+        return None
+    try:
+        if get_origin(hints[name]) is tuple:
+            return tuple(float(part) for part in text.split(","))
+        return int(text) if int in kinds else float(text) if float in kinds else text
+    except ValueError:
+        raise ValueError(f"{name} cannot be {text!r}") from None
 
 
 def _r1_gamma(p: Preset, resolution: int, batch: int) -> float:

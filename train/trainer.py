@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,12 +45,19 @@ class Trainer:
 
     `nimg` counts images shown to the discriminator and `step` optimizer steps; with the seed they determine every draw
     of data, and the random state goes into the snapshot, so a resumed run takes the steps that it would have taken.
+    `compiled` runs both networks through torch.compile where a loss has first derivatives only; it cannot differentiate what
+    it compiled a second time, so the regularisers stay as they are.
 
     Raises DataError when the dataset does not fit the networks, InputError when the processes cannot share the batch.
     """
 
     def __init__(
-        self, cfg: TrainConfig, dataset: ImageDataset, device: torch.device | str = "cpu", processes: Processes = ALONE
+        self,
+        cfg: TrainConfig,
+        dataset: ImageDataset,
+        device: torch.device | str = "cpu",
+        processes: Processes = ALONE,
+        compiled: bool = False,
     ) -> None:
         if (dataset.resolution, dataset.images.shape[1]) != (cfg.generator.resolution, cfg.generator.img_channels):
             raise DataError(
@@ -71,6 +79,8 @@ class Trainer:
         self.G = Generator(cfg.generator).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.D = Discriminator(cfg.discriminator).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
+        self.synthesize: Callable[..., Tensor] = torch.compile(self.G.synthesis) if compiled else self.G.synthesis
+        self.discriminate: Callable[..., Tensor] = torch.compile(self.D) if compiled else self.D
         frozen = _outer_layers(self.D, cfg.freeze_d)
         #: What is trained, by network and name.
         self.trained = {
@@ -120,7 +130,7 @@ class Trainer:
 
     def _generator_loss(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         ws = losses.mixed_ws(self.G, self._z(len(images)), c, self.cfg.mixing_prob, update_w_avg=True)
-        loss = losses.generator_loss(self._logits(self.G.synthesis(ws, "random", self.half), c, self.half))
+        loss = losses.generator_loss(self._logits(self.synthesize(ws, "random", self.half), c, self.half))
         return loss, {"loss_G": loss}
 
     def _path_length(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -133,21 +143,22 @@ class Trainer:
     def _discriminator_loss(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             ws = losses.mixed_ws(self.G, self._z(len(images)), c, self.cfg.mixing_prob)
-            fake = self.G.synthesis(ws, "random", self.half)
+            fake = self.synthesize(ws, "random", self.half)
         fake_logits, real_logits = self._logits(fake, c, self.half), self._logits(_as_float(images), c, self.half)
         loss = losses.discriminator_loss(fake_logits, real_logits)
         return loss, {"loss_D": loss, "real_sign": real_logits.detach().sign().mean()}
 
     def _r1(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        penalty = losses.r1_penalty(self._logits, _as_float(images), c, self.cfg.r1_gamma, self.half)
+        penalty = losses.r1_penalty(partial(self._logits, network=self.D), _as_float(images), c, self.cfg.r1_gamma, self.half)
         return penalty * self.cfg.d_reg_interval, {"r1": penalty}
 
-    def _logits(self, images: Tensor, c: Tensor | None, half: torch.dtype | None) -> Tensor:
+    def _logits(
+        self, images: Tensor, c: Tensor | None, half: torch.dtype | None, network: Callable[..., Tensor] | None = None
+    ) -> Tensor:
         """The discriminator behind the augmentation, through which both networks and R1 see every image."""
         if self.aug_p > 0:
             images = augment(images, self.aug_p, self.cfg.aug_pipeline).contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.D(images, c, half)
-        return logits
+        return (network or self.discriminate)(images, c, half)
 
     def _z(self, count: int) -> Tensor:
         return torch.randn(count, self.cfg.generator.z_dim, device=self.device)

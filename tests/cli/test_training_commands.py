@@ -124,8 +124,18 @@ def test_mistakes_are_one_line(data: Path, pictures: Path, checkpoint: Path, tmp
         ((*train, "--p", 0.5), "--aug fixed"),
         ((*train, "--batch-gpu", 3), "batch_gpu"),
         ((*train, "--freeze-d", 99), "cannot freeze"),
-        (("metrics", checkpoint, "--data", data, "--metrics", "fid"), "--metrics"),
-        (("metrics", checkpoint, "--data", data, "--metrics", "pr", "--images", 3), "more than 3"),
+        ((*train, "--set", "ema_kimg"), "NAME=VALUE"),
+        ((*train, "--set", "ema_kimg=x"), "ema_kimg cannot be 'x'"),
+        ((*train, "--set", "gama=1"), "unknown training option 'gama'"),
+        ((*train, "--metrics", "ppl_w"), "the first decides"),
+        ((*train, "--metrics", "fid2k"), "--inception"),
+        (("metrics", checkpoint, "--data", data, "--metrics", "fid50k,kid50k,pr50k,ppl_w"), "--inception"),
+        (("metrics", checkpoint, "--data", data, "--metrics", "fid", "--inception", out), "local file"),
+        (("metrics", checkpoint, "--metrics", "ppl_w", "--lpips", out), "local file"),
+        (("metrics", checkpoint, "--metrics", "fd"), "--data"),
+        (("metrics", checkpoint, "--data", data, "--metrics", "fib"), "unknown metric 'fib'"),
+        (("metrics", checkpoint, "--data", data, "--metrics", "modes"), "parts.json"),
+        (("metrics", checkpoint, "--data", data, "--metrics", "pr", "--images", 3), "takes 4 images"),
     ]:
         status, text = command(*words)
         (line,) = (line for line in text.splitlines() if line.startswith("stylert: "))

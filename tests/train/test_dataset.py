@@ -180,3 +180,23 @@ def test_a_compressed_zip_reads_like_a_stored_one(images, write_dataset, tmp_pat
         for name in source.namelist():
             target.writestr(name, source.read(name))
     np.testing.assert_array_equal(ImageDataset(stored).images, ImageDataset(tmp_path / "c.zip").images)
+
+
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+def test_images_beyond_the_memory_are_decoded_when_wanted(images, write_dataset, rng, kind):
+    path, calls = write_dataset(images, kind=kind), []
+    kept, wanted = ImageDataset(path), ImageDataset(path, memory=5 * 8 * 8 * 3 - 1, progress=lambda *a: calls.append(a))
+    assert (kept.in_memory, wanted.in_memory, calls) == (True, False, [])
+    assert ImageDataset(path, memory=5 * 8 * 8 * 3).in_memory
+    assert (len(wanted), wanted.resolution, wanted.images.shape) == (5, 8, kept.images.shape)
+    for index in (rng.integers(0, 5, 30), slice(1, 4), slice(None), np.array([], int)):
+        np.testing.assert_array_equal(wanted.images[index], kept.images[index])
+
+
+@pytest.mark.parametrize("wrong", [b"\x89PNG garbage", np.zeros((16, 16, 3), np.uint8), np.zeros((8, 8), np.uint8)])
+def test_what_is_wrong_with_an_image_is_said_when_it_is_wanted(images, write_dataset, wrong):
+    last = max(images)
+    dataset = ImageDataset(write_dataset(images | {last: wrong}), memory=0)
+    assert dataset.images[:4].shape == (4, 3, 8, 8)
+    with pytest.raises(DataError, match=last):
+        dataset.images[np.array([0, 4])]

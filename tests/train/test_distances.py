@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.special
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylert.train import distances
-from stylert.train.distances import frechet_distance, kernel_distance, precision_recall
+from stylert.train.distances import frechet_distance, inception_score, kernel_distance, precision_recall
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -120,3 +122,23 @@ def test_few_modes_cost_recall_and_noise_costs_precision(rng):
 def test_too_few_points_have_no_neighbourhoods(rng):
     with pytest.raises(ValueError, match="more than 3"):
         precision_recall(rng.normal(size=(3, 2)), rng.normal(size=(9, 2)))
+
+
+@given(st.integers(2, 6), st.integers(1, 4), st.integers(1, 5), seeds)
+def test_the_inception_score_is_the_mutual_information_of_image_and_class(classes, splits, per_split, seed):
+    logits = np.random.default_rng(seed).normal(size=(splits * per_split, classes)) * 3
+    scores = []
+    for part in logits.reshape(splits, per_split, classes):
+        p = np.exp(part - scipy.special.logsumexp(part, axis=1, keepdims=True))
+        entropy = scipy.stats.entropy(p.mean(0))
+        scores.append(np.exp(entropy - np.mean([scipy.stats.entropy(row) for row in p])))
+    assert inception_score(logits, splits) == pytest.approx((np.mean(scores), np.std(scores)), rel=1e-6, abs=1e-6)
+
+
+@given(st.integers(2, 9))
+def test_the_inception_score_is_the_number_of_classes_that_are_sure_and_even(classes):
+    sure = np.tile(np.eye(classes) * 1e4, (10, 1))
+    assert inception_score(sure) == pytest.approx((classes, 0))
+    assert inception_score(np.zeros((20, classes))) == pytest.approx((1, 0))
+    with pytest.raises(ValueError, match="10 images or more"):
+        inception_score(sure[:9])

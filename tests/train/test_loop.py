@@ -269,6 +269,26 @@ def test_the_last_snapshots_are_kept_by_kimg(unlabelled, tmp_path):
     assert {p.name for p in tmp_path.glob("snapshot-*")} == {"snapshot-000006.safetensors", "snapshot-mine.safetensors"}
 
 
+def test_every_snapshot_is_measured_and_the_best_generator_kept(unlabelled, tmp_path, monkeypatch):
+    measured, reported = iter([3.0, 1.0, 2.0, 1.5]), []
+    run = {"snap_kimg": 0.02, "score": lambda generator: {"FD": next(measured)}, "report": reported.append}
+    train(config(kimg=0.06), unlabelled, tmp_path, **run)
+    best = (tmp_path / "best.safetensors").read_bytes()
+    assert [line["kimg"] for line in reported] == [0.02, 0.04, 0.06]  # the last one once
+    assert load_generator(tmp_path / "best.safetensors").cfg == config().generator
+    assert read_metadata(tmp_path / "best.safetensors")["info"] == {"kimg": 0.04}
+    train(config(kimg=0.08), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors", **run)
+    assert (tmp_path / "best.safetensors").read_bytes() == best
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["FD"] for line in lines] == [3.0, 1.0, 2.0, 1.5]
+
+
+def test_measuring_does_not_change_the_steps(unlabelled, tmp_path):
+    for name, score in (("a", None), ("b", lambda generator: {"FD": float(sample(generator, 3).mean())})):
+        train(config(kimg=0.06), unlabelled, tmp_path / name, snap_kimg=0.02, score=score)
+    assert (tmp_path / "a" / "snapshot.safetensors").read_bytes() == (tmp_path / "b" / "snapshot.safetensors").read_bytes()
+
+
 KILLED = """
 import sys, time, torch
 import stylert.train.snapshot as snapshot

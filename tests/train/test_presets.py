@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylert.train.presets import PRESETS, TrainConfig, resolve
+from stylert.train.presets import PRESETS, TrainConfig, parse_setting, resolve
 
 #            kimg batch mbstd base lr gamma ema ramp layers
 TABLE = {
@@ -167,3 +167,32 @@ def test_published_presets_augment_adaptively_and_those_for_a_cpu_do_not():
     assert {name: resolve(name, 32).aug for name in PRESETS} == {n: "noaug" if "cpu" in n else "ada" for n in PRESETS}
     cfg = resolve("auto", 32)
     assert (cfg.aug_pipeline, cfg.ada_target, cfg.ada_kimg, cfg.aug_p) == ("bgc", 0.6, 500, 0)
+
+
+@given(st.sampled_from(list(PRESETS)), resolutions)
+def test_every_value_of_a_plan_can_be_set_from_its_text(name, resolution):
+    cfg = resolve(name, resolution)
+    for part in (cfg, cfg.generator, cfg.discriminator):
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            if field.name in ("generator", "discriminator", "resolution", "c_dim", "img_channels"):
+                continue
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            assert parse_setting(field.name, text) == value, field.name
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("emma_kimg", "1", "unknown training option 'emma_kimg'"),
+        ("generator", "1", "unknown"),
+        ("resolution", "64", "decided by the data"),
+        ("ema_kimg", "long", "ema_kimg cannot be 'long'"),
+        ("batch", "1.5", "batch cannot be"),
+        ("kimg", "none", "kimg cannot be"),
+        ("resample_filter", "1,x", "resample_filter cannot be"),
+    ],
+)
+def test_settings_of_another_name_or_type_are_refused(name, text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_setting(name, text)

@@ -195,3 +195,23 @@ def test_the_loader_fetches_ahead_what_it_would_fetch(dataset):
     for position in (0, 8, 16, 4, 12):
         assert torch.equal(ahead.batch(position)[0], plain.batch(position)[0])
         assert ahead.next[0] == position + 8
+
+
+def test_steps_do_not_depend_on_where_the_images_are(data):
+    kept, wanted = (Trainer(config(), ImageDataset(data, memory=memory)) for memory in (2**20, 0))
+    assert torch.equal(kept.loader.batch(8)[0], wanted.loader.batch(8)[0])
+
+
+@pytest.mark.slow
+def test_compiled_networks_take_the_same_steps(dataset):
+    """With `eager` in place of a code generator, which would take minutes: the same operations, traced."""
+    with pytest.MonkeyPatch.context() as patch:
+        compile_ = torch.compile
+        patch.setattr(torch, "compile", lambda network: compile_(network, backend="aot_eager"))
+        found = []
+        for compiled in (False, True):
+            trainer = Trainer(config(), dataset, compiled=compiled)
+            found.append([trainer.train_step() for _ in range(3)])
+    for plain, traced in zip(*found, strict=True):
+        for name, value in plain.items():
+            assert traced[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name

@@ -4,16 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from stylert.runtime.errors import InputError
 from stylert.train.config import GeneratorConfig
+from stylert.train.dataset import ImageDataset
 from stylert.train.distances import frechet_distance
-from stylert.train.metrics import FEATURES, FIRST_SEED, FeatureExtractor, generated_features, real_features
+from stylert.train.extractors import EffNetLite0
+from stylert.train.features import FIRST_SEED, generated_features, real_features
 from stylert.train.networks import Generator
+
+FEATURES = EffNetLite0.width
 
 
 @pytest.fixture(scope="module")
 def extractor():
-    return FeatureExtractor()
+    return EffNetLite0()
 
 
 @pytest.fixture
@@ -49,6 +52,8 @@ def test_more_noise_is_a_greater_distance(extractor, pictures, rng):
 class Means:
     """An extractor that shows which images it was given, and in what portions."""
 
+    name, identity, width = "Means", "Means", FEATURES
+
     def __init__(self):
         self.portions = []
 
@@ -59,30 +64,32 @@ class Means:
 
 def test_real_features_are_of_the_first_images_in_portions(write_dataset, rng):
     images = {f"{i:03d}.png": rng.integers(0, 256, (4, 4, 3), np.uint8) for i in range(60)}
-    path, extractor, calls = write_dataset(images), Means(), []
-    features = real_features(extractor, path, 55, lambda *a: calls.append(a))
+    dataset, extractor, calls = ImageDataset(write_dataset(images)), Means(), []
+    features = real_features(extractor, dataset, 55, lambda *a: calls.append(a))
     np.testing.assert_allclose(features[:, 0], [i.mean() for i in images.values()][:55])
     assert calls == [(50, 55), (55, 55)]
     assert extractor.portions == [50, 5]
-    with pytest.raises(InputError, match="has 60 images, 61"):
-        real_features(extractor, path, 61)
+    assert len(real_features(extractor, dataset, 61)) == 60
 
 
 def test_kept_features_are_those_of_the_same_pixels_and_damage_is_computed_anew(write_dataset, rng, tmp_path):
     images = {f"{i}.png": rng.integers(0, 256, (4, 4, 3), np.uint8) for i in range(3)}
-    path, cache, extractor = write_dataset(images), tmp_path / "cache", Means()
-    first = real_features(extractor, path, 3, cache=cache)
-    renamed = write_dataset({f"x{n}": image for n, image in images.items()}, kind="folder")
+    dataset, cache, extractor = ImageDataset(write_dataset(images)), tmp_path / "cache", Means()
+    first = real_features(extractor, dataset, 3, cache=cache)
+    renamed = ImageDataset(write_dataset({f"x{n}": image for n, image in images.items()}, kind="folder"))
     np.testing.assert_array_equal(real_features(extractor, renamed, 3, cache=cache), first)
     assert extractor.portions == [3]
-    real_features(extractor, path, 2, cache=cache)  # another set
-    changed = write_dataset(images | {"0.png": 255 - images["0.png"]}, name="changed")
+    real_features(extractor, dataset, 2, cache=cache)  # another set
+    changed = ImageDataset(write_dataset(images | {"0.png": 255 - images["0.png"]}, name="changed"))
     assert not np.array_equal(real_features(extractor, changed, 3, cache=cache), first)
     assert extractor.portions == [3, 2, 3]
     for file in cache.iterdir():
         file.write_bytes(file.read_bytes()[:50])
-    np.testing.assert_array_equal(real_features(extractor, path, 3, cache=cache), first)
+    np.testing.assert_array_equal(real_features(extractor, dataset, 3, cache=cache), first)
     assert extractor.portions == [3, 2, 3, 3]
+    extractor.identity = "other weights"
+    real_features(extractor, dataset, 3, cache=cache)
+    assert extractor.portions == [3, 2, 3, 3, 3]
 
 
 @pytest.mark.parametrize("c_dim", [0, 3])

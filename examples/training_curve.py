@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Measure every snapshot that a run kept: FD-EffNetLite0 to real images, as JSON, a curve, and a strip of samples.
+
+    stylert train --preset cpu --data cats32.zip --out run --pl-weight 0 --kimg 0 --keep 99
+    stylert train --data cats32.zip --out run --resume --kimg 40 --snap 2 --keep 99
+    python examples/training_curve.py run --every 8 --data cats32.zip --floor floor32.zip --out docs/training/cats32
+
+The floor is the distance between two sets of real images. The noise is the deviation of the last snapshot's distance over
+independent sets of generated images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+from pathlib import Path
+
+import numpy as np
+
+from stylert.runtime.atomic import atomic_file
+from stylert.runtime.images import save_grid
+from stylert.train.checkpoint import load_generator, read_metadata
+from stylert.train.dataset import ImageDataset
+from stylert.train.distances import frechet_distance
+from stylert.train.extractors import EffNetLite0
+from stylert.train.features import cache_folder, generated_features, real_features
+from stylert.train.loop import sample
+
+SETS = 3
+COLUMNS = 12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder with snapshot-<kimg>.safetensors")
+    parser.add_argument("--data", type=Path, required=True, help="real images")
+    parser.add_argument("--floor", type=Path, required=True, help="other real images")
+    parser.add_argument("--images", type=int, default=5000, help="images a side")
+    parser.add_argument("--every", type=int, default=1, help="only snapshots whose kimg is a multiple")
+    parser.add_argument("--out", type=Path, required=True, help="path without suffix: .json, .png and -samples.png are written")
+    args = parser.parse_args()
+    found = {int(m[1]): p for p in args.run.iterdir() if (m := re.fullmatch(r"snapshot-(\d+)\.safetensors", p.name))}
+    snapshots = {kimg: found[kimg] for kimg in sorted(found) if kimg % args.every == 0}
+    if not snapshots:
+        parser.error(f"{args.run} keeps no snapshots: train with --keep")
+
+    extractor, cache = EffNetLite0(), cache_folder()
+    real, other = (
+        real_features(extractor, ImageDataset(source, limit=args.images), args.images, cache=cache)
+        for source in (args.data, args.floor)
+    )
+    floor = frechet_distance(other, real)
+
+    def distance(path: Path, first: int = 0) -> float:
+        """Features are kept by the hash of the weights, so that an interrupted or repeated call measures only what is new."""
+        kept = cache / f"generated-{read_metadata(path)['sha256']['G_ema.']}-{first}-{args.images}.npy"
+        if not kept.exists():
+            features = generated_features(extractor, load_generator(path), args.images, first=first)
+            with atomic_file(kept) as temporary, open(temporary, "wb") as f:
+                np.save(f, features)
+        return frechet_distance(np.load(kept), real)
+
+    rows = []
+    for kimg, path in snapshots.items():
+        rows.append({"kimg": kimg, "FD-EffNetLite0": distance(path)})
+        print(rows[-1], flush=True)
+    again = [distance(path, first=i * args.images) for i in range(1, SETS)]
+    strip = [sample(load_generator(path), COLUMNS) for path in snapshots.values()]
+    noise = statistics.stdev([rows[-1]["FD-EffNetLite0"], *again])
+    facts = {"images": args.images, "floor": floor, "noise": noise, "snapshots": rows}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+    save_grid(np.concatenate(strip), Path(f"{args.out}-samples.png"), columns=COLUMNS)
+    draw(facts, args.out.with_suffix(".png"))
+    print(f"floor {floor:.2f}, noise {noise:.2f}")
+
+
+def draw(facts: dict, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    x = [row["kimg"] for row in facts["snapshots"]]
+    axes.plot(x, [row["FD-EffNetLite0"] for row in facts["snapshots"]], marker="o", label="generated")
+    axes.axhline(facts["floor"], color="0.5", linestyle="--", label="other real images")
+    axes.set(xlabel="thousand images shown to the discriminator", ylabel="FD-EffNetLite0", yscale="log")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
