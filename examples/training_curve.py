@@ -5,8 +5,8 @@
     stylert train --data cats32.zip --out run --resume --kimg 40 --snap 2 --keep 99
     python examples/training_curve.py run --every 8 --data cats32.zip --floor floor32.zip --out docs/training/cats32
 
-The floor is the distance between two sets of real images. The noise is the deviation of the last snapshot's distance over
-independent sets of generated images.
+The floor is the distance between two sets of real images; the noise is the standard error of each distance. All distances are of
+the same number of images, on which they depend.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import statistics
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from stylert.train.extractors import EffNetLite0
 from stylert.train.features import cache_folder, generated_features, real_features
 from stylert.train.loop import sample
 
-SETS = 3
+BLOCKS = 6
 COLUMNS = 12
 
 
@@ -53,28 +52,34 @@ def main() -> None:
     )
     floor = frechet_distance(other, real)
 
-    def distance(path: Path, first: int = 0) -> float:
-        """Features are kept by the hash of the weights, so that an interrupted or repeated call measures only what is new."""
-        kept = cache / f"generated-{read_metadata(path)['sha256']['G_ema.']}-{first}-{args.images}.npy"
+    def features_of(path: Path) -> np.ndarray:
+        """Kept by the hash of the weights, so that an interrupted or repeated call measures only what is new."""
+        kept = cache / f"generated-{read_metadata(path)['sha256']['G_ema.']}-{args.images}.npy"
         if not kept.exists():
-            features = generated_features(extractor, load_generator(path), args.images, first=first)
             with atomic_file(kept) as temporary, open(temporary, "wb") as f:
-                np.save(f, features)
-        return frechet_distance(np.load(kept), real)
+                np.save(f, generated_features(extractor, load_generator(path), args.images))
+        return np.load(kept)
 
     rows = []
     for kimg, path in snapshots.items():
-        rows.append({"kimg": kimg, "FD-EffNetLite0": distance(path)})
-        print(rows[-1], flush=True)
-    again = [distance(path, first=i * args.images) for i in range(1, SETS)]
+        features = features_of(path)
+        row = {"kimg": kimg, "FD-EffNetLite0": frechet_distance(features, real), "noise": noise(features, real)}
+        rows.append(row)
+        print(row, flush=True)
     strip = [sample(load_generator(path), COLUMNS) for path in snapshots.values()]
-    noise = statistics.stdev([rows[-1]["FD-EffNetLite0"], *again])
-    facts = {"images": args.images, "floor": floor, "noise": noise, "snapshots": rows}
+    facts = {"images": args.images, "floor": floor, "snapshots": rows}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
     save_grid(np.concatenate(strip), Path(f"{args.out}-samples.png"), columns=COLUMNS)
     draw(facts, args.out.with_suffix(".png"))
-    print(f"floor {floor:.2f}, noise {noise:.2f}")
+    print(f"floor {floor:.2f}")
+
+
+def noise(features: np.ndarray, real: np.ndarray) -> float:
+    """Standard error of the distance from the draw of the generated images: a jackknife over blocks of them."""
+    parts = np.array_split(features, BLOCKS)
+    without = [frechet_distance(np.concatenate(parts[:i] + parts[i + 1 :]), real) for i in range(BLOCKS)]
+    return float(np.sqrt((BLOCKS - 1) / BLOCKS * np.square(without - np.mean(without)).sum()))
 
 
 def draw(facts: dict, path: Path) -> None:
@@ -85,7 +90,8 @@ def draw(facts: dict, path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
     x = [row["kimg"] for row in facts["snapshots"]]
-    axes.plot(x, [row["FD-EffNetLite0"] for row in facts["snapshots"]], marker="o", label="generated")
+    y, error = ([row[name] for row in facts["snapshots"]] for name in ("FD-EffNetLite0", "noise"))
+    axes.errorbar(x, y, error, marker="o", capsize=3, label="generated")
     axes.axhline(facts["floor"], color="0.5", linestyle="--", label="other real images")
     axes.set(xlabel="thousand images shown to the discriminator", ylabel="FD-EffNetLite0", yscale="log")
     axes.legend(frameon=False)

@@ -59,7 +59,7 @@ def inception_score(logits: np.ndarray, splits: int = SPLITS) -> tuple[float, fl
     p = np.exp(logits - logits.max(1, keepdims=True))
     p /= p.sum(1, keepdims=True)
     scores = []
-    for part in np.array_split(p, splits):
+    for part in np.split(p, [i * len(p) // splits for i in range(1, splits)]):
         mean = part.mean(0)
         log_ratio = np.log(np.where(part > 0, part, 1)) - np.log(np.where(mean > 0, mean, 1))
         scores.append(np.exp((part * log_ratio).sum(1).mean()))

@@ -204,3 +204,13 @@ def write_dataset(tmp_path: Path):
         return path
 
     return write
+
+
+@pytest.fixture
+def pixels(rng):
+    return rng.integers(0, 256, (5, 16, 16, 3), np.uint8)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out" / "data.zip"

@@ -1,63 +1,17 @@
-"""From every kind of source to the official layout: pixels, labels, the same bytes; damage and attacks refused in one line."""
+"""From pictures to the official layout: pixels, labels, the same bytes; damage and attacks refused in one line."""
 
-import gzip
-import io
-import json
-import pickle
-import pickletools
 import stat
-import struct
-import tarfile
 import zipfile
 
-import lmdb
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from stylert.runtime.errors import DataError, InputError, StylertError
+from stylert.runtime.errors import DataError, InputError
 from stylert.train.dataset import ImageDataset
 from stylert.train.prepare import prepare
-from stylert.train.sources import files, idx
-from stylert.train.sources.cifar import OPERATIONS_OF_PYTHON_2
-
-
-def encoded(array, form="png", **options):
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def labels_of(path):
-    with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read("dataset.json"))["labels"]
-
-
-def refusal(kind, *arguments, **options):
-    with pytest.raises(kind) as e:
-        prepare(*arguments, **options)
-    assert "\n" not in str(e.value)
-    return str(e.value)
-
-
-@pytest.fixture
-def pixels(rng):
-    return rng.integers(0, 256, (5, 16, 16, 3), np.uint8)
-
-
-@pytest.fixture
-def pictures(pixels):
-    """The same, out of the sight of hypothesis, which prints what it draws."""
-    return type("Pictures", (), {"all": pixels, "__repr__": lambda self: "pictures"})()
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out" / "data.zip"
+from stylert.train.sources import files
+from tests.train.sources.source_files import encoded, fashion, labels_of, refusal
 
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
@@ -209,178 +163,6 @@ def test_labels_that_are_incomplete_or_none_are_refused(pixels, write_dataset, o
     assert "dataset.json" in refusal(DataError, source, out, 16)
 
 
-def fashion(folder, images, labels=None, zipped=True):
-    """idx files as MNIST and Fashion-MNIST come."""
-    pack = gzip.compress if zipped else bytes
-    suffix = ".gz" if zipped else ""
-    path = folder / f"train-images-idx3-ubyte{suffix}"
-    path.write_bytes(pack(struct.pack(">4I", 0x803, *images.shape) + images.tobytes()))
-    if labels is not None:
-        (folder / f"train-labels-idx1-ubyte{suffix}").write_bytes(pack(struct.pack(">2I", 0x801, len(labels)) + bytes(labels)))
-    return path
-
-
-@pytest.mark.parametrize("zipped", [False, True])
-def test_mnist_is_padded_to_32_with_its_labels(rng, tmp_path, out, zipped):
-    images, labels = rng.integers(0, 256, (6, 28, 28), np.uint8), rng.integers(0, 10, 6).tolist()
-    prepare(fashion(tmp_path, images, labels, zipped), out, 32)
-    made = ImageDataset(out).images
-    assert made.shape == (6, 1, 32, 32)
-    np.testing.assert_array_equal(made[:, 0], np.pad(images, [(0, 0), (2, 2), (2, 2)]))
-    assert [label for _, label in labels_of(out)] == labels
-
-
-def test_idx_files_that_lie_are_refused(rng, tmp_path, out, monkeypatch):
-    images = rng.integers(0, 256, (6, 28, 28), np.uint8)
-    path = fashion(tmp_path, images, [0] * 5)
-    assert "5 labels for 6" in refusal(DataError, path, out, 32)
-    whole = gzip.decompress(path.read_bytes())
-    for wrong in (whole[:-1], whole + b"x", whole[:10], b"\0" * 100):
-        path.write_bytes(gzip.compress(wrong))
-        refusal(DataError, path, out, 32)
-    path.write_bytes(gzip.compress(whole)[:-20])
-    refusal(DataError, path, out, 32)
-    monkeypatch.setattr(idx, "MAX_TOTAL", 1000)
-    path.write_bytes(gzip.compress(whole))
-    assert "declares" in refusal(DataError, path, out, 32)
-
-
-def python2(value):
-    """Pickle protocol 2 as Python 2 wrote CIFAR: byte strings, and an array through numpy.core.multiarray."""
-    if isinstance(value, dict):
-        return b"}(" + b"".join(python2(k) + python2(v) for k, v in value.items()) + b"u"
-    if isinstance(value, list):
-        return b"](" + b"".join(python2(v) for v in value) + b"e"
-    if isinstance(value, int):
-        return b"J" + struct.pack("<i", value)
-    if isinstance(value, str):
-        return b"U" + bytes([len(value)]) + value.encode("latin-1")
-    data = value.tobytes()
-    rebuild = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR"
-    dtype = b"cnumpy\ndtype\n(U\x02u1K\x00K\x01tR(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    state = b"(K\x01" + python2(value.shape[0]) + python2(value.shape[1]) + b"\x86" + dtype + b"\x89"
-    return rebuild + state + b"T" + struct.pack("<I", len(data)) + data + b"tb"
-
-
-def tar(path, members):
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-@pytest.mark.parametrize("writer", ["python 2", "python 3"])
-def test_cifar_is_read_from_its_pickles_without_unpickling(rng, tmp_path, out, writer, monkeypatch):
-    images = rng.integers(0, 256, (7, 32, 32, 3), np.uint8)
-    labels = rng.integers(0, 10, 7).tolist()
-    rows = images.transpose(0, 3, 1, 2).reshape(7, -1)
-    members = {"data_batch_2": (4, 7), "data_batch_1": (0, 4), "readme.html": None}
-    packed = {}
-    for name, span in members.items():
-        batch = {"batch_label": "x", "labels": labels[slice(*span)], "data": rows[slice(*span)]} if span else None
-        if span is None:
-            packed[name] = b"<html>"
-        elif writer == "python 2":
-            packed[name] = b"\x80\x02" + python2(batch) + b"."
-            assert pickle.loads(packed[name], encoding="latin-1")["labels"] == batch["labels"]  # the test's own writer is right
-        else:
-            packed[name] = pickle.dumps(batch | {"data": np.ascontiguousarray(batch["data"])}, protocol=4)
-    path = tar(tmp_path / "cifar-10-python.tar.gz", packed)
-    monkeypatch.setattr(pickle, "loads", None)
-    monkeypatch.setattr(pickle, "load", None)
-    monkeypatch.setattr(pickle, "Unpickler", None)
-    assert prepare(path, out, 32) == (7, [])
-    np.testing.assert_array_equal(ImageDataset(out).images.transpose(0, 2, 3, 1), images)
-    assert [label for _, label in labels_of(out)] == labels
-
-
-class Evil:
-    def __reduce__(self):
-        return (print, ("executed",))
-
-
-@pytest.mark.parametrize("form", ["call", "labels", "length", "list", "garbage", "empty"])
-def test_hostile_and_damaged_cifar_batches_are_refused_and_run_nothing(tmp_path, out, capsys, form):
-    rows = np.zeros((2, 3072), np.uint8)
-    data = {
-        "call": pickle.dumps({"data": Evil(), "labels": [1, 2]}, protocol=2),
-        "labels": b"\x80\x02" + python2({"labels": [1, 999], "data": rows}) + b".",
-        "length": b"\x80\x02" + python2({"labels": [1], "data": rows}) + b".",
-        "list": b"\x80\x02" + python2([1, 2]) + b".",
-        "garbage": b"\xff" * 100,
-        "empty": b"",
-    }[form]
-    refusal(DataError, tar(tmp_path / "cifar-10-python.tar.gz", {"data_batch_1": data}), out, 32)
-    assert capsys.readouterr().out == ""
-
-
-def test_python_2s_strings_are_opcodes_of_cifar_alone():
-    from stylert.train.importers.pickle_reader import OPERATIONS
-
-    names = {op.code: op.name for op in pickletools.opcodes}
-    assert {names[chr(code)] for code in OPERATIONS_OF_PYTHON_2.keys() - OPERATIONS.keys()} == {"SHORT_BINSTRING", "BINSTRING"}
-
-
-def test_lsuns_database_is_read_in_the_order_of_its_keys(pixels, tmp_path, out):
-    folder = tmp_path / "church_lmdb"
-    database = lmdb.open(str(folder), map_size=2**20)
-    with database.begin(write=True) as transaction:
-        for key, image in zip((b"c", b"a", b"e", b"b", b"d"), pixels, strict=True):
-            transaction.put(key, encoded(image, "webp", lossless=True))
-    database.close()
-    assert prepare(folder, out, 16)[0] == 5
-    np.testing.assert_array_equal(ImageDataset(out).images.transpose(0, 2, 3, 1), pixels[[1, 3, 0, 4, 2]])
-    (folder / "data.mdb").write_bytes(b"no database" * 1000)
-    refusal(DataError, folder, tmp_path / "x.zip", 16)
-
-
-def table_of(pixels, labels=None, plain=False):
-    data = [encoded(x) for x in pixels]
-    column = data if plain else [{"bytes": d, "path": None} for d in data]
-    columns = {"note": ["text"] * len(pixels), "image": column}
-    return pa.table(columns | ({} if labels is None else {"label": labels}))
-
-
-@pytest.mark.parametrize("form", ["parquet", "parquet folder", "plain binary", "datasets stream", "datasets file"])
-def test_tables_of_hugging_face_are_read_row_by_row(pixels, tmp_path, out, form):
-    table, labels = table_of(pixels, [4, 0, 2, 2, 1], form == "plain binary"), [4, 0, 2, 2, 1]
-    source = tmp_path / "data"
-    source.mkdir()
-    if form.startswith("datasets"):
-        (source / "state.json").write_text("{}")
-        writer = pa.ipc.new_stream if form.endswith("stream") else pa.ipc.new_file
-        for i, part in enumerate((table.slice(0, 2), table.slice(2))):
-            with writer(str(source / f"data-{i:05d}-of-00002.arrow"), table.schema) as f:
-                f.write_table(part)
-    elif form == "parquet folder":
-        pq.write_table(table.slice(0, 3), source / "train-00000-of-00002.parquet")
-        pq.write_table(table.slice(3), source / "train-00001-of-00002.parquet")
-    else:
-        source = source / "train.parquet"
-        pq.write_table(table, source)
-    assert prepare(source, out, 16) == (5, [])
-    np.testing.assert_array_equal(ImageDataset(out).images.transpose(0, 2, 3, 1), pixels)
-    assert [label for _, label in labels_of(out)] == labels
-
-
-def test_tables_without_pictures_without_labels_and_with_missing_ones(pixels, tmp_path, out):
-    pq.write_table(table_of(pixels), tmp_path / "plain.parquet")
-    prepare(tmp_path / "plain.parquet", out, 16)
-    assert labels_of(out) is None
-    pq.write_table(table_of(pixels, [1, None, 2, 3, 4]), tmp_path / "some.parquet")
-    assert "4 of 5" in refusal(DataError, tmp_path / "some.parquet", out, 16)
-    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "text.parquet")
-    assert "no column" in refusal(DataError, tmp_path / "text.parquet", out, 16)
-    (tmp_path / "cut.parquet").write_bytes((tmp_path / "plain.parquet").read_bytes()[:-100])
-    refusal(DataError, tmp_path / "cut.parquet", out, 16)
-    for split in ("train", "test"):
-        (tmp_path / "both" / split).mkdir(parents=True)
-        pq.write_table(table_of(pixels), tmp_path / "both" / split / "0.parquet")
-    assert "name one of them" in refusal(DataError, tmp_path / "both", out, 16)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [((48, "none"), "power of two"), ((2, "none"), "power of two"), ((16, "squeeze"), "unknown transform 'squeeze'")],
@@ -398,32 +180,3 @@ def test_refuses_unknown_sources_and_outputs(pixels, write_dataset, tmp_path, ou
     assert "none of what can be read" in refusal(DataError, tmp_path / "text.txt", out, 16)
     (tmp_path / "bare").mkdir()
     assert "no pictures" in refusal(DataError, tmp_path / "bare", out, 16)
-
-
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(cut=st.floats(0, 1), flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(1, 255)), max_size=4), data=st.data())
-def test_damage_anywhere_is_one_line_or_a_dataset(pictures, tmp_path, write_dataset, cut, flips, data):
-    form = data.draw(st.sampled_from(["zip", "idx", "cifar", "parquet"]))
-    if form == "zip":
-        path = write_dataset({"a.png": pictures.all[0], "b.png": pictures.all[1]}, [["a.png", 0], ["b.png", 1]])
-    elif form == "idx":
-        path = fashion(tmp_path, np.zeros((2, 28, 28), np.uint8), [1, 2], zipped=data.draw(st.booleans()))
-    elif form == "cifar":
-        batch = b"\x80\x02" + python2({"labels": [1, 2], "data": np.zeros((2, 3072), np.uint8)}) + b"."
-        path = tar(tmp_path / "cifar-10-python.tar.gz", {"data_batch_1": batch})
-    else:
-        path = tmp_path / "x.parquet"
-        pq.write_table(table_of(pictures.all, [1] * 5), path)
-    raw = bytearray(path.read_bytes())
-    for place, mask in flips:
-        raw[int(place * len(raw))] ^= mask
-    path.write_bytes(raw[: int(cut * len(raw)) + 1])
-    out = tmp_path / "fuzzed.zip"
-    out.unlink(missing_ok=True)
-    try:
-        count, _ = prepare(path, out, 32, skip_corrupt=data.draw(st.booleans()))
-    except StylertError as e:
-        assert "\n" not in str(e)
-        assert not out.exists()
-    else:
-        assert len(ImageDataset(out)) == count
