@@ -26,7 +26,7 @@ def build_all(
     """
     wanted = [
         (b, p, BuildOptions(**(options or {}), target=t))
-        for b in backends or available_backends()
+        for b in backends or [name for name in available_backends() if backend(name).ENGINE_SUFFIX is not None]
         for t in targets
         for p in precisions or bundle.precisions
         if precisions is not None or p in backend(b).PRECISIONS

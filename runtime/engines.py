@@ -92,6 +92,8 @@ def engine_to_load(bundle: Bundle, backend_name: str, precision: str, threads: i
 
     Raises as `engine_key`, and BundleError for a manifest that cannot be read.
     """
+    if backend(backend_name).ENGINE_SUFFIX is None:
+        return None
     key = engine_key(bundle, backend_name, precision, BuildOptions(threads=threads))
     if not backend(backend_name).NEEDS_ENGINE:
         folder = engine_folder(bundle, key)
@@ -141,6 +143,9 @@ def open_synthesis(
     built engines only and there is none.
     """
     module = backend(backend_name)
+    bundle.precision(precision)
+    if precision not in module.PRECISIONS:
+        raise BackendError(f"backend {backend_name} runs {', '.join(module.PRECISIONS)}, not {precision}")
     folder = engine_to_load(bundle, backend_name, precision, threads)
     engine = None if folder is None else checked_engine(folder)
     if engine is None and module.NEEDS_ENGINE:

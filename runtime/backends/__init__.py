@@ -1,10 +1,10 @@
 """Backends: one module each, behind one small protocol.
 
-A backend module says what it is in `NAME`, `EXTRA` (what to install), `PRECISIONS` and `NEEDS_ENGINE` (whether it runs
-built engines only); `available()` whether its library is there to build with, `obstacle()` why it cannot run here, or
-None. `version()`, `target()`, `machine()` and `flags()` are what an engine of it depends on; `build()` writes one and
-`load()` opens it, or the bundle's own file, as a `Session`. Modules import their library inside functions, so that
-listing them imports nothing heavy.
+A backend module says what it is in `NAME`, `EXTRA` (what to install), `PRECISIONS`, `ENGINE_SUFFIX` (None where nothing is
+built) and `NEEDS_ENGINE` (whether it runs built engines only, which `load_engine` then opens); `available()` whether its
+library is there to build with, `obstacle()` why it cannot run here, or None. `version()`, `target()`, `machine()` and
+`flags()` are what an engine of it depends on; `build()` writes one and `load()` opens it, or the bundle's own file, as a
+`Session`. Modules import their library inside functions, so that listing them imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from stylert.runtime.devices import find_gpus
 from stylert.runtime.errors import InputError
 
 #: Backend name to module; the default first.
@@ -24,6 +25,7 @@ BACKENDS = {
     "openvino": "stylert.runtime.backends.openvino",
     "tensorrt": "stylert.runtime.backends.tensorrt",
     "tensorrt-rtx": "stylert.runtime.backends.tensorrt_rtx",
+    "torch": "stylert.runtime.backends.torch",
 }
 
 
@@ -45,16 +47,17 @@ class Session(Protocol):
 
 def backend(name: str) -> ModuleType:
     """The module of a backend. Raises InputError for an unknown name."""
-    if name == "torch":
-        raise InputError("the torch backend takes the checkpoint, from Python: stylert.export.reference.torch_generator")
     if name not in BACKENDS:
         raise InputError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")
     return importlib.import_module(BACKENDS[name])
 
 
 def available_backends() -> list[str]:
-    """Names of the backends that can run here: library installed, and the device that it needs present."""
-    return [name for name in BACKENDS if backend(name).obstacle() is None]
+    """Names of the backends that can run here: library installed, and the device that it needs present.
+
+    PyTorch is among them where a GPU is. On a CPU it is the reference, and runs where it is asked for by name.
+    """
+    return [n for n in BACKENDS if backend(n).obstacle() is None and (n != "torch" or not find_gpus().problem)]
 
 
 def engine_file(engine: Path) -> Path:
