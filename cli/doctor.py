@@ -102,7 +102,7 @@ def _backend_findings(name: str) -> dict[str, Any]:
         "note": None,
     }
     if not module.available():
-        install = f"pip install 'stylert[{module.EXTRA}]'"
+        install = getattr(module, "INSTALL", f"pip install 'stylert[{module.EXTRA}]'")
         return {**found, "state": "missing", "install": install, "note": f"not installed: {install}"}
     try:
         found["version"] = module.version()

@@ -22,6 +22,7 @@ from stylert.runtime.errors import InputError
 #: Backend name to module; the default first.
 BACKENDS = {
     "onnxruntime": "stylert.runtime.backends.onnxruntime",
+    "onnxruntime-cuda": "stylert.runtime.backends.onnxruntime_cuda",
     "openvino": "stylert.runtime.backends.openvino",
     "tensorrt": "stylert.runtime.backends.tensorrt",
     "tensorrt-rtx": "stylert.runtime.backends.tensorrt_rtx",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,12 @@ def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
 
 def build(source: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
     """Optimise `source` for this CPU (fusion, constant folding, blocked layouts) into `engine` and, beside it, its weights."""
-    session_options = _options(options.threads)
-    session_options.optimized_model_filepath = str(engine)
+    chosen = session_options(options.threads)
+    chosen.optimized_model_filepath = str(engine)
     external = "session.optimized_model_external_initializers_"
-    session_options.add_session_config_entry(f"{external}file_name", WEIGHTS_FILE)
-    session_options.add_session_config_entry(f"{external}min_size_in_bytes", str(MIN_WEIGHT_BYTES))
-    _session(source, session_options)
+    chosen.add_session_config_entry(f"{external}file_name", WEIGHTS_FILE)
+    chosen.add_session_config_entry(f"{external}min_size_in_bytes", str(MIN_WEIGHT_BYTES))
+    open_session(source, chosen)
     return {}
 
 
@@ -67,10 +68,10 @@ def load(source: Path, precision: str, threads: int | None = None, built: bool =
     """
     import onnxruntime as ort
 
-    options = _options(threads)
+    options = session_options(threads)
     if built:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return OrtSession(_session(source, options))
+    return OrtSession(open_session(source, options))
 
 
 class OrtSession:
@@ -85,7 +86,8 @@ class OrtSession:
         self._session = None
 
 
-def _options(threads: int | None) -> Any:
+def session_options(threads: int | None) -> Any:
+    """Quiet, and with the asked-for number of threads."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -95,11 +97,12 @@ def _options(threads: int | None) -> Any:
     return options
 
 
-def _session(source: Path, options: Any) -> Any:
+def open_session(source: Path, options: Any, providers: Sequence[Any] = ("CPUExecutionProvider",)) -> Any:
+    """A session of ONNX Runtime. Raises BundleError for a file that it refuses, OutputError where an optimised one cannot be written."""
     import onnxruntime as ort
 
     try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(source, options, providers=list(providers))
     except MemoryError as e:
         raise BackendError(f"not enough memory to load {source}") from e
     except Exception as e:  # ONNX Runtime's exceptions share no public base class

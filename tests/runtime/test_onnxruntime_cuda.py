@@ -1,0 +1,89 @@
+"""ONNX Runtime's bound session, really run on the CPU, and the words for a CUDA that is not there. No GPU has run it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from stylert.runtime import Bundle, Generator
+from stylert.runtime.backends import available_backends, backend
+from stylert.runtime.backends import onnxruntime as cpu
+from stylert.runtime.backends.onnxruntime_cuda import MAX_BOUND, PROVIDER, BoundSession
+from stylert.runtime.errors import BackendError, InputError
+
+CUDA = backend("onnxruntime-cuda")
+
+
+def gpu_build() -> bool:
+    try:
+        return bool(version("onnxruntime-gpu"))
+    except PackageNotFoundError:
+        return False
+
+
+@pytest.fixture
+def session(bundle: Bundle) -> BoundSession:
+    return BoundSession(cpu.open_session(bundle.path / "synthesis.fp32.onnx", cpu.session_options(1)), "cpu", False)
+
+
+def test_bound_memory_gives_the_images_of_the_plain_session_for_any_order_of_batches(
+    bundle: Bundle, session: BoundSession, rng: np.random.Generator
+) -> None:
+    with Generator.load(bundle, threads=1) as g:
+        for n in (1, 2, 1, 3, 4, 5, 6, 1, 2, 2):
+            ws = rng.standard_normal((n, bundle.num_ws, 20), np.float32)
+            np.testing.assert_array_equal(session.run({"ws": ws}), g.synthesize(ws))
+            assert len(session._bound) <= MAX_BOUND
+
+
+def test_a_result_is_not_overwritten_by_the_next_call_nor_by_another_thread(
+    bundle: Bundle, session: BoundSession, rng: np.random.Generator
+) -> None:
+    several = [rng.standard_normal((2, bundle.num_ws, 20), np.float32) for _ in range(8)]
+    alone = [session.run({"ws": ws}).copy() for ws in several]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda ws: session.run({"ws": ws}), several))
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_tensors_keep_their_addresses_from_call_to_call(bundle: Bundle, session: BoundSession) -> None:
+    ws = np.zeros((2, bundle.num_ws, 20), np.float32)
+    session.run({"ws": ws})
+    first = session._bound[2]
+    held = (first.inputs["ws"].data_ptr(), first.image.data_ptr())
+    session.run({"ws": ws})
+    again = session._bound[2]
+    assert (again.inputs["ws"].data_ptr(), again.image.data_ptr()) == held
+
+
+@pytest.mark.skipif(PROVIDER in ort.get_available_providers(), reason="this ONNX Runtime has CUDA")
+def test_without_cuda_the_command_that_installs_it_is_named(bundle: Bundle) -> None:
+    assert "onnxruntime-cuda" not in available_backends()
+    with pytest.raises(BackendError, match=r"no CUDA: pip uninstall -y onnxruntime; pip install onnxruntime-gpu") as e:
+        Generator.load(bundle, "onnxruntime-cuda")
+    assert "\n" not in str(e.value)
+    if not gpu_build():
+        assert "pip install onnxruntime-gpu" in CUDA.obstacle()
+
+
+def test_a_cuda_that_does_not_load_is_not_taken_for_one(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime then falls back to the CPU and says so in its log alone."""
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [PROVIDER, "CPUExecutionProvider"])
+    whole = cpu.open_session
+    monkeypatch.setattr(cpu, "open_session", lambda source, options, providers: whole(source, options))
+    with pytest.raises(BackendError, match="CUDA does not load"):
+        Generator.load(bundle, "onnxruntime-cuda")
+
+
+def test_it_builds_nothing_and_runs_no_eight_bits(bundle: Bundle) -> None:
+    from stylert.runtime.build_options import BuildOptions
+
+    with pytest.raises(InputError, match="no engines"):
+        CUDA.target(BuildOptions())
+    with pytest.raises(BackendError, match="fp32, fp16, not int8"):
+        Generator.load(bundle, "onnxruntime-cuda", "int8")
