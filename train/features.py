@@ -20,7 +20,7 @@ from stylert.train.loop import to_uint8
 from stylert.train.networks import Generator
 
 #: Raised when features would come out different for the same pixels.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 BATCH = 50
 #: Apart from the seeds that people look at.
 FIRST_SEED = 2_000_000_000

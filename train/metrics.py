@@ -234,8 +234,10 @@ class Evaluator:
         """`[count, C, R, R]`, as a dataset holds them. Made once for the largest count."""
         made = (generator.cfg.img_channels, generator.cfg.resolution, generator.cfg.resolution)
         if made != self.dataset.images.shape[1:]:
-            raise InputError(f"parts are read at one size: the generator draws {list(made)}, the real images are "
-                             f"{list(self.dataset.images.shape[1:])}")
+            raise InputError(
+                f"parts are read at one size: the generator draws {list(made)}, the real images are "
+                f"{list(self.dataset.images.shape[1:])}"
+            )
         if "pixels" not in self._fakes:
             most = max(m.images for m in self.metrics if m.name in PART_METRICS)
             portions = []

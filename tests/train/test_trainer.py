@@ -197,6 +197,19 @@ def test_the_loader_fetches_ahead_what_it_would_fetch(dataset):
         assert ahead.next[0] == position + 8
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_gradient_that_overflows_float16_costs_a_step_and_not_the_run(dataset, value):
+    def step(half):
+        trainer = Trainer(config(half=half), dataset)
+        bias = trainer.G.synthesis.b8.conv1.bias
+        bias.register_hook(lambda g: torch.full_like(g, value))
+        trainer.train_step()
+        return torch.isfinite(bias).all()
+
+    assert step("fp16")
+    assert not step("none")  # elsewhere it is a mistake, and the next loss says so
+
+
 def test_steps_do_not_depend_on_where_the_images_are(data):
     kept, wanted = (Trainer(config(), ImageDataset(data, memory=memory)) for memory in (2**20, 0))
     assert torch.equal(kept.loader.batch(8)[0], wanted.loader.batch(8)[0])
