@@ -8,6 +8,8 @@
   Nothing can be prepared for it, so 2x up layers fold the FIR into the weights in the kernel.
 - just in time (`impl`): the same kernel through Triton's launcher, while Python runs beside the engine. Needs torch.
 
+A weight of ModulatedConv2d may be int8, with its scales in style and demod (`nodes.modulated_conv2d_node`).
+
 Where both exist TensorRT asks which is wanted: `NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS`, or `aot` on
 the node. Every input of a node is there: noise of zeros, demod of ones and bias of zeros stand for an absent one.
 
@@ -143,10 +145,11 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
         bias: trtp.TensorDesc, f: trtp.TensorDesc, up: int, alpha: float, gain: float, clamp: float, group: int,
     ) -> trtp.TensorDesc:  # fmt: skip
         ranks = [len(t.shape_expr) for t in (x, weight, style, demod, noise, bias, f)]
-        if ranks != [4, 4, 2, 2, 4, 1, 2]:
-            raise ValueError(f"ModulatedConv2d: its inputs have 4, 4, 2, 2, 4, 1 and 2 dimensions, not {ranks}")
+        wanted = [4, 5 if weight.dtype == trt.int8 and up == 2 else 4, 2, 2, 4, 1, 2]
+        if ranks != wanted:
+            raise ValueError(f"ModulatedConv2d: its inputs have {wanted} dimensions, not {ranks}")
         y = x.like()
-        y.shape_expr[0], y.shape_expr[1] = style.shape_expr[0], weight.shape_expr[0]
+        y.shape_expr[0], y.shape_expr[1] = style.shape_expr[0], weight.shape_expr[wanted[1] - 4]
         y.shape_expr[2], y.shape_expr[3] = x.shape_expr[2] * up, x.shape_expr[3] * up
         return y
 
@@ -155,21 +158,27 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
         x: trtp.TensorDesc, weight: trtp.TensorDesc, style: trtp.TensorDesc, demod: trtp.TensorDesc, noise: trtp.TensorDesc,
         bias: trtp.TensorDesc, f: trtp.TensorDesc, up: int, outputs: tuple[trtp.TensorDesc],
     ) -> list[trtp.AutoTuneCombination]:  # fmt: skip
-        if weight.dtype != x.dtype:
-            raise ValueError(f"ModulatedConv2d: weight is {weight.dtype}, and must be as x, {x.dtype}")
-        types = ", ".join(_type(trt, t.dtype) for t in (x, weight, style, demod, noise, bias, f, x))
-        tactics = list(conv_tiles(up, trt.DataType(x.dtype).itemsize))
+        int8 = weight.dtype == trt.int8
+        if weight.dtype != x.dtype and not int8:
+            raise ValueError(f"ModulatedConv2d: weight is {weight.dtype}, and must be as x, {x.dtype}, or int8")
+        others = [_type(trt, t.dtype) for t in (style, demod, noise, bias, f, x)]
+        types = ", ".join([_type(trt, x.dtype), "INT8" if int8 else _type(trt, weight.dtype), *others])
+        # Phases that were folded ahead have five dimensions, and no layout but as they are written.
+        weight_layouts = LAYOUTS[:1] if int8 and up == 2 else LAYOUTS
         return [
-            trtp.AutoTuneCombination(types, ", ".join([layout, weights, *["LINEAR"] * 5, layout]), tactics)
+            trtp.AutoTuneCombination(types, ", ".join([layout, weights, *["LINEAR"] * 5, layout]), list(tiles(x, weight, up)))
             for layout in LAYOUTS
-            for weights in LAYOUTS
+            for weights in weight_layouts
         ]
 
+    def tiles(x: Any, weight: Any, up: int) -> Any:
+        return conv_tiles(1, 2) if weight.dtype == trt.int8 else conv_tiles(up, trt.DataType(x.dtype).itemsize)
+
     def node(x: Any, weight: Any, style: Any, noise: Any, shapes: list[Any], tactic: int, **attributes: Any) -> Any:
-        tiles = conv_tiles(attributes["up"], trt.DataType(x.dtype).itemsize)
         return modulated_conv2d_node(
-            *shapes, **attributes, nhwc=_is_hwc(trt, x), ohwi=_is_hwc(trt, weight), tile=_choice(tiles, tactic)
-        )
+            *shapes, **attributes, nhwc=_is_hwc(trt, x), ohwi=_is_hwc(trt, weight),
+            tile=_choice(tiles(x, weight, attributes["up"]), tactic), int8=weight.dtype == trt.int8,
+        )  # fmt: skip
 
     @trtp.impl(name)
     def just_in_time(
@@ -202,7 +211,9 @@ def _compiled(trt: Any, trtp: Any, launch: Any, tensors: list[Any], architecture
 
     names = [name for name in launch.kernel.arg_names if name.endswith("_ptr")]
     dtypes = {"FP32": "float32", "FP16": "float16"}
-    pointers = {name: dtypes[_type(trt, t.dtype)] for name, t in zip(names, tensors, strict=True)}
+    pointers = {
+        name: "int8" if t.dtype == trt.int8 else dtypes[_type(trt, t.dtype)] for name, t in zip(names, tensors, strict=True)
+    }
     compiled, arguments = compile_kernel(
         launch.kernel, pointers, launch.constants, launch.aligned, architecture or _this_gpu(),
         num_warps=launch.num_warps, num_stages=launch.num_stages,

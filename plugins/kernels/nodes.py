@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stylert.plugins.kernels import upfirdn2d as fir
-from stylert.plugins.kernels.modulated_conv2d import Tile, modulated_conv2d_kernel, programs
+from stylert.plugins.kernels.conv_programs import modulated_conv2d_kernel
+from stylert.plugins.kernels.modulated_conv2d import programs
+from stylert.plugins.kernels.tiles import Tile
 from stylert.plugins.shapes import MAX_OFFSET, Resampling, phase_geometry
 
 #: Tactic number to how many threads of an Upfirdn2d program share its tile.
@@ -63,8 +65,13 @@ def modulated_conv2d_node(
     nhwc: bool,
     ohwi: bool,
     tile: Tile,
+    int8: bool = False,
 ) -> NodeLaunch:
     """One ModulatedConv2d node: x, weight, style, demod, noise, bias, f to y, in float16 or float32.
+
+    An `int8` weight has its scales in style and demod (`eight_bit.layer_operands`). It cannot be folded here, where a sum of
+    its integers with a FIR's fractions would have to be rounded anew: for `up` 2 it is `[4, O, I, K, K]`, what
+    `eight_bit.quantize_weight` makes of `polyphase.fold`, in that order.
 
     Args:
         x, weight, style, noise: shapes, as in `onnx_functions.MODULATED_CONV2D`; that of weight is constant.
@@ -76,11 +83,12 @@ def modulated_conv2d_node(
     Raises:
         ValueError: attributes or shapes that the node does not define.
     """
-    if len(x) != 4 or len(weight) != 4 or len(style) != 2 or len(noise) != 4:
-        ranks = [len(t) for t in (x, weight, style, noise)]
-        raise ValueError(f"ModulatedConv2d: x, weight, style and noise have 4, 4, 2 and 4 dimensions, not {ranks}")
-    o, i, k, k2 = (_constant(size, "the weight of ModulatedConv2d") for size in weight)
-    if up not in (1, 2) or k != k2 or k % 2 == 0 or (up == 2 and k != 3):
+    folded = int8 and up == 2
+    if len(x) != 4 or len(weight) != (5 if folded else 4) or len(style) != 2 or len(noise) != 4:
+        ranks, wanted = [len(t) for t in (x, weight, style, noise)], f"4, {5 if folded else 4}, 2 and 4"
+        raise ValueError(f"ModulatedConv2d: x, weight, style and noise have {wanted} dimensions, not {ranks}")
+    *phases, o, i, k, k2 = (_constant(size, "the weight of ModulatedConv2d") for size in weight)
+    if up not in (1, 2) or k != k2 or k % 2 == 0 or (up == 2 and k != 3) or phases not in ([], [4]):
         raise ValueError(f"ModulatedConv2d: up is 1, or 2 with a 3x3 kernel, not {up} with {k}x{k2}")
     if known(x[1]) not in (None, i) or known(style[1]) not in (None, i):
         raise ValueError(f"ModulatedConv2d: x, weight and style must agree on {i} input channels")
@@ -88,9 +96,10 @@ def modulated_conv2d_node(
         raise ValueError(f"ModulatedConv2d: gain must be positive and clamp not negative, not {gain} and {clamp}")
     n, h, w = style[0], x[2], x[3]
     pixels = h * w
-    if (known(pixels) or 0) * max(i, o * up * up) > MAX_OFFSET or o * i * k * k > MAX_OFFSET:
+    if (known(pixels) or 0) * max(i, o * up * up) > MAX_OFFSET or up * up * o * i * k * k > MAX_OFFSET:
         raise ValueError("ModulatedConv2d: a sample or the weight is too large for 32-bit offsets")
-    radius, shift = phase_geometry(k, 4) if up == 2 else (k // 2, 0)
+    radius, shift = phase_geometry(k, 4) if up == 2 and not folded else (k // 2, 0)
+    fold = k if up == 2 and not folded else 0
     # Samples that fill tiles of their own share one style row; small ones share tiles, and gather it per pixel.
     shared = (known(pixels) or tile.m) < tile.m
     integers = {
@@ -102,8 +111,8 @@ def modulated_conv2d_node(
     }  # fmt: skip
     constants = {
         "HAS_STYLE": True, "HAS_DEMOD": True, "HAS_NOISE": True, "HAS_BIAS": True, "UP": up, "KSIZE": 2 * radius + 1,
-        "SLOPE": alpha, "GAIN": gain, "CLAMP": clamp, "NHWC": nhwc, "OHWI": ohwi, "FOLD": k if up == 2 else 0,
-        "TAPS": 4 if up == 2 else 0, "SHIFT": shift, "PER_SAMPLE": not shared, "PRECISION": "tf32x3",
+        "SLOPE": alpha, "GAIN": gain, "CLAMP": clamp, "NHWC": nhwc, "OHWI": ohwi, "FOLD": fold,
+        "TAPS": 4 if fold else 0, "SHIFT": shift, "PER_SAMPLE": not shared, "PRECISION": "int8" if int8 else "tf32x3",
         "GROUP": tile.group, "BLOCK_M": tile.m, "BLOCK_N": tile.n, "BLOCK_K": tile.k,
     }  # fmt: skip
     count = programs(n, pixels, o, up * up, tile, not shared)

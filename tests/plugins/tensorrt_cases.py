@@ -23,7 +23,9 @@ def build(trt: Any, case: dict[str, Any]) -> dict[str, Any]:
     shapes, attributes = {name: tuple(shape) for name, shape in case["shapes"].items()}, as_fields(case["attributes"])
     kind = {"float16": trt.float16, "float32": trt.float32}[case["dtype"]]
     plugin = tensorrt_bindings_stub.Plugin(trt, case["op"], shapes, attributes, case["dynamic"])
-    made = plugin.build([kind] * len(shapes), case["tactic"], case["layout"])
+    int8 = case.get("int8", False)
+    kinds = [trt.int8 if int8 and name == "weight" else kind for name in shapes]
+    made = plugin.build(kinds, case["tactic"], case["layout"])
     nhwc, itemsize = made["formats"][0] == "HWC", 2 if kind == trt.float16 else 4
     if case["op"] == "Upfirdn2d":
         up, down, padding = (case["attributes"][name] for name in ("up", "down", "padding"))
@@ -32,9 +34,10 @@ def build(trt: Any, case: dict[str, Any]) -> dict[str, Any]:
         launch = nodes.upfirdn2d_node(shapes["x"], shapes["f"], spec, nhwc=nhwc, itemsize=itemsize, num_warps=warps)
     else:
         operands = [shapes[name] for name in ("x", "weight", "style", "noise")]
-        tile = nodes.conv_tiles(attributes["up"], itemsize)[case["tactic"]]
+        tile = (nodes.conv_tiles(1, 2) if int8 else nodes.conv_tiles(attributes["up"], itemsize))[case["tactic"]]
         numbers = {name: value for name, value in attributes.items() if name != "group"}
-        launch = nodes.modulated_conv2d_node(*operands, **numbers, nhwc=nhwc, ohwi=made["formats"][1] == "HWC", tile=tile)
+        ohwi = made["formats"][1] == "HWC"
+        launch = nodes.modulated_conv2d_node(*operands, **numbers, nhwc=nhwc, ohwi=ohwi, tile=tile, int8=int8)
     made["expected"] = {
         "programs": launch.programs,
         "sizes": list(launch.integers.values()),

@@ -126,6 +126,23 @@ def test_what_an_engine_keeps_is_the_launch_that_the_interpreter_runs(rng, tmp_p
 
 
 @needs_bindings
+@pytest.mark.parametrize("up", [1, 2])
+def test_an_int8_weight_is_multiplied_in_int8(rng, tmp_path, up):
+    """The bindings take the type combination, and the kernel is one of integer products; for 2x up the phases are folded ahead."""
+    case = conv_case(rng, up, int8=True, layout=int(rng.integers(2)) if up == 2 else int(rng.integers(4)))
+    o, i = case["shapes"]["weight"][:2]
+    case["shapes"]["weight"] = [4, o, i, 3, 3] if up == 2 else [o, i, 3, 3]
+    (made,) = ask([case], "sm_80", TRITON_CACHE_DIR=str(tmp_path / "cache"))["results"]
+    assert made["layouts"] == (2 if up == 2 else 4)
+    assert made["launch"]["grid_x"] == made["expected"]["programs"]
+    assert made["sizes"] == made["expected"]["sizes"]
+    assert made["launch"]["shared_mem"] <= 48 * 1024
+    assert re.search(r"mma\.sync\.aligned\.m16n8k32\S*\.s32\.s8\.s8\.s32", made["ptx"])
+    assert "f16.f16" not in made["ptx"]
+    assemble(made["ptx"], "sm_80", tmp_path)
+
+
+@needs_bindings
 def test_output_shapes_are_those_of_the_reference(rng, tmp_path):
     cases = [conv_case(rng, 2), fir_case(rng, [1, 2])]
     conv, fir = ask(cases, TRITON_CACHE_DIR=str(tmp_path))["results"]
@@ -197,6 +214,7 @@ def test_what_the_plugins_cannot_serve_is_refused_in_one_line(rng):
         conv_case(rng, 1, attributes={"up": 1, "alpha": 0.2, "gain": -1.0, "clamp": 0.0, "group": 4}),
     ]  # fmt: skip
     wrong[0]["shapes"]["noise"] = [1, 1, 1, 1]
+    wrong.append(conv_case(rng, 2, int8=True))  # not folded
     even = conv_case(rng, 1)
     even["shapes"]["weight"] = [4, even["shapes"]["x"][1], 2, 2]
     flat = conv_case(rng, 1)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from stylert.plugins.kernels.modulated_conv2d import Tile
 from stylert.plugins.kernels.nodes import conv_tiles, modulated_conv2d_node, run, upfirdn2d_node
+from stylert.plugins.kernels.tiles import Tile
 from stylert.plugins.modulated_conv2d import modulated_conv2d
 from stylert.plugins.shapes import Resampling
 from stylert.plugins.upfirdn2d import setup_filter, upfirdn2d
@@ -44,6 +44,33 @@ def test_a_modulated_conv2d_node_matches_the_reference(rng, up, ksize, nhwc, ohw
     unclamped = gain * torch.where(linear > 0, linear, alpha * linear)
     reference = unclamped.clamp(-clamp, clamp) if clamp else unclamped
     assert_parity(y, reference, dtype, launch, unclamped=unclamped)
+
+
+@pytest.mark.parametrize("up", [1, 2])
+def test_an_int8_node_is_the_float64_layer_of_its_integers(rng, up, poisoned, assert_parity):
+    n, i, o, h, w = (int(v) for v in rng.integers([1, 1, 1, 1, 1], [4, 20, 20, 7, 7]))
+    dtype, nhwc, ohwi = (
+        [torch.float32, torch.float16][int(rng.integers(2))],
+        bool(rng.integers(2)),
+        bool(rng.integers(2)) and up == 1,
+    )
+    x, style = draw(rng, n, i, h, w, dtype=dtype), draw(rng, n, i) * 40
+    weight = torch.from_numpy(rng.integers(-127, 128, ([4] if up == 2 else []) + [o, i, 3, 3])).to(torch.int8)
+    demod, bias, noise = draw(rng, n, o).abs() / 1000, draw(rng, o), draw(rng, 1, 1, h * up, w * up)
+    launch = modulated_conv2d_node(
+        x.shape, weight.shape, style.shape, noise.shape, up=up, alpha=0.2, gain=1.5, clamp=0.0,
+        nhwc=nhwc, ohwi=ohwi, tile=Tile(16, 16, 32), int8=True,
+    )  # fmt: skip
+    y = lay(poisoned(n, o, h * up, w * up, dtype=dtype), nhwc)
+    stored = lay(weight, ohwi) if up == 1 else weight
+    run(launch, [lay(x, nhwc), stored, style, demod, noise, bias, torch.zeros(4, 4)], y)
+
+    q = (x.float() * style[:, :, None, None]).clamp(-127, 127).round().double()
+    linear = torch.empty(n, o, h * up, w * up, dtype=torch.float64)
+    for phase, taps in enumerate(weight.double().reshape(-1, o, i, 3, 3)):
+        linear[:, :, phase // up :: up, phase % up :: up] = torch.nn.functional.conv2d(q, taps, padding=1)
+    v = linear * demod.double()[:, :, None, None] + noise.double() + bias.double()[:, None, None]
+    assert_parity(y, 1.5 * torch.where(v > 0, v, 0.2 * v), dtype, launch)
 
 
 @pytest.mark.parametrize("nhwc", [True, False], ids=["nhwc", "nchw"])
@@ -94,6 +121,7 @@ def test_nodes_that_are_not_defined_are_refused():
         {"x": (3, 4, 4)}, {"weight": (5, 3, 3)}, {"weight": (5, 3, 2, 2)}, {"weight": (5, 3, 3, 1)}, {"up": 3}, {"up": 0},
         {"up": 2, "weight": (5, 3, 1, 1)}, {"x": (2, 4, 4, 4)}, {"style": (2, 4)}, {"gain": 0.0}, {"clamp": -1.0},
         {"gain": float("nan")}, {"clamp": float("nan")}, {"x": (2, 3, 2**15, 2**15)},
+        {"up": 2, "int8": True}, {"up": 1, "int8": True, "weight": (4, 5, 3, 3, 3)}, {"up": 2, "int8": True, "weight": (2, 5, 3, 3, 3)},
     ]  # fmt: skip
     for change in wrong:
         with pytest.raises(ValueError, match="ModulatedConv2d"):
