@@ -127,8 +127,10 @@ class Evaluator:
 
     @property
     def real_images(self) -> int:
-        """How many real images the largest comparison takes."""
-        return 0 if self.source.data is None else min(self._most(), len(self.dataset))
+        """How many real images the largest comparison takes: for features, else those held out from the reader of parts."""
+        if any(m.name in FEATURE_METRICS for m in self.metrics):
+            return min(self._most(), len(self.dataset))
+        return self._held() if any(m.name in PART_METRICS for m in self.metrics) else 0
 
     def _of_floor(self, extractor: Extractor) -> np.ndarray:
         shown = self._shown("floor images")
@@ -228,7 +230,7 @@ class Evaluator:
         margins = self.reader.margins(self._pixels(generator, metric.images))
         z = torch.from_numpy(generated_z(0, metric.images, generator.cfg.z_dim))
         latents = z if metric.name == "ls_z" else _ws(generator, z)
-        return {f"linear separability in {metric.name[3:]}": linear_separability(latents.double().numpy(), margins)}
+        return {f"linear separability in {metric.name[3:]}": linear_separability(latents.double().numpy(), margins, rare=True)}
 
     def _pixels(self, generator: Generator, count: int) -> np.ndarray:
         """`[count, C, R, R]`, as a dataset holds them. Made once for the largest count."""

@@ -10,12 +10,14 @@ HINGE = 1.0
 ITERATIONS = 200
 
 
-def linear_separability(latents: np.ndarray, margins: np.ndarray) -> float:
+def linear_separability(latents: np.ndarray, margins: np.ndarray, rare: bool = False) -> float:
     """`exp(sum_i H(Y_i | X_i))`: 1 where a plane in latent space tells every attribute from the latent, larger where none does.
 
     `latents` `[N, D]` made the images in which a classifier found attributes with `margins` `[N, A]`: positive where it sees the
     attribute, larger the surer it is. As in the paper, the surer half of the images is kept for each attribute, a linear support
     vector machine predicts it from the latent (X), and the entropy, in nats, is that of the classifier's answer (Y) given X.
+    With `rare` attributes, it is the surer half of either answer: of an attribute that one image in ten has, the surer half of
+    all would be those that lack it.
 
     Raises ValueError when the shapes differ or there are fewer than four images.
     """
@@ -27,7 +29,9 @@ def linear_separability(latents: np.ndarray, margins: np.ndarray) -> float:
     x = (latents - latents.mean(0)) / np.where(spread > 0, spread, 1)
     total = 0.0
     for margin in margins.T:
-        surest = np.argsort(-np.abs(margin), kind="stable")[: len(margin) // 2]
+        order = np.argsort(-np.abs(margin), kind="stable")
+        groups = [order[margin[order] > 0], order[margin[order] <= 0]] if rare else [order]
+        surest = np.concatenate([group[: (len(group) + 1) // 2] for group in groups])
         y = margin[surest] > 0
         if y.all() or not y.any():
             continue  # an answer that is always the same has no entropy

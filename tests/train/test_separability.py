@@ -52,3 +52,12 @@ def test_refuses_latents_and_margins_of_different_images(rng):
     for latents, margins in [((4, 2), (5, 1)), ((3, 2), (3, 1)), ((4,), (4, 1))]:
         with pytest.raises(ValueError, match="same four or more"):
             linear_separability(np.zeros(latents), np.zeros(margins))
+
+
+def test_an_attribute_that_few_images_have_counts_only_when_it_is_said_to_be_rare(rng):
+    latents = rng.normal(size=(1000, 2))
+    ring = np.square(latents).sum(1)
+    margins = (np.quantile(ring, 0.1) - ring)[:, None]  # the tenth in the middle, which no plane cuts off
+    assert linear_separability(latents, margins) == 1
+    assert linear_separability(latents, margins, rare=True) > 1.2
+    assert linear_separability(latents, margins + 1e9, rare=True) == 1
