@@ -10,15 +10,21 @@ come from the page cache from the second run on, so the first run is shown apart
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from stylert.benchmarks.distribution import describe
+from stylert.benchmarks.disturbance import Disturbance, as_values, remarks, watch
+from stylert.benchmarks.measure import Configuration
+from stylert.benchmarks.models import model_facts, work_of
+from stylert.benchmarks.results import Results, Row, write_results
+from stylert.runtime.bundle import Bundle
 from stylert.runtime.errors import BackendError, StylertError
 
 CHILD = """
@@ -74,6 +80,28 @@ def cold_start(path: Path, backend: str, precision: str, threads: int | None = N
     return ColdStart(imported, loaded, first, following, round(1000 * total, 3), float(memory), engine == "True")
 
 
+def row(configuration: Configuration, work: dict[str, Any], starts: Sequence[ColdStart], disturbance: Disturbance) -> Row:
+    """Median time to the first image; the first start, whose files may not have been in memory yet, counts with the others."""
+    rounds = [[s.to_first_image_ms] for s in starts]
+    stages = ("import_ms", "load_ms", "first_image_ms", "next_image_ms")
+    return Row(
+        "cold-start",
+        work,
+        {"backend": configuration.backend, "form": "stylert", "threads": configuration.threads, "engine": starts[0].engine},
+        "time to first image",
+        "ms",
+        "lower",
+        statistics.median(s.to_first_image_ms for s in starts),
+        rounds,
+        describe(rounds),
+        remarks(None, disturbance),
+        peak_memory_mib=max(s.peak_memory_mib for s in starts),
+        disturbance=as_values(disturbance),
+        phases_ms={name.removesuffix("_ms"): statistics.median(getattr(s, name) for s in starts) for name in stages},
+        details={"first_start_ms": starts[0].to_first_image_ms},
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="From the start of a process to its first image.")
     parser.add_argument("bundle", type=Path)
@@ -86,7 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.runs < 1:
         parser.error("--runs is at least 1")
     try:
-        runs = [cold_start(options.bundle, options.backend, options.precision, options.threads) for _ in range(options.runs)]
+        with watch() as watched:
+            runs = [
+                cold_start(options.bundle, options.backend, options.precision, options.threads) for _ in range(options.runs)
+            ]
     except StylertError as e:
         sys.exit(f"cold start: {e}")
     print("ms: to first image = interpreter + import + load + first image; then the next image; peak MiB")
@@ -94,7 +125,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if some:
             print(f"{name}: {_line(some)}")
     if options.json is not None:
-        options.json.write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n")
+        assert watched.disturbance is not None
+        bundle = Bundle.load(options.bundle)
+        name = options.bundle.name
+        configuration = Configuration(name, options.bundle, options.backend, options.precision, 1, options.threads)
+        work = work_of(name, bundle) | {"precision": options.precision, "batch": 1}
+        found = row(configuration, work, runs, watched.disturbance)
+        write_results(Results(f"cold start of {name}", [found], {name: model_facts(bundle)}), options.json)
 
 
 def _line(runs: Sequence[ColdStart]) -> str:

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from stylert.benchmarks.gpu import gpu_facts
 from stylert.runtime.host import cpu_identity, instruction_sets, usable_cores
 
 PACKAGES = ("stylert", "numpy", "onnx", "onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx-cu13")
@@ -24,15 +25,9 @@ def machine_facts() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
+        "gpu": gpu_facts(),
         "packages": {p: v for p in PACKAGES if (v := _version(p)) is not None},
     }
-
-
-def busy_fraction(seconds: float = 0.5) -> float:
-    """Share of all cores that other work uses, measured over `seconds` while this process sleeps."""
-    import psutil
-
-    return round(psutil.cpu_percent(interval=seconds) / 100, 3)
 
 
 def peak_memory_mib() -> float:

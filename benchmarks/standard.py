@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,14 @@ def standard_weights(name: str) -> GeneratorWeights:
         elif key.startswith("mapping.") and key.endswith("weight"):
             value = value * 100  # stored as randn / 0.01, the learning rate multiplier
         arrays[key] = np.asarray(value, np.float32)
-    return GeneratorWeights(cfg, arrays, {"model": name})
+    return GeneratorWeights(cfg, arrays, {"model": name, "weights_sha256": _digest(arrays)})
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for key, value in sorted(arrays.items()):
+        digest.update(key.encode() + value.tobytes())
+    return digest.hexdigest()
 
 
 def write_standard(name: str, path: str | Path) -> Path:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from stylert.cli import commands, doctor, latent_commands, training_commands  # noqa: F401  (they add their commands to the application)
+from stylert.cli import bench_commands, commands, doctor, latent_commands, training_commands  # noqa: F401  (they add their commands to the application)
 from stylert.cli.app import app
 from stylert.cli.console import errors
 from stylert.runtime.errors import StylertError

@@ -12,7 +12,6 @@ from stylert.cli.console import console, table
 from stylert.runtime.atomic import atomic_file
 
 if TYPE_CHECKING:
-    from stylert.benchmarks.latency import LatencyRow
     from stylert.export.verify import Accuracy
 
 
@@ -43,33 +42,6 @@ def accuracy(rows: Sequence[Accuracy]) -> None:
 
 def accuracy_json(rows: Sequence[Accuracy]) -> list[dict[str, Any]]:
     return [{**asdict(r), "passed": r.passed} for r in rows]
-
-
-def latency(rows: Sequence[LatencyRow]) -> None:
-    table(
-        "latency, latents to images in host memory",
-        ["<backend", "<precision", "batch", "p50 ms", "p90 ms", "p99 ms", "images/s", "runs", "peak MiB", "<remarks"],
-        [
-            (
-                r.backend,
-                r.precision,
-                r.batch,
-                f"{r.p50_ms:.2f}",
-                f"{r.p90_ms:.2f}",
-                f"{r.p99_ms:.2f}",
-                f"{r.images_per_s:.1f}",
-                r.runs,
-                f"{r.peak_memory_mib:.0f}",
-                "; ".join(r.warnings),
-            )
-            for r in rows
-        ],
-    )
-    if any(r.warnings for r in rows):
-        console.print(
-            "remarks: cv is the spread of the latencies; a busy machine had that share of its cores taken by others",
-            style="yellow",
-        )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

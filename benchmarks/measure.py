@@ -1,0 +1,115 @@
+"""One round of one configuration: a generator loaded in this process, warmed up, and called again and again.
+
+From latents in host memory to images in host memory, on latents of its own for every call of the round's first hundred.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stylert.benchmarks.disturbance import Disturbance, watch
+from stylert.benchmarks.machine import peak_memory_mib
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.generator import Generator
+
+WARMUP_SECONDS, WARMUP_RUNS = 0.2, 3
+#: Latents that calls take in turn, so that no cache knows the answer.
+DISTINCT = 16
+PSI = 0.7
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What is measured. `form` is stylert (what a backend runs best) or portable (the bundle's canonical file)."""
+
+    model: str
+    bundle: Path
+    backend: str
+    precision: str
+    batch: int = 1
+    threads: int | None = None
+    form: str = "stylert"
+
+    def load(self) -> Generator:
+        bundle = Bundle.load(self.bundle)
+        if self.form == "portable":
+            plain = {name: dataclasses.replace(entry, plans={}) for name, entry in bundle.precisions.items()}
+            bundle = dataclasses.replace(bundle, precisions=plain)
+        return Generator.load(bundle, self.backend, self.precision, self.threads)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one process measured."""
+
+    samples_ms: list[float]
+    load_s: float
+    engine: bool
+    version: str
+    peak_memory_mib: float
+    disturbance: Disturbance
+    device_memory_mib: float | None = None
+    energy_j: float | None = None
+
+
+def measure(configuration: Configuration, min_seconds: float, min_runs: int) -> Round:
+    """At least `min_seconds` and `min_runs` calls after a warm-up. Raises as `Generator.load`."""
+    from stylert.runtime.backends import backend
+
+    started = time.perf_counter()
+    with configuration.load() as generator:
+        load_s = time.perf_counter() - started
+        call = calls(generator, configuration.batch)
+        warm_up(call)
+        samples: list[float] = []
+        with watch() as watched:
+            begin = time.perf_counter()
+            while len(samples) < min_runs or time.perf_counter() - begin < min_seconds:
+                start = time.perf_counter()
+                call()
+                samples.append(1000 * (time.perf_counter() - start))
+        engine = generator.engine is not None
+    assert watched.disturbance is not None
+    gpu = watched.gpu
+    return Round(
+        samples,
+        load_s,
+        engine,
+        backend(configuration.backend).version(),
+        peak_memory_mib(),
+        watched.disturbance,
+        gpu.memory_mib if gpu else None,
+        gpu.energy_j if gpu else None,
+    )
+
+
+def calls(generator: Generator, batch: int) -> Callable[[], np.ndarray]:
+    """A function that makes `batch` images, of other latents each time."""
+    rng, model = np.random.default_rng(0), generator.bundle.model
+    labels = np.zeros(batch, np.int64) if model["c_dim"] else None
+    latents = [
+        generator.map(rng.standard_normal((batch, model["z_dim"]), np.float32), psi=PSI, labels=labels) for _ in range(DISTINCT)
+    ]
+    noise = {n: rng.standard_normal((batch, 1, r, r), np.float32) for n, r in generator.bundle.noise_inputs.items()}
+    turn = 0
+
+    def call() -> np.ndarray:
+        nonlocal turn
+        turn += 1
+        return generator.synthesize(latents[turn % DISTINCT], noise)
+
+    return call
+
+
+def warm_up(call: Callable[[], Any]) -> None:
+    begin, runs = time.perf_counter(), 0
+    while runs < WARMUP_RUNS or time.perf_counter() - begin < WARMUP_SECONDS:
+        call()
+        runs += 1

@@ -1,0 +1,52 @@
+"""The peers of `peers.py` as rows of the shared schema: the same network as people run it without stylert, in the same run."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from stylert.benchmarks.distribution import describe
+from stylert.benchmarks.models import Model, work_of
+from stylert.benchmarks.peers import CANDIDATES, Candidate, Result, compare
+from stylert.benchmarks.results import Results, Row
+from stylert.runtime.errors import InputError
+
+
+def with_peers(
+    results: Results,
+    models: Sequence[Model],
+    threads: int | None,
+    say: Callable[[str], None],
+    candidates: Sequence[Candidate] = CANDIDATES,
+    rounds: int = 3,
+    seconds: float = 3.0,
+) -> Results:
+    """`results` with a row for every candidate on every model. Raises InputError for a model whose checkpoint is not at hand."""
+    rows = []
+    for model in models:
+        if model.checkpoint is None:
+            raise InputError(f"peers are made from the checkpoint, which is not at hand for {model.name}: use --model")
+        with tempfile.TemporaryDirectory(prefix="stylert-peers-") as folder:
+            found = compare(model.checkpoint, Path(folder), candidates, threads, rounds, seconds, say=say)
+        rows += [peer_row(model, result, threads) for result in found]
+    return dataclasses.replace(results, rows=[*results.rows, *rows])
+
+
+def peer_row(model: Model, result: Result, threads: int | None) -> Row:
+    """The median of the rounds' medians; each round was a process of its own."""
+    c, rounds = result.candidate, [[ms] for ms in result.rounds_ms]
+    return Row(
+        "peer",
+        work_of(model.name, model.bundle) | {"precision": c.precision, "batch": 1},
+        {"backend": c.engine, "form": c.form, "threads": threads},
+        "latency",
+        "ms",
+        "lower",
+        statistics.median(result.rounds_ms),
+        rounds,
+        describe(rounds),
+        details={"kind": c.kind, "psnr_db": result.psnr_db, "calls": result.runs},
+    )

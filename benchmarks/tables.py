@@ -1,0 +1,126 @@
+"""Rows as text, for the terminal, Markdown and the report alike: what each column says is decided here once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+#: Scenarios that are tables of their own, with the unit of their value.
+TITLES = {
+    "single-stream": "single-stream: one image at a time, latents to image in host memory",
+    "offline": "offline: batch after batch",
+    "server": "server: single images at random moments (Poisson)",
+    "cold-start": "cold-start: start of a process to its first image",
+    "build": "build: network to engine",
+    "kernel": "kernels",
+    "training": "training",
+    "peer": "peers: the same network in other ways",
+}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Three significant digits, without an exponent; a dash for what is not known."""
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e" in text else text
+
+
+def interval(percentile: dict[str, Any] | None) -> str:
+    """`41.2 [40.9, 41.8]`, open where too few runs bound it."""
+    if percentile is None:
+        return "–"
+    low, high = (number(percentile[k]) if percentile[k] is not None else "?" for k in ("low", "high"))
+    return f"{number(percentile['value'])} [{low}, {high}]"
+
+
+def share(row: dict[str, Any]) -> str:
+    """How much of what the machine could do: floor over time, or rate over the highest rate."""
+    if row.get("floor") is None or not row["value"]:
+        return "–"
+    part = row["floor"] / row["value"] if row["better"] == "lower" else row["value"] / row["floor"]
+    return f"{part:.0%}"
+
+
+def psnr_of(row: dict[str, Any], accuracy: Sequence[dict[str, Any]]) -> str:
+    """Accuracy beside speed: mean PSNR of the same model, backend and precision."""
+    if "psnr_db" in row.get("details", {}):
+        return f"{row['details']['psnr_db']:.1f}"
+    work, setup = row["work"], row["setup"]
+    for a in accuracy:
+        if (a["model"], a["backend"], a["precision"]) == (work.get("model"), setup["backend"], work.get("precision")):
+            return f"{a['psnr_db']:.1f}"
+    return "–"
+
+
+def columns(scenario: str) -> list[str]:
+    """Heads of a scenario's table; a leading `<` is text."""
+    head = ["<model", "<backend", "<precision", "<form"]
+    if scenario == "single-stream":
+        return [
+            *head,
+            "p50 ms [95 %]",
+            "p90",
+            "p95",
+            "p99 [95 %]",
+            "p99.9",
+            "images/s",
+            "of floor",
+            "MiB",
+            "PSNR dB",
+            "<remarks",
+        ]
+    if scenario == "offline":
+        return [*head, "batch", "images/s", "p50 ms", "p99 ms", "of floor", "MiB", "PSNR dB", "<remarks"]
+    if scenario == "server":
+        return [*head, "p99 target ms", "images/s held", "p50 ms", "p99 ms [95 %]", "of floor", "PSNR dB", "<remarks"]
+    if scenario == "cold-start":
+        return [*head, "ms", "import", "load", "first image", "next image", "MiB", "<remarks"]
+    if scenario == "build":
+        return [*head, "s", "engine MiB", "MiB", "<remarks"]
+    return ["<what", "<with", "value", "<unit", "runs", "of floor", "PSNR dB", "<remarks"]
+
+
+def cells(row: dict[str, Any], accuracy: Sequence[dict[str, Any]] = ()) -> list[str]:
+    """A row under `columns(row["scenario"])`."""
+    work, setup, scenario = row["work"], row["setup"], row["scenario"]
+    head = [str(work.get("model", "")), setup["backend"], str(work.get("precision", "")), str(setup.get("form", ""))]
+    p = (row["distribution"] or {}).get("percentiles", {})
+
+    def value(q: str) -> str:
+        return number(p[q]["value"]) if q in p else "–"
+
+    memory, note = (
+        number(row.get("peak_memory_mib"), 4),
+        "; ".join(r.split(":")[0] for r in dict.fromkeys(row["remarks"])) or "–",
+    )
+    note = ", ".join(dict.fromkeys(note.split("; ")))
+    psnr = psnr_of(row, accuracy)
+    if scenario == "single-stream":
+        tail = [interval(p.get("50")), value("90"), value("95"), interval(p.get("99")), value("99.9")]
+        return [*head, *tail, number(row["images_per_s"]), share(row), memory, psnr, note]
+    if scenario == "offline":
+        return [*head, str(work["batch"]), number(row["value"]), value("50"), value("99"), share(row), memory, psnr, note]
+    if scenario == "server":
+        return [*head, number(work["p99_ms"]), number(row["value"]), value("50"), interval(p.get("99")), share(row), psnr, note]
+    if scenario == "cold-start":
+        stages = [number(row["phases_ms"].get(n)) for n in ("import", "load", "first_image", "next_image")]
+        return [*head, number(row["value"], 4), *stages, memory, note]
+    if scenario == "build":
+        return [*head, number(row["value"]), number(row["details"]["engine_bytes"] / 2**20), memory, note]
+    what = " ".join(str(v) for k, v in work.items() if k not in ("weights", "resolution"))
+    using = " ".join(str(v) for v in setup.values() if v is not None)
+    runs = str(sum(map(len, row["rounds"])))
+    return [what, using, number(row["value"]), row["unit"], runs, share(row), psnr, note]
+
+
+def by_scenario(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows under their scenario, in the order of `TITLES`, without empty ones."""
+    return {s: found for s in TITLES if (found := [r for r in rows if r["scenario"] == s])}
+
+
+def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, numbers to the right."""
+    rule = ["---" if h.startswith("<") else "---:" for h in heads]
+    text = [[h.lstrip("<") for h in heads], rule, *([c.replace("|", "\\|") for c in line] for line in lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in text) + "\n"

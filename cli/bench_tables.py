@@ -1,0 +1,55 @@
+"""What `stylert bench` prints: a benchmark's tables, and a comparison's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stylert.benchmarks import tables
+from stylert.benchmarks.compare import Comparison
+from stylert.benchmarks.results import row_name
+from stylert.cli.console import console, table
+
+
+def show_results(document: dict[str, Any]) -> None:
+    """A benchmark's tables, and every remark in full."""
+    for scenario, rows in tables.by_scenario(document["rows"]).items():
+        table(tables.TITLES[scenario], tables.columns(scenario), [tables.cells(r, document["accuracy"]) for r in rows])
+        console.print()
+    ceiling = document["ceiling"]
+    if ceiling is not None:
+        rates = ", ".join(f"{name} {tables.number(1000 * v)} GFLOP/s" for name, v in ceiling["tflops"].items())
+        line = f"ceilings: {rates}, copy {tables.number(ceiling['bandwidth'])} GB/s ({ceiling['source']})"
+        console.print(line, highlight=False, soft_wrap=True)
+    marked = [r for r in document["rows"] if r["remarks"]]
+    for row in marked:
+        line = f"weak: {row['scenario']} {row_name(row)}: {'; '.join(row['remarks'])}"
+        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if not marked:
+        console.print("no row is marked: latencies were steady and nothing else used the machine", highlight=False)
+
+
+def show_comparison(found: Comparison) -> None:
+    """A comparison's table; ratios are of the second's value to the first's."""
+    table(
+        f"{found.second} against {found.first}",
+        ["<scenario", "<row", "<unit", "first", "second", "ratio", "95 %", "p", "<verdict", "<"],
+        [
+            (
+                line.scenario,
+                line.name,
+                line.unit,
+                tables.number(line.first),
+                tables.number(line.second),
+                f"{line.difference.ratio:.3f}" if line.difference else f"{line.second / line.first:.3f}" if line.first else "–",
+                f"{line.difference.low:.3f} to {line.difference.high:.3f}" if line.difference else "–",
+                "–" if line.adjusted is None else f"{line.adjusted:.2g}",
+                line.verdict,
+                "weak" if line.remarks else "",
+            )
+            for line in found.lines
+        ],
+    )
+    for doubt in dict.fromkeys(d for line in found.lines for d in line.remarks):
+        console.print(f"weak: {doubt}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    for name in found.only:
+        console.print(f"without a partner: {name}", highlight=False, markup=False, soft_wrap=True)
