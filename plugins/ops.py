@@ -182,24 +182,30 @@ def _modulated_conv2d_cpu(layer: _Layer) -> Tensor:
 def _modulated_conv2d_cuda(layer: _Layer) -> Tensor:
     if not has_kernels(layer.x):
         return _modulated_conv2d_cpu(layer)
-    from stylert.plugins.kernels.modulated_conv2d import modulated_conv2d_into
+    from stylert.plugins.kernels.modulated_conv2d import modulated_conv2d_into, problem, workspace_elements
+    from stylert.plugins.kernels.tiles import choose_tile
 
     shape = _layer_shape(layer)
     x, weight, style, demod, noise, bias, f = layer[:7]
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    n, _, height, width = shape
-    phases = fold(weight.float(), f.float()) if layer.up == 2 and f is not None else weight[None]
+    n, o, height, width = shape
+    folded = fold(weight.float(), f.float()) if layer.up == 2 and f is not None else weight[None]
+    nhwc, phases = x.permute(0, 2, 3, 1).contiguous(), folded.to(x.dtype).permute(0, 1, 3, 4, 2).contiguous()
     with torch.cuda.device_of(x):
+        tile = choose_tile(problem(nhwc, phases))
+        elements = workspace_elements(n, x.shape[2] * x.shape[3], o, phases.shape[0], tile.splits)
         modulated_conv2d_into(
             y.permute(0, 2, 3, 1),
-            x.permute(0, 2, 3, 1).contiguous(),
-            phases.to(x.dtype).permute(0, 1, 3, 4, 2).contiguous(),
+            nhwc,
+            phases,
             _side(style),
             _side(demod),
             None if noise is None else _side(noise.expand(n, 1, height, width)[:, 0], contiguous=False),
             _side(bias),
             tail=Tail.of(layer.activation, layer.gain, layer.clamp),
+            tile=tile,
             precision="tf32" if torch.backends.cudnn.allow_tf32 else "tf32x3",
+            workspace=torch.empty(elements, device=x.device) if elements else None,
         )
     return y
 

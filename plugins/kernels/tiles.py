@@ -12,8 +12,8 @@ import functools
 import json
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,9 @@ def choose_tile(problem: Problem, *, whole: bool = False, columns: int = 0) -> T
     `whole` rules out tiles whose sum is split; a tile of at least `columns` channels is wanted.
     """
     if problem.architecture is not None:
-        batches = tables(problem.architecture).get(problem.layer, {})
+        known = tables(problem.architecture)
+        # What suits float16 suits bfloat16, where that was not measured by itself.
+        batches = known.get(problem.layer) or known.get(problem.layer.replace("bfloat16", "float16"), {})
         fits = {b: t for b, t in batches.items() if (t.splits == 1 or not whole) and t.n >= columns}
         if fits:
             return fits[min(fits, key=lambda batch: abs(math.log2(batch / problem.batch)))]
@@ -125,23 +127,23 @@ def read_table(path: Path) -> dict[str, dict[int, Tile]]:
 
 def table_document(architecture: int, source: str, facts: Mapping[str, Any], layers: Mapping[str, Mapping[int, Tile]]) -> str:
     """A table as text: `source` is "model" or "measured", `facts` say how it came about."""
-    rows = {layer: {str(batch): asdict(tile) for batch, tile in batches.items()} for layer, batches in layers.items()}
+    rows = {layer: {str(batch): astuple(tile) for batch, tile in batches.items()} for layer, batches in layers.items()}
     lines = ",\n".join(f"    {json.dumps(layer)}: {json.dumps(batches)}" for layer, batches in rows.items())
     head = json.dumps({"schema": SCHEMA, "architecture": f"sm_{architecture}", "source": source, **facts}, indent=2)
     return f'{head[:-2]},\n  "layers": {{\n{lines}\n  }}\n}}\n'
 
 
-def tile_of(fields: Mapping[str, Any]) -> Tile:
-    """A tile from a table's fields.
+def tile_of(values: Sequence[int]) -> Tile:
+    """A tile from a table's list: the fields of `Tile` in their order.
 
     Raises:
-        ValueError: a size that is no power of two of at least 16, or a count that is not positive.
+        ValueError: a size that is no power of two of at least 16, a count that is not positive, or another number of them.
     """
-    tile = Tile(**fields)
-    sizes, counts = (tile.m, tile.n, tile.k), (tile.num_warps, tile.num_stages, tile.splits, tile.group)
-    if any(type(v) is not int for v in (*sizes, *counts)) or any(v < 16 or v & (v - 1) for v in sizes) or min(counts) < 1:
-        raise ValueError(f"no such tile: {tile}")
-    return tile
+    if type(values) is not list or len(values) != 7 or any(type(v) is not int for v in values):
+        raise ValueError(f"a tile is seven whole numbers, not {values}")
+    if any(v < 16 or v & (v - 1) for v in values[:3]) or min(values) < 1:
+        raise ValueError(f"no such tile: {values}")
+    return Tile(*values)
 
 
 def folder() -> Path:

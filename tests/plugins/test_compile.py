@@ -32,7 +32,7 @@ def test_hot_kernels_compile_without_spills_and_onto_the_tensor_cores(tmp_path):
         assert entry["spill_bytes"] == 0
         assert 0 < entry["registers"] <= 255
         instruction = {"sm_80": "mma.sync.aligned.m16n8k16", "sm_90": "wgmma.mma_async.sync.aligned"}[entry["arch"]]
-        assert entry["matrix_instructions"]
+        assert entry["matrix_instructions"] or entry["kernel"] == "modulated_conv2d_sum"  # which adds, and multiplies nothing
         assert all(found.startswith(instruction) for found in entry["matrix_instructions"])
         ptx = (tmp_path / "aot" / entry["ptx"]).read_text()
         assert f".target {entry['arch']}" in ptx
@@ -47,6 +47,21 @@ def test_hot_kernels_compile_without_spills_and_onto_the_tensor_cores(tmp_path):
 
 
 @pytest.mark.slow
+def test_fp8_products_are_on_the_tensor_cores_where_there_are_any(tmp_path):
+    """Beside an architecture that has none, which is passed over."""
+    cache = str(tmp_path / "cache")
+    done = run("--arch", "sm_86,sm_89,sm_90", "--out", tmp_path, "--only", "*_3x3_fp8_32ch", TRITON_CACHE_DIR=cache)
+    assert done.returncode == 0, done.stderr
+    entries = json.loads((tmp_path / "manifest.json").read_text())["kernels"]
+    assert [entry["arch"] for entry in entries] == ["sm_89", "sm_90"]
+    for entry, kind in zip(entries, ("e4m3.e4m3", "wgmma"), strict=True):
+        assert entry["spill_bytes"] == 0
+        ptx = (tmp_path / entry["ptx"]).read_text()
+        assert kind in ptx
+        assert "e4m3.e4m3" in ptx
+
+
+@pytest.mark.slow
 def test_pointwise_and_resampling_kernels_compile_without_spills(tmp_path):
     for pattern in ("upfirdn2d_*2_*", "bias_act_*"):
         done = run("--arch", "sm_120", "--out", tmp_path, "--only", pattern, TRITON_CACHE_DIR=str(tmp_path / "cache"))
@@ -56,7 +71,11 @@ def test_pointwise_and_resampling_kernels_compile_without_spills(tmp_path):
         assert "spill" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--arch", "sm_70"], ["--arch", ""], ["--only", "nothing*"]], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [["--arch", "sm_70"], ["--arch", ""], ["--only", "nothing*"], ["--arch", "sm_80,sm_86", "--only", "*fp8*"]],
+    ids=str,
+)
 def test_wrong_arguments_are_one_line_and_status_2(tmp_path, arguments):
     done = run("--out", tmp_path, *arguments)
     assert done.returncode == 2

@@ -5,6 +5,7 @@ import torch
 
 from stylert.plugins import ops
 from stylert.plugins.bias_act import bias_act
+from stylert.plugins.kernels.tiles import Tile
 from stylert.plugins.modulated_conv2d import modulated_conv2d
 from stylert.plugins.upfirdn2d import setup_filter, upfirdn2d
 
@@ -23,6 +24,13 @@ def test_modulated_conv2d_reaches_its_kernel_with_every_operand(rng, up, noise_s
         modulated_conv2d(*operands, up=up, f=f.double(), activation="lrelu", clamp=clamp) for clamp in (2.0, None)
     )
     assert_parity(y, reference, torch.float32, unclamped=unclamped)
+
+
+def test_an_op_whose_tile_is_split_brings_the_workspace(rng, monkeypatch, assert_parity):
+    monkeypatch.setattr("stylert.plugins.kernels.tiles.choose_tile", lambda problem: Tile(16, 16, 16, splits=3))
+    x, weight, style = (torch.from_numpy(rng.standard_normal(shape)) for shape in ((2, 20, 4, 4), (6, 20, 3, 3), (2, 20)))
+    y = ops._modulated_conv2d_cuda(ops._Layer(x.float(), weight, style, None, None, None, None, 1, "linear", None, None))
+    assert_parity(y, modulated_conv2d(x, weight, style), torch.float32)
 
 
 def test_upfirdn2d_reaches_its_kernel_and_keeps_the_layout(rng, assert_parity):
