@@ -56,7 +56,7 @@ class BuildOptions:
     @property
     def profiles(self) -> tuple[BatchRange, ...]:
         """The batch ranges, also where there is one."""
-        return tuple([self.batch] if self.batch and isinstance(self.batch[0], int) else self.batch)  # type: ignore[arg-type]
+        return tuple([self.batch] if self.batch and isinstance(self.batch[0], int) else self.batch)
 
 
 #: What a build does when it is told nothing.

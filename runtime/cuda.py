@@ -15,10 +15,10 @@ import numpy as np
 
 from stylert.runtime.arrays import OnDevice
 from stylert.runtime.batching import BatchRange
-from stylert.runtime.cuda_driver import OutOfMemory, call, load_driver
+from stylert.runtime.cuda_driver import call, load_driver
 from stylert.runtime.cuda_lane import Lane, Tensor
 from stylert.runtime.device_array import DeviceArray
-from stylert.runtime.errors import BackendError, BundleError
+from stylert.runtime.errors import BackendError, BundleError, OutOfMemory
 from stylert.runtime.kernel_cache import KernelCache
 
 
@@ -40,6 +40,9 @@ class CudaSession:
         self._turn = threading.Condition()
         self._free: list[Lane] = []
         self._made = 0
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._kernels: KernelCache | None = None
         self._saved = self._freed = False
         call(driver.cuInit, 0)
         self._gpu = call(driver.cuDeviceGet, 0)
@@ -48,7 +51,6 @@ class CudaSession:
             call(driver.cuCtxSetCurrent, self._cuda)
             self._open(trt, engine_file, kernels, weights)
         except BaseException:
-            self._engine = self._runtime = self._kernels = None
             self.close()
             raise
 

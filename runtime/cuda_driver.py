@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stylert.runtime.errors import BackendError, missing_extra
-
-
-class OutOfMemory(BackendError):
-    """An allocation on the device, or of pinned memory, failed."""
+from stylert.runtime.errors import BackendError, OutOfMemory, missing_extra
 
 
 def load_driver() -> Any:

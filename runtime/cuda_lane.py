@@ -180,4 +180,4 @@ class Lane:
         except BaseException:
             call(self._driver.cuMemFree, device)
             raise
-        return Buffer(device, np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8))
+        return Buffer(device, np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)))

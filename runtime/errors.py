@@ -23,6 +23,10 @@ class BackendError(StylertError):
     """A backend cannot run what was asked: not installed, wrong device, unsupported precision, stale engine."""
 
 
+class OutOfMemory(BackendError):
+    """There is too little memory for this batch, in the host or on the device."""
+
+
 class OutputError(StylertError):
     """A result cannot be written where it was asked for."""
 

@@ -18,7 +18,7 @@ from stylert.runtime.backends import Session, backend
 from stylert.runtime.batching import Step, limited, steps
 from stylert.runtime.bundle import MAPPING_FILE, Bundle
 from stylert.runtime.engines import open_synthesis
-from stylert.runtime.errors import BackendError, InputError
+from stylert.runtime.errors import BackendError, InputError, OutOfMemory
 from stylert.runtime.latents import z_from_seeds
 
 if TYPE_CHECKING:
@@ -131,7 +131,10 @@ class Generator:
         """
         inputs = self._synthesis_inputs(ws, noise)
         with self._calls:
-            parts = [self._synthesis.run(_part(inputs, step))[: step.images] for step in self._steps(len(inputs["ws"]))]
+            try:
+                parts = [self._synthesis.run(_part(inputs, step))[: step.images] for step in self._steps(len(inputs["ws"]))]
+            except OutOfMemory:
+                raise self._too_many(inputs) from None
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def synthesize_on_device(self, ws: Any, noise: dict[str, Any] | None = None, out: Any = None) -> DeviceArray:
@@ -214,6 +217,18 @@ class Generator:
         if self._calls.end():
             self._mapping.close()
             self._synthesis.close()
+
+    def _too_many(self, inputs: dict[str, np.ndarray | OnDevice]) -> BackendError:
+        """The error for a batch without memory. The batch that it names is the first that runs of half as many, and so on."""
+        n = max(step.batch for step in self._steps(len(inputs["ws"])))
+        fits = n // 2
+        while fits:
+            try:
+                self._synthesis.run(_part(inputs, Step(0, fits, fits)))
+                return BackendError(f"not enough memory for {n} images at once; {fits} fit: load with max_batch={fits}")
+            except OutOfMemory:
+                fits //= 2
+        return BackendError("not enough memory for one image")
 
     def _synthesis_inputs(self, ws: Any, noise: dict[str, Any] | None) -> dict[str, np.ndarray | OnDevice]:
         model = self.bundle.model

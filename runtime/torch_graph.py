@@ -102,7 +102,8 @@ def _operators() -> dict[str, Operator]:
     def conv(a: dict[str, Any], x: list[Any]) -> Any:
         top, left, bottom, right = a.get("pads", [0, 0, 0, 0])
         padded = torch.nn.functional.pad(x[0], (left, right, top, bottom)) if any(a.get("pads", [])) else x[0]
-        return torch.nn.functional.conv2d(padded, *x[1:], stride=a.get("strides", [1, 1]), groups=a.get("group", 1))
+        bias = x[2] if len(x) > 2 else None
+        return torch.nn.functional.conv2d(padded, x[1], bias, a.get("strides", [1, 1]), groups=a.get("group", 1))
 
     def slice_(a: dict[str, Any], x: list[Any]) -> Any:
         data, starts, ends, axes = x[0], *(v.tolist() for v in x[1:4])

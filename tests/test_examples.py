@@ -106,3 +106,15 @@ def test_the_shipped_checkpoint_draws_on_white_and_differently_for_each_seed(tmp
         assert 0.2 < white.mean() < 0.5
         apart = [np.abs(a - b).mean() for i, a in enumerate(images) for b in images[:i]]
         assert min(apart) > 2
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_zero_copy_hands_the_very_memory_to_another_library(tmp_path: Path, library: str) -> None:
+    bundle = export_bundle(SHIPPED, tmp_path / "bundle", ["fp32"])
+    command = [sys.executable, EXAMPLES / "zero_copy.py", bundle.path, "--library", library, "--precision", "fp32"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"{library}: (4, 64, 64, 3), the same memory: yes",
+        "latents taken from it give the same images: yes",
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stylert.runtime.build_options import BuildOptions, Progress, only_this_cpu
-from stylert.runtime.errors import BackendError, BundleError, OutputError
+from stylert.runtime.errors import BackendError, BundleError, OutOfMemory, OutputError
 from stylert.runtime.host import cpu_identity
 
 NAME = "onnxruntime"
@@ -80,10 +80,20 @@ class OrtSession:
         self._output = session.get_outputs()[0].name
 
     def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        return self._session.run([self._output], inputs)[0]
+        try:
+            return self._session.run([self._output], inputs)[0]
+        except Exception as e:  # ONNX Runtime's exceptions share no public base class
+            if lacks_memory(e):
+                raise OutOfMemory("ONNX Runtime: not enough memory for this batch") from None
+            raise
 
     def close(self) -> None:
         self._session = None
+
+
+def lacks_memory(e: Exception) -> bool:
+    """Whether an exception of a library means that an allocation failed. None of them has a type of its own for it."""
+    return isinstance(e, MemoryError) or "alloc" in str(e)
 
 
 def session_options(threads: int | None) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from stylert.runtime.backends.onnxruntime import lacks_memory
 from stylert.runtime.build_options import BuildOptions, Progress, only_this_cpu
-from stylert.runtime.errors import BackendError, BundleError, missing_extra
+from stylert.runtime.errors import BackendError, BundleError, OutOfMemory, missing_extra
 from stylert.runtime.host import cpu_identity
 
 NAME = "openvino"
@@ -78,7 +79,13 @@ class OpenVinoSession:
     def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         if not hasattr(self._local, "request"):
             self._local.request = self._compiled.create_infer_request()
-        return self._local.request.infer(inputs, share_inputs=True)[0].copy()
+        try:
+            return self._local.request.infer(inputs, share_inputs=True)[0].copy()
+        except (MemoryError, RuntimeError) as e:
+            if lacks_memory(e):
+                del self._local.request  # what it holds of the batch that failed
+                raise OutOfMemory("OpenVINO: not enough memory for this batch") from None
+            raise
 
     def close(self) -> None:
         self._compiled = None

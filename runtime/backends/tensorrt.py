@@ -1,6 +1,6 @@
 """TensorRT 10.15 and later, and 11. It times its kernels on the GPU here, so it builds and runs only where one is.
 
-A version-compatible engine runs on the lean runtime alone (`tensorrt-lean`, a tenth of the size), which cannot build.
+A version-compatible engine runs on the lean runtime alone (`tensorrt-lean`), which cannot build.
 """
 
 from __future__ import annotations

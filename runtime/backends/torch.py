@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from stylert.runtime.backends.onnxruntime import lacks_memory
 from stylert.runtime.build_options import BuildOptions, Progress
-from stylert.runtime.errors import BackendError, InputError, missing_extra
+from stylert.runtime.errors import BackendError, InputError, OutOfMemory, missing_extra
 
 NAME = "torch"
 EXTRA = "gpu"
@@ -83,6 +84,17 @@ class TorchSession:
         self._captured: CapturedGraph | None = None
 
     def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        import torch
+
+        try:
+            return self._run(inputs)
+        except RuntimeError as e:
+            if lacks_memory(e) or isinstance(e, torch.OutOfMemoryError):
+                self._captured = None
+                raise OutOfMemory("PyTorch: not enough memory for this batch") from None
+            raise
+
+    def _run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         import torch
 
         with self._lock, torch.inference_mode():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -17,7 +20,7 @@ import pytest
 from stylert.export.verify import psnr
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends
-from stylert.runtime.errors import BackendError, InputError
+from stylert.runtime.errors import BackendError, InputError, OutOfMemory
 from stylert.runtime.latents import z_from_seeds
 
 EACH = [(b, p) for b in available_backends() for p in ("fp32", "int8")]
@@ -61,6 +64,45 @@ def test_a_batch_of_any_size_is_split_to_what_the_engine_takes(
         ws = some_ws(bundle, n, rng)
         np.testing.assert_array_equal(on_fake(bundle, engine, max_batch).synthesize(ws), ws[:, 0, :1])
         assert len(engine.seen) == -(-n // min(most, max_batch or most))
+
+
+@pytest.mark.parametrize("room", [0, 1, 5, 16])
+def test_too_little_memory_names_a_batch_that_runs(bundle: Bundle, rng: np.random.Generator, room: int) -> None:
+    class Small(FakeEngine):
+        def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+            if len(inputs["ws"]) > room:
+                raise OutOfMemory("no")
+            return super().run(inputs)
+
+    ws = some_ws(bundle, 17, rng)
+    with pytest.raises(BackendError, match={0: "for one image", 1: "1 fit", 5: "4 fit", 16: "8 fit"}[room]):
+        on_fake(bundle, Small(1, 32)).synthesize(ws)
+    if room:
+        assert len(on_fake(bundle, Small(1, 32), room).synthesize(ws)) == 17
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
+def test_a_real_lack_of_memory_is_one_line_and_the_next_batch_runs(bundle: Bundle) -> None:
+    code = f"""
+import resource
+import numpy as np
+from stylert.runtime import Generator
+from stylert.runtime.errors import BackendError
+g = Generator.load({str(bundle.path)!r}, threads=1)
+expected = g([1])
+used = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
+try:
+    g.synthesize(np.zeros((30_000, 6, 20), np.float32))
+except BackendError as e:
+    print(e)
+np.testing.assert_array_equal(g([1]), expected)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = re.fullmatch(r"not enough memory for 30000 images at once; (\d+) fit: load with max_batch=\1\n", done.stdout)
+    assert found, done.stdout
+    assert 1 <= int(found[1]) <= 15_000
 
 
 @pytest.mark.parametrize(("backend", "precision"), EACH)
