@@ -17,7 +17,8 @@ def _modulated_conv2d_forms(case: Case, batch: int, dtype: Any, device: str) -> 
     import torch
     import torch.nn.functional as F
 
-    from stylert.plugins.kernels.modulated_conv2d import modulated_conv2d_into
+    from stylert.plugins.kernels.modulated_conv2d import modulated_conv2d_into, problem, workspace_elements
+    from stylert.plugins.kernels.tiles import choose_tile
     from stylert.plugins.modulated_conv2d import demodulation, modulated_conv2d
     from stylert.plugins.polyphase import fold
     from stylert.plugins.shapes import Tail
@@ -43,8 +44,14 @@ def _modulated_conv2d_forms(case: Case, batch: int, dtype: Any, device: str) -> 
     # The interpreter cannot multiply bfloat16.
     precision = "ieee" if device == "cpu" and dtype == torch.bfloat16 else "tf32x3"
 
+    tile = choose_tile(problem(nhwc, phases))
+    elements = workspace_elements(batch, size**2, s.out_channels, s.up**2, tile.splits)
+    work = torch.empty(elements, device=device) if elements else None
+
     def kernel() -> Any:
-        modulated_conv2d_into(y, nhwc, phases, style, demod, noise_map, bias, tail=tail, precision=precision)
+        modulated_conv2d_into(
+            y, nhwc, phases, style, demod, noise_map, bias, tail=tail, tile=tile, precision=precision, workspace=work
+        )
         return y.permute(0, 3, 1, 2)
 
     def definition() -> Any:

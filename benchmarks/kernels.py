@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import statistics
@@ -85,7 +86,7 @@ def measure(case: Case, batch: int, dtype: str, ceiling: Ceiling, seconds: float
         error = float((result - reference).abs().max() / reference.abs().max())
         if not error <= TOLERANCE[dtype]:  # NaN is no result either
             raise BackendError(f"{form} of {case.layer} in {dtype} is wrong: relative error {error:.2g}")
-        times = _time(call, seconds, device)
+        times = time_calls(call, seconds, device)
         ms = statistics.median(times)
         floor = ceiling.floor_ms(case, batch, dtype)
         rates = case.flops(batch) / ms / 1e9, case.bytes(batch, dtype) / ms / 1e6
@@ -102,11 +103,11 @@ def measured_ceiling(dtypes: Sequence[str], seconds: float, device: str, size: i
     tflops = {}
     for dtype in dtypes:
         a, b = (torch.randn(size, size, device=device, dtype=torch.float32).to(getattr(torch, dtype)) for _ in range(2))
-        ms = min(_time(partial(torch.mm, a, b, out=torch.empty_like(a)), seconds, device))
+        ms = min(time_calls(partial(torch.mm, a, b, out=torch.empty_like(a)), seconds, device))
         tflops[dtype] = 2 * size**3 / ms / 1e9
     source = torch.empty(16 * size * size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    ms = min(_time(lambda: target.copy_(source), seconds, device))
+    ms = min(time_calls(lambda: target.copy_(source), seconds, device))
     return Ceiling(tflops, 2 * source.numel() / ms / 1e6, "measured in this run")
 
 
@@ -118,7 +119,7 @@ def table(rows: Sequence[Row]) -> str:
         ours = mine["kernel"]
         cells = [f"{mine[form].ms:.4f} ({mine[form].share:.0%})" if form in mine else "" for form in FORMS]
         lines.append([*map(str, key), f"{ours.floor_ms:.4f}", *cells, f"{ours.tflops:.1f}", f"{ours.gbps:.0f}"])
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def floor_table(
@@ -143,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtypes", default="float16", help=f"comma-separated, of {', '.join(TOLERANCE)}")
     parser.add_argument("--batches", default="1,8", help="comma-separated")
     parser.add_argument("--seconds", type=float, default=0.3, help="to spend on each form of each case")
+    parser.add_argument("--budget", type=float, default=1e9, help="seconds after which nothing new is begun")
     parser.add_argument("--json", type=Path, help="write every figure here too")
     parser.add_argument("--tflops", type=float, help="rate for the floors on a machine without a GPU, default: an H100's")
     parser.add_argument("--bandwidth", type=float, help="the same for memory, GB/s")
@@ -158,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     config = TINY if options.dry_run else CONFIG_F
     dtypes = options.dtypes.split(",")
-    resolutions, batches = _ints(options.resolutions, "resolutions"), _ints(options.batches, "batches")
+    resolutions, batches = whole_numbers(options.resolutions, "resolutions"), whole_numbers(options.batches, "batches")
     chosen = list(cases(config, resolutions or config.block_resolutions))
     rates = [r for r in (options.tflops, options.bandwidth, options.seconds) if r is not None]
     if unknown := [d for d in dtypes if d not in TOLERANCE]:
@@ -171,20 +173,20 @@ def _run(options: argparse.Namespace) -> int:
     document: dict[str, Any] = {"schema": 1, "config": config.to_dict(), "dry_run": options.dry_run}
     if options.dry_run:
         os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are imported
-    if options.dry_run or _has_gpu():
+    if options.dry_run or has_gpu():
         device = "cpu" if options.dry_run else "cuda"
         ceiling = measured_ceiling(dtypes, options.seconds, device, size=64 if options.dry_run else 8192)
-        rows = [
-            row
-            for dtype in dtypes
-            for batch in batches
-            for case in chosen
-            for row in measure(case, batch, dtype, ceiling, options.seconds, device)
-        ]
+        end, rows = time.perf_counter() + options.budget, []
+        for dtype, batch, case in itertools.product(dtypes, batches, chosen):
+            if time.perf_counter() > end:
+                print(f"{case.layer} {dtype} x{batch}: not begun, the time was up")
+                continue
+            rows += measure(case, batch, dtype, ceiling, options.seconds, device)
+            _write(options.json, document | {"rows": [asdict(row) for row in rows], "ceiling": asdict(ceiling)})
         rates_text = ", ".join(f"{name} {value:.4g} TFLOP/s" for name, value in ceiling.tflops.items())
-        print(f"{_device_name(device)}: {rates_text}, copy {ceiling.bandwidth:.4g} GB/s ({ceiling.source})")
+        print(f"{device_name(device)}: {rates_text}, copy {ceiling.bandwidth:.4g} GB/s ({ceiling.source})")
         print(table(rows))
-        document |= {"device": _device_name(device), "rows": [asdict(row) for row in rows]}
+        document |= {"device": device_name(device), "rows": [asdict(row) for row in rows]}
     else:
         tflops = H100_TFLOPS if options.tflops is None else dict.fromkeys(TOLERANCE, options.tflops)
         given = options.tflops is not None or options.bandwidth is not None
@@ -195,18 +197,22 @@ def _run(options: argparse.Namespace) -> int:
             f"no CUDA GPU here, so nothing was measured. Floors at {rates_text} and {ceiling.bandwidth:g} GB/s ({ceiling.source}):"
         )
         heads = ["layer", "kernel", "dtype", "batch", "GFLOP", "MB", "floor ms"]
-        print(_aligned([heads, *([str(v) if isinstance(v, str | int) else f"{v:.4f}" for v in f.values()] for f in floors)]))
+        print(aligned([heads, *([str(v) if isinstance(v, str | int) else f"{v:.4f}" for v in f.values()] for f in floors)]))
         document |= {"device": None, "floors": floors}
-    if options.json is not None:
-        with atomic_file(options.json) as path:
-            path.write_text(json.dumps(document | {"ceiling": asdict(ceiling)}, indent=2, allow_nan=False) + "\n")
+    _write(options.json, document | {"ceiling": asdict(ceiling)})
     return 0
+
+
+def _write(path: Path | None, document: dict[str, Any]) -> None:
+    if path is not None:
+        with atomic_file(path) as temporary:
+            temporary.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 # --- the clock -------------------------------------------------------------------------------------------------------
 
 
-def _time(call: Call, seconds: float, device: str) -> list[float]:
+def time_calls(call: Call, seconds: float, device: str) -> list[float]:
     """Milliseconds of single calls over about `seconds`, after a warm-up."""
     import torch
 
@@ -244,7 +250,7 @@ def _cpu_times(call: Call, flush: Any, count: int) -> list[float]:
     return times
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("triton") is None:
         return False
     import torch
@@ -252,13 +258,13 @@ def _has_gpu() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
     import torch
 
     return torch.cuda.get_device_name() if device == "cuda" else "CPU, Triton's interpreter (a dry run: figures mean nothing)"
 
 
-def _ints(text: str, what: str) -> tuple[int, ...]:
+def whole_numbers(text: str, what: str) -> tuple[int, ...]:
     try:
         values = tuple(int(v) for v in text.split(",") if v)
     except ValueError:
@@ -268,7 +274,7 @@ def _ints(text: str, what: str) -> tuple[int, ...]:
     return values
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
+def aligned(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
 

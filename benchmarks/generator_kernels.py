@@ -1,0 +1,270 @@
+"""The whole synthesis network on our kernels beside how PyTorch runs it: `python -m stylert.benchmarks.generator_kernels`.
+
+Config F with random weights, at 256, 512 and 1024 px, ws in and an image out, on one GPU. Forms:
+
+- `kernels <precision>`: `stylert.export.kernel_synthesis`, one CUDA graph, uint8 images left on the device;
+- `eager`: the official form (weights modulated per sample, a grouped convolution each) in float16, as people run it;
+- `channels_last`: activations scaled instead, cuDNN on channels-last tensors;
+- `compile`: `torch.compile(mode="max-autotune")` of that.
+
+`p50_ms` is the median of single calls, each waited for; `images_per_s` of calls sent one after the other and waited for once. A
+form's images are compared with the float32 network's first (`psnr`, over the range of its values). The floor: every weight and
+activation that must move, once, or the arithmetic, at the rates of a copy and a matrix product measured in the same run
+(8-bit arithmetic at twice that of float16). `--dry-run` runs every form, tiny, on the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stylert.benchmarks.kernels import TINY, aligned, device_name, measured_ceiling, whole_numbers
+from stylert.benchmarks.roofline import Ceiling
+from stylert.runtime.atomic import atomic_file
+from stylert.runtime.errors import BackendError, InputError, StylertError
+from stylert.train.config import GeneratorConfig
+
+PEERS = ("eager", "channels_last", "compile")
+#: Bytes of an activation and of a weight.
+BYTES = {"fp16": (2, 2), "bf16": (2, 2), "fp32": (4, 4), "int8": (2, 1), "fp8": (2, 1)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One form of one network at one batch. `share` is floor over time per call, of calls sent one after the other.
+
+    `samples_ms` are the single calls that `p50_ms` is the median of.
+    """
+
+    model: str
+    form: str
+    batch: int
+    p50_ms: float
+    min_ms: float
+    images_per_s: float
+    floor_ms: float
+    share: float
+    psnr: float
+    samples_ms: list[float]
+
+
+def floor_ms(cfg: GeneratorConfig, batch: int, precision: str, ceiling: Ceiling) -> float:
+    """Milliseconds that no form of the network can beat: torgb within the convolution, the last activations never written."""
+    activation, weight = BYTES[precision]
+    convs = [spec for spec in cfg.layers() if spec.kind == "conv"]
+    flops = 2 * batch * cfg.macs()
+    read = sum(batch * s.in_channels * (s.resolution // s.up) ** 2 for s in convs)
+    written = sum(batch * s.out_channels * s.resolution**2 for s in convs[:-1])
+    weights = sum(s.in_channels * s.out_channels * s.kernel**2 for s in convs)
+    moved = (read + written) * activation + weights * weight + batch * cfg.img_channels * cfg.resolution**2
+    rate = ceiling.tflops["float32" if precision == "fp32" else "float16"] * (2 if weight == 1 else 1)
+    return 1000 * max(flops / (rate * 1e12), moved / (ceiling.bandwidth * 1e9))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; exit status 2 on a wrong argument or where there is no GPU."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stylert.benchmarks.generator_kernels", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--resolutions", default="256,512,1024", help="comma-separated")
+    parser.add_argument("--precisions", default="fp16,bf16,int8,fp8", help=f"comma-separated, of {', '.join(BYTES)}")
+    parser.add_argument("--batches", default="1,4,8,16,32", help="comma-separated")
+    parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; they run at the first and the last batch")
+    parser.add_argument("--seconds", type=float, default=0.4, help="to spend on each figure")
+    parser.add_argument("--budget", type=float, default=1e9, help="seconds after which nothing new is begun")
+    parser.add_argument("--json", type=Path, help="write every figure here too, after each one")
+    parser.add_argument("--dry-run", action="store_true", help="run everything, tiny and on the CPU; the figures mean nothing")
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except StylertError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    precisions, peers = options.precisions.split(","), [p for p in options.peers.split(",") if p]
+    resolutions, batches = whole_numbers(options.resolutions, "resolutions"), whole_numbers(options.batches, "batches")
+    if unknown := [p for p in precisions if p not in BYTES] + [p for p in peers if p not in PEERS]:
+        raise InputError(f"unknown {', '.join(unknown)}: precisions are {', '.join(BYTES)}, peers {', '.join(PEERS)}")
+    if not resolutions or not batches or options.seconds <= 0:
+        raise InputError("give at least one resolution and batch, and seconds above 0")
+    if options.dry_run:
+        os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are imported
+    import torch
+
+    if not options.dry_run and not torch.cuda.is_available():
+        raise BackendError("there is no CUDA GPU here: use --dry-run")
+    torch.backends.cudnn.allow_tf32 = False  # the reference is float32
+    device = "cpu" if options.dry_run else "cuda"
+    if device == "cuda" and torch.cuda.get_device_capability() < (8, 9):
+        precisions = [p for p in precisions if p != "fp8"]
+    ceiling = measured_ceiling(["float16", "float32"], options.seconds, device, size=64 if options.dry_run else 8192)
+    document: dict[str, Any] = {"schema": 1, "device": device_name(device), "ceiling": asdict(ceiling), "rows": []}
+    end = time.perf_counter() + options.budget
+    rows: list[Row] = []
+    notes: list[str] = []
+    configs = [TINY] if options.dry_run else [GeneratorConfig(r) for r in resolutions]
+    # Compilers take minutes: their turn comes when everything else has been measured.
+    quick = [peer for peer in peers if peer != "compile"]
+    passes = [(cfg, precisions, quick) for cfg in configs] + [(cfg, [], ["compile"]) for cfg in configs if "compile" in peers]
+    for cfg, mine, theirs in passes:
+        for measured in _network(cfg, mine, batches, theirs, options.seconds, device, ceiling, end):
+            if isinstance(measured, str):
+                notes.append(measured)
+                print(measured, flush=True)
+            else:
+                rows.append(measured)
+                print(
+                    f"{measured.model} {measured.form} x{measured.batch}: p50 {measured.p50_ms:.3f} ms, "
+                    f"{measured.images_per_s:.0f} images/s, {measured.share:.0%} of the floor, {measured.psnr:.1f} dB", flush=True
+                )  # fmt: skip
+            if options.json is not None:
+                document |= {"rows": [asdict(row) for row in rows], "notes": notes}
+                with atomic_file(options.json) as path:
+                    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+    print(table(rows))
+    return 0
+
+
+def table(rows: Sequence[Row]) -> str:
+    """One line per row."""
+    heads = ["model", "form", "batch", "p50 ms", "images/s", "floor ms", "of floor", "dB"]
+    lines = [
+        [r.model, r.form, str(r.batch), f"{r.p50_ms:.3f}", f"{r.images_per_s:.0f}", f"{r.floor_ms:.3f}", f"{r.share:.0%}", f"{r.psnr:.1f}"]
+        for r in rows
+    ]  # fmt: skip
+    return aligned([heads, *lines])
+
+
+def _network(
+    cfg: GeneratorConfig, precisions: Sequence[str], batches: Sequence[int], peers: Sequence[str], seconds: float,
+    device: str, ceiling: Ceiling, end: float,
+) -> Iterator[Row | str]:  # fmt: skip
+    """Every form of one network; a line of text for each that did not run."""
+    import torch
+
+    from stylert.train.networks import SynthesisNetwork
+
+    torch.manual_seed(0)
+    network = SynthesisNetwork(cfg).eval().requires_grad_(False)
+    for name, parameter in network.named_parameters():
+        if name.endswith(("noise_strength", ".bias")) and "affine" not in name:
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    network = network.to(device)
+    ws = {batch: torch.randn(batch, cfg.num_ws, cfg.w_dim, device=device) for batch in batches}
+    # What the float32 network makes of a few latents, TF32 off, is what every form is held to.
+    prepared: dict[str, Any] = {}
+    few = min(4, max(batches))
+    probe = torch.randn(few, cfg.num_ws, cfg.w_dim, device=device)
+    references = torch.cat([network(row[None], noise_mode="const").permute(0, 2, 3, 1) for row in probe])
+    calls: list[tuple[str, str, int]] = [(f"kernels {p}", p, batch) for p in precisions for batch in batches]
+    calls += [(peer, "fp16", batch) for peer in peers for batch in dict.fromkeys((batches[0], batches[-1]))]
+    for form, precision, batch in calls:
+        label = f"sg2-{cfg.resolution} {form} x{batch}"
+        if time.perf_counter() > end:
+            yield f"{label}: not begun, the time was up"
+            continue
+        try:
+            ours = form.startswith("kernels")
+            call = _kernels(network, prepared, precision, batch, probe) if ours else _peer(network, form, device)
+            latents = probe.repeat(math.ceil(batch / few), 1, 1)[:batch]
+            image = call(latents).float()
+            expected = references.repeat(math.ceil(batch / few), 1, 1, 1)[:batch]
+            if image.shape != expected.shape:
+                image = image.permute(0, 2, 3, 1)
+            if ours:  # bytes
+                expected = (expected * 127.5 + 128).clamp(0, 255).floor()
+            error = float((image - expected).square().mean().sqrt()) / float(expected.max() - expected.min())
+            psnr = min(-20 * math.log10(max(error, 1e-5)), 100.0) if math.isfinite(error) else 0.0
+            single, rate = _clock(partial(call, ws[batch]), seconds, device)
+        except (RuntimeError, ValueError) as problem:  # memory, or a compiler that gives up; the other forms go on
+            yield f"{label}: did not run ({str(problem).splitlines()[0][:120]})"
+            continue
+        floor = floor_ms(cfg, batch, precision, ceiling)
+        per_call = 1000 / rate
+        yield Row(
+            f"sg2-{cfg.resolution}",
+            form,
+            batch,
+            statistics.median(single),
+            min(single),
+            batch * rate,
+            floor,
+            floor / per_call,
+            psnr,
+            single,
+        )
+
+
+def _kernels(network: Any, known: dict[str, Any], precision: str, batch: int, probe: Any) -> Callable[[Any], Any]:
+    """The network on our kernels, its weights prepared once for all batches."""
+    from stylert.export.kernel_synthesis import KernelSynthesis, calibrate, prepare
+
+    if precision not in known:
+        known.clear()  # one precision after the other, so that their weights do not pile up
+        known[precision] = calibrate(network, prepare(network, precision, str(probe.device)), probe)
+    synthesis = KernelSynthesis(known[precision], batch)
+    return synthesis.captured() if probe.device.type == "cuda" else synthesis
+
+
+def _peer(network: Any, form: str, device: str) -> Callable[[Any], Any]:
+    import torch
+
+    from stylert.benchmarks.plain import PlainSynthesis
+
+    plain: Any = PlainSynthesis(copy.deepcopy(network), "grouped" if form == "eager" else "scaled").to(torch.float16)
+    if form != "eager":
+        plain = plain.to(memory_format=torch.channels_last)
+    call: Any = plain
+    if form == "compile":
+        torch._dynamo.reset()
+        options: dict[str, Any] = {"mode": "max-autotune"} if device == "cuda" else {"backend": "aot_eager"}
+        call = torch.compile(plain, dynamic=False, **options)
+
+    def run(latents: Any) -> Any:
+        with torch.inference_mode():
+            return call(latents.to(torch.float16))
+
+    return run
+
+
+def _clock(call: Callable[[], Any], seconds: float, device: str) -> tuple[list[float], float]:
+    """Milliseconds of single calls that are waited for, and calls per second of those that are not."""
+    import torch
+
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(3 if device == "cuda" else 1):
+        call()
+    wait()
+    single: list[float] = []
+    begin = time.perf_counter()
+    while not single or time.perf_counter() - begin < seconds:
+        start = time.perf_counter()
+        call()
+        wait()
+        single.append(1000 * (time.perf_counter() - start))
+    count = max(1, math.ceil(1000 * seconds / statistics.median(single)))
+    begin = time.perf_counter()
+    for _ in range(count):
+        call()
+    wait()
+    return single, count / (time.perf_counter() - begin)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

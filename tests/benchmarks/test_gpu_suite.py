@@ -1,0 +1,117 @@
+"""What the GPU is measured with, gone through on a CPU: every stage of the suite, and its parts by themselves."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stylert.benchmarks import autotune, generator_kernels, gpu_results
+from stylert.benchmarks.results import read_results
+from stylert.benchmarks.roofline import Ceiling
+from stylert.plugins.kernels.tiles import read_table
+from stylert.train.config import GeneratorConfig
+
+SUITE = Path(__file__).parents[2] / "benchmarks" / "gpu_suite.sh"
+
+
+def run(*command, **environment):
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env)
+
+
+@pytest.mark.slow
+def test_a_dry_run_goes_through_every_stage_and_a_second_one_has_nothing_to_do(tmp_path):
+    done = run("bash", SUITE, tmp_path, "--dry-run", PYTHON=sys.executable)
+    assert done.returncode == 0, done.stdout + done.stderr
+    parity = json.loads((tmp_path / "parity.json").read_text())["rows"]
+    assert all(row["ok"] for row in parity)
+    kernels = {row["kernel"] for row in parity}
+    assert {"upfirdn2d", "bias_act", "modulated_conv2d rgb", "modulated_conv2d rgb int8", "modulated_conv2d rgb fp8"} <= kernels
+    forms = {row["form"] for row in json.loads((tmp_path / "generator.json").read_text())["rows"]}
+    assert forms == {"kernels fp16", "kernels int8", *generator_kernels.PEERS}
+    assert read_table(tmp_path / "tiles" / "sm_0.json")
+    assert json.loads((tmp_path / "kernels.json").read_text())["rows"]
+    assert json.loads((tmp_path / "training.json").read_text())["rows"]
+    results = read_results(tmp_path / "results.json")
+    assert {row["scenario"] for row in results["rows"]} == {"kernel", "single-stream", "offline"}
+    again = run("bash", SUITE, tmp_path, "--dry-run", PYTHON=sys.executable)
+    assert again.returncode == 0
+    assert again.stdout.count("done before") == 5
+
+
+def test_the_suite_refuses_a_machine_without_a_gpu_and_options_that_it_does_not_know(tmp_path):
+    done = run("bash", SUITE, tmp_path, PYTHON=sys.executable, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2
+    assert "no CUDA GPU" in done.stderr
+    assert run("bash", SUITE, "--fast").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "said"),
+    [
+        ("autotune", ["--model"], "--arch"), ("autotune", ["--model", "--arch", "sm_70"], "sm_80"),
+        ("autotune", ["--dry-run"], "--out"), ("autotune", ["--dry-run", "--dtypes", "float64"], "float64"),
+        ("autotune", ["--dry-run", "--seconds", "0"], "above 0"), ("autotune", ["--dry-run", "--resolutions", "7"], "7"),
+        ("autotune", ["--model", "--arch", "sm_80", "--dtypes", "fp8"], "no FP8"),
+        ("autotune", ["--model", "--arch", "sm_80", "--dtypes", "bfloat16"], "bfloat16"),
+        ("generator_kernels", ["--dry-run", "--precisions", "fp12"], "fp12"),
+        ("generator_kernels", ["--dry-run", "--peers", "onnx"], "onnx"),
+        ("generator_kernels", ["--dry-run", "--batches", "x"], "batches"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_wrong_arguments_are_one_line_and_status_2(capsys, module, arguments, said):
+    main = {"autotune": autotune.main, "generator_kernels": generator_kernels.main}[module]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+def test_without_a_gpu_nothing_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for main in (autotune.main, generator_kernels.main):
+        assert main([]) == 2
+        assert "no CUDA GPU" in capsys.readouterr().err
+
+
+def test_results_are_of_the_schema_and_nothing_else_is_read(tmp_path, capsys):
+    assert gpu_results.main([str(tmp_path)]) == 2
+    kernel = {"layer": "b8.conv1", "kernel": "modulated_conv2d", "dtype": "float16", "batch": 2, "form": "eager"}
+    kernel |= dict.fromkeys(("runs", "ms", "tflops", "gbps", "floor_ms", "share", "error"), 0.5)
+    whole = {
+        "model": "sg2-8",
+        "form": "kernels int8",
+        "batch": 2,
+        "p50_ms": 2.0,
+        "images_per_s": 900.0,
+        "floor_ms": 0.1,
+        "share": 0.1,
+    }
+    ceiling = {"tflops": {"float16": 1.0}, "bandwidth": 2.0, "source": "measured"}
+    head = {"device": "a GPU", "ceiling": ceiling}
+    (tmp_path / "kernels.json").write_text(json.dumps(head | {"rows": [kernel]}))
+    whole |= {"psnr": 60.0, "samples_ms": [2.0, 1.0, 3.0]}
+    (tmp_path / "generator.json").write_text(json.dumps(head | {"rows": [whole], "notes": []}))
+    assert gpu_results.main([str(tmp_path)]) == 0
+    rows = read_results(tmp_path / "results.json")["rows"]
+    assert [(row["scenario"], row["setup"]["form"], row["value"]) for row in rows] == [
+        ("kernel", "eager", 0.5), ("single-stream", "kernels", 2.0), ("offline", "kernels", 900.0)
+    ]  # fmt: skip
+    assert rows[1]["work"]["precision"] == "int8"
+    assert rows[1]["images_per_s"] == 1000.0
+    for broken in ("{", "[]", json.dumps({"rows": [{}]}), json.dumps({"rows": 3})):
+        (tmp_path / "kernels.json").write_text(broken)
+        assert gpu_results.main([str(tmp_path)]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_the_floor_of_config_f_is_its_macs_or_its_traffic():
+    cfg, ceiling = GeneratorConfig(1024), Ceiling({"float16": 790.0, "float32": 67.0}, 3000.0, "given")
+    assert generator_kernels.floor_ms(cfg, 1, "fp16", ceiling) == pytest.approx(2 * cfg.macs() / 790e9, rel=1e-9)
+    assert generator_kernels.floor_ms(cfg, 1, "int8", ceiling) == pytest.approx(cfg.macs() / 790e9, rel=0.6)
+    assert generator_kernels.floor_ms(cfg, 8, "fp16", ceiling) == pytest.approx(8 * 2 * cfg.macs() / 790e9, rel=1e-9)
