@@ -40,8 +40,8 @@ wheel: .venv/dev ## Build the wheel, install it alone into an empty environment,
 docs-check: .venv/dev ## Run every command in README.md and docs/
 	$(BIN)/python -m pytest tests/test_docs.py
 
-bench: .venv/demo ## Latency of the demo's bundle on this machine
-	$(BIN)/stylert bench out/demo/bundle --json out/bench.json
+bench: .venv/demo ## The standard suite on this machine, with report, in out/bench (a quarter of an hour)
+	$(BIN)/stylert bench --model sg2-256 --scenario single-stream,offline,server,cold-start,build --out out/bench
 
 clean: ## Remove what was built
 	rm -rf .venv build dist out

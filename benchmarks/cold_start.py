@@ -42,7 +42,9 @@ again = time.perf_counter()
 stages = [imported - start, loaded - imported, made - loaded, again - made]
 print(*[f"{1000 * s:.3f}" for s in stages], flush=True)
 from stylert.benchmarks.machine import peak_memory_mib
-print(peak_memory_mib(), generator.engine is not None)
+print(peak_memory_mib(), generator.engine is not None, flush=True)
+import os
+os._exit(0)  # how libraries take themselves down is not measured here
 """
 
 
@@ -74,7 +76,8 @@ def cold_start(path: Path, backend: str, precision: str, threads: int | None = N
         total = time.perf_counter() - start
         rest, errors = process.communicate()
     if process.returncode != 0 or not rest:
-        raise BackendError(f"the process failed: {errors.strip().splitlines()[-1] if errors.strip() else 'no word'}")
+        word = errors.strip().splitlines()[-1] if errors.strip() else f"exit status {process.returncode}, and no word"
+        raise BackendError(f"the process that starts {backend} {precision} failed: {word}")
     memory, engine = rest.split()
     imported, loaded, first, following = map(float, line.split())
     return ColdStart(imported, loaded, first, following, round(1000 * total, 3), float(memory), engine == "True")

@@ -65,9 +65,7 @@ def run_scenarios(
 
     Raises InputError for an unknown scenario, and as `Generator.load` for what does not run.
     """
-    for name in scenarios:
-        if name not in SCENARIOS:
-            raise InputError(f"unknown scenario {name!r}: choose from {', '.join(SCENARIOS)}")
+    check_scenarios(scenarios)
     rows: list[Row] = []
     if {"single-stream", "offline"} & set(scenarios):
         chosen = [c for c in configurations if "offline" in scenarios or c.batch == 1]
@@ -98,6 +96,13 @@ def run_scenarios(
         )
         progress("build", i + 1, len(once))
     return rows
+
+
+def check_scenarios(names: Sequence[str]) -> None:
+    """Raises InputError for a scenario that there is not, or for none."""
+    for name in names or ("none",):
+        if name not in SCENARIOS:
+            raise InputError(f"unknown scenario {name!r}: choose from {', '.join(SCENARIOS)}")
 
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -16,7 +16,7 @@ from stylert.benchmarks.measure import PSI, Configuration
 from stylert.benchmarks.models import Model, model_facts, work_of
 from stylert.benchmarks.results import Profile, Results, Row
 from stylert.benchmarks.roofline import Ceiling
-from stylert.benchmarks.scenarios import Effort, alone, run_scenarios
+from stylert.benchmarks.scenarios import Effort, alone, check_scenarios, run_scenarios
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.errors import InputError
 from stylert.train.config import GeneratorConfig
@@ -83,6 +83,7 @@ def configurations(models: Sequence[Model], matrix: Matrix) -> list[Configuratio
     """Every combination of the matrix that can run. Raises InputError for a name that is not there, or when none can run."""
     if not matrix.batches or any(b < 1 for b in matrix.batches):
         raise InputError("a batch size is at least 1")
+    check_scenarios(matrix.scenarios)
     for form in matrix.forms:
         if form not in FORMS:
             raise InputError(f"unknown form {form!r}: choose from {', '.join(FORMS)}")

@@ -13,22 +13,24 @@ weighted as a run would: `main + path length / 4 + R1 / 16`.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import multiprocessing
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
-from stylert.benchmarks.machine import machine_facts, peak_memory_mib
+from stylert.benchmarks.distribution import describe
+from stylert.benchmarks.machine import peak_memory_mib
+from stylert.benchmarks.results import Results, Row, write_results
 
 FORMS = ("stylert", "plain")
 
@@ -47,6 +49,21 @@ class TrainingRow:
     r1_s: float
     sec_per_kimg: float
     peak_memory_mib: float
+    rounds: tuple[float, ...] = ()  # seconds per thousand images of every round
+    overrides: dict[str, Any] = field(default_factory=dict)  # what differs from the preset
+
+
+def shared_row(row: TrainingRow) -> Row:
+    """The row in the schema of all benchmarks. Its value is the fastest round; what is compared are all of them."""
+    facts = asdict(row)
+    work = {name: facts[name] for name in ("preset", "resolution", "batch")} | row.overrides
+    rounds = [[s] for s in row.rounds or (row.sec_per_kimg,)]
+    setup = {"backend": "torch", "form": row.form, "device": row.device}
+    steps = {name: facts[name] for name in ("main_s", "path_length_s", "r1_s")}
+    return Row(
+        "training", work, setup, "time", "s/kimg", "lower", row.sec_per_kimg, rounds, describe(rounds),
+        peak_memory_mib=row.peak_memory_mib, details=steps,
+    )  # fmt: skip
 
 
 def measure(
@@ -99,7 +116,8 @@ def compare(
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
                 row = child.submit(measure, preset, resolution, form, device, threads, steps, **overrides).result()
                 rows[form].append(row)
-    return [min(rows[form], key=lambda row: row.sec_per_kimg) for form in FORMS]
+    fastest = [min(rows[form], key=lambda row: row.sec_per_kimg) for form in FORMS]
+    return [replace(row, rounds=tuple(r.sec_per_kimg for r in rows[row.form]), overrides=overrides) for row in fastest]
 
 
 @contextmanager
@@ -211,7 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"{preset} {resolution} px: {pair[1].sec_per_kimg / pair[0].sec_per_kimg:.2f} times as fast as the plain form"
             )
     if args.json is not None:
-        args.json.write_text(json.dumps({"machine": machine_facts(), "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+        command = ["python", "-m", "stylert.benchmarks.training", *(sys.argv[1:] if arguments is None else arguments)]
+        write_results(Results("training steps", [shared_row(row) for row in rows], command=command), args.json)
 
 
 if __name__ == "__main__":

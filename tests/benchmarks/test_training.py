@@ -1,11 +1,10 @@
 """The plain form takes the same steps as stylert's, and the benchmark reports both."""
 
-import json
-
 import pytest
 import torch
 
-from stylert.benchmarks.training import _noise, main, measure, plain_forms
+from stylert.benchmarks.results import Results, read_results, validate
+from stylert.benchmarks.training import _noise, main, measure, plain_forms, shared_row
 from stylert.plugins.upfirdn2d import upfirdn2d
 from stylert.train import networks
 from stylert.train.presets import resolve
@@ -42,6 +41,7 @@ def test_a_row_weights_the_steps_as_a_run_does() -> None:
     assert row.sec_per_kimg == pytest.approx(whole / 4 * 1000)
     assert row.main_s > 0
     assert row.peak_memory_mib > 0
+    validate(Results("training", [shared_row(row)]).document(), "training")
 
 
 @pytest.mark.slow
@@ -49,6 +49,8 @@ def test_the_command_writes_both_forms_of_every_preset_and_resolution(tmp_path, 
     out = tmp_path / "t.json"
     small = ["--batch", "4", "--channel-base", "64", "--steps", "1", "--rounds", "1", "--threads", "1"]
     main(["--preset", "cpu", "--resolution", "8,16", *small, "--json", str(out)])
-    rows = json.loads(out.read_text())["rows"]
-    assert [(r["form"], r["resolution"]) for r in rows] == [("stylert", 8), ("plain", 8), ("stylert", 16), ("plain", 16)]
+    rows = read_results(out)["rows"]
+    found = [(r["setup"]["form"], r["work"]["resolution"]) for r in rows]
+    assert found == [("stylert", 8), ("plain", 8), ("stylert", 16), ("plain", 16)]
+    assert all(r["unit"] == "s/kimg" and r["value"] == min(r["rounds"])[0] > 0 for r in rows)
     assert "times as fast" in capsys.readouterr().out

@@ -1,0 +1,123 @@
+"""`stylert bench` as a user meets it: a run, its files, its comparison, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from stylert.benchmarks import models, scenarios, suite
+from stylert.benchmarks.models import standard_model
+from stylert.benchmarks.results import read_results
+from stylert.cli import main as cli
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.errors import InputError
+
+QUICK = ["--seconds", "0.02", "--runs", "6", "--rounds", "3", "--threads", "1", "--backend", "onnxruntime", "--no-ceilings"]
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: object) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["stylert", *map(str, args)])
+    with pytest.raises(SystemExit) as e:
+        cli.main()
+    return (e.value.code or 0, *capsys.readouterr())  # type: ignore[return-value]
+
+
+def test_a_run_is_reported_and_compares_with_itself(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (scenarios, suite):
+        monkeypatch.setattr(module, "alone", lambda function, *arguments: function(*arguments))
+    out = tmp_path / "out"
+    arguments = ["--precision", "int8", "--batch", "1,2", "--scenario", "single-stream,offline", "--seeds", "2", "--out", out]
+    status, printed, _ = run(capsys, monkeypatch, "bench", bundle.path, *QUICK, *arguments)
+    assert status == 0
+    assert {f.name for f in out.iterdir()} >= {"results.json", "report.html", "latency.png", "throughput.png", "layers.png"}
+    document = read_results(out / "results.json")
+    assert len(document["rows"]) == 3
+    for title in ("single-stream", "offline", "weak:"):
+        assert title in printed
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 1
+
+    again = tmp_path / "again.json"
+    again.write_text(json.dumps(document))
+    status, printed, _ = run(
+        capsys, monkeypatch, "bench", "compare", out / "results.json", again, "--html", tmp_path / "both.html"
+    )
+    assert status == 0
+    assert printed.count("no significant difference") == 3
+    assert "no significant difference" in (tmp_path / "both.html").read_text()
+    status, _, _ = run(capsys, monkeypatch, "bench", "report", out / "results.json", "--out", tmp_path / "again.html")
+    assert status == 0
+    assert (tmp_path / "again.html").read_text() == page
+
+    document["models"] = {name: m | {"weights": "0" * 16} for name, m in document["models"].items()}
+    again.write_text(json.dumps(document))
+    status, _, line = run(capsys, monkeypatch, "bench", "compare", out / "results.json", again)
+    assert status == 2
+    assert "different networks" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ([], "--model"),
+        (["BUNDLE", "--model", "sg2-256"], "--model"),
+        (["--model", "sg3-256"], "sg2-256, sg2-512, sg2-1024"),
+        (["--model", "sg2-256", "--precision", "fp4"], "fp4"),
+        (["BUNDLE", "--scenario", "ofline"], "single-stream"),
+        (["BUNDLE", "--form", "fused"], "portable"),
+        (["BUNDLE", "--rounds", "0"], "rounds"),
+        (["BUNDLE", "--seconds", "-1"], "seconds"),
+        (["BUNDLE", "--json", "/proc/x/y.json"], "cannot write"),
+        (["BUNDLE", "--out", "/proc/x"], "cannot write"),
+        (["BUNDLE", "--backend", "abacus"], "abacus"),
+        (["compare"], "files"),
+        (["compare", "FILE", "FILE"], "is not a benchmark"),
+        (["compare", "absent.json", "FILE"], "cannot be read"),
+        (["report", "FILE"], "is not a benchmark"),
+    ],
+    ids=" ".join,
+)
+def test_mistakes_are_one_line(
+    arguments: list[str],
+    word: str,
+    bundle: Bundle,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "file.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(scenarios, "alone", lambda *_: pytest.fail("it began to measure"))
+    monkeypatch.setattr(suite, "alone", lambda *_: pytest.fail("it began to measure"))
+    places = {"BUNDLE": bundle.path, "FILE": tmp_path / "file.json"}
+    status, _, err = run(capsys, monkeypatch, "bench", *(places.get(a, a) for a in arguments))
+    assert status == 2, err
+    assert len(err.strip().splitlines()) == 1, err
+    assert word in err
+
+
+def test_a_standard_model_is_made_once_and_again_when_the_code_changes(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def write(name: str, path: Path) -> None:
+        made.append(name)
+        path.write_bytes(checkpoint.read_bytes())
+
+    monkeypatch.setattr(models, "write_standard", write)
+    first = standard_model("sg2-256", ["fp32"], cache=tmp_path)
+    assert standard_model("sg2-256", ["fp32"], cache=tmp_path).bundle == first.bundle
+    assert made == ["sg2-256"]
+    monkeypatch.setattr(models, "_makers_digest", lambda: "other")
+    second = standard_model("sg2-256", ["fp32"], cache=tmp_path)
+    assert second.bundle.path != first.bundle.path
+    assert not first.bundle.path.exists()
+    assert second.checkpoint == tmp_path / "models" / "sg2-256.safetensors"
+    with pytest.raises(InputError):
+        standard_model("sg2-2048", ["fp32"], cache=tmp_path)
