@@ -38,6 +38,13 @@ def export(
     backend: Annotated[
         str, typer.Option(help="Comma-separated: backends that get networks in their own form beside the portable ones.")
     ] = "onnxruntime,openvino",
+    min_psnr: Annotated[
+        float | None,
+        typer.Option(help="dB that int8 images must have; as few layers as it takes stay out of 8 bits. 33 if not given."),
+    ] = None,
+    verify_seeds: Annotated[
+        int, typer.Option(min=0, help="Seeds to compare with PyTorch; the accuracy is kept in the bundle. 0 for none.")
+    ] = 16,
 ) -> None:
     """Turn a checkpoint into a bundle of ONNX networks."""
     from stylert.export.pipeline import export_bundle
@@ -45,11 +52,22 @@ def export(
     check_choice(noise, ("const", "none", "input"), "--noise")
     check_choice(output, ("uint8", "float"), "--output")
     with progress() as bar:
-        bundle = export_bundle(checkpoint, out, split_list(precision), noise, output, split_list(backend), progress=bar)  # type: ignore[arg-type]
+        bundle = export_bundle(
+            checkpoint,
+            out,
+            split_list(precision) or [],
+            noise,  # type: ignore[arg-type]
+            output,  # type: ignore[arg-type]
+            split_list(backend) or [],
+            progress=bar,
+            min_psnr=min_psnr,
+            verify_seeds=verify_seeds,
+        )
     for name, entry in bundle.files.items():
         console.print(
             f"{out / name}  {entry.bytes / 2**20:.1f} MiB  sha256 {entry.sha256[:12]}…", highlight=False, soft_wrap=True
         )
+    report.bundle_accuracy(bundle)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from stylert.runtime.atomic import atomic_file
 
 if TYPE_CHECKING:
     from stylert.export.verify import Accuracy
+    from stylert.runtime.bundle import Bundle
 
 
 def accuracy(rows: Sequence[Accuracy]) -> None:
@@ -22,7 +23,7 @@ def accuracy(rows: Sequence[Accuracy]) -> None:
         title = "accuracy: nothing to compare; give --against model.safetensors"
     table(
         title,
-        ["<backend", "<precision", "PSNR dB", "worst dB", "seed", "max /255", "mean /255", "needs dB", "<"],
+        ["<backend", "<precision", "PSNR dB", "worst dB", "seed", "SSIM", "max /255", "off > 2", "perceptual", "needs dB", "<"],
         [
             (
                 r.backend,
@@ -30,14 +31,31 @@ def accuracy(rows: Sequence[Accuracy]) -> None:
                 f"{r.psnr_db:.2f}",
                 f"{r.worst_psnr_db:.2f}",
                 r.worst_seed,
+                f"{r.ssim:.4f}",
                 f"{r.max_error:g}",
-                f"{r.mean_error:.4f}",
+                f"{r.off_share:.2%}",
+                "-" if r.perceptual is None else f"{r.perceptual:.4f}",
                 f"{r.min_psnr_db:g}",
                 "passed" if r.passed else "FAILED",
             )
             for r in rows
         ],
     )
+
+
+def bundle_accuracy(bundle: Bundle) -> None:
+    """What export measured, and which layers it left out of 8 bits."""
+    left_out = bundle.precisions["int8"].recipe.get("higher_precision", {}) if "int8" in bundle.precisions else {}
+    for layer, reason in left_out.items():
+        console.print(f"int8: {layer} stays in higher precision, {reason}", highlight=False, soft_wrap=True)
+    for precision, entry in bundle.precisions.items():
+        for backend, found in entry.accuracy.items():
+            console.print(
+                f"{precision} on {backend}: {found['psnr_db']:.2f} dB, worst {found['worst_psnr_db']:.2f} (seed {found['worst_seed']}), "
+                f"SSIM {found['ssim']:.4f}, over {found['seeds']} seeds; promised {entry.min_psnr_db:g} dB",
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 def accuracy_json(rows: Sequence[Accuracy]) -> list[dict[str, Any]]:

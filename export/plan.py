@@ -11,6 +11,9 @@ import numpy as np
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import GeneratorConfig, LayerSpec
 
+#: What a sample is divided by is never less: a tensor of zeros stays zeros.
+REACH_EPS = 1e-6
+
 Form = Literal["operator", "transposed", "phases", "polyphase"]
 
 
@@ -40,10 +43,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Int8Steps:
-    """The 8-bit sides of a convolution whose weights have a symmetric step per output channel."""
+    """The 8-bit sides of a convolution whose weights have a symmetric step per output channel.
+
+    With `depth` both steps are in units of the sample's reach, the smallest r for which all that its convolution reads lies in
+    [-depth r, r]. The graph measures it, so no image is clipped because it exceeds those of the calibration, nor rounded for
+    their sake.
+    """
 
     input: Step
     output: Step | None = None  # where a runtime needs both sides quantised
+    depth: float | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime as ort
 
-from stylert.export.plan import Form, Int8Steps, LayerPlan, Migration, NetworkPlan, Step
+from stylert.export.clipping import Clipping, Histogram, range_step
+from stylert.export.plan import REACH_EPS, Form, Int8Steps, LayerPlan, Migration, NetworkPlan
 from stylert.export.synthesis import synthesis_model
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import GeneratorConfig, LayerSpec
@@ -22,9 +23,10 @@ from stylert.train.config import GeneratorConfig, LayerSpec
 #: Fewer input channels than this, or a smaller image, and the conversions cost more than the multiplications save.
 MIN_CHANNELS, MIN_RESOLUTION = 16, 8
 
-HISTOGRAM_BINS = 4096
-HISTOGRAM_VALUES = 2**18  # of a sample, evenly spread, are counted; its extremes are of all
-CLIP_CANDIDATES = 60
+#: The criteria that did best in docs/precision.md, on either side of a convolution.
+INPUT_CLIPPING: Clipping = "percentile"
+OUTPUT_CLIPPING: Clipping = "mse"
+DEPTHS = np.geomspace(0.1, 2.0, 40)
 
 Progress = Callable[[int, int], None]
 
@@ -40,33 +42,52 @@ def int8_layers(cfg: GeneratorConfig) -> list[LayerSpec]:
 
 @dataclass(frozen=True)
 class LayerCalibration:
-    """What one layer showed: the scales to migrate, and the values on both sides of its convolution after that."""
+    """What one layer showed: the scales to migrate, and the values on both sides of its convolution after that.
+
+    `reach_output` are the outputs where every sample is divided by its reach, with `depth` (`Int8Steps`) and with depth 1.
+    """
 
     migration: Migration
+    depth: float
     input: Histogram
     output: Histogram
+    reach_output: tuple[Histogram, Histogram]
 
-    def steps(self, symmetric: bool, outputs: bool) -> Int8Steps:
-        return Int8Steps(self.input.best_step(symmetric), self.output.best_step(symmetric) if outputs else None)
+    def steps(self, symmetric: bool, outputs: bool, by_reach: bool = False) -> Int8Steps:
+        """8-bit steps; `by_reach` measures each sample's range as it comes, and then nothing of the input is clipped."""
+        if not by_reach:
+            output = self.output.best_step(symmetric, OUTPUT_CLIPPING) if outputs else None
+            return Int8Steps(self.input.best_step(symmetric, INPUT_CLIPPING), output)
+        depth = 1.0 if symmetric else self.depth
+        output = self.reach_output[symmetric].best_step(symmetric, OUTPUT_CLIPPING) if outputs else None
+        return Int8Steps(range_step(-depth, 1.0, symmetric), output, depth)
 
 
 Calibration = Mapping[str, LayerCalibration]
 
 
 def int8_plan(
-    cfg: GeneratorConfig, calibration: Calibration, form: Form = "phases", symmetric: bool = False, outputs: bool = True
+    cfg: GeneratorConfig,
+    calibration: Calibration,
+    form: Form = "phases",
+    symmetric: bool = False,
+    outputs: bool = True,
+    by_reach: bool = True,
 ) -> NetworkPlan:
     """Every calibrated layer in 8 bits, the others as they are in the same form.
 
     `symmetric` activations are what TensorRT takes; a range of its own on either side of zero fits what a leaky ReLU leaves
-    better. `outputs` also quantises behind each convolution, without which ONNX Runtime does not run it in 8 bits.
+    better. `outputs` also quantises behind each convolution, without which ONNX Runtime does not run it in 8 bits. `by_reach`
+    measures the range of every sample as it comes, for one pass over what a convolution reads.
     """
     layers = {}
     for spec in cfg.layers():
         if spec.kind == "conv":
             found = calibration.get(spec.name)
             layers[spec.name] = (
-                LayerPlan(form) if found is None else LayerPlan(form, found.migration, found.steps(symmetric, outputs))
+                LayerPlan(form)
+                if found is None
+                else LayerPlan(form, found.migration, found.steps(symmetric, outputs, by_reach))
             )
     return NetworkPlan(layers)
 
@@ -99,17 +120,42 @@ def calibrate(
     ranges: dict[str, _ChannelRange] = defaultdict(_ChannelRange)
     for tensor, values in observe():
         ranges[tensor].add(values)
-    for name in names:
-        plans[name] = LayerPlan("phases", _migration(weights.arrays[f"synthesis.{name}.weight"], name, ranges))
-    histograms: dict[str, Histogram] = defaultdict(Histogram)
-    for tensor, values in observe():
-        if not tensor.endswith(".style"):
-            histograms[tensor].add(values)
-    return {
-        name: LayerCalibration(migration, histograms[f"{name}.modulated"], histograms[f"{name}.conv"])
+    migrations = {name: _migration(weights.arrays[f"synthesis.{name}.weight"], name, ranges) for name in names}
+    plans |= {name: LayerPlan("phases", migration) for name, migration in migrations.items()}
+    depths = {name: _depth(ranges[f"{name}.modulated"], migrations[name].in_equal) for name in names}
+    seen = {
+        name: LayerCalibration(migrations[name], depths[name], Histogram(), Histogram(), (Histogram(), Histogram()))
         for name in names
-        if (migration := plans[name].migration) is not None
     }
+    reaches: list[np.ndarray] = []
+    for tensor, values in observe():
+        name, side = tensor.rsplit(".", 1)
+        found = seen[name]
+        if side == "modulated":
+            found.input.add(values)
+            reaches = [_reach(values, depth) for depth in (found.depth, 1.0)]
+        elif side == "conv":
+            found.output.add(values)
+            for histogram, reach in zip(found.reach_output, reaches, strict=True):
+                histogram.add(values / reach)
+    return seen
+
+
+def _reach(values: np.ndarray, depth: float) -> np.ndarray:
+    """`[N, 1, 1, 1]`: the smallest r for which a sample lies in [-depth r, r]."""
+    top, bottom = values.max((1, 2, 3), keepdims=True), values.min((1, 2, 3), keepdims=True)
+    return np.maximum(np.maximum(top, -bottom / depth), REACH_EPS)
+
+
+def _depth(modulated: _ChannelRange, in_equal: np.ndarray) -> float:
+    """The depth with which [-depth r, r] is the shortest on the whole, in mean square relative to the greater of the ends."""
+    top = np.maximum((np.stack(modulated.highs) / in_equal).max(1), 1e-12)
+    bottom = np.maximum((-np.stack(modulated.lows) / in_equal).max(1), 1e-12)
+
+    def loss(depth: float) -> float:
+        return float(np.square(np.maximum(top, bottom / depth) * (1 + depth) / np.maximum(top, bottom)).mean())
+
+    return float(min(DEPTHS, key=loss))
 
 
 def _migration(weight: np.ndarray, name: str, ranges: Mapping[str, _ChannelRange]) -> Migration:
@@ -122,73 +168,27 @@ def _migration(weight: np.ndarray, name: str, ranges: Mapping[str, _ChannelRange
 
 
 class _ChannelRange:
-    """Running peak and mean square of every channel of `[N, C, …]`."""
+    """Of every channel of `[N, C, …]`: running peak and mean square, and each sample's own ends."""
 
     def __init__(self) -> None:
         self.peak = self.square = np.zeros(1)
+        self.highs: list[np.ndarray] = []
+        self.lows: list[np.ndarray] = []
         self.count = 0
 
     def add(self, values: np.ndarray) -> None:
         axes = (0, *range(2, values.ndim))
-        self.peak = np.maximum(self.peak, np.abs(values).max(axes))
+        space = tuple(range(2, values.ndim))
+        high, low = values.max(space), values.min(space)
+        self.highs += list(high)
+        self.lows += list(low)
+        self.peak = np.maximum(self.peak, np.maximum(high, -low).max(0))
         self.square = self.square + np.square(values, dtype=np.float64).sum(axes)
         self.count += values.size // values.shape[1]
 
     @property
     def mean_square(self) -> np.ndarray:
         return self.square / max(self.count, 1)
-
-
-class Histogram:
-    """Values of a tensor, sample by sample. The range doubles, and pairs of bins merge, when a value does not fit."""
-
-    def __init__(self) -> None:
-        self.top = self.low = self.high = 0.0  # bins span [-top, top], values [low, high]
-        self.samples: list[np.ndarray] = []  # counts per bin
-
-    def add(self, values: np.ndarray) -> None:
-        """`[N, …]`: N samples."""
-        for sample in values.reshape(len(values), -1):
-            self.low, self.high = min(self.low, float(sample.min())), max(self.high, float(sample.max()))
-            peak = max(-self.low, self.high)
-            if self.top == 0:
-                self.top = peak
-            while peak > self.top > 0:
-                self.top *= 2
-                self.samples = [np.pad(c.reshape(-1, 2).sum(1), HISTOGRAM_BINS // 4) for c in self.samples]
-            thin = sample[:: sample.size // HISTOGRAM_VALUES | 1]  # an odd stride visits every column
-            self.samples.append(np.histogram(thin, HISTOGRAM_BINS, (-self.top or -1.0, self.top or 1.0))[0])
-
-    def best_step(self, symmetric: bool) -> Step:
-        """The step with the best mean signal-to-noise ratio in decibels, of rounding and clipping together.
-
-        A mean of decibels, not of squares: what counts is every image, and one that clips does not show in a pooled error.
-        """
-        if self.top == 0:
-            return Step(1.0, 0, symmetric)  # nothing but zeros: any step represents them
-        counts = np.stack(self.samples, axis=1)
-        centers = (np.arange(HISTOGRAM_BINS) + 0.5) * (2 * self.top / HISTOGRAM_BINS) - self.top
-
-        def loss(step: Step) -> float:
-            bottom, top = (-127, 127) if step.symmetric else (-step.zero_point, 255 - step.zero_point)
-            error = np.square(np.clip(np.rint(centers / step.scale), bottom, top) * step.scale - centers)
-            return float(np.log(error @ counts + 1e-30).mean())
-
-        clips = np.linspace(0.1, 1.0, CLIP_CANDIDATES)
-        if symmetric:
-            return min((Step(c * max(-self.low, self.high) / 127) for c in clips), key=loss)
-        # Along each end in turn, from the whole range: the two hardly depend on each other.
-        low, high = self.low, self.high
-        for _ in range(2):
-            high = min(clips * self.high, key=lambda h: loss(_asymmetric(low, h)), default=high)
-            low = min(clips * self.low, key=lambda b: loss(_asymmetric(b, high)), default=low)
-        return _asymmetric(low, high)
-
-
-def _asymmetric(low: float, high: float) -> Step:
-    """The step of [low, high], which holds zero; zero is one of its levels."""
-    scale = max(high - low, 1e-12) / 255
-    return Step(scale, int(np.clip(np.rint(-low / scale), 0, 255)), symmetric=False)
 
 
 def _positive(x: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from stylert.export.graph import GraphBuilder
-from stylert.export.plan import Int8Steps, LayerPlan, NetworkPlan, Step, layer_constants
+from stylert.export.plan import REACH_EPS, Int8Steps, LayerPlan, NetworkPlan, Step, layer_constants
 from stylert.export.styles import ConvStyle, RgbWeight, style_nodes
 from stylert.plugins.definitions import ACTIVATION_GAIN, LRELU_SLOPE
 from stylert.plugins.onnx_functions import DOMAIN
@@ -141,6 +141,8 @@ class _Writer:
         if plan.form == "operator":
             return self._operator(spec, x, style)
         g, name = self.g, spec.name
+        if plan.int8 is not None and plan.int8.depth is not None:
+            style = self._style_by_reach(x, style, plan.int8.depth, name)
         y = g.node("Mul", [x, g.node("Unsqueeze", [style.style, g.ints(2, 3)], f"{name}.style_1")], f"{name}.modulated")
         y = self._convolve(spec, y, self.constants[name].weight, plan)
         y = g.node("Mul", [y, g.node("Unsqueeze", [style.demod, g.ints(2, 3)], f"{name}.demod_1")], f"{name}.demodulated")
@@ -151,6 +153,26 @@ class _Writer:
         clamp = self.clamp(spec)
         y = g.node("LeakyRelu", [y], name if clamp is None else f"{name}.activated", alpha=LRELU_SLOPE)
         return y if clamp is None else g.node("Clip", [y, self.constant(-clamp), self.constant(clamp)], name)
+
+    def _style_by_reach(self, x: str, style: ConvStyle, depth: float, name: str) -> ConvStyle:
+        """The style over the sample's reach (`Int8Steps`), which the demodulation multiplies back.
+
+        A channel's extremes times its style are its extremes after modulation, so one pass over x finds them.
+        """
+        g = self.g
+        flat = g.node("Reshape", [x, g.ints(0, 0, -1)], f"{name}.channels")  # ONNX Runtime reduces one axis 4x faster than two
+        ends = [
+            g.node("Mul", [g.node(op, [flat, g.ints(2)], f"{name}.{end}", keepdims=0), style.style], f"{name}.{end}_modulated")
+            for op, end in (("ReduceMax", "highest"), ("ReduceMin", "lowest"))
+        ]  # a negative style swaps them
+        top = g.node("ReduceMax", [g.node("Max", ends, f"{name}.tops"), g.ints(1)], f"{name}.top", keepdims=1)
+        bottom = g.node("ReduceMin", [g.node("Min", ends, f"{name}.bottoms"), g.ints(1)], f"{name}.bottom", keepdims=1)
+        below = g.node("Mul", [bottom, self.constant(-1 / depth)], f"{name}.below")
+        reach = g.node("Max", [top, below, self.constant(REACH_EPS)], f"{name}.reach")
+        return ConvStyle(
+            g.node("Div", [style.style, reach], f"{name}.style_by_reach"),
+            g.node("Mul", [style.demod, reach], f"{name}.demod_by_reach"),
+        )
 
     def _operator(self, spec: LayerSpec, x: str, style: ConvStyle) -> str:
         g, name = self.g, spec.name

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from stylert.export.perceptual import perceptual_distance
+from stylert.export.ssim import ssim
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.bundle import Bundle, sha256_of
 from stylert.runtime.errors import InputError, missing_extra
 from stylert.runtime.generator import Generator
-from stylert.runtime.images import as_uint8
+from stylert.runtime.images import as_uint8, save_image
 from stylert.runtime.latents import z_from_seeds
 from stylert.train.checkpoint import generator_module
 from stylert.train.importers.imported import read_any_generator
@@ -20,6 +23,10 @@ from stylert.train.importers.imported import read_any_generator
 #: Stands for identical images, whose PSNR would be infinite; no image is counted above it.
 IDENTICAL_DB = 100.0
 CHUNK = 8
+#: An error above this many steps of 1/255 counts as seen.
+OFF_BY = 2
+#: As many of the worst seeds are shown side by side, with the error times this.
+SHOWN, AMPLIFIED = 4, 8
 
 #: `(stage, done, total)`
 Progress = Callable[[str, int, int], None]
@@ -39,6 +46,10 @@ class Accuracy:
     max_error: float
     mean_error: float
     min_psnr_db: float
+    ssim: float  # mean over images
+    off_share: float  # of all values, off by more than `OFF_BY`
+    perceptual: float | None  # mean distance in the features of EfficientNet-Lite0; None without the `metrics` extra
+    worst_seeds: tuple[int, ...]  # the worst first
 
     @property
     def passed(self) -> bool:
@@ -53,12 +64,16 @@ def verify(
     seeds: int = 32,
     psi: float = 1.0,
     progress: Progress | None = None,
+    pictures: Path | None = None,
 ) -> list[Accuracy]:
     """Compare images of seeds 0 to `seeds`, class labels cycling, for each precision on each installed backend.
 
     `against` is the checkpoint that the bundle was made from; the reference is then PyTorch's float32 forward pass,
     which needs torch. Without it the reference is the bundle's own float32 network on ONNX Runtime, which says nothing
     about that network itself: rows comparing it with itself are left out.
+
+    With a folder `pictures`, the worst seeds of every row are drawn there as `worst.<precision>.<backend>.png`: reference, image,
+    and their difference, amplified.
 
     Raises InputError when `against` is not the checkpoint that the bundle was exported from.
     """
@@ -86,7 +101,10 @@ def verify(
             if precision not in backend(name).PRECISIONS or (against is None and (name, precision) == ("onnxruntime", "fp32")):
                 continue
             images = _images(bundle, name, precision, inputs, progress)
-            rows.append(_compare(name, precision, reference_name, images, reference, bundle.precision(precision).min_psnr_db))
+            row = _compare(name, precision, reference_name, images, reference, bundle.precision(precision).min_psnr_db)
+            if pictures is not None:
+                save_image(_side_by_side(images, reference, row.worst_seeds), pictures / f"worst.{precision}.{name}.png")
+            rows.append(row)
     return rows
 
 
@@ -94,6 +112,15 @@ def psnr(image: np.ndarray, reference: np.ndarray) -> float:
     """`20 log10(255 / rms error)` of two images on the 0 to 255 scale, at most `IDENTICAL_DB`."""
     mse = np.square(image.astype(np.float64) - reference.astype(np.float64)).mean()
     return IDENTICAL_DB if mse == 0 else float(min(10 * np.log10(255**2 / mse), IDENTICAL_DB))
+
+
+def accuracy_entry(rows: Sequence[Accuracy], precision: str) -> dict[str, Any]:
+    """What a bundle's manifest keeps of the rows of one precision, by backend."""
+    return {
+        row.backend: {k: v for k, v in asdict(row).items() if k not in ("backend", "precision", "min_psnr_db")}
+        for row in rows
+        if row.precision == precision
+    }
 
 
 def _check_same_checkpoint(bundle: Bundle, checkpoint: Path) -> None:
@@ -163,18 +190,38 @@ def _as_255(bundle: Bundle, images: np.ndarray) -> np.ndarray:
 def _compare(
     backend_name: str, precision: str, reference_name: str, images: np.ndarray, reference: np.ndarray, threshold: float
 ) -> Accuracy:
-    each = [psnr(a, b) for a, b in zip(images, reference, strict=True)]
-    error = np.abs(images.astype(np.float64) - reference.astype(np.float64))
-    worst = int(np.argmin(each))
+    pairs = list(zip(images, reference, strict=True))
+    each = [psnr(a, b) for a, b in pairs]
+    order = np.argsort(each, kind="stable")
+    greatest, total, off = 0.0, 0.0, 0
+    for a, b in pairs:
+        error = np.abs(a.astype(np.float64) - b)
+        greatest, total, off = max(greatest, float(error.max())), total + float(error.sum()), off + int((error > OFF_BY).sum())
+    if images.dtype != np.uint8:
+        pairs = [(np.moveaxis(a, 0, 2), np.moveaxis(b, 0, 2)) for a, b in pairs]
     return Accuracy(
         backend_name,
         precision,
         reference_name,
         len(each),
         round(float(np.mean(each)), 2),
-        round(each[worst], 2),
-        worst,
-        round(float(error.max()), 3),
-        round(float(error.mean()), 5),
+        round(each[order[0]], 2),
+        int(order[0]),
+        round(greatest, 3),
+        round(total / images.size, 5),
         threshold,
+        round(float(np.mean([ssim(a, b) for a, b in pairs])), 5),
+        round(off / images.size, 6),
+        perceptual_distance([a for a, _ in pairs], [b for _, b in pairs]),
+        tuple(int(i) for i in order[:SHOWN]),
     )
+
+
+def _side_by_side(images: np.ndarray, reference: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+    """A row per seed: the reference, the image, and the magnitude of their difference times `AMPLIFIED`; uint8 `[H, W, C]`."""
+    rows = []
+    for seed in seeds:
+        a, b = (x[seed] if x.dtype == np.uint8 else np.moveaxis(x[seed], 0, 2) for x in (images, reference))
+        difference = np.abs(a.astype(np.float64) - b) * AMPLIFIED
+        rows.append(np.concatenate([np.clip(np.rint(x), 0, 255).astype(np.uint8) for x in (b, a, difference)], axis=1))
+    return np.concatenate(rows)

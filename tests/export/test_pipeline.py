@@ -99,3 +99,37 @@ def test_conditional_and_float_bundles_carry_their_contract(make_checkpoint: Cal
     b = export_bundle(make_checkpoint(c_dim=5), tmp_path / "b", ["fp32"], noise="input", output="float")
     assert (b.output, b.noise, b.num_ws, b.model["c_dim"]) == ("float", "input", 6, 5)
     assert len(b.noise_inputs) == 5
+
+
+def test_accuracy_and_worst_seeds_lie_in_the_bundle_when_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+    bundle = export_bundle(checkpoint, tmp_path / "b", verify_seeds=3)
+    for precision, entry in bundle.precisions.items():
+        assert set(entry.accuracy) >= {"onnxruntime", "openvino"}
+        for backend, found in entry.accuracy.items():
+            assert found["seeds"] == 3
+            assert found["reference"] == "PyTorch float32"
+            assert found["psnr_db"] > (60 if precision == "fp32" else 25)
+            assert (bundle.path / f"worst.{precision}.{backend}.png").is_file()
+    assert bundle.checked_file("synthesis.int8.onnx").is_file()
+
+
+def test_layers_stay_out_of_8_bits_to_keep_a_wanted_psnr_and_the_recipe_says_why(checkpoint: Path, tmp_path: Path) -> None:
+    bundle = export_bundle(checkpoint, tmp_path / "b", ["int8"], min_psnr=55.0)  # more than 8 bits give
+    entry = bundle.precision("int8")
+    reasons = entry.recipe["higher_precision"]
+    assert entry.min_psnr_db == 55.0
+    assert entry.recipe["search"]["psnr_db"] >= 55.0
+    assert any("dB" in why for why in reasons.values())
+    assert "4 px" in reasons["b4.conv1"]
+    names = {f"b{r}.conv{i}" for r in (4, 8, 16) for i in (0, 1)} - {"b4.conv0"}
+    assert set(reasons) | set(entry.recipe["layers"]) == names
+    assert not set(reasons) & set(entry.recipe["layers"])
+
+
+@pytest.mark.parametrize("wrong", [0.0, -3.0, float("nan"), 61.0])
+def test_a_psnr_that_cannot_be_promised_is_refused(checkpoint: Path, tmp_path: Path, wrong: float) -> None:
+    with pytest.raises(InputError, match="dB"):
+        export_bundle(checkpoint, tmp_path / "b", min_psnr=wrong)
+    with pytest.raises(InputError, match="int8"):
+        export_bundle(checkpoint, tmp_path / "b", ["fp32"], min_psnr=35.0)
+    assert not (tmp_path / "b").exists()

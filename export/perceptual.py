@@ -1,0 +1,37 @@
+"""How different two sets of images look, pair by pair, where the networks for it are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stylert.runtime.errors import BackendError
+
+BATCH = 8
+
+
+def perceptual_distance(images: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> float | None:
+    """Mean distance of images `[H, W, 1 or 3]`, 0 to 255, in the features of EfficientNet-Lite0 (`train.perceptual`); 0 is identical.
+
+    None where torch or the `metrics` extra is not installed. It is not LPIPS, and compares only with itself.
+    """
+    try:
+        import torch
+
+        from stylert.train.extractors import EffNetLite0
+        from stylert.train.perceptual import EffNetLite0Distance
+
+        distance = EffNetLite0Distance(EffNetLite0())
+    except (ImportError, BackendError):
+        return None
+
+    def tensor(batch: Sequence[np.ndarray]) -> torch.Tensor:
+        x = torch.from_numpy(np.stack(batch).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+        return x.expand(-1, 3, -1, -1)
+
+    with torch.no_grad():
+        each = [
+            distance(tensor(images[i : i + BATCH]), tensor(references[i : i + BATCH])) for i in range(0, len(images), BATCH)
+        ]
+    return round(float(torch.cat(each).mean()), 6)

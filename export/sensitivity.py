@@ -1,0 +1,111 @@
+"""Which layers stay out of 8 bits: the fewest with which the images keep a wanted PSNR.
+
+Errors of different layers are nearly uncorrelated, so their powers add up in an image. Each layer is measured alone, once, and
+the greatest errors are taken out until what is left, measured together, is small enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from stylert.export.plan import LayerPlan, NetworkPlan
+from stylert.export.synthesis import synthesis_model
+from stylert.train.checkpoint import GeneratorWeights
+
+Progress = Callable[[int, int], None]
+
+#: What is measured must lie so many standard deviations above the wanted PSNR, of the difference between two means over as many
+#: seeds: whoever looks at others finds the promise kept.
+MARGIN = 2.5
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """`kept`: layer names left in higher precision, and the PSNR in dB that each alone costs; `psnr_db` with the others in 8 bits.
+
+    `reached` is whether `psnr_db` exceeds what was asked for by a margin for other seeds than those measured.
+    """
+
+    kept: Mapping[str, float]
+    psnr_db: float
+    reached: bool
+    evaluations: int
+
+
+def fewest_layers_left_out(
+    weights: GeneratorWeights,
+    plan: NetworkPlan,
+    latents: Sequence[np.ndarray],
+    min_psnr_db: float,
+    progress: Progress | None = None,
+) -> Sensitivity:
+    """Search over the quantised layers of `plan`; `latents` are ws `[n, num_ws, w_dim]`, at least two in all."""
+    quantised = [name for name, layer in plan.layers.items() if layer.int8 is not None]
+    float_plan = without(plan, quantised)
+    reference = _images(synthesis_model(weights, plan=float_plan), latents)
+    evaluations, total = 0, 2 + len(quantised)
+
+    def decibels(left_out: Sequence[str]) -> np.ndarray:
+        nonlocal evaluations
+        images = _images(synthesis_model(weights, plan=without(plan, left_out)), latents)
+        evaluations += 1
+        if progress is not None:
+            progress(min(evaluations, total), total)
+        return _psnr_each(images, reference)
+
+    every = decibels([])
+    if not quantised or _enough(every, min_psnr_db):
+        if progress is not None:
+            progress(total, total)
+        return Sensitivity({}, float(every.mean()), _enough(every, min_psnr_db), evaluations)
+    alone = {name: float(decibels([other for other in quantised if other != name]).mean()) for name in quantised}
+    worst_first = sorted(quantised, key=lambda name: alone[name])
+    kept = _predicted(alone, worst_first, float(every.mean()), min_psnr_db)
+    while True:
+        measured = decibels(worst_first[:kept])
+        if _enough(measured, min_psnr_db) or kept == len(quantised):
+            break
+        kept += 1
+    if progress is not None:
+        progress(total, total)
+    return Sensitivity(
+        {name: round(alone[name], 2) for name in worst_first[:kept]},
+        float(measured.mean()),
+        _enough(measured, min_psnr_db),
+        evaluations,
+    )
+
+
+def without(plan: NetworkPlan, names: Sequence[str]) -> NetworkPlan:
+    """The plan with these layers in its float type; their forms and migrated scales, which are exact, stay."""
+    layers = {n: LayerPlan(p.form, p.migration) if n in names else p for n, p in plan.layers.items()}
+    return NetworkPlan(layers, plan.half, plan.channels_last)
+
+
+def _predicted(alone: Mapping[str, float], worst_first: Sequence[str], every_db: float, wanted_db: float) -> int:
+    """How many layers to take out if powers add up, scaled so that they do for all layers together; at least one."""
+    powers = np.array([10 ** (-alone[name] / 10) for name in worst_first])
+    share = 10 ** (-every_db / 10) * (1 - np.cumsum(powers) / powers.sum())  # what is left after taking out 1, 2, …
+    return int(np.searchsorted(-share, -(10 ** (-wanted_db / 10)))) + 1
+
+
+def _enough(each_db: np.ndarray, wanted_db: float) -> bool:
+    margin = MARGIN * each_db.std(ddof=1) * np.sqrt(2 / len(each_db)) if len(each_db) > 1 else 0.0
+    return bool(each_db.mean() - margin >= wanted_db)
+
+
+def _images(model: onnx.ModelProto, latents: Sequence[np.ndarray]) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(["image"], {"ws": ws})[0] for ws in latents])
+
+
+def _psnr_each(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    error = np.square(images.astype(np.float64) - reference.astype(np.float64)).reshape(len(images), -1).mean(1)
+    return np.minimum(10 * np.log10(255**2 / np.maximum(error, 1e-12)), 100.0)

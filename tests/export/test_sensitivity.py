@@ -1,0 +1,56 @@
+"""The search leaves out what it must, the costliest first, and nothing more."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stylert.export.quantize import calibrate, int8_plan
+from stylert.export.sensitivity import fewest_layers_left_out, without
+from stylert.train.checkpoint import GeneratorWeights
+from tests.conftest import random_arrays, small_config
+
+
+def network() -> tuple[GeneratorWeights, list[np.ndarray]]:
+    cfg = small_config(resolution=32)
+    weights = GeneratorWeights(cfg, random_arrays(cfg, np.random.default_rng()), {})
+    ws = np.random.standard_normal((12, 1, cfg.num_ws, cfg.w_dim)).astype(np.float32)
+    return weights, list(ws)
+
+
+def test_nothing_is_left_out_where_8_bits_suffice() -> None:
+    weights, ws = network()
+    plan = int8_plan(weights.config, calibrate(weights, ws[:4]))
+    steps: list[tuple[int, int]] = []
+    found = fewest_layers_left_out(weights, plan, ws[4:], 1.0, lambda done, total: steps.append((done, total)))
+    assert not found.kept
+    assert found.reached
+    assert found.evaluations == 1
+    assert steps[-1][0] == steps[-1][1]
+
+
+def test_a_stricter_demand_leaves_out_more_and_is_met() -> None:
+    weights, ws = network()
+    plan = int8_plan(weights.config, calibrate(weights, ws[:4]))
+    everything = fewest_layers_left_out(weights, plan, ws[4:], 1.0)
+    demands = [everything.psnr_db + 3, 90.0]  # no network of 8 bits has 90 dB
+    some, all_of_it = (fewest_layers_left_out(weights, plan, ws[4:], d) for d in demands)
+    assert some.reached
+    assert some.psnr_db >= demands[0]
+    assert 0 < len(some.kept) <= len(all_of_it.kept)
+    assert list(some.kept.values()) == sorted(some.kept.values())
+    assert list(some.kept) == list(all_of_it.kept)[: len(some.kept)]
+    assert all_of_it.reached
+    quantised = [n for n, p in plan.layers.items() if p.int8 is not None]
+    # What remains may be exact: a layer whose rounding no pixel shows.
+    assert set(all_of_it.kept) <= set(quantised)
+    assert some.evaluations <= len(quantised) + 1 + len(some.kept)
+
+
+def test_a_layer_left_out_keeps_its_form_and_scales() -> None:
+    weights, ws = network()
+    plan = int8_plan(weights.config, calibrate(weights, ws[:2]))
+    name = next(n for n, p in plan.layers.items() if p.int8 is not None)
+    left = without(plan, [name])
+    assert left.layer(name).int8 is None
+    assert left.layer(name).migration is plan.layer(name).migration
+    assert {n for n in plan.layers if left.layer(n) is not plan.layer(n)} == {name}
