@@ -141,7 +141,7 @@ def sum_kernel(
     sample, row_n, p, row_ok = pixels_of(block, n, pixels, False, BLOCK_M)
     ok = row_ok[:, None] & (oc < o)[None, :]
     rows = work_ptr + (phase.to(tl.int64) * (n * pixels) + row_n * pixels + p)[:, None] * o + oc[None, :]
-    step = (UP * UP) * n.to(tl.int64) * pixels * o
+    step = tl.full((), UP * UP, tl.int64) * n * pixels * o
     acc = tl.load(rows, mask=ok, other=0)
     for split in range(1, SPLITS):
         acc += tl.load(rows + split * step, mask=ok, other=0)

@@ -15,6 +15,7 @@ prepared ahead (`nodes.py`). The programs themselves are in `conv_programs.py`.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -226,6 +227,10 @@ def _check_workspace(workspace: Any, elements: int, kind: str | None) -> None:
 
 def _architecture(x: Any) -> int | None:
     """Compute capability of the GPU that holds `x`, such as 90; None on a CPU."""
-    if x.device.type != "cuda":
-        return None
+    return _capability(x.device.index) if x.device.type == "cuda" else None
+
+
+@functools.cache
+def _capability(index: int) -> int:
+    """That of the current GPU, which is number `index`; asked once, since every launch wants to know."""
     return int(triton.runtime.driver.active.get_current_target().arch)

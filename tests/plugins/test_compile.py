@@ -62,6 +62,28 @@ def test_fp8_products_are_on_the_tensor_cores_where_there_are_any(tmp_path):
 
 
 @pytest.mark.slow
+def test_sizes_of_one_which_a_launch_makes_constants_compile_too(tmp_path):
+    """A launch compiles arguments that are 1 into the kernel: there they are no tensors, and have no methods."""
+    code = """if True:
+        from stylert.plugins.compile import compile_kernel, conv_variant, _kernels
+        from stylert.plugins.kernels.tiles import Tile
+        for kernel, tile in (("whole", Tile(16, 16, 16, group=3)), ("rgb", Tile(16, 16, 16)), ("split", Tile(16, 16, 16, splits=4)),
+                             ("sum", Tile(16, 16, 16, splits=4))):
+            for per_sample, ones in ((True, "n noise_x"), (False, "n noise_n noise_y noise_x h w i o x_n")):
+                v = conv_variant("one", "float16", tile, kernel=kernel, per_sample=per_sample)
+                function = _kernels()[v.kernel]
+                constants = v.constants | {name: 1 for name in ones.split() if name in function.arg_names}
+                aligned = [name for name in v.aligned if name not in constants]
+                compile_kernel(function, v.pointers, constants, aligned, "sm_80", num_warps=4, num_stages=2)
+        """
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
+        "TRITON_CACHE_DIR": str(tmp_path)
+    }
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
 def test_pointwise_and_resampling_kernels_compile_without_spills(tmp_path):
     for pattern in ("upfirdn2d_*2_*", "bias_act_*"):
         done = run("--arch", "sm_120", "--out", tmp_path, "--only", pattern, TRITON_CACHE_DIR=str(tmp_path / "cache"))

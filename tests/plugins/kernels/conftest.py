@@ -49,12 +49,16 @@ def poisoned() -> Callable[..., torch.Tensor]:
 @pytest.fixture
 def assert_parity() -> Callable[..., None]:
     def check(
-        y: torch.Tensor, reference: torch.Tensor, dtype: torch.dtype, what: object = "", unclamped: torch.Tensor | None = None
-    ) -> None:
+        y: torch.Tensor, reference: torch.Tensor, dtype: torch.dtype, what: object = "",
+        unclamped: torch.Tensor | None = None, terms: torch.Tensor | None = None,
+    ) -> None:  # fmt: skip
         assert y.shape == reference.shape
         assert torch.isfinite(y).all(), f"{int((~torch.isfinite(y)).sum())} elements were not written: {what}"
         # A clamp bounds a value and not its rounding, which goes with what the value was before.
         scale = (reference if unclamped is None else unclamped).abs().max().clamp(min=1e-3)
+        # Nor does a sum whose terms cancel: what style, weight and result round is at most a fifth of a tolerance of their sizes.
+        if terms is not None:
+            scale = torch.maximum(scale, 0.2 * terms.max())
         error = ((y.double() - reference).abs().max() / scale).item()
         assert error <= TOLERANCE[dtype], f"relative error {error}: {what}"
 

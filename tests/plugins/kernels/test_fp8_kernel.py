@@ -53,12 +53,19 @@ def test_the_layer_is_the_float64_layer_of_the_decoded_values(rng, up, ksize, ac
     )
 
     decoded = (x.float() * style[:, None, None]).clamp(-448, 448).to(E4M3).double().permute(0, 3, 1, 2)
-    padded = torch.nn.functional.pad(decoded, [ksize // 2] * 4)
-    linear = torch.empty(n, o, h * up, w * up, dtype=torch.float64)
-    for phase, taps in enumerate(weight.double().permute(0, 1, 4, 2, 3)):
-        linear[:, :, phase // up :: up, phase % up :: up] = torch.nn.functional.conv2d(padded, taps)
-    v = linear * demod.double()[:, :, None, None] + noise.double()[:, None] + bias.double()[:, None, None]
-    assert_parity(y.permute(0, 3, 1, 2), 2**0.5 * torch.where(v > 0, v, 0.2 * v), activations, (n, h, w, i, o, tile))
+
+    def linear(decoded, weight, demod, noise, bias):
+        padded = torch.nn.functional.pad(decoded, [ksize // 2] * 4)
+        sums = torch.empty(n, o, h * up, w * up, dtype=torch.float64)
+        for phase, taps in enumerate(weight.double().permute(0, 1, 4, 2, 3)):
+            sums[:, :, phase // up :: up, phase % up :: up] = torch.nn.functional.conv2d(padded, taps)
+        return sums * demod.double()[:, :, None, None] + noise.double()[:, None] + bias.double()[:, None, None]
+
+    v = linear(decoded, weight, demod, noise, bias)
+    terms = linear(decoded.abs(), weight.double().abs(), demod, noise.abs(), bias.abs())
+    assert_parity(
+        y.permute(0, 3, 1, 2), 2**0.5 * torch.where(v > 0, v, 0.2 * v), activations, (n, h, w, i, o, tile), terms=terms
+    )
 
 
 @pytest.mark.parametrize("up", [1, 2])

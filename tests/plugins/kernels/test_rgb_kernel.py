@@ -39,12 +39,11 @@ def layer(rng, dtype, channels=3):
     return operands, rgb
 
 
-def reference(operands, rgb):
-    """The activations, the image, and the image without its clamp."""
+def reference(operands, rgb, sizes=False):
+    """The activations, the image, and the image without its clamp; or the sizes of what they are sums of."""
     x, weight, style, demod, noise, bias = (t.double() for t in operands)
-    y = modulated_conv2d(
-        x.permute(0, 3, 1, 2), weight[0].permute(0, 3, 1, 2), style, demod, noise[:, None], bias, activation="lrelu", clamp=4.0
-    )
+    tail = {"activation": "linear"} if sizes else {"activation": "lrelu", "clamp": 4.0}
+    y = modulated_conv2d(x.permute(0, 3, 1, 2), weight[0].permute(0, 3, 1, 2), style, demod, noise[:, None], bias, **tail)
     bias = None if rgb.bias is None else rgb.bias.double()
     images = []
     for clamp in (rgb.clamp or None, None):
@@ -65,9 +64,13 @@ def test_the_image_is_that_of_the_layers_one_by_one(rng, dtype, keep, poisoned, 
         precision = "ieee" if dtype == torch.bfloat16 else "tf32x3"
         modulated_conv2d_into(y, *operands, tail=Tail.of("lrelu", clamp=4.0), tile=tile, rgb=rgb, precision=precision)
         exact, image, unclamped = reference(operands, rgb)
-        assert_parity(rgb.image.permute(0, 3, 1, 2), image, dtype, (x.shape, o, tile), unclamped=unclamped)
+        sized = {
+            name: t.abs() for name, t in vars(rgb).items() if name in ("weight", "style", "bias", "skip", "f") and t is not None
+        }
+        y_terms, _, terms = reference([t.abs() for t in operands], replace(rgb, **sized), sizes=True)
+        assert_parity(rgb.image.permute(0, 3, 1, 2), image, dtype, (x.shape, o, tile), unclamped=unclamped, terms=terms)
         if keep:
-            assert_parity(y.permute(0, 3, 1, 2), exact, dtype, (x.shape, o, tile))
+            assert_parity(y.permute(0, 3, 1, 2), exact, dtype, (x.shape, o, tile), terms=y_terms)
 
 
 def test_an_image_in_bytes_is_rounded_as_the_official_tools_do(rng):
