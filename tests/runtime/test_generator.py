@@ -32,7 +32,7 @@ def test_an_image_does_not_depend_on_its_batch(bundle: Bundle, backend: str, pre
         assert (together.shape, together.dtype) == ((17, 16, 16, 3), np.uint8)
         for n in (1, 2, 5):
             apart = np.concatenate([g(range(i, min(i + n, 17)), psi=0.8) for i in range(0, 17, n)])
-            if (backend, precision) == ("openvino", "int8"):  # bfloat16 around the convolutions rounds otherwise per batch
+            if precision == "int8":  # a last bit that differs by batch may cross a boundary between two 8-bit steps
                 each = [psnr(a, b) for a, b in zip(together, apart, strict=True)]
                 assert np.mean(each) >= bundle.precision(precision).min_psnr_db
             else:

@@ -118,7 +118,7 @@ def test_the_same_seeds_are_the_same_images_from_batch_1_to_17_within_the_bundle
         for n in range(2, 18):
             images = g(range(n), psi=0.7)
             assert np.mean([psnr(a, b) for a, b in zip(images, reference[:n], strict=True)]) >= threshold
-            if (backend, precision) != ("openvino", "int8"):  # bfloat16 around the convolutions rounds otherwise per batch
+            if precision != "int8":  # there a last bit that differs by batch may cross a boundary between two 8-bit steps
                 assert np.abs(images.astype(int) - alone[:n].astype(int)).max() <= 1
 
 
