@@ -132,7 +132,7 @@ def named_by_layer(source: Path) -> Any:
     numbers = itertools.count()
     # The inliner's own names may repeat.
     found = list(enumerate(model.graph.node))
-    nodes = [Node(f"{i}", tuple(n.input), tuple(n.output), _own_layer((n.name, *n.output))) for i, n in found]
+    nodes = [Node(f"{i}", _read(n), tuple(n.output), _own_layer((n.name, *n.output))) for i, n in found]
     written = _style_names(source)
     layers = assign_layers(nodes, frozenset(f"{i}" for i, n in found if n.name in written))
 
@@ -163,7 +163,7 @@ def _openvino(bundle: Bundle, configuration: Configuration) -> tuple[dict[str, t
         plain = lower(source, Path(folder) / "plain.onnx")
         graph = onnx.load(plain).graph
         compiled = ov.Core().compile_model(ov.Core().read_model(plain), "CPU", config)
-    onnx_nodes = [Node(n.name, tuple(n.input), tuple(n.output), _own_layer((n.name, *n.output))) for n in graph.node]
+    onnx_nodes = [Node(n.name, _read(n), tuple(n.output), _own_layer((n.name, *n.output))) for n in graph.node]
     known = assign_layers(onnx_nodes, _style_names(source))
     nodes = []
     for op in compiled.get_runtime_model().get_ordered_ops():
@@ -203,6 +203,13 @@ def _inputs(bundle: Bundle, batch: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     inputs = {"ws": rng.standard_normal((batch, bundle.num_ws, bundle.model["w_dim"]), np.float32)}
     return inputs | {n: rng.standard_normal((batch, 1, r, r), np.float32) for n, r in bundle.noise_inputs.items()}
+
+
+def _read(node: Any) -> tuple[str, ...]:
+    """What a node reads, its branches included: those take tensors of the graph around them without naming them as inputs."""
+    inner = (tensor for attribute in node.attribute for n in attribute.g.node for tensor in _read(n))
+    outer = (o.name for attribute in node.attribute for o in attribute.g.output)
+    return (*node.input, *inner, *outer)
 
 
 def _marked(name: str) -> str | None:

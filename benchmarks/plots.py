@@ -72,9 +72,7 @@ def comparison_plot(comparisons: Sequence[Comparison]) -> tuple[Callable[[Any], 
         axes.set_yticks(range(len(lines)), names)
         axes.axvline(1, color=GREY, linewidth=1)
         axes.invert_yaxis()
-        axes.set_xlabel(
-            "ratio to the first, with 95 % interval (green: faster, orange: slower, grey: no significant difference)"
-        )
+        axes.set_xlabel("ratio to the first, 95 % interval; green faster, orange slower")
 
     return draw, 1.0 + 0.3 * len(lines)
 
