@@ -6,11 +6,14 @@ others. What a backend runs better in another form gets a file of its own beside
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from stylert.export.plan import LayerPlan, Migration, NetworkPlan, half_plan
+from stylert.export.plan import LayerPlan, Migration, NetworkPlan, half_plan, plain_plan
 from stylert.export.quantize import Calibration, int8_plan
 from stylert.train.checkpoint import GeneratorWeights
+from stylert.train.config import GeneratorConfig
 
 
 def canonical_plan(weights: GeneratorWeights, precision: str, calibration: Calibration | None) -> NetworkPlan:
@@ -27,14 +30,28 @@ def backend_plan(
     """The plan of `synthesis.<precision>.<backend>.onnx`, or None where the canonical file is the best that is known."""
     if backend == "tensorrt-rtx" and precision == "fp16":
         # Its compiler keeps activations channels last, and fuses everything pointwise between two convolutions.
-        return half_plan(weights, "transposed", channels_last=True)
+        return half_plan(weights, "transposed", "matmul_nhwc")
     if backend in ("tensorrt", "tensorrt-rtx") and precision == "int8":  # both take symmetric steps only
         assert calibration is not None
         return _half_int8(weights, calibration)
+    if backend == "openvino" and precision in ("fp32", "bf16"):
+        return plain_plan(weights.config, "transposed", "conv")
     if backend == "openvino" and precision == "int8":
         assert calibration is not None
-        return int8_plan(weights.config, calibration, "transposed", symmetric=True, outputs=False)
+        return _openvino_int8(weights.config, calibration)
     return None
+
+
+def _openvino_int8(cfg: GeneratorConfig, calibration: Calibration) -> NetworkPlan:
+    """8-bit transposed convolutions, which it has, with the FIR in 8 bits: unquantised it would be handed float32.
+
+    Behind the other convolutions it fuses no quantisation, and needs none.
+    """
+    plan = int8_plan(cfg, calibration, "transposed", symmetric=True, outputs=False)
+    up = {s.name for s in cfg.layers() if s.up == 2} & set(calibration)
+    quantised = {n: calibration[n].steps(symmetric=True, outputs=True, by_reach=True) for n in up}
+    steps = {name: replace(plan.layer(name), int8=int8) for name, int8 in quantised.items()}
+    return NetworkPlan({**plan.layers, **steps}, rgb="conv")
 
 
 def _half_int8(weights: GeneratorWeights, calibration: Calibration) -> NetworkPlan:
@@ -49,4 +66,4 @@ def _half_int8(weights: GeneratorWeights, calibration: Calibration) -> NetworkPl
         peak = weight.max((1, 2, 3)).astype(np.float64)
         migration = Migration(in_equal, np.where(peak > 0, peak, 1.0), found.migration.in_power)
         layers[name] = LayerPlan("polyphase", migration, found.steps(symmetric=True, outputs=False))
-    return NetworkPlan(layers, half=True, channels_last=True)
+    return NetworkPlan(layers, half=True, rgb="matmul_nhwc")

@@ -113,12 +113,13 @@ def export_bundle(
         entries = {}
         for precision in precisions:
             # bfloat16 is how a backend runs the float32 file, not a file of its own.
-            name, plans = f"synthesis.{'fp32' if precision == 'bf16' else precision}.onnx", {}
+            stem = "synthesis.fp32" if precision == "bf16" else f"synthesis.{precision}"
+            name, plans = f"{stem}.onnx", {}
             _save(synthesis_model(weights, noise, output, canonical_plan(weights, precision, calibration)), folder / name)
             for backend in backends:
                 plan = backend_plan(weights, precision, backend, calibration)
                 if plan is not None:
-                    plans[backend] = f"synthesis.{precision}.{backend}.onnx"
+                    plans[backend] = f"{stem}.{backend}.onnx"
                     _save(synthesis_model(weights, noise, output, plan), folder / plans[backend])
             entries[precision] = PrecisionEntry(name, promised[precision], recipes.get(precision, {}), plans=plans)
         noise_inputs = {noise_name(s): s.resolution for s in cfg.layers() if s.kind == "conv"} if noise == "input" else {}

@@ -15,6 +15,7 @@ from stylert.train.config import GeneratorConfig, LayerSpec
 REACH_EPS = 1e-6
 
 Form = Literal["operator", "transposed", "phases", "polyphase"]
+RgbForm = Literal["matmul", "matmul_nhwc", "conv"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,14 @@ class Step:
 class Int8Steps:
     """The 8-bit sides of a convolution whose weights have a symmetric step per output channel.
 
+    `output` is for runtimes that need both sides quantised, and for transposed convolutions: their FIR then is in 8 bits too.
     With `depth` both steps are in units of the sample's reach, the smallest r for which all that its convolution reads lies in
     [-depth r, r]. The graph measures it, so no image is clipped because it exceeds those of the calibration, nor rounded for
     their sake.
     """
 
     input: Step
-    output: Step | None = None  # where a runtime needs both sides quantised
+    output: Step | None = None
     depth: float | None = None
 
 
@@ -75,13 +77,15 @@ class LayerPlan:
 class NetworkPlan:
     """Plans by layer name, operator nodes where a name is missing, and what concerns the network as a whole.
 
-    `half`: convolutions in float16; take `half_plan`, under which nothing overflows. `channels_last`: torgb reads its input
-    as `[N, H, W, C]`, which costs nothing where a backend keeps activations so (GPUs), and a pass over them where not.
+    `half`: convolutions in float16; take `half_plan`, under which nothing overflows. `rgb` is the form of every torgb:
+    `matmul`, its weights times the style as a batched product, for backends that keep activations as `[N, C, H, W]`;
+    `matmul_nhwc`, the same with the pixels in rows, where they are kept channels last; `conv`, the style on the activations
+    and a constant 1x1 convolution, for compilers that fuse the style into the pass before.
     """
 
     layers: Mapping[str, LayerPlan] = field(default_factory=dict)
     half: bool = False
-    channels_last: bool = False
+    rgb: RgbForm = "matmul"
 
     def layer(self, name: str) -> LayerPlan:
         return self.layers.get(name, OPERATOR)
@@ -122,12 +126,12 @@ def layer_constants(weights: GeneratorWeights, spec: LayerSpec, plan: LayerPlan 
     )
 
 
-def plain_plan(cfg: GeneratorConfig, form: Form, channels_last: bool = False) -> NetworkPlan:
+def plain_plan(cfg: GeneratorConfig, form: Form, rgb: RgbForm = "matmul") -> NetworkPlan:
     """Every convolution in one form, float32."""
-    return NetworkPlan({s.name: LayerPlan(form) for s in cfg.layers() if s.kind == "conv"}, channels_last=channels_last)
+    return NetworkPlan({s.name: LayerPlan(form) for s in cfg.layers() if s.kind == "conv"}, rgb=rgb)
 
 
-def half_plan(weights: GeneratorWeights, form: Form = "operator", channels_last: bool = False) -> NetworkPlan:
+def half_plan(weights: GeneratorWeights, form: Form = "operator", rgb: RgbForm = "matmul") -> NetworkPlan:
     """A plan under which float16 cannot overflow, whatever ws are: every output channel's weights get unit norm.
 
     With the style at unit mean square (`styles.py`) a convolution returns values of the size of those it reads. The
@@ -139,4 +143,4 @@ def half_plan(weights: GeneratorWeights, form: Form = "operator", channels_last:
             w = weights.arrays[f"synthesis.{spec.name}.weight"].astype(np.float64)
             norm = np.sqrt(np.square(w).sum((1, 2, 3)))
             layers[spec.name] = LayerPlan(form, Migration(np.ones(spec.in_channels), np.where(norm > 0, norm, 1.0)))
-    return NetworkPlan(layers, half=True, channels_last=channels_last)
+    return NetworkPlan(layers, half=True, rgb=rgb)

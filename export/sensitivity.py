@@ -7,7 +7,7 @@ the greatest errors are taken out until what is left, measured together, is smal
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -84,7 +84,7 @@ def fewest_layers_left_out(
 def without(plan: NetworkPlan, names: Sequence[str]) -> NetworkPlan:
     """The plan with these layers in its float type; their forms and migrated scales, which are exact, stay."""
     layers = {n: LayerPlan(p.form, p.migration) if n in names else p for n, p in plan.layers.items()}
-    return NetworkPlan(layers, plan.half, plan.channels_last)
+    return replace(plan, layers=layers)
 
 
 def _predicted(alone: Mapping[str, float], worst_first: Sequence[str], every_db: float, wanted_db: float) -> int:

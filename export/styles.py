@@ -4,8 +4,9 @@ Two batched matrix products serve the whole network, padded to the widest layer:
 demodulations. An engine runs them as two kernels in front of everything else instead of two per layer between convolutions.
 
 Demodulation makes a layer blind to the scale of its style, so every sample's style is brought to unit mean square: what a
-convolution reads no longer depends on the size of w. torgb is not demodulated: its weights, 1x1 and few, are multiplied with
-the style here, in float16 with the style at unit mean square and the norm beside it, to be multiplied back in float32.
+convolution reads no longer depends on the size of w. torgb is not demodulated: where its form is a matrix product, its
+weights, 1x1 and few, are multiplied with the style here. In float16 its style has unit mean square, too, and the norm comes
+beside it, to be multiplied back in float32.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ class ConvStyle:
 
 
 @dataclass(frozen=True)
-class RgbWeight:
-    """Names of tensors: modulated `weight`, `[N, C, I]` or channels last `[N, I, 4]`; `norm` `[N, 1]` multiplies the result."""
+class RgbStyle:
+    """Names of tensors: `factor` is the style `[N, I]` for the form `conv`, else the weights times the style, `[N, C, I]` or
+    for `matmul_nhwc` `[N, I, 4]`; `norm` `[N, 1]` multiplies the result."""
 
-    weight: str
+    factor: str
     norm: str | None
 
 
@@ -45,7 +47,7 @@ def style_nodes(
     plan: NetworkPlan,
     constants: Mapping[str, LayerConstants],
     gains: Mapping[str, float],
-) -> tuple[dict[str, ConvStyle], dict[str, RgbWeight]]:
+) -> tuple[dict[str, ConvStyle], dict[str, RgbStyle]]:
     """Add the nodes that compute all styles from ws `[N, num_ws, w_dim]`, by layer name: convolutions, and torgb layers.
 
     `gains` are factors of the demodulation; 1 where a name is missing.
@@ -97,27 +99,30 @@ def style_nodes(
         for i, spec in enumerate(convs)
     }
 
-    # Channels last, the product's columns are padded to what tensor cores take; the rest is cut off behind it.
-    columns = -cfg.img_channels % 4 + cfg.img_channels if plan.channels_last else cfg.img_channels
-    rgb_weight = np.zeros((len(rgbs), 1, columns, width), np.float32)
-    for i, spec in enumerate(rgbs):
-        rgb_weight[i, 0, : cfg.img_channels, : spec.in_channels] = constants[spec.name].weight[:, :, 0, 0]
     rgb_styles = g.node(
         "Slice", [units if plan.half else styles, g.ints(len(convs)), g.ints(len(layers)), g.ints(0)], "rgb_styles"
     )
-    if plan.channels_last:
-        rgb_weight = rgb_weight.transpose(0, 1, 3, 2)
-    rgb_styles = g.node("Unsqueeze", [rgb_styles, g.ints(3 if plan.channels_last else 2)], "rgb_styles_1")
-    modulated = _cast(g, g.node("Mul", [rgb_styles, g.weight("rgb.weight", rgb_weight)], "rgb_weights"), dtype)
-    axis = 1 if plan.channels_last else 2
-    rgb_weights = {
-        spec.name: RgbWeight(
-            _pick(g, modulated, i, spec.in_channels, width, f"{spec.name}.weight", axis),
+    axis = 1  # of the input channels, in what every torgb picks from
+    if plan.rgb != "conv":
+        # With pixels in rows, the product's columns are padded to what tensor cores take; the rest is cut off behind it.
+        nhwc = plan.rgb == "matmul_nhwc"
+        columns = -cfg.img_channels % 4 + cfg.img_channels if nhwc else cfg.img_channels
+        rgb_weight = np.zeros((len(rgbs), 1, columns, width), np.float32)
+        for i, spec in enumerate(rgbs):
+            rgb_weight[i, 0, : cfg.img_channels, : spec.in_channels] = constants[spec.name].weight[:, :, 0, 0]
+        axis = 1 if nhwc else 2
+        rgb_styles = g.node("Unsqueeze", [rgb_styles, g.ints(3 if nhwc else 2)], "rgb_styles_1")
+        factor = g.weight("rgb.weight", rgb_weight.transpose(0, 1, 3, 2) if nhwc else rgb_weight)
+        rgb_styles = g.node("Mul", [rgb_styles, factor], "rgb_weights")
+    factors = _cast(g, rgb_styles, dtype)
+    rgb = {
+        spec.name: RgbStyle(
+            _pick(g, factors, i, spec.in_channels, width, f"{spec.name}.factor", axis),
             _pick(g, norms, len(convs) + i, 1, 1, f"{spec.name}.norm") if plan.half else None,
         )
         for i, spec in enumerate(rgbs)
     }
-    return conv_styles, rgb_weights
+    return conv_styles, rgb
 
 
 def _pick(g: GraphBuilder, stacked: str, index: int, size: int, width: int, name: str, axis: int = 1) -> str:

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 
 from stylert.export.graph import GraphBuilder
 from stylert.export.plan import REACH_EPS, Int8Steps, LayerPlan, NetworkPlan, Step, layer_constants
-from stylert.export.styles import ConvStyle, RgbWeight, style_nodes
+from stylert.export.styles import ConvStyle, RgbStyle, style_nodes
 from stylert.plugins.definitions import ACTIVATION_GAIN, LRELU_SLOPE
 from stylert.plugins.onnx_functions import DOMAIN
 from stylert.runtime.errors import CheckpointError
@@ -56,7 +56,7 @@ def synthesis_model(
         for spec in cfg.layers():
             if spec.kind == "conv":
                 g.input(noise_name(spec), ["N", 1, spec.resolution, spec.resolution])
-    conv_styles, rgb_weights = writer.styles(ws)
+    conv_styles, rgb_styles = writer.styles(ws)
     x, img = writer.weight("b4.const", weights.arrays["synthesis.b4.const"][None]), None
     shortcut = None
     for spec in cfg.layers():
@@ -69,7 +69,7 @@ def synthesis_model(
         else:
             if img is not None:
                 img = writer.upsample(img, f"b{spec.resolution}.upsampled", spec.out_channels, spec.resolution)
-            rgb = writer.to_rgb(spec, x, rgb_weights[spec.name])
+            rgb = writer.to_rgb(spec, x, rgb_styles[spec.name])
             img = rgb if img is None else g.node("Add", [img, rgb], f"b{spec.resolution}.img")
     assert img is not None
     _image(g, img, output, cfg)
@@ -119,7 +119,7 @@ class _Writer:
     def cast(self, tensor: str, name: str, to: int) -> str:
         return self.g.node("Cast", [tensor], name, to=to)
 
-    def styles(self, ws: str) -> tuple[dict[str, ConvStyle], dict[str, RgbWeight]]:
+    def styles(self, ws: str) -> tuple[dict[str, ConvStyle], dict[str, RgbStyle]]:
         # Plain forms fold the tail's gain into demod, noise and bias: the leaky ReLU is positively homogeneous.
         plain = [s for s in self.cfg.layers() if s.kind == "conv" and self.plan.layer(s.name).form != "operator"]
         return style_nodes(self.g, self.cfg, ws, self.plan, self.constants, {s.name: self.gain(s) for s in plain})
@@ -157,18 +157,26 @@ class _Writer:
     def _style_by_reach(self, x: str, style: ConvStyle, depth: float, name: str) -> ConvStyle:
         """The style over the sample's reach (`Int8Steps`), which the demodulation multiplies back.
 
-        A channel's extremes times its style are its extremes after modulation, so one pass over x finds them.
+        A channel's extremes times its style are its extremes after modulation, so one pass over x finds them. Where both
+        sides reach as far, which is how OpenVINO takes it, the magnitude is enough, and two axes at once keep its layout.
         """
         g = self.g
-        flat = g.node("Reshape", [x, g.ints(0, 0, -1)], f"{name}.channels")  # ONNX Runtime reduces one axis 4x faster than two
-        ends = [
-            g.node("Mul", [g.node(op, [flat, g.ints(2)], f"{name}.{end}", keepdims=0), style.style], f"{name}.{end}_modulated")
-            for op, end in (("ReduceMax", "highest"), ("ReduceMin", "lowest"))
-        ]  # a negative style swaps them
-        top = g.node("ReduceMax", [g.node("Max", ends, f"{name}.tops"), g.ints(1)], f"{name}.top", keepdims=1)
-        bottom = g.node("ReduceMin", [g.node("Min", ends, f"{name}.bottoms"), g.ints(1)], f"{name}.bottom", keepdims=1)
-        below = g.node("Mul", [bottom, self.constant(-1 / depth)], f"{name}.below")
-        reach = g.node("Max", [top, below, self.constant(REACH_EPS)], f"{name}.reach")
+        if depth == 1:
+            channels = g.node("ReduceMax", [g.node("Abs", [x], f"{name}.size"), g.ints(2, 3)], f"{name}.channels", keepdims=0)
+            size = g.node("Mul", [channels, g.node("Abs", [style.style], f"{name}.style_size")], f"{name}.modulated_size")
+            ends = [g.node("ReduceMax", [size, g.ints(1)], f"{name}.greatest", keepdims=1)]
+        else:
+            flat = g.node("Reshape", [x, g.ints(0, 0, -1)], f"{name}.channels")  # ONNX Runtime reduces one axis 4x faster
+            sides = [
+                g.node(
+                    "Mul", [g.node(op, [flat, g.ints(2)], f"{name}.{end}", keepdims=0), style.style], f"{name}.{end}_modulated"
+                )
+                for op, end in (("ReduceMax", "highest"), ("ReduceMin", "lowest"))
+            ]  # a negative style swaps them
+            top = g.node("ReduceMax", [g.node("Max", sides, f"{name}.tops"), g.ints(1)], f"{name}.top", keepdims=1)
+            bottom = g.node("ReduceMin", [g.node("Min", sides, f"{name}.bottoms"), g.ints(1)], f"{name}.bottom", keepdims=1)
+            ends = [top, g.node("Mul", [bottom, self.constant(-1 / depth)], f"{name}.below")]
+        reach = g.node("Max", [*ends, self.constant(REACH_EPS)], f"{name}.reach")
         return ConvStyle(
             g.node("Div", [style.style, reach], f"{name}.style_by_reach"),
             g.node("Mul", [style.demod, reach], f"{name}.demod_by_reach"),
@@ -209,49 +217,70 @@ class _Writer:
         return self.cast(scaled, f"{name}.noise_half", self.elem) if self.plan.half else scaled
 
     def _convolve(self, spec: LayerSpec, x: str, weight: np.ndarray, plan: LayerPlan) -> str:
+        """The convolution of a layer and, where it upsamples, the FIR."""
         g, name = self.g, spec.name
         fir = self.weights.arrays["synthesis.b4.resample_filter"][::-1, ::-1] * 4
         if spec.up == 1:
             return self._quantisable_conv(x, weight, plan.int8, name)
         if plan.form == "polyphase":
-            y = self._quantisable_conv(x, polyphase_weights(weight, fir), plan.int8, name)
-            return g.node("DepthToSpace", [y], f"{name}.shuffled", blocksize=2, mode="DCR")
+            return self._quantisable_conv(x, polyphase_weights(weight, fir), plan.int8, name, phases=spec.resolution // 2)
+        kernel = np.tile(fir, (spec.out_channels, 1, 1, 1))
         if plan.form == "phases":
             # One row and column more than the transposed convolution has; they are zero, as the padding would be.
-            y = self._quantisable_conv(x, phase_weights(weight), plan.int8, name)
-            y, pads = g.node("DepthToSpace", [y], f"{name}.shuffled", blocksize=2, mode="DCR"), [1, 1, 0, 0]
+            y = self._quantisable_conv(x, phase_weights(weight), plan.int8, name, phases=spec.resolution // 2 + 1)
+            taps, pads = self.weight(f"{name}.fir", kernel), [1, 1, 0, 0]
         else:
             y, pads = self._quantisable_conv(x, weight.transpose(1, 0, 2, 3), plan.int8, name, transposed=True), [1, 1, 1, 1]
-        kernel = self.weight(f"{name}.fir", np.tile(fir, (spec.out_channels, 1, 1, 1)))
-        return g.node("Conv", [y, kernel], f"{name}.blurred", pads=pads, group=spec.out_channels)
+            if plan.int8 is None or plan.int8.output is None:
+                taps = self.weight(f"{name}.fir", kernel)
+            else:
+                # The taps 1, 3 and 9 sixteenths are 14, 42 and 126 steps.
+                taps = self._int8_weight(kernel, f"{name}.fir", axis=0, levels=126)
+        return g.node("Conv", [y, taps], f"{name}.blurred", pads=pads, group=spec.out_channels)
 
-    def _quantisable_conv(self, x: str, kernel: np.ndarray, int8: Int8Steps | None, name: str, transposed: bool = False) -> str:
-        """A convolution, or a stride-2 transposed one with its kernel `[I, O, k, k]`, in 8 bits where there are scales."""
+    def _quantisable_conv(
+        self, x: str, kernel: np.ndarray, int8: Int8Steps | None, name: str, transposed: bool = False, phases: int = 0
+    ) -> str:
+        """A convolution, or a stride-2 transposed one with its kernel `[I, O, k, k]`, in 8 bits where there are scales.
+
+        With `phases`, their height and width, the output's four phases of every channel become pixels.
+        """
         g = self.g
         if int8 is None:
             w = self.weight(f"{name}.weight", kernel)
         else:
-            x = self._fake_quantize(x, int8.input, f"{name}.in")
+            x = self._dequantize(self._quantize(x, int8.input, f"{name}.in"), int8.input, f"{name}.in")
             w = self._int8_weight(kernel, f"{name}.weight", axis=1 if transposed else 0)
         if transposed:
             y = g.node("ConvTranspose", [x, w], f"{name}.conv", strides=[2, 2])
         else:
             y = g.node("Conv", [x, w], f"{name}.conv", pads=[kernel.shape[2] // 2] * 4)
         if int8 is None or int8.output is None:
-            return y
-        return self._fake_quantize(y, int8.output, f"{name}.out")
+            return g.node("DepthToSpace", [y], f"{name}.shuffled", blocksize=2, mode="DCR") if phases else y
+        y = self._quantize(y, int8.output, f"{name}.out")
+        if phases:
+            # In 8 bits a convolution's output lies channels last, so that whole rows of 2 O bytes find their place.
+            o = kernel.shape[0] // 4
+            y = g.node("Transpose", [y], f"{name}.nhwc", perm=[0, 2, 3, 1])
+            y = g.node("Reshape", [y, g.ints(0, phases, phases, 2, 2 * o)], f"{name}.phases")
+            y = g.node("Transpose", [y], f"{name}.rows", perm=[0, 1, 3, 2, 4])
+            y = g.node("Reshape", [y, g.ints(0, 2 * phases, 2 * phases, o)], f"{name}.pixels")
+            y = g.node("Transpose", [y], f"{name}.shuffled", perm=[0, 3, 1, 2])
+        return self._dequantize(y, int8.output, f"{name}.out")
 
-    def _fake_quantize(self, x: str, step: Step, name: str) -> str:
-        g = self.g
-        s, zero = (
-            self.weight(f"{name}_scale", np.array(step.scale)),
-            g.constant(step.zero_point, np.int8 if step.symmetric else np.uint8),
-        )
-        return g.node("DequantizeLinear", [g.node("QuantizeLinear", [x, s, zero], f"{name}_q"), s, zero], f"{name}_dq")
+    def _quantize(self, x: str, step: Step, name: str) -> str:
+        return self.g.node("QuantizeLinear", [x, *self._step(step, name)], f"{name}_q")
 
-    def _int8_weight(self, weight: np.ndarray, name: str, axis: int) -> str:
+    def _dequantize(self, x: str, step: Step, name: str) -> str:
+        return self.g.node("DequantizeLinear", [x, *self._step(step, name)], f"{name}_dq")
+
+    def _step(self, step: Step, name: str) -> list[str]:
+        scale = self.weight(f"{name}_scale", np.array(step.scale))
+        return [scale, self.g.constant(step.zero_point, np.int8 if step.symmetric else np.uint8)]
+
+    def _int8_weight(self, weight: np.ndarray, name: str, axis: int, levels: int = 127) -> str:
         by_channel = np.moveaxis(weight, axis, 0)
-        scale = np.maximum(np.abs(by_channel).max((1, 2, 3)) / 127, 1e-12).astype(self.dtype)
+        scale = np.maximum(np.abs(by_channel).max((1, 2, 3)) / levels, 1e-12).astype(self.dtype)
         values = np.clip(np.rint(by_channel / scale[:, None, None, None].astype(np.float64)), -127, 127).astype(np.int8)
         g = self.g
         inputs = [
@@ -263,28 +292,47 @@ class _Writer:
 
     # --- the image ---------------------------------------------------------------------------------------------------
 
-    def to_rgb(self, spec: LayerSpec, x: str, rgb: RgbWeight) -> str:
+    def to_rgb(self, spec: LayerSpec, x: str, style: RgbStyle) -> str:
+        if self.plan.rgb == "conv":
+            return self._rgb_conv(spec, x, style)
+        return self._rgb_matmul(spec, x, style)
+
+    def _rgb_conv(self, spec: LayerSpec, x: str, style: RgbStyle) -> str:
+        g, name = self.g, spec.name
+        y = g.node("Mul", [x, g.node("Unsqueeze", [style.factor, g.ints(2, 3)], f"{name}.style")], f"{name}.modulated")
+        y = g.node("Conv", [y, self.weight(f"{name}.weight", self.constants[name].weight)], f"{name}.conv")
+        return self._rgb_tail(spec, y, style, (2, 3), (1, -1, 1, 1), name)
+
+    def _rgb_matmul(self, spec: LayerSpec, x: str, style: RgbStyle) -> str:
         """The 1x1 convolution as a batched matrix product with weights per sample: no pass over the activations."""
-        g, name, last = self.g, spec.name, self.plan.channels_last
-        if last:
+        g, name, nhwc = self.g, spec.name, self.plan.rgb == "matmul_nhwc"
+        if nhwc:
             x = g.node("Transpose", [x], f"{name}.nhwc", perm=[0, 2, 3, 1])
-        flat = g.node("Reshape", [x, g.ints(0, -1, spec.in_channels) if last else g.ints(0, 0, -1)], f"{name}.flat")
-        y = g.node("MatMul", [flat, rgb.weight] if last else [rgb.weight, flat], f"{name}.matmul")
-        if self.plan.half:
-            y = self.cast(y, f"{name}.single", TensorProto.FLOAT)
-        if last:
-            y = g.node("Slice", [y, g.ints(0), g.ints(spec.out_channels), g.ints(2)], f"{name}.columns")
-        if rgb.norm is not None:
-            y = g.node("Mul", [y, g.node("Unsqueeze", [rgb.norm, g.ints(1)], f"{name}.norm_1")], f"{name}.scaled")
-        bias = self.weights.arrays[f"synthesis.{name}.bias"]
-        y = g.node("Add", [y, g.weight(f"{name}.bias", bias.reshape((1, 1, -1) if last else (1, -1, 1)))], f"{name}.biased")
-        if self.cfg.conv_clamp is not None:
-            y = g.node("Clip", [y, g.constant(-self.cfg.conv_clamp), g.constant(self.cfg.conv_clamp)], f"{name}.clamped")
+        flat = g.node("Reshape", [x, g.ints(0, -1, spec.in_channels) if nhwc else g.ints(0, 0, -1)], f"{name}.flat")
+        y = g.node("MatMul", [flat, style.factor] if nhwc else [style.factor, flat], f"{name}.matmul")
         size = spec.resolution
-        if not last:
+        if not nhwc:
+            y = self._rgb_tail(spec, y, style, (1,), (1, -1, 1), f"{name}.planes")
             return g.node("Reshape", [y, g.ints(0, 0, size, size)], name)
+        y = self._rgb_tail(spec, y, style, (1,), (1, 1, -1), f"{name}.pixels")
         y = g.node("Reshape", [y, g.ints(0, size, size, spec.out_channels)], f"{name}.image")
         return g.node("Transpose", [y], name, perm=[0, 3, 1, 2])
+
+    def _rgb_tail(
+        self, spec: LayerSpec, y: str, style: RgbStyle, axes: tuple[int, ...], bias_shape: tuple[int, ...], out: str
+    ) -> str:
+        """In float32 from here on: norm, bias and clamp. `axes` broadcast the norm `[N, 1]` over the pixels."""
+        g, name = self.g, spec.name
+        if self.plan.half:
+            y = self.cast(y, f"{name}.single", TensorProto.FLOAT)
+        if self.plan.rgb == "matmul_nhwc":
+            y = g.node("Slice", [y, g.ints(0), g.ints(spec.out_channels), g.ints(2)], f"{name}.columns")
+        if style.norm is not None:
+            y = g.node("Mul", [y, g.node("Unsqueeze", [style.norm, g.ints(*axes)], f"{name}.norm_1")], f"{name}.scaled")
+        bias = g.weight(f"{name}.bias", self.weights.arrays[f"synthesis.{name}.bias"].reshape(bias_shape))
+        clamp = self.cfg.conv_clamp
+        y = g.node("Add", [y, bias], out if clamp is None else f"{name}.biased")
+        return y if clamp is None else g.node("Clip", [y, g.constant(-clamp), g.constant(clamp)], out)
 
     def shortcut(self, spec: LayerSpec, x: str) -> str:
         """Around a residual block: an unmodulated 1x1 convolution and a 2x upsampling."""

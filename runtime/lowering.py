@@ -7,8 +7,8 @@ from pathlib import Path
 from stylert.runtime.errors import BundleError, OutputError, missing_extra
 
 
-def lower(source: Path, destination: Path) -> Path:
-    """Write `source` with every function inlined, static branches taken and constants folded.
+def lower(source: Path, destination: Path, batch: int | None = None) -> Path:
+    """Write `source` with every function inlined, static branches taken and constants folded, for one `batch` or for any.
 
     Types stay as they are: ONNX Runtime, which could do the rest, writes float16 convolutions as float32 between casts.
     Raises BundleError when the file cannot be read, and OutputError when the other cannot be written.
@@ -23,6 +23,10 @@ def lower(source: Path, destination: Path) -> Path:
         model = onnx.load(source)
     except Exception as e:  # protobuf's exceptions share no public base class
         raise BundleError(f"{source} is not a network that can be read: {e}") from None
+    if batch is not None:
+        for tensor in (*model.graph.input, *model.graph.output):
+            tensor.type.tensor_type.shape.dim[0].dim_value = batch
+        del model.graph.value_info[:]  # they name the batch that was open
     try:
         onnx.save(optimizer.optimize(model), destination)
     except OSError as e:

@@ -1,10 +1,16 @@
-"""OpenVINO on the CPU. It knows no functions of foreign domains, so the graph is lowered to plain operators first."""
+"""OpenVINO on the CPU. It knows no functions of foreign domains, so the graph is lowered to plain operators first.
+
+A network is compiled twice: for single images, since only with fixed shapes does OpenVINO keep everything channels last and
+fuse what lies between convolutions (1.2 times faster at 256 px), and for any other batch when the first one comes.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import tempfile
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +25,7 @@ NAME = "openvino"
 EXTRA = "openvino"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 ENGINE_SUFFIX = ".blob"
+PAGE = 4096
 NEEDS_ENGINE = False
 
 
@@ -45,50 +52,63 @@ def machine(options: BuildOptions) -> str:
 
 def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
     hint = _config(precision, None)["INFERENCE_PRECISION_HINT"]
-    return {"threads": options.threads, **({} if hint == "f32" else {"hint": hint})}
+    return {"threads": options.threads, "networks": ["1", "any"], **({} if hint == "f32" else {"hint": hint})}
 
 
 def build(source: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
-    """Compile `source` for this CPU and write OpenVINO's own blob to `engine`."""
-    compiled = _compile(source, precision, options.threads)
-    engine.write_bytes(compiled.export_model().getvalue())
+    """Compile `source` for this CPU and write OpenVINO's own blobs to `engine`.
+
+    Two blobs after a page that holds the first one's length, each on a page of its own: the network for one image, and the
+    one for any number.
+    """
+    single, several = (_compile(source, precision, options.threads, batch).export_model().getvalue() for batch in (1, None))
+    with engine.open("wb") as file:
+        file.write(len(single).to_bytes(8, "little").ljust(PAGE, b"\0"))
+        file.write(single.ljust(_pages(len(single)), b"\0"))
+        file.write(several)
     return {}
 
 
 def load(source: Path, precision: str, threads: int | None = None, built: bool = False) -> OpenVinoSession:
-    """Load an ONNX file, or with `built` a blob. Raises BundleError when OpenVINO refuses it."""
+    """Load an ONNX file, or with `built` an engine. Raises BundleError when OpenVINO refuses it."""
     if not built:
-        return OpenVinoSession(_compile(source, precision, threads))
-    ov = _openvino()
-    try:
-        # Mapped, not read: the weights stay in the page cache until they are used. Copy on write, as the library asks for
-        # memory that it might write to.
-        blob = np.memmap(source, np.uint8, "c")
-        return OpenVinoSession(
-            ov.Core().import_model(ov.Tensor(blob, shared_memory=True), "CPU", _config(precision, threads)), blob
-        )
-    except RuntimeError as e:
-        raise BundleError(f"OpenVINO cannot load engine {source}: {_last_line(e)}") from None
+        return OpenVinoSession(partial(_compile, source, precision, threads))
+    # Mapped, not read: the weights stay in the page cache until they are used. Copy on write, as the library asks for
+    # memory that it might write to.
+    engine = np.memmap(source, np.uint8, "c")
+    length = int.from_bytes(engine[:8].tobytes(), "little")
+    blobs = {1: engine[PAGE : PAGE + length], None: engine[PAGE + _pages(length) :]}
+    return OpenVinoSession(lambda batch: _import(blobs[batch], source, precision, threads), engine)
 
 
 class OpenVinoSession:
-    def __init__(self, compiled: Any, memory: np.ndarray | None = None) -> None:
-        self._compiled, self._memory = compiled, memory  # the compiled network reads its weights from there
+    """`network` compiles or imports the network for a batch of 1, or with None for any."""
+
+    def __init__(self, network: Callable[[int | None], Any], memory: np.ndarray | None = None) -> None:
+        self._network, self._memory = network, memory  # the compiled networks read their weights from there
+        self._networks: dict[int | None, Any] = {1: network(1)}
+        self._loading = threading.Lock()
         self._local = threading.local()  # a request serves one caller at a time
 
     def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        if not hasattr(self._local, "request"):
-            self._local.request = self._compiled.create_infer_request()
+        batch = 1 if len(next(iter(inputs.values()))) == 1 else None
+        requests = self._local.__dict__.setdefault("requests", {})
+        if batch not in requests:
+            with self._loading:
+                if batch not in self._networks:
+                    self._networks[batch] = self._network(batch)
+                requests[batch] = self._networks[batch].create_infer_request()
         try:
-            return self._local.request.infer(inputs, share_inputs=True)[0].copy()
+            return requests[batch].infer(inputs, share_inputs=True)[0].copy()
         except (MemoryError, RuntimeError) as e:
             if lacks_memory(e):
-                del self._local.request  # what it holds of the batch that failed
+                del requests[batch]  # what it holds of the batch that failed
                 raise OutOfMemory("OpenVINO: not enough memory for this batch") from None
             raise
 
     def close(self) -> None:
-        self._compiled = None
+        del self._network  # it holds the engine's memory, too
+        self._networks = {}
         self._local = threading.local()
         self._memory = None
 
@@ -111,18 +131,30 @@ def _config(precision: str, threads: int | None) -> dict[str, Any]:
     return config
 
 
-def _compile(source: Path, precision: str, threads: int | None) -> Any:
+def _compile(source: Path, precision: str, threads: int | None, batch: int | None) -> Any:
     from stylert.runtime.lowering import lower
 
     ov = _openvino()
     with tempfile.TemporaryDirectory() as folder:
-        plain = lower(source, Path(folder) / "plain.onnx")
+        plain = lower(source, Path(folder) / "plain.onnx", batch)
         try:
             return ov.Core().compile_model(ov.Core().read_model(plain), "CPU", _config(precision, threads))
         except MemoryError as e:
             raise BackendError(f"not enough memory to compile {source}") from e
         except RuntimeError as e:
             raise BundleError(f"OpenVINO cannot compile {source}: {_last_line(e)}") from None
+
+
+def _import(blob: np.ndarray, source: Path, precision: str, threads: int | None) -> Any:
+    ov = _openvino()
+    try:
+        return ov.Core().import_model(ov.Tensor(blob, shared_memory=True), "CPU", _config(precision, threads))
+    except RuntimeError as e:
+        raise BundleError(f"OpenVINO cannot load engine {source}: {_last_line(e)}") from None
+
+
+def _pages(length: int) -> int:
+    return -(-length // PAGE) * PAGE
 
 
 def _last_line(e: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from stylert.export.mapping import mapping_model
-from stylert.export.plan import Form, half_plan, plain_plan
+from stylert.export.plan import Form, Int8Steps, LayerPlan, NetworkPlan, RgbForm, Step, half_plan, plain_plan
 from stylert.export.synthesis import NoiseInput, phase_weights, polyphase_weights, synthesis_model
 from stylert.runtime.lowering import lower
 from stylert.train.checkpoint import GeneratorWeights
@@ -89,25 +90,25 @@ def test_mapping_equals_pytorch(c_dim: int, layers: int, n: int, psi: float, cut
 
 @pytest.mark.parametrize("clamp", [None, 0.9])
 @pytest.mark.parametrize("noise", ["const", "none"])
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("rgb", get_args(RgbForm))
 @pytest.mark.parametrize("form", ["operator", "transposed", "phases", "polyphase"])
-def test_every_form_equals_the_float64_network(form: Form, noise: NoiseInput, channels_last: bool, clamp: float | None) -> None:
+def test_every_form_equals_the_float64_network(form: Form, noise: NoiseInput, rgb: RgbForm, clamp: float | None) -> None:
     weights, generator = network(conv_clamp=clamp, resolution=32)
     ws = np.random.standard_normal((3, 8, 20)).astype(np.float32)
-    model = synthesis_model(weights, noise, "float", plain_plan(weights.config, form, channels_last))
+    model = synthesis_model(weights, noise, "float", plain_plan(weights.config, form, rgb))
     expected = synthesize64(generator, ws, noise)
     close(run(model, ws=ws), expected, 1e-5)
     for i in range(3):
         close(run(model, ws=ws[i : i + 1]), expected[i : i + 1], 1e-5)
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("rgb", get_args(RgbForm))
 @pytest.mark.parametrize("form", ["operator", "transposed", "phases", "polyphase"])
 @pytest.mark.parametrize("architecture", ["skip", "resnet"])
-def test_float16_stays_near_pytorch(form: Form, architecture: str, channels_last: bool) -> None:
+def test_float16_stays_near_pytorch(form: Form, architecture: str, rgb: RgbForm) -> None:
     weights, generator = network(resolution=32, architecture=architecture)
     ws = np.random.standard_normal((3, 8, 20)).astype(np.float32)
-    model = synthesis_model(weights, "const", "float", half_plan(weights, form, channels_last))
+    model = synthesis_model(weights, "const", "float", half_plan(weights, form, rgb))
     exact = generator.float().synthesis(torch.from_numpy(ws), "const").numpy()
     error = run(model, ws=ws) - exact
     assert 20 * np.log10(np.abs(exact).max() / np.sqrt(np.square(error).mean())) > 50
@@ -228,3 +229,30 @@ def test_a_filter_that_the_operators_do_not_take_is_refused() -> None:
     cfg = GeneratorConfig(8, z_dim=4, w_dim=4, channel_base=64, resample_filter=(1, 1))
     with pytest.raises(CheckpointError, match="4-tap"):
         synthesis_model(GeneratorWeights(cfg, {}, {}))
+
+
+def test_the_fir_behind_an_8_bit_transposed_convolution_loses_nothing_of_its_taps() -> None:
+    weights, _ = network(resolution=16)
+    steps = Int8Steps(Step(0.05), Step(0.05))
+    plan = NetworkPlan({"b16.conv0": LayerPlan("transposed", int8=steps)})
+    model = synthesis_model(weights, "const", "float", plan)
+    held = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name.startswith("b16.conv0.fir_")}
+    taps = held["b16.conv0.fir_q"] * held["b16.conv0.fir_scale"][:, None, None, None]
+    exact = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 16
+    np.testing.assert_allclose(taps, np.broadcast_to(exact, taps.shape), rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["phases", "polyphase"])
+def test_phases_become_the_same_pixels_in_8_bits_as_in_float(form: Form) -> None:
+    """One layer's rounding to 8 bits is a small part of the image; pixels at wrong places are all of it."""
+    weights, generator = network(resolution=16)
+    ws = np.random.standard_normal((3, 6, 20)).astype(np.float32)
+    plain = synthesis_model(weights, "const", "float", plain_plan(weights.config, form), observe=["b16.conv0"])
+    session = ort.InferenceSession(plain.SerializeToString(), providers=["CPUExecutionProvider"])
+    sides = session.run(["b16.conv0.modulated", "b16.conv0.conv"], {"ws": ws})
+    steps = Int8Steps(*(Step(float(np.abs(side).max()) / 127) for side in sides))
+    layers = {**plain_plan(weights.config, form).layers, "b16.conv0": LayerPlan(form, int8=steps)}
+    got = run(synthesis_model(weights, "const", "float", NetworkPlan(layers)), ws=ws)
+    expected = synthesize64(generator, ws, "const")
+    error = np.sqrt(np.square(got - expected).mean() / np.square(expected - expected.mean((2, 3), keepdims=True)).mean())
+    assert error < 0.3

@@ -27,6 +27,7 @@ def test_the_manifest_says_where_the_bundle_comes_from(checkpoint: Path, bundle:
     assert set(bundle.files) == {
         "mapping.onnx",
         "synthesis.fp32.onnx",
+        "synthesis.fp32.openvino.onnx",
         "synthesis.int8.onnx",
         "synthesis.int8.openvino.onnx",
     }
@@ -59,7 +60,8 @@ def test_an_unknown_backend_is_refused(checkpoint: Path, tmp_path: Path) -> None
 def test_an_older_bundle_is_replaced_whole(checkpoint: Path, tmp_path: Path) -> None:
     export_bundle(checkpoint, tmp_path / "b")
     export_bundle(checkpoint, tmp_path / "b", ["fp32"])
-    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["bundle.json", "mapping.onnx", "synthesis.fp32.onnx"]
+    left = ["bundle.json", "mapping.onnx", "synthesis.fp32.onnx", "synthesis.fp32.openvino.onnx"]
+    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == left
 
 
 def test_a_failed_export_leaves_the_older_bundle_as_it_was(

@@ -235,14 +235,13 @@ def test_closing_waits_for_running_calls_and_refuses_later_ones(bundle: Bundle) 
 def test_a_closed_generator_holds_no_network_and_says_so(bundle: Bundle, backend: str) -> None:
     g = Generator.load(bundle, backend)
     g([0])
-    native = [
-        weakref.ref(value)
-        for session in (g._mapping, g._synthesis)
-        for name in ("_session", "_compiled")
-        if (value := getattr(session, name, None)) is not None
-    ]
+    native = []
+    for session in (g._mapping, g._synthesis):
+        held = vars(session)
+        networks = held.get("_networks", {}).values() or [held["_session"]]
+        native += [weakref.ref(network) for network in networks]
     assert len(native) == 2
-    del value  # the walrus's, which outlives the list
+    del networks, held, session
     g.close()
     gc.collect()
     assert [ref() for ref in native] == [None, None]
