@@ -25,7 +25,10 @@ Precisions = Annotated[str | None, typer.Option("--precision", help="Comma-separ
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; the backend's own choice by default.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the results to this file as well.")]
 OneBackend = Annotated[
-    str, typer.Option("--backend", help="onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx, torch, or auto: the fastest here.")
+    str,
+    typer.Option(
+        "--backend", help="onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx, torch, or auto: the fastest here."
+    ),
 ]
 OnePrecision = Annotated[str | None, typer.Option("--precision", help="fp32 or int8; fp32 where the bundle has it.")]
 Psi = Annotated[float, typer.Option(help="Truncation: 1 is none, 0 the average image.")]
