@@ -182,9 +182,9 @@ def _conv(
     wide = max(16, 1 << (o - 1).bit_length())
     tile = Tile(32, wide if fused else 32, 32, splits=splits, group=int(rng.choice([1, 3])))
     y = torch.full((n, h * up, w * up, o), float("nan"), dtype=kind, device=device)
-    sums = torch.int32 if eight_bit == "int8" else torch.float32
+    accumulator = torch.int32 if eight_bit == "int8" else torch.float32
     elements = workspace_elements(n, h * w, o, up * up, splits)
-    work = torch.full((elements,), 2**30, dtype=sums, device=device) if elements else None
+    work = torch.full((elements,), 2**30, dtype=accumulator, device=device) if elements else None
     rgb: Any = None
     if fused:
         h, w = 2 * h, 2 * w

@@ -85,7 +85,7 @@ def _draw(draw: Callable[[Any], None], inches: float, save: Callable[[Any], None
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    settings = {"svg.hashsalt": "stylert", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
+    settings: Any = {"svg.hashsalt": "stylert", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
     with pyplot.rc_context(settings):
         figure, axes = pyplot.subplots(figsize=(7.5, inches), layout="constrained")
         draw(axes)

@@ -32,6 +32,6 @@ def run_preview(data: Path, out: Path, count: int, pipelines: str | None, probab
     if not all(0 <= p <= 1 for p in values):
         raise InputError(f"--p takes comma-separated numbers from 0 to 1 (got {probabilities!r})")
     check_writable(out)
-    images = ImageDataset(data, limit=count).images.transpose(0, 2, 3, 1)
+    images = ImageDataset(data, limit=count).images[:].transpose(0, 2, 3, 1)
     save_image(contact_sheet(images, names, values, tile, seed), out)
     console.print(f"wrote {out}", highlight=False, soft_wrap=True)

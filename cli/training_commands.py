@@ -113,8 +113,25 @@ def train(
         "seed": seed,
     }
     given = {k: v for k, v in overrides.items() if v is not None} | read_settings(settings or [])
-    more = [metrics, inception, compiled]
-    run_training(Options(data, out, preset, given, labels, snap, keep, resume, transfer, tensorboard, dry_run, device, *more))
+    run_training(
+        Options(
+            data=data,
+            out=out,
+            preset=preset,
+            overrides=given,
+            labels=labels,
+            snap=snap,
+            keep=keep,
+            resume=resume,
+            transfer=transfer,
+            tensorboard=tensorboard,
+            dry_run=dry_run,
+            device=device,
+            metrics=metrics,
+            inception=inception,
+            compiled=compiled,
+        )
+    )
 
 
 @app.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -83,9 +83,10 @@ def _fold_batch_norms(network: nn.Module) -> None:
     for block in list(network.modules()):
         children = dict(block.named_children())
         for name, convolutions in CONVOLUTIONS.items():
-            if isinstance(children.get(name), nn.BatchNorm2d):
-                convolution = next(c for c in convolutions if c in children)
-                setattr(block, convolution, fuse_conv_bn_eval(children[convolution], children[name]))
+            norm = children.get(name)
+            if isinstance(norm, nn.BatchNorm2d):
+                before = next(c for c in convolutions if c in children)
+                setattr(block, before, fuse_conv_bn_eval(cast(nn.Conv2d, children[before]), norm))
                 setattr(block, name, nn.Identity())
         for child in children.values():
             if isinstance(child, nn.ReLU6):

@@ -53,7 +53,7 @@ def path_distances(
         t = torch.rand(n, 1, generator=random, dtype=torch.float64) if paths.full else torch.zeros(n, 1, dtype=torch.float64)
         c = labels_in_turn(generator, start, n)
         if paths.space == "z":
-            ws = [generator.mapping(slerp(*z, s), c) for s in (t, t + epsilon)]
+            ws = [generator.mapping(slerp(z[0], z[1], s), c) for s in (t, t + epsilon)]
         else:
             ends = [generator.mapping(end, c).double() for end in z]
             ws = [ends[0].lerp(ends[1], s[:, :, None]) for s in (t, t + epsilon)]

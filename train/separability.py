@@ -59,8 +59,8 @@ def support_vector_side(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = plane[:-1].square().sum() / 2 + HINGE * (1 - signs * (inputs @ plane)).clamp_min(0).square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     return (inputs @ plane.detach() > 0).numpy()
