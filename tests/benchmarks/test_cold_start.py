@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 import pytest
 
 from stylert.benchmarks import cold_start
+from stylert.benchmarks.results import read_results
 from stylert.runtime import Bundle
 from stylert.runtime.errors import BackendError
 
@@ -30,7 +30,8 @@ def test_the_command_prints_and_writes_every_run(bundle: Bundle, tmp_path: Path,
     out = capsys.readouterr().out
     assert "first run:" in out
     assert "median of 1 more:" in out
-    assert len(json.loads((tmp_path / "runs.json").read_text())) == 2
+    (row,) = read_results(tmp_path / "runs.json")["rows"]
+    assert [len(each) for each in row["rounds"]] == [1, 1]
 
 
 def test_a_process_that_fails_is_one_line(tmp_path: Path) -> None:
