@@ -14,11 +14,14 @@ help: ## List the targets
 demo: .venv/demo ## Checkpoint to verified, measured engines and a report, in out/demo
 	$(BIN)/stylert demo $(CHECKPOINT) --out out/demo
 
+# A process per core, each with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
 test: .venv/dev ## All tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-quick: .venv/dev ## The tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: .venv/dev ## Style (ruff)
 	$(BIN)/ruff check .

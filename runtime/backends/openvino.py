@@ -10,7 +10,7 @@ import importlib.util
 import tempfile
 import threading
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,14 @@ def _openvino() -> Any:
     return openvino
 
 
+@cache
+def _core() -> Any:
+    """One for the process. On CPUs with AMX each sets the thread's stack for signals and takes it away when it goes: with two of
+    them, the next Ctrl-C would have no stack to run on, and the process would die.
+    """
+    return _openvino().Core()
+
+
 def _config(precision: str, threads: int | None) -> dict[str, Any]:
     # Float32 is asked for by name: on CPUs with bfloat16 the default would be less exact than the file. Around convolutions in
     # 8 bits bfloat16 is exact enough; where the CPU has none, OpenVINO takes float32.
@@ -134,11 +142,11 @@ def _config(precision: str, threads: int | None) -> dict[str, Any]:
 def _compile(source: Path, precision: str, threads: int | None, batch: int | None) -> Any:
     from stylert.runtime.lowering import lower
 
-    ov = _openvino()
+    core = _core()
     with tempfile.TemporaryDirectory() as folder:
         plain = lower(source, Path(folder) / "plain.onnx", batch)
         try:
-            return ov.Core().compile_model(ov.Core().read_model(plain), "CPU", _config(precision, threads))
+            return core.compile_model(core.read_model(plain), "CPU", _config(precision, threads))
         except MemoryError as e:
             raise BackendError(f"not enough memory to compile {source}") from e
         except RuntimeError as e:
@@ -148,7 +156,7 @@ def _compile(source: Path, precision: str, threads: int | None, batch: int | Non
 def _import(blob: np.ndarray, source: Path, precision: str, threads: int | None) -> Any:
     ov = _openvino()
     try:
-        return ov.Core().import_model(ov.Tensor(blob, shared_memory=True), "CPU", _config(precision, threads))
+        return _core().import_model(ov.Tensor(blob, shared_memory=True), "CPU", _config(precision, threads))
     except RuntimeError as e:
         raise BundleError(f"OpenVINO cannot load engine {source}: {_last_line(e)}") from None
 

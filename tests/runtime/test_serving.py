@@ -250,6 +250,32 @@ def test_a_closed_generator_holds_no_network_and_says_so(bundle: Bundle, backend
             call()
 
 
+INTERRUPTED = """
+import os, signal, sys, time
+from stylert.runtime import Generator
+generators = [Generator.load(sys.argv[1], sys.argv[2]) for _ in range(2)]
+for g in generators:
+    g([0]), g([0, 1])
+generators[int(sys.argv[3])].close()
+del g, generators[int(sys.argv[3])]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("closed", ["0", "1"])
+@pytest.mark.parametrize("backend", available_backends())
+def test_ctrl_c_is_an_exception_whatever_networks_are_open(bundle: Bundle, backend: str, closed: str) -> None:
+    """A library that keeps the stack for signals, as OpenVINO does on CPUs with AMX, must not take it away again."""
+    command = [sys.executable, "-c", INTERRUPTED, str(bundle.path), backend, closed]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "interrupted"), done.stderr
+
+
 def test_images_stay_on_a_device_only_where_there_is_one(bundle: Bundle, rng: np.random.Generator) -> None:
     with Generator.load(bundle) as g, pytest.raises(BackendError, match="host memory"):
         g.synthesize_on_device(some_ws(bundle, 1, rng))
