@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from stylert.runtime.batching import BatchRange
 from stylert.runtime.errors import InputError
@@ -57,6 +58,16 @@ class BuildOptions:
     def profiles(self) -> tuple[BatchRange, ...]:
         """The batch ranges, also where there is one."""
         return tuple([self.batch] if self.batch and isinstance(self.batch[0], int) else self.batch)
+
+    def gpu_flags(self, precision: str) -> dict[str, Any]:
+        """What every GPU engine depends on."""
+        return {
+            "batch": [list(batch) for batch in self.profiles],
+            "level": self.level,
+            "tf32": precision != "fp32",
+            "version_compatible": self.version_compatible,
+            "hardware_compatible": self.hardware_compatible,
+        }
 
 
 #: What a build does when it is told nothing.

@@ -58,12 +58,7 @@ def machine(options: BuildOptions) -> str:
 
 
 def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
-    return {
-        "batch": [list(batch) for batch in options.profiles],
-        "level": options.level,
-        "tf32": precision != "fp32",
-        "version_compatible": options.version_compatible,
-        "hardware_compatible": options.hardware_compatible,
+    return options.gpu_flags(precision) | {
         "stripped": options.stripped,
         "plugins": options.plugins,
     }

@@ -74,12 +74,7 @@ def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
         raise InputError(f"{NAME} takes no plugins: its compiler fuses the plain form of the operators")
     if options.stripped:
         raise InputError(f"{NAME} does not build without weights where no GPU is: stripped engines are for tensorrt")
-    return {
-        "batch": [list(batch) for batch in options.profiles],
-        "level": options.level,
-        "tf32": precision != "fp32",
-        "version_compatible": options.version_compatible,
-        "hardware_compatible": options.hardware_compatible,
+    return options.gpu_flags(precision) | {
         "architectures": _compatible() if options.hardware_compatible else [target(options)],
     }
 
