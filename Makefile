@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 CHECKPOINT := examples/cats64.safetensors
 
-.PHONY: help demo test test-quick lint types imports wheel docs-check bench clean
+.PHONY: help demo test test-quick fuzz lint types imports wheel docs-check bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -22,6 +22,9 @@ test: .venv/dev ## All tests
 
 test-quick: .venv/dev ## The tests that take seconds
 	$(PYTEST) -m "not slow"
+
+fuzz: .venv/dev ## All tests, with random inputs that no earlier run had
+	STYLERT_TEST_SEED=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ') $(PYTEST)
 
 lint: .venv/dev ## Style (ruff)
 	$(BIN)/ruff check .

@@ -13,6 +13,23 @@ from stylert.export.pipeline import export_bundle
 from stylert.runtime.bundle import Bundle
 from stylert.train.checkpoint import generator_shapes, write_generator
 from stylert.train.config import GeneratorConfig
+from tests.draws import draws_of, fresh, run_seed, seed_everything
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("hypothesis_seed") is None:
+        config.option.hypothesis_seed = run_seed()
+
+
+def pytest_report_header() -> str:
+    return f"inputs drawn from STYLERT_TEST_SEED={run_seed()}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before the fixtures: each test draws its own numbers, whichever tests ran before it."""
+    seed_everything(item.nodeid)
 
 
 def random_arrays(cfg: GeneratorConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -48,11 +65,9 @@ def small_config(**changes: Any) -> GeneratorConfig:
 
 
 @pytest.fixture
-def rng(request: pytest.FixtureRequest) -> np.random.Generator:
-    """Fresh random numbers; the seed is printed when the test fails."""
-    seed = int(np.random.SeedSequence().generate_state(1)[0])
-    print(f"rng seed {seed}")
-    return np.random.default_rng(seed)
+def rng() -> np.random.Generator:
+    """Random numbers of this test alone."""
+    return fresh()
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +77,7 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
     def make(**changes: Any) -> Path:
         path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
         cfg = small_config(**changes)
-        write_generator(path, cfg, random_arrays(cfg, np.random.default_rng()))
+        write_generator(path, cfg, random_arrays(cfg, draws_of(str(cfg))))
         return path
 
     return make

@@ -15,6 +15,7 @@ from stylert.benchmarks.peer_rows import peer_row
 from stylert.benchmarks.peers import Candidate, Result
 from stylert.benchmarks.results import Results, validate
 from stylert.runtime.bundle import Bundle
+from tests.draws import fresh
 
 
 def test_every_precision_has_a_rate_and_its_source() -> None:
@@ -27,7 +28,7 @@ def test_every_precision_has_a_rate_and_its_source() -> None:
 
 @pytest.mark.parametrize("model", [ceilings._float_product, ceilings._int8_product])
 def test_the_products_are_computed(model: object) -> None:
-    a = np.random.default_rng().uniform(-3.5, 3.5, (32, 32)).astype(np.float32)
+    a = fresh().uniform(-3.5, 3.5, (32, 32)).astype(np.float32)
     data = model(32)  # type: ignore[operator]
     session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
     # The second operand is part of the file.

@@ -24,12 +24,13 @@ from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import GeneratorConfig
 from stylert.train.networks import Generator
 from tests.conftest import random_arrays, small_config
+from tests.draws import fresh
 
 
 def network(**changes: object) -> tuple[GeneratorWeights, Generator]:
     """Random weights as arrays, and as a float64 PyTorch generator."""
     cfg = small_config(**changes)
-    arrays = random_arrays(cfg, np.random.default_rng())
+    arrays = random_arrays(cfg, fresh())
     generator = Generator(cfg)
     generator.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()})
     return GeneratorWeights(cfg, arrays, {}), generator.double().requires_grad_(False)

@@ -14,11 +14,12 @@ from stylert.export.quantize import MIN_CHANNELS, MIN_RESOLUTION, calibrate, int
 from stylert.export.synthesis import synthesis_model
 from stylert.train.checkpoint import GeneratorWeights
 from tests.conftest import random_arrays, small_config
+from tests.draws import fresh
 
 
 def random_weights(**changes: object) -> GeneratorWeights:
     cfg = small_config(**changes)
-    return GeneratorWeights(cfg, random_arrays(cfg, np.random.default_rng()), {})
+    return GeneratorWeights(cfg, random_arrays(cfg, fresh()), {})
 
 
 def run(model: onnx.ModelProto, ws: np.ndarray) -> np.ndarray:

@@ -8,11 +8,12 @@ from stylert.export.quantize import calibrate, int8_plan
 from stylert.export.sensitivity import fewest_layers_left_out, without
 from stylert.train.checkpoint import GeneratorWeights
 from tests.conftest import random_arrays, small_config
+from tests.draws import fresh
 
 
 def network() -> tuple[GeneratorWeights, list[np.ndarray]]:
     cfg = small_config(resolution=32)
-    weights = GeneratorWeights(cfg, random_arrays(cfg, np.random.default_rng()), {})
+    weights = GeneratorWeights(cfg, random_arrays(cfg, fresh()), {})
     ws = np.random.standard_normal((12, 1, cfg.num_ws, cfg.w_dim)).astype(np.float32)
     return weights, list(ws)
 

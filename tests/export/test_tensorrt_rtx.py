@@ -17,6 +17,7 @@ from stylert.runtime.build_options import BuildOptions
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import GeneratorConfig
 from tests.conftest import random_arrays, small_config
+from tests.draws import fresh
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,7 +26,7 @@ pytestmark = [
 
 
 def random_weights(cfg: GeneratorConfig) -> GeneratorWeights:
-    return GeneratorWeights(cfg, random_arrays(cfg, np.random.default_rng()), {})
+    return GeneratorWeights(cfg, random_arrays(cfg, fresh()), {})
 
 
 def build(weights: GeneratorWeights, precision: str, own_form: bool, target: str, folder: Path) -> dict[str, Any]:

@@ -1,9 +1,7 @@
-"""Fixtures of the operator tests: one torch thread, and a fresh seed that a failure shows."""
+"""Fixtures of the operator tests: one torch thread."""
 
-import secrets
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,10 +12,3 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    seed = secrets.randbits(32)
-    print(f"seed {seed}")
-    return np.random.default_rng(seed)

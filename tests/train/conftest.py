@@ -1,4 +1,4 @@
-"""Fixtures of the training tests: one torch thread, a fresh seed that a failure shows, and the paper in float64.
+"""Fixtures of the training tests: one torch thread, a seed, and the paper in float64.
 
 `reference` evaluates StyleGAN2 from a state dict in plain NumPy, written from the papers' formulas and sharing nothing
 with the package but the names of the tensors.
@@ -6,7 +6,6 @@ with the package but the names of the tensors.
 
 import json
 import math
-import secrets
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
@@ -16,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from tests.draws import fresh
 
 FIR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 
@@ -30,9 +31,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def seed() -> int:
-    value = secrets.randbits(31)
-    print(f"seed {value}")
-    return value
+    return int(fresh().integers(2**31))
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def test_an_adaptive_run_resumes_exactly_also_between_two_adjustments(dataset, s
     expected = [(straight.train_step(), straight.aug_p) for _ in range(6)]
     torch.set_rng_state(rng_state)
     assert [(resumed.train_step(), resumed.aug_p) for _ in range(6)] == expected
-    assert expected[-1][1] != 0.3
+    assert any(p != 0.3 for _, p in expected)  # it was adjusted on the way
     for name, t in straight.state()[0].items():
         assert torch.equal(t, resumed.state()[0][name]), name
 

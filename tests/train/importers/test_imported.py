@@ -22,6 +22,7 @@ from stylert.train.importers.training import training_plan, write_training_start
 from stylert.train.loop import Trainer
 from stylert.train.networks import Discriminator, Generator
 from stylert.train.snapshot import read_config, read_snapshot
+from tests.draws import fresh
 
 some = settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 seeds = st.integers(0, 2**31)
@@ -237,7 +238,7 @@ def test_an_imported_file_exports_and_runs(nets, foreign, tmp_path, architecture
     assert read_generator(tmp_path / "m.safetensors").info["imported"]["format"].startswith("stylegan2-ada-pytorch")
     assert read_any_generator(path).arrays.keys() == read_generator(tmp_path / "m.safetensors").arrays.keys()
     export_bundle(tmp_path / "m.safetensors", tmp_path / "bundle", ["fp32"], output="float")
-    z = np.random.default_rng().standard_normal((2, 5)).astype(np.float32)
+    z = fresh().standard_normal((2, 5)).astype(np.float32)
     with torch.no_grad():
         expected = load_generator(tmp_path / "m.safetensors")(torch.from_numpy(z)).numpy()
     session = onnxruntime.InferenceSession(tmp_path / "bundle" / "mapping.onnx", providers=["CPUExecutionProvider"])
@@ -260,7 +261,7 @@ def test_training_goes_on_from_an_imported_file(nets, foreign, tmp_path):
     imported = import_checkpoint(foreign.official_file(tmp_path / "x.pkl", g, raw, d))
     plan = training_plan(tmp_path / "run", imported, "cpu", batch=4)
     path = write_training_start(tmp_path / "run", imported, plan)
-    images = np.random.default_rng().integers(0, 256, (8, 3, 8, 8), np.uint8)
+    images = fresh().integers(0, 256, (8, 3, 8, 8), np.uint8)
     order = lambda nimg, batch, seed: np.arange(nimg, nimg + batch) % 8  # noqa: E731
     dataset: Any = SimpleNamespace(resolution=8, images=images, c_dim=0, labels=None, batch_indices=order)
     cfg = read_config(path)
