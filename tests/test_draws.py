@@ -20,7 +20,13 @@ def clear_seed():
 def test_each_name_draws_its_own_numbers_and_draws_them_again():
     def numbers(name):
         draws.seed_everything(name)
-        return random.random(), np.random.random(), float(torch.rand(())), *draws.fresh().random(2), draws.draws_of(name).random()
+        return (
+            random.random(),
+            np.random.random(),
+            float(torch.rand(())),
+            *draws.fresh().random(2),
+            draws.draws_of(name).random(),
+        )
 
     first, other, again = numbers("a"), numbers("b"), numbers("a")
     assert first == again
