@@ -69,12 +69,14 @@ def measure(configuration: Configuration, min_seconds: float, min_runs: int) -> 
         call = calls(generator, configuration.batch)
         warm_up(call)
         samples: list[float] = []
+        measured = 0.0
         with watch() as watched:
-            begin = time.perf_counter()
-            while len(samples) < min_runs or time.perf_counter() - begin < min_seconds:
+            while len(samples) < min_runs or measured < min_seconds:
                 start = time.perf_counter()
                 call()
-                samples.append(1000 * (time.perf_counter() - start))
+                seconds = time.perf_counter() - start
+                samples.append(1000 * seconds)
+                measured += seconds
         engine = generator.engine is not None
     assert watched.disturbance is not None
     gpu = watched.gpu

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks import tables
-from stylert.benchmarks.results import read_results, row_name
+from stylert.benchmarks.results import read_results
 from stylert.runtime.atomic import atomic_file
 from stylert.runtime.errors import InputError
 
@@ -80,10 +80,9 @@ def _section(name: str, document: dict[str, Any]) -> str:
     if document["ceiling"] is not None:
         rates = ", ".join(f"{d} {tables.number(1000 * v)} GFLOP/s" for d, v in document["ceiling"]["tflops"].items())
         lines += [f"Ceilings: {rates}, copy {tables.number(document['ceiling']['bandwidth'])} GB/s.", ""]
-    marked = [r for r in document["rows"] if r["remarks"]]
-    for row in marked:
-        lines.append(f"- {row['scenario']} {row_name(row)}: {'; '.join(row['remarks'])}")
-    return "\n".join(lines) + ("\n" if marked else "")
+    doubts = tables.doubts(document["rows"])
+    lines += [f"- {doubt}" for doubt in doubts]
+    return "\n".join(lines) + ("\n" if doubts else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

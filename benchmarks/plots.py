@@ -118,6 +118,8 @@ def _latencies(axes: Any, rows: list[dict[str, Any]]) -> None:
 
 def _throughput(axes: Any, rows: list[dict[str, Any]], servers: list[dict[str, Any]]) -> None:
     """Latency over throughput: a line per configuration through its batch sizes, and what a server held."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     curves: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         curves.setdefault(row_name(row | {"work": row["work"] | {"batch": ""}}).rstrip(" ×"), []).append(row)
@@ -134,6 +136,9 @@ def _throughput(axes: Any, rows: list[dict[str, Any]], servers: list[dict[str, A
     axes.set_xlabel("images per second (dots: batch sizes, median latency; stars: server, p99 at the rate held)")
     axes.set_ylabel("ms")
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlim(left=0)
     axes.grid(axis="y", color=GREY, alpha=0.25)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

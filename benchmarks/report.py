@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,17 @@ def write_report(document: dict[str, Any], path: str | Path, pictures: Path | No
         for s, rows in tables.by_scenario(document["rows"]).items()
     ]
     marked = [r for r in document["rows"] if r["remarks"]]
+    kinds = Counter(kind for r in marked for kind in {remark.partition(":")[0] for remark in r["remarks"]})
     _render(
-        "report.html", path, document=document, sections=sections, marked=marked, plots=drawn, pictures=images, tables=tables
+        "report.html",
+        path,
+        document=document,
+        sections=sections,
+        marked=marked,
+        kinds=[f"{kind} ({count})" for kind, count in kinds.most_common()],
+        plots=drawn,
+        pictures=images,
+        tables=tables,
     )
 
 

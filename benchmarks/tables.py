@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from stylert.benchmarks.results import row_name
+
 #: Scenarios that are tables of their own, with the unit of their value.
 TITLES = {
     "single-stream": "single-stream: one image at a time, latents to image in host memory",
@@ -40,6 +42,23 @@ def share(row: dict[str, Any]) -> str:
         return "–"
     part = row["floor"] / row["value"] if row["better"] == "lower" else row["value"] / row["floor"]
     return f"{part:.0%}"
+
+
+def doubts(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What speaks against each row that is weak evidence, a line each; rows of one measurement stand together."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        if row["remarks"]:
+            found.setdefault((row_name(row), *row["remarks"]), []).append(row["scenario"])
+    lines = []
+    for (name, *remarks), scenarios in found.items():
+        kinds: dict[str, list[str]] = {}
+        for remark in remarks:
+            kind, _, seen = remark.partition(": ")
+            kinds.setdefault(kind, []).append(seen)
+        seen_by_kind = [f"{kind}: {', '.join(seen)}" for kind, seen in kinds.items()]
+        lines.append(f"{name} ({', '.join(scenarios)}): {'; '.join(seen_by_kind)}")
+    return lines
 
 
 def psnr_of(row: dict[str, Any], accuracy: Sequence[dict[str, Any]]) -> str:

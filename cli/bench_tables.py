@@ -6,7 +6,6 @@ from typing import Any
 
 from stylert.benchmarks import tables
 from stylert.benchmarks.compare import Comparison
-from stylert.benchmarks.results import row_name
 from stylert.cli.console import console, table
 
 
@@ -20,11 +19,10 @@ def show_results(document: dict[str, Any]) -> None:
         rates = ", ".join(f"{name} {tables.number(1000 * v)} GFLOP/s" for name, v in ceiling["tflops"].items())
         line = f"ceilings: {rates}, copy {tables.number(ceiling['bandwidth'])} GB/s ({ceiling['source']})"
         console.print(line, highlight=False, soft_wrap=True)
-    marked = [r for r in document["rows"] if r["remarks"]]
-    for row in marked:
-        line = f"weak: {row['scenario']} {row_name(row)}: {'; '.join(row['remarks'])}"
-        console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
-    if not marked:
+    doubts = tables.doubts(document["rows"])
+    for doubt in doubts:
+        console.print(f"weak: {doubt}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if not doubts:
         console.print("no row is marked: latencies were steady and nothing else used the machine", highlight=False)
 
 

@@ -44,13 +44,21 @@ def check_commented(path: str | Path) -> None:
 
 
 def make_grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Tile uint8 images `[N, H, W, C]` row by row into one, as near to square as N allows; the rest stays white."""
+    """Tile uint8 images `[N, H, W, C]` row by row into one.
+
+    By default in full rows, at most twice as many columns as rows, where N allows; else as near to square as can be, the rest white.
+    """
     n, h, w, c = images.shape
-    columns = columns or math.ceil(math.sqrt(n))
+    columns = columns or _columns(n)
     rows = math.ceil(n / columns)
     grid = np.full((rows * columns, h, w, c), 255, np.uint8)
     grid[:n] = images
     return grid.reshape(rows, columns, h, w, c).swapaxes(1, 2).reshape(rows * h, columns * w, c)
+
+
+def _columns(n: int) -> int:
+    square = math.isqrt(n - 1) + 1
+    return next((k for k in range(square, math.isqrt(2 * n) + 1) if n % k == 0), square)
 
 
 def save_grid(images: np.ndarray, path: str | Path, columns: int | None = None) -> None:
