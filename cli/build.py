@@ -9,7 +9,7 @@ from stylert.cli.console import progress, table
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.bundle import Bundle
-from stylert.runtime.engines import build_engine
+from stylert.runtime.engines import build_engine, engine_key
 
 
 def build_all(
@@ -32,10 +32,7 @@ def build_all(
         if precisions is not None or p in backend(b).PRECISIONS
     ]
     for name, precision, chosen in wanted:
-        bundle.precision(precision)
-        if backend(name).available():
-            backend(name).target(chosen)
-            backend(name).flags(precision, chosen)
+        engine_key(bundle, name, precision, chosen)
     facts = []
     with progress() as bar:
         for i, (name, precision, chosen) in enumerate(wanted):

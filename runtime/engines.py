@@ -15,7 +15,7 @@ from stylert.runtime.atomic import atomic_directory
 from stylert.runtime.backends import Session, backend, engine_file
 from stylert.runtime.build_options import DEFAULTS, BuildOptions, Progress
 from stylert.runtime.bundle import Bundle, sha256_of
-from stylert.runtime.errors import BackendError, BundleError, missing_extra
+from stylert.runtime.errors import BackendError, BundleError, InputError, missing_extra
 
 ENGINE_JSON = "engine.json"
 #: The architecture from which on hardware-compatible engines run
@@ -43,9 +43,11 @@ def engine_key(bundle: Bundle, backend_name: str, precision: str, options: Build
     """The key of an engine built with `options`.
 
     Raises as `Bundle.precision`, BackendError for a missing library or a target that is not there, and InputError for
-    options that the backend does not have.
+    options that the backend does not have, or for a backend that builds nothing.
     """
     module = backend(backend_name)
+    if module.ENGINE_SUFFIX is None:
+        raise InputError(f"{backend_name} has no engines to build: it runs the bundle as it is")
     file = bundle.network(precision, backend_name)
     if not module.available():
         raise missing_extra(backend_name, module.EXTRA)

@@ -2,9 +2,10 @@
 
 A backend module says what it is in `NAME`, `EXTRA` (what to install), `PRECISIONS`, `ENGINE_SUFFIX` (None where nothing is
 built) and `NEEDS_ENGINE` (whether it runs built engines only, which `load_engine` then opens); `available()` whether its
-library is there to build with, `obstacle()` why it cannot run here, or None. `version()`, `target()`, `machine()` and
-`flags()` are what an engine of it depends on; `build()` writes one and `load()` opens it, or the bundle's own file, as a
-`Session`. Modules import their library inside functions, so that listing them imports nothing heavy.
+library is there to build with, `obstacle()` why it cannot run here, or None; `version()` is the library's. `load()` opens the
+bundle's own file, or an engine, as a `Session`. A backend that builds also has `target()`, `machine()` and `flags()`, on which an
+engine of it depends, and `build()`, which writes one. Modules import their library inside functions, so that listing them
+imports nothing heavy.
 """
 
 from __future__ import annotations

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from stylert.runtime.backends import onnxruntime as cpu
-from stylert.runtime.build_options import BuildOptions, Progress
 from stylert.runtime.devices import find_gpus
-from stylert.runtime.errors import BackendError, InputError
+from stylert.runtime.errors import BackendError
 
 NAME = "onnxruntime-cuda"
 EXTRA = None
@@ -48,24 +47,6 @@ def obstacle() -> str | None:
 
 def version() -> str:
     return importlib.metadata.version("onnxruntime-gpu")
-
-
-def target(options: BuildOptions) -> str:
-    raise InputError(f"{NAME} has no engines to build: it runs the bundle as it is")
-
-
-def machine(options: BuildOptions) -> str:
-    return ""
-
-
-def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
-    return {}
-
-
-def build(source: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
-    """Raise InputError: nothing is built."""
-    target(options)
-    return {}
 
 
 def load(source: Path, precision: str, threads: int | None = None, built: bool = False) -> BoundSession:

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 
 from stylert.runtime.backends.onnxruntime import lacks_memory
-from stylert.runtime.build_options import BuildOptions, Progress
-from stylert.runtime.errors import BackendError, InputError, OutOfMemory, missing_extra
+from stylert.runtime.errors import BackendError, OutOfMemory, missing_extra
 
 NAME = "torch"
 EXTRA = "gpu"
@@ -35,24 +34,6 @@ def obstacle() -> str | None:
 
 def version() -> str:
     return importlib.metadata.version("torch")
-
-
-def target(options: BuildOptions) -> str:
-    raise InputError(f"{NAME} has no engines to build: it runs the bundle as it is")
-
-
-def machine(options: BuildOptions) -> str:
-    return ""
-
-
-def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
-    return {}
-
-
-def build(source: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
-    """Raise InputError: nothing is built."""
-    target(options)
-    return {}
 
 
 def load(source: Path, precision: str, threads: int | None = None, built: bool = False) -> TorchSession:

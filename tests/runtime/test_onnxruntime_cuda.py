@@ -13,6 +13,7 @@ from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.backends import onnxruntime as cpu
 from stylert.runtime.backends.onnxruntime_cuda import MAX_BOUND, PROVIDER, BoundSession
+from stylert.runtime.engines import build_engine
 from stylert.runtime.errors import BackendError, InputError
 
 CUDA = backend("onnxruntime-cuda")
@@ -81,9 +82,7 @@ def test_a_cuda_that_does_not_load_is_not_taken_for_one(bundle: Bundle, monkeypa
 
 
 def test_it_builds_nothing_and_runs_no_eight_bits(bundle: Bundle) -> None:
-    from stylert.runtime.build_options import BuildOptions
-
     with pytest.raises(InputError, match="no engines"):
-        CUDA.target(BuildOptions())
+        build_engine(bundle, "onnxruntime-cuda", "fp32")
     with pytest.raises(BackendError, match="fp32, fp16, not int8"):
         Generator.load(bundle, "onnxruntime-cuda", "int8")
