@@ -131,7 +131,7 @@ def _bias_act(rng: np.random.Generator, device: str, dtype: str, _: None, limits
     import torch
 
     from stylert.plugins.bias_act import bias_act
-    from stylert.plugins.kernels.bias_act import bias_act_into
+    from stylert.plugins.kernels.bias_act import bias_act_gradient_into, bias_act_into
     from stylert.plugins.shapes import Tail
 
     draw = _drawing(rng, device)
@@ -142,11 +142,11 @@ def _bias_act(rng: np.random.Generator, device: str, dtype: str, _: None, limits
     reference = bias_act(exact, b.double(), activation="lrelu", clamp=1.0)
     y, dx = torch.full_like(x, float("nan")), torch.full_like(x, float("nan"))
     bias_act_into(y, x, b, tail, step=h * w)
-    bias_act_into(dx, x, b, tail, step=h * w, dy=dy)
+    bias_act_gradient_into(dx, y, dy, tail)
     (expected,) = torch.autograd.grad(reference, exact, dy.double())
-    # Where rounding decides on which side of a kink a value lies, its gradient may be either.
+    # Where rounding decides on which side of a kink a value lies, its gradient may be either; it may also round to the clamp.
     v = (x.double() + b.double()[:, None, None]) * 2**0.5
-    kink = torch.minimum(v.abs(), torch.minimum((v - 1).abs(), (0.2 * v + 1).abs())) < 1e-4
+    kink = torch.minimum(v.abs(), torch.minimum((v - 1).abs(), (0.2 * v + 1).abs())) < max(torch.finfo(x.dtype).eps, 1e-4)
     error = max(_error(y, reference.detach()), _error(torch.where(kink, expected.to(dx.dtype), dx), expected))
     return "bias_act", f"{list(x.shape)}", error
 

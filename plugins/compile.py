@@ -329,16 +329,16 @@ def _upfirdn2d() -> Iterator[Variant]:
 
 
 def _bias_act() -> Iterator[Variant]:
-    for name, backward in (("forward", False), ("backward", True)):
-        constants = {
-            "HAS_BIAS": True, "BACKWARD": backward, "SLOPE": 0.2, "GAIN": 2.0**0.5, "CLAMP": 256.0, "WIDE": False, "BLOCK": 1024
-        }  # fmt: skip
-        pointers = {"x_ptr": "float16", "b_ptr": "float32", "dy_ptr": "float16", "y_ptr": "float16"}
-        yield Variant(f"bias_act_{name}_f16", "bias_act", "float16", pointers, constants, ("count", "c"), tile="1024")
+    constants = {"SLOPE": 0.2, "GAIN": 2.0**0.5, "CLAMP": 256.0, "WIDE": False, "BLOCK": 1024}
+    pointers = {"x_ptr": "float16", "b_ptr": "float32", "y_ptr": "float16"}
+    forward = {"HAS_BIAS": True, **constants}
+    yield Variant("bias_act_forward_f16", "bias_act", "float16", pointers, forward, ("count", "c"), tile="1024")
+    pointers = {"y_ptr": "float16", "dy_ptr": "float16", "dx_ptr": "float16"}
+    yield Variant("bias_act_backward_f16", "bias_act_gradient", "float16", pointers, constants, ("count",), tile="1024")
 
 
 def _kernels() -> dict[str, Any]:
-    from stylert.plugins.kernels.bias_act import bias_act_kernel
+    from stylert.plugins.kernels.bias_act import bias_act_gradient_kernel, bias_act_kernel
     from stylert.plugins.kernels.conv_programs import modulated_conv2d_kernel, rgb_kernel, split_kernel, sum_kernel
     from stylert.plugins.kernels.upfirdn2d import gather_kernel, quad_kernel
 
@@ -350,6 +350,7 @@ def _kernels() -> dict[str, Any]:
         "upfirdn2d_quad": quad_kernel,
         "upfirdn2d_gather": gather_kernel,
         "bias_act": bias_act_kernel,
+        "bias_act_gradient": bias_act_gradient_kernel,
     }
 
 

@@ -28,6 +28,12 @@ def demodulation(weight: Tensor, style: Tensor) -> Tensor:
     return (style.square() @ weight.square().sum((2, 3)).t() + DEMOD_EPS).rsqrt()
 
 
+def fir_padding(k: int, taps: int) -> list[int]:
+    """Of the FIR behind a transposed convolution: it centres the 2H + k - 2 pixels on the 2H of the output."""
+    total = taps - 1 - (k - 2)
+    return [math.ceil(total / 2), total // 2] * 2
+
+
 def modulated_conv2d(
     x: Tensor,
     weight: Tensor,
@@ -82,9 +88,7 @@ def modulated_conv2d(
         if f is None:
             raise ValueError("modulated_conv2d: up=2 needs the FIR filter f")
         x = F.conv_transpose2d(x, w.transpose(0, 1), stride=2)
-        # The FIR centres the 2H + k - 2 pixels of the transposed convolution on the 2H of the output.
-        total = f.shape[0] - 1 - (kh - 2)
-        x = upfirdn2d(x, f, padding=[math.ceil(total / 2), total // 2] * 2, gain=4.0)
+        x = upfirdn2d(x, f, padding=fir_padding(kh, f.shape[0]), gain=4.0)
     else:
         raise ValueError(f"modulated_conv2d: up must be 1 or 2, not {up}")
     # The tail in as few passes over the activations as it takes: the activation is positively homogeneous, so its gain moves

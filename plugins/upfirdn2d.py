@@ -110,16 +110,22 @@ def _filter(x: Tensor, f: Tensor, spec: Resampling) -> Tensor:
 
 def upsample2d(x: Tensor, f: Tensor, up: int = 2) -> Tensor:
     """Upsample `[N, C, H, W]` by `up` with FIR `f`, keeping the mean: padding [2, 1, 2, 1] for 4 taps and `up` 2."""
-    fh, fw = f.shape
-    pad = [(fh + up - 1) // 2, (fh - up) // 2, (fw + up - 1) // 2, (fw - up) // 2]
-    return upfirdn2d(x, f, up=up, padding=pad, gain=float(up * up))
+    return upfirdn2d(x, f, up=up, padding=upsampling_padding(f, up), gain=float(up * up))
 
 
 def downsample2d(x: Tensor, f: Tensor, down: int = 2) -> Tensor:
     """Low-pass `[N, C, H, W]` with FIR `f` and keep every `down`-th pixel: padding [1, 1, 1, 1] for 4 taps and `down` 2."""
-    fh, fw = f.shape
-    pad = [(fh - down + 1) // 2, (fh - down) // 2, (fw - down + 1) // 2, (fw - down) // 2]
-    return upfirdn2d(x, f, down=down, padding=pad)
+    return upfirdn2d(x, f, down=down, padding=downsampling_padding(f, down))
+
+
+def upsampling_padding(f: Tensor, up: int) -> list[int]:
+    """What keeps every pixel at its place when the image is made `up` times as large."""
+    return [side for taps in f.shape for side in ((taps + up - 1) // 2, (taps - up) // 2)]
+
+
+def downsampling_padding(f: Tensor, down: int) -> list[int]:
+    """What makes `down` pixels one around their middle."""
+    return [side for taps in f.shape for side in ((taps - down + 1) // 2, (taps - down) // 2)]
 
 
 def _insert_zeros(x: Tensor, up_y: int, up_x: int) -> Tensor:

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from stylert.runtime.atomic import atomic_file
-from stylert.runtime.backends import Session, available_backends, backend
+from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.engines import engine_to_load, open_synthesis
 from stylert.runtime.errors import BackendError, OutputError, StylertError
 from stylert.runtime.host import cache_folder, cpu_identity, usable_cores
+from stylert.runtime.session import Session
 
 #: Each candidate runs at least this often, and until this time is up; the fastest run counts, as others only disturb.
 MIN_RUNS, SECONDS = 3, 0.5

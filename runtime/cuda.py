@@ -8,6 +8,7 @@ second costs memory only once it is needed.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ import numpy as np
 from stylert.runtime.arrays import OnDevice
 from stylert.runtime.batching import BatchRange
 from stylert.runtime.cuda_driver import call, load_driver
-from stylert.runtime.cuda_lane import Lane, Tensor
-from stylert.runtime.device_array import DeviceArray
+from stylert.runtime.cuda_lane import Lane
+from stylert.runtime.device_array import Allocation, DeviceArray
 from stylert.runtime.errors import BackendError, BundleError, OutOfMemory
 from stylert.runtime.kernel_cache import KernelCache
+from stylert.runtime.session import Tensor, Timings, without_graph
 
 
 class CudaSession:
-    """A `Session` on the first GPU.
+    """A `DeviceSession` on the first GPU.
 
     `trt` is the TensorRT or TensorRT-RTX module, `kernels` the file that keeps what TensorRT-RTX compiles, `weights` the
     network that fills an engine built without its weights.
@@ -32,6 +34,7 @@ class CudaSession:
     memory, and BundleError for an engine that is not `ws` to `image`.
     """
 
+    device = "cuda"
     #: Batches that can be under way at once
     lanes = 2
 
@@ -44,6 +47,8 @@ class CudaSession:
         self._engine: Any = None
         self._kernels: KernelCache | None = None
         self._saved = self._freed = False
+        self._trt = trt
+        self.remarks: list[str] = []
         call(driver.cuInit, 0)
         self._gpu = call(driver.cuDeviceGet, 0)
         self._cuda = call(driver.cuDevicePrimaryCtxRetain, self._gpu)
@@ -56,18 +61,27 @@ class CudaSession:
 
     def run(self, inputs: dict[str, np.ndarray | OnDevice]) -> np.ndarray:
         """Images `[N, ...]` in host memory, for an N that one of `ranges` holds."""
-        images = self._run(inputs, None)
-        assert images is not None
-        return images
+        return self._on_lane(lambda lane: lane.run(inputs, len(inputs["ws"])))
 
     def run_into(self, inputs: dict[str, np.ndarray | OnDevice], out: int) -> None:
         """The same images, written to device memory at the address `out`."""
-        self._run(inputs, out)
+        self._on_lane(lambda lane: lane.run(inputs, len(inputs["ws"]), out))
+
+    def timed_run(self, inputs: dict[str, np.ndarray | OnDevice]) -> Timings:
+        """As `run`, for where its time goes."""
+        return self._on_lane(lambda lane: lane.timed_run(inputs, len(inputs["ws"])))
+
+    def layer_times(self, inputs: dict[str, np.ndarray | OnDevice]) -> list[tuple[str, float]]:
+        """Name and milliseconds of every layer of the engine in one call, in its order, as the library's profiler tells them."""
+        found: list[tuple[str, float]] = []
+        profiler = _profiler(self._trt, found)
+        self._on_lane(lambda lane: lane.profiled_run(inputs, len(inputs["ws"]), profiler))
+        return found
 
     def new_images(self, n: int, spare: int = 0) -> DeviceArray:
         """Device memory for `n` images, and for `spare` more that are not told of. Raises BackendError where it lacks."""
         try:
-            return DeviceArray(self._driver, self._gpu, (n, *self.image.shape), self.image.dtype, spare)
+            memory = Allocation(self._driver, self._gpu, self.image.nbytes(n + spare))
         except OutOfMemory:
             size = max(self.image.nbytes(1), 1)
             free, _ = call(self._driver.cuMemGetInfo)
@@ -75,6 +89,7 @@ class CudaSession:
                 f"{n} images need {(n + spare) * size / 2**20:.0f} MiB on the GPU, where {free / 2**20:.0f} are free; "
                 f"{free // size} would fit"
             ) from None
+        return memory.array((n, *self.image.shape), self.image.dtype)
 
     def close(self) -> None:
         """Give back all memory, on the device and pinned. Nothing may be running."""
@@ -88,7 +103,7 @@ class CudaSession:
             for lane in self._free:
                 lane.close()
             self._free = []
-            self._kernels = self._engine = self._runtime = None
+            self._kernels = self._engine = self._runtime = self._trt = None
             call(self._driver.cuDevicePrimaryCtxRelease, self._gpu)
 
     def _open(self, trt: Any, engine_file: Path, kernels: Path | None, weights: Path | None) -> None:
@@ -113,11 +128,11 @@ class CudaSession:
             raise self._too_large() from None
         self._made = 1
 
-    def _run(self, inputs: dict[str, np.ndarray | OnDevice], out: int | None) -> np.ndarray | None:
+    def _on_lane(self, use: Callable[[Lane], Any]) -> Any:
         lane = self._take_lane()
         try:
             call(self._driver.cuCtxSetCurrent, self._cuda)  # current contexts belong to threads
-            return lane.run(inputs, len(inputs["ws"]), out)
+            return use(lane)
         finally:
             with self._turn:
                 if not self._saved and self._kernels is not None:
@@ -144,7 +159,7 @@ class CudaSession:
         context = self._engine.create_execution_context() if config is None else self._engine.create_execution_context(config)
         if context is None:
             raise OutOfMemory("no execution context can be made")
-        return Lane(self._driver, context, self._tensors, self.ranges)
+        return Lane(self._driver, context, self._tensors, self.ranges, lambda why: without_graph(self.remarks, why))
 
     def _too_large(self) -> BackendError:
         """What the largest batch needs and what is free, and with it the batch that would fit: memory grows with the batch."""
@@ -170,6 +185,17 @@ def _tensor(trt: Any, engine: Any, name: str) -> Tensor:
 def _range(engine: Any, profile: int) -> BatchRange:
     least, best, most = (int(shape[0]) for shape in engine.get_tensor_profile_shape("ws", profile))
     return least, best, most
+
+
+def _profiler(trt: Any, found: list[tuple[str, float]]) -> Any:
+    class Profiler(trt.IProfiler):
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            found.append((layer_name, ms))
+
+    return Profiler()
 
 
 def _refit(trt: Any, log: Any, engine: Any, weights: Path) -> None:

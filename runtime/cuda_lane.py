@@ -8,8 +8,8 @@ other pays one launch an image, and one whose batches or arrays change never pay
 from __future__ import annotations
 
 import ctypes
-import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,22 +19,11 @@ from stylert.runtime.arrays import OnDevice
 from stylert.runtime.batching import BatchRange, profile_for
 from stylert.runtime.cuda_driver import call
 from stylert.runtime.errors import BackendError
+from stylert.runtime.session import Tensor, Timings
 
-#: What a graph is captured for: the batch, the address of every tensor, and whether the images are copied to the host.
-Key = tuple[int, tuple[int, ...], bool]
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One input or output of an engine. `shape` is that of one image."""
-
-    name: str
-    is_input: bool
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-
-    def nbytes(self, batch: int) -> int:
-        return batch * math.prod(self.shape) * self.dtype.itemsize
+#: What a graph is captured for: the batch, the address of every tensor, whether the images are copied to the host, and whether
+#: it holds the events that time it.
+Key = tuple[int, tuple[int, ...], bool, bool]
 
 
 @dataclass(frozen=True)
@@ -49,10 +38,22 @@ class Buffer:
 
 
 class Lane:
-    """Runs one batch at a time. The driver's context must be current. Raises OutOfMemory where memory is too little."""
+    """Runs one batch at a time. The driver's context must be current. Raises OutOfMemory where memory is too little.
 
-    def __init__(self, driver: Any, context: Any, tensors: Sequence[Tensor], ranges: Sequence[BatchRange]) -> None:
+    Where a graph cannot be captured, `on_no_graph` is told why, and calls go on one by one.
+    """
+
+    def __init__(
+        self,
+        driver: Any,
+        context: Any,
+        tensors: Sequence[Tensor],
+        ranges: Sequence[BatchRange],
+        on_no_graph: Callable[[BackendError], None],
+    ) -> None:
         self._driver, self._context, self._tensors, self._ranges = driver, context, tensors, ranges
+        self._on_no_graph = on_no_graph
+        self._graphs = True
         self._buffers: dict[str, Buffer] = {}
         self._graph: Any = None
         self._captured: Key | None = None
@@ -60,6 +61,7 @@ class Lane:
         self._set: tuple[int, int] = (0, 0)  # profile and batch of the context
         self._stream = call(driver.cuStreamCreate, driver.CUstream_flags.CU_STREAM_NON_BLOCKING.value)
         self._event: Any = None
+        self._clock: list[Any] = []  # events before the copies in, after them, after the network, and at the end
         largest = max(most for _, _, most in ranges)
         try:
             self._event = call(driver.cuEventCreate, driver.CUevent_flags.CU_EVENT_DISABLE_TIMING.value)
@@ -74,6 +76,58 @@ class Lane:
 
         Inputs on the device are read where they lie, after the work of their streams.
         """
+        self._launch(self._place(inputs, batch, out), batch, out is None, False)
+        call(self._driver.cuStreamSynchronize, self._stream)
+        return None if out is not None else self._buffers["image"].view(self._image, batch).copy()
+
+    def timed_run(self, inputs: dict[str, np.ndarray | OnDevice], batch: int) -> Timings:
+        """As `run` to the host, with events around copies and network, which a graph holds as well."""
+        driver = self._driver
+        while len(self._clock) < 4:
+            self._clock.append(call(driver.cuEventCreate, driver.CUevent_flags.CU_EVENT_DEFAULT.value))
+        addresses = self._place(inputs, batch, None)
+        start = time.perf_counter()
+        self._launch(addresses, batch, True, True)
+        enqueue = 1000 * (time.perf_counter() - start)
+        call(driver.cuStreamSynchronize, self._stream)
+        begin, there, computed, end = self._clock
+        pairs = ((begin, there), (there, computed), (computed, end))
+        return Timings(*(float(call(driver.cuEventElapsedTime, a, b)) for a, b in pairs), enqueue)
+
+    def profiled_run(self, inputs: dict[str, np.ndarray | OnDevice], batch: int, profiler: Any) -> None:
+        """One call, launch by launch, of which the library tells `profiler` the time of each of its layers."""
+        self._context.profiler = profiler
+        try:
+            self._forget_graph()
+            if (profile_for(batch, self._ranges), batch) != self._set:
+                self._reshape(batch)
+            self._enqueue(self._place(inputs, batch, None), batch, True, None)
+            call(self._driver.cuStreamSynchronize, self._stream)
+        finally:
+            self._context.profiler = None
+
+    def close(self) -> None:
+        """Give back the graph, all memory, and the stream."""
+        driver = self._driver
+        self._forget_graph()
+        for buffer in self._buffers.values():
+            call(driver.cuMemFree, buffer.device)
+            call(driver.cuMemFreeHost, buffer.host.ctypes.data)
+        self._buffers = {}
+        self._context = None
+        if self._event is not None:
+            call(driver.cuEventDestroy, self._event)
+        for event in self._clock:
+            call(driver.cuEventDestroy, event)
+        self._clock = []
+        call(driver.cuStreamDestroy, self._stream)
+
+    @property
+    def _image(self) -> Tensor:
+        return next(t for t in self._tensors if t.name == "image")
+
+    def _place(self, inputs: dict[str, np.ndarray | OnDevice], batch: int, out: int | None) -> dict[str, int]:
+        """Put inputs of the host into pinned memory, wait for those of the device; the address of every tensor."""
         addresses = {}
         for tensor in self._tensors:
             buffer = self._buffers[tensor.name]
@@ -87,51 +141,31 @@ class Lane:
                     np.copyto(buffer.view(tensor, batch), value)
             elif out is not None:
                 addresses[tensor.name] = out
-        self._launch(addresses, batch, out is None)
-        call(self._driver.cuStreamSynchronize, self._stream)
-        return None if out is not None else self._buffers["image"].view(self._image, batch).copy()
-
-    def close(self) -> None:
-        """Give back the graph, all memory, and the stream."""
-        driver = self._driver
-        self._forget_graph()
-        for buffer in self._buffers.values():
-            call(driver.cuMemFree, buffer.device)
-            call(driver.cuMemFreeHost, buffer.host.ctypes.data)
-        self._buffers = {}
-        self._context = None
-        if self._event is not None:
-            call(driver.cuEventDestroy, self._event)
-        call(driver.cuStreamDestroy, self._stream)
-
-    @property
-    def _image(self) -> Tensor:
-        return next(t for t in self._tensors if t.name == "image")
+        return addresses
 
     def _wait_for(self, array: OnDevice) -> None:
         if array.stream is not None:
             call(self._driver.cuEventRecord, self._event, array.stream)
             call(self._driver.cuStreamWaitEvent, self._stream, self._event, 0)
 
-    def _launch(self, addresses: dict[str, int], batch: int, to_host: bool) -> None:
-        key = (batch, tuple(addresses.values()), to_host)
+    def _launch(self, addresses: dict[str, int], batch: int, to_host: bool, timed: bool) -> None:
+        key = (batch, tuple(addresses.values()), to_host, timed)
         if key != self._captured:
             if (profile_for(batch, self._ranges), batch) != self._set:
                 self._forget_graph()  # TensorRT promises nothing of a graph whose context has changed its shapes
                 self._reshape(batch)
-            if key != self._last or not self._capturable():
+            if key != self._last or not self._capturable() or not self._capture(addresses, batch, to_host, timed):
                 self._last = key
-                self._enqueue(addresses, batch, to_host)
+                self._enqueue(addresses, batch, to_host, self._driver.CUevent_record_flags.CU_EVENT_RECORD_DEFAULT if timed else None)
                 return
-            self._capture(addresses, batch, to_host)
             self._captured = key
         self._last = key
         call(self._driver.cuGraphLaunch, self._graph, self._stream)
 
     def _capturable(self) -> bool:
-        """TensorRT-RTX says when it cannot be captured yet; TensorRT always can."""
+        """TensorRT-RTX says when it cannot be captured yet; TensorRT always can, until it turns out otherwise."""
         asked = getattr(self._context, "is_stream_capturable", None)
-        return asked is None or bool(asked(int(self._stream)))
+        return self._graphs and (asked is None or bool(asked(int(self._stream))))
 
     def _reshape(self, batch: int) -> None:
         profile = profile_for(batch, self._ranges)
@@ -142,31 +176,47 @@ class Lane:
                 raise BackendError(f"the engine does not take a batch of {batch}")
         self._set = (profile, batch)
 
-    def _capture(self, addresses: dict[str, int], batch: int, to_host: bool) -> None:
+    def _capture(self, addresses: dict[str, int], batch: int, to_host: bool, timed: bool) -> bool:
+        """Whether there is a graph now. Where it fails, for an engine that does what a capture may not, none is tried again."""
         driver = self._driver
         self._forget_graph()
-        call(driver.cuStreamBeginCapture, self._stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+        external = driver.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL  # an event without it only orders the graph's own nodes
         try:
-            self._enqueue(addresses, batch, to_host)
-        finally:
-            graph = call(driver.cuStreamEndCapture, self._stream)
-        try:
-            self._graph = call(driver.cuGraphInstantiate, graph, 0)
-        finally:
-            call(driver.cuGraphDestroy, graph)
+            call(driver.cuStreamBeginCapture, self._stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+            try:
+                self._enqueue(addresses, batch, to_host, external if timed else None)
+            finally:
+                graph = call(driver.cuStreamEndCapture, self._stream)
+            try:
+                self._graph = call(driver.cuGraphInstantiate, graph, 0)
+            finally:
+                call(driver.cuGraphDestroy, graph)
+        except BackendError as e:
+            self._graphs = False
+            self._on_no_graph(e)
+        return self._graphs
 
-    def _enqueue(self, addresses: dict[str, int], batch: int, to_host: bool) -> None:
-        driver = self._driver
+    def _enqueue(self, addresses: dict[str, int], batch: int, to_host: bool, clock: Any) -> None:
+        """Copies in, network, copy out; with a `clock`, flags of an event's recording, events before, between and behind them."""
+        self._mark(clock, 0)
         for tensor in self._tensors:
             buffer, address = self._buffers[tensor.name], addresses[tensor.name]
             self._context.set_tensor_address(tensor.name, address)
             if tensor.is_input and address == buffer.device:
-                call(driver.cuMemcpyHtoDAsync, address, buffer.host.ctypes.data, tensor.nbytes(batch), self._stream)
+                size = tensor.nbytes(batch)
+                call(self._driver.cuMemcpyHtoDAsync, address, buffer.host.ctypes.data, size, self._stream)
+        self._mark(clock, 1)
         if not self._context.execute_async_v3(int(self._stream)):
             raise BackendError(f"the engine failed on a batch of {batch}")
+        self._mark(clock, 2)
         if to_host:
             image, buffer = self._image, self._buffers["image"]
-            call(driver.cuMemcpyDtoHAsync, buffer.host.ctypes.data, buffer.device, image.nbytes(batch), self._stream)
+            call(self._driver.cuMemcpyDtoHAsync, buffer.host.ctypes.data, buffer.device, image.nbytes(batch), self._stream)
+        self._mark(clock, 3)
+
+    def _mark(self, clock: Any, place: int) -> None:
+        if clock is not None:
+            call(self._driver.cuEventRecordWithFlags, self._clock[place], self._stream, clock.value)
 
     def _forget_graph(self) -> None:
         if self._graph is not None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from stylert.runtime.atomic import atomic_directory
-from stylert.runtime.backends import Session, backend, engine_file
+from stylert.runtime.backends import backend, engine_file
 from stylert.runtime.build_options import DEFAULTS, BuildOptions, Progress
 from stylert.runtime.bundle import Bundle, sha256_of
 from stylert.runtime.errors import BackendError, BundleError, InputError, missing_extra
+from stylert.runtime.session import Session
 
 ENGINE_JSON = "engine.json"
 #: The architecture from which on hardware-compatible engines run

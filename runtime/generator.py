@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stylert.runtime.arrays import OnDevice, on_device, on_host
-from stylert.runtime.backends import Session, backend
+from stylert.runtime.backends import backend
 from stylert.runtime.batching import Step, limited, steps
 from stylert.runtime.bundle import MAPPING_FILE, Bundle
 from stylert.runtime.engines import open_synthesis

@@ -7,10 +7,12 @@ exporter writes into the networks of floating point are known; any other is an e
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylert.runtime.errors import BundleError
+from stylert.runtime.session import Tensor
 
 if TYPE_CHECKING:
     import torch
@@ -54,18 +56,32 @@ class TorchGraph:
             )
             for node in graph.node
         ]
-        self.inputs = [value.name for value in graph.input]
-        self._output = graph.output[0].name
+        #: What each step computes, in their order: the name of its result
+        self.results = [output for _, _, _, output in self._steps]
+        self.image = _tensor(graph.output[0])
         self._last_use = {name: i for i, step in enumerate(self._steps) for name in step[2]}
 
-    def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    def __call__(
+        self, inputs: dict[str, torch.Tensor], around: Callable[[int], AbstractContextManager[Any]] | None = None
+    ) -> torch.Tensor:
+        """The images. `around` gives for each step's number what it is to run within: a profiler's mark."""
         values = dict(inputs)
         for i, (operator, attributes, names, output) in enumerate(self._steps):
-            values[output] = operator(attributes, [values[n] if n in values else self._constants[n] for n in names])
+            operands = [values[n] if n in values else self._constants[n] for n in names]
+            with nullcontext() if around is None else around(i):
+                values[output] = operator(attributes, operands)
             for name in names:  # activations are let go as soon as nobody reads them any more
                 if self._last_use[name] == i:
                     values.pop(name, None)
-        return values[self._output]
+        return values[self.image.name]
+
+
+def _tensor(described: Any) -> Tensor:
+    import onnx
+
+    kind = described.type.tensor_type
+    shape = tuple(d.dim_value for d in kind.shape.dim)[1:]
+    return Tensor(described.name, False, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), shape)
 
 
 def _operators() -> dict[str, Operator]:

@@ -72,12 +72,12 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A function that writes a random generator: `make_checkpoint(resolution=8, c_dim=3)`."""
+    """A function that writes a random generator: `make_checkpoint(resolution=8, c_dim=3)`; `another` has other weights."""
 
-    def make(**changes: Any) -> Path:
+    def make(another: bool = False, **changes: Any) -> Path:
         path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
         cfg = small_config(**changes)
-        write_generator(path, cfg, random_arrays(cfg, draws_of(str(cfg))))
+        write_generator(path, cfg, random_arrays(cfg, draws_of(f"{cfg} {another}")))
         return path
 
     return make

@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylert.plugins.bias_act import activation_gain, bias_act
-from stylert.plugins.modulated_conv2d import demodulation, modulated_conv2d
-from stylert.plugins.upfirdn2d import downsample2d, setup_filter, upfirdn2d, upsample2d
+from stylert.plugins.bias_act import activation_gain
+from stylert.plugins.bias_act import bias_act as plain_bias_act
+from stylert.plugins.modulated_conv2d import demodulation
+from stylert.plugins.ops import bias_act, downsample2d, modulated_conv2d, upfirdn2d, upsample2d
+from stylert.plugins.upfirdn2d import setup_filter
 from stylert.train.config import MAPPING_LR_MULTIPLIER, RESNET_GAIN, DiscriminatorConfig, GeneratorConfig, LayerSpec
 
 NoiseMode = Literal["const", "random", "none"]
@@ -43,7 +45,8 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.linear(x, self.weight.to(x.dtype) * self.weight_gain)
-        return bias_act(x, self.bias * self.bias_gain, activation=self.activation)
+        # Not our op, which on a GPU is a kernel: launching it takes longer than what it saves on a few hundred numbers.
+        return plain_bias_act(x, self.bias * self.bias_gain, activation=self.activation)
 
 
 class Conv2d(nn.Module):

@@ -13,9 +13,6 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
-
-import numpy as np
 
 from stylert.runtime.devices import find_gpus
 from stylert.runtime.errors import InputError
@@ -29,22 +26,6 @@ BACKENDS = {
     "tensorrt-rtx": "stylert.runtime.backends.tensorrt_rtx",
     "torch": "stylert.runtime.backends.torch",
 }
-
-
-class Session(Protocol):
-    """One loaded network.
-
-    One that takes only some batches says so in `ranges` (least, best, largest of each), one that has several calls under
-    way in `lanes`, and one on a GPU has `new_images` and `run_into` for images that stay there.
-    """
-
-    def run(self, inputs: dict[str, Any]) -> np.ndarray:
-        """The network's one output for named inputs whose first axis is the batch."""
-        ...
-
-    def close(self) -> None:
-        """Give back what the session holds; it is not used afterwards."""
-        ...
 
 
 def backend(name: str) -> ModuleType:

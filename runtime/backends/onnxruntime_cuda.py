@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import importlib.metadata
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stylert.runtime.arrays import OnDevice
 from stylert.runtime.backends import onnxruntime as cpu
+from stylert.runtime.cuda_driver import wait_for_stream
+from stylert.runtime.device_array import FIRST_GPU, HOST, DeviceArray
 from stylert.runtime.devices import find_gpus
-from stylert.runtime.errors import BackendError
+from stylert.runtime.errors import BackendError, OutOfMemory
+from stylert.runtime.session import Tensor, Timings, without_graph
 
 NAME = "onnxruntime-cuda"
 EXTRA = None
@@ -26,8 +33,11 @@ PRECISIONS = ("fp32", "fp16")
 ENGINE_SUFFIX = None  # nothing is built
 NEEDS_ENGINE = False
 PROVIDER = "CUDAExecutionProvider"
-#: Batch sizes whose memory and graph are kept; a further one takes the place of the one that was used longest ago.
+#: Batches and places whose memory and graph are kept; a further one takes the place of the one that was used longest ago.
 MAX_BOUND = 4
+#: What ONNX Runtime takes for the number of a graph that is neither captured nor replayed
+NO_GRAPH = -1
+DTYPES = {"tensor(float)": np.dtype(np.float32), "tensor(uint8)": np.dtype(np.uint8)}
 
 
 def available() -> bool:
@@ -59,84 +69,151 @@ def load(source: Path, precision: str, threads: int | None = None, built: bool =
 
     if PROVIDER not in ort.get_available_providers():
         raise BackendError(f"this ONNX Runtime has no CUDA: {INSTALL}")
-    # CUDA graphs want every operator on the GPU; where one is not, the same runs without.
-    for graph in ("1", "0"):
-        providers = [(PROVIDER, {"device_id": "0", "enable_cuda_graph": graph}), "CPUExecutionProvider"]
-        try:
-            session = cpu.open_session(source, cpu.session_options(threads), providers)
-        except BackendError:
-            raise
-        except Exception:
-            if graph == "0":
-                raise
-            continue
-        if session.get_providers()[0] != PROVIDER:
-            raise BackendError(
-                f"{NAME} is installed but CUDA does not load: its CUDA and cuDNN libraries are missing or of another version"
-            )
-        return BoundSession(session, "cuda", graph == "1")
-    raise AssertionError
+    open_it = partial(_open, source, threads)
+    try:
+        return BoundSession(open_it, "cuda", True)
+    except BackendError:
+        raise
+    except Exception:  # CUDA graphs want every operator on the GPU; where one is not, the same runs without
+        return BoundSession(open_it, "cuda", False)
+
+
+def _open(source: Path, threads: int | None, graphs: bool) -> Any:
+    providers = [(PROVIDER, {"device_id": "0", "enable_cuda_graph": str(int(graphs))}), "CPUExecutionProvider"]
+    session = cpu.open_session(source, cpu.session_options(threads), providers)
+    if session.get_providers()[0] != PROVIDER:
+        raise BackendError(
+            f"{NAME} is installed but CUDA does not load: its CUDA and cuDNN libraries are missing or of another version"
+        )
+    return session
 
 
 @dataclass
 class Bound:
-    """The tensors of one batch size, which keep their addresses from call to call."""
+    """The tensors of one batch and of one set of addresses from outside, which keep their addresses from call to call."""
 
     binding: Any
-    inputs: dict[str, Any]
-    image: Any
+    inputs: dict[str, Any]  # those of the host
+    image: Any  # None where the images go to an address from outside
     graph_id: int
+    runs: int = 0
 
 
 class BoundSession:
-    """A session whose inputs and output are bound once for each batch size. Calls from several threads take turns.
+    """A `DeviceSession` where `device` is "cuda"; on "cpu" the same is true of host memory. Inputs and output are bound once for
+    each batch size and place. Calls from several threads take turns.
 
-    `device` is "cuda", or "cpu", where the same is true and no graph is.
+    `open_it` makes ONNX Runtime's own session, with CUDA graphs or without. What comes once runs without a graph; what comes
+    again is captured and then replayed.
     """
 
-    def __init__(self, session: Any, device: str, graphs: bool) -> None:
-        self._session, self._device, self._graphs = session, device, graphs
+    def __init__(self, open_it: Callable[[bool], Any], device: str, graphs: bool) -> None:
+        self._open, self.device, self._graphs = open_it, device, graphs
+        self._session = open_it(graphs)
+        (output,) = self._session.get_outputs()
+        self.image = Tensor(output.name, False, DTYPES[output.type], tuple(output.shape[1:]))
+        self.remarks: list[str] = []
         self._lock = threading.Lock()
-        self._bound: OrderedDict[int, Bound] = OrderedDict()
+        self._bound: OrderedDict[tuple[int, ...], Bound] = OrderedDict()
         self._made = 0
 
-    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        import onnxruntime as ort
-
+    def run(self, inputs: dict[str, np.ndarray | OnDevice]) -> np.ndarray:
         with self._lock:
-            bound = self._bind(len(inputs["ws"]))
-            for name, value in bound.inputs.items():
-                value.update_inplace(inputs[name])
-            options = ort.RunOptions()
-            if self._graphs:
-                options.add_run_config_entry("gpu_graph_id", str(bound.graph_id))
-            self._session.run_with_iobinding(bound.binding, options)
+            bound = self._compute(inputs, None)
             return np.array(bound.image.numpy())  # on a CPU the value's own memory, which the next call overwrites
+
+    def run_into(self, inputs: dict[str, np.ndarray | OnDevice], out: int) -> None:
+        with self._lock:
+            self._compute(inputs, out)
+
+    def new_images(self, n: int, spare: int = 0) -> DeviceArray:
+        try:
+            held = self._value((n + spare, *self.image.shape), self.image.dtype)
+        except Exception as e:  # ONNX Runtime's exceptions share no public base class
+            if cpu.lacks_memory(e):
+                raise BackendError(f"not enough memory on the GPU for {n} images") from None
+            raise
+        place = FIRST_GPU if self.device == "cuda" else HOST
+        return DeviceArray(
+            held.data_ptr(), (n, *self.image.shape), self.image.dtype, lambda: np.array(held.numpy()[:n]), place
+        )
+
+    def timed_run(self, inputs: dict[str, np.ndarray]) -> Timings:
+        """By the host's clock, since each of its three steps ends when the device is done; what it enqueues cannot be told apart."""
+        with self._lock:
+            clock = [time.perf_counter()]
+            bound = self._compute(inputs, None, clock)
+            bound.image.numpy()
+            clock.append(time.perf_counter())
+        h2d, compute, d2h = (1000 * (b - a) for a, b in zip(clock, clock[1:], strict=False))
+        return Timings(h2d, compute, d2h, None)
 
     def close(self) -> None:
         with self._lock:
             self._bound.clear()
             self._session = None
 
-    def _bind(self, batch: int) -> Bound:
-        if batch in self._bound:
-            self._bound.move_to_end(batch)
-            return self._bound[batch]
-        if len(self._bound) >= MAX_BOUND:
-            self._bound.popitem(last=False)
-        binding = self._session.io_binding()
-        inputs = {value.name: self._value(value, batch) for value in self._session.get_inputs()}
-        for name, value in inputs.items():
-            binding.bind_ortvalue_input(name, value)
-        (output,) = self._session.get_outputs()
-        image = self._value(output, batch)
-        binding.bind_ortvalue_output(output.name, image)
-        self._made += 1  # a graph's number is never used again: it belongs to addresses
-        self._bound[batch] = Bound(binding, inputs, image, self._made)
-        return self._bound[batch]
-
-    def _value(self, described: Any, batch: int) -> Any:
+    def _compute(self, inputs: dict[str, Any], out: int | None, clock: list[float] | None = None) -> Bound:
+        """Run the network. `clock` gets the time at which the inputs are there, and that at which the network is done."""
         import onnxruntime as ort
 
-        dtype = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}[described.type]
-        return ort.OrtValue.ortvalue_from_shape_and_type((batch, *described.shape[1:]), dtype, self._device, 0)
+        for value in inputs.values():
+            if isinstance(value, OnDevice) and value.stream is not None:
+                wait_for_stream(value.stream)
+        try:
+            bound = self._bind(inputs, out)
+            for name, held in bound.inputs.items():
+                held.update_inplace(inputs[name])
+            if clock is not None:
+                clock.append(time.perf_counter())
+            options = ort.RunOptions()
+            if self._graphs:
+                options.add_run_config_entry("gpu_graph_id", str(bound.graph_id if bound.runs else NO_GRAPH))
+            self._session.run_with_iobinding(bound.binding, options)
+            if clock is not None:
+                clock.append(time.perf_counter())
+            bound.runs += 1
+            return bound
+        except Exception as e:  # ONNX Runtime's exceptions share no public base class
+            if cpu.lacks_memory(e):
+                self._bound.clear()
+                raise OutOfMemory("ONNX Runtime: not enough memory on the GPU for this batch") from None
+            if not self._graphs or not bound.runs:
+                raise
+            without_graph(self.remarks, e)
+        self._graphs = False
+        self._bound.clear()
+        self._session = self._open(False)
+        return self._compute(inputs, out, None if clock is None else _again(clock))
+
+    def _bind(self, inputs: dict[str, Any], out: int | None) -> Bound:
+        batch = len(inputs["ws"])
+        names = [value.name for value in self._session.get_inputs()]
+        key = (batch, out or 0, *(inputs[n].pointer if isinstance(inputs[n], OnDevice) else 0 for n in names))
+        if key in self._bound:
+            self._bound.move_to_end(key)
+            return self._bound[key]
+        if len(self._bound) >= MAX_BOUND:
+            self._bound.popitem(last=False)
+        binding, held, image = self._session.io_binding(), {}, None
+        for described in self._session.get_inputs():
+            value = inputs[described.name]
+            if isinstance(value, OnDevice):
+                binding.bind_input(described.name, self.device, 0, value.dtype, value.shape, value.pointer)
+            else:
+                held[described.name] = self._value((batch, *described.shape[1:]), DTYPES[described.type])
+                binding.bind_ortvalue_input(described.name, held[described.name])
+        shape = (batch, *self.image.shape)
+        if out is None:
+            image = self._value(shape, self.image.dtype)
+            binding.bind_ortvalue_output(self.image.name, image)
+        else:
+            binding.bind_output(self.image.name, self.device, 0, self.image.dtype, shape, out)
+        self._made += 1  # a graph's number is never used again: it belongs to addresses
+        self._bound[key] = Bound(binding, held, image, self._made)
+        return self._bound[key]
+
+    def _value(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        import onnxruntime as ort
+
+        return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self.device, 0)

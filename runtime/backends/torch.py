@@ -6,16 +6,24 @@ the whole process, which is the only one that it has.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
+import itertools
 import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stylert.runtime import dlpack
+from stylert.runtime.arrays import LEGACY_STREAM, OnDevice
 from stylert.runtime.backends.onnxruntime import lacks_memory
+from stylert.runtime.device_array import FIRST_GPU, HOST, DeviceArray
 from stylert.runtime.errors import BackendError, OutOfMemory, missing_extra
+from stylert.runtime.session import Tensor, Timings, without_graph
 
 NAME = "torch"
 EXTRA = "gpu"
@@ -51,68 +59,154 @@ def load(source: Path, precision: str, threads: int | None = None, built: bool =
         torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return TorchSession(TorchGraph(source, device), device)
+        return TorchSession(TorchGraph(source, device), device, device == "cuda")
     except torch.OutOfMemoryError as e:
         raise BackendError(f"not enough memory on the GPU for {source}: {str(e).splitlines()[0]}") from None
 
 
 class TorchSession:
-    """Calls from several threads take turns."""
+    """A `DeviceSession` where `device` is "cuda"; on "cpu" the same is true of host memory. `capture` says whether to replay
+    CUDA graphs. Calls from several threads take turns.
+    """
 
-    def __init__(self, graph: Any, device: str) -> None:
-        self._graph, self._device = graph, device
+    def __init__(self, graph: Any, device: str, capture: bool) -> None:
+        self._graph, self.device, self.capture = graph, device, capture
+        self.image: Tensor = graph.image
+        self.remarks: list[str] = []
         self._lock = threading.Lock()
-        self._captured: CapturedGraph | None = None
+        self._prepared: Prepared | None = None
 
-    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    def run(self, inputs: dict[str, np.ndarray | OnDevice]) -> np.ndarray:
+        with self._lock, self._guarded():
+            return self._images(inputs).to("cpu", copy=True).numpy()
+
+    def run_into(self, inputs: dict[str, np.ndarray | OnDevice], out: int) -> None:
+        shape = (len(inputs["ws"]), *self.image.shape)
+        with self._lock, self._guarded():
+            self._lent(out, shape, self.image.dtype).copy_(self._images(inputs))
+            self._finish()
+
+    def new_images(self, n: int, spare: int = 0) -> DeviceArray:
         import torch
 
+        dtype = getattr(torch, self.image.dtype.name)
         try:
-            return self._run(inputs)
+            images = torch.empty((n + spare, *self.image.shape), dtype=dtype, device=self.device)[:n]
         except RuntimeError as e:
-            if lacks_memory(e) or isinstance(e, torch.OutOfMemoryError):
-                self._captured = None
-                raise OutOfMemory("PyTorch: not enough memory for this batch") from None
-            raise
+            raise BackendError(f"not enough memory on the GPU for {n} images: {str(e).splitlines()[0]}") from None
+        place = FIRST_GPU if self.device == "cuda" else HOST
+        return DeviceArray(
+            images.data_ptr(), tuple(images.shape), self.image.dtype, lambda: images.to("cpu", copy=True).numpy(), place
+        )
 
-    def _run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    def timed_run(self, inputs: dict[str, np.ndarray]) -> Timings:
+        """On the GPU's own clock. Both copies are of memory that is not pinned, as in `run`."""
         import torch
 
-        with self._lock, torch.inference_mode():
-            there = {name: torch.from_numpy(value) for name, value in inputs.items()}
-            if self._device == "cpu":
-                return self._graph(there).contiguous().numpy()
-            batch = len(inputs["ws"])
-            if self._captured is None or self._captured.batch != batch:
-                self._captured = None  # before the other is made: its memory is free then
-                self._captured = CapturedGraph(self._graph, there, batch)
-            return self._captured.run(there)
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
+        with self._lock, self._guarded():
+            start = time.perf_counter()
+            image = self._images(inputs, events)
+            enqueue = 1000 * (time.perf_counter() - start)
+            image.to("cpu", copy=True)
+            events[3].record()
+            self._finish()
+        return Timings(*(a.elapsed_time(b) for a, b in itertools.pairwise(events)), enqueue)
 
     def close(self) -> None:
         with self._lock:
-            self._graph = self._captured = None
+            self._graph = self._prepared = None
+
+    def _images(self, inputs: dict[str, Any], events: Sequence[Any] = ()) -> Any:
+        """The images as a tensor that the next call overwrites, with events recorded before the inputs, behind them, and behind
+        the network."""
+        batch = len(inputs["ws"])
+        if self._prepared is None or self._prepared.batch != batch:
+            self._prepared = None  # before the other is made: its memory is free then
+            self._prepared = Prepared(self, {name: self._tensor(value) for name, value in inputs.items()}, batch)
+        return self._prepared.run({name: self._tensor(value) for name, value in inputs.items()}, events)
+
+    def _tensor(self, value: np.ndarray | OnDevice) -> Any:
+        """A tensor of the same memory, once the work of its stream is over."""
+        import torch
+
+        if not isinstance(value, OnDevice):
+            return torch.from_numpy(value)
+        if value.stream is not None:
+            theirs = torch.cuda.default_stream() if value.stream == LEGACY_STREAM else torch.cuda.ExternalStream(value.stream)
+            torch.cuda.current_stream().wait_stream(theirs)
+        return self._lent(value.pointer, value.shape, value.dtype)
+
+    def _lent(self, pointer: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        import torch
+
+        place = FIRST_GPU if self.device == "cuda" else HOST
+        return torch.from_dlpack(dlpack.lend(pointer, shape, dtype, place, None))
+
+    def _finish(self) -> None:
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.current_stream().synchronize()
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        import torch
+
+        try:
+            with torch.inference_mode():
+                yield
+        except RuntimeError as e:
+            if lacks_memory(e) or isinstance(e, torch.OutOfMemoryError):
+                self._prepared = None
+                raise OutOfMemory("PyTorch: not enough memory for this batch") from None
+            raise
 
 
-class CapturedGraph:
-    """The network for one batch as a CUDA graph, with the tensors that it reads and writes."""
+class Prepared:
+    """The network for one batch, with the tensors that it reads; as a CUDA graph, where it can be captured."""
 
-    def __init__(self, graph: Any, inputs: dict[str, Any], batch: int) -> None:
+    def __init__(self, session: TorchSession, inputs: dict[str, Any], batch: int) -> None:
         import torch
 
         self.batch = batch
-        self._inputs = {name: value.to("cuda") for name, value in inputs.items()}
+        self._network, self._graph, self._image = session._graph, None, None
+        self._inputs = {name: value.to(session.device, copy=True) for name, value in inputs.items()}
+        if not session.capture:
+            return
         # The first run compiles kernels and plans memory, which a capture may not; on a stream of its own, as captures are.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            graph(self._inputs)
+            self._network(self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._image = graph(self._inputs).contiguous()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._image = self._network(self._inputs).contiguous()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as e:
+            session.capture = False
+            without_graph(session.remarks, e)
+        else:
+            self._graph = graph
 
-    def run(self, inputs: dict[str, Any]) -> np.ndarray:
+    def run(self, inputs: dict[str, Any], events: Sequence[Any]) -> Any:
+        marks = iter(events)
+        _record(marks)
         for name, value in inputs.items():
             self._inputs[name].copy_(value)
-        self._graph.replay()
-        return self._image.cpu().numpy()
+        _record(marks)
+        if self._graph is None:
+            self._image = self._network(self._inputs).contiguous()
+        else:
+            self._graph.replay()
+        _record(marks)
+        return self._image
+
+
+def _record(marks: Iterator[Any]) -> None:
+    event = next(marks, None)
+    if event is not None:
+        event.record()

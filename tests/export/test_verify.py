@@ -105,7 +105,7 @@ def test_another_checkpoint_than_the_bundles_is_refused(
     bundle: Bundle, make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="not the checkpoint"):
-        verify(bundle, against=make_checkpoint())
+        verify(bundle, against=make_checkpoint(another=True))
     with pytest.raises(InputError, match="does not exist"):
         verify(bundle, against=tmp_path / "nowhere")
 

@@ -23,6 +23,7 @@ class CUresult(enum.Enum):
     CUDA_SUCCESS = 0
     CUDA_ERROR_OUT_OF_MEMORY = 2
     CUDA_ERROR_INVALID_VALUE = 1
+    CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
 
 
 LEGACY = 1
@@ -35,6 +36,7 @@ class FakeDriver:
     CUresult = CUresult
     CUstream_flags = real.CUstream_flags
     CUevent_flags = real.CUevent_flags
+    CUevent_record_flags = real.CUevent_record_flags
     CUstreamCaptureMode = real.CUstreamCaptureMode
 
     def __init__(self, room: int = 2**20) -> None:
@@ -44,6 +46,10 @@ class FakeDriver:
         self.recording: dict[int, list[Callable[[], object]]] = {}
         self.waiting: dict[int, list[Callable[[], object]]] = {LEGACY: []}
         self.recorded: dict[int, int] = {}
+        self.invalid: set[int] = set()  # streams whose capture was spoilt
+        self.clock = 0.0  # milliseconds of the device's own, which its work moves on
+        self.times: dict[int, float] = {}
+        self.silent: set[int] = set()  # events that tell no time
         self.log: list[str] = []
         self.names = iter(range(100, 10**6))
         self.lock = threading.RLock()
@@ -82,7 +88,12 @@ class FakeDriver:
 
     def _copy(self, what: str, to: int, source: int, size: int, stream: int) -> tuple[CUresult]:
         self.log.append(what)
-        return self.enqueue(stream, lambda: ctypes.memmove(to, source, size))
+
+        def copy() -> None:
+            ctypes.memmove(to, source, size)
+            self.clock += size / 2**10
+
+        return self.enqueue(stream, copy)
 
     def cuInit(self, flags: int) -> tuple[CUresult]:
         return (CUresult.CUDA_SUCCESS,)
@@ -118,7 +129,10 @@ class FakeDriver:
 
     def cuEventCreate(self, flags: int) -> tuple[CUresult, int]:
         self.events += 1
-        return CUresult.CUDA_SUCCESS, next(self.names)
+        name = next(self.names)
+        if flags & real.CUevent_flags.CU_EVENT_DISABLE_TIMING.value:
+            self.silent.add(name)
+        return CUresult.CUDA_SUCCESS, name
 
     def cuEventDestroy(self, event: int) -> tuple[CUresult]:
         self.events -= 1
@@ -127,6 +141,21 @@ class FakeDriver:
     def cuEventRecord(self, event: int, stream: int) -> tuple[CUresult]:
         self.recorded[event] = stream
         return (CUresult.CUDA_SUCCESS,)
+
+    def cuEventRecordWithFlags(self, event: int, stream: int, flags: int) -> tuple[CUresult]:
+        external = flags == real.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL.value
+        if external != (stream in self.recording):
+            return (CUresult.CUDA_ERROR_INVALID_VALUE,)
+
+        def record() -> None:
+            self.times[event] = self.clock
+
+        return self.enqueue(stream, record)
+
+    def cuEventElapsedTime(self, begin: int, end: int) -> tuple[CUresult, float]:
+        if {begin, end} & self.silent:
+            return CUresult.CUDA_ERROR_INVALID_VALUE, 0.0
+        return CUresult.CUDA_SUCCESS, self.times[end] - self.times[begin]
 
     def cuStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[CUresult]:
         producer = self.recorded[event]
@@ -163,8 +192,12 @@ class FakeDriver:
         return (CUresult.CUDA_SUCCESS,)
 
     def cuStreamEndCapture(self, stream: int) -> tuple[CUresult, list]:
+        recorded = self.recording.pop(stream)
+        if stream in self.invalid:
+            self.invalid.remove(stream)
+            return CUresult.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, []
         self.graphs += 1
-        return CUresult.CUDA_SUCCESS, self.recording.pop(stream)
+        return CUresult.CUDA_SUCCESS, recorded
 
     def cuGraphInstantiate(self, graph: list, flags: int) -> tuple[CUresult, list]:
         self.execs += 1
@@ -185,6 +218,11 @@ class FakeDriver:
         return (CUresult.CUDA_SUCCESS,)
 
 
+#: What the fake network takes an image, as a whole and layer by layer.
+COMPUTE_MS = 0.75
+LAYERS = {"b4.conv1.conv_myl0_1": 0.5, "__myl_MulAdd_myl0_2": 0.25}
+
+
 class FakeEngine:
     """ws `[N, 6, 20]` to a 2 x 2 image whose pixels are the first four numbers of each ws's last row, as bytes."""
 
@@ -192,8 +230,14 @@ class FakeEngine:
     device_memory_size_v2 = 2**20
     names = ("ws", "image")
 
-    def __init__(self, driver: FakeDriver, profiles: list[tuple[int, int, int]] | None = None, contexts: int = 9) -> None:
-        self.driver, self.contexts = driver, contexts
+    def __init__(
+        self,
+        driver: FakeDriver,
+        profiles: list[tuple[int, int, int]] | None = None,
+        contexts: int = 9,
+        capturable: bool = True,
+    ) -> None:
+        self.driver, self.contexts, self.capturable = driver, contexts, capturable
         self.profiles = profiles or [(1, 2, 6)]
         self.num_optimization_profiles = len(self.profiles)
         self.ran: list[tuple[int, int]] = []  # profile and batch
@@ -223,6 +267,7 @@ class FakeContext:
         self.engine = engine
         self.addresses: dict[str, int] = {}
         self.batch = self.profile = 0
+        self.profiler: Any = None
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
@@ -240,6 +285,9 @@ class FakeContext:
     def execute_async_v3(self, stream: int) -> bool:
         batch, addresses = self.batch, dict(self.addresses)
         driver = self.engine.driver
+        if stream in driver.recording and not self.engine.capturable:
+            driver.invalid.add(stream)
+            return False
         driver.log.append("compute")
         self.engine.ran.append((self.profile, batch))
 
@@ -248,8 +296,13 @@ class FakeContext:
             latents = np.frombuffer(values, np.float32).reshape(batch, NUM_WS, W_DIM)
             pixels = np.ascontiguousarray(latents[:, -1, :4].astype(np.uint8))
             ctypes.memmove(addresses["image"], pixels.ctypes.data, pixels.nbytes)
+            driver.clock += COMPUTE_MS * batch
 
         driver.enqueue(stream, compute)
+        if self.profiler is not None:
+            driver._drain(stream)  # the library waits for the network, to tell its times
+            for name, ms in LAYERS.items():
+                self.profiler.report_layer_time(name, ms * batch)
         return True
 
 
@@ -262,6 +315,7 @@ def fake_trt(engine: FakeEngine | None, **more: Any) -> Any:
         Runtime=lambda log: runtime,
         TensorIOMode=SimpleNamespace(INPUT="in"),
         nptype=np.dtype,
+        IProfiler=Profiler,
         **more,
     )
 
@@ -270,6 +324,10 @@ class Logger:
     ERROR = 1
 
     def __init__(self, severity: int) -> None: ...
+
+
+class Profiler:
+    """The library's base class, which must be told of a new object."""
 
 
 class Foreign:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylert.plugins.upfirdn2d import upfirdn2d
+from stylert.plugins.ops import upfirdn2d
 from stylert.train.augment.wavelets import SYM6
 
 #: Pixels of the original that the up- and the downsampling filter reach to a side, each 12 taps on the finer grid.
