@@ -44,7 +44,7 @@ def main() -> None:
         library = LIBRARIES[options.library]()
         with Generator.load(options.bundle, options.backend, options.precision) as generator:
             ws = generator.map(z_from_seeds([1, 2, 3, 4], generator.bundle.model["z_dim"]), psi=0.7)
-            on_gpu(generator, library, ws) if "tensorrt" in options.backend else on_cpu(generator, library, ws)
+            on_gpu(generator, library, ws) if generator.device == "cuda" else on_cpu(generator, library, ws)
     except StylertError as e:
         sys.exit(f"zero_copy: {e}")
     except ImportError as e:

@@ -32,3 +32,15 @@ def call(function: Any, *arguments: Any) -> Any:
     if len(values) > 1:
         return tuple(values)
     return values[0] if values else None
+
+
+def wait_for_stream(stream: int) -> None:
+    """Wait until the work of a stream of another library on the first GPU is over. Raises as `load_driver` and `call`."""
+    driver = load_driver()
+    call(driver.cuInit, 0)
+    gpu = call(driver.cuDeviceGet, 0)
+    call(driver.cuCtxSetCurrent, call(driver.cuDevicePrimaryCtxRetain, gpu))
+    try:
+        call(driver.cuStreamSynchronize, stream)
+    finally:
+        call(driver.cuDevicePrimaryCtxRelease, gpu)

@@ -156,7 +156,9 @@ class Lane:
                 self._reshape(batch)
             if key != self._last or not self._capturable() or not self._capture(addresses, batch, to_host, timed):
                 self._last = key
-                self._enqueue(addresses, batch, to_host, self._driver.CUevent_record_flags.CU_EVENT_RECORD_DEFAULT if timed else None)
+                self._enqueue(
+                    addresses, batch, to_host, self._driver.CUevent_record_flags.CU_EVENT_RECORD_DEFAULT if timed else None
+                )
                 return
             self._captured = key
         self._last = key

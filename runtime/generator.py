@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from stylert.runtime.bundle import MAPPING_FILE, Bundle
 from stylert.runtime.engines import open_synthesis
 from stylert.runtime.errors import BackendError, InputError, OutOfMemory
 from stylert.runtime.latents import z_from_seeds
+from stylert.runtime.session import DeviceSession, Session, Timings
 
 if TYPE_CHECKING:
     from stylert.runtime.device_array import DeviceArray
@@ -141,13 +142,13 @@ class Generator:
         """The images, left on the GPU for others to take through DLPack or `__cuda_array_interface__`.
 
         They are in new memory, or in `out`, a GPU array of another library with the shape and type of the images, which is
-        then what comes back. Nothing is copied in between, and the images are there when this returns.
+        then what comes back. Nothing passes through the host, and the images are there when this returns.
 
         Raises BackendError on a backend that has no device, InputError for an `out` that does not fit.
         """
         inputs = self._synthesis_inputs(ws, noise)
-        session: Any = self._synthesis
-        if not hasattr(session, "run_into"):
+        session = self._on_gpu
+        if session is None:
             raise BackendError(f"{self.backend} computes in host memory; only a GPU backend can leave images on a device")
         with self._calls:
             plan = self._steps(len(inputs["ws"]))
@@ -159,9 +160,39 @@ class Generator:
                 raise InputError(f"out must be a writable GPU array of {session.image.dtype} {list(shape)}")
             if out is not None and padding:
                 raise InputError(f"this engine runs {len(inputs['ws'])} images with {padding} more, for which out has no room")
-            for step in plan:
-                session.run_into(_part(inputs, step), told.pointer + step.first * told.row_bytes)
+            try:
+                for step in plan:
+                    session.run_into(_part(inputs, step), told.pointer + step.first * told.row_bytes)
+            except OutOfMemory:
+                raise self._too_many(inputs) from None
         return images
+
+    def timed_run(self, ws: Any, noise: dict[str, Any] | None = None) -> Timings | None:
+        """As `synthesize`, for where the time goes: copies, network and the host's part. None on a backend without a device.
+
+        First calls of a batch compile, plan and capture: repeat it as often as the call that it is to explain.
+        """
+        session = self._on_gpu
+        if session is None:
+            return None
+        inputs = self._synthesis_inputs(ws, noise)
+        with self._calls:
+            each = [session.timed_run(_part(inputs, step)) for step in self._steps(len(inputs["ws"]))]
+        return sum(each[1:], each[0])
+
+    @property
+    def remarks(self) -> list[str]:
+        """What to know of times measured on this generator, such as that no CUDA graph could be captured."""
+        return [] if self._on_gpu is None else list(self._on_gpu.remarks)
+
+    @property
+    def device(self) -> str:
+        """Where the synthesis network computes: "cpu" or "cuda"."""
+        return self._synthesis.device
+
+    @property
+    def _on_gpu(self) -> DeviceSession | None:
+        return cast(DeviceSession, self._synthesis) if self.device == "cuda" else None
 
     def _steps(self, n: int) -> list[Step]:
         """How a batch runs: engines say which sizes they take, the others take any."""
@@ -245,7 +276,7 @@ class Generator:
         there = on_device(value)
         if there is None:
             return _float32(value, shape, name)
-        if not hasattr(self._synthesis, "run_into"):
+        if self._on_gpu is None:
             raise InputError(f"{name} is on a GPU, and {self.backend} computes in host memory: copy it there first")
         if there.dtype != np.float32:
             raise InputError(f"{name} must be float32 on the GPU, not {there.dtype}")

@@ -75,6 +75,8 @@ def load(source: Path, precision: str, threads: int | None = None, built: bool =
 
 
 class OrtSession:
+    device = "cpu"
+
     def __init__(self, session: Any) -> None:
         self._session = session
         self._output = session.get_outputs()[0].name

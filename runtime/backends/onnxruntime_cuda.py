@@ -6,11 +6,12 @@ is `INSTALL`. What it computes is the bundle's own file; nothing is built.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,18 +91,20 @@ def _open(source: Path, threads: int | None, graphs: bool) -> Any:
 
 @dataclass
 class Bound:
-    """The tensors of one batch and of one set of addresses from outside, which keep their addresses from call to call."""
+    """One batch and one set of addresses, which stay the same from call to call."""
 
-    binding: Any
-    inputs: dict[str, Any]  # those of the host
-    image: Any  # None where the images go to an address from outside
+    batch: int
+    held: dict[str, Any]  # values of ours, for the inputs that come from the host
+    outside: dict[str, OnDevice]  # the other inputs
+    image: Any  # a value of ours, or the address outside where the images go
     graph_id: int
+    binding: Any = None
     runs: int = 0
 
 
 class BoundSession:
     """A `DeviceSession` where `device` is "cuda"; on "cpu" the same is true of host memory. Inputs and output are bound once for
-    each batch size and place. Calls from several threads take turns.
+    each batch and set of addresses. Calls from several threads take turns.
 
     `open_it` makes ONNX Runtime's own session, with CUDA graphs or without. What comes once runs without a graph; what comes
     again is captured and then replayed.
@@ -110,110 +113,122 @@ class BoundSession:
     def __init__(self, open_it: Callable[[bool], Any], device: str, graphs: bool) -> None:
         self._open, self.device, self._graphs = open_it, device, graphs
         self._session = open_it(graphs)
-        (output,) = self._session.get_outputs()
-        self.image = Tensor(output.name, False, DTYPES[output.type], tuple(output.shape[1:]))
+        self._inputs = [_tensor(value, True) for value in self._session.get_inputs()]
+        self.image = _tensor(self._session.get_outputs()[0], False)
         self.remarks: list[str] = []
         self._lock = threading.Lock()
         self._bound: OrderedDict[tuple[int, ...], Bound] = OrderedDict()
         self._made = 0
 
     def run(self, inputs: dict[str, np.ndarray | OnDevice]) -> np.ndarray:
-        with self._lock:
-            bound = self._compute(inputs, None)
+        with self._lock, self._memory_errors():
+            bound = self._placed(inputs, None)
+            self._execute(bound)
             return np.array(bound.image.numpy())  # on a CPU the value's own memory, which the next call overwrites
 
     def run_into(self, inputs: dict[str, np.ndarray | OnDevice], out: int) -> None:
-        with self._lock:
-            self._compute(inputs, out)
+        with self._lock, self._memory_errors():
+            self._execute(self._placed(inputs, out))
 
     def new_images(self, n: int, spare: int = 0) -> DeviceArray:
+        shape = (n, *self.image.shape)
         try:
-            held = self._value((n + spare, *self.image.shape), self.image.dtype)
-        except Exception as e:  # ONNX Runtime's exceptions share no public base class
-            if cpu.lacks_memory(e):
-                raise BackendError(f"not enough memory on the GPU for {n} images") from None
-            raise
+            with self._memory_errors():
+                images = self._value(self.image, n + spare)
+        except OutOfMemory:
+            raise BackendError(f"not enough memory on the GPU for {n} images") from None
         place = FIRST_GPU if self.device == "cuda" else HOST
-        return DeviceArray(
-            held.data_ptr(), (n, *self.image.shape), self.image.dtype, lambda: np.array(held.numpy()[:n]), place
-        )
+        return DeviceArray(images.data_ptr(), shape, self.image.dtype, lambda: np.array(images.numpy()[:n]), place)
 
     def timed_run(self, inputs: dict[str, np.ndarray]) -> Timings:
-        """By the host's clock, since each of its three steps ends when the device is done; what it enqueues cannot be told apart."""
-        with self._lock:
-            clock = [time.perf_counter()]
-            bound = self._compute(inputs, None, clock)
+        """By the host's clock, as each of the three steps ends when the device is done. What it enqueues cannot be told apart."""
+        with self._lock, self._memory_errors():
+            start = time.perf_counter()
+            bound = self._placed(inputs, None)
+            there = time.perf_counter()
+            self._execute(bound)
+            computed = time.perf_counter()
             bound.image.numpy()
-            clock.append(time.perf_counter())
-        h2d, compute, d2h = (1000 * (b - a) for a, b in zip(clock, clock[1:], strict=False))
-        return Timings(h2d, compute, d2h, None)
+            end = time.perf_counter()
+        return Timings(1000 * (there - start), 1000 * (computed - there), 1000 * (end - computed), None)
 
     def close(self) -> None:
         with self._lock:
             self._bound.clear()
             self._session = None
 
-    def _compute(self, inputs: dict[str, Any], out: int | None, clock: list[float] | None = None) -> Bound:
-        """Run the network. `clock` gets the time at which the inputs are there, and that at which the network is done."""
+    def _placed(self, inputs: dict[str, Any], out: int | None) -> Bound:
+        """What is bound for these inputs, filled with those of the host, and those of the device ready."""
+        outside = {name: value for name, value in inputs.items() if isinstance(value, OnDevice)}
+        key = (len(inputs["ws"]), out or 0, *(outside[t.name].pointer if t.name in outside else 0 for t in self._inputs))
+        if key not in self._bound:
+            if len(self._bound) >= MAX_BOUND:
+                self._bound.popitem(last=False)
+            self._bound[key] = self._bind(len(inputs["ws"]), outside, out)
+        self._bound.move_to_end(key)
+        bound = self._bound[key]
+        for name, value in bound.held.items():
+            value.update_inplace(inputs[name])
+        for array in outside.values():
+            if array.stream is not None:
+                wait_for_stream(array.stream)
+        return bound
+
+    def _execute(self, bound: Bound) -> None:
         import onnxruntime as ort
 
-        for value in inputs.values():
-            if isinstance(value, OnDevice) and value.stream is not None:
-                wait_for_stream(value.stream)
+        options = ort.RunOptions()
+        if self._graphs:
+            options.add_run_config_entry("gpu_graph_id", str(bound.graph_id if bound.runs else NO_GRAPH))
         try:
-            bound = self._bind(inputs, out)
-            for name, held in bound.inputs.items():
-                held.update_inplace(inputs[name])
-            if clock is not None:
-                clock.append(time.perf_counter())
-            options = ort.RunOptions()
-            if self._graphs:
-                options.add_run_config_entry("gpu_graph_id", str(bound.graph_id if bound.runs else NO_GRAPH))
             self._session.run_with_iobinding(bound.binding, options)
-            if clock is not None:
-                clock.append(time.perf_counter())
-            bound.runs += 1
-            return bound
         except Exception as e:  # ONNX Runtime's exceptions share no public base class
-            if cpu.lacks_memory(e):
-                self._bound.clear()
-                raise OutOfMemory("ONNX Runtime: not enough memory on the GPU for this batch") from None
-            if not self._graphs or not bound.runs:
+            if not (self._graphs and bound.runs) or cpu.lacks_memory(e):
                 raise
             without_graph(self.remarks, e)
-        self._graphs = False
-        self._bound.clear()
-        self._session = self._open(False)
-        return self._compute(inputs, out, None if clock is None else _again(clock))
+            self._graphs = False
+            self._session = self._open(False)
+            for other in self._bound.values():
+                other.binding = self._binding(other)
+            self._session.run_with_iobinding(bound.binding, ort.RunOptions())
+        bound.runs += 1
 
-    def _bind(self, inputs: dict[str, Any], out: int | None) -> Bound:
-        batch = len(inputs["ws"])
-        names = [value.name for value in self._session.get_inputs()]
-        key = (batch, out or 0, *(inputs[n].pointer if isinstance(inputs[n], OnDevice) else 0 for n in names))
-        if key in self._bound:
-            self._bound.move_to_end(key)
-            return self._bound[key]
-        if len(self._bound) >= MAX_BOUND:
-            self._bound.popitem(last=False)
-        binding, held, image = self._session.io_binding(), {}, None
-        for described in self._session.get_inputs():
-            value = inputs[described.name]
-            if isinstance(value, OnDevice):
-                binding.bind_input(described.name, self.device, 0, value.dtype, value.shape, value.pointer)
-            else:
-                held[described.name] = self._value((batch, *described.shape[1:]), DTYPES[described.type])
-                binding.bind_ortvalue_input(described.name, held[described.name])
-        shape = (batch, *self.image.shape)
-        if out is None:
-            image = self._value(shape, self.image.dtype)
-            binding.bind_ortvalue_output(self.image.name, image)
-        else:
-            binding.bind_output(self.image.name, self.device, 0, self.image.dtype, shape, out)
+    def _bind(self, batch: int, outside: dict[str, OnDevice], out: int | None) -> Bound:
+        held = {t.name: self._value(t, batch) for t in self._inputs if t.name not in outside}
+        image = self._value(self.image, batch) if out is None else out
         self._made += 1  # a graph's number is never used again: it belongs to addresses
-        self._bound[key] = Bound(binding, held, image, self._made)
-        return self._bound[key]
+        bound = Bound(batch, held, outside, image, self._made)
+        bound.binding = self._binding(bound)
+        return bound
 
-    def _value(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    def _binding(self, bound: Bound) -> Any:
+        binding = self._session.io_binding()
+        for name, value in bound.held.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, array in bound.outside.items():
+            binding.bind_input(name, self.device, 0, array.dtype, array.shape, array.pointer)
+        if isinstance(bound.image, int):
+            shape = (bound.batch, *self.image.shape)
+            binding.bind_output(self.image.name, self.device, 0, self.image.dtype, shape, bound.image)
+        else:
+            binding.bind_ortvalue_output(self.image.name, bound.image)
+        return binding
+
+    def _value(self, tensor: Tensor, batch: int) -> Any:
         import onnxruntime as ort
 
-        return ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self.device, 0)
+        return ort.OrtValue.ortvalue_from_shape_and_type((batch, *tensor.shape), tensor.dtype, self.device, 0)
+
+    @contextlib.contextmanager
+    def _memory_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as e:  # ONNX Runtime's exceptions share no public base class
+            if not cpu.lacks_memory(e):
+                raise
+            self._bound.clear()
+            raise OutOfMemory("ONNX Runtime: not enough memory on the GPU for this batch") from None
+
+
+def _tensor(described: Any, is_input: bool) -> Tensor:
+    return Tensor(described.name, is_input, DTYPES[described.type], tuple(described.shape[1:]))

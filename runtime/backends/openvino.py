@@ -84,6 +84,8 @@ def load(source: Path, precision: str, threads: int | None = None, built: bool =
 class OpenVinoSession:
     """`network` compiles or imports the network for a batch of 1, or with None for any."""
 
+    device = "cpu"
+
     def __init__(self, network: Callable[[int | None], Any], memory: np.ndarray | None = None) -> None:
         self._network, self._memory = network, memory  # the compiled networks read their weights from there
         self._networks: dict[int | None, Any] = {1: network(1)}

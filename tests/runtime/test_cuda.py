@@ -20,6 +20,8 @@ from stylert.runtime.arrays import on_device
 from stylert.runtime.cuda import CudaSession
 from stylert.runtime.errors import BackendError, InputError
 from tests.runtime.fake_cuda import (
+    COMPUTE_MS,
+    LAYERS,
     NUM_WS,
     SIDE,
     W_DIM,
@@ -101,6 +103,67 @@ def test_batches_that_change_all_the_time_are_never_captured(
     for n in (1, 2, 1, 2, 3, 1):
         session.run({"ws": ws(n, rng)})
     assert (driver.launches, driver.execs) == (0, 0)
+
+
+def test_an_engine_that_cannot_be_captured_goes_on_without_a_graph_and_says_so_once(
+    bundle: Bundle, driver: FakeDriver, plan: Path, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = CudaSession(fake_trt(FakeEngine(driver, capturable=False)), plan)
+    g = on_gpu(bundle, session)
+    assert g.remarks == []
+    for n in (1, 1, 1, 2, 2, 2):
+        latents = ws(n, rng)
+        np.testing.assert_array_equal(g.synthesize(latents), images_of(latents))
+    list(g.stream([ws(2, rng) for _ in range(5)]))  # the second lane finds it out for itself, and says nothing
+    assert (driver.launches, driver.graphs, driver.execs) == (0, 0, 0)
+    assert g.remarks == ["without a CUDA graph, because capturing one failed"]
+    assert [r.getMessage() for r in caplog.records] == [f"{g.remarks[0]}: the engine failed on a batch of 1"]
+    session.close()
+    assert (driver.memory, driver.events, driver.streams) == ({}, 0, 0)
+
+
+@pytest.mark.parametrize("capturable", [True, False])
+def test_a_timed_run_tells_copies_network_and_host_apart(
+    bundle: Bundle, driver: FakeDriver, plan: Path, rng: np.random.Generator, capturable: bool
+) -> None:
+    session = CudaSession(fake_trt(FakeEngine(driver, capturable=capturable)), plan)
+    g = on_gpu(bundle, session, max_batch=2)
+    for n in (1, 1, 1, 2, 2, 3):
+        times = g.timed_run(ws(n, rng))
+        assert times is not None
+        # The fake's clock: a millisecond for each KiB copied, and its own time for each image.
+        assert times.h2d == pytest.approx(n * NUM_WS * W_DIM * 4 / 2**10)
+        assert times.compute == pytest.approx(n * COMPUTE_MS)
+        assert times.d2h == pytest.approx(n * SIDE * SIDE / 2**10)
+        assert times.enqueue is not None
+        assert times.enqueue > 0
+    # Captured when it came again; the single image after the two of the last call is one that came anew.
+    assert driver.launches == (3 if capturable else 0)
+    assert g.timed_run(ws(1, rng)) is not None
+    latents = ws(1, rng)
+    np.testing.assert_array_equal(g.synthesize(latents), images_of(latents))
+    session.close()
+    assert (driver.memory, driver.events, driver.execs) == ({}, 0, 0)
+
+
+def test_a_generator_in_host_memory_times_no_phases(bundle: Bundle, rng: np.random.Generator) -> None:
+    with Generator.load(bundle) as g:
+        assert (g.device, g.remarks, g.timed_run(ws(1, rng))) == ("cpu", [], None)
+
+
+def test_the_librarys_profiler_is_asked_for_one_call_and_not_for_the_next(
+    session: CudaSession, driver: FakeDriver, rng: np.random.Generator
+) -> None:
+    for _ in range(2):
+        session.run({"ws": ws(2, rng)})
+    for n in (2, 5):
+        times = session.layer_times({"ws": ws(n, rng)})
+        assert times == [(name, n * ms) for name, ms in LAYERS.items()]
+    launches = driver.launches
+    for _ in range(3):
+        latents = ws(2, rng)
+        np.testing.assert_array_equal(session.run({"ws": latents}), images_of(latents))
+    assert driver.launches == launches + 2  # the graph of before is gone, a new one is made when the batch comes again
 
 
 def test_a_result_is_not_overwritten_by_the_next_call(session: CudaSession, rng: np.random.Generator) -> None:

@@ -29,6 +29,8 @@ EACH = [(b, p) for b in available_backends() for p in ("fp32", "int8")]
 class FakeEngine:
     """A session that takes only batches from `least` to `most`, as a GPU engine does, and remembers them."""
 
+    device = "cpu"
+
     def __init__(self, least: int, most: int) -> None:
         self.ranges = [(least, most, most)]
         self.seen: list[int] = []
