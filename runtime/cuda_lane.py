@@ -97,8 +97,9 @@ class Lane:
     def profiled_run(self, inputs: dict[str, np.ndarray | OnDevice], batch: int, profiler: Any) -> None:
         """One call, launch by launch, of which the library tells `profiler` the time of each of its layers."""
         self._context.profiler = profiler
+        self._last = None
+        self._forget_graph()
         try:
-            self._forget_graph()
             if (profile_for(batch, self._ranges), batch) != self._set:
                 self._reshape(batch)
             self._enqueue(self._place(inputs, batch, None), batch, True, None)

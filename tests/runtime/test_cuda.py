@@ -117,7 +117,8 @@ def test_an_engine_that_cannot_be_captured_goes_on_without_a_graph_and_says_so_o
     list(g.stream([ws(2, rng) for _ in range(5)]))  # the second lane finds it out for itself, and says nothing
     assert (driver.launches, driver.graphs, driver.execs) == (0, 0, 0)
     assert g.remarks == ["without a CUDA graph, because capturing one failed"]
-    assert [r.getMessage() for r in caplog.records] == [f"{g.remarks[0]}: the engine failed on a batch of 1"]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{g.remarks[0]}: CUDA: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
     session.close()
     assert (driver.memory, driver.events, driver.streams) == ({}, 0, 0)
 
@@ -137,8 +138,8 @@ def test_a_timed_run_tells_copies_network_and_host_apart(
         assert times.d2h == pytest.approx(n * SIDE * SIDE / 2**10)
         assert times.enqueue is not None
         assert times.enqueue > 0
-    # Captured when it came again; the single image after the two of the last call is one that came anew.
-    assert driver.launches == (3 if capturable else 0)
+    # Launched as graphs: the second and third of one image, the second of two, and the first step of three, which is such a two.
+    assert driver.launches == (4 if capturable else 0)
     assert g.timed_run(ws(1, rng)) is not None
     latents = ws(1, rng)
     np.testing.assert_array_equal(g.synthesize(latents), images_of(latents))

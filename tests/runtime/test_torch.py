@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,15 +17,20 @@ import pytest
 from stylert.export.pipeline import export_bundle
 from stylert.export.verify import psnr
 from stylert.runtime import Bundle, Generator
+from stylert.runtime.arrays import OnDevice
 from stylert.runtime.backends import available_backends, backend
+from stylert.runtime.backends.torch import TorchSession
 from stylert.runtime.devices import Driver, Gpu
 from stylert.runtime.engines import build_engine
-from stylert.runtime.errors import BackendError, BundleError, InputError
+from stylert.runtime.errors import BackendError, BundleError, InputError, OutOfMemory
 from stylert.runtime.images import as_uint8
+from stylert.runtime.torch_graph import TorchGraph
 from stylert.train.checkpoint import generator_module
 from stylert.train.importers.imported import read_any_generator
 
 torch = pytest.importorskip("torch")
+pytree = pytest.importorskip("torch.utils._pytree")
+TorchDispatchMode = pytest.importorskip("torch.utils._python_dispatch").TorchDispatchMode
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +111,145 @@ def test_threads_streams_and_split_batches_work_as_on_the_other_backends(halves:
         assert [len(images) for images in g.stream([g.map(np.ones((1, 24)) * i) for i in range(3)])] == [1, 1, 1]
     with pytest.raises(BackendError, match="closed"):
         g([0])
+
+
+def session_of(bundle: Bundle, capture: bool = False) -> Any:
+    return TorchSession(TorchGraph(bundle.path / "synthesis.fp32.onnx", "cpu"), "cpu", capture)
+
+
+def test_images_are_written_where_they_are_asked_for_and_latents_read_where_they_lie(
+    bundle: Bundle, rng: np.random.Generator
+) -> None:
+    session = session_of(bundle)
+    for n in (2, 2, 3):
+        latents = rng.standard_normal((n, bundle.num_ws, 20), np.float32)
+        there = OnDevice(latents.ctypes.data, latents.shape, latents.dtype, False, None, latents)
+        expected = session.run({"ws": latents})
+        np.testing.assert_array_equal(session.run({"ws": there}), expected)
+        images = session.new_images(n, 2)
+        out = np.from_dlpack(images)
+        assert (images.shape, images.dtype) == ((n, 16, 16, 3), np.uint8)
+        session.run_into({"ws": there}, out.ctypes.data)
+        np.testing.assert_array_equal(out, expected)
+        kept = images.to_host()
+        session.run_into({"ws": np.zeros_like(latents)}, out.ctypes.data)
+        np.testing.assert_array_equal(kept, expected)
+        assert torch.from_dlpack(images).data_ptr() == out.ctypes.data
+
+
+def test_on_a_cpu_it_leaves_nothing_on_a_device(bundle: Bundle, rng: np.random.Generator) -> None:
+    with Generator.load(bundle, "torch") as g:
+        if g.device == "cuda":
+            pytest.skip("this machine has a GPU")
+        with pytest.raises(BackendError, match="torch computes in host memory"):
+            g.synthesize_on_device(rng.standard_normal((1, bundle.num_ws, 20), np.float32))
+
+
+class FakeGraph:
+    """A CUDA graph as PyTorch has it: the operations that ran while it was captured, and again at each replay into the same
+    memory. The host must have read no number of them meanwhile, or replays would not follow the inputs."""
+
+    captured = replayed = 0
+    spoilt: Exception | None = None
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[Any, ...]] = []
+
+    def replay(self) -> None:
+        type(self).replayed += 1
+        for operation, arguments, options, results in self.steps:
+            again = operation(*arguments, **options)
+            for old, new in zip(pytree.tree_leaves(results), pytree.tree_leaves(again), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+@contextmanager
+def fake_capture(graph: FakeGraph) -> Iterator[None]:
+    class Recorder(TorchDispatchMode):
+        def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+            results = operation(*arguments, **(options or {}))
+            graph.steps.append((operation, arguments, options or {}, results))
+            return results
+
+    with Recorder():
+        yield
+    if FakeGraph.spoilt is not None:
+        raise FakeGraph.spoilt
+    FakeGraph.captured += 1
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> type[FakeGraph]:
+    """PyTorch's streams, events and graphs, for tensors of the host."""
+    for name in ("captured", "replayed", "spoilt"):
+        monkeypatch.setattr(FakeGraph, name, None if name == "spoilt" else 0)
+    ticks = itertools.count()
+    stream = SimpleNamespace(wait_stream=lambda other: None, synchronize=lambda: None)
+
+    def event(enable_timing: bool) -> Any:
+        made = SimpleNamespace(at=-1)
+        made.record = lambda: setattr(made, "at", next(ticks))
+        made.elapsed_time = lambda later: float(later.at - made.at)
+        return made
+
+    for name, value in {
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": lambda s: nullcontext(),
+        "CUDAGraph": FakeGraph,
+        "graph": fake_capture,
+        "Event": event,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    return FakeGraph
+
+
+def test_a_batch_is_captured_once_and_replayed_with_the_inputs_of_each_call(
+    bundle: Bundle, rng: np.random.Generator, fake_cuda: type[FakeGraph]
+) -> None:
+    session, plain = session_of(bundle, capture=True), session_of(bundle)
+    results = []
+    for n in (1, 1, 1, 2, 2, 1):
+        latents = rng.standard_normal((n, bundle.num_ws, 20), np.float32)
+        results.append((session.run({"ws": latents}), plain.run({"ws": latents})))
+        out = np.zeros((n, 16, 16, 3), np.uint8)
+        session.run_into({"ws": latents}, out.ctypes.data)
+        np.testing.assert_array_equal(out, results[-1][1])
+    for images, expected in results:  # none was overwritten by a later call
+        np.testing.assert_array_equal(images, expected)
+    assert (fake_cuda.captured, fake_cuda.replayed) == (3, 12)
+    times = session.timed_run({"ws": latents})
+    assert (times.h2d, times.compute, times.d2h) == (1, 1, 1)  # one tick between each of the four events
+    assert times.enqueue is not None
+    assert times.enqueue > 0
+
+
+def test_where_a_graph_cannot_be_captured_it_goes_on_without_and_says_so_once(
+    bundle: Bundle, rng: np.random.Generator, fake_cuda: type[FakeGraph], caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_cuda.spoilt = RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+    session, plain = session_of(bundle, capture=True), session_of(bundle)
+    for n in (1, 1, 2, 1):
+        latents = rng.standard_normal((n, bundle.num_ws, 20), np.float32)
+        np.testing.assert_array_equal(session.run({"ws": latents}), plain.run({"ws": latents}))
+    assert fake_cuda.replayed == 0
+    assert session.remarks == ["without a CUDA graph, because capturing one failed"]
+    assert len(caplog.records) == 1
+    assert "\n" not in caplog.records[0].getMessage()
+
+
+def test_too_little_memory_for_a_capture_is_too_little_memory(
+    bundle: Bundle, rng: np.random.Generator, fake_cuda: type[FakeGraph]
+) -> None:
+    fake_cuda.spoilt = torch.OutOfMemoryError("CUDA out of memory")
+    session = session_of(bundle, capture=True)
+    latents = rng.standard_normal((2, bundle.num_ws, 20), np.float32)
+    with pytest.raises(OutOfMemory):
+        session.run({"ws": latents})
+    fake_cuda.spoilt = None
+    session.run({"ws": latents})
+    assert (session.remarks, fake_cuda.replayed) == ([], 1)
 
 
 def test_it_is_taken_by_itself_only_where_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
