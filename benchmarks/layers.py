@@ -4,14 +4,18 @@ Compilers rename, split and fuse; what they leave are names of tensors. The expo
 layer's last tensor bears the layer's name, so an unnamed node belongs to the layer of what it feeds: the mapping walks the
 graph that the backend really runs (ONNX Runtime's optimised file, OpenVINO's runtime model) from its end to its beginning.
 A reordering that a backend puts between two layers counts to the later one.
+
+TensorRT's kernels tell the nodes that they were fused from, and PyTorch runs the bundle's own nodes.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +28,7 @@ from stylert.benchmarks.measure import Configuration
 from stylert.benchmarks.results import LayerTime, Profile
 from stylert.benchmarks.roofline import Ceiling
 from stylert.runtime.bundle import Bundle
+from stylert.runtime.engines import engine_to_load, open_synthesis
 from stylert.runtime.errors import BackendError
 from stylert.train.config import GeneratorConfig
 
@@ -78,10 +83,9 @@ def assign_layers(nodes: Sequence[Node], styles: frozenset[str] = frozenset()) -
 def profile_layers(configuration: Configuration, work: dict[str, Any], ceiling: Ceiling | None = None) -> Profile:
     """Measure per layer, in this process. Raises BackendError for a backend that has no profile here."""
     bundle = Bundle.load(configuration.bundle)
-    profilers = {"onnxruntime": _onnxruntime, "openvino": _openvino}
-    if configuration.backend not in profilers:
+    if configuration.backend not in PROFILERS:
         raise BackendError(f"{configuration.backend} gives no time per layer here")
-    times, method = profilers[configuration.backend](bundle, configuration)
+    times, method = PROFILERS[configuration.backend](bundle, configuration)
     config = GeneratorConfig.from_dict(bundle.model)
     floors = layer_floors(config, configuration.precision, configuration.batch, ceiling) if ceiling else {}
     order = [STYLES, *dict.fromkeys(name for s in config.layers() for name in (f"b{s.resolution}.skip", s.name)), IMAGE]
@@ -186,17 +190,63 @@ def _openvino(bundle: Bundle, configuration: Configuration) -> tuple[dict[str, t
     return {n: (sum(v) / CALLS, len(v) // CALLS) for n, v in totals.items()}, f"OpenVINO's counters, mean of {CALLS} calls"
 
 
-def kernels_by_layer(engine: Mapping[str, Any]) -> list[LayerTime]:
-    """How many kernels a TensorRT engine has in each layer, from the table in its `engine.json`.
+def _torch(bundle: Bundle, configuration: Configuration) -> tuple[dict[str, tuple[float, int]], str]:
+    """PyTorch's profiler, node by node of the canonical file, whose nodes bear their layers' names."""
+    import onnx
 
-    Nothing is timed: an engine can be built where there is no GPU, and its table is all that is known there.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # its profiler tells of each start and stop otherwise
+    source = bundle.checked_file(bundle.network(configuration.precision, configuration.backend))
+    graph = onnx.load(source).graph
+    nodes = [Node(n.output[0], tuple(n.input), tuple(n.output), _own_layer((n.name, *n.output))) for n in graph.node]
+    written = _style_names(source)
+    layers = assign_layers(nodes, frozenset(n.output[0] for n in graph.node if n.name in written))
+    return _told(bundle, configuration, layers), f"PyTorch's profiler, mean of {CALLS} calls without a CUDA graph"
+
+
+def _tensorrt(bundle: Bundle, configuration: Configuration) -> tuple[dict[str, tuple[float, int]], str]:
+    """The library's profiler, whose names are those of the table in `engine.json`, which knows the nodes that each came from."""
+    from stylert.runtime.lowering import lower
+
+    source = bundle.checked_file(bundle.network(configuration.precision, configuration.backend))
+    engine = engine_to_load(bundle, configuration.backend, configuration.precision)
+    table = json.loads((engine / "engine.json").read_text())["layers"] if engine is not None else []
+    with tempfile.TemporaryDirectory() as folder:
+        layers = engine_layers(table, lower(source, Path(folder) / "plain.onnx"), _style_names(source))
+    times = _told(bundle, configuration, layers)
+    return times, f"the engine's profiler, mean of {CALLS} calls without a CUDA graph"
+
+
+def engine_layers(table: Sequence[Mapping[str, Any]], lowered: Path, styles: frozenset[str]) -> dict[str, str]:
+    """The layer of every kernel in an engine's table, by the kernel's name.
+
+    A kernel that was fused from nodes of several layers belongs to the one that most of them belong to.
     """
-    counts: dict[str, int] = {}
-    for entry in engine.get("layers", []):
-        text = f"{entry['name']} {entry.get('outputs', '')}"
-        layer = layer_of(text) or STYLES
-        counts[layer] = counts.get(layer, 0) + 1
-    return [LayerTime(name, count, count) for name, count in counts.items()]
+    import onnx
+
+    graph = onnx.load(lowered, load_external_data=False).graph
+    known = assign_layers(
+        [Node(n.name, _read(n), tuple(n.output), _own_layer((n.name, *n.output))) for n in graph.node], styles
+    )
+    found = {}
+    for kernel in table:
+        origins = [known.get(name) or _own_layer((name,)) for name in kernel["origins"]]
+        counts = Counter(layer for layer in origins if layer is not None)
+        found[kernel["name"]] = max(counts, key=counts.__getitem__, default=layer_of(kernel["name"]) or STYLES)
+    return found
+
+
+def _told(bundle: Bundle, configuration: Configuration, layers: Mapping[str, str]) -> dict[str, tuple[float, int]]:
+    """Times by layer of a session that tells them by name."""
+    session: Any = open_synthesis(bundle, configuration.backend, configuration.precision, configuration.threads)[0]
+    totals: dict[str, list[float]] = {}
+    try:
+        for call in range(2 * CALLS):
+            for name, ms in session.layer_times(_inputs(bundle, configuration.batch)):
+                if call >= CALLS:
+                    totals.setdefault(layers.get(name) or layer_of(name) or IMAGE, []).append(ms)
+    finally:
+        session.close()
+    return {n: (sum(v) / CALLS, len(v) // CALLS) for n, v in totals.items()}
 
 
 def _inputs(bundle: Bundle, batch: int) -> dict[str, np.ndarray]:
@@ -248,3 +298,13 @@ def _in_order(graph: Any) -> list[Any]:
             stack.append((node, True))
             stack += [(made[i], False) for i in node.input if i in made and id(made[i]) not in done]
     return order
+
+
+#: Backends that tell their times node by node
+PROFILERS = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "torch": _torch,
+    "tensorrt": _tensorrt,
+    "tensorrt-rtx": _tensorrt,
+}

@@ -57,6 +57,7 @@ class Round:
     disturbance: Disturbance
     device_memory_mib: float | None = None
     energy_j: float | None = None
+    remarks: tuple[str, ...] = ()  # what the backend itself has to say
 
 
 def measure(configuration: Configuration, min_seconds: float, min_runs: int) -> Round:
@@ -77,7 +78,7 @@ def measure(configuration: Configuration, min_seconds: float, min_runs: int) -> 
                 seconds = time.perf_counter() - start
                 samples.append(1000 * seconds)
                 measured += seconds
-        engine = generator.engine is not None
+        engine, remarks = generator.engine is not None, tuple(generator.remarks)
     assert watched.disturbance is not None
     gpu = watched.gpu
     return Round(
@@ -89,6 +90,7 @@ def measure(configuration: Configuration, min_seconds: float, min_runs: int) -> 
         watched.disturbance,
         gpu.memory_mib if gpu else None,
         gpu.energy_j if gpu else None,
+        remarks,
     )
 
 

@@ -196,7 +196,7 @@ def _row(
     rate = 1000 * configuration.batch / distribution.mean
     energy = [r.energy_j for r in rounds if r.energy_j is not None]
     device = [r.device_memory_mib for r in rounds if r.device_memory_mib is not None]
-    notes = remarks(distribution, disturbance)
+    notes = remarks(distribution, disturbance) + list(dict.fromkeys(said for r in rounds for said in r.remarks))
     images, seconds = distribution.runs * configuration.batch, sum(map(sum, samples)) / 1000
     if images < 100 or seconds < 3 - 1e-6:
         notes.append(f"short: {images} images in {seconds:.2g} s, where 100 in 3 s are the least to rely on")

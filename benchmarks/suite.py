@@ -11,7 +11,7 @@ from typing import Any
 
 from stylert.benchmarks.ceilings import measure_ceiling
 from stylert.benchmarks.floors import network_floor
-from stylert.benchmarks.layers import profile_layers
+from stylert.benchmarks.layers import PROFILERS, profile_layers
 from stylert.benchmarks.measure import PSI, Configuration
 from stylert.benchmarks.models import Model, model_facts, work_of
 from stylert.benchmarks.results import Profile, Results, Row
@@ -121,7 +121,7 @@ def with_floor(row: Row, model: Model, ceiling: Ceiling) -> Row:
 def _layers(
     chosen: Sequence[Configuration], works: dict[str, dict[str, Any]], ceiling: Ceiling | None, progress: Progress
 ) -> list[Profile]:
-    able = [c for c in chosen if c.backend in ("onnxruntime", "openvino")]
+    able = [c for c in chosen if c.backend in PROFILERS]
     found = []
     for i, c in enumerate(able):
         progress("layers", i, len(able))

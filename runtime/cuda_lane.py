@@ -92,7 +92,8 @@ class Lane:
         call(driver.cuStreamSynchronize, self._stream)
         begin, there, computed, end = self._clock
         pairs = ((begin, there), (there, computed), (computed, end))
-        return Timings(*(float(call(driver.cuEventElapsedTime, a, b)) for a, b in pairs), enqueue)
+        h2d, compute, d2h = (float(call(driver.cuEventElapsedTime, a, b)) for a, b in pairs)
+        return Timings(h2d, compute, d2h, enqueue)
 
     def profiled_run(self, inputs: dict[str, np.ndarray | OnDevice], batch: int, profiler: Any) -> None:
         """One call, launch by launch, of which the library tells `profiler` the time of each of its layers."""

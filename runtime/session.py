@@ -49,7 +49,7 @@ class DeviceSession(Session, Protocol):
         """Device memory for `n` images, and behind them for `spare` more. Raises BackendError where it lacks."""
         ...
 
-    def timed_run(self, inputs: dict[str, np.ndarray]) -> Timings:
+    def timed_run(self, inputs: dict[str, np.ndarray | OnDevice]) -> Timings:
         """As `run`, for where the time goes: repeat it as a measured call is repeated, since first calls prepare."""
         ...
 

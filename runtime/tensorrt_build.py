@@ -1,7 +1,8 @@
 """From a plain ONNX file to a TensorRT engine. TensorRT and TensorRT-RTX share this: their Python API is the same module.
 
 Networks are strongly typed: precision lives in the file, as TensorRT 11 wants it and earlier versions allow it. The table
-of kernels is read from the builder's own log, because the engine inspector would need a driver and a device.
+of kernels is read from the builder's own log, because the engine inspector would need a driver and a device; only where the log has
+none is the inspector asked.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ NOT_KERNELS = ("shape_call",)
 LAYER = re.compile(
     r"^\s*Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), Inputs: (?P<inputs>.*), Outputs: (?P<outputs>.*)$", re.M
 )
+ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 TENSOR = re.compile(r"Dimensions: (\[[-0-9,]*\]).*?Datatype: (\w+)")
 TOTALS = {
     "weights_bytes": re.compile(r"Total Weights Memory: (\d+) bytes"),
@@ -74,16 +76,26 @@ def build_engine_file(
         raise BackendError(f"{stage}: the network cannot be compiled: {_one_line(log.reason())}")
     engine.write_bytes(plan)
     progress(stage, 100, 100)
-    return layer_table(log.text())
+    return table_of(trt, log, plan)
+
+
+def table_of(trt: Any, log: Any, plan: Any) -> dict[str, Any]:
+    """The table of kernels as the builder logged it, or else as the library's inspector tells it."""
+    text = log.text()
+    return layer_table(text if LAYER.search(text) else f"{text}\n{_inspected(trt, log, plan)}")
 
 
 def layer_table(log: str) -> dict[str, Any]:
-    """Kernels and sizes from the builder's log: `kernels`, `kinds`, `layers` (name, kind, what they write), bytes."""
+    """Kernels and sizes from the builder's log: `kernels`, `kinds`, `layers`, bytes.
+
+    Of each layer its name, its kind, the types that it reads, what it writes, and the nodes of the network that it came from.
+    """
     layers: list[dict[str, Any]] = []
     for found in LAYER.finditer(log):
         written = [f"{kind}{shape}" for shape, kind in TENSOR.findall(found["outputs"])]
         read = sorted({kind for _, kind in TENSOR.findall(found["inputs"].split("Constants:")[0])})
-        layers.append({"name": found["name"], "kind": found["type"], "reads": read, "writes": written})
+        origins = ORIGIN.findall(found["outputs"])
+        layers.append({"name": found["name"], "kind": found["type"], "reads": read, "writes": written, "origins": origins})
     kinds: dict[str, int] = {}
     for layer in layers:
         if layer["kind"] not in NOT_KERNELS:
@@ -101,6 +113,16 @@ def _build(builder: Any, network: Any, config: Any, stop: threading.Event) -> An
         except BaseException:
             stop.set()  # the builder asks after each step; leaving the pool waits for it
             raise
+
+
+def _inspected(trt: Any, log: Any, plan: Any) -> str:
+    """The table of a library whose builder does not log it. It needs the GPU, as that library's builder does anyway."""
+    engine = trt.Runtime(log).deserialize_cuda_engine(plan)
+    if engine is None:
+        return ""
+    inspector = engine.create_engine_inspector()
+    one_line = trt.LayerInformationFormat.ONELINE
+    return "\n".join(inspector.get_layer_information(i, one_line).strip() for i in range(engine.num_layers))
 
 
 def _profile(builder: Any, network: Any, batch: BatchRange) -> Any:

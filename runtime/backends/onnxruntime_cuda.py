@@ -38,7 +38,7 @@ PROVIDER = "CUDAExecutionProvider"
 MAX_BOUND = 4
 #: What ONNX Runtime takes for the number of a graph that is neither captured nor replayed
 NO_GRAPH = -1
-DTYPES = {"tensor(float)": np.dtype(np.float32), "tensor(uint8)": np.dtype(np.uint8)}
+DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(uint8)": np.dtype(np.uint8)}
 
 
 def available() -> bool:
@@ -140,7 +140,7 @@ class BoundSession:
         place = FIRST_GPU if self.device == "cuda" else HOST
         return DeviceArray(images.data_ptr(), shape, self.image.dtype, lambda: np.array(images.numpy()[:n]), place)
 
-    def timed_run(self, inputs: dict[str, np.ndarray]) -> Timings:
+    def timed_run(self, inputs: dict[str, np.ndarray | OnDevice]) -> Timings:
         """By the host's clock, as each of the three steps ends when the device is done. What it enqueues cannot be told apart."""
         with self._lock, self._memory_errors():
             start = time.perf_counter()

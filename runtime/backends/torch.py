@@ -30,6 +30,8 @@ EXTRA = "gpu"
 PRECISIONS = ("fp32", "fp16")
 ENGINE_SUFFIX = None  # nothing is built
 NEEDS_ENGINE = False
+#: Before a step's number in a profile
+STEP = "stylert step "
 
 
 def available() -> bool:
@@ -99,7 +101,7 @@ class TorchSession:
             images.data_ptr(), tuple(images.shape), self.image.dtype, lambda: images.to("cpu", copy=True).numpy(), place
         )
 
-    def timed_run(self, inputs: dict[str, np.ndarray]) -> Timings:
+    def timed_run(self, inputs: dict[str, np.ndarray | OnDevice]) -> Timings:
         """On the GPU's own clock. Both copies are of memory that is not pinned, as in `run`."""
         import torch
 
@@ -111,7 +113,23 @@ class TorchSession:
             image.to("cpu", copy=True)
             events[3].record()
             self._finish()
-        return Timings(*(a.elapsed_time(b) for a, b in itertools.pairwise(events)), enqueue)
+        h2d, compute, d2h = (a.elapsed_time(b) for a, b in itertools.pairwise(events))
+        return Timings(h2d, compute, d2h, enqueue)
+
+    def layer_times(self, inputs: dict[str, np.ndarray | OnDevice]) -> list[tuple[str, float]]:
+        """The result's name and the milliseconds of every node of the network in one call, in its order, without a graph: of its
+        kernels on a GPU, of its operators on a CPU, as PyTorch's profiler tells them."""
+        from torch.profiler import ProfilerActivity, profile, record_function
+
+        kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if self.device == "cuda" else [])
+        with self._lock, self._guarded():
+            there = {name: self._tensor(value).to(self.device) for name, value in inputs.items()}
+            with profile(activities=kinds) as profiler:
+                self._graph(there, lambda i: record_function(f"{STEP}{i}"))
+                self._finish()
+        found = {e.key: e for e in profiler.key_averages() if e.key.startswith(STEP)}
+        own = "device_time_total" if self.device == "cuda" else "cpu_time_total"
+        return [(name, getattr(found[f"{STEP}{i}"], own) / 1000) for i, name in enumerate(self._graph.results)]
 
     def close(self) -> None:
         with self._lock:

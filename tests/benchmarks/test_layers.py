@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import onnx
 import pytest
 
+from stylert.benchmarks import layers
 from stylert.benchmarks.floors import layer_floors, network_floor
-from stylert.benchmarks.layers import Node, assign_layers, kernels_by_layer, layer_of
+from stylert.benchmarks.layers import Node, assign_layers, engine_layers, layer_of, profile_layers
+from stylert.benchmarks.measure import Configuration
 from stylert.benchmarks.roofline import Ceiling, cases
+from stylert.export.pipeline import export_bundle
+from stylert.runtime import Bundle
+from stylert.runtime.build_options import BuildOptions
+from stylert.runtime.devices import Driver, Gpu
+from stylert.runtime.engines import build_engine
+from stylert.runtime.errors import BackendError
+from stylert.runtime.lowering import lower
 from stylert.train.config import GeneratorConfig
 
 
@@ -54,9 +68,68 @@ def test_of_several_readers_the_first_counts() -> None:
     assert assign_layers(nodes)["r"] == "b8.conv1"
 
 
-def test_kernels_of_an_engine_are_counted_by_layer() -> None:
-    table = {"layers": [{"name": "b8.conv0.conv"}, {"name": "__myl_MulAdd", "outputs": "b8.conv0"}, {"name": "gemm_affine"}]}
-    assert {entry.layer: entry.value for entry in kernels_by_layer(table)} == {"b8.conv0": 2, "styles": 1}
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_kernels_of_an_engine_are_counted_to_the_layers_that_they_were_fused_from(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """The engine is real; its times come from a session of our own, since no GPU is here."""
+    pytest.importorskip("tensorrt_rtx")
+    bundle = export_bundle(checkpoint, tmp_path / "bundle", [precision], backends=["tensorrt-rtx"])
+    table = build_engine(bundle, "tensorrt-rtx", precision, BuildOptions(target="sm_89"))["layers"]
+    driver = Driver("13.0", (Gpu(0, "a GPU", (8, 9), 2**34),), None)
+    monkeypatch.setattr("stylert.runtime.backends.tensorrt_rtx.find_gpus", lambda: driver)
+    told = SimpleNamespace(layer_times=lambda inputs: [(k["name"], 0.25) for k in table], close=lambda: None)
+    monkeypatch.setattr(layers, "open_synthesis", lambda *_: (told, None))
+    configuration = Configuration("own", bundle.path, "tensorrt-rtx", precision)
+    profile = profile_layers(configuration, {})
+    found = {entry.layer: entry for entry in profile.layers}
+    assert profile.total == pytest.approx(0.25 * len(table))
+    assert sum(entry.nodes for entry in profile.layers) == len(table)
+    assert {s.name for s in GeneratorConfig.from_dict(bundle.model).layers() if "conv" in s.name} <= set(found)
+    assert {"styles", "b8.skip", "b16.skip"} <= set(found)
+    with_layer = [k for k in table if layer_of(k["name"]) is not None]
+    assert with_layer  # those that still bear their layer's name belong to it
+    for kernel in with_layer:
+        assert assigned(bundle, table)[kernel["name"]] == layer_of(kernel["name"])
+
+
+def assigned(bundle: Bundle, table: list[dict[str, Any]]) -> dict[str, str]:
+    (precision,) = bundle.precisions
+    source = bundle.path / bundle.network(precision, "tensorrt-rtx")
+    return engine_layers(table, lower(source, bundle.path / "plain.onnx"), layers._style_names(source))
+
+
+def test_a_kernel_fused_from_several_layers_belongs_to_the_one_with_most_of_its_nodes(tmp_path: Path) -> None:
+    nodes = [onnx.helper.make_node("Identity", [f"x{i}"], [f"x{i + 1}"], name) for i, name in enumerate("abc")]
+    graph = onnx.helper.make_graph(nodes, "g", [], [])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "g.onnx")
+    table = [
+        {"name": "k1", "origins": ["b8.conv0.noisy", "b8.conv1.style", "b8.conv1.modulated"]},
+        {"name": "k2", "origins": ["a", "b"]},
+        {"name": "b8.conv1.conv_U3", "origins": []},
+        {"name": "k3", "origins": []},
+    ]
+    assert engine_layers(table, tmp_path / "g.onnx", frozenset("a")) == {
+        "k1": "b8.conv1", "k2": "styles", "b8.conv1.conv_U3": "b8.conv1", "k3": "styles",
+    }  # fmt: skip
+
+
+def test_pytorch_tells_the_time_of_every_layer(checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    bundle = export_bundle(checkpoint, tmp_path / "bundle", ["fp32"], backends=[])
+    profile = profile_layers(Configuration("own", bundle.path, "torch", "fp32", batch=2), {})
+    names = [entry.layer for entry in profile.layers]
+    assert names == [
+        "styles", "b4.conv1", "b4.torgb", "b8.skip", "b8.conv0", "b8.conv1", "b8.torgb", "b16.skip", "b16.conv0", "b16.conv1",
+        "b16.torgb", "image",
+    ]  # fmt: skip
+    assert min(entry.value for entry in profile.layers) > 0
+    assert sum(entry.nodes for entry in profile.layers) == len(onnx.load(bundle.path / "synthesis.fp32.onnx").graph.node)
+
+
+def test_a_backend_that_tells_no_times_says_so(bundle: Bundle) -> None:
+    with pytest.raises(BackendError, match="no time per layer"):
+        profile_layers(Configuration("own", bundle.path, "onnxruntime-cuda", "fp32"), {})
 
 
 def test_the_floor_of_a_network_is_the_sum_of_its_layers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from hypothesis import strategies as st
 
 from stylert.benchmarks import scenarios, suite
 from stylert.benchmarks.compare import compare_results
+from stylert.benchmarks.disturbance import watch
+from stylert.benchmarks.measure import Configuration, Round
 from stylert.benchmarks.models import own_model
 from stylert.benchmarks.report import write_comparison, write_plots, write_report
 from stylert.benchmarks.results import read_results, schema, to_json, validate, write_results
 from stylert.benchmarks.roofline import Ceiling
-from stylert.benchmarks.scenarios import SCENARIOS, Effort
+from stylert.benchmarks.scenarios import SCENARIOS, Effort, single_stream
 from stylert.benchmarks.suite import Matrix, configurations, run_suite
 from stylert.benchmarks.tables import cells, columns
 from stylert.runtime.bundle import Bundle
@@ -74,6 +77,18 @@ def test_rows_say_what_their_samples_say(measured: tuple[Path, dict[str, Any]]) 
             assert row["details"]["engine_bytes"] > 1000
         if row["scenario"] != "server":
             assert 10 < row["peak_memory_mib"] < 8000
+
+
+def test_a_row_repeats_once_what_the_backend_said_in_any_of_its_processes(tmp_path: Path) -> None:
+    with watch() as watched:
+        pass
+    assert watched.disturbance is not None
+    plain = Round([1.0, 1.1, 1.2], 0.1, True, "1.0", 100.0, watched.disturbance)
+    said = dataclasses.replace(plain, remarks=("without a CUDA graph, because capturing one failed",))
+    configuration = Configuration("own", tmp_path, "torch", "fp32")
+    for rounds, times in (([plain, plain], 0), ([plain, said, said], 1)):
+        row = single_stream(configuration, {"model": "own"}, rounds, QUICK)
+        assert row.remarks.count(said.remarks[0]) == times
 
 
 def test_the_bundle_keeps_no_engine_of_a_measured_build(measured: tuple[Path, dict[str, Any]], bundle: Bundle) -> None:

@@ -20,6 +20,7 @@ from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.devices import Driver, Gpu
 from stylert.runtime.engines import build_engine, engine_folder, engine_key, engine_to_load
 from stylert.runtime.errors import BackendError, InputError
+from stylert.runtime.tensorrt_build import table_of
 
 TENSORRT = backend("tensorrt")
 
@@ -188,6 +189,37 @@ def test_the_lean_runtime_is_enough_for_a_version_compatible_engine(
     has(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
     with pytest.raises(BackendError, match=r"pip install 'stylert\[tensorrt\]'"):
         build_engine(own, "tensorrt", "fp32", force=True)  # it runs, and cannot build
+
+
+ONE_LINE = (
+    "Name: b8.conv1.conv, LayerType: CaskConvolution, Inputs: [ { Name: x, Dimensions: [-1,32,8,8], Format/Datatype: Half }], "
+    "Outputs: [ { Name: y, Dimensions: [-1,32,8,8], Format/Datatype: Half }], TacticName: t, StreamId: 0, "
+    "Metadata: [ONNX Layer: b8.conv1.conv][ONNX Layer: b8.conv1.noisy]"
+)
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_the_table_of_kernels_comes_from_the_log_or_else_from_the_inspector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: bool
+) -> None:
+    lines = [ONE_LINE, ONE_LINE.replace("b8.conv1.conv, Layer", "b8.torgb, Layer")]
+    asked: list[tuple[int, str]] = []
+    inspector = SimpleNamespace(get_layer_information=lambda i, form: asked.append((i, form)) or lines[i] + "\n")
+    engine = SimpleNamespace(num_layers=2, create_engine_inspector=lambda: inspector)
+    library = SimpleNamespace(
+        Runtime=lambda log: SimpleNamespace(deserialize_cuda_engine=lambda plan: engine if plan == b"plan" else None),
+        LayerInformationFormat=SimpleNamespace(ONELINE="one line"),
+    )
+    log = "\n".join(lines) if logged else "nothing of the kind"
+    table = table_of(library, SimpleNamespace(text=lambda: log), b"plan")
+    assert asked == ([] if logged else [(0, "one line"), (1, "one line")])
+    assert (table["kernels"], [k["name"] for k in table["layers"]]) == (2, ["b8.conv1.conv", "b8.torgb"])
+    assert table["layers"][0] == {
+        "name": "b8.conv1.conv", "kind": "CaskConvolution", "reads": ["Half"], "writes": ["Half[-1,32,8,8]"],
+        "origins": ["b8.conv1.conv", "b8.conv1.noisy"],
+    }  # fmt: skip
+    if not logged:  # an engine that its own library will not open, as one without its weights, has no table
+        assert table_of(library, SimpleNamespace(text=lambda: log), b"another")["layers"] == []
 
 
 def test_plugins_that_cannot_be_registered_are_one_line(fake_library: SimpleNamespace) -> None:
