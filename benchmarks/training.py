@@ -125,6 +125,7 @@ def plain_forms() -> Iterator[None]:
     """While it lasts, new trainers and their steps use the plain forms."""
     import torch
 
+    from stylert.plugins import ops
     from stylert.plugins import upfirdn2d as operator
     from stylert.train import networks, trainer
 
@@ -140,6 +141,7 @@ def plain_forms() -> Iterator[None]:
         return operator._filter(x, f, spec)
 
     with (
+        mock.patch.object(ops, "has_kernels", return_value=False),
         mock.patch.object(networks, "modulated_conv2d", grouped_modulated_conv2d),
         mock.patch.object(operator._Upfirdn2d, "apply", by_autograd),
         mock.patch.object(networks, "torch", PlainLayout()),

@@ -67,13 +67,20 @@ def test_bias_act_and_its_gradients_reach_their_kernels(rng, shape, assert_parit
         assert y.stride() == grads[0].stride() == x.stride()
 
 
-@pytest.mark.parametrize("kind", ["conv", "up", "wide up", "torgb"])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        ("conv", torch.float32), ("conv", torch.float16), ("conv", torch.bfloat16), ("torgb", torch.float16),
+        ("up", torch.float32), ("wide up", torch.float16),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_a_layers_derivatives_to_second_order_are_the_references(rng, kind, dtype, monkeypatch):
     """Against float64 with the kinks where the kernel saw them: between those a layer is linear behind its modulation."""
     if kind == "wide up":
         monkeypatch.setattr(kernel_ops, "WIDE", 6)
     up, k = 2 if "up" in kind else 1, 1 if kind == "torgb" else 3
-    n, i, o, side = 2, 6, 5, 4
+    n, i, o, side = 2, 6, 5, 3
     shapes = [(n, i, side, side), (o, i, k, k), (n, i), (1, 1, side * up, side * up), (o,)]
     x, weight, style, noise, bias = (draw(rng, *shape) for shape in shapes)
     x, clamp = x.to(dtype), 3.0
@@ -113,7 +120,7 @@ def test_a_layers_derivatives_to_second_order_are_the_references(rng, kind, dtyp
     bound = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}[dtype]
     for a, b in zip(mine[1:], exact[1:], strict=True):
         if b is None:
-            assert a is None or not a.any()
+            assert a is None
             continue
         assert a.isfinite().all()
         assert (a.double() - b).square().mean().sqrt() <= bound * b.square().mean().sqrt() + 1e-9
@@ -123,7 +130,10 @@ def test_a_layers_derivatives_to_second_order_are_the_references(rng, kind, dtyp
 def test_the_ops_pass_opcheck_on_their_kernels(rng, shape):
     x, dy = (draw(rng, *shape).float().contiguous(memory_format=torch.channels_last).requires_grad_() for _ in range(2))
     channels = shape[1]
-    weight, style = draw(rng, 3, channels, 3, 3).float().requires_grad_(), draw(rng, shape[0], channels).float().requires_grad_()
+    weight, style = (
+        draw(rng, 3, channels, 3, 3).float().requires_grad_(),
+        draw(rng, shape[0], channels).float().requires_grad_(),
+    )
     # Its own gradient test traces the op, which the interpreter's kernels do not survive; the derivatives are compared above.
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     calls = [
