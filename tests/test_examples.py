@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 from PIL import Image
 
 from stylert.export.pipeline import export_bundle
-from stylert.export.verify import verify
+from stylert.export.verify import psnr, verify
 from stylert.runtime import Generator
+from stylert.runtime.engines import build_engine
 from stylert.train.checkpoint import read_generator
 from stylert.train.dataset import ImageDataset
 
@@ -118,3 +120,32 @@ def test_zero_copy_hands_the_very_memory_to_another_library(tmp_path: Path, libr
         f"{library}: (4, 64, 64, 3), the same memory: yes",
         "latents taken from it give the same images: yes",
     ]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler is here")
+def test_the_program_in_cpp_makes_the_images_of_python_from_the_bundles_engine(tmp_path: Path) -> None:
+    openvino = Path(pytest.importorskip("openvino").__file__).parent
+    libraries = list((openvino / "libs").glob("libopenvino.so.*"))
+    if not (openvino / "include").is_dir() or not libraries:
+        pytest.skip("this OpenVINO came without its headers")
+    program, source = tmp_path / "generate", EXAMPLES / "generate.cpp"
+    options = ["-std=c++17", "-O1", "-Wall", "-isystem", openvino / "include", *libraries, f"-Wl,-rpath,{openvino / 'libs'}"]
+    compiled = subprocess.run(["g++", source, *options, "-o", program], capture_output=True, text=True, timeout=300)
+    assert (compiled.returncode, compiled.stderr) == (0, "")
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([str(program), *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+    bundle = export_bundle(SHIPPED, tmp_path / "bundle", ["fp32", "bf16"], backends=["openvino"])
+    missing = run(bundle.path, "bf16", 1, 0.7, tmp_path / "x.ppm")
+    assert (missing.returncode, "generate: " in missing.stderr) == (2, True)
+    for precision in ("fp32", "bf16"):
+        build_engine(bundle, "openvino", precision)
+        with Generator.load(bundle, "openvino", precision) as g:
+            expected = g([0, 2**32 - 1], psi=0.7)
+        for seed, image in zip((0, 2**32 - 1), expected, strict=True):
+            done = run(bundle.path, precision, seed, 0.7, tmp_path / "image.ppm")
+            assert done.returncode == 0, done.stderr
+            made = np.asarray(Image.open(tmp_path / "image.ppm"))
+            # The mapping network runs on another library there, so ws differ in their last bits.
+            assert psnr(made, image) >= bundle.precision(precision).min_psnr_db
