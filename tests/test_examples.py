@@ -129,7 +129,7 @@ def test_the_program_in_cpp_makes_the_images_of_python_from_the_bundles_engine(t
     if not (openvino / "include").is_dir() or not libraries:
         pytest.skip("this OpenVINO came without its headers")
     program, source = tmp_path / "generate", EXAMPLES / "generate.cpp"
-    options = ["-std=c++17", "-O1", "-Wall", "-isystem", openvino / "include", *libraries, f"-Wl,-rpath,{openvino / 'libs'}"]
+    options = ["-std=c++17", "-O0", "-Wall", "-isystem", openvino / "include", *libraries, f"-Wl,-rpath,{openvino / 'libs'}"]
     compiled = subprocess.run(["g++", source, *options, "-o", program], capture_output=True, text=True, timeout=300)
     assert (compiled.returncode, compiled.stderr) == (0, "")
 
