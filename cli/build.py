@@ -10,6 +10,7 @@ from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.engines import build_engine, engine_key
+from stylert.runtime.errors import BackendError
 
 
 def build_all(
@@ -19,9 +20,10 @@ def build_all(
     targets: Sequence[str] = ("current",),
     options: dict[str, Any] | None = None,
     force: bool = False,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Build every asked-for engine, with bars; `options` are those of `BuildOptions`, less the target.
 
+    What was built, and why anything was not: a network that the compiler of one target refuses keeps no other from being built.
     Everything that can be wrong with the options is found before the first build begins.
     """
     wanted = [
@@ -33,16 +35,21 @@ def build_all(
     ]
     for name, precision, chosen in wanted:
         engine_key(bundle, name, precision, chosen)
-    facts = []
+    facts, refused = [], []
     with progress() as bar:
         for i, (name, precision, chosen) in enumerate(wanted):
             bar("build engines", i, len(wanted))
-            facts.append(build_engine(bundle, name, precision, chosen, force, bar))
+            try:
+                facts.append(build_engine(bundle, name, precision, chosen, force, bar))
+            except BackendError as e:
+                refused.append(str(e))
         bar("build engines", len(wanted), len(wanted))
-    return facts
+    return facts, refused
 
 
 def show_engines(facts: Sequence[dict[str, Any]]) -> None:
+    if not facts:
+        return
     table(
         "engines",
         ["<backend", "<version", "<target", "<precision", "kernels", "MiB", "build s", "<"],

@@ -25,7 +25,7 @@ from stylert.cli.app import (
     check_writable,
     split_list,
 )
-from stylert.cli.console import console, progress
+from stylert.cli.console import console, errors, progress
 
 
 @app.command()
@@ -111,7 +111,12 @@ def build(
         "plugins": plugins,
     }
     targets = split_list(target) or []
-    show_engines(build_all(Bundle.load(bundle), split_list(backend), split_list(precision), targets, options, force))
+    built, refused = build_all(Bundle.load(bundle), split_list(backend), split_list(precision), targets, options, force)
+    show_engines(built)
+    for reason in refused:
+        errors.print(f"stylert: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
+    if refused:
+        raise typer.Exit(2)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from stylert.cli.console import console, progress
 from stylert.cli.generate import Drawing, generate_images
 from stylert.export.pipeline import export_bundle
 from stylert.export.verify import verify
+from stylert.runtime.errors import BackendError
 
 SAMPLES = list(range(32))
 PSI = 0.7
@@ -26,7 +27,9 @@ def run_demo(checkpoint: Path, out: Path) -> bool:
     """Write `bundle/`, `grid.png`, `grid-int8.png`, `results.json` and `report.html` into `out`; True when all passed."""
     with progress() as bar:
         bundle = export_bundle(checkpoint, out / "bundle", progress=bar)
-    engines = build_all(bundle, None, None)
+    engines, refused = build_all(bundle, None, None)
+    if refused:
+        raise BackendError(refused[0])
     with progress() as bar:
         accuracy = verify(bundle, against=checkpoint, progress=bar)
     pictures = []

@@ -302,3 +302,13 @@ def test_the_command_builds_each_target_and_says_what_it_built(own: Bundle) -> N
         facts = json.loads((own.path / "engines" / name / "engine.json").read_text())
         assert str(facts["kernels"]) in done.stdout
         assert facts["key"]["flags"]["batch"] == [[1, 4, 16]]
+
+
+def test_a_target_that_the_compiler_refuses_keeps_no_other_from_being_built(own: Bundle) -> None:
+    command = [sys.executable, "-c", "from stylert.cli.main import main; main()", "build", str(own.path), "--backend", RTX]
+    options = ["--precision", "int8", "--target", "sm_75,sm_89"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert [name.rsplit("-", 1)[0] for name in engines(own)] == [f"{RTX}-sm_89"]
+    assert "sm_89" in done.stdout
+    assert done.stderr.strip().splitlines()[-1].startswith(f"stylert: {RTX} int8 sm_75: the network cannot be compiled")
