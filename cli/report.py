@@ -45,9 +45,11 @@ def accuracy(rows: Sequence[Accuracy]) -> None:
 
 def bundle_accuracy(bundle: Bundle) -> None:
     """What export measured, and which layers it left out of 8 bits."""
-    left_out = bundle.precisions["int8"].recipe.get("higher_precision", {}) if "int8" in bundle.precisions else {}
-    for layer, reason in left_out.items():
-        console.print(f"int8: {layer} stays in higher precision, {reason}", highlight=False, soft_wrap=True)
+    recipe = bundle.precisions["int8"].recipe if "int8" in bundle.precisions else {}
+    for backend, found in {"": recipe, **recipe.get("backends", {})}.items():
+        for layer, reason in found.get("higher_precision", {}).items():
+            where = f"int8 on {backend}" if backend else "int8"
+            console.print(f"{where}: {layer} stays in higher precision, {reason}", highlight=False, soft_wrap=True)
     for precision, entry in bundle.precisions.items():
         for backend, found in entry.accuracy.items():
             console.print(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ import onnxruntime as ort
 from stylert.export.defaults import backend_plan, canonical_plan
 from stylert.export.mapping import mapping_model
 from stylert.export.quantize import INPUT_CLIPPING, OUTPUT_CLIPPING, Calibration, calibrate
-from stylert.export.sensitivity import Sensitivity, fewest_layers_left_out
+from stylert.export.sensitivity import Sensitivity, layers_left_out, without
 from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
 from stylert.export.verify import accuracy_entry, verify
 from stylert.runtime.atomic import atomic_directory
@@ -67,10 +67,10 @@ def export_bundle(
     Each precision has one canonical file, and one more for each of `backends` that runs another form better (`defaults.py`).
     `checkpoint` is stylert's own file, or one of another project that `stylert.train.importers` reads.
 
-    Where 8 bits in every layer do not reach `min_psnr` dB (by default what `MIN_PSNR_DB` promises), the fewest layers with which
-    they do stay in higher precision; the recipe in `bundle.json` names them and says why. With `verify_seeds` the accuracy of
-    each precision on each backend that runs here is measured against PyTorch, or fp32 without it, and kept in `bundle.json`, and the worst
-    seeds are drawn beside it.
+    Where 8 bits in every layer do not reach `min_psnr` dB (by default what `MIN_PSNR_DB` promises), layers stay in higher precision
+    until they do, as little arithmetic as suffices, for each file by itself; the recipe in `bundle.json` names them and says why.
+    With `verify_seeds` the accuracy of each precision on each backend that runs here is measured against PyTorch, or fp32 without
+    it, and kept in `bundle.json`, and the worst seeds are drawn beside it.
 
     Raises CheckpointError for a bad checkpoint, InputError for an unknown precision, and OutputError when `out` exists
     and is not a bundle, or cannot be written. Nothing is left half-written.
@@ -101,27 +101,27 @@ def export_bundle(
         if "int8" in precisions:
             batches = _calibration_latents(weights, folder / MAPPING_FILE)
             calibration = calibrate(weights, batches, _stage(progress, "calibrate int8"))
-            found = fewest_layers_left_out(
-                weights,
-                canonical_plan(weights, "int8", calibration),
-                _search_latents(weights, folder / MAPPING_FILE),
-                promised["int8"],
-                _stage(progress, "search int8 layers"),
-            )
-            calibration = {name: layer for name, layer in calibration.items() if name not in found.kept}
-            recipes["int8"] = _int8_recipe(weights, calibration, found)
         entries = {}
         for precision in precisions:
             # bfloat16 is how a backend runs the float32 file, not a file of its own.
             stem = "synthesis.fp32" if precision == "bf16" else f"synthesis.{precision}"
-            name, plans = f"{stem}.onnx", {}
-            _save(synthesis_model(weights, noise, output, canonical_plan(weights, precision, calibration)), folder / name)
-            for backend in backends:
-                plan = backend_plan(weights, precision, backend, calibration)
-                if plan is not None:
-                    plans[backend] = f"{stem}.{backend}.onnx"
-                    _save(synthesis_model(weights, noise, output, plan), folder / plans[backend])
-            entries[precision] = PrecisionEntry(name, promised[precision], recipes.get(precision, {}), plans=plans)
+            plans = {"": canonical_plan(weights, precision, calibration)}
+            plans |= {b: plan for b in backends if (plan := backend_plan(weights, precision, b, calibration)) is not None}
+            recipe = recipes.get(precision, {})
+            if calibration is not None and precision == "int8":
+                latents = _search_latents(weights, folder / MAPPING_FILE)
+                searches = {
+                    b: layers_left_out(
+                        weights, plan, latents, promised["int8"], _stage(progress, f"search int8 layers {b}".strip())
+                    )
+                    for b, plan in plans.items()
+                }
+                plans = {b: without(plan, searches[b].kept) for b, plan in plans.items()}
+                recipe = _int8_recipe(weights, calibration, searches)
+            files = {b: f"{stem}.{b}.onnx" if b else f"{stem}.onnx" for b in plans}
+            for b, plan in plans.items():
+                _save(synthesis_model(weights, noise, output, plan), folder / files[b])
+            entries[precision] = PrecisionEntry(files.pop(""), promised[precision], recipe, plans=files)
         noise_inputs = {noise_name(s): s.resolution for s in cfg.layers() if s.kind == "conv"} if noise == "input" else {}
         bundle = Bundle(
             path=folder,
@@ -152,23 +152,33 @@ def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] 
     return None if progress is None else lambda done, total: progress(stage, done, total)
 
 
-def _int8_recipe(weights: GeneratorWeights, calibration: Calibration, found: Sensitivity) -> dict[str, Any]:
-    """What a reader of `bundle.json` wants to know: which layers are in 8 bits, how, and why the others are not."""
+def _int8_recipe(weights: GeneratorWeights, calibration: Calibration, searches: Mapping[str, Sensitivity]) -> dict[str, Any]:
+    """What a reader of `bundle.json` wants to know: which layers are in 8 bits, how, and why the others are not.
+
+    `searches` by backend; "" is the canonical file's, whose answer stands at the top.
+    """
+    found = {backend: _search_recipe(weights, calibration, search) for backend, search in searches.items()}
+    return found.pop("") | {
+        "backends": found,
+        "calibration": {"samples": CALIBRATION_SAMPLES, "first_seed": CALIBRATION_FIRST_SEED},
+        "activations": f"8 bits per tensor; range of every sample, or where a backend takes none {INPUT_CLIPPING}",
+        "outputs": f"8 bits per tensor, {OUTPUT_CLIPPING}, on ONNX Runtime, and before the FIR on OpenVINO",
+        "weights": "int8 per channel",
+    }
+
+
+def _search_recipe(weights: GeneratorWeights, calibration: Calibration, found: Sensitivity) -> dict[str, Any]:
     reasons = {
         spec.name: f"search: alone it costs {found.kept[spec.name]:.1f} dB"
         if spec.name in found.kept
         else f"too small: {spec.in_channels} to {spec.out_channels} channels at {spec.resolution} px"
         for spec in weights.config.layers()
-        if spec.kind == "conv" and spec.name not in calibration
+        if spec.kind == "conv" and (spec.name in found.kept or spec.name not in calibration)
     }
     return {
-        "layers": sorted(calibration),
+        "layers": sorted(set(calibration) - set(found.kept)),
         "higher_precision": reasons,
         "search": {"psnr_db": round(found.psnr_db, 2), "evaluations": found.evaluations, "samples": SEARCH_SAMPLES},
-        "calibration": {"samples": CALIBRATION_SAMPLES, "first_seed": CALIBRATION_FIRST_SEED},
-        "activations": f"8 bits per tensor; range of every sample, or where a backend takes none {INPUT_CLIPPING}",
-        "outputs": f"8 bits per tensor, {OUTPUT_CLIPPING}, on ONNX Runtime",
-        "weights": "int8 per channel",
     }
 
 

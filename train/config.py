@@ -31,6 +31,11 @@ class LayerSpec:
     up: int
     ws_index: int  # which of the num_ws latents styles it
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per image; a transposed convolution counts at its input size."""
+        return self.in_channels * self.out_channels * self.kernel**2 * (self.resolution // self.up) ** 2
+
 
 @dataclass(frozen=True)
 class GeneratorConfig:
@@ -104,8 +109,8 @@ class GeneratorConfig:
         return {res: (self.channels(res // 2), self.channels(res)) for res in self.block_resolutions if res > 4}
 
     def macs(self) -> int:
-        """Multiply-accumulates of the synthesis convolutions per image; a transposed one counts at its input size."""
-        modulated = sum(s.in_channels * s.out_channels * s.kernel**2 * (s.resolution // s.up) ** 2 for s in self.layers())
+        """Multiply-accumulates of the synthesis convolutions per image."""
+        modulated = sum(s.macs for s in self.layers())
         return modulated + sum(i * o * (res // 2) ** 2 for res, (i, o) in self.shortcuts().items())
 
     def to_dict(self) -> dict[str, Any]:

@@ -124,8 +124,10 @@ def test_layers_stay_out_of_8_bits_to_keep_a_wanted_psnr_and_the_recipe_says_why
     assert any("dB" in why for why in reasons.values())
     assert "4 px" in reasons["b4.conv1"]
     names = {f"b{r}.conv{i}" for r in (4, 8, 16) for i in (0, 1)} - {"b4.conv0"}
-    assert set(reasons) | set(entry.recipe["layers"]) == names
-    assert not set(reasons) & set(entry.recipe["layers"])
+    for found in (entry.recipe, entry.recipe["backends"]["openvino"]):
+        assert found["search"]["psnr_db"] >= 55.0
+        assert set(found["higher_precision"]) | set(found["layers"]) == names
+        assert not set(found["higher_precision"]) & set(found["layers"])
 
 
 @pytest.mark.parametrize("wrong", [0.0, -3.0, float("nan"), 61.0])
