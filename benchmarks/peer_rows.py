@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.models import Model, work_of
-from stylert.benchmarks.peers import CANDIDATES, Candidate, Result, compare
+from stylert.benchmarks.peers import CANDIDATES, PRECISIONS, Candidate, Result, compare, ratios
 from stylert.benchmarks.results import Results, Row
 from stylert.runtime.errors import InputError
 
@@ -24,15 +24,27 @@ def with_peers(
     rounds: int = 3,
     seconds: float = 3.0,
 ) -> Results:
-    """`results` with a row for every candidate on every model. Raises InputError for a model whose checkpoint is not at hand."""
-    rows = []
+    """`results` with a row for every candidate on every model, and its ratios among the conditions. Raises as `check_peers`."""
+    check_peers(models)
+    rows, found_ratios = [], {}
+    for model in models:
+        assert model.checkpoint is not None
+        with tempfile.TemporaryDirectory(prefix="stylert-peers-") as folder:
+            found = compare(model.checkpoint, model.bundle.path, Path(folder), candidates, threads, rounds, seconds, say=say)
+        rows += [peer_row(model, result, threads) for result in found]
+        found_ratios[model.name] = ratios(found)
+    return dataclasses.replace(
+        results, rows=[*results.rows, *rows], conditions=results.conditions | {"times faster": found_ratios}
+    )
+
+
+def check_peers(models: Sequence[Model]) -> None:
+    """Raises InputError for a model whose checkpoint is not at hand, or whose bundle lacks a precision."""
     for model in models:
         if model.checkpoint is None:
             raise InputError(f"peers are made from the checkpoint, which is not at hand for {model.name}: use --model")
-        with tempfile.TemporaryDirectory(prefix="stylert-peers-") as folder:
-            found = compare(model.checkpoint, Path(folder), candidates, threads, rounds, seconds, say=say)
-        rows += [peer_row(model, result, threads) for result in found]
-    return dataclasses.replace(results, rows=[*results.rows, *rows])
+        for precision in PRECISIONS:
+            model.bundle.precision(precision)
 
 
 def peer_row(model: Model, result: Result, threads: int | None) -> Row:

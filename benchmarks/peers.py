@@ -2,6 +2,8 @@
 
     python -m stylert.benchmarks.peers --model sg2-256 --json peers.json
 
+`stylert bench --model sg2-256 --peers` measures the same beside everything else.
+
 Peers: PyTorch eager and torch.compile of the textbook forms (`plain.py`), and `torch.onnx.export(dynamo=True)` of them on ONNX
 Runtime and on OpenVINO in float32 and bfloat16. Every candidate runs in a process of its own, in several rounds that go
 through all of them, so that a slow minute of the machine does not fall on one; a candidate's figure is the median of its best
@@ -25,7 +27,8 @@ from typing import Any
 import numpy as np
 
 from stylert.benchmarks.machine import machine_facts
-from stylert.benchmarks.standard import NAMES, write_standard
+from stylert.benchmarks.models import Model, standard_model
+from stylert.benchmarks.standard import NAMES
 
 #: Makes images from ws `[N, num_ws, w_dim]`: uint8 `[N, H, W, C]`, or float32 `[N, C, H, W]`.
 Runner = Callable[[np.ndarray], np.ndarray]
@@ -44,6 +47,12 @@ class Candidate:
     def name(self) -> str:
         return f"{self.form} on {self.engine} {self.precision}"
 
+
+#: What the bundle must hold.
+PRECISIONS = ("fp32", "bf16", "int8")
+
+#: Of a candidate in a round, however slow it is.
+LEAST_RUNS = 5
 
 #: Precisions that round beyond float32 are compared with each other, int8 with everything.
 CANDIDATES = (
@@ -74,6 +83,7 @@ class Result:
 
 def compare(
     checkpoint: Path,
+    bundle: Path,
     folder: Path,
     candidates: Sequence[Candidate] = CANDIDATES,
     threads: int | None = None,
@@ -82,20 +92,16 @@ def compare(
     images: int = 8,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Result]:
-    """Measure every candidate on a checkpoint's generator, batch 1. Files are written into `folder`."""
-    from stylert.export.pipeline import export_bundle
-
+    """Measure every candidate on a checkpoint's generator and its bundle, batch 1. Files are written into `folder`."""
     threads = threads or os.cpu_count() or 1
-    say("export")
-    export_bundle(checkpoint, folder / "bundle", ["fp32", "bf16", "int8"])
-    _ws(folder, images)
+    _ws(bundle, folder, images)
     measured: dict[Candidate, list[tuple[float, int]]] = {c: [] for c in candidates}
     accuracy: dict[Candidate, float] = {}
     for i in range(rounds):
         for candidate in candidates:
             say(f"round {i + 1} of {rounds}: {candidate.name}")
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                job = pool.submit(_measure, candidate, checkpoint, folder, threads, seconds, images if i == 0 else 0)
+                job = pool.submit(_measure, candidate, checkpoint, bundle, folder, threads, seconds, images if i == 0 else 0)
                 median, runs, psnr_db = job.result()
             measured[candidate].append((median, runs))
             accuracy.setdefault(candidate, psnr_db)
@@ -105,34 +111,33 @@ def compare(
     ]
 
 
-def _ws(folder: Path, images: int) -> np.ndarray:
+def _ws(bundle: Path, folder: Path, images: int) -> None:
     from stylert.runtime import Generator
     from stylert.runtime.latents import z_from_seeds
 
-    with Generator.load(folder / "bundle") as g:
+    with Generator.load(bundle) as g:
         ws = g.map(z_from_seeds(range(images), g.bundle.model["z_dim"]))
         np.save(folder / "ws.npy", ws)
         np.save(folder / "reference.npy", np.concatenate([_bytes(g.synthesize(ws[i : i + 1])) for i in range(images)]))
-    return ws
 
 
 def _measure(
-    candidate: Candidate, checkpoint: Path, folder: Path, threads: int, seconds: float, images: int
+    candidate: Candidate, checkpoint: Path, bundle: Path, folder: Path, threads: int, seconds: float, images: int
 ) -> tuple[float, int, float]:
     """Median seconds, number of runs, and mean PSNR over `images` images (0 for none)."""
     from stylert.export.verify import psnr
 
     ws = np.load(folder / "ws.npy")
-    run = _ours(candidate, folder, threads) if candidate.kind == "ours" else _peer(candidate, checkpoint, folder, threads)
+    run = _ours(candidate, bundle, threads) if candidate.kind == "ours" else _peer(candidate, checkpoint, folder, threads)
     accuracy = float("nan")
     if images:
         reference = np.load(folder / "reference.npy")[:images]
         accuracy = float(np.mean([psnr(_bytes(run(ws[i : i + 1]))[0], r) for i, r in enumerate(reference)]))
-    for _ in range(3):
+    for _ in range(2):
         run(ws[:1])
     samples: list[float] = []
     begin = time.perf_counter()
-    while len(samples) < 10 or time.perf_counter() - begin < seconds:
+    while len(samples) < LEAST_RUNS or time.perf_counter() - begin < seconds:
         start = time.perf_counter()
         run(ws[:1])
         samples.append(time.perf_counter() - start)
@@ -145,10 +150,10 @@ def _bytes(images: np.ndarray) -> np.ndarray:
     return as_uint8(images)
 
 
-def _ours(candidate: Candidate, folder: Path, threads: int) -> Runner:
+def _ours(candidate: Candidate, bundle: Path, threads: int) -> Runner:
     from stylert.runtime import Generator
 
-    generator = Generator.load(folder / "bundle", candidate.engine, candidate.precision, threads)
+    generator = Generator.load(bundle, candidate.engine, candidate.precision, threads)
     return lambda ws: generator.synthesize(ws)
 
 
@@ -234,13 +239,19 @@ def table(results: Sequence[Result]) -> list[str]:
     return lines
 
 
+def _exported(checkpoint: Path, folder: Path) -> Model:
+    from stylert.export.pipeline import export_bundle
+
+    return Model(checkpoint.stem, export_bundle(checkpoint, folder, PRECISIONS), checkpoint)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m stylert.benchmarks.peers", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", choices=NAMES, default="sg2-256", help="a standard model: config F, seeded random weights")
     parser.add_argument("--checkpoint", type=Path, help="a generator of your own instead")
     parser.add_argument("--threads", type=int, help="threads of every candidate (all cores)")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=3.0, help="per candidate and round, at least 10 runs")
+    parser.add_argument("--seconds", type=float, default=3.0, help="per candidate and round, at least 5 runs")
     parser.add_argument("--images", type=int, default=8, help="images for the accuracy")
     parser.add_argument("--only", default="", help="candidates whose name contains one of these, comma-separated")
     parser.add_argument("--json", type=Path, help="write the results here too")
@@ -248,9 +259,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = [c for c in CANDIDATES if not options.only or any(part in c.name for part in options.only.split(","))]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        checkpoint = options.checkpoint or write_standard(options.model, folder / "model.safetensors")
+        print("export", flush=True)
+        model = (
+            _exported(options.checkpoint, folder / "bundle")
+            if options.checkpoint
+            else standard_model(options.model, PRECISIONS)
+        )
+        assert model.checkpoint is not None
         results = compare(
-            checkpoint,
+            model.checkpoint,
+            model.bundle.path,
             folder,
             chosen,
             options.threads,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
@@ -60,26 +60,26 @@ def run_scenarios(
     scenarios: Sequence[str],
     effort: Effort,
     progress: Progress = lambda *_: None,
-) -> list[Row]:
-    """Rows of every scenario. `works` says for each model what its rows compute: name, weights, resolution.
+) -> Iterator[Row]:
+    """Rows of every scenario, each as soon as it is measured. `works` says for each model what its rows compute: name, weights,
+    resolution.
 
     Raises InputError for an unknown scenario, and as `Generator.load` for what does not run.
     """
     check_scenarios(scenarios)
-    rows: list[Row] = []
     if {"single-stream", "offline"} & set(scenarios):
         chosen = [c for c in configurations if "offline" in scenarios or c.batch == 1]
         for configuration, found in _rounds(chosen, effort, progress).items():
             work = works[configuration.model] | {"precision": configuration.precision, "batch": configuration.batch}
             if configuration.batch == 1 and "single-stream" in scenarios:
-                rows.append(single_stream(configuration, work, found, effort))
+                yield single_stream(configuration, work, found, effort)
             if "offline" in scenarios:
-                rows.append(offline(configuration, work, found, effort))
+                yield offline(configuration, work, found, effort)
     each = list(dict.fromkeys(replace(c, batch=1) for c in configurations))
     for i, c in enumerate(each if "server" in scenarios else []):
         progress("server", i, len(each))
         work = works[c.model] | {"precision": c.precision, "batch": 1, "p99_ms": effort.target_ms}
-        rows.append(server(c, work, alone(measure_server, c, effort.target_ms, effort.server_seconds)))
+        yield server(c, work, alone(measure_server, c, effort.target_ms, effort.server_seconds))
         progress("server", i + 1, len(each))
     once = [c for c in each if c.form == "stylert"]
     for i, c in enumerate(once if "cold-start" in scenarios else []):
@@ -87,15 +87,12 @@ def run_scenarios(
         with watch() as watched:
             starts = [cold_start.cold_start(c.bundle, c.backend, c.precision, c.threads) for _ in range(effort.starts)]
         assert watched.disturbance is not None
-        rows.append(cold_start.row(c, works[c.model] | {"precision": c.precision, "batch": 1}, starts, watched.disturbance))
+        yield cold_start.row(c, works[c.model] | {"precision": c.precision, "batch": 1}, starts, watched.disturbance)
         progress("cold-start", i + 1, len(once))
     for i, c in enumerate(once if "build" in scenarios else []):
         progress("build", i, len(once))
-        rows.append(
-            build(c, works[c.model] | {"precision": c.precision}, [alone(measure_build, c) for _ in range(effort.builds)])
-        )
+        yield build(c, works[c.model] | {"precision": c.precision}, [alone(measure_build, c) for _ in range(effort.builds)])
         progress("build", i + 1, len(once))
-    return rows
 
 
 def check_scenarios(names: Sequence[str]) -> None:

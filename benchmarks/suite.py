@@ -43,9 +43,14 @@ class Matrix:
 
 
 def run_suite(
-    models: Sequence[Model], matrix: Matrix, effort: Effort, folder: Path | None = None, progress: Progress = lambda *_: None
+    models: Sequence[Model],
+    matrix: Matrix,
+    effort: Effort,
+    folder: Path | None = None,
+    progress: Progress = lambda *_: None,
+    save: Callable[[Results], None] = lambda _: None,
 ) -> Results:
-    """Measure `models`; samples are written into `folder`, where there is one.
+    """Measure `models`; samples are written into `folder`, where there is one. `save` gets what is known after every row.
 
     Everything that can be wrong with the matrix is found before the first measurement. Raises InputError for it, and as
     `Generator.load`.
@@ -58,25 +63,25 @@ def run_suite(
         progress("ceilings", 0, 1)
         ceiling = alone(measure_ceiling, matrix.threads)
         progress("ceilings", 1, 1)
-    rows = run_scenarios(chosen, works, matrix.scenarios, effort, progress)
-    if ceiling is not None:
-        rows = [with_floor(row, by_name[row.work["model"]], ceiling) for row in rows]
-    single = list(dict.fromkeys(replace(c, batch=1) for c in chosen if c.form == "stylert"))
-    layers = _layers(single, works, ceiling, progress) if matrix.layers else []
-    accuracy = [found for m in models for found in _accuracy(m, matrix, single, progress)] if matrix.seeds else []
-    pictures = [p for m in models for p in _pictures(m, single, folder)] if folder is not None else []
-    return Results(
+    results = Results(
         title=", ".join(f"{m.name}, {m.bundle.resolution} px" for m in models),
-        rows=rows,
+        rows=[],
         models={m.name: model_facts(m.bundle) for m in models},
         conditions={"effort": asdict(effort), "matrix": asdict(matrix), "psi": PSI},
         command=["stylert", *sys.argv[1:]],
         ceiling=None if ceiling is None else asdict(ceiling),
-        accuracy=accuracy,
-        layers=layers,
-        pictures=pictures,
         provenance={m.name: _provenance(m) for m in models},
     )
+    for row in run_scenarios(chosen, works, matrix.scenarios, effort, progress):
+        results.rows.append(row if ceiling is None else with_floor(row, by_name[row.work["model"]], ceiling))
+        save(results)
+    single = list(dict.fromkeys(replace(c, batch=1) for c in chosen if c.form == "stylert"))
+    layers = _layers(single, works, ceiling, progress) if matrix.layers else []
+    accuracy = [found for m in models for found in _accuracy(m, matrix, single, progress)] if matrix.seeds else []
+    pictures = [p for m in models for p in _pictures(m, single, folder)] if folder is not None else []
+    results = replace(results, layers=layers, accuracy=accuracy, pictures=pictures)
+    save(results)
+    return results
 
 
 def configurations(models: Sequence[Model], matrix: Matrix) -> list[Configuration]:

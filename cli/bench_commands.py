@@ -64,8 +64,9 @@ def run(
     `stylert bench compare a.json b.json` compares results, `stylert bench report results.json` draws their page.
     """
     from stylert.benchmarks.models import own_model, standard_model
+    from stylert.benchmarks.peer_rows import check_peers, with_peers
     from stylert.benchmarks.report import write_plots, write_report
-    from stylert.benchmarks.results import write_results
+    from stylert.benchmarks.results import Results, write_results
     from stylert.benchmarks.scenarios import Effort
     from stylert.benchmarks.suite import Matrix, configurations, run_suite
     from stylert.cli.bench_tables import show_results
@@ -88,23 +89,25 @@ def run(
         seeds,
     )
     effort = Effort(seconds, runs, rounds, server_seconds, p99)
+
+    def save(results: Results) -> None:
+        """Whatever ends a long run early, what it has measured until then is on disk."""
+        for path in [*([json] if json else []), *([out / "results.json"] if out else [])]:
+            write_results(results, path)
+
     with progress() as bar:
         if bundle is not None:
             models = [own_model(bundle)]
         else:
             models = [standard_model(name, precisions or ["fp32", "bf16", "int8"], bar) for name in split_list(model) or []]
         configurations(models, matrix)
-        results = run_suite(models, matrix, effort, out, bar)
+        if peers:
+            check_peers(models)
+        results = run_suite(models, matrix, effort, out, bar, save)
     if peers:
-        from stylert.benchmarks.peer_rows import with_peers
-
         results = with_peers(results, models, threads, lambda line: errors.print(line, highlight=False))
-    if json is None and out is None:
-        show_results(results.document())
-        return
-    document: dict[str, Any] = {}
-    for path in [*([json] if json else []), *([out / "results.json"] if out else [])]:
-        document = write_results(results, path)
+        save(results)
+    document = results.document()
     show_results(document)
     if out is not None:
         write_plots(document, out)

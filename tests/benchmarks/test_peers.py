@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from stylert.benchmarks.peers import CANDIDATES, Candidate, Result, compare, main, ratios, table
+from stylert.benchmarks.peers import CANDIDATES, LEAST_RUNS, Candidate, Result, compare, main, ratios, table
 from stylert.benchmarks.plain import PlainSynthesis
 from stylert.benchmarks.standard import NAMES, standard_weights
+from stylert.export.pipeline import export_bundle
 from stylert.runtime.errors import InputError
 from stylert.train.checkpoint import generator_module, load_generator
 
@@ -31,10 +32,11 @@ def test_the_textbook_forms_equal_the_network(checkpoint: Path, modulation: str,
 @pytest.mark.slow
 def test_every_candidate_makes_the_same_images(checkpoint: Path, tmp_path: Path) -> None:
     chosen = [c for c in CANDIDATES if c.engine != "torch.compile"]
-    results = compare(checkpoint, tmp_path, chosen, threads=1, rounds=1, seconds=0.01, images=2)
+    made = export_bundle(checkpoint, tmp_path / "bundle", ["fp32", "bf16", "int8"])
+    results = compare(checkpoint, made.path, tmp_path, chosen, threads=1, rounds=1, seconds=0.01, images=2)
     assert [r.candidate for r in results] == chosen
     for r in results:
-        assert r.runs >= 10
+        assert r.runs >= LEAST_RUNS
         assert r.psnr_db > {"fp32": 50, "bf16": 25, "int8": 20}[r.candidate.precision], r
 
 

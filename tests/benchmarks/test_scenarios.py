@@ -53,6 +53,22 @@ def test_every_combination_has_a_row(measured: tuple[Path, dict[str, Any]]) -> N
     assert found == sorted(expected, key=lambda e: (e[0], e[1], e[2] or 0))
 
 
+def test_a_run_that_ends_early_has_saved_every_row_that_it_measured(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for module in (scenarios, suite):
+        monkeypatch.setattr(module, "alone", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(suite, "_layers", interrupted)
+    matrix = Matrix(["onnxruntime"], ["fp32"], (1, 2), threads=1, scenarios=("single-stream", "offline"), ceilings=False)
+    out = tmp_path / "results.json"
+    with pytest.raises(KeyboardInterrupt):
+        run_suite([own_model(bundle.path)], matrix, QUICK, save=lambda results: write_results(results, out))
+    assert [r["scenario"] for r in read_results(out)["rows"]] == ["single-stream", "offline", "offline"]
+
+
 def test_rows_say_what_their_samples_say(measured: tuple[Path, dict[str, Any]]) -> None:
     for row in measured[1]["rows"]:
         samples = [v for r in row["rounds"] for v in r]
@@ -235,7 +251,7 @@ def test_what_cannot_be_measured_is_refused_first(bundle: Bundle) -> None:
         with pytest.raises(InputError, match=message):
             configurations(models, matrix)
     with pytest.raises(InputError, match="unknown scenario"):
-        scenarios.run_scenarios([], {}, ["offlne"], QUICK)
+        list(scenarios.run_scenarios([], {}, ["offlne"], QUICK))
     for wrong in ({"rounds": 0}, {"seconds": 0.0}, {"target_ms": float("nan")}):
         with pytest.raises(InputError):
             Effort(**wrong)
