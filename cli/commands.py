@@ -120,6 +120,25 @@ def build(
 
 
 @app.command()
+def tune(
+    bundle: BundlePath,
+    against: Annotated[Path, typer.Option(help="The checkpoint that the bundle was exported from.")],
+    backend: Annotated[str, typer.Option(help="onnxruntime, onnxruntime-cuda or openvino.")] = "onnxruntime",
+    precision: Annotated[str, typer.Option(help="One that the bundle holds.")] = "fp32",
+    threads: Threads = None,
+    batch: Batch = 1,
+    minutes: Annotated[float, typer.Option(help="Time for the search.")] = 10.0,
+    forget: Annotated[bool, typer.Option("--forget", help="Measure everything anew.")] = False,
+) -> None:
+    """Search the forms that are fastest on this machine, layer by layer; a faster network takes the default's place in the bundle."""
+    from stylert.export.tune import tune_bundle
+
+    with progress() as bar:
+        found = tune_bundle(bundle, against, backend, precision, threads, batch, minutes, forget, bar)
+    report.tuning(found)
+
+
+@app.command()
 def generate(
     bundle: BundlePath,
     seeds: Annotated[str, typer.Option(help="Such as 0-31 or 3,7,9.")],

@@ -12,6 +12,7 @@ from stylert.cli.console import console, table
 from stylert.runtime.atomic import atomic_file
 
 if TYPE_CHECKING:
+    from stylert.export.tune import Tuning
     from stylert.export.verify import Accuracy
     from stylert.runtime.bundle import Bundle
 
@@ -58,6 +59,26 @@ def bundle_accuracy(bundle: Bundle) -> None:
                 highlight=False,
                 soft_wrap=True,
             )
+
+
+def tuning(found: Tuning) -> None:
+    """Every change that was tried, and what came of them together."""
+    table(
+        "changes tried, one at a time",
+        ["<where", "<change", "time", "95 %", "pairs", "<"],
+        [
+            (
+                t.where,
+                t.change,
+                f"{t.speed if t.ratio is None else t.ratio.value:.3f}",
+                "remembered" if t.ratio is None else f"{t.ratio.low:.3f} to {t.ratio.high:.3f}",
+                "" if t.ratio is None else t.ratio.pairs,
+                "taken" if t.taken else "",
+            )
+            for t in found.search.trials
+        ],
+    )
+    console.print(found.verdict, highlight=False, soft_wrap=True)
 
 
 def accuracy_json(rows: Sequence[Accuracy]) -> list[dict[str, Any]]:

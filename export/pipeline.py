@@ -9,11 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime as ort
 
 from stylert.export.defaults import backend_plan, canonical_plan
+from stylert.export.latents import (
+    CALIBRATION_FIRST_SEED,
+    CALIBRATION_SAMPLES,
+    SEARCH_SAMPLES,
+    calibration_latents,
+    search_latents,
+)
 from stylert.export.mapping import mapping_model
 from stylert.export.quantize import INPUT_CLIPPING, OUTPUT_CLIPPING, Calibration, calibrate
 from stylert.export.sensitivity import Sensitivity, layers_left_out, without
@@ -23,19 +28,11 @@ from stylert.runtime.atomic import atomic_directory
 from stylert.runtime.backends import BACKENDS
 from stylert.runtime.bundle import MAPPING_FILE, Bundle, PrecisionEntry, file_entries, sha256_of
 from stylert.runtime.errors import InputError, OutputError
-from stylert.runtime.latents import z_from_seeds
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.importers.imported import read_any_generator
 
 #: Precisions that can be exported, with the least PSNR against PyTorch that a bundle promises, in dB.
 MIN_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 35.0, "int8": 33.0}
-
-CALIBRATION_SAMPLES = 128
-#: Far from the small seeds that people look at, so that no picture is judged on the latents that set the scales.
-CALIBRATION_FIRST_SEED = 1_000_000_000
-
-#: Others again, on which the search for layers to leave out measures.
-SEARCH_SAMPLES, SEARCH_FIRST_SEED = 16, 3_000_000_000
 
 #: Backends that get their own form where they have one; TensorRT-RTX, which not everyone has, is asked for by name.
 DEFAULT_BACKENDS = ("onnxruntime", "openvino")
@@ -99,7 +96,7 @@ def export_bundle(
         _save(mapping_model(weights), folder / MAPPING_FILE)
         calibration, recipes = None, {"fp16": HALF_RECIPE, "bf16": BF16_RECIPE}
         if "int8" in precisions:
-            batches = _calibration_latents(weights, folder / MAPPING_FILE)
+            batches = calibration_latents(cfg, folder / MAPPING_FILE)
             calibration = calibrate(weights, batches, _stage(progress, "calibrate int8"))
         entries = {}
         for precision in precisions:
@@ -109,7 +106,7 @@ def export_bundle(
             plans |= {b: plan for b in backends if (plan := backend_plan(weights, precision, b, calibration)) is not None}
             recipe = recipes.get(precision, {})
             if calibration is not None and precision == "int8":
-                latents = _search_latents(weights, folder / MAPPING_FILE)
+                latents = search_latents(cfg, folder / MAPPING_FILE)
                 searches = {
                     b: layers_left_out(
                         weights, plan, latents, promised["int8"], _stage(progress, f"search int8 layers {b}".strip())
@@ -180,35 +177,6 @@ def _search_recipe(weights: GeneratorWeights, calibration: Calibration, found: S
         "higher_precision": reasons,
         "search": {"psnr_db": round(found.psnr_db, 2), "evaluations": found.evaluations, "samples": SEARCH_SAMPLES},
     }
-
-
-def _calibration_latents(weights: GeneratorWeights, mapping: Path) -> list[np.ndarray]:
-    """ws as they are served: psi from 0.5 to 1, half of them with styles mixed at a random layer; one per batch."""
-    cfg = weights.config
-    session = ort.InferenceSession(mapping, providers=["CPUExecutionProvider"])
-    rng = np.random.default_rng(CALIBRATION_FIRST_SEED)
-    seeds = range(CALIBRATION_FIRST_SEED, CALIBRATION_FIRST_SEED + 2 * CALIBRATION_SAMPLES)
-    inputs = {"z": z_from_seeds(seeds, cfg.z_dim)}
-    inputs["psi"] = np.repeat(rng.uniform(0.5, 1.0, (len(seeds), 1)), cfg.num_ws, 1).astype(np.float32)
-    if cfg.c_dim:
-        inputs["c"] = np.eye(cfg.c_dim, dtype=np.float32)[rng.integers(cfg.c_dim, size=len(seeds))]
-    ws = session.run(["ws"], inputs)[0]
-    ws, other = ws[:CALIBRATION_SAMPLES], ws[CALIBRATION_SAMPLES:]
-    for i in range(0, CALIBRATION_SAMPLES, 2):
-        crossover = int(rng.integers(1, cfg.num_ws))
-        ws[i, crossover:] = other[i, crossover:]
-    return [ws[i : i + 1] for i in range(CALIBRATION_SAMPLES)]
-
-
-def _search_latents(weights: GeneratorWeights, mapping: Path) -> list[np.ndarray]:
-    """ws without truncation, as verification draws them; one per batch."""
-    cfg = weights.config
-    seeds = range(SEARCH_FIRST_SEED, SEARCH_FIRST_SEED + SEARCH_SAMPLES)
-    inputs = {"z": z_from_seeds(seeds, cfg.z_dim), "psi": np.ones((len(seeds), cfg.num_ws), np.float32)}
-    if cfg.c_dim:
-        inputs["c"] = np.eye(cfg.c_dim, dtype=np.float32)[[i % cfg.c_dim for i in range(len(seeds))]]
-    ws = ort.InferenceSession(mapping, providers=["CPUExecutionProvider"]).run(["ws"], inputs)[0]
-    return [ws[i : i + 1] for i in range(len(seeds))]
 
 
 def _save(model: onnx.ModelProto, path: Path) -> None:

@@ -87,6 +87,14 @@ def layers_left_out(
     )
 
 
+def keeps(weights: GeneratorWeights, plan: NetworkPlan, latents: Sequence[np.ndarray], min_psnr_db: float) -> bool:
+    """Whether images of a plan, beside those of the same plan without 8 bits, have the PSNR by a margin for other seeds."""
+    plan = _fast_here(plan)
+    reference = without(plan, [name for name, layer in plan.layers.items() if layer.int8 is not None])
+    images, exact = (_images(synthesis_model(weights, plan=p), latents) for p in (plan, reference))
+    return _enough(_psnr_each(images, exact), min_psnr_db)
+
+
 def without(plan: NetworkPlan, names: Sequence[str]) -> NetworkPlan:
     """The plan with these layers in its float type; their forms and migrated scales, which are exact, stay."""
     layers = {n: LayerPlan(p.form, p.migration) if n in names else p for n, p in plan.layers.items()}

@@ -84,7 +84,7 @@ def verify(
     for precision in precisions:
         bundle.precision(precision)
     if against is not None:
-        _check_same_checkpoint(bundle, Path(against))
+        check_same_checkpoint(bundle, Path(against))
         reference_name = "PyTorch float32"
     else:
         reference_name = "synthesis.fp32.onnx on ONNX Runtime"
@@ -123,7 +123,7 @@ def accuracy_entry(rows: Sequence[Accuracy], precision: str) -> dict[str, Any]:
     }
 
 
-def _check_same_checkpoint(bundle: Bundle, checkpoint: Path) -> None:
+def check_same_checkpoint(bundle: Bundle, checkpoint: Path) -> None:
     """InputError unless `checkpoint` is the file that the bundle was exported from."""
     if not checkpoint.is_file():
         raise InputError(f"checkpoint {checkpoint} does not exist")
