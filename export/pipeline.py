@@ -113,7 +113,7 @@ def export_bundle(
                     )
                     for b, plan in plans.items()
                 }
-                plans = {b: without(plan, searches[b].kept) for b, plan in plans.items()}
+                plans = {b: without(plan, list(searches[b].kept)) for b, plan in plans.items()}
                 recipe = _int8_recipe(weights, calibration, searches)
             files = {b: f"{stem}.{b}.onnx" if b else f"{stem}.onnx" for b in plans}
             for b, plan in plans.items():

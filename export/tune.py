@@ -21,10 +21,11 @@ from stylert.export.sensitivity import keeps, without
 from stylert.export.synthesis import NoiseInput, OutputType, synthesis_model
 from stylert.export.verify import check_same_checkpoint
 from stylert.runtime.atomic import atomic_file
-from stylert.runtime.backends import Session, backend
+from stylert.runtime.backends import backend
 from stylert.runtime.bundle import MAPPING_FILE, Bundle, file_entries
 from stylert.runtime.errors import BackendError, InputError
 from stylert.runtime.host import cache_folder, cpu_identity
+from stylert.runtime.session import Session
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.importers.imported import read_any_generator
 
