@@ -21,7 +21,7 @@ from stylert.export.latents import (
 )
 from stylert.export.mapping import mapping_model
 from stylert.export.quantize import INPUT_CLIPPING, OUTPUT_CLIPPING, Calibration, calibrate
-from stylert.export.sensitivity import Sensitivity, layers_left_out, without
+from stylert.export.sensitivity import Sensitivity, layers_left_out, reference_images, without
 from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
 from stylert.export.verify import accuracy_entry, verify
 from stylert.runtime.atomic import atomic_directory
@@ -107,9 +107,10 @@ def export_bundle(
             recipe = recipes.get(precision, {})
             if calibration is not None and precision == "int8":
                 latents = search_latents(cfg, folder / MAPPING_FILE)
+                exact = reference_images(weights, latents)
                 searches = {
                     b: layers_left_out(
-                        weights, plan, latents, promised["int8"], _stage(progress, f"search int8 layers {b}".strip())
+                        weights, plan, latents, exact, promised["int8"], _stage(progress, f"search int8 layers {b}".strip())
                     )
                     for b, plan in plans.items()
                 }

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from stylert.export.plan import LayerPlan, NetworkPlan
+from stylert.export.plan import LayerPlan, NetworkPlan, plain_plan
 from stylert.export.synthesis import synthesis_model
 from stylert.train.checkpoint import GeneratorWeights
 
@@ -45,14 +45,15 @@ def layers_left_out(
     weights: GeneratorWeights,
     plan: NetworkPlan,
     latents: Sequence[np.ndarray],
+    reference: np.ndarray,
     min_psnr_db: float,
     progress: Progress | None = None,
 ) -> Sensitivity:
-    """Search over the quantised layers of `plan`; `latents` are ws `[1, num_ws, w_dim]`, at least two."""
+    """Search over the quantised layers of `plan`; `latents` are ws `[1, num_ws, w_dim]`, at least two, and `reference` their
+    images without 8 bits (`reference_images`).
+    """
     plan = _fast_here(plan)
     quantised = [name for name, layer in plan.layers.items() if layer.int8 is not None]
-    float_plan = without(plan, quantised)
-    reference = _images(synthesis_model(weights, plan=float_plan), latents)
     evaluations, total = 0, 2 + len(quantised)
 
     def decibels(left_out: Sequence[str], samples: int = len(latents)) -> np.ndarray:
@@ -88,11 +89,14 @@ def layers_left_out(
 
 
 def keeps(weights: GeneratorWeights, plan: NetworkPlan, latents: Sequence[np.ndarray], min_psnr_db: float) -> bool:
-    """Whether images of a plan, beside those of the same plan without 8 bits, have the PSNR by a margin for other seeds."""
-    plan = _fast_here(plan)
-    reference = without(plan, [name for name, layer in plan.layers.items() if layer.int8 is not None])
-    images, exact = (_images(synthesis_model(weights, plan=p), latents) for p in (plan, reference))
-    return _enough(_psnr_each(images, exact), min_psnr_db)
+    """Whether images of a plan have the PSNR by a margin for other seeds than those of `latents`."""
+    images = _images(synthesis_model(weights, plan=_fast_here(plan)), latents)
+    return _enough(_psnr_each(images, reference_images(weights, latents)), min_psnr_db)
+
+
+def reference_images(weights: GeneratorWeights, latents: Sequence[np.ndarray]) -> np.ndarray:
+    """The images of the float32 network, uint8 `[N, H, W, C]`; every plan is one and the same network."""
+    return _images(synthesis_model(weights, plan=plain_plan(weights.config, "phases")), latents)
 
 
 def without(plan: NetworkPlan, names: Sequence[str]) -> NetworkPlan:

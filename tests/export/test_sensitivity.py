@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from stylert.export.quantize import calibrate, int8_plan
-from stylert.export.sensitivity import layers_left_out, without
+from stylert.export.sensitivity import layers_left_out, reference_images, without
 from stylert.train.checkpoint import GeneratorWeights
 from tests.conftest import random_arrays, small_config
 from tests.draws import fresh
@@ -22,9 +22,9 @@ def network() -> tuple[GeneratorWeights, list[np.ndarray]]:
 
 def test_nothing_is_left_out_where_8_bits_suffice() -> None:
     weights, ws = network()
-    plan = int8_plan(weights.config, calibrate(weights, ws[:4]))
+    plan, exact = int8_plan(weights.config, calibrate(weights, ws[:4])), reference_images(weights, ws[4:])
     steps: list[tuple[int, int]] = []
-    found = layers_left_out(weights, plan, ws[4:], 1.0, lambda done, total: steps.append((done, total)))
+    found = layers_left_out(weights, plan, ws[4:], exact, 1.0, lambda done, total: steps.append((done, total)))
     assert not found.kept
     assert found.reached
     assert found.evaluations == 1
@@ -33,10 +33,10 @@ def test_nothing_is_left_out_where_8_bits_suffice() -> None:
 
 def test_a_stricter_demand_leaves_out_more_and_is_met() -> None:
     weights, ws = network()
-    plan = int8_plan(weights.config, calibrate(weights, ws[:4]))
-    everything = layers_left_out(weights, plan, ws[4:], 1.0)
+    plan, exact = int8_plan(weights.config, calibrate(weights, ws[:4])), reference_images(weights, ws[4:])
+    everything = layers_left_out(weights, plan, ws[4:], exact, 1.0)
     demands = [everything.psnr_db + 3, 90.0]  # no network of 8 bits has 90 dB
-    some, all_of_it = (layers_left_out(weights, plan, ws[4:], d) for d in demands)
+    some, all_of_it = (layers_left_out(weights, plan, ws[4:], exact, d) for d in demands)
     assert some.reached
     assert some.psnr_db >= demands[0]
     assert 0 < len(some.kept) <= len(all_of_it.kept)
