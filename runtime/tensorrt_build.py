@@ -48,28 +48,32 @@ def build_engine_file(
     Raises BundleError for a file that the parser refuses, BackendError for a network that the compiler refuses, and
     KeyboardInterrupt after Ctrl-C, when the builder has stopped.
     """
-    log = _log(trt)
-    builder = trt.Builder(log)
-    network = builder.create_network(creation_flags | 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse_from_file(str(network_file)):
-        reason = parser.get_error(0).desc() if parser.num_errors else log.reason()
-        raise BundleError(f"{stage}: the network cannot be parsed: {_one_line(reason)}")
-    config = builder.create_builder_config()
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if options.level is not None:
-        config.builder_optimization_level = options.level
-    for batch in options.profiles:
-        config.add_optimization_profile(_profile(builder, network, batch))
-    if options.version_compatible:
-        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-        # With it an engine would carry a library that loading runs. Nothing in a bundle may be code of the host.
-        config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
-    configure(config)
     stop = threading.Event()
     monitor = _monitor(trt, stop, lambda done: progress(stage, done, 100))
-    config.progress_monitor = monitor
-    plan = _build(builder, network, config, stop)
+
+    def build() -> tuple[Any, Any]:
+        log = _log(trt)
+        builder = trt.Builder(log)
+        network = builder.create_network(creation_flags | 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, log)
+        if not parser.parse_from_file(str(network_file)):
+            reason = parser.get_error(0).desc() if parser.num_errors else log.reason()
+            raise BundleError(f"{stage}: the network cannot be parsed: {_one_line(reason)}")
+        config = builder.create_builder_config()
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        if options.level is not None:
+            config.builder_optimization_level = options.level
+        for batch in options.profiles:
+            config.add_optimization_profile(_profile(builder, network, batch))
+        if options.version_compatible:
+            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+            # With it an engine would carry a library that loading runs. Nothing in a bundle may be code of the host.
+            config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
+        configure(config)
+        config.progress_monitor = monitor
+        return log, None if stop.is_set() else builder.build_serialized_network(network, config)
+
+    log, plan = _away_from_ctrl_c(build, stop)
     if monitor.error is not None:
         raise monitor.error
     if plan is None:
@@ -104,10 +108,10 @@ def layer_table(log: str) -> dict[str, Any]:
     return {"kernels": sum(kinds.values()), "kinds": dict(sorted(kinds.items())), **sizes, "layers": layers}
 
 
-def _build(builder: Any, network: Any, config: Any, stop: threading.Event) -> Any:
-    """Build in a thread of its own, so that Ctrl-C arrives here and not inside a callback that the library calls."""
+def _away_from_ctrl_c(work: Callable[[], Any], stop: threading.Event) -> Any:
+    """Do `work` in a thread of its own, so that Ctrl-C arrives here and not inside a callback, where the library would eat it."""
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(builder.build_serialized_network, network, config)
+        future = pool.submit(work)
         try:
             return future.result()
         except BaseException:

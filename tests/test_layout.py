@@ -25,6 +25,11 @@ def test_every_folder_with_an_init_is_packaged() -> None:
     [
         "stylert.runtime",
         "stylert.cli.main",
+        "stylert.cli.bench_commands",
+        "stylert.cli.commands",
+        "stylert.cli.doctor",
+        "stylert.cli.latent_commands",
+        "stylert.cli.training_commands",
         "stylert.export.pipeline",
         "stylert.train.checkpoint",
         "stylert.benchmarks.suite",

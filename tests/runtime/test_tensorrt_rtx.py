@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,12 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from stylert.cli import main as cli
 from stylert.export.pipeline import export_bundle
-from stylert.runtime import Bundle, Generator
+from stylert.runtime import Bundle, Generator, tensorrt_build
 from stylert.runtime.backends import backend
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.devices import Driver, Gpu
@@ -164,24 +167,56 @@ def test_progress_rises_to_the_end(own: Bundle) -> None:
     assert seen[-1] == (f"{RTX} int8 sm_89", 100, 100)
 
 
-def test_ctrl_c_stops_the_build_and_leaves_nothing(own: Bundle) -> None:
-    interrupted: list[int] = []
+@pytest.fixture
+def press() -> Iterator[Callable[..., None]]:
+    """Ctrl-C, once, for whoever calls it. A process in the background of a shell starts with the signal ignored."""
+    pressed: list[object] = []
 
-    def press(stage: str, done: int, total: int) -> None:
-        if not interrupted:
-            interrupted.append(done)
+    def once(*report: object) -> None:
+        if not pressed:
+            pressed.append(report)
             os.kill(os.getpid(), signal.SIGINT)
 
-    # A process in the background of a shell starts with the signal ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            build_engine(own, RTX, "int8", SM89, progress=press)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert interrupted
+    yield once
+    signal.signal(signal.SIGINT, before)
+    assert pressed
+
+
+def test_ctrl_c_stops_the_build_and_leaves_nothing(own: Bundle, press: Callable[..., None]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(own, RTX, "int8", SM89, progress=press)
     assert engines(own) == []
     assert not build_engine(own, RTX, "int8", SM89)["reused"]
+
+
+def test_ctrl_c_while_the_library_talks_is_not_eaten_by_it(
+    own: Bundle, press: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception inside a callback stops there. The logger is called from the parser on, long before the first progress."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: object, message: str) -> None:
+            press()
+
+    monkeypatch.setattr(tensorrt_build, "_log", lambda library: Log())
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(own, RTX, "int8", SM89)
+    assert engines(own) == []
+
+
+def test_ctrl_c_ends_the_command_in_one_word(
+    own: Bundle, press: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("stylert.cli.build.progress", lambda: contextlib.nullcontext(press))
+    monkeypatch.setattr(sys, "argv", ["stylert", "build", str(own.path), "--backend", RTX, "--target", "sm_89"])
+    with pytest.raises(SystemExit) as e:
+        cli.main()
+    assert (e.value.code, capfd.readouterr().err) == (130, "stopped\n")
+    assert engines(own) == []
 
 
 def test_an_error_in_the_report_stops_the_build_and_is_told(own: Bundle) -> None:
