@@ -119,6 +119,6 @@ def open_session(source: Path, options: Any, providers: Sequence[Any] = ("CPUExe
         raise BackendError(f"not enough memory to load {source}") from e
     except Exception as e:  # ONNX Runtime's exceptions share no public base class
         first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        if "serialization failed" in first:  # it blames the network for a full disk
+        if "serialization failed" in first or "Failed to write" in first:  # it blames the network for a full disk
             raise OutputError(f"cannot write {options.optimized_model_filepath}: is the disk full?") from None
         raise BundleError(f"ONNX Runtime cannot load {source}: {first}") from None

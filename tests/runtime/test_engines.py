@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,25 @@ def test_a_build_that_fails_leaves_nothing(own: Bundle, monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         build_engine(own, "onnxruntime", "fp32")
     assert list((own.path / "engines").iterdir()) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the size of files")
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("room", [3_000, 60_000], ids=["for nothing", "for some of it"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(own: Bundle, name: str, room: int) -> None:
+    code = f"""
+import resource, sys
+from stylert.cli.main import main
+import onnxruntime, openvino
+resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))  # no file may grow past this, as on a full disk
+sys.argv = ["stylert", "build", {str(own.path)!r}, "--backend", {name!r}, "--precision", "fp32"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("stylert: cannot write")
+    assert list((own.path / "engines").glob("*")) == []
+    assert not build_engine(own, name, "fp32")["reused"]
 
 
 def test_a_precision_that_a_backend_cannot_run_is_refused(own: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
