@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 TRANSFER_ADA_KIMG = 100.0
 #: Images that measure a snapshot, where the metric's name gives no number.
 SCORED_IMAGES = 2000
+#: Pixels of a side for which every option can be checked that does not depend on the images.
+SMALLEST = 8
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,14 @@ def run_training(options: Options) -> None:
     snapshot, source = options.out / SNAPSHOT_FILE, options.transfer
     _check(options, snapshot)
     device = _device(options.device)
+    # What can be wrong without the images is found before these, which take longer.
     if source is not None:
-        read_metadata(source)  # before the images, which take longer
+        read_metadata(source)
+    _config(options, SMALLEST, 0, 3, launched(), snapshot)
+    score = None if options.metrics is None else _score(options)
     with progress() as bar:
         dataset = ImageDataset(options.data, options.labels, progress=lambda done, total: bar("read images", done, total))
-    cfg = _config(options, dataset, launched(), snapshot)
-    score = None if options.metrics is None else _score(options)
+    cfg = _config(options, dataset.resolution, dataset.c_dim, dataset.images.shape[1], launched(), snapshot)
     if options.dry_run:
         if launched().first:
             show_plan(cfg, dataset, launched(), device)
@@ -130,13 +134,21 @@ def show_plan(cfg: TrainConfig, dataset: ImageDataset, processes: Processes, dev
     rows = [
         ("images", f"{len(dataset)} of {dataset.resolution} px, {_where(dataset)}"),
         ("parameters", f"G {counted.parameters_G / 1e6:.2f} M, D {counted.parameters_D / 1e6:.2f} M"),
-        ("synthesis", f"{g.macs() / 1e9:.2f} GMAC per image"),
-        ("training step", f"{counted.macs_per_image / 1e9:.1f} GMAC per image, forward and backward"),
+        ("synthesis", f"{_operations(g.macs())} per image"),
+        ("training step", f"{_operations(counted.macs_per_image)} per image, forward and backward"),
         ("memory", f"{counted.state_bytes / 2**20:.0f} MiB for weights, gradients and moments"),
         ("", f"{counted.activation_bytes / 2**20:.0f} MiB kept for backward passes, per process, at most"),
-        ("time", f"at least {hours:.1f} h, at {rate / 1e9:.0f} GMAC/s of a float32 convolution here, times {processes.world}"),
+        ("time", f"at least {_span(hours)}, at {rate / 1e9:.0f} GMAC/s of a float32 convolution here, times {processes.world}"),
     ]
     table("what it takes", ["<", "<"], rows)
+
+
+def _operations(macs: float) -> str:
+    return f"{macs / 1e9:.2f} GMAC" if macs >= 1e8 else f"{macs / 1e6:.2f} MMAC"
+
+
+def _span(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min" if hours >= 1 / 60 else f"{hours * 3600:.1f} s"
 
 
 def _where(dataset: ImageDataset) -> str:
@@ -202,20 +214,20 @@ def _device(name: str) -> str:
     return name
 
 
-def _config(options: Options, dataset: ImageDataset, processes: Processes, snapshot: Path) -> TrainConfig:
-    from stylert.train.presets import resolve
+def _config(options: Options, resolution: int, c_dim: int, channels: int, processes: Processes, snapshot: Path) -> TrainConfig:
+    from stylert.train.presets import differing, resolve
     from stylert.train.snapshot import read_config
 
     try:
         if options.resume:
-            fixed = sorted(set(options.overrides) - {"kimg", "seed"})
-            if fixed:
-                raise InputError(f"a resumed run keeps its settings: leave out {', '.join(fixed)}")
             cfg = read_config(snapshot)
+            changed = differing(cfg, {k: v for k, v in options.overrides.items() if k not in ("kimg", "seed")})
+            if changed:
+                raise InputError(f"a resumed run keeps its settings: {', '.join(changed)} had other values")
             return dataclasses.replace(cfg, kimg=options.overrides.get("kimg", cfg.kimg))
         overrides = dict(options.overrides)
         if options.transfer is not None:
             overrides["ada_kimg"] = TRANSFER_ADA_KIMG
-        return resolve(options.preset, dataset.resolution, dataset.c_dim, dataset.images.shape[1], processes.world, **overrides)
+        return resolve(options.preset, resolution, c_dim, channels, processes.world, **overrides)
     except (TypeError, ValueError) as e:
         raise InputError(str(e)) from None

@@ -9,6 +9,7 @@ import typer
 
 from stylert.cli import report
 from stylert.cli.app import JsonFile, app, check_writable
+from stylert.runtime.errors import InputError
 
 HALF = "Type of the highest resolutions: none, fp16, bf16."
 AUGMENTATION = "ada (adapts p), fixed (--p), or noaug; the preset's choice by default."
@@ -56,6 +57,7 @@ def augment_preview(
 def train(
     data: Annotated[Path, typer.Option(help="Zip or folder of square PNG or JPEG images, official layout.")],
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    source: Annotated[Path | None, typer.Argument(metavar="", hidden=True)] = None,
     preset: Annotated[
         str, typer.Option(help="auto, stylegan2, paper256, paper512, paper1024, cifar, cpu, cpu-small.")
     ] = "auto",
@@ -83,7 +85,9 @@ def train(
     inception: Annotated[Path | None, typer.Option(help="Weights of the FID Inception network, for --metrics fid.")] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Run the networks through torch.compile.")] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", help=SETTING)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the snapshot in --out.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the snapshot in --out; --resume FILE is --transfer FILE.")
+    ] = False,
     transfer: Annotated[Path | None, typer.Option(help=TRANSFER)] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Statistics for TensorBoard as well.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan of the run and what it takes, then stop.")] = False,
@@ -95,6 +99,10 @@ def train(
     """
     from stylert.cli.train import Options, read_settings, run_training
 
+    if source is not None:  # the official tool's way to start from other networks
+        if not resume or transfer is not None:
+            raise InputError(f"got an unexpected argument: {source}")
+        resume, transfer = False, source
     overrides = {
         "kimg": kimg,
         "batch": batch,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylert.runtime.errors import StylertError, missing_extra
+from stylert.runtime.errors import OutputError, StylertError, missing_extra
 from stylert.train.best import Score, keep_if_best
 from stylert.train.checkpoint import write_generator
 from stylert.train.dataset import ImageDataset
@@ -30,7 +30,9 @@ from stylert.train.trainer import ALONE, Trainer
 STATS_FILE = "stats.jsonl"
 SNAPSHOT_FILE = "snapshot.safetensors"
 GENERATOR_FILE = "model.safetensors"
+#: A line of statistics comes after so many steps or so long a time, whichever is first.
 STEPS_PER_LINE = 50
+SECONDS_PER_LINE = 60.0
 
 
 class TrainingError(StylertError):
@@ -63,7 +65,7 @@ def train(
     gets each line of statistics. Of several `processes`, each calls this, and the first one writes and reports. `compiled`
     is passed to the trainer.
 
-    Raises TrainingError when a loss stops being finite; the last snapshot is kept.
+    Raises TrainingError when a loss stops being finite; the last snapshot is kept. OutputError when `out` cannot be made.
     """
     out = Path(out)
     board = _tensorboard(out) if tensorboard and processes.first else None
@@ -72,7 +74,10 @@ def train(
         trainer.load_state(*read_snapshot(resume, cfg))
     elif start is not None:
         start(trainer)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise OutputError(f"cannot write into {out}: {e.strerror}") from None
     stop = _StopRequest()
     sums: dict[str, list[float]] = {}
     saved = -1
@@ -90,7 +95,26 @@ def train(
             if report is not None:
                 report(line)
 
-    started, start_nimg = time.monotonic(), trainer.nimg
+    started = last_line = time.monotonic()
+    start_nimg = trainer.nimg
+
+    def statistics() -> None:
+        nonlocal last_line
+        last_line = time.monotonic()
+        line = {
+            "kimg": trainer.nimg / 1000,
+            "step": trainer.step,
+            "sec_per_kimg": (last_line - started) / (trainer.nimg - start_nimg) * 1000,
+            **{name: float(np.mean(values)) for name, values in sums.items()},
+        }
+        if cfg.aug != "noaug":
+            line["aug_p"] = trainer.aug_p
+        sums.clear()
+        if processes.first:
+            _write_line(out, line, board)
+            if report is not None:
+                report(line)
+
     next_snap = (np.floor(trainer.nimg / (snap_kimg * 1000)) + 1) * snap_kimg * 1000
     with stop:
         while trainer.nimg < cfg.kimg * 1000 and not processes.any(stop.requested, trainer.device):
@@ -99,25 +123,14 @@ def train(
                 if not np.isfinite(value):
                     raise TrainingError(f"{name} is {value} at {trainer.nimg / 1000:.1f} kimg: lower --lr or raise --gamma")
                 sums.setdefault(name, []).append(value)
-            if trainer.step % STEPS_PER_LINE == 0:
-                elapsed = time.monotonic() - started
-                line = {
-                    "kimg": trainer.nimg / 1000,
-                    "step": trainer.step,
-                    "sec_per_kimg": elapsed / (trainer.nimg - start_nimg) * 1000,
-                    **{name: float(np.mean(values)) for name, values in sums.items()},
-                }
-                if cfg.aug != "noaug":
-                    line["aug_p"] = trainer.aug_p
-                sums.clear()
-                if processes.first:
-                    _write_line(out, line, board)
-                    if report is not None:
-                        report(line)
+            if trainer.step % STEPS_PER_LINE == 0 or time.monotonic() - last_line > SECONDS_PER_LINE:
+                statistics()
             if trainer.nimg >= next_snap:
                 next_snap += snap_kimg * 1000
                 if processes.first:
                     snapshot()
+        if sums:
+            statistics()
         if processes.first and saved != trainer.nimg:
             snapshot()
         processes.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -40,6 +41,12 @@ class TrainConfig:
     freeze_d: int = 0  # layers of the discriminator, from the image inwards, that stay as they are (Mo et al. 2020)
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{field.name} must be finite, not {value}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must lie in 0 to 2^63 - 1, not {self.seed}")
         if self.batch < 1 or self.kimg < 0 or self.lr <= 0:
             raise ValueError("batch must be at least 1, kimg at least 0 and lr positive")
         if self.half not in ("none", "fp16", "bf16"):
@@ -101,6 +108,8 @@ class Preset:
     r1_per_pixel: float | None = None  # R1 weight over the number of pixels, instead of r1_gamma
 
 
+CONFIGS: dict[str, Any] = {"run": TrainConfig, "generator": GeneratorConfig, "discriminator": DiscriminatorConfig}
+
 #: Fields that follow from the images and labels.
 FROM_DATA = ("resolution", "c_dim", "img_channels")
 
@@ -147,7 +156,8 @@ PRESETS: dict[str, Preset] = {
 def resolve(
     preset: str, resolution: int, c_dim: int = 0, img_channels: int = 3, gpus: int = 1, **overrides: Any
 ) -> TrainConfig:
-    """The configuration of a preset at a resolution; `overrides` replace fields of `TrainConfig` or of both networks.
+    """The configuration of a preset at a resolution; `overrides` replace fields of `TrainConfig` or of both networks, and
+    of one network as `generator.NAME` or `discriminator.NAME`.
 
     Raises ValueError on an unknown preset or field, or a value out of range.
     """
@@ -188,17 +198,21 @@ def resolve(
         "aug": p.aug if img_channels in (1, 3) else "noaug",
         "batch_gpu": batch // gpus if gpus > 1 and batch % gpus == 0 else None,
     }
-    for name, value in overrides.items():
-        places = [
-            d
-            for d, cls in ((generator, GeneratorConfig), (discriminator, DiscriminatorConfig), (run, TrainConfig))
-            if name in {f.name for f in dataclasses.fields(cls)}
-        ]
-        if not places:
-            raise ValueError(f"unknown training option {name!r}")
-        for place in places:
-            place[name] = value
+    places = {"generator": generator, "discriminator": discriminator, "run": run}
+    for name, value in sorted(overrides.items(), key=lambda item: "." in item[0]):  # one network's own goes before both's
+        for where in _places(name):
+            places[where][name.rpartition(".")[2]] = value
     return TrainConfig(GeneratorConfig(**generator), DiscriminatorConfig(**discriminator), **run)
+
+
+def differing(cfg: TrainConfig, overrides: dict[str, Any]) -> list[str]:
+    """Those names of `resolve`'s overrides that do not stand in `cfg` with the same value, sorted."""
+    parts = {"run": cfg, "generator": cfg.generator, "discriminator": cfg.discriminator}
+    return sorted(
+        name
+        for name, value in overrides.items()
+        if any(getattr(parts[where], name.rpartition(".")[2]) != value for where in _places(name))
+    )
 
 
 def parse_setting(name: str, text: str) -> Any:
@@ -206,22 +220,29 @@ def parse_setting(name: str, text: str) -> Any:
 
     Raises ValueError for an unknown name, one that the data decides, or a value of another type.
     """
-    hints: dict[str, Any] = {}
-    for cls in (TrainConfig, DiscriminatorConfig, GeneratorConfig):
-        hints |= {k: v for k, v in get_type_hints(cls).items() if k in {f.name for f in dataclasses.fields(cls)}}
-    if name in FROM_DATA:
+    field = name.rpartition(".")[2]
+    hint = get_type_hints(CONFIGS[_places(name)[0]])[field]
+    if field in FROM_DATA:
         raise ValueError(f"{name} is decided by the data")
-    if name not in hints or name in ("generator", "discriminator"):
-        raise ValueError(f"unknown training option {name!r}")
-    kinds = get_args(hints[name]) if isinstance(hints[name], UnionType) else (hints[name],)
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if text.lower() == "none" and type(None) in kinds:
         return None
     try:
-        if get_origin(hints[name]) is tuple:
+        if get_origin(hint) is tuple:
             return tuple(float(part) for part in text.split(","))
         return int(text) if int in kinds else float(text) if float in kinds else text
     except ValueError:
         raise ValueError(f"{name} cannot be {text!r}") from None
+
+
+def _places(name: str) -> list[str]:
+    """Which of `CONFIGS` a setting `NAME`, `generator.NAME` or `discriminator.NAME` is a field of. ValueError where none."""
+    network, _, field = name.rpartition(".")
+    chosen = list(CONFIGS) if not network else [network] if network in ("generator", "discriminator") else []
+    places = [where for where in chosen if field in {f.name for f in dataclasses.fields(CONFIGS[where])} - set(CONFIGS)]
+    if not places:
+        raise ValueError(f"unknown training option {name!r}")
+    return places
 
 
 def _r1_gamma(p: Preset, resolution: int, batch: int) -> float:

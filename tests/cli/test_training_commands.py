@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -58,12 +59,21 @@ def test_from_pictures_to_a_resumed_augmented_run(data: Path, tmp_path: Path, co
     assert saved["facts"]["nimg"] == 400
     assert "aug_p" in json.loads((out / "stats.jsonl").read_text())
     assert (out / "snapshot-000000.safetensors").is_file()
-    assert command("train", "--data", data, "--out", out, "--resume", "--kimg", 0.44)[0] == 0
-    assert read_metadata(out / "snapshot.safetensors")["facts"]["nimg"] == 440
-    other = tmp_path / "other"
-    start = ("--transfer", out / "snapshot.safetensors", "--aug", "ada", "--kimg", 0)
-    assert command("train", "--data", data, "--out", other, *SMALL, *start)[0] == 0
-    assert read_metadata(other / "snapshot.safetensors")["train"]["ada_kimg"] == 100.0
+    # The same command again, or without what the run remembers.
+    for words, kimg in ((("train", "--data", data, "--out", out), 0.42), ((*new, *augmented), 0.44)):
+        status, text = command(*words, "--resume", "--kimg", kimg)
+        assert status == 0, text
+        assert read_metadata(out / "snapshot.safetensors")["facts"]["nimg"] == math.ceil(kimg * 1000 / 8) * 8
+    assert len((out / "stats.jsonl").read_text().splitlines()) == 3  # a run that ends between two lines writes one more
+    status, text = command(*new, "--resume", "--kimg", 0.5, "--gamma", 0.7, "--set", "generator.z_dim=9")
+    assert status == 2
+    assert "generator.z_dim, r1_gamma had other values" in text
+    for name, option in (("other", "--transfer"), ("third", "--resume")):
+        start = (option, out / "snapshot.safetensors", "--aug", "ada", "--kimg", 0)
+        status, text = command("train", "--data", data, "--out", tmp_path / name, *SMALL, *start)
+        assert status == 0, text
+        assert "tensors taken over" in text
+        assert read_metadata(tmp_path / name / "snapshot.safetensors")["train"]["ada_kimg"] == 100.0
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(data: Path, tmp_path: Path, command) -> None:
@@ -127,6 +137,11 @@ def test_mistakes_are_one_line(data: Path, pictures: Path, checkpoint: Path, tmp
         ((*train, "--set", "ema_kimg"), "NAME=VALUE"),
         ((*train, "--set", "ema_kimg=x"), "ema_kimg cannot be 'x'"),
         ((*train, "--set", "gama=1"), "unknown training option 'gama'"),
+        ((*train, "--lr", "inf"), "lr must be finite"),
+        ((*train, "--seed", 10**20), "seed must lie"),
+        ((*train, "here.safetensors"), "unexpected argument"),
+        ((*train, "--set", "generator.batch=1"), "unknown training option 'generator.batch'"),
+        ((*train[:4], data / "run", *SMALL, "--kimg", 0), "cannot write into"),
         ((*train, "--metrics", "ppl_w"), "the first decides"),
         ((*train, "--metrics", "fid2k"), "--inception"),
         (("metrics", checkpoint, "--data", data, "--metrics", "fid50k,kid50k,pr50k,ppl_w"), "--inception"),

@@ -192,6 +192,15 @@ def test_a_signal_saves_and_stops(unlabelled, tmp_path, number):
     assert {"kimg", "sec_per_kimg", "loss_G", "loss_D", "r1", "path_length", "real_sign"} <= set(lines[0])
 
 
+@pytest.mark.parametrize(("seconds", "steps"), [(-1.0, [1, 2, 3]), (1e9, [3])])
+def test_statistics_come_after_a_while_and_at_the_end_whatever_the_number_of_steps(
+    unlabelled, tmp_path, monkeypatch, seconds, steps
+):
+    monkeypatch.setattr("stylert.train.loop.SECONDS_PER_LINE", seconds)
+    train(config(kimg=0.012), unlabelled, tmp_path)
+    assert [json.loads(line)["step"] for line in (tmp_path / "stats.jsonl").read_text().splitlines()] == steps
+
+
 @pytest.mark.parametrize("name", ["generator_loss", "discriminator_loss", "r1_penalty", "path_length_penalty"])
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(unlabelled, tmp_path, monkeypatch, name):
     train(config(), unlabelled, tmp_path)
@@ -271,7 +280,11 @@ def test_the_last_snapshots_are_kept_by_kimg(unlabelled, tmp_path):
 
 def test_every_snapshot_is_measured_and_the_best_generator_kept(unlabelled, tmp_path, monkeypatch):
     measured, reported = iter([3.0, 1.0, 2.0, 1.5]), []
-    run = {"snap_kimg": 0.02, "score": lambda generator: {"FD": next(measured)}, "report": reported.append}
+    run = {
+        "snap_kimg": 0.02,
+        "score": lambda generator: {"FD": next(measured)},
+        "report": lambda line: "FD" in line and reported.append(line),
+    }
     train(config(kimg=0.06), unlabelled, tmp_path, **run)
     best = (tmp_path / "best.safetensors").read_bytes()
     assert [line["kimg"] for line in reported] == [0.02, 0.04, 0.06]  # the last one once

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylert.train.presets import PRESETS, TrainConfig, parse_setting, resolve
+from stylert.train.presets import PRESETS, TrainConfig, differing, parse_setting, resolve
 
 #            kimg batch mbstd base lr gamma ema ramp layers
 TABLE = {
@@ -196,3 +196,26 @@ def test_every_value_of_a_plan_can_be_set_from_its_text(name, resolution):
 def test_settings_of_another_name_or_type_are_refused(name, text, message):
     with pytest.raises(ValueError, match=message):
         parse_setting(name, text)
+
+
+def test_a_setting_of_one_network_goes_before_that_of_both():
+    cfg = resolve("auto", 64, **{"generator.channel_max": 7, "channel_max": 9, "discriminator.mapping_layers": 3})
+    assert (cfg.generator.channel_max, cfg.discriminator.channel_max) == (7, 9)
+    assert (cfg.generator.mapping_layers, cfg.discriminator.mapping_layers) == (2, 3)
+    assert parse_setting("generator.resample_filter", "1,2,1") == (1.0, 2.0, 1.0)
+    for name in (
+        "generator.batch",
+        "run.batch",
+        "generator.",
+        "generator.generator",
+        "discriminator.w_dim",
+        "generator.resolution",
+    ):
+        with pytest.raises(ValueError, match=r"unknown training option|decided by the data"):
+            parse_setting(name, "1")
+
+
+def test_only_settings_of_another_value_differ():
+    cfg = resolve("cpu", 64, channel_max=16)
+    assert differing(cfg, {"channel_max": 16, "batch": cfg.batch, "generator.channel_max": 16}) == []
+    assert differing(cfg, {"channel_max": 17, "lr": 1.0, "aug": cfg.aug}) == ["channel_max", "lr"]
