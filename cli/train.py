@@ -83,7 +83,11 @@ def run_training(options: Options) -> None:
         with Progress(*columns, console=errors, disable=not errors.is_terminal or not processes.first) as bars:
             task = bars.add_task("train", total=cfg.kimg, line="")
 
+            reached = 0.0
+
             def show(line: dict[str, Any]) -> None:
+                nonlocal reached
+                reached = line["kimg"]
                 if "loss_G" not in line:  # what a snapshot was measured at
                     values = "  ".join(f"{k} {v:.4g}" for k, v in line.items() if k != "kimg")
                     errors.print(f"{line['kimg']:.1f} kimg  {values}", highlight=False)
@@ -117,6 +121,8 @@ def run_training(options: Options) -> None:
                 report=show,
             )
         if processes.first:
+            if 0 < reached < cfg.kimg:
+                errors.print(f"stopped at {reached:g} of {cfg.kimg:g} kimg: --resume goes on", highlight=False)
             console.print(f"wrote {model}", highlight=False, soft_wrap=True)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from PIL import Image
 
 from stylert.cli import main as cli
 from stylert.train.checkpoint import read_metadata
+from stylert.train.trainer import Trainer
 
 SMALL = ("--preset", "cpu", "--channel-base", "64", "--channel-max", "8", "--batch", "8")
 
@@ -74,6 +77,20 @@ def test_from_pictures_to_a_resumed_augmented_run(data: Path, tmp_path: Path, co
         assert status == 0, text
         assert "tensors taken over" in text
         assert read_metadata(tmp_path / name / "snapshot.safetensors")["train"]["ada_kimg"] == 100.0
+
+
+def test_a_signal_stops_the_run_and_says_how_to_go_on(
+    data: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(trainer: Trainer, original=Trainer.train_step) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(trainer)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    status, text = command("train", "--data", data, "--out", tmp_path / "run", *SMALL, "--kimg", 1)
+    assert status == 0
+    assert "stopped at 0.008 of 1 kimg: --resume goes on" in text
+    assert read_metadata(tmp_path / "run" / "snapshot.safetensors")["facts"]["nimg"] == 8
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(data: Path, tmp_path: Path, command) -> None:

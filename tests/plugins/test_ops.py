@@ -3,6 +3,8 @@
 Here the ops compute with the references, in float64, as they do wherever the kernels do not serve their input.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from stylert.plugins import bias_act as tail_reference
 from stylert.plugins import modulated_conv2d as conv_reference
 from stylert.plugins import ops
 from stylert.plugins import upfirdn2d as fir_reference
+from stylert.plugins.custom_op import has_kernels
 
 FIR = fir_reference.setup_filter().double()
 
@@ -40,6 +43,31 @@ def layer(module, up, clamp=4.0):
         )
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "capability", "switch", "expected"),
+    [
+        (torch.float16, "cuda", (8, 0), None, True),
+        (torch.bfloat16, "cuda:1", (12, 0), "1", True),
+        (torch.float32, "cuda", (9, 0), None, True),
+        (torch.float64, "cuda", (9, 0), None, False),
+        (torch.float32, "cuda", (7, 5), None, False),  # Triton's matrix products begin with Ampere
+        (torch.float32, "cuda", (9, 0), "0", False),
+        (torch.float32, "cuda", None, None, False),
+        (torch.float32, "cpu", (9, 0), None, False),
+        (torch.float32, "meta", (9, 0), None, False),
+    ],
+    ids=str,
+)
+def test_the_kernels_serve_what_they_were_written_for(monkeypatch, dtype, device, capability, switch, expected):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.delenv("STYLERT_KERNELS", raising=False)
+    if switch is not None:
+        monkeypatch.setenv("STYLERT_KERNELS", switch)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_kernels(SimpleNamespace(dtype=dtype, device=torch.device(device))) is expected
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
