@@ -94,6 +94,9 @@ def build(
         bool, typer.Option("--strip-weights", help="TensorRT: a small engine that takes its weights from the bundle.")
     ] = False,
     plugins: Annotated[bool, typer.Option("--plugins", help="TensorRT: our own kernels for the two operators.")] = False,
+    hint: Annotated[
+        str, typer.Option(help="latency, or throughput: OpenVINO divides the cores among calls that come at once.")
+    ] = "latency",
     force: Annotated[bool, typer.Option(help="Build again even where a matching engine exists.")] = False,
 ) -> None:
     """Build engines into the bundle: for this machine, or ahead of time for a GPU elsewhere. Ctrl-C leaves nothing behind."""
@@ -109,6 +112,7 @@ def build(
         "hardware_compatible": hardware_compatible,
         "stripped": strip_weights,
         "plugins": plugins,
+        "hint": hint,
     }
     targets = split_list(target) or []
     built, refused = build_all(Bundle.load(bundle), split_list(backend), split_list(precision), targets, options, force)

@@ -19,6 +19,8 @@ MAX_BATCH = 4096
 MAX_PROFILES = 8
 #: TensorRT's builder optimisation levels
 MAX_LEVEL = 5
+#: What an engine is to be best at: one call after the other, or many at once
+LATENCY, THROUGHPUT = "latency", "throughput"
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class BuildOptions:
     best and largest batch of a GPU engine, or several such ranges, of which each gets an optimisation profile; CPU engines
     run any batch. `level` is TensorRT's optimisation level. The two compatibilities make engines that run on later
     versions, or on every GPU from Ampere on; `stripped` ones hold no weights and take them from the bundle when they are
-    loaded. `plugins` gives TensorRT our own kernels for the two operators instead of their functions' plain form.
+    loaded. `plugins` gives TensorRT our own kernels for the two operators instead of their functions' plain form. `hint` is
+    `latency` or, for OpenVINO, `throughput`.
 
     Raises InputError for values that no backend could mean.
     """
@@ -42,6 +45,7 @@ class BuildOptions:
     hardware_compatible: bool = False
     stripped: bool = False
     plugins: bool = False
+    hint: str = LATENCY
 
     def __post_init__(self) -> None:
         if self.target != "current" and not re.fullmatch(r"sm_[0-9]{2,3}", self.target):
@@ -53,6 +57,8 @@ class BuildOptions:
                 raise InputError(f"a batch range rises from 1 to at most {MAX_BATCH}, not {':'.join(map(str, batch))}")
         if self.level is not None and not 0 <= self.level <= MAX_LEVEL:
             raise InputError(f"a builder level is from 0 to {MAX_LEVEL}, not {self.level}")
+        if self.hint not in (LATENCY, THROUGHPUT):
+            raise InputError(f"a hint is {LATENCY} or {THROUGHPUT}, not {str(self.hint)[:40]!r}")
 
     @property
     def profiles(self) -> tuple[BatchRange, ...]:

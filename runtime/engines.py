@@ -13,7 +13,7 @@ from typing import Any
 
 from stylert.runtime.atomic import atomic_directory
 from stylert.runtime.backends import backend, engine_file
-from stylert.runtime.build_options import DEFAULTS, BuildOptions, Progress
+from stylert.runtime.build_options import DEFAULTS, LATENCY, BuildOptions, Progress
 from stylert.runtime.bundle import Bundle, sha256_of
 from stylert.runtime.errors import BackendError, BundleError, InputError, missing_extra
 from stylert.runtime.session import Session
@@ -49,6 +49,7 @@ def engine_key(bundle: Bundle, backend_name: str, precision: str, options: Build
     module = backend(backend_name)
     if module.ENGINE_SUFFIX is None:
         raise InputError(f"{backend_name} has no engines to build: it runs the bundle as it is")
+    _check_hint(backend_name, options.hint)
     file = bundle.network(precision, backend_name)
     if not module.available():
         raise missing_extra(backend_name, module.EXTRA)
@@ -87,17 +88,19 @@ def checked_engine(folder: Path) -> Path:
     return file
 
 
-def engine_to_load(bundle: Bundle, backend_name: str, precision: str, threads: int | None = None) -> Path | None:
+def engine_to_load(
+    bundle: Bundle, backend_name: str, precision: str, threads: int | None = None, hint: str = LATENCY
+) -> Path | None:
     """The folder of the engine with which a generator starts here. None where there is none. Its bytes are not read yet.
 
-    On a CPU it is the one of just these threads. On a GPU any that can run here, whatever its flags: those made for this
+    On a CPU it is the one of just these threads and this hint. On a GPU any that can run here, whatever its flags: those made for this
     GPU and version before compatible ones, and of these the one with the widest batch range.
 
     Raises as `engine_key`, and BundleError for a manifest that cannot be read.
     """
     if backend(backend_name).ENGINE_SUFFIX is None:
         return None
-    key = engine_key(bundle, backend_name, precision, BuildOptions(threads=threads))
+    key = engine_key(bundle, backend_name, precision, BuildOptions(threads=threads, hint=hint))
     if not backend(backend_name).NEEDS_ENGINE:
         folder = engine_folder(bundle, key)
         return folder if _is(_facts(folder), key) else None
@@ -138,18 +141,19 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def open_synthesis(
-    bundle: Bundle, backend_name: str, precision: str, threads: int | None = None
+    bundle: Bundle, backend_name: str, precision: str, threads: int | None = None, hint: str = LATENCY
 ) -> tuple[Session, Path | None]:
     """The synthesis network loaded on a backend, and the built engine that it comes from, if one is there.
 
-    Raises as `engine_to_load`, BundleError where bytes are not those that were built, and BackendError where a backend runs
-    built engines only and there is none.
+    Raises as `engine_to_load`, InputError for a hint that the backend does not know, BundleError where bytes are not those
+    that were built, and BackendError where a backend runs built engines only and there is none.
     """
     module = backend(backend_name)
     bundle.precision(precision)
     if precision not in module.PRECISIONS:
         raise BackendError(f"backend {backend_name} runs {', '.join(module.PRECISIONS)}, not {precision}")
-    folder = engine_to_load(bundle, backend_name, precision, threads)
+    _check_hint(backend_name, hint)
+    folder = engine_to_load(bundle, backend_name, precision, threads, hint)
     engine = None if folder is None else checked_engine(folder)
     if engine is None and module.NEEDS_ENGINE:
         raise BackendError(
@@ -161,7 +165,16 @@ def open_synthesis(
         weights = bundle.checked_file(bundle.network(precision, backend_name)) if flags.get("stripped") else None
         return module.load_engine(engine, weights, bool(flags.get("version_compatible"))), engine
     source = engine or bundle.checked_file(bundle.network(precision, backend_name))
-    return module.load(source, precision, threads, built=engine is not None), engine
+    hints = {} if hint == LATENCY else {"hint": hint}
+    return module.load(source, precision, threads, built=engine is not None, **hints), engine
+
+
+def _check_hint(backend_name: str, hint: str) -> None:
+    known = getattr(backend(backend_name), "HINTS", (LATENCY,))
+    if hint not in known:
+        raise InputError(
+            f"{backend_name} takes no hint but {' or '.join(known)}, not {str(hint)[:40]!r}: others are for openvino"
+        )
 
 
 def build_engine(

@@ -16,6 +16,7 @@ import numpy as np
 from stylert.runtime.arrays import OnDevice, on_device, on_host
 from stylert.runtime.backends import backend
 from stylert.runtime.batching import Step, limited, steps
+from stylert.runtime.build_options import LATENCY
 from stylert.runtime.bundle import MAPPING_FILE, Bundle
 from stylert.runtime.engines import open_synthesis
 from stylert.runtime.errors import BackendError, InputError, OutOfMemory
@@ -60,11 +61,13 @@ class Generator:
         precision: str = "fp32",
         threads: int | None = None,
         max_batch: int | None = None,
+        hint: str = LATENCY,
     ) -> Generator:
         """Load a bundle's two networks, from a built engine where a matching one is there.
 
         `backend="auto"` takes the fastest of those that run here, as `choose_backend` says. `max_batch` bounds the memory of
-        one step.
+        one step. `hint="throughput"` makes OpenVINO divide the cores among calls that come from several threads, or from `stream`,
+        instead of giving each call all of them.
 
         Raises BundleError for damaged files, InputError for a precision that the bundle lacks or an unknown backend, and
         BackendError for a backend that is not installed or has no device, or no engine for it.
@@ -76,10 +79,12 @@ class Generator:
         if backend == "auto":
             from stylert.runtime.choice import choose_backend
 
+            if hint != LATENCY:
+                raise InputError("auto chooses by latency: name the backend, openvino, with another hint")
             backend, why = choose_backend(bundle, precision, threads)
         with ThreadPoolExecutor(1) as pool:  # beside the synthesis network, which takes longer
             opening = pool.submit(_open_mapping, bundle, threads)
-            synthesis, engine = open_synthesis(bundle, backend, precision, threads)
+            synthesis, engine = open_synthesis(bundle, backend, precision, threads, hint)
         try:
             mapping = opening.result()
         except BaseException:

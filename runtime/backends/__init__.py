@@ -1,7 +1,8 @@
 """Backends: one module each, behind one small protocol.
 
 A backend module says what it is in `NAME`, `EXTRA` (what to install), `PRECISIONS`, `ENGINE_SUFFIX` (None where nothing is
-built) and `NEEDS_ENGINE` (whether it runs built engines only, which `load_engine` then opens); `available()` whether its
+built) and `NEEDS_ENGINE` (whether it runs built engines only, which `load_engine` then opens), and `HINTS` where it can be told
+what to be best at, which `load` and `build` then take; `available()` whether its
 library is there to build with, `obstacle()` why it cannot run here, or None; `version()` is the library's. `load()` opens the
 bundle's own file, or an engine, as a `Session`. A backend that builds also has `target()`, `machine()` and `flags()`, on which an
 engine of it depends, and `build()`, which writes one. Modules import their library inside functions, so that listing them

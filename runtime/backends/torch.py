@@ -182,42 +182,49 @@ class TorchSession:
 
 
 class Prepared:
-    """The network for one batch, with the tensors that it reads; as a CUDA graph, where it can be captured."""
+    """The network for one batch, with the tensors that it reads. It is captured as a CUDA graph when the batch comes a second
+    time, where it can be: batches that change all the time never pay for captures.
+    """
 
     def __init__(self, session: TorchSession, inputs: dict[str, Any], batch: int) -> None:
+        self.batch, self._runs, self._session = batch, 0, session
+        self._graph: Any = None
+        self._image: Any = None
+        self._inputs = {name: value.to(session.device, copy=True) for name, value in inputs.items()}
+
+    def _capture(self) -> None:
         import torch
 
-        self.batch = batch
-        self._network, self._graph, self._image = session._graph, None, None
-        self._inputs = {name: value.to(session.device, copy=True) for name, value in inputs.items()}
-        if not session.capture:
-            return
-        # The first run compiles kernels and plans memory, which a capture may not; on a stream of its own, as captures are.
+        network = self._session._graph
+        # What a capture may not do, such as compiling kernels, is done before; on a stream of its own, as captures are.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self._network(self._inputs)
+            network(self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
-                self._image = self._network(self._inputs).contiguous()
+                self._image = network(self._inputs).contiguous()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as e:
-            session.capture = False
-            without_graph(session.remarks, e)
+            self._session.capture = False
+            without_graph(self._session.remarks, e)
         else:
             self._graph = graph
 
     def run(self, inputs: dict[str, Any], events: Sequence[Any]) -> Any:
+        self._runs += 1
+        if self._runs == 2 and self._session.capture:
+            self._capture()
         marks = iter(events)
         _record(marks)
         for name, value in inputs.items():
             self._inputs[name].copy_(value)
         _record(marks)
         if self._graph is None:
-            self._image = self._network(self._inputs).contiguous()
+            self._image = self._session._graph(self._inputs).contiguous()
         else:
             self._graph.replay()
         _record(marks)

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends, backend, engine_file
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.engines import build_engine, engine_folder, engine_key, find_engine
-from stylert.runtime.errors import BackendError, BundleError
+from stylert.runtime.errors import BackendError, BundleError, InputError
+from stylert.runtime.latents import z_from_seeds
 
 
 @pytest.fixture
@@ -48,6 +50,32 @@ def test_an_engine_of_other_flags_or_another_source_is_not_reused(own: Bundle) -
     assert find_engine(own, engine_key(own, "onnxruntime", "fp32")) is not None
     assert find_engine(own, engine_key(own, "onnxruntime", "fp32", BuildOptions(threads=1))) is None
     assert find_engine(own, engine_key(own, "onnxruntime", "int8")) is None
+
+
+def test_a_hint_for_throughput_is_part_of_an_engine_and_gives_the_same_images_to_several_threads(own: Bundle) -> None:
+    for name in ("onnxruntime", "torch", "tensorrt-rtx"):
+        with pytest.raises(InputError, match="for openvino"):
+            Generator.load(own, name, hint="throughput")
+    with pytest.raises(InputError, match="for openvino"):
+        build_engine(own, "onnxruntime", "fp32", BuildOptions(hint="throughput"))
+    with pytest.raises(InputError, match="name the backend"):
+        Generator.load(own, "auto", hint="throughput")
+    with pytest.raises(InputError, match="'fast'"):
+        Generator.load(own, "openvino", hint="fast")
+    with Generator.load(own, "openvino") as g:
+        expected = [g([s]) for s in range(8)]
+    for built in (False, True):
+        if built:
+            build_engine(own, "openvino", "fp32", BuildOptions(hint="throughput"))
+        with Generator.load(own, "openvino", hint="throughput") as g, ThreadPoolExecutor(4) as pool:
+            assert (g.engine is not None) == built
+            for images, wanted in zip(pool.map(lambda s: g([s]), range(8)), expected, strict=True):
+                assert np.abs(images.astype(int) - wanted.astype(int)).max() <= 1
+            streamed = g.stream([g.map(z_from_seeds([s], 24)) for s in range(8)])
+            for images, wanted in zip(streamed, expected, strict=True):
+                assert np.abs(images.astype(int) - wanted.astype(int)).max() <= 1
+    with Generator.load(own, "openvino") as g:
+        assert g.engine is None  # that one is of another hint
 
 
 def test_a_damaged_engine_is_refused_and_the_next_build_mends_it(own: Bundle) -> None:

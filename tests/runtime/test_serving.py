@@ -23,7 +23,7 @@ from stylert.runtime.backends import available_backends
 from stylert.runtime.errors import BackendError, InputError, OutOfMemory
 from stylert.runtime.latents import z_from_seeds
 
-EACH = [(b, p) for b in available_backends() for p in ("fp32", "int8")]
+EACH = [(b, p) for b in available_backends() for p in ("fp32", "int8") if b != "torch"] + [("torch", "fp32")]
 
 
 class FakeEngine:
@@ -306,7 +306,7 @@ def test_two_thousand_images_leave_memory_flat(bundle: Bundle, backend: str, pre
             held.append(resident_mib())
         np.testing.assert_array_equal(g([7]), expected)
     # The first rounds fill the backends' own pools; afterwards nothing may grow with the number of images.
-    assert max(held[4:]) - held[3] < 8, held
+    assert max(held[4:]) - held[3] < 4, held
 
 
 @pytest.mark.slow
