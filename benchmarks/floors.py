@@ -43,7 +43,7 @@ def _dtype(case: Case, precision: str, ceiling: Ceiling) -> str | None:
             return "int8"
         floats = [d for d in TYPES.values() if d in ceiling.tflops]
         return max(floats, key=ceiling.tflops.__getitem__, default=None)
-    wanted = TYPES[precision]
+    wanted = TYPES.get(precision, "float32")  # fp8 runs on a CPU between roundings of float32
     if wanted in ceiling.tflops:
         return wanted
     # A CPU without float16 computes such a network in float32.

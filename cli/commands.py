@@ -32,7 +32,7 @@ from stylert.cli.console import console, errors, progress
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, a training snapshot, or what `stylert import` takes.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
-    precision: Annotated[str, typer.Option(help="Comma-separated: fp32, fp16, bf16, int8.")] = "fp32,int8",
+    precision: Annotated[str, typer.Option(help="Comma-separated: fp32, fp16, bf16, int8, fp8.")] = "fp32,int8",
     noise: Annotated[str, typer.Option(help="const (baked in), none, or input.")] = "const",
     output: Annotated[str, typer.Option(help="uint8 [N,H,W,C] or float [N,C,H,W].")] = "uint8",
     backend: Annotated[

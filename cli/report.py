@@ -46,11 +46,11 @@ def accuracy(rows: Sequence[Accuracy]) -> None:
 
 def bundle_accuracy(bundle: Bundle) -> None:
     """What export measured, and which layers it left out of 8 bits."""
-    recipe = bundle.precisions["int8"].recipe if "int8" in bundle.precisions else {}
-    for backend, found in {"": recipe, **recipe.get("backends", {})}.items():
-        for layer, reason in found.get("higher_precision", {}).items():
-            where = f"int8 on {backend}" if backend else "int8"
-            console.print(f"{where}: {layer} stays in higher precision, {reason}", highlight=False, soft_wrap=True)
+    for precision, entry in bundle.precisions.items():
+        for backend, found in {"": entry.recipe, **entry.recipe.get("backends", {})}.items():
+            for layer, reason in found.get("higher_precision", {}).items():
+                where = f"{precision} on {backend}" if backend else precision
+                console.print(f"{where}: {layer} stays in higher precision, {reason}", highlight=False, soft_wrap=True)
     for precision, entry in bundle.precisions.items():
         for backend, found in entry.accuracy.items():
             console.print(

@@ -6,21 +6,25 @@ others. What a backend runs better in another form gets a file of its own beside
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from stylert.export.plan import LayerPlan, Migration, NetworkPlan, half_plan, plain_plan
+from stylert.export.plan import Fp8Scale, Int8Steps, LayerPlan, Migration, NetworkPlan, half_plan, plain_plan
 from stylert.export.quantize import Calibration, int8_plan
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import GeneratorConfig
 
 
 def canonical_plan(weights: GeneratorWeights, precision: str, calibration: Calibration | None) -> NetworkPlan:
-    """The plan of `synthesis.<precision>.onnx`; int8 needs what `quantize.calibrate` found."""
+    """The plan of `synthesis.<precision>.onnx`; int8 and fp8 need what `quantize.calibrate` found."""
     if precision == "int8":
         assert calibration is not None
         return int8_plan(weights.config, calibration)
+    if precision == "fp8":
+        assert calibration is not None
+        return _half_eight_bit(weights, {n: (c.migration, c.fp8()) for n, c in calibration.items()})
     return half_plan(weights) if precision == "fp16" else NetworkPlan()
 
 
@@ -33,7 +37,8 @@ def backend_plan(
         return half_plan(weights, "transposed", "matmul_nhwc")
     if backend in ("tensorrt", "tensorrt-rtx") and precision == "int8":  # both take symmetric steps only
         assert calibration is not None
-        return _half_int8(weights, calibration)
+        steps = {n: c.steps(symmetric=True, outputs=False) for n, c in calibration.items()}
+        return _half_eight_bit(weights, {n: (c.migration, steps[n]) for n, c in calibration.items()})
     if backend == "openvino" and precision in ("fp32", "bf16"):
         return plain_plan(weights.config, "transposed", "conv")
     if backend == "openvino" and precision == "int8":
@@ -50,20 +55,19 @@ def _openvino_int8(cfg: GeneratorConfig, calibration: Calibration) -> NetworkPla
     plan = int8_plan(cfg, calibration, "transposed", symmetric=True, outputs=False)
     up = {s.name for s in cfg.layers() if s.up == 2} & set(calibration)
     quantised = {n: calibration[n].steps(symmetric=True, outputs=True, by_reach=True) for n in up}
-    steps = {name: replace(plan.layer(name), int8=int8) for name, int8 in quantised.items()}
+    steps = {name: replace(plan.layer(name), eight_bit=int8) for name, int8 in quantised.items()}
     return NetworkPlan({**plan.layers, **steps}, rgb="conv")
 
 
-def _half_int8(weights: GeneratorWeights, calibration: Calibration) -> NetworkPlan:
+def _half_eight_bit(weights: GeneratorWeights, layers: Mapping[str, tuple[Migration, Int8Steps | Fp8Scale]]) -> NetworkPlan:
     """8 bits with everything around the convolutions in float16, whose range the weights' steps must fit.
 
     TensorRT-RTX has no transposed convolution in 8 bits.
     """
-    layers = dict(half_plan(weights, "polyphase").layers)
-    for name, found in calibration.items():
-        in_equal = found.migration.in_equal
-        weight = np.abs(weights.arrays[f"synthesis.{name}.weight"] * in_equal[None, :, None, None])
+    plans = dict(half_plan(weights, "polyphase").layers)
+    for name, (found, eight_bit) in layers.items():
+        weight = np.abs(weights.arrays[f"synthesis.{name}.weight"] * found.in_equal[None, :, None, None])
         peak = weight.max((1, 2, 3)).astype(np.float64)
-        migration = Migration(in_equal, np.where(peak > 0, peak, 1.0), found.migration.in_power)
-        layers[name] = LayerPlan("polyphase", migration, found.steps(symmetric=True, outputs=False))
-    return NetworkPlan(layers, half=True, rgb="matmul_nhwc")
+        migration = Migration(found.in_equal, np.where(peak > 0, peak, 1.0), found.in_power)
+        plans[name] = LayerPlan("polyphase", migration, eight_bit)
+    return NetworkPlan(plans, half=True, rgb="matmul_nhwc")

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Protocol, get_args
+from typing import Protocol, TypeGuard, get_args
 
 from stylert.export.paired import Ratio, paired_ratio
-from stylert.export.plan import Form, LayerPlan, NetworkPlan, RgbForm
+from stylert.export.plan import Form, Fp8Scale, Int8Steps, LayerPlan, NetworkPlan, RgbForm
 from stylert.train.config import GeneratorConfig, LayerSpec
 
 PLAIN_FORMS: tuple[Form, ...] = ("transposed", "phases", "polyphase")
@@ -133,22 +133,27 @@ def _other_forms(old: LayerPlan, spec: LayerSpec) -> list[LayerPlan]:
     if old.form == "operator":
         return [replace(old, form=form) for form in PLAIN_FORMS] if spec.up == 2 else []
     found = []
-    sides = [old.int8]
-    if old.int8 is not None:
+    sides: list[Int8Steps | Fp8Scale | None] = [old.eight_bit]
+    if old.eight_bit is not None:
         # Out of 8 bits a layer is exact; a small one may even be faster.
-        sides += [replace(old.int8, output=None), None] if old.int8.output is not None else [None]
-    for int8 in sides:
+        sides += [replace(old.eight_bit, output=None), None] if _both_sides(old.eight_bit) else [None]
+    for side in sides:
         for form in PLAIN_FORMS if spec.up == 2 else (old.form,):
-            if form == "polyphase" and int8 is not None and int8.output is not None:
+            if form == "polyphase" and _both_sides(side):
                 continue  # that step is of the values before the FIR
-            new = LayerPlan(form, old.migration, int8)
-            if (form, int8) != (old.form, old.int8):
+            new = LayerPlan(form, old.migration, side)
+            if (form, side) != (old.form, old.eight_bit):
                 found.append(new)
     return found
 
 
+def _both_sides(eight_bit: Int8Steps | Fp8Scale | None) -> TypeGuard[Int8Steps]:
+    return isinstance(eight_bit, Int8Steps) and eight_bit.output is not None
+
+
 def describe(plan: LayerPlan) -> str:
     """A layer's form in words."""
-    if plan.int8 is None:
+    if plan.eight_bit is None:
         return plan.form
-    return f"{plan.form} int8" + (" on both sides" if plan.int8.output is not None else "")
+    kind = "fp8" if isinstance(plan.eight_bit, Fp8Scale) else "int8"
+    return f"{plan.form} {kind}" + (" on both sides" if _both_sides(plan.eight_bit) else "")

@@ -32,13 +32,28 @@ from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.importers.imported import read_any_generator
 
 #: Precisions that can be exported, with the least PSNR against PyTorch that a bundle promises, in dB.
-MIN_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 35.0, "int8": 33.0}
+MIN_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 35.0, "int8": 33.0, "fp8": 30.0}
+
+EIGHT_BIT = ("int8", "fp8")
 
 #: Backends that get their own form where they have one; TensorRT-RTX, which not everyone has, is asked for by name.
 DEFAULT_BACKENDS = ("onnxruntime", "openvino")
 
 BF16_RECIPE: dict[str, Any] = {"everything": "bfloat16, where the backend sees fit; float32 weights in the file"}
 HALF_RECIPE: dict[str, Any] = {"convolutions": "float16, weights and styles normalised", "styles, demodulation, RGB": "float32"}
+
+EIGHT_BIT_FACTS: dict[str, dict[str, Any]] = {
+    "int8": {
+        "activations": f"8 bits per tensor; range of every sample, or where a backend takes none {INPUT_CLIPPING}",
+        "outputs": f"8 bits per tensor, {OUTPUT_CLIPPING}, on ONNX Runtime, and before the FIR on OpenVINO",
+        "weights": "int8 per channel",
+    },
+    "fp8": {
+        "activations": "E4M3 per tensor, room for twice what calibration saw",
+        "weights": "E4M3 per channel",
+        "rest": HALF_RECIPE,
+    },
+}
 
 #: Nearly exact already; identical images would have 100.
 MAX_MIN_PSNR_DB = 60.0
@@ -95,9 +110,11 @@ def export_bundle(
     with atomic_directory(out) as folder:
         _save(mapping_model(weights), folder / MAPPING_FILE)
         calibration, recipes = None, {"fp16": HALF_RECIPE, "bf16": BF16_RECIPE}
-        if "int8" in precisions:
+        if set(EIGHT_BIT) & set(precisions):
             batches = calibration_latents(cfg, folder / MAPPING_FILE)
-            calibration = calibrate(weights, batches, _stage(progress, "calibrate int8"))
+            calibration = calibrate(weights, batches, _stage(progress, "calibrate 8 bits"))
+            latents = search_latents(cfg, folder / MAPPING_FILE)
+            exact = reference_images(weights, latents)
         entries = {}
         for precision in precisions:
             # bfloat16 is how a backend runs the float32 file, not a file of its own.
@@ -105,17 +122,20 @@ def export_bundle(
             plans = {"": canonical_plan(weights, precision, calibration)}
             plans |= {b: plan for b in backends if (plan := backend_plan(weights, precision, b, calibration)) is not None}
             recipe = recipes.get(precision, {})
-            if calibration is not None and precision == "int8":
-                latents = search_latents(cfg, folder / MAPPING_FILE)
-                exact = reference_images(weights, latents)
+            if calibration is not None and precision in EIGHT_BIT:
                 searches = {
                     b: layers_left_out(
-                        weights, plan, latents, exact, promised["int8"], _stage(progress, f"search int8 layers {b}".strip())
+                        weights,
+                        plan,
+                        latents,
+                        exact,
+                        promised[precision],
+                        _stage(progress, f"search {precision} layers {b}".strip()),
                     )
                     for b, plan in plans.items()
                 }
                 plans = {b: without(plan, list(searches[b].kept)) for b, plan in plans.items()}
-                recipe = _int8_recipe(weights, calibration, searches)
+                recipe = _eight_bit_recipe(weights, calibration, searches) | EIGHT_BIT_FACTS[precision]
             files = {b: f"{stem}.{b}.onnx" if b else f"{stem}.onnx" for b in plans}
             for b, plan in plans.items():
                 _save(synthesis_model(weights, noise, output, plan), folder / files[b])
@@ -150,7 +170,9 @@ def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] 
     return None if progress is None else lambda done, total: progress(stage, done, total)
 
 
-def _int8_recipe(weights: GeneratorWeights, calibration: Calibration, searches: Mapping[str, Sensitivity]) -> dict[str, Any]:
+def _eight_bit_recipe(
+    weights: GeneratorWeights, calibration: Calibration, searches: Mapping[str, Sensitivity]
+) -> dict[str, Any]:
     """What a reader of `bundle.json` wants to know: which layers are in 8 bits, how, and why the others are not.
 
     `searches` by backend; "" is the canonical file's, whose answer stands at the top.
@@ -159,9 +181,6 @@ def _int8_recipe(weights: GeneratorWeights, calibration: Calibration, searches: 
     return found.pop("") | {
         "backends": found,
         "calibration": {"samples": CALIBRATION_SAMPLES, "first_seed": CALIBRATION_FIRST_SEED},
-        "activations": f"8 bits per tensor; range of every sample, or where a backend takes none {INPUT_CLIPPING}",
-        "outputs": f"8 bits per tensor, {OUTPUT_CLIPPING}, on ONNX Runtime, and before the FIR on OpenVINO",
-        "weights": "int8 per channel",
     }
 
 

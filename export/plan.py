@@ -57,6 +57,19 @@ class Int8Steps:
     depth: float | None = None
 
 
+#: The greatest E4M3 number.
+FP8_MAX = 448.0
+
+
+@dataclass(frozen=True)
+class Fp8Scale:
+    """How the input of a convolution becomes E4M3 (Micikevicius et al. 2022): divided by `input`, then rounded to four significant
+    bits, whatever its size from 2^-6 to 448. Weights have a scale per output channel.
+    """
+
+    input: float
+
+
 @dataclass(frozen=True)
 class LayerPlan:
     """The form that one modulated convolution takes. Every form computes the same numbers.
@@ -70,7 +83,7 @@ class LayerPlan:
 
     form: Form = "operator"
     migration: Migration | None = None
-    int8: Int8Steps | None = None
+    eight_bit: Int8Steps | Fp8Scale | None = None
 
 
 @dataclass(frozen=True)

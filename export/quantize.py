@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from stylert.export.clipping import Clipping, Histogram, range_step
-from stylert.export.plan import REACH_EPS, Form, Int8Steps, LayerPlan, Migration, NetworkPlan
+from stylert.export.plan import FP8_MAX, REACH_EPS, Form, Fp8Scale, Int8Steps, LayerPlan, Migration, NetworkPlan
 from stylert.export.synthesis import synthesis_model
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import GeneratorConfig, LayerSpec
@@ -61,6 +61,10 @@ class LayerCalibration:
         depth = 1.0 if symmetric else self.depth
         output = self.reach_output[symmetric].best_step(symmetric, OUTPUT_CLIPPING) if outputs else None
         return Int8Steps(range_step(-depth, 1.0, symmetric), output, depth)
+
+    def fp8(self) -> Fp8Scale:
+        """A scale with room for twice what the samples held: floating point rounds no worse for it, and clips the less."""
+        return Fp8Scale(2 * max(-self.input.low, self.input.high, REACH_EPS) / FP8_MAX)
 
 
 Calibration = Mapping[str, LayerCalibration]

@@ -53,7 +53,7 @@ def layers_left_out(
     images without 8 bits (`reference_images`).
     """
     plan = _fast_here(plan)
-    quantised = [name for name, layer in plan.layers.items() if layer.int8 is not None]
+    quantised = [name for name, layer in plan.layers.items() if layer.eight_bit is not None]
     evaluations, total = 0, 2 + len(quantised)
 
     def decibels(left_out: Sequence[str], samples: int = len(latents)) -> np.ndarray:

@@ -13,18 +13,22 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from stylert.export.graph import GraphBuilder
-from stylert.export.plan import REACH_EPS, Int8Steps, LayerPlan, NetworkPlan, Step, layer_constants
+from stylert.export.plan import FP8_MAX, REACH_EPS, Fp8Scale, Int8Steps, LayerPlan, NetworkPlan, Step, layer_constants
 from stylert.export.styles import ConvStyle, RgbStyle, style_nodes
 from stylert.plugins.definitions import ACTIVATION_GAIN, LRELU_SLOPE
 from stylert.plugins.onnx_functions import DOMAIN
 from stylert.runtime.errors import CheckpointError
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import RESNET_GAIN, GeneratorConfig, LayerSpec
+
+#: E4M3 without infinities, one NaN.
+FP8 = ml_dtypes.float8_e4m3fn
 
 NoiseInput = Literal["const", "none", "input"]
 OutputType = Literal["uint8", "float"]
@@ -141,8 +145,8 @@ class _Writer:
         if plan.form == "operator":
             return self._operator(spec, x, style)
         g, name = self.g, spec.name
-        if plan.int8 is not None and plan.int8.depth is not None:
-            style = self._style_by_reach(x, style, plan.int8.depth, name)
+        if isinstance(plan.eight_bit, Int8Steps) and plan.eight_bit.depth is not None:
+            style = self._style_by_reach(x, style, plan.eight_bit.depth, name)
         y = g.node("Mul", [x, g.node("Unsqueeze", [style.style, g.ints(2, 3)], f"{name}.style_1")], f"{name}.modulated")
         y = self._convolve(spec, y, self.constants[name].weight, plan)
         y = g.node("Mul", [y, g.node("Unsqueeze", [style.demod, g.ints(2, 3)], f"{name}.demod_1")], f"{name}.demodulated")
@@ -221,17 +225,20 @@ class _Writer:
         g, name = self.g, spec.name
         fir = self.weights.arrays["synthesis.b4.resample_filter"][::-1, ::-1] * 4
         if spec.up == 1:
-            return self._quantisable_conv(x, weight, plan.int8, name)
+            return self._quantisable_conv(x, weight, plan.eight_bit, name)
         if plan.form == "polyphase":
-            return self._quantisable_conv(x, polyphase_weights(weight, fir), plan.int8, name, phases=spec.resolution // 2)
+            return self._quantisable_conv(x, polyphase_weights(weight, fir), plan.eight_bit, name, phases=spec.resolution // 2)
         kernel = np.tile(fir, (spec.out_channels, 1, 1, 1))
         if plan.form == "phases":
             # One row and column more than the transposed convolution has; they are zero, as the padding would be.
-            y = self._quantisable_conv(x, phase_weights(weight), plan.int8, name, phases=spec.resolution // 2 + 1)
+            y = self._quantisable_conv(x, phase_weights(weight), plan.eight_bit, name, phases=spec.resolution // 2 + 1)
             taps, pads = self.weight(f"{name}.fir", kernel), [1, 1, 0, 0]
         else:
-            y, pads = self._quantisable_conv(x, weight.transpose(1, 0, 2, 3), plan.int8, name, transposed=True), [1, 1, 1, 1]
-            if plan.int8 is None or plan.int8.output is None:
+            y, pads = (
+                self._quantisable_conv(x, weight.transpose(1, 0, 2, 3), plan.eight_bit, name, transposed=True),
+                [1, 1, 1, 1],
+            )
+            if not isinstance(plan.eight_bit, Int8Steps) or plan.eight_bit.output is None:
                 taps = self.weight(f"{name}.fir", kernel)
             else:
                 # The taps 1, 3 and 9 sixteenths are 14, 42 and 126 steps.
@@ -239,18 +246,28 @@ class _Writer:
         return g.node("Conv", [y, taps], f"{name}.blurred", pads=pads, group=spec.out_channels)
 
     def _quantisable_conv(
-        self, x: str, kernel: np.ndarray, int8: Int8Steps | None, name: str, transposed: bool = False, phases: int = 0
+        self,
+        x: str,
+        kernel: np.ndarray,
+        eight_bit: Int8Steps | Fp8Scale | None,
+        name: str,
+        transposed: bool = False,
+        phases: int = 0,
     ) -> str:
         """A convolution, or a stride-2 transposed one with its kernel `[I, O, k, k]`, in 8 bits where there are scales.
 
         With `phases`, their height and width, the output's four phases of every channel become pixels.
         """
-        g = self.g
-        if int8 is None:
-            w = self.weight(f"{name}.weight", kernel)
-        else:
+        g, axis = self.g, 1 if transposed else 0
+        int8 = eight_bit if isinstance(eight_bit, Int8Steps) else None
+        if isinstance(eight_bit, Fp8Scale):
+            x = self._as_fp8(x, eight_bit, f"{name}.in")
+            w = self._fp8_weight(kernel, f"{name}.weight", axis)
+        elif int8 is not None:
             x = self._dequantize(self._quantize(x, int8.input, f"{name}.in"), int8.input, f"{name}.in")
-            w = self._int8_weight(kernel, f"{name}.weight", axis=1 if transposed else 0)
+            w = self._int8_weight(kernel, f"{name}.weight", axis)
+        else:
+            w = self.weight(f"{name}.weight", kernel)
         if transposed:
             y = g.node("ConvTranspose", [x, w], f"{name}.conv", strides=[2, 2])
         else:
@@ -289,6 +306,21 @@ class _Writer:
             g.weight(f"{name}_zero", np.zeros(len(scale), np.int8)),
         ]
         return g.node("DequantizeLinear", inputs, name, axis=axis)
+
+    def _as_fp8(self, x: str, scale: Fp8Scale, name: str) -> str:
+        steps = [self.weight(f"{name}_scale", np.array(scale.input)), self.g.constant(0, FP8)]
+        return self.g.node("DequantizeLinear", [self.g.node("QuantizeLinear", [x, *steps], f"{name}_q"), *steps], f"{name}_dq")
+
+    def _fp8_weight(self, weight: np.ndarray, name: str, axis: int) -> str:
+        by_channel = np.moveaxis(weight, axis, 0)
+        scale = np.maximum(np.abs(by_channel).max((1, 2, 3)) / FP8_MAX, 1e-12).astype(self.dtype)
+        values = np.clip(by_channel / scale[:, None, None, None].astype(np.float64), -FP8_MAX, FP8_MAX).astype(FP8)
+        inputs = [
+            self.g.weight(f"{name}_q", np.moveaxis(values, 0, axis)),
+            self.g.weight(f"{name}_scale", scale),
+            self.g.weight(f"{name}_zero", np.zeros(len(scale), FP8)),
+        ]
+        return self.g.node("DequantizeLinear", inputs, name, axis=axis)
 
     # --- the image ---------------------------------------------------------------------------------------------------
 

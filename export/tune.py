@@ -15,6 +15,7 @@ import numpy as np
 from stylert.export.defaults import backend_plan, canonical_plan
 from stylert.export.form_search import Search, describe, search_forms
 from stylert.export.latents import calibration_latents, search_latents
+from stylert.export.pipeline import EIGHT_BIT
 from stylert.export.plan import NetworkPlan
 from stylert.export.quantize import calibrate
 from stylert.export.sensitivity import keeps, without
@@ -104,7 +105,7 @@ def tune_bundle(
             progress=lambda done, total: progress(f"tune {backend_name} {precision}", done, total),
         )
     memory.save()
-    kept = not found.better or precision != "int8" or keeps(weights, found.plan, ws, entry.min_psnr_db)
+    kept = not found.better or precision not in EIGHT_BIT or keeps(weights, found.plan, ws, entry.min_psnr_db)
     if not found.better or not kept:
         return Tuning(found, kept, None)
     data = _network(bundle, weights, found.plan)
@@ -187,7 +188,7 @@ def _default_plan(
 ) -> NetworkPlan:
     """What export chose: for int8 with the same calibration, made again, and the same layers left out."""
     calibration = None
-    if precision == "int8":
+    if precision in EIGHT_BIT:
         calibration = calibrate(weights, calibration_latents(weights.config, bundle.path / MAPPING_FILE), progress)
     plan = backend_plan(weights, precision, backend_name, calibration) or canonical_plan(weights, precision, calibration)
     if calibration is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ MAX_PROFILES = 8
 MAX_LEVEL = 5
 #: What an engine is to be best at: one call after the other, or many at once
 LATENCY, THROUGHPUT = "latency", "throughput"
+
+#: The first architecture whose matrix units multiply E4M3.
+FP8_FROM = 89
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,15 @@ class BuildOptions:
             "version_compatible": self.version_compatible,
             "hardware_compatible": self.hardware_compatible,
         }
+
+
+def check_fp8(backend: str, precision: str, architectures: Sequence[str]) -> None:
+    """Raises InputError where fp8 is to run on an architecture without it."""
+    without = [a for a in architectures if int(a.removeprefix("sm_")) < FP8_FROM]
+    if precision == "fp8" and without:
+        raise InputError(
+            f"{backend}: fp8 needs Ada, Hopper or later (from sm_{FP8_FROM} on), which {', '.join(without)} is not"
+        )
 
 
 #: What a build does when it is told nothing.

@@ -14,7 +14,8 @@ from stylert.runtime.host import cpu_identity
 
 NAME = "onnxruntime"
 EXTRA = None
-PRECISIONS = ("fp32", "fp16", "int8")
+#: fp8 is computed in float32 between its roundings: to verify what a GPU will make, not to be fast.
+PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 ENGINE_SUFFIX = ".onnx"
 NEEDS_ENGINE = False
 #: Weights of an engine lie in a file of their own, which loading maps into memory instead of reading it.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylert.runtime.atomic import atomic_file
-from stylert.runtime.build_options import BuildOptions, Progress
+from stylert.runtime.build_options import BuildOptions, Progress, check_fp8
 from stylert.runtime.devices import Gpu, find_gpus
 from stylert.runtime.errors import BackendError, InputError, OutputError, missing_extra
 from stylert.runtime.host import cache_folder
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "tensorrt"
 EXTRA = "tensorrt"
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 ENGINE_SUFFIX = ".engine"
 NEEDS_ENGINE = True
 OLDEST = (10, 15)
@@ -58,6 +58,7 @@ def machine(options: BuildOptions) -> str:
 
 
 def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
+    check_fp8(NAME, precision, [_gpu().target])
     return options.gpu_flags(precision) | {
         "stripped": options.stripped,
         "plugins": options.plugins,

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylert.runtime.build_options import BuildOptions, Progress
+from stylert.runtime.build_options import BuildOptions, Progress, check_fp8
 from stylert.runtime.devices import find_gpus
 from stylert.runtime.errors import BackendError, BundleError, InputError, missing_extra
 from stylert.runtime.host import cache_folder
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "tensorrt-rtx"
 EXTRA = "tensorrt-rtx"
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 ENGINE_SUFFIX = ".engine"
 NEEDS_ENGINE = True
 
@@ -74,9 +74,9 @@ def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
         raise InputError(f"{NAME} takes no plugins: its compiler fuses the plain form of the operators")
     if options.stripped:
         raise InputError(f"{NAME} does not build without weights where no GPU is: stripped engines are for tensorrt")
-    return options.gpu_flags(precision) | {
-        "architectures": _compatible() if options.hardware_compatible else [target(options)],
-    }
+    architectures = _compatible() if options.hardware_compatible else [target(options)]
+    check_fp8(NAME, precision, architectures)
+    return options.gpu_flags(precision) | {"architectures": architectures}
 
 
 def _compatible() -> list[str]:

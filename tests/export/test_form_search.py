@@ -121,11 +121,11 @@ def test_layers_of_8_bits_are_tried_without_and_never_folded_behind_a_step_of_un
 
     def cost(plan: NetworkPlan) -> float:
         seen.append(plan)
-        return 0.01 * (1 + sum(p.int8 is not None for p in plan.layers.values()))
+        return 0.01 * (1 + sum(p.eight_bit is not None for p in plan.layers.values()))
 
     machine = Machine(cost)
     found = search_forms(CFG, NetworkPlan(layers), machine.open, 1e6, clock=machine)
-    assert all(p.int8 is None for p in found.plan.layers.values())
+    assert all(p.eight_bit is None for p in found.plan.layers.values())
     for plan in seen:
         for layer in plan.layers.values():
-            assert not (layer.form == "polyphase" and layer.int8 is not None and layer.int8.output is not None)
+            assert not (layer.form == "polyphase" and layer.eight_bit is not None and layer.eight_bit.output is not None)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from stylert.export.mapping import mapping_model
-from stylert.export.plan import Form, Int8Steps, LayerPlan, NetworkPlan, RgbForm, Step, half_plan, plain_plan
+from stylert.export.plan import Form, Fp8Scale, Int8Steps, LayerPlan, NetworkPlan, RgbForm, Step, half_plan, plain_plan
 from stylert.export.synthesis import NoiseInput, phase_weights, polyphase_weights, synthesis_model
 from stylert.runtime.lowering import lower
 from stylert.train.checkpoint import GeneratorWeights
@@ -235,7 +235,7 @@ def test_a_filter_that_the_operators_do_not_take_is_refused() -> None:
 def test_the_fir_behind_an_8_bit_transposed_convolution_loses_nothing_of_its_taps() -> None:
     weights, _ = network(resolution=16)
     steps = Int8Steps(Step(0.05), Step(0.05))
-    plan = NetworkPlan({"b16.conv0": LayerPlan("transposed", int8=steps)})
+    plan = NetworkPlan({"b16.conv0": LayerPlan("transposed", eight_bit=steps)})
     model = synthesis_model(weights, "const", "float", plan)
     held = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name.startswith("b16.conv0.fir_")}
     taps = held["b16.conv0.fir_q"] * held["b16.conv0.fir_scale"][:, None, None, None]
@@ -252,8 +252,40 @@ def test_phases_become_the_same_pixels_in_8_bits_as_in_float(form: Form) -> None
     session = ort.InferenceSession(plain.SerializeToString(), providers=["CPUExecutionProvider"])
     sides = session.run(["b16.conv0.modulated", "b16.conv0.conv"], {"ws": ws})
     steps = Int8Steps(*(Step(float(np.abs(side).max()) / 127) for side in sides))
-    layers = {**plain_plan(weights.config, form).layers, "b16.conv0": LayerPlan(form, int8=steps)}
+    layers = {**plain_plan(weights.config, form).layers, "b16.conv0": LayerPlan(form, eight_bit=steps)}
     got = run(synthesis_model(weights, "const", "float", NetworkPlan(layers)), ws=ws)
     expected = synthesize64(generator, ws, "const")
     error = np.sqrt(np.square(got - expected).mean() / np.square(expected - expected.mean((2, 3), keepdims=True)).mean())
     assert error < 0.3
+
+
+@pytest.mark.parametrize(("name", "form"), [("b16.conv1", "phases"), ("b16.conv0", "transposed")])
+def test_an_fp8_convolution_multiplies_e4m3_numbers_and_nothing_else_changes(name: str, form: Form) -> None:
+    weights, _ = network(resolution=16)
+    scale = float(fresh().uniform(0.01, 0.1))
+    ws = np.random.standard_normal((2, 6, 20)).astype(np.float32)
+    plain = plain_plan(weights.config, form)
+    plan = NetworkPlan({**plain.layers, name: LayerPlan(form, eight_bit=Fp8Scale(scale))})
+    models = [synthesis_model(weights, "const", "float", p, observe=[name]) for p in (plain, plan)]
+    sessions = [ort.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]) for m in models]
+    (x, conv), (same, rounded) = (s.run([f"{name}.modulated", f"{name}.conv"], {"ws": ws}) for s in sessions)
+    np.testing.assert_array_equal(same, x)
+
+    def e4m3(values: np.ndarray, step: np.ndarray | float) -> np.ndarray:
+        """Four significant bits, subnormal below 2^-6, the end at 448: from the format's definition."""
+        v = np.asarray(values, np.float32) / np.float32(step)
+        exponent = np.maximum(np.floor(np.log2(np.maximum(np.abs(v), 1e-30))), -6)
+        quantum = 2.0 ** (exponent - 3)
+        return np.clip(np.rint(v / quantum) * quantum, -448, 448) * np.float32(step)
+
+    weight = weights.arrays[f"synthesis.{name}.weight"].astype(np.float64)
+    steps = np.abs(weight).max((1, 2, 3), keepdims=True).astype(np.float32) / np.float32(448)
+    operands = torch.from_numpy(e4m3(x, scale)).double(), torch.from_numpy(e4m3(weight, steps)).double()
+    if name.endswith("conv1"):
+        expected = torch.nn.functional.conv2d(*operands, padding=1).numpy()
+    else:
+        expected = torch.nn.functional.conv_transpose2d(operands[0], operands[1].transpose(0, 1), stride=2).numpy()
+    # Where a value lies between two E4M3 numbers, float32 may round it to the other one: a few in a million.
+    off = np.abs(rounded - expected) > 1e-4 * np.abs(expected).max()
+    assert off.mean() < 0.02
+    assert np.abs(rounded - conv).max() > 1e-3 * np.abs(conv).max()  # and rounded they are

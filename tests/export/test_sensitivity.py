@@ -45,7 +45,7 @@ def test_a_stricter_demand_leaves_out_more_and_is_met() -> None:
     assert all(a >= 0.95 * b for a, b in pairwise(worth))  # what is kept is rounded to 0.01 dB
     assert list(some.kept) == list(all_of_it.kept)[: len(some.kept)]
     assert all_of_it.reached
-    quantised = [n for n, p in plan.layers.items() if p.int8 is not None]
+    quantised = [n for n, p in plan.layers.items() if p.eight_bit is not None]
     # What remains may be exact: a layer whose rounding no pixel shows.
     assert set(all_of_it.kept) <= set(quantised)
     assert some.evaluations <= len(quantised) + 1 + len(some.kept)
@@ -54,8 +54,8 @@ def test_a_stricter_demand_leaves_out_more_and_is_met() -> None:
 def test_a_layer_left_out_keeps_its_form_and_scales() -> None:
     weights, ws = network()
     plan = int8_plan(weights.config, calibrate(weights, ws[:2]))
-    name = next(n for n, p in plan.layers.items() if p.int8 is not None)
+    name = next(n for n, p in plan.layers.items() if p.eight_bit is not None)
     left = without(plan, [name])
-    assert left.layer(name).int8 is None
+    assert left.layer(name).eight_bit is None
     assert left.layer(name).migration is plan.layer(name).migration
     assert {n for n in plan.layers if left.layer(n) is not plan.layer(n)} == {name}

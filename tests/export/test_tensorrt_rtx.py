@@ -25,6 +25,10 @@ pytestmark = [
 ]
 
 
+#: Precision, and whether in the form that this backend has of its own.
+BOTH = [("fp32", False), ("fp16", False), ("fp16", True), ("int8", True)]
+
+
 def random_weights(cfg: GeneratorConfig) -> GeneratorWeights:
     return GeneratorWeights(cfg, random_arrays(cfg, fresh()), {})
 
@@ -33,7 +37,7 @@ def build(weights: GeneratorWeights, precision: str, own_form: bool, target: str
     """The kernels that the compiler makes of a network for batches 1 to 16."""
     cfg = weights.config
     ws = np.random.standard_normal((1, cfg.num_ws, cfg.w_dim)).astype(np.float32)
-    calibration = calibrate(weights, [ws]) if precision == "int8" else None
+    calibration = calibrate(weights, [ws]) if precision in ("int8", "fp8") else None
     plan = (
         backend_plan(weights, precision, "tensorrt-rtx", calibration)
         if own_form
@@ -44,24 +48,30 @@ def build(weights: GeneratorWeights, precision: str, own_form: bool, target: str
     return tensorrt_rtx.build(folder / "network.onnx", precision, folder / "engine", options, lambda *_: None)
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_89", "sm_120"])
-@pytest.mark.parametrize(("precision", "own_form"), [("fp32", False), ("fp16", False), ("fp16", True), ("int8", True)])
+@pytest.mark.parametrize(
+    ("precision", "own_form", "target"),
+    [
+        *((*network, target) for network in BOTH for target in ("sm_80", "sm_89", "sm_120")),
+        ("fp8", False, "sm_89"),
+        ("fp8", False, "sm_120"),
+    ],
+)
 def test_every_network_that_it_takes_builds_and_computes_in_its_own_type(
     tmp_path: Path, precision: str, own_form: bool, target: str
 ) -> None:
     weights = random_weights(small_config(resolution=32))
     facts = build(weights, precision, own_form, target, tmp_path)
     convolutions = [k for k in facts["layers"] if k["kind"] in ("correlation", "deconv")]
-    wanted = {"fp32": "Float", "fp16": "Half", "int8": "Int8"}[precision]
+    wanted = {"fp32": "Float", "fp16": "Half", "int8": "Int8", "fp8": "FP8"}[precision]
     in_type = [k for k in convolutions if wanted in k["reads"]]
-    expected = len(int8_layers(weights.config)) if precision == "int8" else 7
+    expected = len(int8_layers(weights.config)) if precision in ("int8", "fp8") else 7
     assert len(in_type) >= expected, [(k["name"], k["reads"]) for k in convolutions]
     if precision == "fp16":  # the RGB skip is the only part left in float32
         assert len(convolutions) - len(in_type) == len(weights.config.block_resolutions) - 1
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", ["fp16", "int8", "fp8"])
 def test_the_256_px_network_of_config_f_takes_at_most_60_kernels(tmp_path: Path, precision: str) -> None:
     """The first form of this network took 98, and what most exporters write takes more."""
     weights = random_weights(GeneratorConfig(256, channel_base=32768, mapping_layers=8))
-    assert build(weights, precision, True, "sm_89", tmp_path)["kernels"] <= 60
+    assert build(weights, precision, precision != "fp8", "sm_89", tmp_path)["kernels"] <= 60

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stylert.runtime.backends import backend
-from stylert.runtime.build_options import BuildOptions, parse_batch_ranges
+from stylert.runtime.build_options import BuildOptions, check_fp8, parse_batch_ranges
 from stylert.runtime.errors import InputError, StylertError
 
 RANGE = st.tuples(st.integers(1, 4096), st.integers(1, 4096), st.integers(1, 4096)).map(lambda t: tuple(sorted(t)))
@@ -64,3 +64,12 @@ def test_options_that_no_backend_could_mean_are_refused(bad: dict[str, object]) 
 def test_a_cpu_backend_refuses_what_only_a_gpu_engine_has(name: str, options: dict[str, object]) -> None:
     with pytest.raises(InputError, match=name):
         backend(name).target(BuildOptions(**options))  # type: ignore[arg-type]
+
+
+def test_fp8_is_refused_where_the_hardware_lacks_it() -> None:
+    check_fp8("x", "fp8", ["sm_89", "sm_90", "sm_120"])
+    check_fp8("x", "int8", ["sm_75"])
+    with pytest.raises(InputError, match=r"sm_89 on.*sm_80, sm_86 is not"):
+        check_fp8("x", "fp8", ["sm_80", "sm_86", "sm_89"])
+    with pytest.raises(InputError, match="fp8 needs Ada"):
+        backend("tensorrt-rtx").flags("fp8", BuildOptions(target="sm_80"))
