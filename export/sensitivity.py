@@ -20,9 +20,9 @@ from stylert.train.checkpoint import GeneratorWeights
 
 Progress = Callable[[int, int], None]
 
-#: What is measured must lie so many standard deviations above the wanted PSNR, of the difference between two means over as many
-#: seeds: whoever looks at others finds the promise kept.
-MARGIN = 2.5
+#: What is measured must lie so many standard deviations above the wanted PSNR, of the difference between its mean and that over
+#: `OTHERS` seeds: who verifies on those finds the promise kept, 49 times of 50.
+MARGIN, OTHERS = 2.0, 32
 
 #: Samples on which a layer is measured alone: enough for its place among the others.
 ALONE = 4
@@ -119,7 +119,7 @@ def _predicted(alone: Mapping[str, float], worst_first: Sequence[str], every_db:
 
 
 def _enough(each_db: np.ndarray, wanted_db: float) -> bool:
-    margin = MARGIN * each_db.std(ddof=1) * np.sqrt(2 / len(each_db)) if len(each_db) > 1 else 0.0
+    margin = MARGIN * each_db.std(ddof=1) * np.sqrt(1 / len(each_db) + 1 / OTHERS) if len(each_db) > 1 else 0.0
     return bool(each_db.mean() - margin >= wanted_db)
 
 
