@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stylert.runtime.atomic import atomic_file
 from stylert.runtime.errors import DataError, InputError
@@ -68,6 +68,9 @@ def prepare(
                 image = _decode(picture, grey)
             except DataError:
                 raise
+            except UnidentifiedImageError:  # whose text names an object in memory
+                corrupt.append(f"{picture.name} (no image that can be recognised)")
+                continue
             except Exception as e:  # decoders raise many kinds; all of them mean a picture that is damaged
                 corrupt.append(f"{picture.name} ({one_line(e)})")
                 continue

@@ -105,6 +105,7 @@ def test_corrupt_pictures_are_listed_or_skipped_and_their_labels_with_them(pixel
     source = write_dataset(images, [[n, i] for i, n in enumerate(images)])
     message = refusal(DataError, source, out, 16)
     assert all(part in message for part in ("2 of 5", "1.png", "3.png", "--skip-corrupt"))
+    assert "object at 0x" not in message
     assert not out.exists()
     assert not list(out.parent.iterdir())
     count, skipped = prepare(source, out, 16, skip_corrupt=True)
