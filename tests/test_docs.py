@@ -27,7 +27,7 @@ def test_every_command_of_a_page_works_in_order(page: Path, tmp_path: Path) -> N
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for language, text in blocks(page):
         command = ["sh", "-ec", text] if language == "sh" else [sys.executable, "-c", text]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1500)
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
 
 

@@ -23,7 +23,7 @@ from stylert.runtime.recipes import read_recipe
 
 def stylert(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from stylert.cli.main import main; main()", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, timeout=1500)
 
 
 def refuse(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: object) -> str:

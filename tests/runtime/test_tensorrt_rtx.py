@@ -238,7 +238,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))  # no file may grow 
 sys.argv = ["stylert", "build", {str(own.path)!r}, "--backend", "{RTX}", "--precision", "int8", "--target", "sm_89"]
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=1500)
     assert done.returncode == 2, done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("stylert: cannot write")
@@ -330,7 +330,7 @@ def test_a_damaged_engine_is_refused_and_the_next_build_mends_it(own: Bundle, mo
 def test_the_command_builds_each_target_and_says_what_it_built(own: Bundle) -> None:
     command = [sys.executable, "-c", "from stylert.cli.main import main; main()", "build", str(own.path), "--backend", RTX]
     options = ["--precision", "int8", "--target", "sm_89,sm_120", "--batch", "1:4:16"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr
     assert [name.rsplit("-", 1)[0] for name in engines(own)] == [f"{RTX}-sm_120", f"{RTX}-sm_89"]
     for name in engines(own):
@@ -342,7 +342,7 @@ def test_the_command_builds_each_target_and_says_what_it_built(own: Bundle) -> N
 def test_a_target_that_the_compiler_refuses_keeps_no_other_from_being_built(own: Bundle) -> None:
     command = [sys.executable, "-c", "from stylert.cli.main import main; main()", "build", str(own.path), "--backend", RTX]
     options = ["--precision", "int8", "--target", "sm_75,sm_89"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=1500)
     assert done.returncode == 2
     assert [name.rsplit("-", 1)[0] for name in engines(own)] == [f"{RTX}-sm_89"]
     assert "sm_89" in done.stdout
