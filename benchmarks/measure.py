@@ -6,9 +6,10 @@ From latents in host memory to images in host memory, on latents of its own for 
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from stylert.runtime.generator import Generator
 WARMUP_SECONDS, WARMUP_RUNS = 0.2, 3
 #: Latents that calls take in turn, so that no cache knows the answer.
 DISTINCT = 16
+#: Calls that are taken apart, after those that are counted.
+TIMED_RUNS = 20
 PSI = 0.7
 
 
@@ -58,6 +61,7 @@ class Round:
     device_memory_mib: float | None = None
     energy_j: float | None = None
     remarks: tuple[str, ...] = ()  # what the backend itself has to say
+    phases_ms: dict[str, float] = field(default_factory=dict)  # of a GPU's call: `runtime.session.Timings`
 
 
 def measure(configuration: Configuration, min_seconds: float, min_runs: int) -> Round:
@@ -78,6 +82,7 @@ def measure(configuration: Configuration, min_seconds: float, min_runs: int) -> 
                 seconds = time.perf_counter() - start
                 samples.append(1000 * seconds)
                 measured += seconds
+        phases = time_apart(generator, configuration.batch)
         engine, remarks = generator.engine is not None, tuple(generator.remarks)
     assert watched.disturbance is not None
     gpu = watched.gpu
@@ -91,11 +96,32 @@ def measure(configuration: Configuration, min_seconds: float, min_runs: int) -> 
         gpu.memory_mib if gpu else None,
         gpu.energy_j if gpu else None,
         remarks,
+        phases,
     )
 
 
-def calls(generator: Generator, batch: int) -> Callable[[], np.ndarray]:
-    """A function that makes `batch` images, of other latents each time."""
+def time_apart(generator: Generator, batch: int) -> dict[str, float]:
+    """Median milliseconds of the parts of a call (h2d, compute, d2h, enqueue), as far as the backend tells; empty on a CPU."""
+    call = calls(generator, batch, generator.timed_run)
+    found = [asdict(timings) for timings in [call() for _ in range(TIMED_RUNS)] if timings is not None]
+    return {k: statistics.median(t[k] for t in found) for k in (found[0] if found else ()) if found[0][k] is not None}
+
+
+def bound(phases_ms: dict[str, float]) -> list[str]:
+    """What to know of a row whose time is not the network's."""
+    device = sum(phases_ms.get(k, 0.0) for k in ("h2d", "compute", "d2h"))
+    copies = phases_ms.get("h2d", 0.0) + phases_ms.get("d2h", 0.0)
+    found = []
+    if phases_ms.get("enqueue", 0.0) > device:
+        found.append(f"enqueue-bound: the host takes {phases_ms['enqueue']:.2g} ms to hand over {device:.2g} ms of work")
+    if copies > phases_ms.get("compute", copies):
+        found.append(f"transfer-bound: copies take {copies:.2g} ms, the network {phases_ms['compute']:.2g} ms")
+    return found
+
+
+def calls(generator: Generator, batch: int, run: Callable[..., Any] | None = None) -> Callable[[], Any]:
+    """A function that makes `batch` images, of other latents each time, by `run` (`generator.synthesize`)."""
+    run = run or generator.synthesize
     rng, model = np.random.default_rng(0), generator.bundle.model
     labels = np.zeros(batch, np.int64) if model["c_dim"] else None
     latents = [
@@ -104,10 +130,10 @@ def calls(generator: Generator, batch: int) -> Callable[[], np.ndarray]:
     noise = {n: rng.standard_normal((batch, 1, r, r), np.float32) for n, r in generator.bundle.noise_inputs.items()}
     turn = 0
 
-    def call() -> np.ndarray:
+    def call() -> Any:
         nonlocal turn
         turn += 1
-        return generator.synthesize(latents[turn % DISTINCT], noise)
+        return run(latents[turn % DISTINCT], noise)
 
     return call
 

@@ -24,7 +24,7 @@ from stylert.benchmarks import cold_start
 from stylert.benchmarks.build_time import Build, measure_build
 from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.disturbance import as_values, merge, remarks, watch
-from stylert.benchmarks.measure import Configuration, Round, measure
+from stylert.benchmarks.measure import Configuration, Round, bound, measure
 from stylert.benchmarks.results import Row
 from stylert.benchmarks.server import Search, measure_server
 from stylert.runtime.errors import BackendError, InputError
@@ -194,6 +194,9 @@ def _row(
     energy = [r.energy_j for r in rounds if r.energy_j is not None]
     device = [r.device_memory_mib for r in rounds if r.device_memory_mib is not None]
     notes = remarks(distribution, disturbance) + list(dict.fromkeys(said for r in rounds for said in r.remarks))
+    parts = [r.phases_ms for r in rounds if r.phases_ms]
+    phases = {k: statistics.median(p[k] for p in parts) for k in (parts[0] if parts else ())}
+    notes += bound(phases)
     images, seconds = distribution.runs * configuration.batch, sum(map(sum, samples)) / 1000
     if images < 100 or seconds < 3 - 1e-6:
         notes.append(f"short: {images} images in {seconds:.2g} s, where 100 in 3 s are the least to rely on")
@@ -213,6 +216,7 @@ def _row(
         peak_memory_mib=max(r.peak_memory_mib for r in rounds),
         device_memory_mib=max(device) if device else None,
         joules_per_image=sum(energy) / images if energy else None,
+        phases_ms=phases,
         disturbance=as_values(disturbance),
         details={"load_s": statistics.median(r.load_s for r in rounds), "rounds": len(rounds)},
     )

@@ -133,6 +133,17 @@ def cells(row: dict[str, Any], accuracy: Sequence[dict[str, Any]] = ()) -> list[
     return [what, using, number(row["value"]), row["unit"], runs, share(row), psnr, note]
 
 
+#: Parts of a GPU's call, with their heads.
+PARTS = {"h2d": "inputs to the device ms", "compute": "network ms", "d2h": "images to the host ms", "enqueue": "host's part ms"}
+PARTS_TITLE = "where a call's time goes"
+
+
+def parts(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The rows of single images and batches whose calls could be taken apart, under the heads of `PARTS`."""
+    found = [r for r in rows if "compute" in r.get("phases_ms", {})]
+    return [[f"{row_name(r)} ({r['scenario']})", *(number(r["phases_ms"].get(k)) for k in PARTS)] for r in found]
+
+
 def by_scenario(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Rows under their scenario, in the order of `TITLES`, without empty ones."""
     return {s: found for s in TITLES if (found := [r for r in rows if r["scenario"] == s])}

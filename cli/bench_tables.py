@@ -14,6 +14,8 @@ def show_results(document: dict[str, Any]) -> None:
     for scenario, rows in tables.by_scenario(document["rows"]).items():
         table(tables.TITLES[scenario], tables.columns(scenario), [tables.cells(r, document["accuracy"]) for r in rows])
         console.print()
+    if apart := tables.parts(document["rows"]):
+        table(tables.PARTS_TITLE, ["<", *tables.PARTS.values()], apart)
     ceiling = document["ceiling"]
     if ceiling is not None:
         rates = ", ".join(f"{name} {tables.number(1000 * v)} GFLOP/s" for name, v in ceiling["tflops"].items())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from stylert.benchmarks.tables import doubts
+from stylert.benchmarks.measure import bound
+from stylert.benchmarks.tables import PARTS, doubts, parts
 
 
 def row(scenario: str, batch: int, *remarks: str) -> dict[str, Any]:
@@ -23,3 +24,19 @@ def test_rows_of_one_measurement_and_remarks_of_one_kind_stand_together() -> Non
 
 def test_nothing_speaks_against_good_rows() -> None:
     assert doubts([row("offline", 1)]) == []
+
+
+def test_calls_that_could_be_taken_apart_show_their_parts() -> None:
+    on_gpu = row("offline", 4) | {"phases_ms": {"h2d": 0.25, "compute": 3.0, "d2h": 0.5}}
+    started = row("cold-start", 1) | {"phases_ms": {"import": 200.0}}
+    assert parts([row("offline", 1), started, on_gpu]) == [["m b fp32 ×4 (offline)", "0.25", "3", "0.5", "–"]]
+    assert len(PARTS) == 4
+
+
+def test_a_row_says_when_its_time_is_the_hosts_or_the_copies() -> None:
+    assert bound({}) == []
+    assert bound({"h2d": 0.1, "compute": 1.0, "d2h": 0.2, "enqueue": 1.2}) == []
+    (late,) = bound({"h2d": 0.1, "compute": 1.0, "d2h": 0.2, "enqueue": 1.4})
+    assert late == "enqueue-bound: the host takes 1.4 ms to hand over 1.3 ms of work"
+    (copies,) = bound({"h2d": 0.4, "compute": 1.0, "d2h": 0.8})
+    assert copies == "transfer-bound: copies take 1.2 ms, the network 1 ms"
