@@ -13,22 +13,20 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
-import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from stylert.export.eight_bit import EightBit
 from stylert.export.graph import GraphBuilder
-from stylert.export.plan import FP8_MAX, REACH_EPS, Fp8Scale, Int8Steps, LayerPlan, NetworkPlan, Step, layer_constants
+from stylert.export.phases import phase_weights, polyphase_weights
+from stylert.export.plan import REACH_EPS, Fp8Scale, Int8Steps, LayerPlan, NetworkPlan, layer_constants
 from stylert.export.styles import ConvStyle, RgbStyle, style_nodes
 from stylert.plugins.definitions import ACTIVATION_GAIN, LRELU_SLOPE
 from stylert.plugins.onnx_functions import DOMAIN
 from stylert.runtime.errors import CheckpointError
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import RESNET_GAIN, GeneratorConfig, LayerSpec
-
-#: E4M3 without infinities, one NaN.
-FP8 = ml_dtypes.float8_e4m3fn
 
 NoiseInput = Literal["const", "none", "input"]
 OutputType = Literal["uint8", "float"]
@@ -111,6 +109,7 @@ class _Writer:
         self.dtype = np.float16 if plan.half else np.float32
         self.elem = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
         self.constants = {s.name: layer_constants(weights, s, plan.layer(s.name)) for s in self.cfg.layers()}
+        self.eight = EightBit(self.g, self.dtype)
         self.fir = self.g.weight("resample_filter", weights.arrays["synthesis.b4.resample_filter"])
 
     def weight(self, name: str, value: np.ndarray) -> str:
@@ -242,7 +241,7 @@ class _Writer:
                 taps = self.weight(f"{name}.fir", kernel)
             else:
                 # The taps 1, 3 and 9 sixteenths are 14, 42 and 126 steps.
-                taps = self._int8_weight(kernel, f"{name}.fir", axis=0, levels=126)
+                taps = self.eight.int8_weight(kernel, f"{name}.fir", axis=0, levels=126)
         return g.node("Conv", [y, taps], f"{name}.blurred", pads=pads, group=spec.out_channels)
 
     def _quantisable_conv(
@@ -261,11 +260,11 @@ class _Writer:
         g, axis = self.g, 1 if transposed else 0
         int8 = eight_bit if isinstance(eight_bit, Int8Steps) else None
         if isinstance(eight_bit, Fp8Scale):
-            x = self._as_fp8(x, eight_bit, f"{name}.in")
-            w = self._fp8_weight(kernel, f"{name}.weight", axis)
+            x = self.eight.as_fp8(x, eight_bit, f"{name}.in")
+            w = self.eight.fp8_weight(kernel, f"{name}.weight", axis)
         elif int8 is not None:
-            x = self._dequantize(self._quantize(x, int8.input, f"{name}.in"), int8.input, f"{name}.in")
-            w = self._int8_weight(kernel, f"{name}.weight", axis)
+            x = self.eight.dequantize(self.eight.quantize(x, int8.input, f"{name}.in"), int8.input, f"{name}.in")
+            w = self.eight.int8_weight(kernel, f"{name}.weight", axis)
         else:
             w = self.weight(f"{name}.weight", kernel)
         if transposed:
@@ -274,7 +273,7 @@ class _Writer:
             y = g.node("Conv", [x, w], f"{name}.conv", pads=[kernel.shape[2] // 2] * 4)
         if int8 is None or int8.output is None:
             return g.node("DepthToSpace", [y], f"{name}.shuffled", blocksize=2, mode="DCR") if phases else y
-        y = self._quantize(y, int8.output, f"{name}.out")
+        y = self.eight.quantize(y, int8.output, f"{name}.out")
         if phases:
             # In 8 bits a convolution's output lies channels last, so that whole rows of 2 O bytes find their place.
             o = kernel.shape[0] // 4
@@ -283,44 +282,7 @@ class _Writer:
             y = g.node("Transpose", [y], f"{name}.rows", perm=[0, 1, 3, 2, 4])
             y = g.node("Reshape", [y, g.ints(0, 2 * phases, 2 * phases, o)], f"{name}.pixels")
             y = g.node("Transpose", [y], f"{name}.shuffled", perm=[0, 3, 1, 2])
-        return self._dequantize(y, int8.output, f"{name}.out")
-
-    def _quantize(self, x: str, step: Step, name: str) -> str:
-        return self.g.node("QuantizeLinear", [x, *self._step(step, name)], f"{name}_q")
-
-    def _dequantize(self, x: str, step: Step, name: str) -> str:
-        return self.g.node("DequantizeLinear", [x, *self._step(step, name)], f"{name}_dq")
-
-    def _step(self, step: Step, name: str) -> list[str]:
-        scale = self.weight(f"{name}_scale", np.array(step.scale))
-        return [scale, self.g.constant(step.zero_point, np.int8 if step.symmetric else np.uint8)]
-
-    def _int8_weight(self, weight: np.ndarray, name: str, axis: int, levels: int = 127) -> str:
-        by_channel = np.moveaxis(weight, axis, 0)
-        scale = np.maximum(np.abs(by_channel).max((1, 2, 3)) / levels, 1e-12).astype(self.dtype)
-        values = np.clip(np.rint(by_channel / scale[:, None, None, None].astype(np.float64)), -127, 127).astype(np.int8)
-        g = self.g
-        inputs = [
-            g.weight(f"{name}_q", np.moveaxis(values, 0, axis)),
-            g.weight(f"{name}_scale", scale),
-            g.weight(f"{name}_zero", np.zeros(len(scale), np.int8)),
-        ]
-        return g.node("DequantizeLinear", inputs, name, axis=axis)
-
-    def _as_fp8(self, x: str, scale: Fp8Scale, name: str) -> str:
-        steps = [self.weight(f"{name}_scale", np.array(scale.input)), self.g.constant(0, FP8)]
-        return self.g.node("DequantizeLinear", [self.g.node("QuantizeLinear", [x, *steps], f"{name}_q"), *steps], f"{name}_dq")
-
-    def _fp8_weight(self, weight: np.ndarray, name: str, axis: int) -> str:
-        by_channel = np.moveaxis(weight, axis, 0)
-        scale = np.maximum(np.abs(by_channel).max((1, 2, 3)) / FP8_MAX, 1e-12).astype(self.dtype)
-        values = np.clip(by_channel / scale[:, None, None, None].astype(np.float64), -FP8_MAX, FP8_MAX).astype(FP8)
-        inputs = [
-            self.g.weight(f"{name}_q", np.moveaxis(values, 0, axis)),
-            self.g.weight(f"{name}_scale", scale),
-            self.g.weight(f"{name}_zero", np.zeros(len(scale), FP8)),
-        ]
-        return self.g.node("DequantizeLinear", inputs, name, axis=axis)
+        return self.eight.dequantize(y, int8.output, f"{name}.out")
 
     # --- the image ---------------------------------------------------------------------------------------------------
 
@@ -388,31 +350,3 @@ class _Writer:
             group=channels,
             plugin_namespace=DOMAIN,
         )
-
-
-def polyphase_weights(weight: np.ndarray, fir: np.ndarray) -> np.ndarray:
-    """The four 3x3 kernels of a stride-2 transposed convolution with a FIR after it: `[O, I, 3, 3]` to `[4 O, I, 3, 3]`.
-
-    `fir` is the correlation kernel `[4, 4]` with its gain. Convolved with it, the 3x3 kernel has 6x6 taps; every output pixel
-    meets nine of them, those of its parity.
-    """
-    o, i = weight.shape[:2]
-    full = np.zeros((o, i, 6, 6))
-    for y in range(3):
-        for x in range(3):
-            full[:, :, y : y + 4, x : x + 4] += weight[:, :, y, x, None, None] * fir[::-1, ::-1].astype(np.float64)
-    # Output pixel 2 q + r sees input pixel q + t - 1 through tap 4 + r - 2 t: from the last taps to the first.
-    taps = [[4 + r - 2 * t for t in range(3)] for r in (0, 1)]
-    phases = [full[:, :, taps[ry]][:, :, :, taps[rx]] for ry in (0, 1) for rx in (0, 1)]
-    return np.concatenate(phases).astype(weight.dtype)
-
-
-def phase_weights(weight: np.ndarray) -> np.ndarray:
-    """The four 2x2 kernels of a stride-2 transposed convolution: `[O, I, 3, 3]` to `[4 O, I, 2, 2]`, phase-major.
-
-    An even output pixel sees taps 2 and 0 on two neighbouring inputs, an odd one tap 1 on the second of them.
-    """
-    rows = np.stack([weight[:, :, [2, 0]], np.stack([np.zeros_like(weight[:, :, 1]), weight[:, :, 1]], axis=2)])
-    even, odd = rows[..., [2, 0]], np.stack([np.zeros_like(rows[..., 1]), rows[..., 1]], axis=-1)
-    o, i = weight.shape[:2]
-    return np.stack([even, odd], axis=1).reshape(4 * o, i, 2, 2)

@@ -159,11 +159,10 @@ class _Memory:
         )
         try:
             found = json.loads(file.read_text())
-            known = found[self._place]
-            self._all = {str(k): v for k, v in found.items() if isinstance(v, dict)}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            known = {}
-            self._all = {}
+        except (OSError, ValueError):
+            found = None
+        self._all = {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
+        known = self._all.get(self._place, {})
         self.known = {} if forget else {str(k): float(v) for k, v in known.items() if isinstance(v, int | float) and 0 < v <= 1}
 
     def save(self) -> None:

@@ -76,11 +76,7 @@ def bias_act_kernel(
     HAS_BIAS: tl.constexpr, SLOPE: tl.constexpr, GAIN: tl.constexpr, CLAMP: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The formula above on `BLOCK` consecutive elements; `WIDE` counts them in 64 bits."""
-    pid = tl.program_id(0)
-    if WIDE:
-        pid = pid.to(tl.int64)
-    at = pid * BLOCK + tl.arange(0, BLOCK)
-    ok = at < count
+    at, ok = block(count, WIDE, BLOCK)
     v = tl.load(x_ptr + at, mask=ok, other=0.0).to(tl.float32)
     if HAS_BIAS:
         v += tl.load(b_ptr + (at // step) % c, mask=ok, other=0.0)
@@ -96,11 +92,7 @@ def bias_act_gradient_kernel(
     SLOPE: tl.constexpr, GAIN: tl.constexpr, CLAMP: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The gradient above on `BLOCK` consecutive elements; what was clamped is the bound as the dtype of `y` holds it."""
-    pid = tl.program_id(0)
-    if WIDE:
-        pid = pid.to(tl.int64)
-    at = pid * BLOCK + tl.arange(0, BLOCK)
-    ok = at < count
+    at, ok = block(count, WIDE, BLOCK)
     y = tl.load(y_ptr + at, mask=ok, other=0.0).to(tl.float32)
     dy = tl.load(dy_ptr + at, mask=ok, other=0.0).to(tl.float32)
     dx = tl.where(y > 0, dy, dy * SLOPE) * GAIN
@@ -108,6 +100,16 @@ def bias_act_gradient_kernel(
         bound = tl.full((BLOCK,), CLAMP, tl.float32).to(y_ptr.dtype.element_ty).to(tl.float32)
         dx = tl.where((y > -bound) & (y < bound), dx, 0.0)
     tl.store(dx_ptr + at, dx.to(dx_ptr.dtype.element_ty), mask=ok)
+
+
+@triton.jit
+def block(count, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+    """The elements of this program, and which of them there are."""
+    pid = tl.program_id(0)
+    if WIDE:
+        pid = pid.to(tl.int64)
+    at = pid * BLOCK + tl.arange(0, BLOCK)
+    return at, at < count
 
 
 @triton.jit

@@ -9,19 +9,7 @@ import pytest
 
 from stylert.benchmarks import server
 from stylert.benchmarks.server import MIN_REQUESTS, RESOLUTION, search, serve
-
-
-class Clock:
-    """Time that passes only when something takes it."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
+from tests.clock import Clock
 
 
 @pytest.mark.parametrize("limit", [3.0, 47.0, 2000.0])

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from stylert.export.mapping import mapping_model
+from stylert.export.phases import phase_weights, polyphase_weights
 from stylert.export.plan import Form, Fp8Scale, Int8Steps, LayerPlan, NetworkPlan, RgbForm, Step, half_plan, plain_plan
-from stylert.export.synthesis import NoiseInput, phase_weights, polyphase_weights, synthesis_model
+from stylert.export.synthesis import NoiseInput, synthesis_model
 from stylert.runtime.lowering import lower
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import GeneratorConfig

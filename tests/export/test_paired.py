@@ -9,19 +9,7 @@ import pytest
 from scipy import stats
 
 from stylert.export.paired import LEAST_PAIRS, MOST_PAIRS, paired_ratio, ratio_of
-
-
-class Clock:
-    """Time that passes only inside of `busy`."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def busy(self, seconds: float) -> None:
-        self.now += seconds
+from tests.clock import Clock
 
 
 @pytest.mark.parametrize("n", [9, 10, 25, 60, 200])
@@ -47,15 +35,15 @@ def test_few_pairs_prove_nothing() -> None:
 
 def test_a_drift_of_the_machine_does_not_look_like_a_difference() -> None:
     clock = Clock()
-    run = lambda: clock.busy(1 + 0.05 * clock.now)  # noqa: E731  (each call is slower than the one before)
+    run = lambda: clock.sleep(1 + 0.05 * clock.now)  # noqa: E731  (each call is slower than the one before)
     found = paired_ratio(run, run, 60.0, clock)
     assert found.low <= 1 <= found.high
 
 
 def test_pairs_are_as_many_as_the_time_allows_and_never_too_few() -> None:
     clock = Clock()
-    assert paired_ratio(lambda: clock.busy(10), lambda: clock.busy(20), 1.0, clock).pairs == LEAST_PAIRS
-    assert paired_ratio(lambda: clock.busy(1), lambda: clock.busy(1), 60.0, clock).pairs == 30
-    found = paired_ratio(lambda: clock.busy(1e-6), lambda: clock.busy(2e-6), 60.0, clock)
+    assert paired_ratio(lambda: clock.sleep(10), lambda: clock.sleep(20), 1.0, clock).pairs == LEAST_PAIRS
+    assert paired_ratio(lambda: clock.sleep(1), lambda: clock.sleep(1), 60.0, clock).pairs == 30
+    found = paired_ratio(lambda: clock.sleep(1e-6), lambda: clock.sleep(2e-6), 60.0, clock)
     assert found.pairs == MOST_PAIRS
     assert found.value == pytest.approx(0.5)

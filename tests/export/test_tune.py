@@ -109,10 +109,16 @@ def test_a_real_search_measures_real_networks(
     assert {t.where for t in first.search.trials} >= {"convolutions", "torgb", "b8.conv0", "b16.conv0"}
     known = json.loads((tmp_path / "cache" / "stylert" / "forms.json").read_text())
     assert len(known) == 1
+    elsewhere = known | {"another machine": {"a change": 0.5}}
+    (tmp_path / "cache" / "stylert" / "forms.json").write_text(json.dumps(elsewhere))
     again = tune_bundle(copy, checkpoint, "onnxruntime", "fp32", threads=1, minutes=0.5)
     assert any(t.ratio is None for t in again.search.trials)
     anew = tune_bundle(copy, checkpoint, "onnxruntime", "fp32", threads=1, minutes=0.5, forget=True)
     assert anew.search.trials[0].ratio is not None
+    tune_bundle(copy, checkpoint, "onnxruntime", "fp32", threads=2, minutes=0.01)  # remembered in a place of its own
+    held = json.loads((tmp_path / "cache" / "stylert" / "forms.json").read_text())
+    assert held["another machine"] == {"a change": 0.5}
+    assert len(held) == 3
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 3}', "null"])
