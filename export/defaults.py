@@ -16,6 +16,10 @@ from stylert.export.quantize import Calibration, int8_plan
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import GeneratorConfig
 
+#: Where OpenVINO measures the range of each sample: in larger images the pass costs more than its accuracy is worth, see
+#: docs/precision.md.
+MAX_REACH_RESOLUTION = 64
+
 
 def canonical_plan(weights: GeneratorWeights, precision: str, calibration: Calibration | None) -> NetworkPlan:
     """The plan of `synthesis.<precision>.onnx`; int8 and fp8 need what `quantize.calibrate` found."""
@@ -40,7 +44,7 @@ def backend_plan(
         steps = {n: c.steps(symmetric=True, outputs=False) for n, c in calibration.items()}
         return _half_eight_bit(weights, {n: (c.migration, steps[n]) for n, c in calibration.items()})
     if backend == "openvino" and precision in ("fp32", "bf16"):
-        return plain_plan(weights.config, "transposed", "conv")
+        return replace(plain_plan(weights.config, "transposed", "conv"), bias_first=True)
     if backend == "openvino" and precision == "int8":
         assert calibration is not None
         return _openvino_int8(weights.config, calibration)
@@ -52,11 +56,13 @@ def _openvino_int8(cfg: GeneratorConfig, calibration: Calibration) -> NetworkPla
 
     Behind the other convolutions it fuses no quantisation, and needs none.
     """
-    plan = int8_plan(cfg, calibration, "transposed", symmetric=True, outputs=False)
-    up = {s.name for s in cfg.layers() if s.up == 2} & set(calibration)
-    quantised = {n: calibration[n].steps(symmetric=True, outputs=True, by_reach=True) for n in up}
-    steps = {name: replace(plan.layer(name), eight_bit=int8) for name, int8 in quantised.items()}
-    return NetworkPlan({**plan.layers, **steps}, rgb="conv")
+    layers = dict(plain_plan(cfg, "transposed").layers)
+    for spec in cfg.layers():
+        found = calibration.get(spec.name)
+        if found is not None:
+            steps = found.steps(symmetric=True, outputs=spec.up == 2, by_reach=spec.resolution <= MAX_REACH_RESOLUTION)
+            layers[spec.name] = LayerPlan("transposed", found.migration, steps)
+    return NetworkPlan(layers, rgb="conv", bias_first=True)
 
 
 def _half_eight_bit(weights: GeneratorWeights, layers: Mapping[str, tuple[Migration, Int8Steps | Fp8Scale]]) -> NetworkPlan:

@@ -75,7 +75,7 @@ def search_forms(
     end = clock() + seconds * (1 - LAST_SHARE)
     memory = {} if remembered is None else remembered
     layers = sorted((s for s in cfg.layers() if s.kind == "conv"), key=lambda s: -s.macs)
-    groups: list[LayerSpec | str] = ["convolutions", "torgb", *layers]
+    groups: list[LayerSpec | str] = ["convolutions", "torgb", "biases", *layers]
     done, total = 0, sum(len(list(_changes(cfg, default, group))) for group in groups)
     best, trials, complete = default, [], True
     running = open_plan(best)
@@ -120,7 +120,11 @@ def _changes(cfg: GeneratorConfig, plan: NetworkPlan, group: LayerSpec | str) ->
     convolutions = [s for s in cfg.layers() if s.kind == "conv"]
     if group == "torgb":
         found = [(f"{plan.rgb} -> {rgb}", replace(plan, rgb=rgb)) for rgb in get_args(RgbForm) if rgb != plan.rgb]
-    elif all(plan.layer(s.name).form == "operator" for s in convolutions):
+    elif group == "biases" and any(plan.layer(s.name).form != "operator" for s in convolutions):
+        names = ("after", "before")
+        change = f"{names[plan.bias_first]} the demodulation -> {names[not plan.bias_first]}"
+        found = [(change, replace(plan, bias_first=not plan.bias_first))]
+    elif group == "convolutions" and all(plan.layer(s.name).form == "operator" for s in convolutions):
         plans = [replace(plan, layers={s.name: replace(plan.layer(s.name), form=f) for s in convolutions}) for f in PLAIN_FORMS]
         found = [(f"operator -> {form}", changed) for form, changed in zip(PLAIN_FORMS, plans, strict=True)]
     else:

@@ -25,10 +25,13 @@ from stylert.train.config import GeneratorConfig
 
 @dataclass(frozen=True)
 class ConvStyle:
-    """Names of tensors: `style` `[N, I]` at unit mean square, and `demod` `[N, O]`, with the layer's gain."""
+    """Names of tensors: `style` `[N, I]` at unit mean square, `demod` `[N, O]`, with the layer's gain, and for plans with
+    `bias_first` `bias` `[N, O]`, the layer's bias with its gain over `demod`.
+    """
 
     style: str
     demod: str
+    bias: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,11 @@ def style_nodes(
     plan: NetworkPlan,
     constants: Mapping[str, LayerConstants],
     gains: Mapping[str, float],
+    biases: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, ConvStyle], dict[str, RgbStyle]]:
     """Add the nodes that compute all styles from ws `[N, num_ws, w_dim]`, by layer name: convolutions, and torgb layers.
 
-    `gains` are factors of the demodulation; 1 where a name is missing.
+    `gains` are factors of the demodulation; 1 where a name is missing. `biases` `[O]` are wanted over the demodulation.
     """
     convs = [s for s in cfg.layers() if s.kind == "conv"]
     rgbs = [s for s in cfg.layers() if s.kind == "torgb"]
@@ -90,11 +94,18 @@ def style_nodes(
     roots = g.node("Sqrt", [g.node("Add", [energies, g.weight("energy.eps", eps)], "energies_eps")], "demod_roots")
     demods = _cast(g, g.node("Reciprocal", [roots], "demods"), dtype)  # [convs, N, width]
 
+    before = np.zeros((len(convs), 1, energy.shape[2]), np.float32)
+    for i, spec in enumerate(convs):
+        if spec.name in biases:
+            before[i, 0, : spec.out_channels] = biases[spec.name]
+    befores = _cast(g, g.node("Mul", [roots, g.weight("biases", before)], "biases_before"), dtype) if biases else ""
+
     half_units = _cast(g, units, dtype)
     conv_styles = {
         spec.name: ConvStyle(
             _pick(g, half_units, i, spec.in_channels, width, f"{spec.name}.style"),
-            _pick(g, demods, i, spec.out_channels, energy.shape[2], f"{spec.name}.demod"),
+            _pick(g, demods, i, spec.out_channels, before.shape[2], f"{spec.name}.demod"),
+            _pick(g, befores, i, spec.out_channels, before.shape[2], f"{spec.name}.bias") if spec.name in biases else None,
         )
         for i, spec in enumerate(convs)
     }

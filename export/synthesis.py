@@ -125,7 +125,9 @@ class _Writer:
     def styles(self, ws: str) -> tuple[dict[str, ConvStyle], dict[str, RgbStyle]]:
         # Plain forms fold the tail's gain into demod, noise and bias: the leaky ReLU is positively homogeneous.
         plain = [s for s in self.cfg.layers() if s.kind == "conv" and self.plan.layer(s.name).form != "operator"]
-        return style_nodes(self.g, self.cfg, ws, self.plan, self.constants, {s.name: self.gain(s) for s in plain})
+        gains = {s.name: self.gain(s) for s in plain}
+        biases = {s.name: self.bias(s) for s in plain if self.plan.bias_first}
+        return style_nodes(self.g, self.cfg, ws, self.plan, self.constants, gains, biases)
 
     def is_residual(self, spec: LayerSpec) -> bool:
         """Whether a shortcut is added to what this layer returns."""
@@ -133,6 +135,10 @@ class _Writer:
 
     def gain(self, spec: LayerSpec) -> float:
         return ACTIVATION_GAIN["lrelu"] * (RESNET_GAIN if self.is_residual(spec) else 1.0)
+
+    def bias(self, spec: LayerSpec) -> np.ndarray:
+        """`[O]`, with the gain."""
+        return self.weights.arrays[f"synthesis.{spec.name}.bias"] * self.gain(spec)
 
     def clamp(self, spec: LayerSpec) -> float | None:
         return None if self.cfg.conv_clamp is None else self.cfg.conv_clamp * (RESNET_GAIN if self.is_residual(spec) else 1.0)
@@ -146,16 +152,22 @@ class _Writer:
         g, name = self.g, spec.name
         if isinstance(plan.eight_bit, Int8Steps) and plan.eight_bit.depth is not None:
             style = self._style_by_reach(x, style, plan.eight_bit.depth, name)
-        y = g.node("Mul", [x, g.node("Unsqueeze", [style.style, g.ints(2, 3)], f"{name}.style_1")], f"{name}.modulated")
+        y = g.node("Mul", [x, self.by_channel(style.style)], f"{name}.modulated")
         y = self._convolve(spec, y, self.constants[name].weight, plan)
-        y = g.node("Mul", [y, g.node("Unsqueeze", [style.demod, g.ints(2, 3)], f"{name}.demod_1")], f"{name}.demodulated")
+        if style.bias is not None:
+            y = g.node("Add", [y, self.by_channel(style.bias)], f"{name}.biased")
+        y = g.node("Mul", [y, self.by_channel(style.demod)], f"{name}.demodulated")
         if self.noise != "none":
             y = g.node("Add", [y, self._noise(spec, self.gain(spec))], f"{name}.noisy")
-        bias = self.weights.arrays[f"synthesis.{name}.bias"] * self.gain(spec)
-        y = g.node("Add", [y, self.weight(f"{name}.bias", bias.reshape(1, -1, 1, 1))], f"{name}.biased")
+        if style.bias is None:
+            y = g.node("Add", [y, self.weight(f"{name}.bias", self.bias(spec).reshape(1, -1, 1, 1))], f"{name}.biased")
         clamp = self.clamp(spec)
         y = g.node("LeakyRelu", [y], name if clamp is None else f"{name}.activated", alpha=LRELU_SLOPE)
         return y if clamp is None else g.node("Clip", [y, self.constant(-clamp), self.constant(clamp)], name)
+
+    def by_channel(self, vector: str) -> str:
+        """`[N, C]` as `[N, C, 1, 1]`."""
+        return self.g.node("Unsqueeze", [vector, self.g.ints(2, 3)], f"{vector}_1")
 
     def _style_by_reach(self, x: str, style: ConvStyle, depth: float, name: str) -> ConvStyle:
         """The style over the sample's reach (`Int8Steps`), which the demodulation multiplies back.
@@ -183,6 +195,7 @@ class _Writer:
         return ConvStyle(
             g.node("Div", [style.style, reach], f"{name}.style_by_reach"),
             g.node("Mul", [style.demod, reach], f"{name}.demod_by_reach"),
+            None if style.bias is None else g.node("Div", [style.bias, reach], f"{name}.bias_by_reach"),
         )
 
     def _operator(self, spec: LayerSpec, x: str, style: ConvStyle) -> str:
@@ -293,7 +306,7 @@ class _Writer:
 
     def _rgb_conv(self, spec: LayerSpec, x: str, style: RgbStyle) -> str:
         g, name = self.g, spec.name
-        y = g.node("Mul", [x, g.node("Unsqueeze", [style.factor, g.ints(2, 3)], f"{name}.style")], f"{name}.modulated")
+        y = g.node("Mul", [x, self.by_channel(style.factor)], f"{name}.modulated")
         y = g.node("Conv", [y, self.weight(f"{name}.weight", self.constants[name].weight)], f"{name}.conv")
         return self._rgb_tail(spec, y, style, (2, 3), (1, -1, 1, 1), name)
 

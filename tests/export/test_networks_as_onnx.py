@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -90,14 +91,18 @@ def test_mapping_equals_pytorch(c_dim: int, layers: int, n: int, psi: float, cut
     close(got, expected.numpy(), 1e-4)
 
 
+@pytest.mark.parametrize("bias_first", [False, True])
 @pytest.mark.parametrize("clamp", [None, 0.9])
 @pytest.mark.parametrize("noise", ["const", "none"])
 @pytest.mark.parametrize("rgb", get_args(RgbForm))
 @pytest.mark.parametrize("form", ["operator", "transposed", "phases", "polyphase"])
-def test_every_form_equals_the_float64_network(form: Form, noise: NoiseInput, rgb: RgbForm, clamp: float | None) -> None:
+def test_every_form_equals_the_float64_network(
+    form: Form, noise: NoiseInput, rgb: RgbForm, clamp: float | None, bias_first: bool
+) -> None:
     weights, generator = network(conv_clamp=clamp, resolution=32)
     ws = np.random.standard_normal((3, 8, 20)).astype(np.float32)
-    model = synthesis_model(weights, noise, "float", plain_plan(weights.config, form, rgb))
+    plan = replace(plain_plan(weights.config, form, rgb), bias_first=bias_first)
+    model = synthesis_model(weights, noise, "float", plan)
     expected = synthesize64(generator, ws, noise)
     close(run(model, ws=ws), expected, 1e-5)
     for i in range(3):
