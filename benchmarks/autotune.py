@@ -12,7 +12,6 @@ the tables that the package brings were made; they say so under `source`.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import statistics
 import sys
@@ -22,11 +21,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.kernels import CONFIG_F, TINY, device_name, has_gpu, time_calls, whole_numbers
+from stylert.benchmarks.kernel_commands import (
+    block_resolutions,
+    chosen_names,
+    command_line,
+    device_for,
+    device_name,
+    has_fp8,
+    run,
+    time_calls,
+)
 from stylert.plugins.kernels.tiles import FP8_ARCHITECTURE, ITEMSIZE, Problem, Tile, folder, read_table, rule, table_document
 from stylert.plugins.tile_model import GPUS, Usage, best, candidates, promising
 from stylert.runtime.atomic import atomic_file
-from stylert.runtime.errors import BackendError, InputError, StylertError
+from stylert.runtime.errors import BackendError, InputError
 from stylert.train.config import GeneratorConfig
 
 Layers = dict[str, dict[int, Tile]]
@@ -144,13 +152,12 @@ def _layer(problem: Problem, device: str) -> tuple[Any, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; exit status 2 on a wrong argument or result, or where there is nothing to measure with."""
-    parser = argparse.ArgumentParser(prog="python -m stylert.benchmarks.autotune", description=(__doc__ or "").splitlines()[0])
+    parser = command_line("autotune", __doc__, resolutions="", batches="1,8", seconds=300, what="in all; a later call goes on")
     parser.add_argument("--model", action="store_true", help="rank by a model, without a GPU")
     parser.add_argument("--arch", help="with --model: such as sm_90")
-    parser.add_argument("--dtypes", default="float16,int8", help=f"comma-separated, of {', '.join(ITEMSIZE)}")
-    parser.add_argument("--batches", default="1,8", help="comma-separated")
-    parser.add_argument("--resolutions", default="", help="comma-separated, default: all of 4 to 1024")
-    parser.add_argument("--seconds", type=float, default=300, help="to spend in all; a later call goes on")
+    parser.add_argument(
+        "--dtypes", default="float16,int8", help=f"comma-separated, of {', '.join(ITEMSIZE)}; default: float16,int8"
+    )
     parser.add_argument("--each", type=float, default=0.05, help="seconds for each candidate")
     parser.add_argument(
         "--candidates", type=int, default=6, help="tiles to measure for each layer, those that a model likes best"
@@ -158,63 +165,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the order of layers and of their operands")
     parser.add_argument("--again", action="store_true", help="forget what was measured before")
     parser.add_argument("--out", type=Path, help="folder for the table, default: where the kernels look for it")
-    parser.add_argument("--dry-run", action="store_true", help="run everything, tiny and on the CPU; the figures mean nothing")
-    options = parser.parse_args(arguments)
-    try:
-        return _run(options)
-    except StylertError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run(_run, parser, arguments)
 
 
 def _run(options: argparse.Namespace) -> int:
-    config = TINY if options.dry_run else CONFIG_F
-    dtypes, batches = options.dtypes.split(","), whole_numbers(options.batches, "batches")
-    resolutions = whole_numbers(options.resolutions, "resolutions") or config.block_resolutions
-    if unknown := [d for d in dtypes if d not in ITEMSIZE]:
-        raise InputError(f"unknown dtype {', '.join(unknown)}: choose from {', '.join(ITEMSIZE)}")
-    if not batches or min(options.seconds, options.each, options.candidates) <= 0:
-        raise InputError("give at least one batch, and seconds and candidates above 0")
-    if not options.dry_run and not options.model and not has_gpu():
-        raise BackendError("there is no CUDA GPU here to measure on: use --model --arch sm_90, or --dry-run")
+    config, resolutions = block_resolutions(options)
+    dtypes = chosen_names(options.dtypes, tuple(ITEMSIZE), "dtype")
+    if not dtypes or not options.each > 0 or options.candidates < 1:
+        raise InputError("give at least one dtype, and seconds and candidates above 0")
     if options.model and options.arch not in {f"sm_{number}" for number in GPUS}:
         raise InputError(f"--model needs --arch, one of {', '.join(f'sm_{number}' for number in GPUS)}")
-    architecture = int(options.arch.removeprefix("sm_")) if options.model else 0 if options.dry_run else _this_architecture()
-    if options.model and "bfloat16" in dtypes:
-        raise InputError("the model knows no bfloat16, which takes what float16 has: leave it out of --dtypes")
-    if "fp8" in dtypes and 0 < architecture < FP8_ARCHITECTURE:
-        raise InputError(f"sm_{architecture} has no FP8: leave it out of --dtypes")
-    chosen = list(problems(config, resolutions, dtypes, batches, architecture))
-    if not chosen:
-        raise InputError(f"no layer has resolution {options.resolutions}: choose from {config.block_resolutions}")
-
     if options.dry_run and options.out is None:
         raise InputError("a dry run's table is of no use: give it a folder of its own with --out")
+    device = None if options.model else device_for(options)
+    architecture = int(options.arch.removeprefix("sm_")) if device is None else 0 if device == "cpu" else _this_architecture()
+    if "fp8" in dtypes and not (architecture >= FP8_ARCHITECTURE if device is None else has_fp8(device)):
+        raise InputError(f"sm_{architecture} has no FP8: leave it out of --dtypes")
+    if options.model and "bfloat16" in dtypes:
+        raise InputError("the model knows no bfloat16, which takes what float16 has: leave it out of --dtypes")
+    chosen = list(problems(config, resolutions, dtypes, options.batches, architecture))
     path = (options.out or folder()) / f"sm_{architecture}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {"gpu": GPUS[architecture].name} if options.model else {}
+    name = GPUS[architecture].name if device is None else device_name(device)
+    facts: dict[str, Any] = {"gpu": name} if device is None else {"gpu": name, "seed": options.seed}
 
     def save(layers: Layers) -> None:
         with atomic_file(path) as partial_file:
-            partial_file.write_text(table_document(architecture, "model" if options.model else "measured", facts, layers))
+            partial_file.write_text(table_document(architecture, "model" if device is None else "measured", facts, layers))
 
-    if options.model:
+    if device is None:
         layers = modelled(chosen, architecture)
         save(layers)
-        print(f"{path}: {sum(map(len, layers.values()))} tiles, ranked by a model of the {facts['gpu']}, not measured")
+        print(f"{path}: {sum(map(len, layers.values()))} tiles, ranked by a model of the {name}, not measured")
         return 0
-    if options.dry_run:
-        os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are imported
     try:
         layers = read_table(path) if path.is_file() and not options.again else {}
     except ValueError as error:
         raise InputError(str(error)) from None
-    device = "cpu" if options.dry_run else "cuda"
     import torch
 
     torch.manual_seed(options.seed)
     random.Random(options.seed).shuffle(chosen)
-    facts |= {"gpu": device_name(device), "seed": options.seed}
     sms = 4 if options.dry_run else torch.cuda.get_device_properties(0).multi_processor_count
     left = measured(chosen, layers, options.seconds, options.each, device, sms, options.candidates, save)
     print(

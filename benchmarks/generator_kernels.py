@@ -7,32 +7,45 @@ Config F with random weights, at 256, 512 and 1024 px, ws in and an image out, o
 - `channels_last`: activations scaled instead, cuDNN on channels-last tensors;
 - `compile`: `torch.compile(mode="max-autotune")` of that.
 
-`p50_ms` is the median of single calls, each waited for; `images_per_s` of calls sent one after the other and waited for once. A
-form's images are compared with the float32 network's first (`psnr`, over the range of its values). The floor: every weight and
+A time is the median of single calls, each waited for; a rate is that of calls sent one after the other and waited for once. A
+form's images are compared with the float32 network's first (PSNR over the range of its values). The floor: every weight and
 activation that must move, once, or the arithmetic, at the rates of a copy and a matrix product measured in the same run
 (8-bit arithmetic at twice that of float16). `--dry-run` runs every form, tiny, on the CPU.
+
+`--json` writes a result that `stylert bench compare` and `stylert bench report` read, anew after each figure.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
 import math
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.kernels import TINY, aligned, device_name, measured_ceiling, whole_numbers
+from stylert.benchmarks.gpu import watch_gpu
+from stylert.benchmarks.kernel_commands import (
+    TINY,
+    Call,
+    aligned,
+    chosen_names,
+    command_line,
+    device_for,
+    device_name,
+    has_fp8,
+    measured_ceiling,
+    measured_row,
+    run,
+    save,
+)
+from stylert.benchmarks.results import Row
 from stylert.benchmarks.roofline import Ceiling
-from stylert.runtime.atomic import atomic_file
-from stylert.runtime.errors import BackendError, InputError, StylertError
+from stylert.runtime.errors import InputError
 from stylert.train.config import GeneratorConfig
 
 PEERS = ("eager", "channels_last", "compile")
@@ -40,23 +53,8 @@ PEERS = ("eager", "channels_last", "compile")
 BYTES = {"fp16": (2, 2), "bf16": (2, 2), "fp32": (4, 4), "int8": (2, 1), "fp8": (2, 1)}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One form of one network at one batch. `share` is floor over time per call, of calls sent one after the other.
-
-    `samples_ms` are the single calls that `p50_ms` is the median of.
-    """
-
-    model: str
-    form: str
-    batch: int
-    p50_ms: float
-    min_ms: float
-    images_per_s: float
-    floor_ms: float
-    share: float
-    psnr: float
-    samples_ms: list[float]
+#: A rate is measured in as many goes.
+BURSTS = 5
 
 
 def floor_ms(cfg: GeneratorConfig, batch: int, precision: str, ceiling: Ceiling) -> float:
@@ -74,85 +72,71 @@ def floor_ms(cfg: GeneratorConfig, batch: int, precision: str, ceiling: Ceiling)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; exit status 2 on a wrong argument or where there is no GPU."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stylert.benchmarks.generator_kernels", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("--resolutions", default="256,512,1024", help="comma-separated")
+    parser = command_line("generator_kernels", __doc__, resolutions="256,512,1024", batches="1,4,8,16,32", seconds=0.4)
     parser.add_argument("--precisions", default="fp16,bf16,int8,fp8", help=f"comma-separated, of {', '.join(BYTES)}")
-    parser.add_argument("--batches", default="1,4,8,16,32", help="comma-separated")
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; they run at the first and the last batch")
-    parser.add_argument("--seconds", type=float, default=0.4, help="to spend on each figure")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds after which nothing new is begun")
     parser.add_argument("--json", type=Path, help="write every figure here too, after each one")
-    parser.add_argument("--dry-run", action="store_true", help="run everything, tiny and on the CPU; the figures mean nothing")
-    options = parser.parse_args(arguments)
-    try:
-        return _run(options)
-    except StylertError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run(_run, parser, arguments)
 
 
 def _run(options: argparse.Namespace) -> int:
-    precisions, peers = options.precisions.split(","), [p for p in options.peers.split(",") if p]
-    resolutions, batches = whole_numbers(options.resolutions, "resolutions"), whole_numbers(options.batches, "batches")
-    if unknown := [p for p in precisions if p not in BYTES] + [p for p in peers if p not in PEERS]:
-        raise InputError(f"unknown {', '.join(unknown)}: precisions are {', '.join(BYTES)}, peers {', '.join(PEERS)}")
-    if not resolutions or not batches or options.seconds <= 0:
-        raise InputError("give at least one resolution and batch, and seconds above 0")
-    if options.dry_run:
-        os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are imported
+    precisions, peers = (
+        chosen_names(*c) for c in ((options.precisions, tuple(BYTES), "precision"), (options.peers, PEERS, "peer"))
+    )
+    if not options.resolutions:
+        raise InputError("give at least one resolution")
+    device = device_for(options)
     import torch
 
-    if not options.dry_run and not torch.cuda.is_available():
-        raise BackendError("there is no CUDA GPU here: use --dry-run")
     torch.backends.cudnn.allow_tf32 = False  # the reference is float32
-    device = "cpu" if options.dry_run else "cuda"
-    if device == "cuda" and torch.cuda.get_device_capability() < (8, 9):
+    if not has_fp8(device):
         precisions = [p for p in precisions if p != "fp8"]
-    ceiling = measured_ceiling(["float16", "float32"], options.seconds, device, size=64 if options.dry_run else 8192)
-    document: dict[str, Any] = {"schema": 1, "device": device_name(device), "ceiling": asdict(ceiling), "rows": []}
+    ceiling = measured_ceiling(["float16", "float32"], options.seconds, device)
     end = time.perf_counter() + options.budget
     rows: list[Row] = []
     notes: list[str] = []
-    configs = [TINY] if options.dry_run else [GeneratorConfig(r) for r in resolutions]
+    configs = [TINY] if options.dry_run else [GeneratorConfig(r) for r in options.resolutions]
     # Compilers take minutes: their turn comes when everything else has been measured.
     quick = [peer for peer in peers if peer != "compile"]
     passes = [(cfg, precisions, quick) for cfg in configs] + [(cfg, [], ["compile"]) for cfg in configs if "compile" in peers]
     for cfg, mine, theirs in passes:
-        for measured in _network(cfg, mine, batches, theirs, options.seconds, device, ceiling, end):
-            if isinstance(measured, str):
-                notes.append(measured)
-                print(measured, flush=True)
+        for found in _network(cfg, mine, options.batches, theirs, options.seconds, device, ceiling, end):
+            if isinstance(found, str):
+                notes.append(found)
+                print(found, flush=True)
             else:
-                rows.append(measured)
-                print(
-                    f"{measured.model} {measured.form} x{measured.batch}: p50 {measured.p50_ms:.3f} ms, "
-                    f"{measured.images_per_s:.0f} images/s, {measured.share:.0%} of the floor, {measured.psnr:.1f} dB", flush=True
-                )  # fmt: skip
-            if options.json is not None:
-                document |= {"rows": [asdict(row) for row in rows], "notes": notes}
-                with atomic_file(options.json) as path:
-                    path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+                rows += found
+                print(table(found).splitlines()[1], flush=True)
+            save(
+                options.json, f"The synthesis network on {device_name(device)}", "generator_kernels", rows, ceiling, notes=notes
+            )
     print(table(rows))
     return 0
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One line per row."""
-    heads = ["model", "form", "batch", "p50 ms", "images/s", "floor ms", "of floor", "dB"]
+    """One line per time and rate of one form, which follow each other in `rows`."""
+    heads = ["model", "form", "precision", "batch", "p50 ms", "images/s", "floor ms", "of floor", "dB"]
     lines = [
-        [r.model, r.form, str(r.batch), f"{r.p50_ms:.3f}", f"{r.images_per_s:.0f}", f"{r.floor_ms:.3f}", f"{r.share:.0%}", f"{r.psnr:.1f}"]
-        for r in rows
-    ]  # fmt: skip
+        [
+            *(str(v) for v in (time.work["model"], time.setup["form"], time.work["precision"], time.work["batch"])),
+            f"{time.value:.3f}",
+            f"{rate.value:.0f}",
+            f"{time.floor:.3f}",
+            f"{rate.value / (rate.floor or 1):.0%}",
+            f"{time.details['psnr_db']:.1f}",
+        ]
+        for time, rate in zip(rows[::2], rows[1::2], strict=True)
+    ]
     return aligned([heads, *lines])
 
 
 def _network(
     cfg: GeneratorConfig, precisions: Sequence[str], batches: Sequence[int], peers: Sequence[str], seconds: float,
     device: str, ceiling: Ceiling, end: float,
-) -> Iterator[Row | str]:  # fmt: skip
-    """Every form of one network; a line of text for each that did not run."""
+) -> Iterator[list[Row] | str]:  # fmt: skip
+    """Time and rate of every form of one network; a line of text for each that did not run."""
     import torch
 
     from stylert.train.networks import SynthesisNetwork
@@ -169,15 +153,15 @@ def _network(
     few = min(4, max(batches))
     probe = torch.randn(few, cfg.num_ws, cfg.w_dim, device=device)
     references = torch.cat([network(row[None], noise_mode="const").permute(0, 2, 3, 1) for row in probe])
-    calls: list[tuple[str, str, int]] = [(f"kernels {p}", p, batch) for p in precisions for batch in batches]
+    calls: list[tuple[str, str, int]] = [("kernels", p, batch) for p in precisions for batch in batches]
     calls += [(peer, "fp16", batch) for peer in peers for batch in dict.fromkeys((batches[0], batches[-1]))]
     for form, precision, batch in calls:
-        label = f"sg2-{cfg.resolution} {form} x{batch}"
+        label = f"sg2-{cfg.resolution} {form} {precision} x{batch}"
         if time.perf_counter() > end:
             yield f"{label}: not begun, the time was up"
             continue
         try:
-            ours = form.startswith("kernels")
+            ours = form == "kernels"
             call = _kernels(network, prepared, precision, batch, probe) if ours else _peer(network, form, device)
             latents = probe.repeat(math.ceil(batch / few), 1, 1)[:batch]
             image = call(latents).float()
@@ -188,24 +172,25 @@ def _network(
                 expected = (expected * 127.5 + 128).clamp(0, 255).floor()
             error = float((image - expected).square().mean().sqrt()) / float(expected.max() - expected.min())
             psnr = min(-20 * math.log10(max(error, 1e-5)), 100.0) if math.isfinite(error) else 0.0
-            single, rate = _clock(partial(call, ws[batch]), seconds, device)
+            with watch_gpu() as gpu:
+                single, rates = _clock(partial(call, ws[batch]), seconds, device)
         except (RuntimeError, ValueError) as problem:  # memory, or a compiler that gives up; the other forms go on
             yield f"{label}: did not run ({str(problem).splitlines()[0][:120]})"
             continue
         floor = floor_ms(cfg, batch, precision, ceiling)
-        per_call = 1000 / rate
-        yield Row(
-            f"sg2-{cfg.resolution}",
-            form,
-            batch,
-            statistics.median(single),
-            min(single),
-            batch * rate,
-            floor,
-            floor / per_call,
-            psnr,
-            single,
-        )
+        work = {
+            "model": f"sg2-{cfg.resolution}",
+            "kernel": "synthesis, to images on the device",
+            "precision": precision,
+            "batch": batch,
+        }
+        work["channel_base"] = cfg.channel_base
+        named: dict[str, Any] = {"device": device, "gpu": gpu, "details": {"psnr_db": psnr}}
+        images = [batch * rate for rate in rates]
+        yield [
+            measured_row(work, form, "p50", single, floor, **named),
+            measured_row(work, form, "rate", images, 1000 * batch / floor, images_per_s=statistics.median(images), **named),
+        ]
 
 
 def _kernels(network: Any, known: dict[str, Any], precision: str, batch: int, probe: Any) -> Callable[[Any], Any]:
@@ -240,8 +225,8 @@ def _peer(network: Any, form: str, device: str) -> Callable[[Any], Any]:
     return run
 
 
-def _clock(call: Callable[[], Any], seconds: float, device: str) -> tuple[list[float], float]:
-    """Milliseconds of single calls that are waited for, and calls per second of those that are not."""
+def _clock(call: Call, seconds: float, device: str) -> tuple[list[float], list[float]]:
+    """Milliseconds of single calls that are waited for, and calls per second of those that are not, in `BURSTS` goes."""
     import torch
 
     def wait() -> None:
@@ -258,12 +243,15 @@ def _clock(call: Callable[[], Any], seconds: float, device: str) -> tuple[list[f
         call()
         wait()
         single.append(1000 * (time.perf_counter() - start))
-    count = max(1, math.ceil(1000 * seconds / statistics.median(single)))
-    begin = time.perf_counter()
-    for _ in range(count):
-        call()
-    wait()
-    return single, count / (time.perf_counter() - begin)
+    count = max(1, math.ceil(1000 * seconds / statistics.median(single) / BURSTS))
+    rates = []
+    for _ in range(BURSTS):
+        begin = time.perf_counter()
+        for _ in range(count):
+            call()
+        wait()
+        rates.append(count / (time.perf_counter() - begin))
+    return single, rates
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What NVML tells about the first NVIDIA GPU: its state, and over a measurement its energy, power, clocks and memory.
 
-Without NVIDIA's driver or the package `nvidia-ml-py` every function says None; nothing else depends on them.
+Without NVIDIA's driver every function says None, and without the package `nvidia-ml-py` all but `gpu_facts`, which then asks
+`nvidia-smi`; nothing else depends on them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -37,10 +39,10 @@ class GpuWatch:
 
 
 def gpu_facts() -> dict[str, Any] | None:
-    """Name, driver, memory, largest clock and power limit of the first GPU; None where there is none or no NVML."""
+    """Name, driver, memory, largest clock and power limit of the first GPU; None where there is none."""
     nvml = _nvml()
     if nvml is None:
-        return None
+        return _facts_of_smi()
     handle = nvml.nvmlDeviceGetHandleByIndex(0)
     facts: dict[str, Any] = {"name": _text(nvml.nvmlDeviceGetName(handle)), "driver": _text(nvml.nvmlSystemGetDriverVersion())}
     facts["count"] = int(nvml.nvmlDeviceGetCount())
@@ -81,6 +83,25 @@ def watch_gpu() -> Iterator[GpuWatch | None]:
             watch.energy_j = end - begin
         elif watch.power_w:  # GPUs before Volta count no energy
             watch.energy_j = sum(watch.power_w) / len(watch.power_w) * (time.perf_counter() - started)
+
+
+def _facts_of_smi() -> dict[str, Any] | None:
+    """The same from the driver's own program."""
+    command = [
+        "nvidia-smi",
+        "--query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit",
+        "--format=csv,noheader,nounits",
+    ]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+        name, driver, *values = (word.strip() for word in lines[0].split(","))
+    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
+        return None
+    facts: dict[str, Any] = {"name": name, "driver": driver, "count": len(lines)}
+    for key, value in zip(("memory_mib", "max_sm_mhz", "power_limit_w"), values, strict=False):
+        with contextlib.suppress(ValueError):  # "[N/A]": not every GPU tells everything
+            facts[key] = float(value)
+    return facts
 
 
 def _read(nvml: Any, handle: Any, watch: GpuWatch) -> None:

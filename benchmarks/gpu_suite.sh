@@ -55,7 +55,7 @@ if [ -n "$DRY" ]; then
   few=(--dry-run --seconds 0.001)
   stage parity 300 bash -c 'run kernel_parity --dry-run --cases 1 --json "$0"' "$OUT/parity.part.json"
   stage tiles 300 bash -c 'run autotune --dry-run --seconds 1 --each 0.001 --batches 1 --dtypes float16 --out "$0" && echo "{}" >"$1"' "$OUT/tiles" "$OUT/tiles.part.json"
-  stage kernels 300 bash -c 'run kernels "${@:1}" --resolutions 8 --batches 1 --json "$0"' "$OUT/kernels.part.json" "${few[@]}"
+  stage kernels 300 bash -c 'run kernels "${@:1}" --resolutions 8 --batches 1 --dtypes float16,int8,fp8 --json "$0"' "$OUT/kernels.part.json" "${few[@]}"
   stage generator 300 bash -c 'run generator_kernels "${@:1}" --batches 1 --precisions fp16,int8 --json "$0"' "$OUT/generator.part.json" "${few[@]}"
   stage training 300 bash -c 'run training --preset cpu --resolution 16 --batch 2 --channel-base 128 --steps 1 --rounds 1 --json "$0"' "$OUT/training.part.json"
 else
@@ -67,7 +67,7 @@ else
     echo "== sanitizer: no compute-sanitizer on this machine, so nothing is known about accesses out of bounds"
   fi
   stage tiles 85 bash -c 'run autotune --seconds 65 --each 0.01 --batches 1,8 --dtypes float16,int8 --out "$0" && echo "{}" >"$1"' "$OUT/tiles" "$OUT/tiles.part.json"
-  stage kernels 85 bash -c 'run kernels --resolutions 1024,256,64 --batches 1 --seconds 0.05 --budget 70 --json "$0"' "$OUT/kernels.part.json"
+  stage kernels 85 bash -c 'run kernels --resolutions 1024,256,64 --batches 1 --dtypes float16,int8,fp8 --seconds 0.05 --budget 70 --json "$0"' "$OUT/kernels.part.json"
   stage generator 130 bash -c 'run generator_kernels --seconds 0.15 --budget 105 --resolutions 1024,256,512 --json "$0"' "$OUT/generator.part.json"
   stage training 40 bash -c 'run training --preset auto --resolution 256 --batch 16 --device cuda --half fp16 --steps 3 --rounds 1 --json "$0"' "$OUT/training.part.json"
 fi

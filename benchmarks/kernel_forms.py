@@ -1,16 +1,21 @@
-"""Each operator in the forms that `kernels.py` compares: on random operands, calls that compute the same numbers.
-
-`KERNEL_FORMS[kernel](case, batch, dtype, device)` returns the calls by name, and what they should give in float32.
-"""
+"""Each operator in the forms that `kernels.py` compares: on random operands, calls that compute the same numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+from stylert.benchmarks.kernel_commands import Call, eight_bit_product
 from stylert.benchmarks.roofline import Case
 
-Call = Callable[[], Any]
+
+def forms_of(case: Case, batch: int, dtype: str, device: str) -> tuple[dict[str, Call], Any]:
+    """The calls by name, and what they should give in float32. `dtype` is torch's name of one, or int8 or fp8 for the weights."""
+    import torch
+
+    if dtype in ("int8", "fp8"):
+        return _eight_bit_forms(case, batch, torch.int8 if dtype == "int8" else torch.float8_e4m3fn, device)
+    make = {"modulated_conv2d": _modulated_conv2d_forms, "upfirdn2d": _upfirdn2d_forms, "bias_act": _bias_act_forms}
+    return make[case.kernel](case, batch, getattr(torch, dtype), device)
 
 
 def _modulated_conv2d_forms(case: Case, batch: int, dtype: Any, device: str) -> tuple[dict[str, Call], Any]:
@@ -76,6 +81,76 @@ def _modulated_conv2d_forms(case: Case, batch: int, dtype: Any, device: str) -> 
     return {"kernel": kernel, "eager": definition, "compile": _compiled(definition, device), "cudnn": cudnn}, reference
 
 
+def _eight_bit_forms(case: Case, batch: int, narrow: Any, device: str) -> tuple[dict[str, Call], Any]:
+    """A convolution with weights and modulated activations in 8 bits, float16 in and out."""
+    import torch
+    import torch.nn.functional as F
+
+    from stylert.plugins.bias_act import bias_act
+    from stylert.plugins.eight_bit import LARGEST, layer_operands, quantize_weight
+    from stylert.plugins.kernels.modulated_conv2d import modulated_conv2d_into, problem, workspace_elements
+    from stylert.plugins.kernels.tiles import choose_tile
+    from stylert.plugins.modulated_conv2d import demodulation
+    from stylert.plugins.polyphase import fold
+    from stylert.plugins.shapes import Tail
+    from stylert.plugins.upfirdn2d import setup_filter
+
+    s, largest = case.spec, LARGEST[narrow]
+    size = s.resolution // s.up
+    x = torch.randn(batch, size, size, s.in_channels, device=device).half()
+    style, bias = torch.randn(batch, s.in_channels, device=device), torch.randn(s.out_channels, device=device)
+    noise = torch.randn(s.resolution, s.resolution, device=device).expand(batch, -1, -1)
+    weight = torch.randn(s.out_channels, s.in_channels, s.kernel, s.kernel, device=device)
+    folded = fold(weight, setup_filter().to(device)) if s.up == 2 else weight[None]
+    phases, scale = quantize_weight(folded.permute(0, 1, 3, 4, 2), narrow)
+    phases = phases.contiguous()
+    activation_scale = float((x.float() * style[:, None, None]).abs().max()) / largest
+    style, demod = layer_operands(style, demodulation(weight, style), activation_scale, scale)
+    y = torch.full((batch, s.resolution, s.resolution, s.out_channels), float("nan"), device=device, dtype=torch.float16)
+    tail, tile = Tail.of("lrelu", clamp=256.0), choose_tile(problem(x, phases))
+    elements = workspace_elements(batch, size**2, s.out_channels, s.up**2, tile.splits)
+    work = (
+        torch.empty(elements, device=device, dtype=torch.int32 if narrow == torch.int8 else torch.float32) if elements else None
+    )
+    # The interpreter cannot round to FP8.
+    precision = "ieee" if device == "cpu" and narrow != torch.int8 else "tf32x3"
+
+    def kernel() -> Any:
+        modulated_conv2d_into(
+            y, x, phases, style, demod, noise, bias, tail=tail, tile=tile, precision=precision, workspace=work
+        )
+        return y
+
+    def rounded() -> Any:
+        units = (x.float() * style[:, None, None]).clamp(-largest, largest)
+        return (units.round() if narrow == torch.int8 else units).to(narrow)
+
+    def finished(sums: Any) -> Any:
+        """From `[N, H, W, phase, O]`."""
+        v = (sums.float() * demod[:, None, None, None]).reshape(batch, size, size, s.up, s.up, s.out_channels)
+        v = v.permute(0, 1, 3, 2, 4, 5).reshape(y.shape) + noise[..., None]
+        return bias_act(v.permute(0, 3, 1, 2), bias, activation="lrelu", clamp=256.0).permute(0, 2, 3, 1)
+
+    # Bytes are moved as int8, for which every operation is there. The sides of the product are padded to what cuBLAS takes; those
+    # of config F are so by themselves, but for the rows of a single image of 4 px.
+    columns = phases.view(torch.int8).reshape(s.up**2 * s.out_channels, -1)
+    columns = F.pad(columns, (0, -columns.shape[1] % 16, 0, -columns.shape[0] % 16)).contiguous().view(narrow)
+    products = batch * size**2
+
+    def definition() -> Any:
+        around = F.pad(rounded().view(torch.int8), (0, 0, *[s.kernel // 2] * 4)).unfold(1, s.kernel, 1).unfold(2, s.kernel, 1)
+        rows = around.permute(0, 1, 2, 4, 5, 3).reshape(products, -1)
+        rows = F.pad(rows, (0, columns.shape[1] - rows.shape[1], 0, max(0, 32 - products)))
+        sums = eight_bit_product(rows.view(narrow), columns)[:products, : s.up**2 * s.out_channels]
+        return finished(sums.reshape(batch, size, size, s.up**2, s.out_channels)).half()
+
+    # The sums of the rounded numbers are exact in float64.
+    values = F.pad(rounded().double().permute(0, 3, 1, 2), [s.kernel // 2] * 4)
+    exact = [F.conv2d(values, taps.double().permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for taps in phases]
+    reference = finished(torch.stack(exact, 3))
+    return {"kernel": kernel, "eager": definition, "compile": _compiled(definition, device)}, reference
+
+
 def _upfirdn2d_forms(case: Case, batch: int, dtype: Any, device: str) -> tuple[dict[str, Call], Any]:
     import torch
     import torch.nn.functional as F
@@ -125,9 +200,6 @@ def _bias_act_forms(case: Case, batch: int, dtype: Any, device: str) -> tuple[di
         return bias_act(x, b, activation="lrelu", clamp=256.0)
 
     return {"kernel": kernel, "eager": definition, "compile": _compiled(definition, device)}, reference
-
-
-KERNEL_FORMS = {"modulated_conv2d": _modulated_conv2d_forms, "upfirdn2d": _upfirdn2d_forms, "bias_act": _bias_act_forms}
 
 
 def _compiled(definition: Call, device: str) -> Call:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -11,22 +12,20 @@ from typing import Any
 from stylert.benchmarks.gpu import gpu_facts
 from stylert.runtime.host import cpu_identity, instruction_sets, usable_cores
 
-PACKAGES = ("stylert", "numpy", "onnx", "onnxruntime", "openvino", "torch", "tensorrt", "tensorrt-rtx-cu13")
+PACKAGES = ("stylert", "numpy", "onnx", "onnxruntime", "openvino", "torch", "triton", "tensorrt", "tensorrt-rtx-cu13")
 
 
 def machine_facts() -> dict[str, Any]:
     """Processor, memory, system and library versions, as JSON values."""
-    import psutil
-
     return {
         "cpu": cpu_identity(),
         "cores": usable_cores(),
         "isa": instruction_sets() or [],
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "memory_gib": round(_memory_bytes() / 2**30, 1),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "gpu": gpu_facts(),
-        "packages": {p: v for p in PACKAGES if (v := _version(p)) is not None},
+        "packages": {p: v for p in PACKAGES if (v := installed(p)) is not None},
     }
 
 
@@ -42,8 +41,18 @@ def peak_memory_mib() -> float:
         return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
-def _version(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """Its version, or None."""
     try:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _memory_bytes() -> int:
+    try:  # a GPU machine may have nothing but PyTorch
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # not on Windows
+        import psutil
+
+        return int(psutil.virtual_memory().total)

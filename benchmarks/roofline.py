@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stylert.train.config import GeneratorConfig, LayerSpec
 
-BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1}
+BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1, "fp8": 1}
 
 
 @dataclass(frozen=True)
@@ -28,16 +28,16 @@ class Case:
         # Of the 16 taps of a 2x upsampling filter four meet a sample.
         return 2 * 4 * outputs if self.kernel == "upfirdn2d" else 4 * outputs
 
-    def bytes(self, batch: int, dtype: str) -> int:
-        """Memory traffic when every operand is read and written once."""
-        s, size = self.spec, BYTES[dtype]
+    def bytes(self, batch: int, dtype: str, activations: str | None = None) -> int:
+        """Memory traffic when every operand is read and written once; `activations` are of the same dtype unless it is given."""
+        s, size = self.spec, BYTES[activations or dtype]
         outputs = batch * s.out_channels * s.resolution**2
         if self.kernel == "bias_act":
             return 2 * outputs * size
         inputs = batch * s.in_channels * (s.resolution // s.up) ** 2
         weights = s.in_channels * s.out_channels * s.kernel**2 if self.kernel == "modulated_conv2d" else 0
         noise = 4 * s.resolution**2 if s.kind == "conv" and self.kernel == "modulated_conv2d" else 0
-        return (inputs + outputs + weights) * size + noise
+        return (inputs + outputs) * size + weights * BYTES[dtype] + noise
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Ceiling:
     bandwidth: float
     source: str
 
-    def floor_ms(self, case: Case, batch: int, dtype: str) -> float:
-        """Milliseconds below which a layer cannot go."""
+    def floor_ms(self, case: Case, batch: int, dtype: str, activations: str | None = None) -> float:
+        """Milliseconds below which a layer cannot go, its product in `dtype` (see `Case.bytes`)."""
         arithmetic = case.flops(batch) / (self.tflops[dtype] * 1e12)
-        return 1000 * max(arithmetic, case.bytes(batch, dtype) / (self.bandwidth * 1e9))
+        return 1000 * max(arithmetic, case.bytes(batch, dtype, activations) / (self.bandwidth * 1e9))
 
 
 def cases(config: GeneratorConfig, resolutions: Sequence[int]) -> Iterator[Case]:

@@ -160,9 +160,23 @@ def test_a_gpu_that_counts_no_energy_is_judged_by_its_power(monkeypatch: pytest.
 
 
 def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "pynvml", None)  # type: ignore[arg-type]
     assert gpu.gpu_facts() is None
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(nvmlInit=True))
     assert gpu.gpu_facts() is None
     with gpu.watch_gpu() as found:
         assert found is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
+def test_without_the_package_the_drivers_program_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # type: ignore[arg-type]
+    program.write_text("#!/bin/sh\necho 'Some GPU, 600.1, 8192, 1980, [N/A]'\necho 'Some GPU, 600.1, 8192, 1980, 300.00'\n")
+    program.chmod(0o755)
+    assert gpu.gpu_facts() == {"name": "Some GPU", "driver": "600.1", "count": 2, "memory_mib": 8192, "max_sm_mhz": 1980}
+    for wrong in ("exit 9", "echo", "echo 'No devices were found'"):
+        program.write_text(f"#!/bin/sh\n{wrong}\n")
+        assert gpu.gpu_facts() is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stylert.benchmarks import autotune, generator_kernels, gpu_results
+from stylert.benchmarks import autotune, generator_kernels
 from stylert.benchmarks.results import read_results
 from stylert.benchmarks.roofline import Ceiling
 from stylert.plugins.kernels.tiles import read_table
@@ -30,13 +30,12 @@ def test_a_dry_run_goes_through_every_stage_and_a_second_one_has_nothing_to_do(t
     assert all(row["ok"] for row in parity)
     kernels = {row["kernel"] for row in parity}
     assert {"upfirdn2d", "bias_act", "modulated_conv2d rgb", "modulated_conv2d rgb int8", "modulated_conv2d rgb fp8"} <= kernels
-    forms = {row["form"] for row in json.loads((tmp_path / "generator.json").read_text())["rows"]}
-    assert forms == {"kernels fp16", "kernels int8", *generator_kernels.PEERS}
     assert read_table(tmp_path / "tiles" / "sm_0.json")
-    assert json.loads((tmp_path / "kernels.json").read_text())["rows"]
-    assert json.loads((tmp_path / "training.json").read_text())["rows"]
-    results = read_results(tmp_path / "results.json")
-    assert {row["scenario"] for row in results["rows"]} == {"kernel", "single-stream", "offline"}
+    stages = {name: read_results(tmp_path / f"{name}.json")["rows"] for name in ("kernels", "generator", "training")}
+    assert {row["work"]["dtype"] for row in stages["kernels"]} == {"float16", "int8", "fp8"}
+    forms = {(row["setup"]["form"], row["work"]["precision"]) for row in stages["generator"]}
+    assert forms == {("kernels", "fp16"), ("kernels", "int8"), *((peer, "fp16") for peer in generator_kernels.PEERS)}
+    assert read_results(tmp_path / "results.json")["rows"] == [row for rows in stages.values() for row in rows]
     again = run("bash", SUITE, tmp_path, "--dry-run", PYTHON=sys.executable)
     assert again.returncode == 0
     assert again.stdout.count("done before") == 5
@@ -77,37 +76,6 @@ def test_without_a_gpu_nothing_is_measured(monkeypatch, capsys):
     for main in (autotune.main, generator_kernels.main):
         assert main([]) == 2
         assert "no CUDA GPU" in capsys.readouterr().err
-
-
-def test_results_are_of_the_schema_and_nothing_else_is_read(tmp_path, capsys):
-    assert gpu_results.main([str(tmp_path)]) == 2
-    kernel = {"layer": "b8.conv1", "kernel": "modulated_conv2d", "dtype": "float16", "batch": 2, "form": "eager"}
-    kernel |= dict.fromkeys(("runs", "ms", "tflops", "gbps", "floor_ms", "share", "error"), 0.5)
-    whole = {
-        "model": "sg2-8",
-        "form": "kernels int8",
-        "batch": 2,
-        "p50_ms": 2.0,
-        "images_per_s": 900.0,
-        "floor_ms": 0.1,
-        "share": 0.1,
-    }
-    ceiling = {"tflops": {"float16": 1.0}, "bandwidth": 2.0, "source": "measured"}
-    head = {"device": "a GPU", "ceiling": ceiling}
-    (tmp_path / "kernels.json").write_text(json.dumps(head | {"rows": [kernel]}))
-    whole |= {"psnr": 60.0, "samples_ms": [2.0, 1.0, 3.0]}
-    (tmp_path / "generator.json").write_text(json.dumps(head | {"rows": [whole], "notes": []}))
-    assert gpu_results.main([str(tmp_path)]) == 0
-    rows = read_results(tmp_path / "results.json")["rows"]
-    assert [(row["scenario"], row["setup"]["form"], row["value"]) for row in rows] == [
-        ("kernel", "eager", 0.5), ("single-stream", "kernels", 2.0), ("offline", "kernels", 900.0)
-    ]  # fmt: skip
-    assert rows[1]["work"]["precision"] == "int8"
-    assert rows[1]["images_per_s"] == 1000.0
-    for broken in ("{", "[]", json.dumps({"rows": [{}]}), json.dumps({"rows": 3})):
-        (tmp_path / "kernels.json").write_text(broken)
-        assert gpu_results.main([str(tmp_path)]) == 2
-    assert "error: " in capsys.readouterr().err
 
 
 def test_the_floor_of_config_f_is_its_macs_or_its_traffic():
