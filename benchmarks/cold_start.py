@@ -13,6 +13,7 @@ import argparse
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,11 +71,18 @@ def cold_start(path: Path, backend: str, precision: str, threads: int | None = N
     """Start one process and time it. Raises BackendError with the process's last line when it fails."""
     command = [sys.executable, "-c", CHILD, str(path), backend, precision, str(threads or 0)]
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # Its errors go into a file: `communicate` would lose the second line where both come at once.
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process,
+    ):
         assert process.stdout is not None
         line = process.stdout.readline()
         total = time.perf_counter() - start
-        rest, errors = process.communicate()
+        rest = process.stdout.read()
+        process.wait()
+        said.seek(0)
+        errors = said.read()
     if process.returncode != 0 or not rest:
         word = errors.strip().splitlines()[-1] if errors.strip() else f"exit status {process.returncode}, and no word"
         raise BackendError(f"the process that starts {backend} {precision} failed: {word}")

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,15 @@ def find_engine(bundle: Bundle, key: EngineKey) -> Path | None:
     return checked_engine(folder) if _is(_facts(folder), key) else None
 
 
-def checked_engine(folder: Path) -> Path:
-    """The engine's file after comparing every byte with `engine.json`. Raises BundleError when one differs."""
+def checked_engine(folder: Path, later: Sequence[str] = ()) -> Path:
+    """The engine's file after comparing every byte with `engine.json`. Raises BundleError when one differs.
+
+    Files whose names are in `later` have to be there; their bytes are compared by the backend, when it first reads them.
+    """
     facts, file = _facts(folder) or {}, engine_file(folder)
     for name, digest in {file.name: facts.get("sha256"), **facts.get("companions", {})}.items():
+        if name in later and (folder / name).is_file():
+            continue
         if not (folder / name).is_file() or sha256_of(folder / name) != digest:
             raise BundleError(f"engine {folder / name} does not match its sha256; remove {folder} and build again")
     return file
@@ -154,7 +160,8 @@ def open_synthesis(
         raise BackendError(f"backend {backend_name} runs {', '.join(module.PRECISIONS)}, not {precision}")
     _check_hint(backend_name, hint)
     folder = engine_to_load(bundle, backend_name, precision, threads, hint)
-    engine = None if folder is None else checked_engine(folder)
+    read_later = getattr(module, "READ_LATER", ())
+    engine = None if folder is None else checked_engine(folder, read_later)
     if engine is None and module.NEEDS_ENGINE:
         raise BackendError(
             f"{bundle.path} has no {precision} engine of this {backend_name} for the GPU here; "
@@ -165,8 +172,10 @@ def open_synthesis(
         weights = bundle.checked_file(bundle.network(precision, backend_name)) if flags.get("stripped") else None
         return module.load_engine(engine, weights, bool(flags.get("version_compatible"))), engine
     source = engine or bundle.checked_file(bundle.network(precision, backend_name))
-    hints = {} if hint == LATENCY else {"hint": hint}
-    return module.load(source, precision, threads, built=engine is not None, **hints), engine
+    more: dict[str, Any] = {} if hint == LATENCY else {"hint": hint}
+    if folder is not None and read_later:
+        more["later"] = {name: (_facts(folder) or {}).get("companions", {}).get(name, "") for name in read_later}
+    return module.load(source, precision, threads, built=engine is not None, **more), engine
 
 
 def _check_hint(backend_name: str, hint: str) -> None:

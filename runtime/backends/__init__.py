@@ -5,7 +5,8 @@ built) and `NEEDS_ENGINE` (whether it runs built engines only, which `load_engin
 what to be best at, which `load` and `build` then take; `available()` whether its
 library is there to build with, `obstacle()` why it cannot run here, or None; `version()` is the library's. `load()` opens the
 bundle's own file, or an engine, as a `Session`. A backend that builds also has `target()`, `machine()` and `flags()`, on which an
-engine of it depends, and `build()`, which writes one. Modules import their library inside functions, so that listing them
+engine of it depends, and `build()`, which writes one; files of it named in `READ_LATER` are compared with their sha256 by `load()`
+itself, when they are first read. Modules import their library inside functions, so that listing them
 imports nothing heavy.
 """
 

@@ -1,11 +1,13 @@
 """OpenVINO on the CPU. It knows no functions of foreign domains, so the graph is lowered to plain operators first.
 
 A network is compiled twice: for single images, since only with fixed shapes does OpenVINO keep everything channels last and
-fuse what lies between convolutions (1.2 times faster at 256 px), and for any other batch when the first one comes.
+fuse what lies between convolutions (1.2 times faster at 256 px), and for any other batch when the first one comes. An engine
+holds both, in files of their own: the second one's bytes are read, and compared with `engine.json`, when such a batch comes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import tempfile
 import threading
@@ -25,7 +27,9 @@ NAME = "openvino"
 EXTRA = "openvino"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 ENGINE_SUFFIX = ".blob"
-PAGE = 4096
+#: The network for any batch; the engine's own file is the one for a single image.
+SEVERAL = "several.blob"
+READ_LATER = (SEVERAL,)
 NEEDS_ENGINE = False
 HINTS = (LATENCY, THROUGHPUT)
 
@@ -53,36 +57,43 @@ def machine(options: BuildOptions) -> str:
 
 def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
     kind = _config(precision, None, LATENCY)["INFERENCE_PRECISION_HINT"]
-    found = {"threads": options.threads, "networks": ["1", "any"], **({} if kind == "f32" else {"hint": kind})}
+    found = {"threads": options.threads, "blobs": ["1", "any"], **({} if kind == "f32" else {"hint": kind})}
     return found if options.hint == LATENCY else found | {"performance": options.hint}
 
 
 def build(source: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
-    """Compile `source` for this CPU and write OpenVINO's own blobs to `engine`.
-
-    Two blobs after a page that holds the first one's length, each on a page of its own: the network for one image, and the
-    one for any number.
-    """
-    single, several = (
-        _compile(source, precision, options.threads, options.hint, batch).export_model().getvalue() for batch in (1, None)
-    )
-    with engine.open("wb") as file:
-        file.write(len(single).to_bytes(8, "little").ljust(PAGE, b"\0"))
-        file.write(single.ljust(_pages(len(single)), b"\0"))
-        file.write(several)
+    """Compile `source` for this CPU and write OpenVINO's own blobs: `engine` for one image, and beside it one for any number."""
+    for file, batch in ((engine, 1), (engine.with_name(SEVERAL), None)):
+        file.write_bytes(_compile(source, precision, options.threads, options.hint, batch).export_model().getvalue())
     return {}
 
 
-def load(source: Path, precision: str, threads: int | None = None, built: bool = False, hint: str = LATENCY) -> OpenVinoSession:
-    """Load an ONNX file, or with `built` an engine. Raises BundleError when OpenVINO refuses it."""
+def load(
+    source: Path,
+    precision: str,
+    threads: int | None = None,
+    built: bool = False,
+    hint: str = LATENCY,
+    later: dict[str, str] | None = None,
+) -> OpenVinoSession:
+    """Load an ONNX file, or with `built` an engine. Raises BundleError when OpenVINO refuses it.
+
+    `later` has the sha256 of the files that are compared when they are first used.
+    """
     if not built:
         return OpenVinoSession(partial(_compile, source, precision, threads, hint))
     # Mapped, not read: the weights stay in the page cache until they are used. Copy on write, as the library asks for
-    # memory that it might write to.
-    engine = np.memmap(source, np.uint8, "c")
-    length = int.from_bytes(engine[:8].tobytes(), "little")
-    blobs = {1: engine[PAGE : PAGE + length], None: engine[PAGE + _pages(length) :]}
-    return OpenVinoSession(lambda batch: _import(blobs[batch], source, precision, threads, hint), engine)
+    # memory that it might write to. Both now, so that a build in the meantime changes nothing for this session.
+    files = {1: source, None: source.with_name(SEVERAL)}
+    blobs = {batch: np.memmap(file, np.uint8, "c") for batch, file in files.items()}
+
+    def network(batch: int | None) -> Any:
+        file, blob = files[batch], blobs[batch]
+        if later and file.name in later and hashlib.sha256(blob).hexdigest() != later[file.name]:
+            raise BundleError(f"engine {file} does not match its sha256; remove {file.parent} and build again")
+        return _import(blob, file, precision, threads, hint)
+
+    return OpenVinoSession(network)
 
 
 class OpenVinoSession:
@@ -90,8 +101,8 @@ class OpenVinoSession:
 
     device = "cpu"
 
-    def __init__(self, network: Callable[[int | None], Any], memory: np.ndarray | None = None) -> None:
-        self._network, self._memory = network, memory  # the compiled networks read their weights from there
+    def __init__(self, network: Callable[[int | None], Any]) -> None:
+        self._network = network  # of an engine, it holds the mapped files, from which compiled networks read their weights
         self._networks: dict[int | None, Any] = {1: network(1)}
         #: Calls that are worth having under way at once: more than one with the hint for throughput
         self.lanes = int(self._networks[1].get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
@@ -120,10 +131,9 @@ class OpenVinoSession:
         return image
 
     def close(self) -> None:
-        del self._network  # it holds the engine's memory, too
         self._networks = {}
         self._local = threading.local()
-        self._memory = None
+        del self._network
 
 
 def _openvino() -> Any:
@@ -172,10 +182,6 @@ def _import(blob: np.ndarray, source: Path, precision: str, threads: int | None,
         return _core().import_model(ov.Tensor(blob, shared_memory=True), "CPU", _config(precision, threads, hint))
     except RuntimeError as e:
         raise BundleError(f"OpenVINO cannot load engine {source}: {_last_line(e)}") from None
-
-
-def _pages(length: int) -> int:
-    return -(-length // PAGE) * PAGE
 
 
 def _last_line(e: Exception) -> str:

@@ -34,6 +34,12 @@ def test_the_command_prints_and_writes_every_run(bundle: Bundle, tmp_path: Path,
     assert [len(each) for each in row["rounds"]] == [1, 1]
 
 
+def test_lines_that_come_at_once_are_both_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cold_start, "CHILD", r"print('1 2 3 4\n5 True', flush=True)")
+    found = cold_start.cold_start(tmp_path, "onnxruntime", "int8")
+    assert (found.next_image_ms, found.peak_memory_mib, found.engine) == (4, 5, True)
+
+
 def test_a_process_that_fails_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="does not exist") as e:
         cold_start.cold_start(tmp_path / "nowhere", "onnxruntime", "int8")

@@ -103,6 +103,26 @@ def test_a_damaged_or_missing_weights_file_is_noticed(own: Bundle) -> None:
     Generator.load(own).close()
 
 
+def test_openvinos_network_for_several_images_is_checked_when_it_is_first_used(own: Bundle) -> None:
+    build_engine(own, "openvino", "fp32")
+    several = engine_folder(own, engine_key(own, "openvino", "fp32")) / "several.blob"
+    whole = several.read_bytes()
+    several.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with Generator.load(own, "openvino") as g:
+        assert g.engine is not None
+        g([0])
+        for _ in range(2):
+            with pytest.raises(BundleError, match=r"several\.blob.*build again"):
+                g([0, 1])
+        g([0])
+    assert not build_engine(own, "openvino", "fp32")["reused"]
+    with Generator.load(own, "openvino") as g:
+        several.unlink()  # what is open stays as it was
+        assert g([0, 1]).shape[0] == 2
+    with pytest.raises(BundleError, match="build again"):
+        Generator.load(own, "openvino")
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's list of mapped files")
 @pytest.mark.parametrize(("name", "file"), [("onnxruntime", "weights.bin"), ("openvino", "engine.blob")])
 def test_an_engines_weights_are_mapped_while_it_is_open_and_let_go_when_closed(own: Bundle, name: str, file: str) -> None:
