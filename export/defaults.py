@@ -14,11 +14,6 @@ import numpy as np
 from stylert.export.plan import Fp8Scale, Int8Steps, LayerPlan, Migration, NetworkPlan, half_plan, plain_plan
 from stylert.export.quantize import Calibration, int8_plan
 from stylert.train.checkpoint import GeneratorWeights
-from stylert.train.config import GeneratorConfig
-
-#: Where OpenVINO measures the range of each sample: in larger images the pass costs more than its accuracy is worth, see
-#: docs/precision.md.
-MAX_REACH_RESOLUTION = 64
 
 
 def canonical_plan(weights: GeneratorWeights, precision: str, calibration: Calibration | None) -> NetworkPlan:
@@ -47,22 +42,11 @@ def backend_plan(
         return replace(plain_plan(weights.config, "transposed", "conv"), bias_first=True)
     if backend == "openvino" and precision == "int8":
         assert calibration is not None
-        return _openvino_int8(weights.config, calibration)
+        # It has transposed convolutions in 8 bits; their FIR is in 8 bits, too: unquantised it would be handed float32. Behind the
+        # other convolutions it fuses no quantisation, and needs none.
+        plan = int8_plan(weights.config, calibration, "transposed", symmetric=True, outputs="up")
+        return replace(plan, rgb="conv", bias_first=True)
     return None
-
-
-def _openvino_int8(cfg: GeneratorConfig, calibration: Calibration) -> NetworkPlan:
-    """8-bit transposed convolutions, which it has, with the FIR in 8 bits: unquantised it would be handed float32.
-
-    Behind the other convolutions it fuses no quantisation, and needs none.
-    """
-    layers = dict(plain_plan(cfg, "transposed").layers)
-    for spec in cfg.layers():
-        found = calibration.get(spec.name)
-        if found is not None:
-            steps = found.steps(symmetric=True, outputs=spec.up == 2, by_reach=spec.resolution <= MAX_REACH_RESOLUTION)
-            layers[spec.name] = LayerPlan("transposed", found.migration, steps)
-    return NetworkPlan(layers, rgb="conv", bias_first=True)
 
 
 def _half_eight_bit(weights: GeneratorWeights, layers: Mapping[str, tuple[Migration, Int8Steps | Fp8Scale]]) -> NetworkPlan:

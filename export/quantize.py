@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -27,6 +28,9 @@ MIN_CHANNELS, MIN_RESOLUTION = 16, 8
 INPUT_CLIPPING: Clipping = "percentile"
 OUTPUT_CLIPPING: Clipping = "mse"
 DEPTHS = np.geomspace(0.1, 2.0, 40)
+
+#: In larger images the pass that measures the range of each sample costs more than its accuracy is worth (docs/precision.md).
+MAX_REACH_RESOLUTION = 64
 
 Progress = Callable[[int, int], None]
 
@@ -75,25 +79,25 @@ def int8_plan(
     calibration: Calibration,
     form: Form = "phases",
     symmetric: bool = False,
-    outputs: bool = True,
-    by_reach: bool = True,
+    outputs: Literal["all", "up", "none"] = "all",
+    max_reach: int = MAX_REACH_RESOLUTION,
 ) -> NetworkPlan:
     """Every calibrated layer in 8 bits, the others as they are in the same form.
 
-    `symmetric` activations are what TensorRT takes; a range of its own on either side of zero fits what a leaky ReLU leaves
-    better. `outputs` also quantises behind each convolution, without which ONNX Runtime does not run it in 8 bits. `by_reach`
-    measures the range of every sample as it comes, for one pass over what a convolution reads.
+    `symmetric` activations are what TensorRT and OpenVINO take; a range of its own on either side of zero fits what a leaky ReLU
+    leaves better. `outputs` says behind which convolutions to quantise as well: ONNX Runtime runs none in 8 bits without it. Up to
+    `max_reach` px the range of every sample is measured as it comes, for one pass over what a convolution reads.
     """
     layers = {}
     for spec in cfg.layers():
         if spec.kind == "conv":
-            found = calibration.get(spec.name)
-            layers[spec.name] = (
-                LayerPlan(form)
-                if found is None
-                else LayerPlan(form, found.migration, found.steps(symmetric, outputs, by_reach))
-            )
-    return NetworkPlan(layers)
+            found, steps = calibration.get(spec.name), None
+            if found is not None:
+                behind = outputs == "all" or (outputs == "up" and spec.up == 2)
+                steps = found.steps(symmetric, behind, by_reach=spec.resolution <= max_reach)
+            layers[spec.name] = LayerPlan(form, None if found is None else found.migration, steps)
+    # What lies between convolutions in 8 bits, ONNX Runtime keeps channels last.
+    return NetworkPlan(layers, rgb="matmul_nhwc")
 
 
 def calibrate(

@@ -117,7 +117,7 @@ def test_images_far_outside_the_calibration_are_as_good(rng: np.random.Generator
     exact = run(synthesis_model(weights, "const", "float"), ws)
 
     def error(by_reach: bool) -> np.ndarray:
-        plan = int8_plan(weights.config, calibration, outputs=False, by_reach=by_reach)
+        plan = int8_plan(weights.config, calibration, outputs="none", max_reach=64 if by_reach else 0)
         return np.square(run(synthesis_model(weights, "const", "float", plan), ws) - exact)
 
     own, fixed = error(True), error(False)
