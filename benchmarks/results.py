@@ -156,6 +156,8 @@ def row_name(row: dict[str, Any] | Row) -> str:
     work, setup = values["work"], values["setup"]
     words = [work.get("model"), setup.get("form"), setup["backend"], work.get("precision")]
     words += [f"{work[k]}" for k in ("kernel", "layer", "dtype", "preset") if k in work]
+    if "preset" in work:
+        words.append(f"{work['resolution']} px")
     if "batch" in work:
         words.append(f"×{work['batch']}")
     return " ".join(str(w) for w in words if w and w != "stylert")

@@ -15,7 +15,7 @@ TITLES = {
     "cold-start": "cold-start: start of a process to its first image",
     "build": "build: network to engine",
     "kernel": "kernels",
-    "training": "training",
+    "training": "training: steps of a run, with the regularisers as often as a run has them",
     "peer": "peers: the same network in other ways",
 }
 
@@ -97,6 +97,20 @@ def columns(scenario: str) -> list[str]:
         return [*head, "ms", "import", "load", "first image", "next image", "MiB", "<remarks"]
     if scenario == "build":
         return [*head, "s", "engine MiB", "MiB", "<remarks"]
+    if scenario == "training":
+        return [
+            "<preset",
+            "px",
+            "batch",
+            "<form",
+            "<device",
+            "s/kimg",
+            "main step s",
+            "path length s",
+            "R1 s",
+            "MiB",
+            "<remarks",
+        ]
     return ["<what", "<with", "value", "<unit", "runs", "of floor", "PSNR dB", "<remarks"]
 
 
@@ -127,6 +141,16 @@ def cells(row: dict[str, Any], accuracy: Sequence[dict[str, Any]] = ()) -> list[
         return [*head, number(row["value"], 4), *stages, memory, note]
     if scenario == "build":
         return [*head, number(row["value"]), number(row["details"]["engine_bytes"] / 2**20), memory, note]
+    if scenario == "training":
+        what = [
+            str(work["preset"]),
+            str(work["resolution"]),
+            str(work["batch"]),
+            setup.get("form", ""),
+            setup.get("device", ""),
+        ]
+        steps = [number(row["details"].get(k)) for k in ("main_s", "path_length_s", "r1_s")]
+        return [*what, number(row["value"]), *steps, memory, note]
     what = " ".join(str(v) for k, v in work.items() if k not in ("weights", "resolution"))
     using = " ".join(str(v) for v in setup.values() if v is not None)
     runs = str(sum(map(len, row["rounds"])))

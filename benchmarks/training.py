@@ -4,7 +4,8 @@
 
 The plain form is what the papers write down: weights modulated per sample and a grouped convolution, PyTorch's own layout,
 and upfirdn differentiated by autograd. Both forms take the same steps of the same networks (a test compares their losses).
-Every form runs in a process of its own, in several rounds that go through both; its figure is the fastest round.
+`--forms stylert,compiled` sets torch.compile beside ours. Every form runs in a process of its own, in several rounds that
+go through all; a figure is the median of its rounds.
 
 A step is main (both losses), and every 4th and 16th one has a regulariser too. They are timed apart, as medians, and
 weighted as a run would: `main + path length / 4 + R1 / 16`.
@@ -13,6 +14,7 @@ weighted as a run would: `main + path length / 4 + R1 / 16`.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import multiprocessing
 import statistics
@@ -21,7 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,46 +31,30 @@ from unittest import mock
 import numpy as np
 
 from stylert.benchmarks.distribution import describe
+from stylert.benchmarks.disturbance import Disturbance, as_values, merge, remarks, watch
 from stylert.benchmarks.machine import peak_memory_mib
-from stylert.benchmarks.results import Results, Row, write_results
+from stylert.benchmarks.results import Results, Row, row_name, write_results
+from stylert.benchmarks.tables import number
 
-FORMS = ("stylert", "plain")
+FORMS = ("stylert", "plain", "compiled")
 
 
 @dataclass(frozen=True)
-class TrainingRow:
-    """One form's fastest round. Times are seconds per step; memory is the peak of the process, or of the GPU."""
+class Round:
+    """What one process measured. Times are seconds per step; memory is the peak of the process, or of the GPU."""
 
-    preset: str
-    resolution: int
-    form: str
-    device: str
     batch: int
     main_s: float
     path_length_s: float
     r1_s: float
     sec_per_kimg: float
     peak_memory_mib: float
-    rounds: tuple[float, ...] = ()  # seconds per thousand images of every round
-    overrides: dict[str, Any] = field(default_factory=dict)  # what differs from the preset
-
-
-def shared_row(row: TrainingRow) -> Row:
-    """The row in the schema of all benchmarks. Its value is the fastest round; what is compared are all of them."""
-    facts = asdict(row)
-    work = {name: facts[name] for name in ("preset", "resolution", "batch")} | row.overrides
-    rounds = [[s] for s in row.rounds or (row.sec_per_kimg,)]
-    setup = {"backend": "torch", "form": row.form, "device": row.device}
-    steps = {name: facts[name] for name in ("main_s", "path_length_s", "r1_s")}
-    return Row(
-        "training", work, setup, "time", "s/kimg", "lower", row.sec_per_kimg, rounds, describe(rounds),
-        peak_memory_mib=row.peak_memory_mib, details=steps,
-    )  # fmt: skip
+    disturbance: Disturbance | None  # None where the machine's counters cannot be read
 
 
 def measure(
     preset: str, resolution: int, form: str, device: str = "cpu", threads: int | None = None, steps: int = 3, **overrides: Any
-) -> TrainingRow:
+) -> Round:
     """Time `steps` steps of each kind, after one of each, in this process."""
     import torch
 
@@ -79,7 +65,7 @@ def measure(
         torch.set_num_threads(threads)
     cfg = resolve(preset, resolution, **overrides)
     with plain_forms() if form == "plain" else _as_it_is():
-        trainer = Trainer(cfg, _noise(resolution, max(cfg.batch, 2)), device)
+        trainer = Trainer(cfg, _noise(resolution, max(cfg.batch, 2)), device, compiled=form == "compiled")
 
         def step(number: int) -> float:
             """Step numbers decide which regularisers a step has."""
@@ -91,13 +77,13 @@ def measure(
         kinds = (cfg.d_reg_interval * cfg.g_reg_interval, cfg.g_reg_interval, 1)  # all; with path length; main alone
         for number in kinds:
             step(number)
-        both, with_length, main = (statistics.median(step(number) for _ in range(steps)) for number in kinds)
+        with _watched() as watched:
+            both, with_length, main = (statistics.median(step(number) for _ in range(steps)) for number in kinds)
     length, r1 = max(with_length - main, 0.0), max(both - with_length, 0.0)
     whole = main + length / cfg.g_reg_interval + r1 / cfg.d_reg_interval
     memory = torch.cuda.max_memory_allocated() / 2**20 if torch.device(device).type == "cuda" else peak_memory_mib()
-    return TrainingRow(
-        preset, resolution, form, device, cfg.batch, main, length, r1, whole / cfg.batch * 1000, round(float(memory), 1)
-    )
+    seen = watched and watched.disturbance
+    return Round(cfg.batch, main, length, r1, whole / cfg.batch * 1000, round(float(memory), 1), seen)
 
 
 def compare(
@@ -106,18 +92,53 @@ def compare(
     device: str = "cpu",
     threads: int | None = None,
     steps: int = 3,
-    rounds: int = 2,
+    rounds: int = 3,
+    forms: Sequence[str] = ("stylert", "plain"),
     **overrides: Any,
-) -> list[TrainingRow]:
-    """Both forms, `rounds` times in turn, each in a fresh process; the fastest round of each."""
-    rows: dict[str, list[TrainingRow]] = {form: [] for form in FORMS}
+) -> list[Row]:
+    """A row of each form, from `rounds` fresh processes that took turns."""
+    found: dict[str, list[Round]] = {form: [] for form in forms}
     for _ in range(rounds):
-        for form in FORMS:
+        for form in forms:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
-                row = child.submit(measure, preset, resolution, form, device, threads, steps, **overrides).result()
-                rows[form].append(row)
-    fastest = [min(rows[form], key=lambda row: row.sec_per_kimg) for form in FORMS]
-    return [replace(row, rounds=tuple(r.sec_per_kimg for r in rows[row.form]), overrides=overrides) for row in fastest]
+                one = child.submit(measure, preset, resolution, form, device, threads, steps, **overrides).result()
+                found[form].append(one)
+    setup = {"backend": "torch", "device": device, "threads": threads}
+    work = {"preset": preset, "resolution": resolution} | overrides
+    return [row(work, setup | {"form": form}, found[form]) for form in forms]
+
+
+def row(work: dict[str, Any], setup: dict[str, Any], rounds: Sequence[Round]) -> Row:
+    """One form's rounds in the schema of all benchmarks."""
+    samples = [[r.sec_per_kimg] for r in rounds]
+    distribution = describe(samples)
+    seen = [r.disturbance for r in rounds if r.disturbance is not None]
+    disturbance = merge(seen) if seen else None
+    return Row(
+        "training",
+        work | {"batch": rounds[0].batch},
+        setup,
+        "time",
+        "s/kimg",
+        "lower",
+        statistics.median(r.sec_per_kimg for r in rounds),
+        samples,
+        distribution,
+        remarks(distribution if len(rounds) > 1 else None, disturbance),
+        peak_memory_mib=max(r.peak_memory_mib for r in rounds),
+        disturbance=as_values(disturbance),
+        details={k: statistics.median(getattr(r, k) for r in rounds) for k in ("main_s", "path_length_s", "r1_s")},
+    )
+
+
+@contextmanager
+def _watched() -> Iterator[Any]:
+    """What disturbs the block, where psutil is there to tell: a GPU machine may have nothing but PyTorch."""
+    if importlib.util.find_spec("psutil") is None:
+        yield None
+    else:
+        with watch() as watched:
+            yield watched
 
 
 @contextmanager
@@ -209,30 +230,58 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="cpu", help="comma-separated presets")
     parser.add_argument("--resolution", default="64", help="comma-separated, pixels")
+    parser.add_argument("--forms", default="stylert,plain", help=f"comma-separated: {', '.join(FORMS)}")
     parser.add_argument("--batch", type=int, help="instead of the preset's")
     parser.add_argument("--half", help="none, fp16 or bf16, instead of the preset's")
     parser.add_argument("--channel-base", type=int, help="instead of the preset's")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each kind")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each form, which take turns")
+    parser.add_argument("--json", type=Path, help="results for stylert bench compare and stylert bench report")
     args = parser.parse_args(arguments)
-    given = {"batch": args.batch, "half": args.half, "channel_base": args.channel_base}
-    overrides = {k: v for k, v in given.items() if v is not None}
-    rows: list[TrainingRow] = []
-    for preset in args.preset.split(","):
-        for resolution in map(int, args.resolution.split(",")):
-            pair = compare(preset, resolution, args.device, args.threads, args.steps, args.rounds, **overrides)
-            rows += pair
-            for row in pair:
-                print(f"{preset} {resolution} px {row.form}: {row.sec_per_kimg:.1f} s/kimg, {row.peak_memory_mib:.0f} MiB")
-            print(
-                f"{preset} {resolution} px: {pair[1].sec_per_kimg / pair[0].sec_per_kimg:.2f} times as fast as the plain form"
-            )
-    if args.json is not None:
-        command = ["python", "-m", "stylert.benchmarks.training", *(sys.argv[1:] if arguments is None else arguments)]
-        write_results(Results("training steps", [shared_row(row) for row in rows], command=command), args.json)
+    forms, presets = args.forms.split(","), args.preset.split(",")
+    try:
+        resolutions = [int(text) for text in args.resolution.split(",")]
+        given = {"batch": args.batch, "half": args.half, "channel_base": args.channel_base}
+        overrides = {k: v for k, v in given.items() if v is not None}
+        _check(presets, resolutions, forms, overrides)
+    except ValueError as e:
+        parser.error(str(e))
+    if min(args.steps, args.rounds, args.threads or 1) < 1:
+        parser.error("--steps, --rounds and --threads are at least 1")
+    command = ["python", "-m", "stylert.benchmarks.training", *(sys.argv[1:] if arguments is None else arguments)]
+    effort = {"steps": args.steps, "rounds": args.rounds}
+    rows: list[Row] = []
+    faster: dict[str, float] = {}
+    for preset in presets:
+        for resolution in resolutions:
+            found = compare(preset, resolution, args.device, args.threads, args.steps, args.rounds, forms, **overrides)
+            rows += found
+            for r in found:
+                print(f"{row_name(r)}: {number(r.value)} s/kimg, {r.peak_memory_mib:.0f} MiB", *r.remarks, sep="; ")
+            for r in found[1:]:
+                ratio = r.value / found[0].value
+                name = f"{forms[0]} than {r.setup['form']}, {preset} {resolution} px"
+                faster[name] = ratio
+                print(f"{preset} {resolution} px: {forms[0]} is {ratio:.2f} times as fast as {r.setup['form']}")
+            if args.json is not None:  # after each, so that what ends a long run early loses nothing
+                conditions = {"effort": effort, "times faster": faster}
+                write_results(Results("Training steps", rows, conditions=conditions, command=command), args.json)
+
+
+def _check(presets: Sequence[str], resolutions: Sequence[int], forms: Sequence[str], overrides: dict[str, Any]) -> None:
+    """Raises ValueError for what would only be found when its turn comes."""
+    from stylert.train.presets import resolve
+
+    for form in forms:
+        if form not in FORMS:
+            raise ValueError(f"unknown form {form!r}: choose from {', '.join(FORMS)}")
+    if len(set(forms)) < len(forms):
+        raise ValueError("a form is named twice")
+    for preset in presets:
+        for resolution in resolutions:
+            resolve(preset, resolution, **overrides)
 
 
 if __name__ == "__main__":

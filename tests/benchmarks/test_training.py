@@ -1,10 +1,18 @@
 """The plain form takes the same steps as stylert's, and the benchmark reports both."""
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
+from stylert.benchmarks.compare import compare_results
+from stylert.benchmarks.disturbance import Disturbance
+from stylert.benchmarks.report import write_report
 from stylert.benchmarks.results import Results, read_results, validate
-from stylert.benchmarks.training import _noise, main, measure, plain_forms, shared_row
+from stylert.benchmarks.training import FORMS, Round, _noise, main, measure, plain_forms, row
 from stylert.plugins.upfirdn2d import upfirdn2d
 from stylert.train import networks
 from stylert.train.presets import resolve
@@ -35,13 +43,72 @@ def test_the_plain_filter_is_differentiated_by_autograd() -> None:
         assert type(upfirdn2d(x, f).grad_fn).__name__ != "_Upfirdn2dBackward"
 
 
-def test_a_row_weights_the_steps_as_a_run_does() -> None:
-    row = measure("cpu", 16, "stylert", steps=1, **TINY)
-    whole = row.main_s + row.path_length_s / 4 + row.r1_s / 16
-    assert row.sec_per_kimg == pytest.approx(whole / 4 * 1000)
-    assert row.main_s > 0
-    assert row.peak_memory_mib > 0
-    validate(Results("training", [shared_row(row)]).document(), "training")
+def test_a_round_weights_the_steps_as_a_run_does() -> None:
+    found = measure("cpu", 16, "stylert", steps=1, **TINY)
+    whole = found.main_s + found.path_length_s / 4 + found.r1_s / 16
+    assert found.sec_per_kimg == pytest.approx(whole / 4 * 1000)
+    assert found.main_s > 0
+    assert found.peak_memory_mib > 0
+
+
+def rounds(rng: np.random.Generator, others: float = 0.0) -> list[Round]:
+    disturbance = Disturbance(3.0, others, 0.0, 0.5, 1.0, 0.0, 0)
+    return [Round(4, s, s / 8, s / 9, 250 * s, 100.0 * s, disturbance) for s in rng.uniform(1.0, 1.02, 4)]
+
+
+def document(rng: np.random.Generator, others: float = 0.0) -> dict[str, Any]:
+    rows = [
+        row(
+            {"preset": "cpu", "resolution": r},
+            {"backend": "torch", "device": "cpu", "threads": 1, "form": f},
+            rounds(rng, others),
+        )
+        for r in (16, 32)
+        for f in FORMS
+    ]
+    found = Results("Training steps", rows).document()
+    validate(found, "training")
+    return found
+
+
+def test_a_row_is_the_median_of_its_rounds_and_says_what_disturbed_them(rng: np.random.Generator) -> None:
+    several = rounds(rng, others=0.5)
+    found = row({"preset": "cpu", "resolution": 16}, {"backend": "torch", "form": "plain"}, several)
+    assert found.value == np.median([r.sec_per_kimg for r in several])
+    assert found.details["main_s"] == np.median([r.main_s for r in several])
+    assert found.peak_memory_mib == max(r.peak_memory_mib for r in several)
+    assert [remark for remark in found.remarks if "50%" in remark]
+    bare = row(
+        {"preset": "cpu", "resolution": 16}, {"backend": "torch", "form": "plain"}, [replace(several[0], disturbance=None)]
+    )
+    assert (bare.remarks, bare.disturbance) == ([], None)
+
+
+def test_training_results_are_compared_row_by_row_and_have_a_report(rng: np.random.Generator, tmp_path: Path) -> None:
+    first, second = document(rng), document(rng, others=0.5)
+    (found,) = compare_results([("a", first), ("b", second)])
+    assert len({line.name for line in found.lines}) == len(found.lines) == 2 * len(FORMS)
+    assert all(line.difference is not None for line in found.lines)
+    write_report(second, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert '<td class="text">plain</td>' in page
+    assert "6 of 6 rows are weak evidence" in page
+
+
+def test_wrong_arguments_are_found_before_anything_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in (
+        ["--preset", "cpu,mine"],
+        ["--resolution", "64,65"],
+        ["--resolution", "big"],
+        ["--forms", "stylert,fast"],
+        ["--forms", "plain,plain"],
+        ["--half", "fp8"],
+        ["--rounds", "0"],
+    ):
+        with pytest.raises(SystemExit) as e:
+            main(wrong)
+        assert e.value.code == 2
+        assert "error: " in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -49,8 +116,9 @@ def test_the_command_writes_both_forms_of_every_preset_and_resolution(tmp_path, 
     out = tmp_path / "t.json"
     small = ["--batch", "4", "--channel-base", "64", "--steps", "1", "--rounds", "1", "--threads", "1"]
     main(["--preset", "cpu", "--resolution", "8,16", *small, "--json", str(out)])
-    rows = read_results(out)["rows"]
-    found = [(r["setup"]["form"], r["work"]["resolution"]) for r in rows]
+    results = read_results(out)
+    found = [(r["setup"]["form"], r["work"]["resolution"]) for r in results["rows"]]
     assert found == [("stylert", 8), ("plain", 8), ("stylert", 16), ("plain", 16)]
-    assert all(r["unit"] == "s/kimg" and r["value"] == min(r["rounds"])[0] > 0 for r in rows)
+    assert all(r["unit"] == "s/kimg" and r["value"] == r["rounds"][0][0] > 0 for r in results["rows"])
+    assert set(results["conditions"]["times faster"]) == {f"stylert than plain, cpu {r} px" for r in (8, 16)}
     assert "times as fast" in capsys.readouterr().out
