@@ -99,13 +99,15 @@ def measure(case: Case, batch: int, dtype: str, ceiling: Ceiling, seconds: float
         with watch_gpu() as gpu:
             times = time_calls(call, seconds, device)
         ms = statistics.median(times)
-        details = {"tflops": case.flops(batch) / ms / 1e9, "gbps": moved / ms / 1e6, "error": error}
+        tflops, gbps = case.flops(batch) / ms / 1e9, moved / ms / 1e6
+        shares = {"of_tflops": tflops / ceiling.tflops[dtype], "of_bandwidth": gbps / ceiling.bandwidth}
+        details = {"tflops": tflops, "gbps": gbps, **shares, "error": error}
         rows.append(measured_row(work_of(case, batch, dtype), form, "time", times, floor, device, gpu, details=details))
     return rows
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One line per layer, dtype and batch: the floor, and each form's milliseconds with its share of the floor's rate."""
+    """One line per layer, dtype and batch: the floor, each form's milliseconds and share of it, our rates and shares of the ceilings."""
     heads = ("layer", "kernel", "dtype", "batch")
     lines = [[*heads, "floor ms", *(f"{form} ms" for form in FORMS), "TFLOP/s", "GB/s"]]
     found: dict[tuple[str, ...], dict[str, Row]] = {}
@@ -115,7 +117,11 @@ def table(rows: Sequence[Row]) -> str:
         ours = mine["kernel"]
         shares = {form: (row.floor or 0) / row.value for form, row in mine.items()}
         cells = [f"{mine[form].value:.4f} ({shares[form]:.0%})" if form in mine else "" for form in FORMS]
-        lines.append([*key, f"{ours.floor:.4f}", *cells, f"{ours.details['tflops']:.1f}", f"{ours.details['gbps']:.0f}"])
+        rates = (
+            f"{ours.details['tflops']:.1f} ({ours.details['of_tflops']:.0%})",
+            f"{ours.details['gbps']:.0f} ({ours.details['of_bandwidth']:.0%})",
+        )
+        lines.append([*key, f"{ours.floor:.4f}", *cells, *rates])
     return aligned(lines)
 
 

@@ -29,7 +29,7 @@ def kernel_rows(rng: np.random.Generator, scale: float = 1.0, config: Any = CONF
     """A layer in two forms, a millisecond each, times `scale`."""
     work = work_of(next(iter(cases(config, (8,)))), batch, "float16")
     times = (scale * rng.uniform(0.99, 1.01, (2, 200))).tolist()
-    details = {"tflops": 1.0, "gbps": 2.0, "error": 0.0}
+    details = {"tflops": 10.0, "gbps": 20.0, "of_tflops": 0.1, "of_bandwidth": 0.02, "error": 0.0}
     return [
         measured_row(work, form, "time", ms, 0.25, "cuda", None, details=details)
         for form, ms in zip(("kernel", "eager"), times, strict=True)
@@ -79,6 +79,7 @@ def test_tables_have_a_line_per_case(rng: np.random.Generator) -> None:
     heads, line = table([*kernel_rows(rng)]).splitlines()
     assert heads.split()[0] == "layer"
     assert "(25%)" in line
+    assert line.split()[-4:] == ["10.0", "(10%)", "20", "(2%)"]
     heads, line = network_table(network_rows(rng)).splitlines()
     assert line.split()[:4] == ["sg2-8", "kernels", "int8", "2"]
     assert line.split()[-1] == "60.0"

@@ -114,7 +114,8 @@ def test_a_dry_run_measures_every_form_of_every_kernel(tmp_path: Path) -> None:
     for row in document["rows"]:
         assert row["distribution"]["runs"] == sum(map(len, row["rounds"])) >= 1
         assert row["details"]["error"] <= kernels.TOLERANCE[row["work"]["dtype"]]
-        assert row["floor"] > 0
+        shares = row["details"]["of_tflops"], row["details"]["of_bandwidth"]
+        assert row["floor"] / row["value"] == pytest.approx(max(shares), rel=1e-4)
         assert any("figures mean nothing" in remark for remark in row["remarks"])
     assert "figures mean nothing" in document["title"]
     assert len(done.stdout.splitlines()) == 2 + len(list(cases(TINY, (8,)))) + 4

@@ -69,7 +69,7 @@ def upfirdn_case(size, taps, up, down, padding, flip, seed, dtype=np.float32):
     return inputs, attributes, expected
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=60)
 @given(sizes, st.tuples(st.integers(1, 5), st.integers(1, 5)), pairs, pairs, paddings, st.booleans(), seeds)
 def test_upfirdn2d_body_equals_the_reference(size, taps, up, down, padding, flip, seed):
     inputs, attributes, expected = upfirdn_case(size, taps, up, down, padding, flip, seed)
