@@ -54,10 +54,11 @@ class Options:
 def run_training(options: Options) -> None:
     """Train or resume. Raises InputError for a bad option and OutputError when `out` holds a run that is not resumed."""
     try:
-        from stylert.train.loop import SNAPSHOT_FILE, Trainer, train
+        from stylert.train.loop import Trainer, train
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
-    from stylert.train.checkpoint import read_metadata
+    from stylert.train.checkpoint import SNAPSHOT_FILE, read_metadata
+    from stylert.train.compiled import obstacle
     from stylert.train.dataset import ImageDataset
     from stylert.train.parallel import connected, launched
     from stylert.train.transfer import transfer
@@ -100,6 +101,12 @@ def run_training(options: Options) -> None:
                     left = max(cfg.kimg - line["kimg"], 0) * line["sec_per_kimg"]
                     errors.print(f"{text}  {timedelta(seconds=round(left))} left", highlight=False)
 
+            compiled = options.compiled
+            if compiled and (why := obstacle(device)) is not None:
+                compiled = False
+                if processes.first:
+                    errors.print(f"training goes on without torch.compile, which does not work here: {why}", highlight=False)
+
             def start(trainer: Trainer) -> None:
                 for taken in [] if source is None else transfer(trainer, source):
                     if processes.first:
@@ -117,7 +124,7 @@ def run_training(options: Options) -> None:
                 tensorboard=options.tensorboard,
                 device=device,
                 processes=processes,
-                compiled=options.compiled,
+                compiled=compiled,
                 report=show,
             )
         if processes.first:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 from pathlib import Path
 
@@ -37,11 +38,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="real images")
     parser.add_argument("--floor", type=Path, required=True, help="other real images")
     parser.add_argument("--images", type=int, default=5000, help="images a side")
-    parser.add_argument("--every", type=int, default=1, help="only snapshots whose kimg is a multiple")
+    parser.add_argument("--every", type=float, default=0.001, help="only snapshots whose kimg is a multiple")
     parser.add_argument("--out", type=Path, required=True, help="path without suffix: .json, .png and -samples.png are written")
     args = parser.parse_args()
-    found = {int(m[1]): p for p in args.run.iterdir() if (m := re.fullmatch(r"snapshot-(\d+)\.safetensors", p.name))}
-    snapshots = {kimg: found[kimg] for kimg in sorted(found) if kimg % args.every == 0}
+    found = {float(m[1]): p for p in args.run.iterdir() if (m := re.fullmatch(r"snapshot-([\d.]+)\.safetensors", p.name))}
+    snapshots = {kimg: found[kimg] for kimg in sorted(found) if math.isclose(kimg, round(kimg / args.every) * args.every)}
     if not snapshots:
         parser.error(f"{args.run} keeps no snapshots: train with --keep")
 

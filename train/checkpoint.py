@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from stylert.train.networks import Generator
 
 METADATA_KEY = "stylert"
+#: The file in a run's folder from which the run goes on
+SNAPSHOT_FILE = "snapshot.safetensors"
 FORMAT_VERSION = 1
 FLOAT_TYPES = ("F16", "F32", "F64")
 

@@ -10,13 +10,14 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from stylert.runtime.errors import DataError
+from stylert.train.checkpoint import SNAPSHOT_FILE
 from stylert.train.on_demand import OnDemand
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -106,18 +107,29 @@ class ImageDataset:
 
 
 def open_files(source: str | Path) -> tuple[list[str], Callable[[str], bytes]]:
-    """Names of the files in a zip or folder, and what reads one. DataError when it is missing or no archive."""
+    """Names of the files in a zip or folder, and what reads one. DataError when it is missing, no archive, or holds a run."""
     source = Path(source)
     if not source.exists():
         raise DataError(f"dataset {source} does not exist")
     try:
         if source.is_dir():
             files = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
+            refuse_run(source, files)
             return files, lambda name: (source / name).read_bytes()
         archive = zipfile.ZipFile(source)
+    except DataError:
+        raise
     except Exception as e:  # zipfile raises many kinds; all of them mean a bad archive
         raise DataError(f"dataset {source} cannot be read: {e}") from None
     return archive.namelist(), archive.read
+
+
+def refuse_run(folder: Path, files: Iterable[str]) -> None:
+    """Raises DataError where a folder with these files holds a training run: its pictures are grids of samples."""
+    for name in files:
+        if Path(name).name == SNAPSHOT_FILE:
+            run = (folder / name).parent
+            raise DataError(f"{run} is the folder of a training run, not a dataset: name the images that it was trained on")
 
 
 def _decode(read: Callable[[str], bytes], name: str, source: Path) -> np.ndarray:

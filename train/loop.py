@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stylert.runtime.errors import OutputError, StylertError, missing_extra
 from stylert.train.best import Score, keep_if_best
-from stylert.train.checkpoint import write_generator
+from stylert.train.checkpoint import SNAPSHOT_FILE, write_generator
 from stylert.train.dataset import ImageDataset
 from stylert.train.networks import Generator
 from stylert.train.parallel import Processes
@@ -28,7 +28,6 @@ from stylert.train.snapshot import read_snapshot, write_snapshot
 from stylert.train.trainer import ALONE, Trainer
 
 STATS_FILE = "stats.jsonl"
-SNAPSHOT_FILE = "snapshot.safetensors"
 GENERATOR_FILE = "model.safetensors"
 #: A line of statistics comes after so many steps or so long a time, whichever is first.
 STEPS_PER_LINE = 50
@@ -60,10 +59,10 @@ def train(
     `resume` is a snapshot to go on from; `start` may change the networks of a new run (see `transfer.transfer`).
     Writes into `out`: `snapshot.safetensors` (everything, for resuming) and `model.safetensors` (G_ema, for serving)
     every `snap_kimg`, samples `fakes-<kimg>.png`, and `stats.jsonl`; of the snapshots, the last `keep` stay as
-    `snapshot-<kimg>.safetensors` too. With a `score`, every snapshot's G_ema is measured, the values go into `metrics.jsonl`,
-    and the generator with the lowest first value stays as `best.safetensors`. SIGTERM and Ctrl-C save, then stop. `report`
-    gets each line of statistics. Of several `processes`, each calls this, and the first one writes and reports. `compiled`
-    is passed to the trainer.
+    `snapshot-<kimg>.safetensors` too, where `<kimg>` has decimals if `snap_kimg` is below 1. With a `score`, every snapshot's
+    G_ema is measured, the values go into `metrics.jsonl`, and the generator with the lowest first value stays as
+    `best.safetensors`. SIGTERM and Ctrl-C save, then stop. `report` gets each line of statistics. Of several `processes`, each
+    calls this, and the first one writes and reports. `compiled` is passed to the trainer.
 
     Raises TrainingError when a loss stops being finite; the last snapshot is kept. OutputError when `out` cannot be made.
     """
@@ -85,8 +84,8 @@ def train(
     def snapshot() -> None:
         nonlocal saved
         saved = trainer.nimg
-        save(trainer, out)
-        keep_last(trainer, out, keep)
+        save(trainer, out, snap_kimg)
+        keep_last(trainer, out, keep, snap_kimg)
         if score is not None:
             values = score(trainer.G_ema)
             keep_if_best(out, out / GENERATOR_FILE, trainer.nimg / 1000, values)
@@ -139,7 +138,12 @@ def train(
     return out / GENERATOR_FILE
 
 
-def save(trainer: Trainer, out: Path) -> None:
+def kimg_name(nimg: int, snap_kimg: float) -> str:
+    """What files are named by: whole kimg where snapshots lie at least one apart, the very image otherwise."""
+    return f"{nimg // 1000:06d}" if snap_kimg >= 1 else f"{nimg // 1000:06d}.{nimg % 1000:03d}"
+
+
+def save(trainer: Trainer, out: Path, snap_kimg: float = 10.0) -> None:
     """Snapshot, generator file and a grid of samples, each written whole or not at all."""
     from stylert.runtime.images import save_grid
 
@@ -147,21 +151,21 @@ def save(trainer: Trainer, out: Path) -> None:
     write_snapshot(out / SNAPSHOT_FILE, trainer.cfg, tensors, facts)
     arrays = {k: v.cpu().numpy() for k, v in trainer.G_ema.state_dict().items()}
     write_generator(out / GENERATOR_FILE, trainer.cfg.generator, arrays, info={"kimg": trainer.nimg / 1000})
-    save_grid(sample(trainer.G_ema, 64, trainer.device), out / f"fakes-{trainer.nimg // 1000:06d}.png")
+    save_grid(sample(trainer.G_ema, 64, trainer.device), out / f"fakes-{kimg_name(trainer.nimg, snap_kimg)}.png")
 
 
-def keep_last(trainer: Trainer, out: Path, count: int) -> None:
+def keep_last(trainer: Trainer, out: Path, count: int, snap_kimg: float) -> None:
     """Give the snapshot just saved a second name with its kimg, and remove all but the last `count` of those; 0 keeps none."""
     if count < 1:
         return
-    kept = out / f"snapshot-{trainer.nimg // 1000:06d}.safetensors"
+    kept = out / f"snapshot-{kimg_name(trainer.nimg, snap_kimg)}.safetensors"
     kept.unlink(missing_ok=True)
     try:
         os.link(out / SNAPSHOT_FILE, kept)  # costs no space until the next snapshot takes the first name
     except OSError:  # a file system without links
         shutil.copyfile(out / SNAPSHOT_FILE, kept)
-    older = sorted(p for p in out.iterdir() if re.fullmatch(r"snapshot-\d{6,}\.safetensors", p.name))
-    for path in older[:-count]:
+    named = {p: m for p in out.iterdir() if (m := re.fullmatch(r"snapshot-(\d{6,}(?:\.\d{3})?)\.safetensors", p.name))}
+    for path in sorted(named, key=lambda p: float(named[p][1]))[:-count]:
         path.unlink()
 
 

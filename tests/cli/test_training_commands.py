@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from stylert.cli import main as cli
+from stylert.train import compiled
 from stylert.train.checkpoint import read_metadata
 from stylert.train.trainer import Trainer
 
@@ -48,6 +49,19 @@ def data(pictures: Path, tmp_path: Path, command) -> Path:
     path = tmp_path / "data.zip"
     assert command("dataset", pictures, "--out", path, "--resolution", 8, "--transform", "center-crop")[0] == 0
     return path
+
+
+def test_where_nothing_can_be_compiled_a_line_says_so_and_the_run_goes_on(
+    data: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "obstacle", lambda device: "no compiler")
+    status, text = command("train", "--data", data, "--out", tmp_path / "run", *SMALL, "--kimg", 0.01, "--compile")
+    assert status == 0, text
+    assert text.count("without torch.compile, which does not work here: no compiler") == 1
+    status, text = command("train", "--data", tmp_path / "run", "--out", tmp_path / "second", *SMALL)
+    assert status == 2
+    assert "folder of a training run" in text
+    assert not (tmp_path / "second").exists()
 
 
 def test_from_pictures_to_a_resumed_augmented_run(data: Path, tmp_path: Path, command) -> None:

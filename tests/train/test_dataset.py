@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stylert.runtime.errors import DataError
 from stylert.train.dataset import ImageDataset
+from stylert.train.prepare import prepare
 
 
 class Images(dict):
@@ -49,6 +50,16 @@ def test_class_indices_become_one_hot(images, write_dataset, rng, kind):
     assert dataset.c_dim == 3
     assert dataset.labels.dtype == np.float32
     np.testing.assert_array_equal(dataset.labels, np.eye(3)[classes])
+
+
+@pytest.mark.parametrize("place", ["", "run/"])
+def test_the_folder_of_a_run_is_no_dataset(images, write_dataset, tmp_path, place):
+    path = write_dataset(
+        {f"{place}fakes-000000.png": images["00000/img00000000.png"], f"{place}snapshot.safetensors": b""}, kind="folder"
+    )
+    assert "folder of a training run" in refusal(path)
+    with pytest.raises(DataError, match="folder of a training run"):
+        prepare(path, tmp_path / "out.zip", 8)
 
 
 def test_label_vectors_arrive_as_they_are(images, write_dataset, rng):

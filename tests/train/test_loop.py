@@ -215,7 +215,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(unlabelled,
 
 def test_snapshots_are_written_on_the_way(unlabelled, tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr("stylert.train.loop.save", lambda trainer, out: saved.append(trainer.nimg))
+    monkeypatch.setattr("stylert.train.loop.save", lambda trainer, out, snap_kimg: saved.append(trainer.nimg))
     train(config(kimg=0.06), unlabelled, tmp_path, snap_kimg=0.02)
     assert saved[:2] == [20, 40]
     assert saved[-1] == 60
@@ -276,6 +276,17 @@ def test_the_last_snapshots_are_kept_by_kimg(unlabelled, tmp_path):
     (tmp_path / "snapshot-mine.safetensors").touch()
     train(config(batch=100, kimg=6), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors", keep=1)
     assert {p.name for p in tmp_path.glob("snapshot-*")} == {"snapshot-000006.safetensors", "snapshot-mine.safetensors"}
+
+
+def test_snapshots_less_than_a_kimg_apart_are_kept_apart_and_in_order(unlabelled, tmp_path):
+    train(config(batch=100, kimg=1.3), unlabelled, tmp_path, snap_kimg=0.1, keep=3)
+    kept = [f"snapshot-00000{k}.safetensors" for k in ("1.100", "1.200", "1.300")]
+    assert sorted(p.name for p in tmp_path.glob("snapshot-*")) == kept
+    assert [read_metadata(tmp_path / name)["facts"]["nimg"] for name in kept] == [1100, 1200, 1300]
+    assert len(list(tmp_path.glob("fakes-*.png"))) == 13
+    # Going on with snapshots further apart: whole numbers are among the others where they belong.
+    train(config(batch=100, kimg=2.0), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors", snap_kimg=1, keep=2)
+    assert sorted(p.name for p in tmp_path.glob("snapshot-*")) == [kept[-1], "snapshot-000002.safetensors"]
 
 
 def test_every_snapshot_is_measured_and_the_best_generator_kept(unlabelled, tmp_path, monkeypatch):

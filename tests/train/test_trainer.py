@@ -1,13 +1,16 @@
 """Augmentation, micro-batches, several processes and frozen layers in the training step."""
 
 import json
+import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config as inductor
 from safetensors.torch import load_file
 
 from stylert.runtime.errors import CheckpointError, InputError
@@ -216,15 +219,28 @@ def test_steps_do_not_depend_on_where_the_images_are(data):
 
 
 @pytest.mark.slow
-def test_compiled_networks_take_the_same_steps(dataset):
-    """With `eager` in place of a code generator, which would take minutes: the same operations, traced."""
+@pytest.mark.parametrize(
+    "generator",
+    [
+        "aot_eager",  # the same operations, traced: seconds
+        pytest.param(
+            "inductor",
+            marks=pytest.mark.skipif(
+                "STYLERT_TEST_INDUCTOR" not in os.environ, reason="compiles C++ for minutes: set STYLERT_TEST_INDUCTOR"
+            ),
+        ),
+    ],
+)
+def test_compiled_networks_take_the_same_steps(dataset, generator):
     with pytest.MonkeyPatch.context() as patch:
-        compile_ = torch.compile
-        patch.setattr(torch, "compile", lambda network: compile_(network, backend="aot_eager"))
+        # Inductor would draw the noise from a generator of its own.
+        patch.setattr(inductor, "fallback_random", True)
+        patch.setattr(torch, "compile", partial(torch.compile, backend=generator))
         found = []
         for compiled in (False, True):
             trainer = Trainer(config(), dataset, compiled=compiled)
             found.append([trainer.train_step() for _ in range(3)])
+    assert found[0][0].keys() == {"loss_G", "path_length", "loss_D", "real_sign", "r1"}
     for plain, traced in zip(*found, strict=True):
         for name, value in plain.items():
             assert traced[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name

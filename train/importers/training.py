@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from stylert.runtime.errors import CheckpointError, InputError, OutputError
+from stylert.train.checkpoint import SNAPSHOT_FILE
 from stylert.train.importers.imported import Imported
-from stylert.train.loop import SNAPSHOT_FILE
 from stylert.train.presets import TrainConfig, resolve
 from stylert.train.snapshot import write_snapshot
 

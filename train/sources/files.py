@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from stylert.runtime.errors import DataError
+from stylert.train.dataset import refuse_run
 from stylert.train.sources.picture import MAX_BYTES, Label, Picture, Source, check_count, limited, one_line
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -21,6 +22,7 @@ def folder(path: Path) -> Source:
     """Every image file under a folder, by name. Links that lead out of it are refused."""
     root = path.resolve()
     files = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file()}
+    refuse_run(path, files)
     for name, file in files.items():
         if not file.resolve().is_relative_to(root):
             raise DataError(f"{path}: {name!r} is a link that leads out of the folder")
