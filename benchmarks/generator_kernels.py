@@ -178,13 +178,12 @@ def _network(
             yield f"{label}: did not run ({str(problem).splitlines()[0][:120]})"
             continue
         floor = floor_ms(cfg, batch, precision, ceiling)
-        work = {
+        work: dict[str, Any] = {
             "model": f"sg2-{cfg.resolution}",
-            "kernel": "synthesis, to images on the device",
-            "precision": precision,
-            "batch": batch,
+            "kernel": "synthesis network",
+            "shape": f"channel base {cfg.channel_base}",
         }
-        work["channel_base"] = cfg.channel_base
+        work |= {"precision": precision, "batch": batch}
         named: dict[str, Any] = {"device": device, "gpu": gpu, "details": {"psnr_db": psnr}}
         images = [batch * rate for rate in rates]
         yield [

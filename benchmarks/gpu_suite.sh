@@ -1,7 +1,7 @@
 #!/bin/bash
 # Everything that needs an NVIDIA GPU, in one command and under nine minutes: benchmarks/gpu_suite.sh [OUT] [--dry-run]
 #
-# Runs on a bare CUDA host with Python, PyTorch, Triton, NumPy and Pillow; downloads nothing. Each stage has its own time, leaves its
+# Runs on a CUDA host with Python, PyTorch, Triton, NumPy, Pillow and safetensors; downloads nothing. Each stage has its own time, leaves its
 # JSON and its log in OUT, and is skipped where its JSON is there already: after an interruption, call it again. OUT/results.json has all
 # measurements in the one schema of stylert's benchmarks.
 # --dry-run goes through every stage on the CPU with tiny networks, in Triton's interpreter; its figures mean nothing.

@@ -14,7 +14,7 @@ TITLES = {
     "server": "server: single images at random moments (Poisson)",
     "cold-start": "cold-start: start of a process to its first image",
     "build": "build: network to engine",
-    "kernel": "kernels",
+    "kernel": "kernels, and the synthesis network on them, without copies to the host",
     "training": "training: steps of a run, with the regularisers as often as a run has them",
     "peer": "peers: the same network in other ways",
 }
@@ -111,6 +111,9 @@ def columns(scenario: str) -> list[str]:
             "MiB",
             "<remarks",
         ]
+    if scenario == "kernel":
+        what = ["<kernel", "<of", "<shape", "<dtype", "batch", "<form"]
+        return [*what, "median", "<unit", "runs", "TFLOP/s", "GB/s", "of floor", "PSNR dB", "<remarks"]
     return ["<what", "<with", "value", "<unit", "runs", "of floor", "PSNR dB", "<remarks"]
 
 
@@ -151,10 +154,15 @@ def cells(row: dict[str, Any], accuracy: Sequence[dict[str, Any]] = ()) -> list[
         ]
         steps = [number(row["details"].get(k)) for k in ("main_s", "path_length_s", "r1_s")]
         return [*what, number(row["value"]), *steps, memory, note]
-    what = " ".join(str(v) for k, v in work.items() if k not in ("weights", "resolution"))
-    using = " ".join(str(v) for v in setup.values() if v is not None)
     runs = str(sum(map(len, row["rounds"])))
-    return [what, using, number(row["value"]), row["unit"], runs, share(row), psnr, note]
+    if scenario == "kernel":
+        place, dtype = work.get("layer", work.get("model", "")), work.get("dtype", work.get("precision", ""))
+        what = [str(v) for v in (work["kernel"], place, work.get("shape", ""), dtype, work["batch"], setup["form"])]
+        rates = [number(row["details"].get(k)) for k in ("tflops", "gbps")]
+        return [*what, number(row["value"]), row["unit"], runs, *rates, share(row), psnr, note]
+    named = " ".join(str(v) for k, v in work.items() if k not in ("weights", "resolution"))
+    using = " ".join(str(v) for v in setup.values() if v is not None)
+    return [named, using, number(row["value"]), row["unit"], runs, share(row), psnr, note]
 
 
 #: Parts of a GPU's call, with their heads.

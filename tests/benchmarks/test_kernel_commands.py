@@ -20,6 +20,7 @@ from stylert.benchmarks.kernels import table, work_of
 from stylert.benchmarks.report import write_report
 from stylert.benchmarks.results import Row, read_results
 from stylert.benchmarks.roofline import Ceiling, cases
+from stylert.benchmarks.tables import cells, columns
 from stylert.runtime.errors import InputError
 
 CEILING = Ceiling({"float16": 100.0}, 1000.0, "measured")
@@ -96,6 +97,16 @@ def test_the_stages_of_the_suite_become_one_result(rng: np.random.Generator, tmp
     ]
     assert found["conditions"]["generator"]["notes"] == ["one did not run"]
     assert compare_results([("a", found), ("b", found)])[0].only == []
+    assert all(len(cells(row)) == len(columns("kernel")) for row in found["rows"])
+    assert cells(found["rows"][0])[:6] == [
+        "modulated_conv2d",
+        "b8.conv0",
+        "512 to 512 channels, 8 px",
+        "float16",
+        "1",
+        "kernel",
+    ]
+    assert cells(found["rows"][2])[:2] == ["synthesis", "sg2-8"]
     write_report(found, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "modulated_conv2d" in page
