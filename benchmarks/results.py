@@ -133,6 +133,8 @@ def validate(document: Any, name: str) -> None:
         raise missing_extra("jsonschema", "bench") from None
     if isinstance(document, dict) and document.get("kind") == KIND and document.get("schema") != SCHEMA:
         raise InputError(f"{name} has schema {document.get('schema')!r}; this stylert reads schema {SCHEMA}")
+    if not isinstance(document, dict) or document.get("kind") != KIND:
+        raise InputError(f"{name} is not a benchmark of stylert: those are results.json, as stylert bench --out writes it")
     error = best_match(_validator().iter_errors(document))
     if error is not None:
         place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)

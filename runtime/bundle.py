@@ -74,6 +74,10 @@ class Bundle:
         except FileNotFoundError:
             what = f"has no {MANIFEST}" if path.is_dir() else "does not exist"
             raise BundleError(f"bundle {path} {what}; make one with: stylert export model.safetensors --out {path}") from None
+        except NotADirectoryError:
+            raise BundleError(
+                f"{path} is a file, not a bundle; make one of a checkpoint: stylert export {path} --out bundle"
+            ) from None
         except (OSError, ValueError) as e:
             raise BundleError(f"{manifest} cannot be read: {e}") from None
         if not isinstance(data, dict) or data.get("schema") != SCHEMA_VERSION:

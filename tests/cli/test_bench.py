@@ -75,6 +75,7 @@ def test_a_run_is_reported_and_compares_with_itself(
         (["BUNDLE", "--json", "/proc/x/y.json"], "cannot write"),
         (["BUNDLE", "--out", "/proc/x"], "cannot write"),
         (["BUNDLE", "--backend", "abacus"], "abacus"),
+        (["FILE"], "stylert export"),
         (["compare"], "files"),
         (["compare", "FILE", "FILE"], "is not a benchmark"),
         (["compare", "absent.json", "FILE"], "cannot be read"),

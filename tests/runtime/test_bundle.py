@@ -52,6 +52,11 @@ def test_a_folder_without_manifest_is_refused_with_the_command_that_makes_one(tm
         Bundle.load(tmp_path / path)
 
 
+def test_a_checkpoint_in_place_of_a_bundle_is_refused_with_the_command_that_makes_one(checkpoint: Path) -> None:
+    with pytest.raises(BundleError, match=r"is a file, not a bundle; .* stylert export .*\.safetensors --out"):
+        Bundle.load(checkpoint)
+
+
 def test_a_manifest_cannot_name_files_outside_the_bundle(copy: Path) -> None:
     data = json.loads((copy / "bundle.json").read_text())
     for name in ("../evil.onnx", "/etc/passwd", "..", "a/b", "a\\b", ""):

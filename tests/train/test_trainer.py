@@ -232,9 +232,8 @@ def test_steps_do_not_depend_on_where_the_images_are(data):
     ],
 )
 def test_compiled_networks_take_the_same_steps(dataset, generator):
-    with pytest.MonkeyPatch.context() as patch:
-        # Inductor would draw the noise from a generator of its own.
-        patch.setattr(inductor, "fallback_random", True)
+    # Inductor would draw the noise from a generator of its own.
+    with inductor.patch(fallback_random=True), pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", partial(torch.compile, backend=generator))
         found = []
         for compiled in (False, True):
