@@ -26,16 +26,15 @@ def with_peers(
 ) -> Results:
     """`results` with a row for every candidate on every model, and its ratios among the conditions. Raises as `check_peers`."""
     check_peers(models)
-    rows, found_ratios = [], {}
+    rows: list[Row] = []
+    faster: dict[str, float] = {}
     for model in models:
         assert model.checkpoint is not None
         with tempfile.TemporaryDirectory(prefix="stylert-peers-") as folder:
             found = compare(model.checkpoint, model.bundle.path, Path(folder), candidates, threads, rounds, seconds, say=say)
         rows += [peer_row(model, result, threads) for result in found]
-        found_ratios[model.name] = ratios(found)
-    return dataclasses.replace(
-        results, rows=[*results.rows, *rows], conditions=results.conditions | {"times faster": found_ratios}
-    )
+        faster |= {f"{model.name}, {what}": ratio for what, ratio in ratios(found).items()}
+    return dataclasses.replace(results, rows=[*results.rows, *rows], conditions=results.conditions | {"times faster": faster})
 
 
 def check_peers(models: Sequence[Model]) -> None:

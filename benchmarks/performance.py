@@ -74,6 +74,8 @@ def _section(name: str, document: dict[str, Any]) -> str:
     for scenario, rows in tables.by_scenario(document["rows"]).items():
         cells = [tables.cells(row, document["accuracy"]) for row in rows]
         lines += [f"### {tables.TITLES[scenario]}", "", tables.markdown(tables.columns(scenario), cells)]
+    if ratios := document["conditions"].get("times faster"):
+        lines += [*(f"- {what}: {ratio:.2f} times as fast" for what, ratio in ratios.items()), ""]
     if document["accuracy"]:
         first = document["accuracy"][0]
         lines += [f"PSNR is against {first['reference']}, mean over {first['seeds']} seeds.", ""]

@@ -93,7 +93,7 @@ def load(
 
     def network(batch: int) -> Any:
         file, blob = files[batch], blobs[batch]
-        if later and file.name in later and hashlib.sha256(blob).hexdigest() != later[file.name]:
+        if later and file.name in later and hashlib.sha256(blob.data).hexdigest() != later[file.name]:
             raise BundleError(f"engine {file} does not match its sha256; remove {file.parent} and build again")
         return _import(blob, file, precision, threads, hint)
 
