@@ -21,9 +21,6 @@
 #include <string>
 #include <vector>
 
-// The engine's file: a page with the length of the first network, which is that for one image; the network; one for any batch.
-constexpr size_t PAGE = 4096;
-
 // NumPy's RandomState(seed).randn(n): the Mersenne Twister, and normal numbers in pairs by Marsaglia's polar method.
 std::vector<float> randn(uint32_t seed, size_t n) {
     std::mt19937 twister(seed);
@@ -72,12 +69,9 @@ std::string find(const std::string& bundle, const std::string& precision) {
 }
 
 ov::CompiledModel open(ov::Core& core, const std::string& file, const std::string& precision) {
-    uint64_t length = 0;
-    const auto size = std::filesystem::file_size(file);
-    std::ifstream head(file, std::ios::binary);
-    if (!head.read(reinterpret_cast<char*>(&length), sizeof length) || size < PAGE || length > size - PAGE)
-        throw std::runtime_error(file + " is not an engine");
-    const auto blob = ov::read_tensor_data(file, ov::element::u8, {static_cast<int64_t>(length)}, PAGE);
+    // The engine's own file is the network for one image; several.blob beside it is for several.
+    const auto size = static_cast<int64_t>(std::filesystem::file_size(file));
+    const auto blob = ov::read_tensor_data(file, ov::element::u8, {size}, 0);
     // As in Python: around 8-bit convolutions bfloat16 is exact enough, float32 is asked for by name.
     const bool brief = precision == "int8" || precision == "bf16";
     return core.import_model(blob, "CPU", ov::hint::inference_precision(brief ? ov::element::bf16 : ov::element::f32),
