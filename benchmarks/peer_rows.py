@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,7 +55,7 @@ def peer_row(model: Model, result: Result, threads: int | None) -> Row:
         "latency",
         "ms",
         "lower",
-        statistics.median(result.rounds_ms),
+        result.ms,
         rounds,
         describe(rounds),
         details={"kind": c.kind, "psnr_db": result.psnr_db, "calls": result.runs},

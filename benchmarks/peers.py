@@ -6,8 +6,9 @@
 
 Peers: PyTorch eager and torch.compile of the textbook forms (`plain.py`), and `torch.onnx.export(dynamo=True)` of them on ONNX
 Runtime and on OpenVINO in float32 and bfloat16. Every candidate runs in a process of its own, in several rounds that go
-through all of them, so that a slow minute of the machine does not fall on one; a candidate's figure is the median of its best
-round. Accuracy is PSNR against float32 on ONNX Runtime, over images of seeds of its own.
+through all of them, so that a slow minute of the machine does not fall on one; a candidate's figure is the median of its rounds'
+medians, since a shared host may run any one round twice as fast as the others. Accuracy is PSNR against float32 on ONNX Runtime,
+over images of seeds of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -77,8 +79,8 @@ class Result:
     psnr_db: float
 
     @property
-    def best_ms(self) -> float:
-        return min(self.rounds_ms)
+    def ms(self) -> float:
+        return statistics.median(self.rounds_ms)
 
 
 def compare(
@@ -216,7 +218,7 @@ def ratios(results: Sequence[Result]) -> dict[str, float]:
 
     def best(kind: str, *precisions: str, engine: str | None = None) -> float:
         found = [
-            r.best_ms
+            r.ms
             for r in results
             if r.candidate.kind == kind and r.candidate.precision in precisions and engine in (None, r.candidate.engine)
         ]
@@ -233,9 +235,9 @@ def ratios(results: Sequence[Result]) -> dict[str, float]:
 
 def table(results: Sequence[Result]) -> list[str]:
     lines = [f"{'form':9}{'engine':15}{'precision':11}{'ms':>9}{'PSNR dB':>10}   rounds"]
-    for r in sorted(results, key=lambda r: r.best_ms):
+    for r in sorted(results, key=lambda r: r.ms):
         c, each = r.candidate, ", ".join(f"{ms:.1f}" for ms in r.rounds_ms)
-        lines.append(f"{c.form:9}{c.engine:15}{c.precision:11}{r.best_ms:9.1f}{r.psnr_db:10.2f}   {each}")
+        lines.append(f"{c.form:9}{c.engine:15}{c.precision:11}{r.ms:9.1f}{r.psnr_db:10.2f}   {each}")
     return lines
 
 
