@@ -40,6 +40,12 @@ def measure_ceiling(
     return Ceiling(tflops, _copy_rate(count, seconds, copy_bytes), f"measured: {', '.join(sources)}, copy NumPy")
 
 
+def highest(*ceilings: Ceiling) -> Ceiling:
+    """The best rates of several moments: a host that is shared may be slow in one of them."""
+    tflops = {dtype: max(c.tflops[dtype] for c in ceilings) for dtype in ceilings[0].tflops}
+    return Ceiling(tflops, max(c.bandwidth for c in ceilings), f"{ceilings[0].source}; best of {len(ceilings)} moments")
+
+
 def _products(precision: str, size: int, threads: int) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Matrix products of `size`-cubed in each library that computes in this precision."""
     if precision == "fp32":

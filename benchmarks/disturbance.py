@@ -20,6 +20,8 @@ from stylert.benchmarks.gpu import GpuWatch, watch_gpu
 #: Above these a row is marked: coefficient of variation of the calls, drift and spread of the rounds, share of the cores taken
 #: by others or by the hypervisor, share of the time that the process was denied the processor by its quota.
 UNSTABLE_CV, UNSTABLE_DRIFT, UNSTABLE_SPREAD, BUSY, STOLEN, DENIED = 0.10, 0.05, 0.10, 0.05, 0.02, 0.01
+#: Below either a row is marked, too.
+LEAST_IMAGES, LEAST_SECONDS = 100, 3.0
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,13 @@ def remarks(distribution: Distribution | None, disturbance: Disturbance | None) 
         if disturbance.gpu_throttled:
             found.append(f"throttled: GPU, {', '.join(disturbance.gpu_throttled)}")
     return found
+
+
+def too_short(images: int, seconds: float) -> list[str]:
+    """A remark on a row that rests on little."""
+    if images >= LEAST_IMAGES and seconds >= LEAST_SECONDS - 1e-6:
+        return []
+    return [f"short: {images} images in {seconds:.2g} s, where {LEAST_IMAGES} in {LEAST_SECONDS:g} s are the least to rely on"]
 
 
 def as_values(disturbance: Disturbance | None) -> dict[str, Any] | None:

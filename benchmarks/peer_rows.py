@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stylert.benchmarks.distribution import describe
+from stylert.benchmarks.disturbance import as_values, merge, remarks, too_short
 from stylert.benchmarks.models import Model, work_of
 from stylert.benchmarks.peers import CANDIDATES, PRECISIONS, Candidate, Result, compare, ratios
 from stylert.benchmarks.results import Results, Row
@@ -47,7 +48,8 @@ def check_peers(models: Sequence[Model]) -> None:
 
 def peer_row(model: Model, result: Result, threads: int | None) -> Row:
     """The median of the rounds' medians; each round was a process of its own."""
-    c, rounds = result.candidate, [[ms] for ms in result.rounds_ms]
+    c, rounds = result.candidate, [r.samples_ms for r in result.rounds]
+    distribution, disturbance = describe(rounds), merge([r.disturbance for r in result.rounds])
     return Row(
         "peer",
         work_of(model.name, model.bundle) | {"precision": c.precision, "batch": 1},
@@ -57,6 +59,8 @@ def peer_row(model: Model, result: Result, threads: int | None) -> Row:
         "lower",
         result.ms,
         rounds,
-        describe(rounds),
-        details={"kind": c.kind, "psnr_db": result.psnr_db, "calls": result.runs},
+        distribution,
+        remarks(distribution, disturbance) + too_short(distribution.runs, sum(map(sum, rounds)) / 1000),
+        disturbance=as_values(disturbance),
+        details={"kind": c.kind, "psnr_db": result.psnr_db},
     )

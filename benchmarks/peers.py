@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from stylert.benchmarks.disturbance import Disturbance, watch
 from stylert.benchmarks.machine import machine_facts
 from stylert.benchmarks.models import Model, standard_model
 from stylert.benchmarks.standard import NAMES
@@ -70,17 +71,33 @@ CANDIDATES = (
 
 
 @dataclass(frozen=True)
+class PeerRound:
+    """What one process measured: milliseconds of every call, what else the machine did, and dB against float32 (or nan)."""
+
+    samples_ms: list[float]
+    disturbance: Disturbance
+    psnr_db: float
+
+
+@dataclass(frozen=True)
 class Result:
-    """What a candidate measured: milliseconds for one image, the median of each round, and dB against float32."""
+    """A candidate with its rounds; `ms` for one image is the median of the rounds' medians."""
 
     candidate: Candidate
-    rounds_ms: tuple[float, ...]
-    runs: int
-    psnr_db: float
+    rounds: tuple[PeerRound, ...]
+
+    @property
+    def medians_ms(self) -> tuple[float, ...]:
+        return tuple(statistics.median(r.samples_ms) for r in self.rounds)
 
     @property
     def ms(self) -> float:
-        return statistics.median(self.rounds_ms)
+        return statistics.median(self.medians_ms)
+
+    @property
+    def psnr_db(self) -> float:
+        """Of the first round: the images of the others would be the same."""
+        return self.rounds[0].psnr_db
 
 
 def compare(
@@ -97,20 +114,14 @@ def compare(
     """Measure every candidate on a checkpoint's generator and its bundle, batch 1. Files are written into `folder`."""
     threads = threads or os.cpu_count() or 1
     _ws(bundle, folder, images)
-    measured: dict[Candidate, list[tuple[float, int]]] = {c: [] for c in candidates}
-    accuracy: dict[Candidate, float] = {}
+    measured: dict[Candidate, list[PeerRound]] = {c: [] for c in candidates}
     for i in range(rounds):
         for candidate in candidates:
             say(f"round {i + 1} of {rounds}: {candidate.name}")
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 job = pool.submit(_measure, candidate, checkpoint, bundle, folder, threads, seconds, images if i == 0 else 0)
-                median, runs, psnr_db = job.result()
-            measured[candidate].append((median, runs))
-            accuracy.setdefault(candidate, psnr_db)
-    return [
-        Result(c, tuple(round(m * 1000, 3) for m, _ in rows), sum(n for _, n in rows), accuracy[c])
-        for c, rows in measured.items()
-    ]
+                measured[candidate].append(job.result())
+    return [Result(c, tuple(rows)) for c, rows in measured.items()]
 
 
 def _ws(bundle: Path, folder: Path, images: int) -> None:
@@ -125,8 +136,8 @@ def _ws(bundle: Path, folder: Path, images: int) -> None:
 
 def _measure(
     candidate: Candidate, checkpoint: Path, bundle: Path, folder: Path, threads: int, seconds: float, images: int
-) -> tuple[float, int, float]:
-    """Median seconds, number of runs, and mean PSNR over `images` images (0 for none)."""
+) -> PeerRound:
+    """One round in this process, and the mean PSNR over `images` images (0 for none)."""
     from stylert.export.verify import psnr
 
     ws = np.load(folder / "ws.npy")
@@ -139,11 +150,13 @@ def _measure(
         run(ws[:1])
     samples: list[float] = []
     begin = time.perf_counter()
-    while len(samples) < LEAST_RUNS or time.perf_counter() - begin < seconds:
-        start = time.perf_counter()
-        run(ws[:1])
-        samples.append(time.perf_counter() - start)
-    return float(np.median(samples)), len(samples), round(accuracy, 2)
+    with watch() as watched:
+        while len(samples) < LEAST_RUNS or time.perf_counter() - begin < seconds:
+            start = time.perf_counter()
+            run(ws[:1])
+            samples.append(1000 * (time.perf_counter() - start))
+    assert watched.disturbance is not None
+    return PeerRound(samples, watched.disturbance, round(accuracy, 2))
 
 
 def _bytes(images: np.ndarray) -> np.ndarray:
@@ -236,7 +249,7 @@ def ratios(results: Sequence[Result]) -> dict[str, float]:
 def table(results: Sequence[Result]) -> list[str]:
     lines = [f"{'form':9}{'engine':15}{'precision':11}{'ms':>9}{'PSNR dB':>10}   rounds"]
     for r in sorted(results, key=lambda r: r.ms):
-        c, each = r.candidate, ", ".join(f"{ms:.1f}" for ms in r.rounds_ms)
+        c, each = r.candidate, ", ".join(f"{ms:.1f}" for ms in r.medians_ms)
         lines.append(f"{c.form:9}{c.engine:15}{c.precision:11}{r.ms:9.1f}{r.psnr_db:10.2f}   {each}")
     return lines
 
@@ -287,7 +300,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "model": str(options.checkpoint or options.model),
             "machine": machine_facts(),
             "ratios": ratios(results),
-            "results": [asdict(r) for r in results],
+            "results": [asdict(r) | {"ms": r.ms, "medians_ms": r.medians_ms} for r in results],
         }
         options.json.write_text(json.dumps(facts, indent=2) + "\n")
 

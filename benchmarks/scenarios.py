@@ -23,7 +23,7 @@ from typing import Any
 from stylert.benchmarks import cold_start
 from stylert.benchmarks.build_time import Build, measure_build
 from stylert.benchmarks.distribution import describe
-from stylert.benchmarks.disturbance import as_values, merge, remarks, watch
+from stylert.benchmarks.disturbance import as_values, merge, remarks, too_short, watch
 from stylert.benchmarks.measure import Configuration, Round, bound, measure
 from stylert.benchmarks.results import Row
 from stylert.benchmarks.server import Search, measure_server
@@ -61,15 +61,15 @@ def run_scenarios(
     effort: Effort,
     progress: Progress = lambda *_: None,
 ) -> Iterator[Row]:
-    """Rows of every scenario, each as soon as it is measured. `works` says for each model what its rows compute: name, weights,
-    resolution.
+    """Rows of every scenario, each as soon as it is measured. A row of several rounds comes again with every round that ends,
+    for what it knows until then: take the latest. `works` says for each model what its rows compute: name, weights, resolution.
 
     Raises InputError for an unknown scenario, and as `Generator.load` for what does not run.
     """
     check_scenarios(scenarios)
     if {"single-stream", "offline"} & set(scenarios):
         chosen = [c for c in configurations if "offline" in scenarios or c.batch == 1]
-        for configuration, found in _rounds(chosen, effort, progress).items():
+        for configuration, found in _rounds(chosen, effort, progress):
             work = works[configuration.model] | {"precision": configuration.precision, "batch": configuration.batch}
             if configuration.batch == 1 and "single-stream" in scenarios:
                 yield single_stream(configuration, work, found, effort)
@@ -166,7 +166,10 @@ def build(configuration: Configuration, work: dict[str, Any], builds: Sequence[B
     )
 
 
-def _rounds(configurations: Sequence[Configuration], effort: Effort, progress: Progress) -> dict[Configuration, list[Round]]:
+def _rounds(
+    configurations: Sequence[Configuration], effort: Effort, progress: Progress
+) -> Iterator[tuple[Configuration, list[Round]]]:
+    """Each configuration with its rounds until then, whenever one has ended."""
     found: dict[Configuration, list[Round]] = {c: [] for c in configurations}
     total = effort.rounds * len(configurations)
     for done in range(total):
@@ -175,7 +178,7 @@ def _rounds(configurations: Sequence[Configuration], effort: Effort, progress: P
         runs = max(2, -(-effort.runs // (effort.rounds * c.batch)))
         found[c].append(alone(measure, c, effort.seconds / effort.rounds, runs))
         progress("measure", done + 1, total)
-    return found
+        yield c, found[c]
 
 
 def _row(
@@ -198,8 +201,7 @@ def _row(
     phases = {k: statistics.median(p[k] for p in parts) for k in (parts[0] if parts else ())}
     notes += bound(phases)
     images, seconds = distribution.runs * configuration.batch, sum(map(sum, samples)) / 1000
-    if images < 100 or seconds < 3 - 1e-6:
-        notes.append(f"short: {images} images in {seconds:.2g} s, where 100 in 3 s are the least to rely on")
+    notes += too_short(images, seconds)
     stream = scenario == "single-stream"
     return Row(
         scenario,

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.ceilings import measure_ceiling
+from stylert.benchmarks.ceilings import highest, measure_ceiling
 from stylert.benchmarks.floors import network_floor
 from stylert.benchmarks.layers import PROFILERS, profile_layers
 from stylert.benchmarks.measure import PSI, Configuration
 from stylert.benchmarks.models import Model, model_facts, work_of
-from stylert.benchmarks.results import Profile, Results, Row
+from stylert.benchmarks.results import Profile, Results, Row, row_name
 from stylert.benchmarks.roofline import Ceiling
 from stylert.benchmarks.scenarios import Effort, alone, check_scenarios, run_scenarios
 from stylert.runtime.backends import available_backends, backend
@@ -50,7 +50,7 @@ def run_suite(
     progress: Progress = lambda *_: None,
     save: Callable[[Results], None] = lambda _: None,
 ) -> Results:
-    """Measure `models`; samples are written into `folder`, where there is one. `save` gets what is known after every row.
+    """Measure `models`; samples are written into `folder`, where there is one. `save` gets what is known after every round.
 
     Everything that can be wrong with the matrix is found before the first measurement. Raises InputError for it, and as
     `Generator.load`.
@@ -69,17 +69,24 @@ def run_suite(
         models={m.name: model_facts(m.bundle) for m in models},
         conditions={"effort": asdict(effort), "matrix": asdict(matrix), "psi": PSI},
         command=["stylert", *sys.argv[1:]],
-        ceiling=None if ceiling is None else asdict(ceiling),
+        ceiling=_facts(ceiling),
         provenance={m.name: _provenance(m) for m in models},
     )
+    rows: dict[str, Row] = {}
     for row in run_scenarios(chosen, works, matrix.scenarios, effort, progress):
-        results.rows.append(row if ceiling is None else with_floor(row, by_name[row.work["model"]], ceiling))
+        rows[f"{row.scenario} {row_name(row)}"] = row
+        results.rows[:] = [with_floor(r, by_name[r.work["model"]], ceiling) for r in rows.values()]
         save(results)
+    if ceiling is not None:
+        progress("ceilings again", 0, 1)
+        ceiling = highest(ceiling, alone(measure_ceiling, matrix.threads))
+        progress("ceilings again", 1, 1)
+        results.rows[:] = [with_floor(r, by_name[r.work["model"]], ceiling) for r in rows.values()]
     single = list(dict.fromkeys(replace(c, batch=1) for c in chosen if c.form == "stylert"))
     layers = _layers(single, works, ceiling, progress) if matrix.layers else []
     accuracy = [found for m in models for found in _accuracy(m, matrix, single, progress)] if matrix.seeds else []
     pictures = [p for m in models for p in _pictures(m, single, folder)] if folder is not None else []
-    results = replace(results, layers=layers, accuracy=accuracy, pictures=pictures)
+    results = replace(results, ceiling=_facts(ceiling), layers=layers, accuracy=accuracy, pictures=pictures)
     save(results)
     return results
 
@@ -112,15 +119,19 @@ def configurations(models: Sequence[Model], matrix: Matrix) -> list[Configuratio
     return found
 
 
-def with_floor(row: Row, model: Model, ceiling: Ceiling) -> Row:
+def with_floor(row: Row, model: Model, ceiling: Ceiling | None) -> Row:
     """The row with the least that its value could be: ms for a latency, images/s for a rate (then it is the most)."""
-    if row.scenario not in ("single-stream", "offline", "server"):
+    if ceiling is None or row.scenario not in ("single-stream", "offline", "server"):
         return row
     config, batch = GeneratorConfig.from_dict(model.bundle.model), row.work["batch"]
     floor = network_floor(config, row.work["precision"], batch, ceiling)
     if floor is None:
         return row
     return dataclasses.replace(row, floor=floor if row.unit == "ms" else 1000 * batch / floor)
+
+
+def _facts(ceiling: Ceiling | None) -> dict[str, Any] | None:
+    return None if ceiling is None else asdict(ceiling)
 
 
 def _layers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,23 +14,29 @@ from rich.table import Table
 console = Console() if Console().is_terminal else Console(width=160)
 errors = Console(stderr=True)
 
+SECONDS_BETWEEN_LINES = 30
+
 #: `(stage, done, total)`, as the stages call it
 Report = Callable[[str, int, int], None]
 
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """A bar per stage, on stderr; silent when stderr is not a terminal, but for one line per finished stage."""
+    """A bar per stage, on stderr; where stderr is no terminal, a line when a stage ends and twice a minute until then."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     tasks = {}
+    said = time.monotonic()
     with Progress(*columns, console=errors, disable=not errors.is_terminal) as bars:
 
         def report(stage: str, done: int, total: int) -> None:
+            nonlocal said
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total)
             bars.update(tasks[stage], completed=done, total=total)
-            if done == total and not errors.is_terminal:
-                errors.print(f"{stage}: {total} done", highlight=False)
+            if errors.is_terminal or (done < total and time.monotonic() < said + SECONDS_BETWEEN_LINES):
+                return
+            errors.print(f"{stage}: {total} done" if done == total else f"{stage}: {done} of {total}", highlight=False)
+            said = time.monotonic()
 
         yield report
 

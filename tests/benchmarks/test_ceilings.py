@@ -1,4 +1,4 @@
-"""Ceilings are rates of real products and copies; peers become rows of the shared schema."""
+"""Ceilings are rates of real products and copies."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ import onnxruntime as ort
 import pytest
 
 from stylert.benchmarks import ceilings
-from stylert.benchmarks.ceilings import measure_ceiling
-from stylert.benchmarks.models import own_model
-from stylert.benchmarks.peer_rows import peer_row
-from stylert.benchmarks.peers import Candidate, Result
-from stylert.benchmarks.results import Results, validate
-from stylert.runtime.bundle import Bundle
+from stylert.benchmarks.ceilings import highest, measure_ceiling
+from stylert.benchmarks.roofline import Ceiling
 from tests.draws import fresh
 
 
@@ -52,9 +48,9 @@ def test_the_rate_is_of_the_fastest_run(monkeypatch: pytest.MonkeyPatch) -> None
     assert ceilings._best(run, 0.0) == 0.5
 
 
-def test_a_peer_is_a_row(bundle: Bundle) -> None:
-    result = Result(Candidate("peer", "grouped", "openvino", "bf16"), (12.0, 10.0, 11.0), 300, 48.5)
-    row = peer_row(own_model(bundle.path), result, None)
-    assert (row.value, row.unit, row.scenario) == (11.0, "ms", "peer")
-    assert row.setup["form"] == "grouped"
-    validate(Results("peers", [row], command=[]).document(), "peers")
+def test_the_highest_of_several_moments_counts() -> None:
+    found = highest(
+        Ceiling({"float32": 1.0, "int8": 5.0}, 20.0, "measured"), Ceiling({"float32": 2.0, "int8": 4.0}, 10.0, "measured")
+    )
+    assert (found.tflops, found.bandwidth) == ({"float32": 2.0, "int8": 5.0}, 20.0)
+    assert "2 moments" in found.source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -10,10 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from stylert.benchmarks.peers import CANDIDATES, LEAST_RUNS, Candidate, Result, compare, main, ratios, table
+from stylert.benchmarks.disturbance import Disturbance
+from stylert.benchmarks.models import own_model
+from stylert.benchmarks.peer_rows import peer_row
+from stylert.benchmarks.peers import CANDIDATES, LEAST_RUNS, Candidate, PeerRound, Result, compare, main, ratios, table
 from stylert.benchmarks.plain import PlainSynthesis
+from stylert.benchmarks.results import Results, validate
 from stylert.benchmarks.standard import NAMES, standard_weights
 from stylert.export.pipeline import export_bundle
+from stylert.runtime.bundle import Bundle
 from stylert.runtime.errors import InputError
 from stylert.train.checkpoint import generator_module, load_generator
 
@@ -36,25 +42,49 @@ def test_every_candidate_makes_the_same_images(checkpoint: Path, tmp_path: Path)
     results = compare(checkpoint, made.path, tmp_path, chosen, threads=1, rounds=1, seconds=0.01, images=2)
     assert [r.candidate for r in results] == chosen
     for r in results:
-        assert r.runs >= LEAST_RUNS
+        assert [len(found.samples_ms) >= LEAST_RUNS for found in r.rounds] == [True]
         assert r.psnr_db > {"fp32": 50, "bf16": 25, "int8": 20}[r.candidate.precision], r
 
 
-def result(kind: str, engine: str, precision: str, *ms: float) -> Result:
-    return Result(Candidate(kind, "f", engine, precision), ms, 10, 50.0)
+QUIET = Disturbance(seconds=1.0, others=0.0, stolen=0.0, own=1.0, switches=0.0, denied=0.0, thermal=0)
+
+
+def result(kind: str, engine: str, precision: str, *rounds_ms: list[float]) -> Result:
+    rounds = [PeerRound(samples, QUIET, 50.0 if i == 0 else float("nan")) for i, samples in enumerate(rounds_ms)]
+    return Result(Candidate(kind, "f", engine, precision), tuple(rounds))
 
 
 def test_ratios_are_of_medians_so_that_one_fast_round_changes_nothing() -> None:
     results = [
-        result("peer", "onnxruntime", "fp32", 40, 30, 30),
-        result("peer", "openvino", "bf16", 25, 20, 20),
-        result("ours", "openvino", "bf16", 1, 10, 12),
-        result("ours", "openvino", "int8", 5),
-        result("ours", "onnxruntime", "int8", 8, 6, 6),
+        result("peer", "onnxruntime", "fp32", [40], [30], [30]),
+        result("peer", "openvino", "bf16", [25, 24, 90], [20, 1, 20], [20]),
+        result("ours", "openvino", "bf16", [1], [10], [12]),
+        result("ours", "openvino", "int8", [5]),
+        result("ours", "onnxruntime", "int8", [8], [6], [6]),
     ]
+    assert results[1].psnr_db == 50.0
     assert list(ratios(results).values()) == [2.0, 4.0, 5.0]
     assert np.isnan(list(ratios(results[:2]).values())).all()
     assert "25.0, 20.0" in "\n".join(table(results))
+
+
+def test_a_peer_is_a_row_that_says_what_is_weak_about_it(bundle: Bundle) -> None:
+    steady = [10.0 + 0.01 * (i % 7) for i in range(200)]
+    for rounds, busy, words in (
+        ([steady, steady], 0.0, []),
+        ([steady, [2 * ms for ms in steady]], 0.0, ["calls vary", "last third", "medians differ by 100%"]),
+        ([steady, steady], 0.3, ["other programs took 30%"]),
+        ([[10.0] * 9, [10.0] * 8], 0.0, ["short: 17 images in 0.17 s"]),
+    ):
+        disturbance = dataclasses.replace(QUIET, others=busy)
+        found = Result(
+            Candidate("peer", "grouped", "openvino", "bf16"), tuple(PeerRound(samples, disturbance, 48.5) for samples in rounds)
+        )
+        row = peer_row(own_model(bundle.path), found, None)
+        assert (row.value, row.unit, row.scenario, row.setup["form"]) == (found.ms, "ms", "peer", "grouped")
+        assert len(row.remarks) == len(words)
+        assert all(word in remark for word, remark in zip(words, row.remarks, strict=True)), row.remarks
+        validate(Results("peers", [row], command=[]).document(), "peers")
 
 
 def test_the_command_writes_what_it_prints(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +109,7 @@ def test_the_command_writes_what_it_prints(checkpoint: Path, tmp_path: Path, cap
     assert len(facts["results"]) == 3
     printed = capsys.readouterr().out
     for r in facts["results"]:
-        assert f"{min(r['rounds_ms']):.1f}" in printed
+        assert f"{r['ms']:.1f}" in printed
 
 
 def test_standard_models_are_the_same_everywhere_and_alive() -> None:

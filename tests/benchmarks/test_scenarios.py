@@ -69,6 +69,27 @@ def test_a_run_that_ends_early_has_saved_every_row_that_it_measured(
     assert [r["scenario"] for r in read_results(out)["rows"]] == ["single-stream", "offline", "offline"]
 
 
+def test_a_run_that_ends_between_rounds_has_saved_those_that_ended(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+
+    def interrupted(function: Any, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:  # two batch sizes: in the middle of the second round
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    monkeypatch.setattr(scenarios, "alone", interrupted)
+    matrix = Matrix(["onnxruntime"], ["fp32"], (1, 2), threads=1, scenarios=("single-stream", "offline"), ceilings=False)
+    out = tmp_path / "results.json"
+    with pytest.raises(KeyboardInterrupt):
+        run_suite([own_model(bundle.path)], matrix, QUICK, save=lambda results: write_results(results, out))
+    rows = {(r["scenario"], r["work"]["batch"]): len(r["rounds"]) for r in read_results(out)["rows"]}
+    assert rows == {("single-stream", 1): 2, ("offline", 1): 2, ("offline", 2): 1}
+
+
 def test_rows_say_what_their_samples_say(measured: tuple[Path, dict[str, Any]]) -> None:
     for row in measured[1]["rows"]:
         samples = [v for r in row["rounds"] for v in r]
