@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.kernel_commands import (
+    TOLERANCE,
     block_resolutions,
     chosen_names,
     command_line,
@@ -38,9 +39,6 @@ from stylert.runtime.errors import BackendError, InputError
 from stylert.train.config import GeneratorConfig
 
 Layers = dict[str, dict[int, Tile]]
-
-#: Tiles whose results differ by more than this, relative to the largest value, do not compute the same layer.
-AGREEMENT = {"float16": 1e-2, "bfloat16": 8e-2, "float32": 5e-3, "int8": 1e-2, "fp8": 1e-2}
 
 
 def problems(
@@ -111,7 +109,7 @@ def measured(
                 tell(f"{problem.layer} x{problem.batch}: {tile} does not run ({str(problem_of_tile).splitlines()[0][:80]})")
                 continue
             error = float((result() - reference).abs().max() / reference.abs().max())
-            if not error <= AGREEMENT[problem.dtype]:
+            if not error <= TOLERANCE[problem.dtype]:
                 raise BackendError(f"{problem.layer} x{problem.batch}: {tile} is wrong, relative error {error:.2g}")
             times[tile] = statistics.median(time_calls(partial(run, tile), each, device))
         fastest = min(times, key=lambda tile: times[tile])

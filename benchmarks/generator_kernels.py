@@ -51,6 +51,8 @@ from stylert.train.config import GeneratorConfig
 PEERS = ("eager", "channels_last", "compile")
 #: Bytes of an activation and of a weight.
 BYTES = {"fp16": (2, 2), "bf16": (2, 2), "fp32": (4, 4), "int8": (2, 1), "fp8": (2, 1)}
+#: What the products are computed in.
+DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "int8": "int8", "fp8": "fp8"}
 
 
 #: A rate is measured in as many goes.
@@ -66,8 +68,7 @@ def floor_ms(cfg: GeneratorConfig, batch: int, precision: str, ceiling: Ceiling)
     written = sum(batch * s.out_channels * s.resolution**2 for s in convs[:-1])
     weights = sum(s.in_channels * s.out_channels * s.kernel**2 for s in convs)
     moved = (read + written) * activation + weights * weight + batch * cfg.img_channels * cfg.resolution**2
-    rate = ceiling.tflops["float32" if precision == "fp32" else "float16"] * (2 if weight == 1 else 1)
-    return 1000 * max(flops / (rate * 1e12), moved / (ceiling.bandwidth * 1e9))
+    return 1000 * max(flops / (ceiling.tflops[DTYPES[precision]] * 1e12), moved / (ceiling.bandwidth * 1e9))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +93,9 @@ def _run(options: argparse.Namespace) -> int:
     torch.backends.cudnn.allow_tf32 = False  # the reference is float32
     if not has_fp8(device):
         precisions = [p for p in precisions if p != "fp8"]
-    ceiling = measured_ceiling(["float16", "float32"], options.seconds, device)
+    # Peers compute in float16.
+    dtypes = dict.fromkeys(DTYPES[p] for p in (*precisions, *(["fp16"] if peers else [])))
+    ceiling = measured_ceiling(list(dtypes), options.seconds, device)
     end = time.perf_counter() + options.budget
     rows: list[Row] = []
     notes: list[str] = []

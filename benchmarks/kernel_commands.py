@@ -34,6 +34,9 @@ TINY = GeneratorConfig(8, channel_base=48, channel_max=8)
 INTERPRETER = "CPU, Triton's interpreter (a dry run: figures mean nothing)"
 DRY_RUN = "dry run: tiny and on a CPU, its figures mean nothing"
 
+#: Largest error that a form of a layer may have, relative to the largest value of the float32 definition, or of another form.
+TOLERANCE = {"float16": 1e-2, "bfloat16": 8e-2, "float32": 5e-3, "int8": 1e-2, "fp8": 1e-2}
+
 #: Written between calls, so that none finds its operands in the L2 cache.
 FLUSH_BYTES = 256 * 2**20
 

@@ -32,6 +32,7 @@ from typing import Any
 
 from stylert.benchmarks.gpu import watch_gpu
 from stylert.benchmarks.kernel_commands import (
+    TOLERANCE,
     aligned,
     block_resolutions,
     chosen_names,
@@ -55,8 +56,6 @@ from stylert.runtime.errors import BackendError, InputError
 H100_TFLOPS = {"float16": 790.0, "bfloat16": 790.0, "float32": 67.0, "int8": 1979.0, "fp8": 1979.0}
 H100_BANDWIDTH = 3000.0
 
-#: Largest error that a form may have, relative to the largest value of the float32 definition.
-TOLERANCE = {"float16": 1e-2, "bfloat16": 8e-2, "float32": 5e-3, "int8": 1e-2, "fp8": 1e-2}
 FORMS = ("kernel", "eager", "compile", "cudnn")
 #: What activations are beside 8-bit weights, in memory.
 ACTIVATIONS = {"int8": "float16", "fp8": "float16"}

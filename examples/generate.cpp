@@ -69,7 +69,7 @@ std::string find(const std::string& bundle, const std::string& precision) {
 }
 
 ov::CompiledModel open(ov::Core& core, const std::string& file, const std::string& precision) {
-    // The engine's own file is the network for one image; several.blob beside it is for several.
+    // The engine's own file is the network for one image; batch4.blob beside it is for four.
     const auto size = static_cast<int64_t>(std::filesystem::file_size(file));
     const auto blob = ov::read_tensor_data(file, ov::element::u8, {size}, 0);
     // As in Python: around 8-bit convolutions bfloat16 is exact enough, float32 is asked for by name.

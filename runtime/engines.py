@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,18 @@ def checked_engine(folder: Path, later: Sequence[str] = ()) -> Path:
         if name in later and (folder / name).is_file():
             continue
         if not (folder / name).is_file() or sha256_of(folder / name) != digest:
-            raise BundleError(f"engine {folder / name} does not match its sha256; remove {folder} and build again")
+            raise _damaged(folder / name)
     return file
+
+
+def _check_companion(facts: dict[str, Any], file: Path, data: memoryview) -> None:
+    """What `checked_engine` left for later."""
+    if hashlib.sha256(data).hexdigest() != facts.get("companions", {}).get(file.name):
+        raise _damaged(file)
+
+
+def _damaged(file: Path) -> BundleError:
+    return BundleError(f"engine {file} does not match its sha256; remove {file.parent} and build again")
 
 
 def engine_to_load(
@@ -174,7 +185,7 @@ def open_synthesis(
     source = engine or bundle.checked_file(bundle.network(precision, backend_name))
     more: dict[str, Any] = {} if hint == LATENCY else {"hint": hint}
     if folder is not None and read_later:
-        more["later"] = {name: (_facts(folder) or {}).get("companions", {}).get(name, "") for name in read_later}
+        more["check"] = partial(_check_companion, _facts(folder) or {})
     return module.load(source, precision, threads, built=engine is not None, **more), engine
 
 

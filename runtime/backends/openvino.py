@@ -8,7 +8,6 @@ compared with `engine.json`, when such a batch comes.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import tempfile
 import threading
@@ -29,11 +28,11 @@ NAME = "openvino"
 EXTRA = "openvino"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 ENGINE_SUFFIX = ".blob"
-#: The network for several images; the engine's own file is the one for a single image.
-SEVERAL = "several.blob"
-READ_LATER = (SEVERAL,)
+#: Beside the engine's own file, the network for a single image: those for more images at once.
+MORE = {4: "batch4.blob"}
+READ_LATER = tuple(MORE.values())
 #: Batches that have a network.
-SIZES = (1, 4)
+SIZES = (1, *MORE)
 NEEDS_ENGINE = False
 HINTS = (LATENCY, THROUGHPUT)
 
@@ -61,13 +60,13 @@ def machine(options: BuildOptions) -> str:
 
 def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
     kind = _config(precision, None, LATENCY)["INFERENCE_PRECISION_HINT"]
-    found = {"threads": options.threads, "blobs": list(SIZES), **({} if kind == "f32" else {"hint": kind})}
+    found = {"threads": options.threads, "batches": list(SIZES), **({} if kind == "f32" else {"hint": kind})}
     return found if options.hint == LATENCY else found | {"performance": options.hint}
 
 
 def build(source: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
-    """Compile `source` for this CPU and write OpenVINO's own blobs: `engine` for one image, and beside it one for several."""
-    for file, batch in zip((engine, engine.with_name(SEVERAL)), SIZES, strict=True):
+    """Compile `source` for this CPU and write OpenVINO's own blobs: `engine` for one image, and beside it those for more."""
+    for batch, file in _files(engine).items():
         file.write_bytes(_compile(source, precision, options.threads, options.hint, batch).export_model().getvalue())
     return {}
 
@@ -78,23 +77,23 @@ def load(
     threads: int | None = None,
     built: bool = False,
     hint: str = LATENCY,
-    later: dict[str, str] | None = None,
+    check: Callable[[Path, memoryview], None] = lambda *_: None,
 ) -> OpenVinoSession:
     """Load an ONNX file, or with `built` an engine. Raises BundleError when OpenVINO refuses it.
 
-    `later` has the sha256 of the files that are compared when they are first used.
+    `check` gets each of the files in `READ_LATER`, and its bytes, when they are first used.
     """
     if not built:
         return OpenVinoSession(partial(_compile, source, precision, threads, hint))
     # Mapped, not read: the weights stay in the page cache until they are used. Copy on write, as the library asks for
     # memory that it might write to. Both now, so that a build in the meantime changes nothing for this session.
-    files = dict(zip(SIZES, (source, source.with_name(SEVERAL)), strict=True))
+    files = _files(source)
     blobs = {batch: np.memmap(file, np.uint8, "c") for batch, file in files.items()}
 
     def network(batch: int) -> Any:
         file, blob = files[batch], blobs[batch]
-        if later and file.name in later and hashlib.sha256(blob.data).hexdigest() != later[file.name]:
-            raise BundleError(f"engine {file} does not match its sha256; remove {file.parent} and build again")
+        if file.name in READ_LATER:
+            check(file, blob.data)
         return _import(blob, file, precision, threads, hint)
 
     return OpenVinoSession(network)
@@ -144,6 +143,10 @@ class OpenVinoSession:
         self._networks = {}
         self._local = threading.local()
         del self._network
+
+
+def _files(engine: Path) -> dict[int, Path]:
+    return {1: engine} | {batch: engine.with_name(name) for batch, name in MORE.items()}
 
 
 def _openvino() -> Any:
