@@ -6,12 +6,14 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.disturbance import as_values, merge, remarks, too_short
 from stylert.benchmarks.models import Model, work_of
-from stylert.benchmarks.peers import CANDIDATES, PRECISIONS, Candidate, Result, compare, ratios
+from stylert.benchmarks.peers import CANDIDATES, PRECISIONS, Candidate, Result, compare
 from stylert.benchmarks.results import Results, Row
+from stylert.benchmarks.turns import CYCLES, contests, times_faster
 from stylert.runtime.errors import InputError
 
 
@@ -19,21 +21,24 @@ def with_peers(
     results: Results,
     models: Sequence[Model],
     threads: int | None,
+    rounds: int,
     say: Callable[[str], None],
     candidates: Sequence[Candidate] = CANDIDATES,
-    rounds: int = 3,
     seconds: float = 3.0,
+    cycles: int = CYCLES,
 ) -> Results:
     """`results` with a row for every candidate on every model, and its ratios among the conditions. Raises as `check_peers`."""
     check_peers(models)
     rows: list[Row] = []
-    faster: dict[str, float] = {}
+    faster: dict[str, Any] = {}
     for model in models:
         assert model.checkpoint is not None
         with tempfile.TemporaryDirectory(prefix="stylert-peers-") as folder:
-            found = compare(model.checkpoint, model.bundle.path, Path(folder), candidates, threads, rounds, seconds, say=say)
+            files = model.checkpoint, model.bundle.path, Path(folder)
+            found = compare(*files, candidates, threads, rounds, seconds, say=say)
+            best = times_faster(contests(found, *files, threads, cycles, say=say))
         rows += [peer_row(model, result, threads) for result in found]
-        faster |= {f"{model.name}, {what}": ratio for what, ratio in ratios(found).items()}
+        faster |= {f"{model.name}, {what}": facts for what, facts in best.items()}
     return dataclasses.replace(results, rows=[*results.rows, *rows], conditions=results.conditions | {"times faster": faster})
 
 

@@ -16,13 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from stylert.benchmarks.disturbance import Disturbance, watch
 from stylert.benchmarks.machine import machine_facts
 from stylert.benchmarks.models import Model, standard_model
 from stylert.benchmarks.standard import NAMES
+from stylert.runtime.host import usable_cores
 
 #: Makes images from ws `[N, num_ws, w_dim]`: uint8 `[N, H, W, C]`, or float32 `[N, C, H, W]`.
 Runner = Callable[[np.ndarray], np.ndarray]
@@ -112,7 +113,7 @@ def compare(
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Result]:
     """Measure every candidate on a checkpoint's generator and its bundle, batch 1. Files are written into `folder`."""
-    threads = threads or os.cpu_count() or 1
+    threads = threads or usable_cores()
     _ws(bundle, folder, images)
     measured: dict[Candidate, list[PeerRound]] = {c: [] for c in candidates}
     for i in range(rounds):
@@ -140,8 +141,7 @@ def _measure(
     """One round in this process, and the mean PSNR over `images` images (0 for none)."""
     from stylert.export.verify import psnr
 
-    ws = np.load(folder / "ws.npy")
-    run = _ours(candidate, bundle, threads) if candidate.kind == "ours" else _peer(candidate, checkpoint, folder, threads)
+    ws, run = latents(folder), runner(candidate, checkpoint, bundle, folder, threads)
     accuracy = float("nan")
     if images:
         reference = np.load(folder / "reference.npy")[:images]
@@ -163,6 +163,17 @@ def _bytes(images: np.ndarray) -> np.ndarray:
     from stylert.runtime.images import as_uint8
 
     return as_uint8(images)
+
+
+def latents(folder: Path) -> np.ndarray:
+    """The ws of a comparison, `[images, num_ws, w_dim]`."""
+    ws: np.ndarray = np.load(folder / "ws.npy")
+    return ws
+
+
+def runner(candidate: Candidate, checkpoint: Path, bundle: Path, folder: Path, threads: int) -> Runner:
+    """A candidate ready to run. A peer's export is written into `folder`, unless it is there."""
+    return _ours(candidate, bundle, threads) if candidate.kind == "ours" else _peer(candidate, checkpoint, folder, threads)
 
 
 def _ours(candidate: Candidate, bundle: Path, threads: int) -> Runner:
@@ -226,26 +237,6 @@ def _onnx_peer(candidate: Candidate, path: Path, threads: int) -> Runner:
     return lambda ws: request.infer({"ws": ws}, share_inputs=True)[0].copy()
 
 
-def ratios(results: Sequence[Result]) -> dict[str, float]:
-    """How many times faster than the best peer: without int8, and int8 against every peer; and on ONNX Runtime alone."""
-
-    def best(kind: str, *precisions: str, engine: str | None = None) -> float:
-        found = [
-            r.ms
-            for r in results
-            if r.candidate.kind == kind and r.candidate.precision in precisions and engine in (None, r.candidate.engine)
-        ]
-        return min(found, default=float("nan"))
-
-    return {
-        "fp32 or bf16 over the best peer": round(best("peer", "fp32", "bf16") / best("ours", "fp32", "bf16"), 2),
-        "int8 over the best peer": round(best("peer", "fp32", "bf16") / best("ours", "int8"), 2),
-        "any precision on ONNX Runtime over the plain export there": round(
-            best("peer", "fp32", engine="onnxruntime") / best("ours", "fp32", "int8", engine="onnxruntime"), 2
-        ),
-    }
-
-
 def table(results: Sequence[Result]) -> list[str]:
     lines = [f"{'form':9}{'engine':15}{'precision':11}{'ms':>9}{'PSNR dB':>10}   rounds"]
     for r in sorted(results, key=lambda r: r.ms):
@@ -261,6 +252,8 @@ def _exported(checkpoint: Path, folder: Path) -> Model:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    from stylert.benchmarks.turns import CYCLES, contests, lines, times_faster  # it builds on this module
+
     parser = argparse.ArgumentParser(prog="python -m stylert.benchmarks.peers", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--model", choices=NAMES, default="sg2-256", help="a standard model: config F, seeded random weights")
     parser.add_argument("--checkpoint", type=Path, help="a generator of your own instead")
@@ -270,7 +263,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=8, help="images for the accuracy")
     parser.add_argument("--only", default="", help="candidates whose name contains one of these, comma-separated")
     parser.add_argument("--json", type=Path, help="write the results here too")
+    parser.add_argument("--cycles", type=int, default=CYCLES, help="of turns, for the ratios of the best")
     options = parser.parse_args(arguments)
+    say = partial(print, flush=True)
     chosen = [c for c in CANDIDATES if not options.only or any(part in c.name for part in options.only.split(","))]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -290,16 +285,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.rounds,
             options.seconds,
             options.images,
-            lambda line: print(line, flush=True),
+            say,
         )
-    print("\n".join(table(results)))
-    for name, ratio in ratios(results).items():
-        print(f"{ratio:5.2f}x  {name}")
+        found = contests(results, model.checkpoint, model.bundle.path, folder, options.threads, options.cycles, say=say)
+    print("\n".join([*table(results), *lines(found)]))
     if options.json:
         facts = {
             "model": str(options.checkpoint or options.model),
             "machine": machine_facts(),
-            "ratios": ratios(results),
+            "times faster": times_faster(found),
             "results": [asdict(r) | {"ms": r.ms, "medians_ms": r.medians_ms} for r in results],
         }
         options.json.write_text(json.dumps(facts, indent=2) + "\n")

@@ -29,9 +29,11 @@ stylert bench compare benchmarks/results/<device>-<date>/results.json mine/resul
 
 sets it beside one of these. The standard models are StyleGAN2's config F with seeded random weights, so any two machines do the
 same work. Each row is from several processes that took turns; brackets are 95 % intervals from order statistics of as many runs
-as are independent of each other, `?` where too few runs bound them. *Of floor* is the time that the arithmetic and the memory
-traffic alone would take at the rates that the machine reached in a matrix product and a copy, over the time measured. A row
-that carries a remark is weak evidence. MiB is the peak of the process, PSNR that of the same images against the reference.
+as are independent of each other, `?` where too few runs bound them. How many times as fast stylert is as the best peer was
+measured apart, both loaded at once and in turns of half a second: it is the median over the cycles. *Of floor* is the time that
+the arithmetic and the memory traffic alone would take at the rates that the machine reached in a matrix product and a copy, over
+the time measured. A row that carries a remark is weak evidence. MiB is the peak of the process, PSNR that of the same images
+against the reference.
 """
 
 
@@ -75,7 +77,7 @@ def _section(name: str, document: dict[str, Any]) -> str:
         cells = [tables.cells(row, document["accuracy"]) for row in rows]
         lines += [f"### {tables.TITLES[scenario]}", "", tables.markdown(tables.columns(scenario), cells)]
     if ratios := document["conditions"].get("times faster"):
-        lines += [*(f"- {what}: {ratio:.2f} times as fast" for what, ratio in ratios.items()), ""]
+        lines += [*(f"- {what}: {times_faster(ratio)}" for what, ratio in ratios.items()), ""]
     if document["accuracy"]:
         first = document["accuracy"][0]
         lines += [f"PSNR is against {first['reference']}, mean over {first['seeds']} seeds.", ""]
@@ -85,6 +87,15 @@ def _section(name: str, document: dict[str, Any]) -> str:
     doubts = tables.doubts(document["rows"])
     lines += [f"- {doubt}" for doubt in doubts]
     return "\n".join(lines) + ("\n" if doubts else "")
+
+
+def times_faster(ratio: dict[str, Any]) -> str:
+    """A ratio with its interval, where it has one, and what was compared."""
+    text = f"**{ratio['ratio']:.2f}** times as fast"
+    if "low" not in ratio:
+        return text
+    interval = "[{}, {}]".format(*("?" if ratio[k] is None else f"{ratio[k]:.2f}" for k in ("low", "high")))
+    return f"{text} {interval}, {ratio['ours']} against {ratio['peer']}, in {ratio['cycles']} cycles of turns"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -253,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = ["python", "-m", "stylert.benchmarks.training", *(sys.argv[1:] if arguments is None else arguments)]
     effort = {"steps": args.steps, "rounds": args.rounds}
     rows: list[Row] = []
-    faster: dict[str, float] = {}
+    faster: dict[str, dict[str, float]] = {}
     for preset in presets:
         for resolution in resolutions:
             found = compare(preset, resolution, args.device, args.threads, args.steps, args.rounds, forms, **overrides)
@@ -263,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for r in found[1:]:
                 ratio = r.value / found[0].value
                 name = f"{forms[0]} than {r.setup['form']}, {preset} {resolution} px"
-                faster[name] = ratio
+                faster[name] = {"ratio": ratio}
                 print(f"{preset} {resolution} px: {forms[0]} is {ratio:.2f} times as fast as {r.setup['form']}")
             if args.json is not None:  # after each, so that what ends a long run early loses nothing
                 conditions = {"effort": effort, "times faster": faster}

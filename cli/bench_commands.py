@@ -105,7 +105,7 @@ def run(
             check_peers(models)
         results = run_suite(models, matrix, effort, out, bar, save)
     if peers:
-        results = with_peers(results, models, threads, lambda line: errors.print(line, highlight=False))
+        results = with_peers(results, models, threads, effort.rounds, lambda line: errors.print(line, highlight=False))
         save(results)
     document = results.document()
     show_results(document)

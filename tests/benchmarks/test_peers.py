@@ -7,14 +7,13 @@ import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from stylert.benchmarks.disturbance import Disturbance
 from stylert.benchmarks.models import own_model
 from stylert.benchmarks.peer_rows import peer_row
-from stylert.benchmarks.peers import CANDIDATES, LEAST_RUNS, Candidate, PeerRound, Result, compare, main, ratios, table
+from stylert.benchmarks.peers import CANDIDATES, LEAST_RUNS, Candidate, PeerRound, Result, compare, main
 from stylert.benchmarks.plain import PlainSynthesis
 from stylert.benchmarks.results import Results, validate
 from stylert.benchmarks.standard import NAMES, standard_weights
@@ -47,25 +46,6 @@ def test_every_candidate_makes_the_same_images(checkpoint: Path, tmp_path: Path)
 
 
 QUIET = Disturbance(seconds=1.0, others=0.0, stolen=0.0, own=1.0, switches=0.0, denied=0.0, thermal=0)
-
-
-def result(kind: str, engine: str, precision: str, *rounds_ms: list[float]) -> Result:
-    rounds = [PeerRound(samples, QUIET, 50.0 if i == 0 else float("nan")) for i, samples in enumerate(rounds_ms)]
-    return Result(Candidate(kind, "f", engine, precision), tuple(rounds))
-
-
-def test_ratios_are_of_medians_so_that_one_fast_round_changes_nothing() -> None:
-    results = [
-        result("peer", "onnxruntime", "fp32", [40], [30], [30]),
-        result("peer", "openvino", "bf16", [25, 24, 90], [20, 1, 20], [20]),
-        result("ours", "openvino", "bf16", [1], [10], [12]),
-        result("ours", "openvino", "int8", [5]),
-        result("ours", "onnxruntime", "int8", [8], [6], [6]),
-    ]
-    assert results[1].psnr_db == 50.0
-    assert list(ratios(results).values()) == [2.0, 4.0, 5.0]
-    assert np.isnan(list(ratios(results[:2]).values())).all()
-    assert "25.0, 20.0" in "\n".join(table(results))
 
 
 def test_a_peer_is_a_row_that_says_what_is_weak_about_it(bundle: Bundle) -> None:
@@ -101,15 +81,20 @@ def test_the_command_writes_what_it_prints(checkpoint: Path, tmp_path: Path, cap
             "0.01",
             "--images",
             "1",
+            "--cycles",
+            "3",
             "--json",
             str(out),
         ]
     )
     facts = json.loads(out.read_text())
     assert len(facts["results"]) == 3
+    ((what, best),) = facts["times faster"].items()
+    assert (what, best["cycles"]) == ("int8 over the best peer", 3)
     printed = capsys.readouterr().out
     for r in facts["results"]:
         assert f"{r['ms']:.1f}" in printed
+    assert f"{best['ratio']:.2f}x [" in printed
 
 
 def test_standard_models_are_the_same_everywhere_and_alive() -> None:
