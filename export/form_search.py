@@ -64,24 +64,26 @@ def search_forms(
     seconds: float,
     seconds_each: float = 3.0,
     remembered: MutableMapping[str, float] | None = None,
+    scalable: bool = False,
     progress: Callable[[int, int], None] = lambda *_: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Search:
     """Try every form of every layer, those with most arithmetic first, for at most about `seconds`.
 
     `remembered` holds what changes of a layer's shape did to the time (`Trial.speed`): they are not measured again, and what is
-    measured is added. Whatever it holds, what came of it is compared with the default as a whole at the end.
+    measured is added. Whatever it holds, what came of it is compared with the default as a whole at the end. `scalable` is
+    whether steps of 8 bits may hold styles (`Int8Steps`).
     """
     end = clock() + seconds * (1 - LAST_SHARE)
     memory = {} if remembered is None else remembered
     layers = sorted((s for s in cfg.layers() if s.kind == "conv"), key=lambda s: -s.macs)
     groups: list[LayerSpec | str] = ["convolutions", "torgb", "biases", *layers]
-    done, total = 0, sum(len(list(_changes(cfg, default, group))) for group in groups)
+    done, total = 0, sum(len(list(_changes(cfg, default, group, scalable))) for group in groups)
     best, trials, complete = default, [], True
     running = open_plan(best)
     for group in groups:
         plans: dict[Trial, NetworkPlan] = {}
-        for where, change, key, plan in _changes(cfg, best, group):
+        for where, change, key, plan in _changes(cfg, best, group, scalable):
             progress(min(done, total), total)
             done += 1
             ratio = None
@@ -108,12 +110,14 @@ def search_forms(
     return Search(best, trials, against, complete)
 
 
-def _changes(cfg: GeneratorConfig, plan: NetworkPlan, group: LayerSpec | str) -> Iterator[tuple[str, str, str, NetworkPlan]]:
+def _changes(
+    cfg: GeneratorConfig, plan: NetworkPlan, group: LayerSpec | str, scalable: bool
+) -> Iterator[tuple[str, str, str, NetworkPlan]]:
     """Where, what in words, what to remember it by, and the changed plan."""
     if isinstance(group, LayerSpec):
         old = plan.layer(group.name)
         shape = f"{group.in_channels} to {group.out_channels} channels, {group.kernel}x{group.kernel}, {group.resolution} px, up {group.up}"
-        for new in _other_forms(old, group):
+        for new in _other_forms(old, group, scalable):
             change = f"{describe(old)} -> {describe(new)}"
             yield group.name, change, f"{shape}: {change}", replace(plan, layers={**plan.layers, group.name: new})
         return
@@ -133,7 +137,7 @@ def _changes(cfg: GeneratorConfig, plan: NetworkPlan, group: LayerSpec | str) ->
         yield group, change, f"{group} of {cfg.resolution} px, {cfg.macs()} multiplications: {change}", changed
 
 
-def _other_forms(old: LayerPlan, spec: LayerSpec) -> list[LayerPlan]:
+def _other_forms(old: LayerPlan, spec: LayerSpec, scalable: bool) -> list[LayerPlan]:
     if old.form == "operator":
         return [replace(old, form=form) for form in PLAIN_FORMS] if spec.up == 2 else []
     found = []
@@ -141,6 +145,8 @@ def _other_forms(old: LayerPlan, spec: LayerSpec) -> list[LayerPlan]:
     if old.eight_bit is not None:
         # Out of 8 bits a layer is exact; a small one may even be faster.
         sides += [replace(old.eight_bit, output=None), None] if _both_sides(old.eight_bit) else [None]
+    if scalable and isinstance(old.eight_bit, Int8Steps):
+        sides.append(replace(old.eight_bit, scaled=not old.eight_bit.scaled))
     for side in sides:
         for form in PLAIN_FORMS if spec.up == 2 else (old.form,):
             if form == "polyphase" and _both_sides(side):
@@ -160,4 +166,7 @@ def describe(plan: LayerPlan) -> str:
     if plan.eight_bit is None:
         return plan.form
     kind = "fp8" if isinstance(plan.eight_bit, Fp8Scale) else "int8"
-    return f"{plan.form} {kind}" + (" on both sides" if _both_sides(plan.eight_bit) else "")
+    scaled = isinstance(plan.eight_bit, Int8Steps) and plan.eight_bit.scaled
+    return (
+        f"{plan.form} {kind}" + (" on both sides" if _both_sides(plan.eight_bit) else "") + (", scaled steps" if scaled else "")
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from stylert.export.defaults import backend_plan, canonical_plan
+from stylert.export.defaults import SAME_NUMBERS, backend_plan, canonical_plan
 from stylert.export.latents import (
     CALIBRATION_FIRST_SEED,
     CALIBRATION_SAMPLES,
@@ -123,17 +123,13 @@ def export_bundle(
             plans |= {b: plan for b in backends if (plan := backend_plan(weights, precision, b, calibration)) is not None}
             recipe = recipes.get(precision, {})
             if calibration is not None and precision in EIGHT_BIT:
-                searches = {
-                    b: layers_left_out(
-                        weights,
-                        plan,
-                        latents,
-                        exact,
-                        promised[precision],
-                        _stage(progress, f"search {precision} layers {b}".strip()),
-                    )
-                    for b, plan in plans.items()
-                }
+                searches: dict[str, Sensitivity] = {}
+                for b, plan in plans.items():
+                    if b in SAME_NUMBERS:
+                        searches[b] = searches[""]
+                        continue
+                    stage = _stage(progress, f"search {precision} layers {b}".strip())
+                    searches[b] = layers_left_out(weights, plan, latents, exact, promised[precision], stage)
                 plans = {b: without(plan, list(searches[b].kept)) for b, plan in plans.items()}
                 recipe = _eight_bit_recipe(weights, calibration, searches) | EIGHT_BIT_FACTS[precision]
             files = {b: f"{stem}.{b}.onnx" if b else f"{stem}.onnx" for b in plans}

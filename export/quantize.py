@@ -7,9 +7,10 @@ samples best.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -81,12 +82,14 @@ def int8_plan(
     symmetric: bool = False,
     outputs: Literal["all", "up", "none"] = "all",
     max_reach: int = MAX_REACH_RESOLUTION,
+    min_scaled: float = math.inf,
 ) -> NetworkPlan:
     """Every calibrated layer in 8 bits, the others as they are in the same form.
 
     `symmetric` activations are what TensorRT and OpenVINO take; a range of its own on either side of zero fits what a leaky ReLU
     leaves better. `outputs` says behind which convolutions to quantise as well: ONNX Runtime runs none in 8 bits without it. Up to
-    `max_reach` px the range of every sample is measured as it comes, for one pass over what a convolution reads.
+    `max_reach` px the range of every sample is measured as it comes, for one pass over what a convolution reads. From `min_scaled`
+    px on, style and demodulation are taken into the steps.
     """
     layers = {}
     for spec in cfg.layers():
@@ -95,6 +98,7 @@ def int8_plan(
             if found is not None:
                 behind = outputs == "all" or (outputs == "up" and spec.up == 2)
                 steps = found.steps(symmetric, behind, by_reach=spec.resolution <= max_reach)
+                steps = replace(steps, scaled=spec.resolution >= min_scaled)
             layers[spec.name] = LayerPlan(form, None if found is None else found.migration, steps)
     # What lies between convolutions in 8 bits, ONNX Runtime keeps channels last.
     return NetworkPlan(layers, rgb="matmul_nhwc")

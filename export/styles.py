@@ -105,7 +105,9 @@ def style_nodes(
         spec.name: ConvStyle(
             _pick(g, half_units, i, spec.in_channels, width, f"{spec.name}.style"),
             _pick(g, demods, i, spec.out_channels, before.shape[2], f"{spec.name}.demod"),
-            _pick(g, befores, i, spec.out_channels, before.shape[2], f"{spec.name}.bias") if spec.name in biases else None,
+            _pick(g, befores, i, spec.out_channels, before.shape[2], f"{spec.name}.bias_before")
+            if spec.name in biases
+            else None,
         )
         for i, spec in enumerate(convs)
     }

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from stylert.export.eight_bit import EightBit
+from stylert.export.eight_bit import EightBit, Factor
 from stylert.export.graph import GraphBuilder
 from stylert.export.phases import phase_weights, polyphase_weights
 from stylert.export.plan import REACH_EPS, Fp8Scale, Int8Steps, LayerPlan, NetworkPlan, layer_constants
@@ -152,14 +152,20 @@ class _Writer:
         g, name = self.g, spec.name
         if isinstance(plan.eight_bit, Int8Steps) and plan.eight_bit.depth is not None:
             style = self._style_by_reach(x, style, plan.eight_bit.depth, name)
-        y = g.node("Mul", [x, self.by_channel(style.style)], f"{name}.modulated")
-        y = self._convolve(spec, y, self.constants[name].weight, plan)
-        if style.bias is not None:
-            y = g.node("Add", [y, self.by_channel(style.bias)], f"{name}.biased")
-        y = g.node("Mul", [y, self.by_channel(style.demod)], f"{name}.demodulated")
+        steps = plan.eight_bit if isinstance(plan.eight_bit, Int8Steps) and plan.eight_bit.scaled else None
+        modulated, demodulated = steps is not None, steps is not None and steps.output is not None  # by the steps
+        blurred = spec.up == 2 and plan.form != "polyphase"
+        bias = self.weight(f"{name}.bias", self.bias(spec)) if demodulated and blurred else None  # which the FIR can add
+        y = x if modulated else g.node("Mul", [x, self.by_channel(style.style)], f"{name}.modulated")
+        y = self._convolve(spec, y, plan, style if modulated else None, bias)
+        if not demodulated:
+            if style.bias is not None:
+                y = g.node("Add", [y, self.by_channel(style.bias)], f"{name}.biased")
+                bias = style.bias
+            y = g.node("Mul", [y, self.by_channel(style.demod)], f"{name}.demodulated")
         if self.noise != "none":
             y = g.node("Add", [y, self._noise(spec, self.gain(spec))], f"{name}.noisy")
-        if style.bias is None:
+        if bias is None:
             y = g.node("Add", [y, self.weight(f"{name}.bias", self.bias(spec).reshape(1, -1, 1, 1))], f"{name}.biased")
         clamp = self.clamp(spec)
         y = g.node("LeakyRelu", [y], name if clamp is None else f"{name}.activated", alpha=LRELU_SLOPE)
@@ -232,37 +238,40 @@ class _Writer:
         scaled = g.node("Mul", [noise_name(spec), g.constant(strength)], f"{name}.noise")
         return self.cast(scaled, f"{name}.noise_half", self.elem) if self.plan.half else scaled
 
-    def _convolve(self, spec: LayerSpec, x: str, weight: np.ndarray, plan: LayerPlan) -> str:
-        """The convolution of a layer and, where it upsamples, the FIR."""
-        g, name = self.g, spec.name
+    def _convolve(self, spec: LayerSpec, x: str, plan: LayerPlan, style: ConvStyle | None, bias: str | None) -> str:
+        """The convolution of a layer and, where it upsamples, the FIR, with a bias if there is one. With a `style` the steps of 8 bits
+        are scaled by it.
+        """
+        g, name, weight = self.g, spec.name, self.constants[spec.name].weight
         fir = self.weights.arrays["synthesis.b4.resample_filter"][::-1, ::-1] * 4
         if spec.up == 1:
-            return self._quantisable_conv(x, weight, plan.eight_bit, name)
+            return self._quantisable_conv(spec, x, weight, plan, style)
         if plan.form == "polyphase":
-            return self._quantisable_conv(x, polyphase_weights(weight, fir), plan.eight_bit, name, phases=spec.resolution // 2)
+            return self._quantisable_conv(spec, x, polyphase_weights(weight, fir), plan, style, phases=spec.resolution // 2)
         kernel = np.tile(fir, (spec.out_channels, 1, 1, 1))
         if plan.form == "phases":
             # One row and column more than the transposed convolution has; they are zero, as the padding would be.
-            y = self._quantisable_conv(x, phase_weights(weight), plan.eight_bit, name, phases=spec.resolution // 2 + 1)
+            y = self._quantisable_conv(spec, x, phase_weights(weight), plan, style, phases=spec.resolution // 2 + 1)
             taps, pads = self.weight(f"{name}.fir", kernel), [1, 1, 0, 0]
         else:
-            y, pads = (
-                self._quantisable_conv(x, weight.transpose(1, 0, 2, 3), plan.eight_bit, name, transposed=True),
-                [1, 1, 1, 1],
-            )
+            y = self._quantisable_conv(spec, x, weight.transpose(1, 0, 2, 3), plan, style, transposed=True)
+            pads = [1, 1, 1, 1]
             if not isinstance(plan.eight_bit, Int8Steps) or plan.eight_bit.output is None:
                 taps = self.weight(f"{name}.fir", kernel)
             else:
                 # The taps 1, 3 and 9 sixteenths are 14, 42 and 126 steps.
                 taps = self.eight.int8_weight(kernel, f"{name}.fir", axis=0, levels=126)
-        return g.node("Conv", [y, taps], f"{name}.blurred", pads=pads, group=spec.out_channels)
+        return g.node(
+            "Conv", [y, taps] if bias is None else [y, taps, bias], f"{name}.blurred", pads=pads, group=spec.out_channels
+        )
 
     def _quantisable_conv(
         self,
+        spec: LayerSpec,
         x: str,
         kernel: np.ndarray,
-        eight_bit: Int8Steps | Fp8Scale | None,
-        name: str,
+        plan: LayerPlan,
+        style: ConvStyle | None,
         transposed: bool = False,
         phases: int = 0,
     ) -> str:
@@ -270,13 +279,15 @@ class _Writer:
 
         With `phases`, their height and width, the output's four phases of every channel become pixels.
         """
-        g, axis = self.g, 1 if transposed else 0
-        int8 = eight_bit if isinstance(eight_bit, Int8Steps) else None
-        if isinstance(eight_bit, Fp8Scale):
-            x = self.eight.as_fp8(x, eight_bit, f"{name}.in")
+        g, name, axis = self.g, spec.name, 1 if transposed else 0
+        int8 = plan.eight_bit if isinstance(plan.eight_bit, Int8Steps) else None
+        if isinstance(plan.eight_bit, Fp8Scale):
+            x = self.eight.as_fp8(x, plan.eight_bit, f"{name}.in")
             w = self.eight.fp8_weight(kernel, f"{name}.weight", axis)
         elif int8 is not None:
-            x = self.eight.dequantize(self.eight.quantize(x, int8.input, f"{name}.in"), int8.input, f"{name}.in")
+            size = spec.resolution // spec.up
+            x = self.eight.quantize(x, int8.input, f"{name}.in", style and Factor(style.style, spec.in_channels, size))
+            x = self.eight.dequantize(x, int8.input, f"{name}.in")
             w = self.eight.int8_weight(kernel, f"{name}.weight", axis)
         else:
             w = self.weight(f"{name}.weight", kernel)
@@ -289,13 +300,14 @@ class _Writer:
         y = self.eight.quantize(y, int8.output, f"{name}.out")
         if phases:
             # In 8 bits a convolution's output lies channels last, so that whole rows of 2 O bytes find their place.
-            o = kernel.shape[0] // 4
+            o = spec.out_channels
             y = g.node("Transpose", [y], f"{name}.nhwc", perm=[0, 2, 3, 1])
             y = g.node("Reshape", [y, g.ints(0, phases, phases, 2, 2 * o)], f"{name}.phases")
             y = g.node("Transpose", [y], f"{name}.rows", perm=[0, 1, 3, 2, 4])
             y = g.node("Reshape", [y, g.ints(0, 2 * phases, 2 * phases, o)], f"{name}.pixels")
             y = g.node("Transpose", [y], f"{name}.shuffled", perm=[0, 3, 1, 2])
-        return self.eight.dequantize(y, int8.output, f"{name}.out")
+        size = 2 * phases or (spec.resolution + 1 if transposed else spec.resolution)
+        return self.eight.dequantize(y, int8.output, f"{name}.out", style and Factor(style.demod, spec.out_channels, size))
 
     # --- the image ---------------------------------------------------------------------------------------------------
 

@@ -102,6 +102,7 @@ def tune_bundle(
             open_plan,
             60 * minutes,
             remembered=memory.known,
+            scalable=backend_name == "onnxruntime",
             progress=lambda done, total: progress(f"tune {backend_name} {precision}", done, total),
         )
     memory.save()

@@ -114,6 +114,17 @@ def test_what_is_remembered_of_a_shape_is_not_measured_again_but_the_result_is(r
         assert not wrong.better
 
 
+def test_steps_that_hold_styles_are_tried_where_a_runtime_takes_them() -> None:
+    steps = Int8Steps(Step(0.1), Step(0.1))
+    layers = {s.name: LayerPlan("phases", None, steps) for s in CFG.layers() if s.kind == "conv"}
+    scaled = lambda plan: [n for n, p in plan.layers.items() if isinstance(p.eight_bit, Int8Steps) and p.eight_bit.scaled]  # noqa: E731
+    for scalable in (False, True):
+        cost = lambda plan: 0.01 * (20 - len(scaled(plan)) + 5 * sum(p.eight_bit is None for p in plan.layers.values()))  # noqa: E731
+        machine = Machine(cost)
+        found = search_forms(CFG, NetworkPlan(layers), machine.open, 1e6, scalable=scalable, clock=machine)
+        assert scaled(found.plan) == (list(layers) if scalable else [])
+
+
 def test_layers_of_8_bits_are_tried_without_and_never_folded_behind_a_step_of_unfiltered_values() -> None:
     steps = Int8Steps(Step(0.1), Step(0.1))
     layers = {s.name: LayerPlan("phases", None, steps) for s in CFG.layers() if s.kind == "conv"}

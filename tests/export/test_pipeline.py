@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
+from stylert.export import defaults
 from stylert.export.pipeline import export_bundle
 from stylert.export.verify import psnr
 from stylert.runtime.bundle import Bundle, sha256_of
@@ -49,6 +51,25 @@ def test_a_backend_gets_the_form_made_for_it_and_every_form_makes_the_same_image
             assert np.mean([psnr(a, b) for a, b in zip(run(file), exact, strict=True)]) > (45 if precision == "fp16" else 25), (
                 file
             )
+
+
+def test_onnx_runtimes_own_network_keeps_out_of_8_bits_what_the_canonical_one_does(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes style and demodulation into the steps, from where that pays; here from 16 px on."""
+    monkeypatch.setattr(defaults, "MIN_SCALED_RESOLUTION", 16)
+    bundle = export_bundle(checkpoint, tmp_path / "b", ["int8"], backends=["onnxruntime"], min_psnr=38, verify_seeds=4)
+    entry = bundle.precisions["int8"]
+    assert entry.plans == {"onnxruntime": "synthesis.int8.onnxruntime.onnx"}
+    own = {n.name: n for n in onnx.load(bundle.path / entry.plans["onnxruntime"]).graph.node}
+    canonical = {n.name: n for n in onnx.load(bundle.path / entry.file).graph.node}
+    recipe = entry.recipe["backends"]["onnxruntime"]
+    assert recipe == {k: entry.recipe[k] for k in recipe}
+    for layer in ("b8.conv0", "b8.conv1", "b16.conv0", "b16.conv1"):
+        eight = layer in recipe["layers"]
+        assert (f"{layer}.in_q" in own) == (f"{layer}.in_q" in canonical) == eight
+        assert (f"{layer}.modulated" not in own) == (eight and layer.startswith("b16"))
+    assert entry.accuracy["onnxruntime"]["psnr_db"] > 30
 
 
 def test_an_unknown_backend_is_refused(checkpoint: Path, tmp_path: Path) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx.reference import ReferenceEvaluator
 
-from stylert.export.plan import Form, LayerPlan, Migration, NetworkPlan
+from stylert.export.eight_bit import EightBit, Factor
+from stylert.export.graph import GraphBuilder
+from stylert.export.plan import Form, LayerPlan, Migration, NetworkPlan, Step
 from stylert.export.quantize import MIN_CHANNELS, MIN_RESOLUTION, calibrate, int8_layers, int8_plan
-from stylert.export.synthesis import synthesis_model
+from stylert.export.synthesis import NoiseInput, synthesis_model
 from stylert.train.checkpoint import GeneratorWeights
 from tests.conftest import random_arrays, small_config
 from tests.draws import fresh
@@ -55,20 +60,70 @@ def test_eligible_layers_are_quantised_and_no_others() -> None:
     assert set(plans) == names
 
 
-def test_onnx_runtime_runs_every_quantised_layer_in_8_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("min_scaled", [np.inf, 32, 0])
+def test_onnx_runtime_runs_every_quantised_layer_in_8_bits(tmp_path: Path, min_scaled: float) -> None:
     weights = random_weights(resolution=32)
     plans = calibrate(weights, [np.random.standard_normal((1, 8, 20)).astype(np.float32) for _ in range(4)])
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
     ort.InferenceSession(
-        synthesis_model(weights, plan=int8_plan(weights.config, plans)).SerializeToString(),
+        synthesis_model(weights, plan=int8_plan(weights.config, plans, min_scaled=min_scaled)).SerializeToString(),
         options,
         providers=["CPUExecutionProvider"],
     )
     optimised = onnx.load(tmp_path / "optimised.onnx")
     integer = [n for n in optimised.graph.node if n.op_type == "QLinearConv"]
     assert len(integer) == len(int8_layers(weights.config))
+    whole = {n.name: n for n in optimised.graph.node}
+    assert ("b32.conv1.demodulated" in whole) == ("b32.conv1.modulated" in whole) == (min_scaled > 32)
+
+
+@pytest.mark.parametrize("form", ["phases", "transposed", "polyphase"])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("outputs", ["all", "up", "none"])
+@pytest.mark.parametrize("noise", ["const", "none"])
+def test_scaled_steps_round_the_same_numbers(
+    rng: np.random.Generator, form: Form, symmetric: bool, outputs: Literal["all", "up", "none"], noise: NoiseInput
+) -> None:
+    """What differs is a product in float32 before a rounding, which only values near a tie can see."""
+    weights = random_weights(resolution=32)
+    calibration = calibrate(weights, [rng.standard_normal((1, 8, 20)).astype(np.float32) for _ in range(4)])
+    ws = rng.standard_normal((3, 8, 20)).astype(np.float32)
+    exact = run(synthesis_model(weights, noise, "float"), ws)
+
+    def image(min_scaled: float, bias_first: bool = False) -> np.ndarray:
+        plan = int8_plan(weights.config, calibration, form, symmetric, outputs, max_reach=16, min_scaled=min_scaled)
+        return run(synthesis_model(weights, noise, "float", replace(plan, bias_first=bias_first)), ws)
+
+    plain = image(np.inf)
+    rounding = np.square(plain - exact).mean()
+    assert rounding > 0
+    for scaled in (image(0), image(32), image(0, bias_first=True)):
+        assert np.square(scaled - plain).mean() < 0.2 * rounding
+
+
+def test_scaled_steps_take_any_style(rng: np.random.Generator) -> None:
+    """Negative styles turn a channel's sign; one of zero, whose step is infinite, empties it."""
+    x, factor = rng.standard_normal((2, 5, 4, 4)).astype(np.float32), rng.standard_normal((2, 5)).astype(np.float32)
+    factor[0, 2], factor[1, 4], x[0, 2, 0, 0] = 0, 1e-42, 0
+    g = GraphBuilder("rounding")
+    names = [g.input("x", ["N", 5, 4, 4]), g.input("factor", ["N", 5])]
+    step = Step(0.02, 100, symmetric=False)
+    eight, product = EightBit(g, np.float32), Factor("factor", 5, 4)
+    q = eight.quantize(names[0], step, "in", product)
+    g.node("Cast", [q], "q", to=onnx.TensorProto.FLOAT)
+    g.output("q", ["N", 5, 4, 4])
+    g.output(eight.dequantize(q, step, "back", product), ["N", 5, 4, 4])
+    feeds = {"x": x, "factor": factor}
+    expected = np.clip(np.rint(x.astype(np.float64) * factor[:, :, None, None] / 0.02) + 100, 0, 255)
+    for found, back in (
+        ort.InferenceSession(g.model().SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds),
+        ReferenceEvaluator(g.model()).run(None, feeds),
+    ):
+        assert np.abs(found - expected).max() <= 1  # a tie may fall to either side
+        assert (found != expected).mean() < 0.02
+        np.testing.assert_allclose(back, (found - 100) * 0.02 * factor[:, :, None, None], rtol=1e-5, atol=1e-30)
 
 
 def test_a_network_with_no_eligible_layer_stays_float() -> None:
