@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -216,7 +218,10 @@ def _plain_export(form: str, checkpoint: Path, path: Path) -> None:
     module = _plain(form, checkpoint)
     cfg = module.network.cfg
     ws = torch.zeros(1, cfg.num_ws, cfg.w_dim)
-    program = torch.onnx.export(module, (ws,), dynamo=True, input_names=["ws"], output_names=["image"], verbose=False)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it would name every package that it can do without
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(module, (ws,), dynamo=True, input_names=["ws"], output_names=["image"], verbose=False)
     assert program is not None
     program.save(str(path))
 

@@ -76,8 +76,8 @@ def _section(name: str, document: dict[str, Any]) -> str:
     for scenario, rows in tables.by_scenario(document["rows"]).items():
         cells = [tables.cells(row, document["accuracy"]) for row in rows]
         lines += [f"### {tables.TITLES[scenario]}", "", tables.markdown(tables.columns(scenario), cells)]
-    if ratios := document["conditions"].get("times faster"):
-        lines += [*(f"- {what}: {times_faster(ratio)}" for what, ratio in ratios.items()), ""]
+    if faster := tables.times_faster(document):
+        lines += [*(f"- {line}" for line in faster), ""]
     if document["accuracy"]:
         first = document["accuracy"][0]
         lines += [f"PSNR is against {first['reference']}, mean over {first['seeds']} seeds.", ""]
@@ -87,15 +87,6 @@ def _section(name: str, document: dict[str, Any]) -> str:
     doubts = tables.doubts(document["rows"])
     lines += [f"- {doubt}" for doubt in doubts]
     return "\n".join(lines) + ("\n" if doubts else "")
-
-
-def times_faster(ratio: dict[str, Any]) -> str:
-    """A ratio with its interval, where it has one, and what was compared."""
-    text = f"**{ratio['ratio']:.2f}** times as fast"
-    if "low" not in ratio:
-        return text
-    interval = "[{}, {}]".format(*("?" if ratio[k] is None else f"{ratio[k]:.2f}" for k in ("low", "high")))
-    return f"{text} {interval}, {ratio['ours']} against {ratio['peer']}, in {ratio['cycles']} cycles of turns"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -61,6 +61,18 @@ def doubts(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def times_faster(document: dict[str, Any]) -> list[str]:
+    """Which ratios a document has, a line each: with the interval and what was compared, where they were measured in turns."""
+    lines = []
+    for what, found in document["conditions"].get("times faster", {}).items():
+        line = f"{what}: {found['ratio']:.2f} times as fast"
+        if "cycles" in found:
+            low, high = ("?" if found[k] is None else f"{found[k]:.2f}" for k in ("low", "high"))
+            line += f" [{low}, {high}], {found['ours']} against {found['peer']}, {found['cycles']} cycles of turns"
+        lines.append(line)
+    return lines
+
+
 def psnr_of(row: dict[str, Any], accuracy: Sequence[dict[str, Any]]) -> str:
     """Accuracy beside speed: mean PSNR of the same model, backend and precision."""
     if "psnr_db" in row.get("details", {}):

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from stylert.benchmarks.distribution import Percentile, independent_runs, percentile
-from stylert.benchmarks.peers import Candidate, Result, Runner, latents, runner
+from stylert.benchmarks.peers import Candidate, Result, latents, runner
 from stylert.runtime.host import usable_cores
 
 CYCLES, SECONDS = 20, 0.5
@@ -118,9 +119,7 @@ def _loaded(candidate: Candidate, checkpoint: Path, bundle: Path, folder: Path, 
 
 def _load(candidate: Candidate, checkpoint: Path, bundle: Path, folder: Path, threads: int) -> None:
     global _run
-    run: Runner = runner(candidate, checkpoint, bundle, folder, threads)
-    ws = latents(folder)[:1]
-    _run = lambda: run(ws)  # noqa: E731
+    _run = partial(runner(candidate, checkpoint, bundle, folder, threads), latents(folder)[:1])
     for _ in range(2):
         _run()
 

@@ -16,6 +16,8 @@ def show_results(document: dict[str, Any]) -> None:
         console.print()
     if apart := tables.parts(document["rows"]):
         table(tables.PARTS_TITLE, ["<", *tables.PARTS.values()], apart)
+    for line in tables.times_faster(document):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     ceiling = document["ceiling"]
     if ceiling is not None:
         rates = ", ".join(f"{name} {tables.number(1000 * v)} GFLOP/s" for name, v in ceiling["tflops"].items())

@@ -1,11 +1,11 @@
-"""What speaks against a row is said once."""
+"""What speaks against a row is said once; ratios say what they are of."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from stylert.benchmarks.measure import bound
-from stylert.benchmarks.tables import PARTS, doubts, parts
+from stylert.benchmarks.tables import PARTS, doubts, parts, times_faster
 
 
 def row(scenario: str, batch: int, *remarks: str) -> dict[str, Any]:
@@ -40,3 +40,20 @@ def test_a_row_says_when_its_time_is_the_hosts_or_the_copies() -> None:
     assert late == "enqueue-bound: the host takes 1.4 ms to hand over 1.3 ms of work"
     (copies,) = bound({"h2d": 0.4, "compute": 1.0, "d2h": 0.8})
     assert copies == "transfer-bound: copies take 1.2 ms, the network 1 ms"
+
+
+def test_a_ratio_says_what_it_is_of() -> None:
+    turns = {
+        "ratio": 1.5,
+        "low": 1.4,
+        "high": None,
+        "cycles": 5,
+        "ours": "stylert on openvino bf16",
+        "peer": "scaled on eager fp32",
+    }
+    document = {"conditions": {"times faster": {"sg2-256, best": turns, "training": {"ratio": 2.345}}}}
+    assert times_faster(document) == [
+        "sg2-256, best: 1.50 times as fast [1.40, ?], stylert on openvino bf16 against scaled on eager fp32, 5 cycles of turns",
+        "training: 2.35 times as fast",
+    ]
+    assert times_faster({"conditions": {}}) == []
