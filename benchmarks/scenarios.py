@@ -125,9 +125,7 @@ def offline(configuration: Configuration, work: dict[str, Any], rounds: Sequence
 
 def server(configuration: Configuration, work: dict[str, Any], found: Search) -> Row:
     distribution = describe([found.latencies_ms]) if found.latencies_ms else None
-    notes = remarks(None, found.disturbance)
-    if not found.rate:
-        notes.append(f"no rate held: even an idle server needs more than {found.target_ms:g} ms for one image in a hundred")
+    notes = remarks(None, found.disturbance) + found.remarks()
     return Row(
         "server",
         work,

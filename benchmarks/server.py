@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,13 +38,30 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """The highest rate that held, images per second (0 when none did), its latencies, and every rate tried."""
+    """The highest rate that held, images per second (0 when none did), its latencies, and every rate tried.
+
+    `service_ms` is what one image takes by itself.
+    """
 
     rate: float
     target_ms: float
     trials: list[Trial]
     latencies_ms: list[float] = field(default_factory=list)
     disturbance: Disturbance | None = None
+    service_ms: float = 0.0
+
+    def remarks(self) -> list[str]:
+        """Why the rate is weak evidence, or why there is none."""
+        found = []
+        if not self.rate and self.service_ms > self.target_ms:
+            found.append(f"no rate held: one image takes {self.service_ms:.0f} ms, and {self.target_ms:g} ms are the target")
+        elif not self.rate:
+            lowest = min(t.rate for t in self.trials)
+            found.append(f"no rate held: {lowest:.2g} images/s, the lowest tried, were too many")
+        requests = len(self.latencies_ms) if self.rate else min(t.requests for t in self.trials)
+        if requests < MIN_REQUESTS:
+            found.append(f"short: {requests} requests, where {MIN_REQUESTS} are the least that a 99th percentile can rest on")
+        return found
 
 
 def measure_server(configuration: Configuration, target_ms: float, seconds: float, seed: int = 0) -> Search:
@@ -61,7 +78,7 @@ def measure_server(configuration: Configuration, target_ms: float, seconds: floa
             found = search(
                 lambda rate, limit: serve(call, rate, target_ms, limit, seed), float(np.median(services)), target_ms, seconds
             )
-    return Search(found.rate, target_ms, found.trials, found.latencies_ms, watched.disturbance)
+    return replace(found, disturbance=watched.disturbance)
 
 
 #: `(rate, seconds)` to the latencies of a trial in ms, and whether it holds
@@ -85,11 +102,11 @@ def search(
             bad = rate
         if good == 0:
             rate = bad / 2
-            if rate * service_s < 1e-3:
+            if 1000 * service_s > target_ms or rate * service_s < 1e-3:
                 break  # a server that idles and is still late will never be in time
         else:
             rate = min(good * 1.25, (good + bad) / 2)
-    return Search(good, target_ms, trials, best)
+    return Search(good, target_ms, trials, best, service_ms=1000 * service_s)
 
 
 def serve(call: Callable[[], Any], rate: float, target_ms: float, seconds: float, seed: int) -> tuple[list[float], bool]:

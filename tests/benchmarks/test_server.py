@@ -52,6 +52,27 @@ def test_a_server_that_is_always_late_holds_no_rate() -> None:
     assert len(found.trials) < 20
 
 
+@pytest.mark.parametrize(
+    ("service_ms", "limit", "requests", "words"),
+    [
+        (20.0, 0.0, 100, ["no rate held: one image takes 20 ms, and 10 ms are the target"]),
+        (5.0, 0.0, 12, ["no rate held: 0.27 images/s, the lowest tried", "short: 12 requests"]),
+        (5.0, 30.0, 20, ["short: 20 requests, where 100"]),
+        (5.0, 30.0, 100, []),
+    ],
+)
+def test_a_rate_that_rests_on_little_says_so(service_ms: float, limit: float, requests: int, words: list[str]) -> None:
+    clock = Clock()
+
+    def serve_at(rate: float, seconds: float) -> tuple[list[float], bool]:
+        clock.now += 1
+        return [1.0] * requests, rate <= limit
+
+    said = search(serve_at, service_ms / 1000, 10.0, 20.0, clock).remarks()
+    assert len(said) == len(words)
+    assert all(word in remark for word, remark in zip(words, said, strict=True)), said
+
+
 def run(
     monkeypatch: pytest.MonkeyPatch, service: float, rate: float, target_ms: float, seconds: float = 100.0
 ) -> tuple[list[float], bool]:
