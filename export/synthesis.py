@@ -286,7 +286,8 @@ class _Writer:
             w = self.eight.fp8_weight(kernel, f"{name}.weight", axis)
         elif int8 is not None:
             size = spec.resolution // spec.up
-            x = self.eight.quantize(x, int8.input, f"{name}.in", style and Factor(style.style, spec.in_channels, size))
+            modulation = None if style is None else Factor(style.style, spec.in_channels, size)
+            x = self.eight.quantize(x, int8.input, f"{name}.in", modulation)
             x = self.eight.dequantize(x, int8.input, f"{name}.in")
             w = self.eight.int8_weight(kernel, f"{name}.weight", axis)
         else:
@@ -307,7 +308,8 @@ class _Writer:
             y = g.node("Reshape", [y, g.ints(0, 2 * phases, 2 * phases, o)], f"{name}.pixels")
             y = g.node("Transpose", [y], f"{name}.shuffled", perm=[0, 3, 1, 2])
         size = 2 * phases or (spec.resolution + 1 if transposed else spec.resolution)
-        return self.eight.dequantize(y, int8.output, f"{name}.out", style and Factor(style.demod, spec.out_channels, size))
+        demodulation = None if style is None else Factor(style.demod, spec.out_channels, size)
+        return self.eight.dequantize(y, int8.output, f"{name}.out", demodulation)
 
     # --- the image ---------------------------------------------------------------------------------------------------
 
