@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -40,10 +40,12 @@ def measure_ceiling(
     return Ceiling(tflops, _copy_rate(count, seconds, copy_bytes), f"measured: {', '.join(sources)}, copy NumPy")
 
 
-def highest(*ceilings: Ceiling) -> Ceiling:
-    """The best rates of several moments: a host that is shared may be slow in one of them."""
-    tflops = {dtype: max(c.tflops[dtype] for c in ceilings) for dtype in ceilings[0].tflops}
-    return Ceiling(tflops, max(c.bandwidth for c in ceilings), f"{ceilings[0].source}; best of {len(ceilings)} moments")
+def highest(moments: Sequence[Ceiling]) -> Ceiling | None:
+    """The best rates of several moments: a host that is shared may be slow in one of them. None of none."""
+    if len(moments) < 2:
+        return moments[0] if moments else None
+    tflops = {dtype: max(c.tflops[dtype] for c in moments) for dtype in moments[0].tflops}
+    return Ceiling(tflops, max(c.bandwidth for c in moments), f"{moments[0].source}; best of {len(moments)} moments")
 
 
 def _products(precision: str, size: int, threads: int) -> Iterator[tuple[str, Callable[[], Any]]]:

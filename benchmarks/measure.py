@@ -73,15 +73,8 @@ def measure(configuration: Configuration, min_seconds: float, min_runs: int) -> 
         load_s = time.perf_counter() - started
         call = calls(generator, configuration.batch)
         warm_up(call)
-        samples: list[float] = []
-        measured = 0.0
         with watch() as watched:
-            while len(samples) < min_runs or measured < min_seconds:
-                start = time.perf_counter()
-                call()
-                seconds = time.perf_counter() - start
-                samples.append(1000 * seconds)
-                measured += seconds
+            samples = timed_calls(call, min_seconds, min_runs)
         phases = time_apart(generator, configuration.batch)
         engine, remarks = generator.engine is not None, tuple(generator.remarks)
     assert watched.disturbance is not None
@@ -136,6 +129,19 @@ def calls(generator: Generator, batch: int, run: Callable[..., Any] | None = Non
         return run(latents[turn % DISTINCT], noise)
 
     return call
+
+
+def timed_calls(call: Callable[[], Any], seconds: float, least: int = 1) -> list[float]:
+    """Milliseconds of each of at least `least` calls, which take at least `seconds` together."""
+    samples: list[float] = []
+    measured = 0.0
+    while len(samples) < least or measured < seconds:
+        start = time.perf_counter()
+        call()
+        took = time.perf_counter() - start
+        samples.append(1000 * took)
+        measured += took
+    return samples
 
 
 def warm_up(call: Callable[[], Any]) -> None:

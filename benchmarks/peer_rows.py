@@ -16,6 +16,9 @@ from stylert.benchmarks.results import Results, Row
 from stylert.benchmarks.turns import CYCLES, contests, times_faster
 from stylert.runtime.errors import InputError
 
+#: Enough for rows that can be compared; the ratios are of turns of their own.
+PEER_ROUNDS = 3
+
 
 def with_peers(
     results: Results,

@@ -19,7 +19,6 @@ import logging
 import multiprocessing
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +31,7 @@ import numpy as np
 
 from stylert.benchmarks.disturbance import Disturbance, watch
 from stylert.benchmarks.machine import machine_facts
+from stylert.benchmarks.measure import timed_calls
 from stylert.benchmarks.models import Model, standard_model
 from stylert.benchmarks.standard import NAMES
 from stylert.runtime.host import usable_cores
@@ -150,13 +150,8 @@ def _measure(
         accuracy = float(np.mean([psnr(_bytes(run(ws[i : i + 1]))[0], r) for i, r in enumerate(reference)]))
     for _ in range(2):
         run(ws[:1])
-    samples: list[float] = []
-    begin = time.perf_counter()
     with watch() as watched:
-        while len(samples) < LEAST_RUNS or time.perf_counter() - begin < seconds:
-            start = time.perf_counter()
-            run(ws[:1])
-            samples.append(1000 * (time.perf_counter() - start))
+        samples = timed_calls(partial(run, ws[:1]), seconds, LEAST_RUNS)
     assert watched.disturbance is not None
     return PeerRound(samples, watched.disturbance, round(accuracy, 2))
 

@@ -26,7 +26,7 @@ from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.disturbance import as_values, merge, remarks, too_short, watch
 from stylert.benchmarks.measure import Configuration, Round, bound, measure
 from stylert.benchmarks.results import Row
-from stylert.benchmarks.server import Search, measure_server
+from stylert.benchmarks.server import MIN_REQUESTS, Search, measure_server
 from stylert.runtime.errors import BackendError, InputError
 
 SCENARIOS = ("single-stream", "offline", "server", "cold-start", "build")
@@ -42,15 +42,15 @@ class Effort:
     seconds: float = 3.0
     runs: int = 100
     rounds: int = 5
-    server_seconds: float = 40.0
+    server_requests: int = MIN_REQUESTS
     target_ms: float = 500.0
     starts: int = 5
     builds: int = 3
 
     def __post_init__(self) -> None:
-        if self.rounds < 1 or self.runs < 1 or self.starts < 1 or self.builds < 1:
-            raise InputError("rounds, runs, starts and builds are at least 1")
-        if not all(0 < v < float("inf") for v in (self.seconds, self.server_seconds, self.target_ms)):
+        if min(self.rounds, self.runs, self.server_requests, self.starts, self.builds) < 1:
+            raise InputError("rounds, runs, requests, starts and builds are at least 1")
+        if not all(0 < v < float("inf") for v in (self.seconds, self.target_ms)):
             raise InputError("seconds and the latency target are above 0")
 
 
@@ -60,16 +60,18 @@ def run_scenarios(
     scenarios: Sequence[str],
     effort: Effort,
     progress: Progress = lambda *_: None,
+    between: Callable[[], None] = lambda: None,
 ) -> Iterator[Row]:
     """Rows of every scenario, each as soon as it is measured. A row of several rounds comes again with every round that ends,
     for what it knows until then: take the latest. `works` says for each model what its rows compute: name, weights, resolution.
+    `between` is called before the last row of every round through all configurations, and after the server's.
 
     Raises InputError for an unknown scenario, and as `Generator.load` for what does not run.
     """
     check_scenarios(scenarios)
     if {"single-stream", "offline"} & set(scenarios):
         chosen = [c for c in configurations if "offline" in scenarios or c.batch == 1]
-        for configuration, found in _rounds(chosen, effort, progress):
+        for configuration, found in _rounds(chosen, effort, progress, between):
             work = works[configuration.model] | {"precision": configuration.precision, "batch": configuration.batch}
             if configuration.batch == 1 and "single-stream" in scenarios:
                 yield single_stream(configuration, work, found, effort)
@@ -79,7 +81,9 @@ def run_scenarios(
     for i, c in enumerate(each if "server" in scenarios else []):
         progress("server", i, len(each))
         work = works[c.model] | {"precision": c.precision, "batch": 1, "p99_ms": effort.target_ms}
-        yield server(c, work, alone(measure_server, c, effort.target_ms, effort.server_seconds))
+        found = alone(measure_server, c, effort.target_ms, effort.server_requests)
+        between()
+        yield server(c, work, found)
         progress("server", i + 1, len(each))
     once = [c for c in each if c.form == "stylert"]
     for i, c in enumerate(once if "cold-start" in scenarios else []):
@@ -165,7 +169,7 @@ def build(configuration: Configuration, work: dict[str, Any], builds: Sequence[B
 
 
 def _rounds(
-    configurations: Sequence[Configuration], effort: Effort, progress: Progress
+    configurations: Sequence[Configuration], effort: Effort, progress: Progress, between: Callable[[], None]
 ) -> Iterator[tuple[Configuration, list[Round]]]:
     """Each configuration with its rounds until then, whenever one has ended."""
     found: dict[Configuration, list[Round]] = {c: [] for c in configurations}
@@ -176,6 +180,8 @@ def _rounds(
         runs = max(2, -(-effort.runs // (effort.rounds * c.batch)))
         found[c].append(alone(measure, c, effort.seconds / effort.rounds, runs))
         progress("measure", done + 1, total)
+        if c is configurations[-1]:
+            between()
         yield c, found[c]
 
 

@@ -2,27 +2,31 @@
 
 Requests arrive as a Poisson process (exponential gaps, seeded) and wait in one queue; latency is from arrival to image. The
 client costs nothing: arrivals are times drawn ahead. A rate holds when the 99th percentile of its requests' latencies is
-within the target; the search doubles or halves from the rate that the generator's own speed suggests until it has one rate that
-holds and one that does not, and then halves the distance, for as long as its time lasts.
+within the target. The search begins at the rate that a queue of the generator's own times would hold, goes from there in growing
+steps until it has one rate that holds and one that does not, and then halves the distance. Every rate is tried with as many
+requests as were asked for, however slow the network is.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from stylert.benchmarks.disturbance import Disturbance, watch
-from stylert.benchmarks.measure import Configuration, calls, warm_up
+from stylert.benchmarks.measure import Configuration, calls, timed_calls, warm_up
 
 #: p99 of fewer requests would be a guess.
 MIN_REQUESTS = 100
 MIN_SECONDS = 3.0
-#: The search ends when the rates that hold and do not hold are this close.
-RESOLUTION = 0.05
+#: Calls one after the other, before the search, at least.
+SERVICE_SECONDS, SERVICE_RUNS = 1.0, 10
+#: The search ends when the rates that hold and do not hold are this close, after so many trials, or below this share of the rate
+#: at which the server would never idle. Its first step changes the rate by so much.
+RESOLUTION, MAX_TRIALS, LEAST_SHARE, STEP = 0.05, 10, 0.01, 1.1
 
 
 @dataclass(frozen=True)
@@ -51,70 +55,81 @@ class Search:
     service_ms: float = 0.0
 
     def remarks(self) -> list[str]:
-        """Why the rate is weak evidence, or why there is none."""
+        """Why the rate is weak evidence, or why there is none. A rate that no trial exceeded is a lower bound."""
         found = []
         if not self.rate and self.service_ms > self.target_ms:
             found.append(f"no rate held: one image takes {self.service_ms:.0f} ms, and {self.target_ms:g} ms are the target")
         elif not self.rate:
             lowest = min(t.rate for t in self.trials)
             found.append(f"no rate held: {lowest:.2g} images/s, the lowest tried, were too many")
-        requests = len(self.latencies_ms) if self.rate else min(t.requests for t in self.trials)
-        if requests < MIN_REQUESTS:
+        elif all(t.holds for t in self.trials):
+            found.append(f"every rate held that was tried: the highest lies above {self.rate:.2g} images/s")
+        requests = len(self.latencies_ms)
+        if self.rate and requests < MIN_REQUESTS:
             found.append(f"short: {requests} requests, where {MIN_REQUESTS} are the least that a 99th percentile can rest on")
         return found
 
 
-def measure_server(configuration: Configuration, target_ms: float, seconds: float, seed: int = 0) -> Search:
-    """Search in this process, for about `seconds`. Raises as `Generator.load`."""
+def measure_server(configuration: Configuration, target_ms: float, requests: int = MIN_REQUESTS, seed: int = 0) -> Search:
+    """Search in this process, with at least `requests` at every rate. Raises as `Generator.load`."""
     with configuration.load() as generator:
         call = calls(generator, 1)
         warm_up(call)
-        services = []
-        for _ in range(10):
-            start = time.perf_counter()
-            call()
-            services.append(time.perf_counter() - start)
+        services_ms = timed_calls(call, SERVICE_SECONDS, SERVICE_RUNS)
         with watch() as watched:
-            found = search(
-                lambda rate, limit: serve(call, rate, target_ms, limit, seed), float(np.median(services)), target_ms, seconds
-            )
+            found = search(lambda rate: serve(call, rate, target_ms, requests, seed), services_ms, target_ms)
     return replace(found, disturbance=watched.disturbance)
 
 
-#: `(rate, seconds)` to the latencies of a trial in ms, and whether it holds
-Serve = Callable[[float, float], tuple[list[float], bool]]
+#: A rate to the latencies of its trial in ms, and whether it holds
+Serve = Callable[[float], tuple[list[float], bool]]
 
 
-def search(
-    serve_at: Serve, service_s: float, target_ms: float, seconds: float, clock: Callable[[], float] = time.perf_counter
-) -> Search:
-    """The highest rate that holds, from trials of at most a quarter of `seconds` each."""
-    begin, trials = clock(), list[Trial]()
+def search(serve_at: Serve, services_ms: Sequence[float], target_ms: float) -> Search:
+    """The highest rate that holds, for a generator whose images take `services_ms` one after the other."""
+    service_ms, trials = float(np.median(services_ms)), list[Trial]()
     good, bad, best = 0.0, float("inf"), list[float]()
-    rate = 0.7 / service_s  # where the queue of a steady server is still short
-    while clock() - begin < seconds and (bad == float("inf") or bad - good > RESOLUTION * bad):
-        latencies, holds = serve_at(rate, seconds / 4)
+    if service_ms > target_ms:  # a server that idles and is still late will never be in time
+        return Search(good, target_ms, trials, best, service_ms=service_ms)
+    lowest = LEAST_SHARE * 1000 / service_ms
+    rate, step = max(queue_rate(services_ms, target_ms), lowest), STEP
+    while len(trials) < MAX_TRIALS and rate >= lowest and (bad == float("inf") or bad - good > RESOLUTION * bad):
+        latencies, holds = serve_at(rate)
         p50, p99 = np.percentile(latencies, [50, 99])
         trials.append(Trial(rate, len(latencies), float(p50), float(p99), holds))
         if holds:
             good, best = rate, latencies
         else:
             bad = rate
-        if good == 0:
-            rate = bad / 2
-            if 1000 * service_s > target_ms or rate * service_s < 1e-3:
-                break  # a server that idles and is still late will never be in time
+        if good and bad < float("inf"):
+            rate = (good + bad) / 2
         else:
-            rate = min(good * 1.25, (good + bad) / 2)
-    return Search(good, target_ms, trials, best, service_ms=1000 * service_s)
+            rate, step = rate * step if holds else rate / step, step**2
+    return Search(good, target_ms, trials, best, service_ms=service_ms)
 
 
-def serve(call: Callable[[], Any], rate: float, target_ms: float, seconds: float, seed: int) -> tuple[list[float], bool]:
+def queue_rate(services_ms: Sequence[float], target_ms: float, requests: int = 4000) -> float:
+    """The highest rate, per second, at which the 99th percentile is within the target if service times are drawn from those
+    given, by Lindley's recursion; 0 when there is none.
+    """
+    rng = np.random.Generator(np.random.Philox(0))
+    services, gaps = rng.choice(np.asarray(services_ms), requests), rng.exponential(1000.0, requests)
+    low, high = 0.0, 1000 / float(np.mean(services_ms))
+    while high - low > 0.01 * high and high > 1e-9:
+        rate = (low + high) / 2
+        # A request waits for as far as the sum of service times less gaps has risen above its lowest value so far.
+        backlog = np.concatenate([[0.0], np.cumsum(services[:-1] - gaps[1:] / rate)])
+        waits = backlog - np.minimum.accumulate(backlog)
+        low, high = (rate, high) if np.percentile(waits + services, 99) <= target_ms else (low, rate)
+    return low
+
+
+def serve(call: Callable[[], Any], rate: float, target_ms: float, requests: int, seed: int) -> tuple[list[float], bool]:
     """Latencies in ms of requests arriving at `rate` per second, and whether their p99 is within `target_ms`.
 
-    At least `MIN_REQUESTS`, for at least 3 s, or as many as arrive in `seconds`, whichever is fewer, but never under 20.
+    At least `requests`, and as many as arrive in 3 s.
     """
-    count = int(max(20, min(max(MIN_REQUESTS, MIN_SECONDS * rate), seconds * rate)))
+    count = max(requests, int(MIN_SECONDS * rate))
     arrivals = np.cumsum(np.random.Generator(np.random.Philox(seed)).exponential(1 / rate, count))
     latencies: list[float] = []
     late, begin = 0, time.perf_counter()

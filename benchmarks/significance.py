@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stylert.benchmarks.distribution import CONFIDENCE
+from stylert.runtime.intervals import CONFIDENCE
 
 MIN_ROUNDS = 3
 DRAWS = 2000

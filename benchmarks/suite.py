@@ -58,35 +58,37 @@ def run_suite(
     chosen = configurations(models, matrix)
     by_name = {m.name: m for m in models}
     works = {m.name: work_of(m.name, m.bundle) for m in models}
-    ceiling = None
-    if matrix.ceilings:
-        progress("ceilings", 0, 1)
-        ceiling = alone(measure_ceiling, matrix.threads)
-        progress("ceilings", 1, 1)
+    moments: list[Ceiling] = []
+
+    def measure_moment() -> None:
+        """Between all rounds, since what a shared host can do changes by the minute."""
+        if matrix.ceilings:
+            progress("ceilings", 0, 1)
+            moments.append(alone(measure_ceiling, matrix.threads))
+            progress("ceilings", 1, 1)
+
+    measure_moment()
     results = Results(
         title=", ".join(f"{m.name}, {m.bundle.resolution} px" for m in models),
         rows=[],
         models={m.name: model_facts(m.bundle) for m in models},
         conditions={"effort": asdict(effort), "matrix": asdict(matrix), "psi": PSI},
         command=["stylert", *sys.argv[1:]],
-        ceiling=_facts(ceiling),
         provenance={m.name: _provenance(m) for m in models},
     )
     rows: dict[str, Row] = {}
-    for row in run_scenarios(chosen, works, matrix.scenarios, effort, progress):
+    ceiling = highest(moments)
+    for row in run_scenarios(chosen, works, matrix.scenarios, effort, progress, measure_moment):
         rows[f"{row.scenario} {row_name(row)}"] = row
+        ceiling = highest(moments)
         results.rows[:] = [with_floor(r, by_name[r.work["model"]], ceiling) for r in rows.values()]
+        results = replace(results, ceiling=_facts(ceiling))
         save(results)
-    if ceiling is not None:
-        progress("ceilings again", 0, 1)
-        ceiling = highest(ceiling, alone(measure_ceiling, matrix.threads))
-        progress("ceilings again", 1, 1)
-        results.rows[:] = [with_floor(r, by_name[r.work["model"]], ceiling) for r in rows.values()]
     single = list(dict.fromkeys(replace(c, batch=1) for c in chosen if c.form == "stylert"))
     layers = _layers(single, works, ceiling, progress) if matrix.layers else []
     accuracy = [found for m in models for found in _accuracy(m, matrix, single, progress)] if matrix.seeds else []
     pictures = [p for m in models for p in _pictures(m, single, folder)] if folder is not None else []
-    results = replace(results, ceiling=_facts(ceiling), layers=layers, accuracy=accuracy, pictures=pictures)
+    results = replace(results, layers=layers, accuracy=accuracy, pictures=pictures)
     save(results)
     return results
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stylert.benchmarks.results import row_name
+from stylert.runtime.intervals import Ratio
 
 #: Scenarios that are tables of their own, with the unit of their value.
 TITLES = {
@@ -61,16 +62,25 @@ def doubts(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def ratio_facts(ratio: Ratio, peer: str, ours: str) -> dict[str, Any]:
+    """How many times as fast ours is, as a document's conditions keep it."""
+    return {
+        "ratio": ratio.value,
+        "low": ratio.low,
+        "high": ratio.high,
+        "cycles": ratio.pairs,
+        "peer": peer,
+        "ours": ours,
+    }
+
+
 def times_faster(document: dict[str, Any]) -> list[str]:
-    """Which ratios a document has, a line each: with the interval and what was compared, where they were measured in turns."""
-    lines = []
-    for what, found in document["conditions"].get("times faster", {}).items():
-        line = f"{what}: {found['ratio']:.2f} times as fast"
-        if "cycles" in found:
-            low, high = ("?" if found[k] is None else f"{found[k]:.2f}" for k in ("low", "high"))
-            line += f" [{low}, {high}], {found['ours']} against {found['peer']}, {found['cycles']} cycles of turns"
-        lines.append(line)
-    return lines
+    """Which ratios a document has, a line each: with the interval and what was compared."""
+    return [
+        f"{what}: {Ratio(found['ratio'], found['low'], found['high'], found['cycles'])} times as fast, "
+        f"{found['ours']} against {found['peer']}, {found['cycles']} cycles of turns"
+        for what, found in document["conditions"].get("times faster", {}).items()
+    ]
 
 
 def psnr_of(row: dict[str, Any], accuracy: Sequence[dict[str, Any]]) -> str:

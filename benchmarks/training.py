@@ -34,7 +34,8 @@ from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.disturbance import Disturbance, as_values, merge, remarks, watch
 from stylert.benchmarks.machine import peak_memory_mib
 from stylert.benchmarks.results import Results, Row, row_name, write_results
-from stylert.benchmarks.tables import number
+from stylert.benchmarks.tables import number, ratio_facts
+from stylert.runtime.intervals import median_ratio
 
 FORMS = ("stylert", "plain", "compiled")
 
@@ -253,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = ["python", "-m", "stylert.benchmarks.training", *(sys.argv[1:] if arguments is None else arguments)]
     effort = {"steps": args.steps, "rounds": args.rounds}
     rows: list[Row] = []
-    faster: dict[str, dict[str, float]] = {}
+    faster: dict[str, dict[str, Any]] = {}
     for preset in presets:
         for resolution in resolutions:
             found = compare(preset, resolution, args.device, args.threads, args.steps, args.rounds, forms, **overrides)
@@ -261,10 +262,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for r in found:
                 print(f"{row_name(r)}: {number(r.value)} s/kimg, {r.peak_memory_mib:.0f} MiB", *r.remarks, sep="; ")
             for r in found[1:]:
-                ratio = r.value / found[0].value
-                name = f"{forms[0]} than {r.setup['form']}, {preset} {resolution} px"
-                faster[name] = {"ratio": ratio}
-                print(f"{preset} {resolution} px: {forms[0]} is {ratio:.2f} times as fast as {r.setup['form']}")
+                ratio = median_ratio([their[0] / our[0] for their, our in zip(r.rounds, found[0].rounds, strict=True)])
+                name = f"training, {preset}, {resolution} px, over the {r.setup['form']} form"
+                faster[name] = ratio_facts(ratio, r.setup["form"], forms[0])
+                print(f"{preset} {resolution} px: {forms[0]} is {ratio} times as fast as {r.setup['form']}")
             if args.json is not None:  # after each, so that what ends a long run early loses nothing
                 conditions = {"effort": effort, "times faster": faster}
                 write_results(Results("Training steps", rows, conditions=conditions, command=command), args.json)

@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import multiprocessing
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from stylert.benchmarks.distribution import Percentile, independent_runs, percentile
+from stylert.benchmarks.measure import timed_calls
 from stylert.benchmarks.peers import Candidate, Result, latents, runner
+from stylert.benchmarks.tables import ratio_facts
 from stylert.runtime.host import usable_cores
+from stylert.runtime.intervals import Ratio, median_ratio
 
 CYCLES, SECONDS = 20, 0.5
 
 
 @dataclass(frozen=True)
 class Contest:
-    """How many times as long `peer` takes as `ours`, in each cycle."""
+    """How many times as long `peer` takes as `ours`, cycle after cycle."""
 
     what: str
     peer: Candidate
@@ -36,10 +36,8 @@ class Contest:
     ratios: tuple[float, ...]
 
     @property
-    def ratio(self) -> Percentile:
-        """The median, with an interval that pays for cycles that resemble those before them."""
-        series = np.asarray(self.ratios)
-        return percentile(series, 0.5, independent_runs(series))
+    def ratio(self) -> Ratio:
+        return median_ratio(self.ratios)
 
 
 def pairs(results: Sequence[Result]) -> dict[str, tuple[Candidate, Candidate]]:
@@ -89,22 +87,15 @@ def contests(
     ]
 
 
-def times_faster(found: Sequence[Contest]) -> dict[str, dict[str, float | int | str | None]]:
+def times_faster(found: Sequence[Contest]) -> dict[str, dict[str, Any]]:
     """As conditions of a benchmark's document."""
-    return {
-        c.what: {
-            "ratio": c.ratio.value, "low": c.ratio.low, "high": c.ratio.high, "cycles": len(c.ratios),
-            "peer": c.peer.name, "ours": c.ours.name,
-        }
-        for c in found
-    }  # fmt: skip
+    return {c.what: ratio_facts(c.ratio, c.peer.name, c.ours.name) for c in found}
 
 
 def lines(found: Sequence[Contest]) -> Iterator[str]:
     """A line for each, for people."""
     for c in found:
-        low, high = ("?" if v is None else f"{v:.2f}" for v in (c.ratio.low, c.ratio.high))
-        yield f"{c.ratio.value:5.2f}x [{low}, {high}]  {c.what}: {c.ours.name} against {c.peer.name}"
+        yield f"{c.ratio} times as fast: {c.what} ({c.ours.name} against {c.peer.name})"
 
 
 # --- in a candidate's own process ---------------------------------------------------------------------------------------
@@ -125,12 +116,6 @@ def _load(candidate: Candidate, checkpoint: Path, bundle: Path, folder: Path, th
 
 
 def _turn(seconds: float) -> list[float]:
-    """Milliseconds of calls over `seconds`, one at least. The first finds its caches cold and is not counted."""
+    """Milliseconds of calls that take `seconds` together, one at least. The first finds its caches cold and is not counted."""
     _run()
-    samples: list[float] = []
-    begin = time.perf_counter()
-    while not samples or time.perf_counter() - begin < seconds:
-        start = time.perf_counter()
-        _run()
-        samples.append(1000 * (time.perf_counter() - start))
-    return samples
+    return timed_calls(_run, seconds)

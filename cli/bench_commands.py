@@ -51,7 +51,7 @@ def run(
     runs: Annotated[int, typer.Option(min=1, help="Least number of images for each row.")] = 100,
     rounds: Annotated[int, typer.Option(min=1, help="Processes that each row is measured in.")] = 5,
     p99: Annotated[float, typer.Option("--p99", help="Latency target of the server scenario, ms.")] = 500.0,
-    server_seconds: Annotated[float, typer.Option(help="Time for the search of the server's rate.")] = 40.0,
+    server_requests: Annotated[int, typer.Option(min=1, help="Least number of requests at each rate of the server.")] = 100,
     seeds: Annotated[int, typer.Option(min=0, help="Images for the accuracy beside the speed; 0 for none.")] = 8,
     layers: Annotated[bool, typer.Option(help="Time per layer too.")] = True,
     ceilings: Annotated[bool, typer.Option(help="Measure the machine's own rates, for the share of the floor.")] = True,
@@ -64,7 +64,7 @@ def run(
     `stylert bench compare a.json b.json` compares results, `stylert bench report results.json` draws their page.
     """
     from stylert.benchmarks.models import own_model, standard_model
-    from stylert.benchmarks.peer_rows import check_peers, with_peers
+    from stylert.benchmarks.peer_rows import PEER_ROUNDS, check_peers, with_peers
     from stylert.benchmarks.report import write_plots, write_report
     from stylert.benchmarks.results import Results, write_results
     from stylert.benchmarks.scenarios import Effort
@@ -88,7 +88,7 @@ def run(
         layers,
         seeds,
     )
-    effort = Effort(seconds, runs, rounds, server_seconds, p99)
+    effort = Effort(seconds, runs, rounds, server_requests, p99)
 
     def save(results: Results) -> None:
         """Whatever ends a long run early, what it has measured until then is on disk."""
@@ -105,7 +105,9 @@ def run(
             check_peers(models)
         results = run_suite(models, matrix, effort, out, bar, save)
     if peers:
-        results = with_peers(results, models, threads, effort.rounds, lambda line: errors.print(line, highlight=False))
+        results = with_peers(
+            results, models, threads, min(effort.rounds, PEER_ROUNDS), lambda line: errors.print(line, highlight=False)
+        )
         save(results)
     document = results.document()
     show_results(document)

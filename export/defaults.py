@@ -19,9 +19,6 @@ from stylert.train.checkpoint import GeneratorWeights
 #: as fast at 1024 px. In smaller images the transpositions around them cost as much.
 MIN_SCALED_RESOLUTION = 512
 
-#: Backends whose plan rounds the same numbers as the canonical one, so that what holds for one holds for the other.
-SAME_NUMBERS = ("onnxruntime",)
-
 
 def canonical_plan(weights: GeneratorWeights, precision: str, calibration: Calibration | None) -> NetworkPlan:
     """The plan of `synthesis.<precision>.onnx`; int8 and fp8 need what `quantize.calibrate` found."""
@@ -50,13 +47,13 @@ def backend_plan(
         # It fuses nothing pointwise, so every pass counts. What is dequantised plane by plane lies channels first.
         return replace(int8_plan(weights.config, calibration, min_scaled=MIN_SCALED_RESOLUTION), rgb="matmul")
     if backend == "openvino" and precision in ("fp32", "bf16"):
-        return replace(plain_plan(weights.config, "transposed", "conv"), bias_first=True)
+        return replace(plain_plan(weights.config, "transposed", "conv"), live_bias=True)
     if backend == "openvino" and precision == "int8":
         assert calibration is not None
         # It has transposed convolutions in 8 bits; their FIR is in 8 bits, too: unquantised it would be handed float32. Behind the
         # other convolutions it fuses no quantisation, and needs none.
         plan = int8_plan(weights.config, calibration, "transposed", symmetric=True, outputs="up")
-        return replace(plan, rgb="conv", bias_first=True)
+        return replace(plan, rgb="conv", live_bias=True)
     return None
 
 

@@ -12,8 +12,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard, get_args
 
-from stylert.export.paired import Ratio, paired_ratio
+from stylert.export.paired import paired_ratio
 from stylert.export.plan import Form, Fp8Scale, Int8Steps, LayerPlan, NetworkPlan, RgbForm
+from stylert.runtime.intervals import Ratio
 from stylert.train.config import GeneratorConfig, LayerSpec
 
 PLAIN_FORMS: tuple[Form, ...] = ("transposed", "phases", "polyphase")
@@ -125,9 +126,9 @@ def _changes(
     if group == "torgb":
         found = [(f"{plan.rgb} -> {rgb}", replace(plan, rgb=rgb)) for rgb in get_args(RgbForm) if rgb != plan.rgb]
     elif group == "biases" and any(plan.layer(s.name).form != "operator" for s in convolutions):
-        names = ("after", "before")
-        change = f"{names[plan.bias_first]} the demodulation -> {names[not plan.bias_first]}"
-        found = [(change, replace(plan, bias_first=not plan.bias_first))]
+        names = ("constant", "live")
+        change = f"{names[plan.live_bias]} -> {names[not plan.live_bias]}"
+        found = [(change, replace(plan, live_bias=not plan.live_bias))]
     elif group == "convolutions" and all(plan.layer(s.name).form == "operator" for s in convolutions):
         plans = [replace(plan, layers={s.name: replace(plan.layer(s.name), form=f) for s in convolutions}) for f in PLAIN_FORMS]
         found = [(f"operator -> {form}", changed) for form, changed in zip(PLAIN_FORMS, plans, strict=True)]

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from stylert.export.defaults import SAME_NUMBERS, backend_plan, canonical_plan
+from stylert.export.defaults import backend_plan, canonical_plan
 from stylert.export.latents import (
     CALIBRATION_FIRST_SEED,
     CALIBRATION_SAMPLES,
@@ -21,7 +21,7 @@ from stylert.export.latents import (
 )
 from stylert.export.mapping import mapping_model
 from stylert.export.quantize import INPUT_CLIPPING, OUTPUT_CLIPPING, Calibration, calibrate
-from stylert.export.sensitivity import Sensitivity, layers_left_out, reference_images, without
+from stylert.export.sensitivity import Sensitivity, layers_left_out, reference_images, same_rounding, without
 from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
 from stylert.export.verify import accuracy_entry, verify
 from stylert.runtime.atomic import atomic_directory
@@ -125,8 +125,9 @@ def export_bundle(
             if calibration is not None and precision in EIGHT_BIT:
                 searches: dict[str, Sensitivity] = {}
                 for b, plan in plans.items():
-                    if b in SAME_NUMBERS:
-                        searches[b] = searches[""]
+                    twin = next((other for other in searches if same_rounding(plans[other], plan)), None)
+                    if twin is not None:
+                        searches[b] = searches[twin]
                         continue
                     stage = _stage(progress, f"search {precision} layers {b}".strip())
                     searches[b] = layers_left_out(weights, plan, latents, exact, promised[precision], stage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ Form = Literal["operator", "transposed", "phases", "polyphase"]
 RgbForm = Literal["matmul", "matmul_nhwc", "conv"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Migration:
     """Scales moved between tensors, exactly: what a convolution reads is divided by `in_equal` and its weights multiplied by it
     (SmoothQuant, Xiao et al. 2022); its output is divided by `out_equal` through the weights, and demodulation, which is
@@ -31,6 +31,11 @@ class Migration:
     in_equal: np.ndarray  # [I], positive
     out_equal: np.ndarray  # [O], positive
     in_power: np.ndarray | None = None  # [I]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Migration) and all(
+            np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)
+        )
 
 
 @dataclass(frozen=True)
@@ -100,15 +105,15 @@ class NetworkPlan:
     `matmul_nhwc`, the same with the pixels in rows, where they are kept channels last; `conv`, the style on the activations
     and a constant 1x1 convolution, for compilers that fuse the style into the pass before.
 
-    With `bias_first` every plain convolution's bias, over the demodulation, is added before it is demodulated, and the noise
-    after. Where both are added after, OpenVINO adds them to each other ahead, which makes a constant of the size of the
-    activations that every image reads once (526 MB in float32 at 1024 px).
+    With `live_bias` the bias of every plain convolution is made with the styles, for every sample, although it is always the same.
+    OpenVINO adds a constant one to the noise ahead, which makes a constant of the size of the activations that every image
+    reads once (526 MB in float32 at 1024 px).
     """
 
     layers: Mapping[str, LayerPlan] = field(default_factory=dict)
     half: bool = False
     rgb: RgbForm = "matmul"
-    bias_first: bool = False
+    live_bias: bool = False
 
     def layer(self, name: str) -> LayerPlan:
         return self.layers.get(name, OPERATOR)

@@ -26,7 +26,7 @@ from stylert.train.config import GeneratorConfig
 @dataclass(frozen=True)
 class ConvStyle:
     """Names of tensors: `style` `[N, I]` at unit mean square, `demod` `[N, O]`, with the layer's gain, and for plans with
-    `bias_first` `bias` `[N, O]`, the layer's bias with its gain over `demod`.
+    `live_bias` `bias` `[N, O]`, the layer's bias with its gain.
     """
 
     style: str
@@ -54,7 +54,7 @@ def style_nodes(
 ) -> tuple[dict[str, ConvStyle], dict[str, RgbStyle]]:
     """Add the nodes that compute all styles from ws `[N, num_ws, w_dim]`, by layer name: convolutions, and torgb layers.
 
-    `gains` are factors of the demodulation; 1 where a name is missing. `biases` `[O]` are wanted over the demodulation.
+    `gains` are factors of the demodulation; 1 where a name is missing. `biases` `[O]` are wanted as tensors of every sample.
     """
     convs = [s for s in cfg.layers() if s.kind == "conv"]
     rgbs = [s for s in cfg.layers() if s.kind == "torgb"]
@@ -94,20 +94,21 @@ def style_nodes(
     roots = g.node("Sqrt", [g.node("Add", [energies, g.weight("energy.eps", eps)], "energies_eps")], "demod_roots")
     demods = _cast(g, g.node("Reciprocal", [roots], "demods"), dtype)  # [convs, N, width]
 
-    before = np.zeros((len(convs), 1, energy.shape[2]), np.float32)
+    constant = np.zeros((len(convs), 1, energy.shape[2]), np.float32)
     for i, spec in enumerate(convs):
         if spec.name in biases:
-            before[i, 0, : spec.out_channels] = biases[spec.name]
-    befores = _cast(g, g.node("Mul", [roots, g.weight("biases", before)], "biases_before"), dtype) if biases else ""
+            constant[i, 0, : spec.out_channels] = biases[spec.name]
+    live = ""
+    if biases:  # a root is never 0, but no compiler knows
+        known = g.node("Greater", [roots, g.constant(0.0)], "demods_known")
+        live = _cast(g, g.node("Where", [known, g.weight("biases", constant), g.constant(0.0)], "live_biases"), dtype)
 
     half_units = _cast(g, units, dtype)
     conv_styles = {
         spec.name: ConvStyle(
             _pick(g, half_units, i, spec.in_channels, width, f"{spec.name}.style"),
-            _pick(g, demods, i, spec.out_channels, before.shape[2], f"{spec.name}.demod"),
-            _pick(g, befores, i, spec.out_channels, before.shape[2], f"{spec.name}.bias_before")
-            if spec.name in biases
-            else None,
+            _pick(g, demods, i, spec.out_channels, energy.shape[2], f"{spec.name}.demod"),
+            _pick(g, live, i, spec.out_channels, energy.shape[2], f"{spec.name}.live_bias") if spec.name in biases else None,
         )
         for i, spec in enumerate(convs)
     }

@@ -126,7 +126,7 @@ class _Writer:
         # Plain forms fold the tail's gain into demod, noise and bias: the leaky ReLU is positively homogeneous.
         plain = [s for s in self.cfg.layers() if s.kind == "conv" and self.plan.layer(s.name).form != "operator"]
         gains = {s.name: self.gain(s) for s in plain}
-        biases = {s.name: self.bias(s) for s in plain if self.plan.bias_first}
+        biases = {s.name: self.bias(s) for s in plain if self.plan.live_bias}
         return style_nodes(self.g, self.cfg, ws, self.plan, self.constants, gains, biases)
 
     def is_residual(self, spec: LayerSpec) -> bool:
@@ -159,14 +159,16 @@ class _Writer:
         y = x if modulated else g.node("Mul", [x, self.by_channel(style.style)], f"{name}.modulated")
         y = self._convolve(spec, y, plan, style if modulated else None, bias)
         if not demodulated:
-            if style.bias is not None:
-                y = g.node("Add", [y, self.by_channel(style.bias)], f"{name}.biased")
-                bias = style.bias
             y = g.node("Mul", [y, self.by_channel(style.demod)], f"{name}.demodulated")
         if self.noise != "none":
             y = g.node("Add", [y, self._noise(spec, self.gain(spec))], f"{name}.noisy")
         if bias is None:
-            y = g.node("Add", [y, self.weight(f"{name}.bias", self.bias(spec).reshape(1, -1, 1, 1))], f"{name}.biased")
+            bias = (
+                self.weight(f"{name}.bias", self.bias(spec).reshape(1, -1, 1, 1))
+                if style.bias is None
+                else self.by_channel(style.bias)
+            )
+            y = g.node("Add", [y, bias], f"{name}.biased")
         clamp = self.clamp(spec)
         y = g.node("LeakyRelu", [y], name if clamp is None else f"{name}.activated", alpha=LRELU_SLOPE)
         return y if clamp is None else g.node("Clip", [y, self.constant(-clamp), self.constant(clamp)], name)
@@ -201,7 +203,7 @@ class _Writer:
         return ConvStyle(
             g.node("Div", [style.style, reach], f"{name}.style_by_reach"),
             g.node("Mul", [style.demod, reach], f"{name}.demod_by_reach"),
-            None if style.bias is None else g.node("Div", [style.bias, reach], f"{name}.bias_by_reach"),
+            style.bias,
         )
 
     def _operator(self, spec: LayerSpec, x: str, style: ConvStyle) -> str:

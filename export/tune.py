@@ -52,8 +52,7 @@ class Tuning:
         tried = "" if found.complete else "; the time was over before everything was tried"
         if found.against_default is None:
             return f"the default stays: no change made it faster{tried}"
-        r = found.against_default
-        figures = f"{1 / r.value:.2f} times as fast as the default [{1 / r.high:.2f}, {1 / r.low:.2f}]"
+        figures = f"{found.against_default.inverse} times as fast as the default"
         if self.file is not None:
             return f"{figures}: wrote {self.file}{tried}"
         return f"the default stays: the tuned network is {figures}{'' if self.psnr_kept else ', but misses the promised PSNR'}{tried}"
@@ -120,9 +119,7 @@ def tune_bundle(
         "version": backend(backend_name).version(),
         "threads": threads,
         "batch": batch,
-        "time over the default's": {k: round(v, 4) for k, v in asdict(found.against_default).items()}
-        if found.against_default
-        else {},
+        "time over the default's": asdict(found.against_default) if found.against_default else {},
     }
     former = entry.plans.get(backend_name)
     recipe = entry.recipe | {"tuned": entry.recipe.get("tuned", {}) | {backend_name: facts}}

@@ -77,14 +77,16 @@ def load(
     threads: int | None = None,
     built: bool = False,
     hint: str = LATENCY,
-    check: Callable[[Path, memoryview], None] = lambda *_: None,
+    check: Callable[[Path, memoryview], None] | None = None,
 ) -> OpenVinoSession:
     """Load an ONNX file, or with `built` an engine. Raises BundleError when OpenVINO refuses it.
 
-    `check` gets each of the files in `READ_LATER`, and its bytes, when they are first used.
+    `check` gets each of the files in `READ_LATER`, and its bytes, when they are first used: an engine is not loaded without.
     """
     if not built:
         return OpenVinoSession(partial(_compile, source, precision, threads, hint))
+    if check is None:
+        raise ValueError("an engine's later files need a check")
     # Mapped, not read: the weights stay in the page cache until they are used. Copy on write, as the library asks for
     # memory that it might write to. Both now, so that a build in the meantime changes nothing for this session.
     files = _files(source)

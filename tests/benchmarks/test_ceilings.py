@@ -49,8 +49,10 @@ def test_the_rate_is_of_the_fastest_run(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_highest_of_several_moments_counts() -> None:
-    found = highest(
-        Ceiling({"float32": 1.0, "int8": 5.0}, 20.0, "measured"), Ceiling({"float32": 2.0, "int8": 4.0}, 10.0, "measured")
-    )
+    one = Ceiling({"float32": 1.0, "int8": 5.0}, 20.0, "measured")
+    found = highest([one, Ceiling({"float32": 2.0, "int8": 4.0}, 10.0, "measured")])
+    assert found is not None
     assert (found.tflops, found.bandwidth) == ({"float32": 2.0, "int8": 5.0}, 20.0)
     assert "2 moments" in found.source
+    assert highest([one]) == one
+    assert highest([]) is None

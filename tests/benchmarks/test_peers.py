@@ -94,7 +94,7 @@ def test_the_command_writes_what_it_prints(checkpoint: Path, tmp_path: Path, cap
     printed = capsys.readouterr().out
     for r in facts["results"]:
         assert f"{r['ms']:.1f}" in printed
-    assert f"{best['ratio']:.2f}x [" in printed
+    assert f"{best['ratio']:.2f} [?, ?] times as fast: {what}" in printed
 
 
 def test_standard_models_are_the_same_everywhere_and_alive() -> None:

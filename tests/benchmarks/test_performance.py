@@ -24,7 +24,7 @@ def test_every_row_and_every_remark_is_on_the_page() -> None:
     for name, document in documents:
         assert f"## {name}" in text
         for what, ratio in document["conditions"].get("times faster", {}).items():
-            assert f"- {what}: {ratio['ratio']:.2f} times as fast" in text
+            assert f"- {what}: {ratio['ratio']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] times as fast" in text
         for row in document["rows"]:
             for remark in row["remarks"]:
                 assert remark.partition(": ")[2] in text

@@ -2,83 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from stylert.benchmarks import server
-from stylert.benchmarks.server import MIN_REQUESTS, RESOLUTION, search, serve
+from stylert.benchmarks.server import MAX_TRIALS, MIN_REQUESTS, RESOLUTION, queue_rate, search, serve
 from tests.clock import Clock
 
 
+def served(limit: float, requests: int = 100) -> Callable[[float], tuple[list[float], bool]]:
+    return lambda rate: ([1.0] * requests, rate <= limit)
+
+
 @pytest.mark.parametrize("limit", [3.0, 47.0, 2000.0])
-def test_the_search_closes_in_on_the_limit(limit: float) -> None:
-    clock = Clock()
-
-    def serve_at(rate: float, seconds: float) -> tuple[list[float], bool]:
-        clock.now += 1
-        return [1.0] * 100, rate <= limit
-
-    found = search(serve_at, 0.8 / limit, 10.0, 60.0, clock)
-    assert limit * (1 - 2 * RESOLUTION) <= found.rate <= limit
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_the_search_closes_in_on_the_limit(limit: float, share: float) -> None:
+    found = search(served(limit), [1000 * share / limit] * 10, 1000.0)
+    assert limit * (1 - RESOLUTION) <= found.rate <= limit
     assert {t.holds for t in found.trials} == {True, False}
-    assert clock.now <= 30
+    assert found.remarks() == []
 
 
-def test_the_search_ends_with_its_time_and_keeps_what_held() -> None:
-    clock = Clock()
-
-    def serve_at(rate: float, seconds: float) -> tuple[list[float], bool]:
-        clock.now += seconds
-        return [2.0, 3.0], True
-
-    found = search(serve_at, 0.1, 10.0, 8.0, clock)
-    assert clock.now == 8
+def test_the_search_ends_and_keeps_what_held() -> None:
+    found = search(lambda rate: ([2.0, 3.0], True), [5.0], 10.0)
+    assert len(found.trials) == MAX_TRIALS
     assert found.rate == max(t.rate for t in found.trials)
     assert found.latencies_ms == [2.0, 3.0]
+    assert found.remarks()[0] == f"every rate held that was tried: the highest lies above {found.rate:.2g} images/s"
 
 
 def test_a_server_that_is_always_late_holds_no_rate() -> None:
-    clock = Clock()
-
-    def serve_at(rate: float, seconds: float) -> tuple[list[float], bool]:
-        clock.now += 1
-        return [99.0], False
-
-    found = search(serve_at, 0.1, 10.0, 1000.0, clock)
+    found = search(lambda rate: ([99.0], False), [5.0], 10.0)
     assert found.rate == 0
     assert found.latencies_ms == []
-    assert len(found.trials) < 20
+    assert 1 <= len(found.trials) <= MAX_TRIALS
+    assert "no rate held: " in found.remarks()[0]
+    assert f"{found.trials[-1].rate:.2g} images/s, the lowest tried" in found.remarks()[0]
 
 
-@pytest.mark.parametrize(
-    ("service_ms", "limit", "requests", "words"),
-    [
-        (20.0, 0.0, 100, ["no rate held: one image takes 20 ms, and 10 ms are the target"]),
-        (5.0, 0.0, 12, ["no rate held: 0.27 images/s, the lowest tried", "short: 12 requests"]),
-        (5.0, 30.0, 20, ["short: 20 requests, where 100"]),
-        (5.0, 30.0, 100, []),
-    ],
-)
-def test_a_rate_that_rests_on_little_says_so(service_ms: float, limit: float, requests: int, words: list[str]) -> None:
-    clock = Clock()
+def test_an_image_that_takes_longer_than_the_target_is_not_asked_for() -> None:
+    found = search(lambda rate: pytest.fail("tried"), [20.0, 19.0, 21.0], 10.0)
+    assert (found.rate, found.trials) == (0, [])
+    assert found.remarks() == ["no rate held: one image takes 20 ms, and 10 ms are the target"]
 
-    def serve_at(rate: float, seconds: float) -> tuple[list[float], bool]:
-        clock.now += 1
-        return [1.0] * requests, rate <= limit
 
-    said = search(serve_at, service_ms / 1000, 10.0, 20.0, clock).remarks()
-    assert len(said) == len(words)
-    assert all(word in remark for word, remark in zip(words, said, strict=True)), said
+def test_a_rate_that_rests_on_little_says_so() -> None:
+    assert search(served(30.0, 20), [5.0], 10.0).remarks()[0].startswith("short: 20 requests, where 100")
+
+
+@pytest.mark.parametrize("target", [1.5, 3.0, 20.0])
+def test_the_queues_rate_is_that_of_a_simulated_queue(rng: np.random.Generator, target: float) -> None:
+    services = rng.uniform(0.5, 1.0, 30)
+    rate = queue_rate(services, target)
+    late = {}
+    for share in (0.6, 1.3):  # well within, and well beyond
+        wait, latencies = 0.0, []
+        for _ in range(20000):
+            latencies.append(wait + rng.choice(services))
+            wait = max(0.0, latencies[-1] - rng.exponential(1000 / (share * rate)))
+        late[share] = np.percentile(latencies, 99) > target
+    assert late == {0.6: False, 1.3: True}
+
+
+def test_no_queue_holds_what_one_image_does_not() -> None:
+    assert queue_rate([20.0], 10.0) == 0
+    assert queue_rate([20.0], 20.0) < 1  # nobody may wait
 
 
 def run(
-    monkeypatch: pytest.MonkeyPatch, service: float, rate: float, target_ms: float, seconds: float = 100.0
+    monkeypatch: pytest.MonkeyPatch, service: float, rate: float, target_ms: float, requests: int = MIN_REQUESTS
 ) -> tuple[list[float], bool]:
     clock = Clock()
     monkeypatch.setattr(server, "time", SimpleNamespace(perf_counter=clock, sleep=clock.sleep))
-    return serve(lambda: clock.sleep(service), rate, target_ms, seconds, seed=1)
+    return serve(lambda: clock.sleep(service), rate, target_ms, requests, seed=1)
 
 
 @pytest.mark.parametrize("rate", [5.0, 40.0, 90.0])
@@ -102,6 +101,6 @@ def test_a_rate_holds_only_while_the_queue_is_short(monkeypatch: pytest.MonkeyPa
     assert not run(monkeypatch, 0.01, 5, 9)[1]  # slower than the target even alone
 
 
-def test_a_trial_has_no_more_requests_than_its_time_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(run(monkeypatch, 0.01, 10, 1e9, seconds=5)[0]) == 50
-    assert len(run(monkeypatch, 0.01, 1, 1e9, seconds=5)[0]) == 20
+def test_a_slow_network_gets_as_many_requests_as_a_fast_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(run(monkeypatch, 0.5, 0.1, 1e9)[0]) == MIN_REQUESTS
+    assert len(run(monkeypatch, 0.5, 0.1, 1e9, requests=7)[0]) == 7

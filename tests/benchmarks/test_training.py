@@ -120,5 +120,5 @@ def test_the_command_writes_both_forms_of_every_preset_and_resolution(tmp_path, 
     found = [(r["setup"]["form"], r["work"]["resolution"]) for r in results["rows"]]
     assert found == [("stylert", 8), ("plain", 8), ("stylert", 16), ("plain", 16)]
     assert all(r["unit"] == "s/kimg" and r["value"] == r["rounds"][0][0] > 0 for r in results["rows"])
-    assert set(results["conditions"]["times faster"]) == {f"stylert than plain, cpu {r} px" for r in (8, 16)}
+    assert set(results["conditions"]["times faster"]) == {f"training, cpu, {r} px, over the plain form" for r in (8, 16)}
     assert "times as fast" in capsys.readouterr().out

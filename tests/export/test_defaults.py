@@ -40,4 +40,4 @@ def test_openvino_keeps_noise_as_one_plane_and_not_one_for_every_channel(weights
     plan = backend_plan(weights, "fp32", "openvino", None)
     assert plan is not None
     assert planes(plan) == 1
-    assert planes(replace(plan, bias_first=False)) == weights.config.channels(32)
+    assert planes(replace(plan, live_bias=False)) == weights.config.channels(32)

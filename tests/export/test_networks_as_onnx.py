@@ -91,17 +91,17 @@ def test_mapping_equals_pytorch(c_dim: int, layers: int, n: int, psi: float, cut
     close(got, expected.numpy(), 1e-4)
 
 
-@pytest.mark.parametrize("bias_first", [False, True])
+@pytest.mark.parametrize("live_bias", [False, True])
 @pytest.mark.parametrize("clamp", [None, 0.9])
 @pytest.mark.parametrize("noise", ["const", "none"])
 @pytest.mark.parametrize("rgb", get_args(RgbForm))
 @pytest.mark.parametrize("form", ["operator", "transposed", "phases", "polyphase"])
 def test_every_form_equals_the_float64_network(
-    form: Form, noise: NoiseInput, rgb: RgbForm, clamp: float | None, bias_first: bool
+    form: Form, noise: NoiseInput, rgb: RgbForm, clamp: float | None, live_bias: bool
 ) -> None:
     weights, generator = network(conv_clamp=clamp, resolution=32)
     ws = np.random.standard_normal((3, 8, 20)).astype(np.float32)
-    plan = replace(plain_plan(weights.config, form, rgb), bias_first=bias_first)
+    plan = replace(plain_plan(weights.config, form, rgb), live_bias=live_bias)
     model = synthesis_model(weights, noise, "float", plan)
     expected = synthesize64(generator, ws, noise)
     close(run(model, ws=ws), expected, 1e-5)

@@ -92,14 +92,14 @@ def test_scaled_steps_round_the_same_numbers(
     ws = rng.standard_normal((3, 8, 20)).astype(np.float32)
     exact = run(synthesis_model(weights, noise, "float"), ws)
 
-    def image(min_scaled: float, bias_first: bool = False) -> np.ndarray:
+    def image(min_scaled: float, live_bias: bool = False) -> np.ndarray:
         plan = int8_plan(weights.config, calibration, form, symmetric, outputs, max_reach=16, min_scaled=min_scaled)
-        return run(synthesis_model(weights, noise, "float", replace(plan, bias_first=bias_first)), ws)
+        return run(synthesis_model(weights, noise, "float", replace(plan, live_bias=live_bias)), ws)
 
     plain = image(np.inf)
     rounding = np.square(plain - exact).mean()
     assert rounding > 0
-    for scaled in (image(0), image(32), image(0, bias_first=True)):
+    for scaled in (image(0), image(32), image(0, live_bias=True)):
         assert np.square(scaled - plain).mean() < 0.2 * rounding
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
 from stylert.export.quantize import calibrate, int8_plan
-from stylert.export.sensitivity import layers_left_out, reference_images, without
+from stylert.export.sensitivity import UP_WORTH, layers_left_out, reference_images, same_rounding, without
 from stylert.train.checkpoint import GeneratorWeights
 from tests.conftest import random_arrays, small_config
 from tests.draws import fresh
@@ -40,15 +41,26 @@ def test_a_stricter_demand_leaves_out_more_and_is_met() -> None:
     assert some.reached
     assert some.psnr_db >= demands[0]
     assert 0 < len(some.kept) <= len(all_of_it.kept)
-    macs = {spec.name: spec.macs for spec in weights.config.layers()}
-    worth = [10 ** (-db / 10) / macs[name] for name, db in all_of_it.kept.items()]
-    assert all(a >= 0.95 * b for a, b in pairwise(worth))  # what is kept is rounded to 0.01 dB
+    worth = {spec.name: spec.macs * (UP_WORTH if spec.up == 2 else 1) for spec in weights.config.layers()}
+    errors = [10 ** (-db / 10) / worth[name] for name, db in all_of_it.kept.items()]
+    assert all(a >= 0.95 * b for a, b in pairwise(errors))  # what is kept is rounded to 0.01 dB
     assert list(some.kept) == list(all_of_it.kept)[: len(some.kept)]
     assert all_of_it.reached
     quantised = [n for n, p in plan.layers.items() if p.eight_bit is not None]
     # What remains may be exact: a layer whose rounding no pixel shows.
     assert set(all_of_it.kept) <= set(quantised)
     assert some.evaluations <= len(quantised) + 1 + len(some.kept)
+
+
+def test_plans_that_round_alike_are_known_by_what_they_round() -> None:
+    weights, ws = network()
+    cfg, calibration = weights.config, calibrate(weights, ws[:2])
+    plan = int8_plan(cfg, calibration)
+    assert same_rounding(plan, replace(int8_plan(cfg, calibration, min_scaled=0), rgb="matmul_nhwc", live_bias=True))
+    assert not same_rounding(plan, int8_plan(cfg, calibration, symmetric=True))
+    assert not same_rounding(plan, int8_plan(cfg, calibrate(weights, ws[2:4])))
+    quantised = [n for n, p in plan.layers.items() if p.eight_bit is not None]
+    assert not same_rounding(plan, without(plan, quantised[:1]))
 
 
 def test_a_layer_left_out_keeps_its_form_and_scales() -> None:

@@ -14,13 +14,13 @@ import pytest
 
 from stylert.export import tune
 from stylert.export.form_search import Search, search_forms
-from stylert.export.paired import Ratio
 from stylert.export.plan import NetworkPlan
 from stylert.export.tune import tune_bundle
 from stylert.export.verify import verify
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.errors import InputError
 from stylert.runtime.generator import Generator
+from stylert.runtime.intervals import Ratio
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_faster_plan_becomes_the_backends_network_and_the_images_stay(
     result = tune_bundle(copy, checkpoint, backend, precision)
     bundle = Bundle.load(copy)
     assert result.file == bundle.network(precision, backend)
-    assert "1.25 times as fast" in result.verdict
+    assert "1.25 [1.24, 1.26] times as fast as the default" in result.verdict
     assert set(bundle.files) == {p.name for p in copy.iterdir()} - {"bundle.json"}  # nothing is left over
     for name in bundle.files:
         bundle.checked_file(name)
