@@ -81,8 +81,8 @@ def run_suite(
     for row in run_scenarios(chosen, works, matrix.scenarios, effort, progress, measure_moment):
         rows[f"{row.scenario} {row_name(row)}"] = row
         ceiling = highest(moments)
-        results.rows[:] = [with_floor(r, by_name[r.work["model"]], ceiling) for r in rows.values()]
-        results = replace(results, ceiling=_facts(ceiling))
+        measured = [with_floor(r, by_name[r.work["model"]], ceiling) for r in rows.values()]
+        results = replace(results, rows=measured, ceiling=_facts(ceiling))
         save(results)
     single = list(dict.fromkeys(replace(c, batch=1) for c in chosen if c.form == "stylert"))
     layers = _layers(single, works, ceiling, progress) if matrix.layers else []

@@ -41,7 +41,8 @@ class Contest:
 
 
 def pairs(results: Sequence[Result]) -> dict[str, tuple[Candidate, Candidate]]:
-    """The best peer and the best of ours by their rounds: without int8, int8 against every peer, and on ONNX Runtime alone.
+    """The best peer and the best of ours by their rounds: without int8, int8 against every peer, on ONNX Runtime alone, and
+    what is fastest against what everybody starts from.
 
     Pairs of which a side was not measured are left out.
     """
@@ -58,6 +59,7 @@ def pairs(results: Sequence[Result]) -> dict[str, tuple[Candidate, Candidate]]:
             best("peer", "fp32", engine="onnxruntime"),
             best("ours", "fp32", "int8", engine="onnxruntime"),
         ),
+        "any precision over PyTorch eager": (best("peer", "fp32", engine="eager"), best("ours", "fp32", "bf16", "int8")),
     }
     return {what: (peer, ours) for what, (peer, ours) in found.items() if peer is not None and ours is not None}
 
