@@ -25,13 +25,26 @@ MIN_SECONDS = 3.0
 #: Calls one after the other, before the search, at least.
 SERVICE_SECONDS, SERVICE_RUNS = 1.0, 10
 #: The search ends when the rates that hold and do not hold are this close, after so many trials, or below this share of the rate
-#: at which the server would never idle. Its first step changes the rate by so much.
-RESOLUTION, MAX_TRIALS, LEAST_SHARE, STEP = 0.05, 10, 0.01, 1.1
+#: at which the server would never idle, where waiting for requests would take the time. Its first step changes the rate by so much.
+RESOLUTION, MAX_TRIALS, LEAST_SHARE, STEP = 0.05, 10, 0.1, 1.1
+
+
+@dataclass(frozen=True)
+class Served:
+    """Latencies in ms of the requests answered before the trial of `requests` ended: all, or too few to hold any more."""
+
+    latencies_ms: list[float]
+    requests: int
+
+    @property
+    def p99_ms(self) -> float:
+        """A lower bound where the trial ended early: as if the others had taken no time."""
+        return float(np.percentile(self.latencies_ms + [0.0] * (self.requests - len(self.latencies_ms)), 99))
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One rate tried. Latencies in ms; a trial that could not hold any more ended early, and its p99 is a lower bound."""
+    """One rate tried, with the requests answered. Latencies in ms; p99 as that of `Served`."""
 
     rate: float
     requests: int
@@ -81,8 +94,8 @@ def measure_server(configuration: Configuration, target_ms: float, requests: int
     return replace(found, disturbance=watched.disturbance)
 
 
-#: A rate to the latencies of its trial in ms, and whether it holds
-Serve = Callable[[float], tuple[list[float], bool]]
+#: A rate, per second, to what came of it
+Serve = Callable[[float], Served]
 
 
 def search(serve_at: Serve, services_ms: Sequence[float], target_ms: float) -> Search:
@@ -94,11 +107,11 @@ def search(serve_at: Serve, services_ms: Sequence[float], target_ms: float) -> S
     lowest = LEAST_SHARE * 1000 / service_ms
     rate, step = max(queue_rate(services_ms, target_ms), lowest), STEP
     while len(trials) < MAX_TRIALS and rate >= lowest and (bad == float("inf") or bad - good > RESOLUTION * bad):
-        latencies, holds = serve_at(rate)
-        p50, p99 = np.percentile(latencies, [50, 99])
-        trials.append(Trial(rate, len(latencies), float(p50), float(p99), holds))
+        served = serve_at(rate)
+        holds, p50_ms = served.p99_ms <= target_ms, float(np.median(served.latencies_ms))
+        trials.append(Trial(rate, len(served.latencies_ms), p50_ms, served.p99_ms, holds))
         if holds:
-            good, best = rate, latencies
+            good, best = rate, served.latencies_ms
         else:
             bad = rate
         if good and bad < float("inf"):
@@ -124,10 +137,9 @@ def queue_rate(services_ms: Sequence[float], target_ms: float, requests: int = 4
     return low
 
 
-def serve(call: Callable[[], Any], rate: float, target_ms: float, requests: int, seed: int) -> tuple[list[float], bool]:
-    """Latencies in ms of requests arriving at `rate` per second, and whether their p99 is within `target_ms`.
-
-    At least `requests`, and as many as arrive in 3 s.
+def serve(call: Callable[[], Any], rate: float, target_ms: float, requests: int, seed: int) -> Served:
+    """Requests arriving at `rate` per second, at least `requests`, and as many as arrive in 3 s, while their 99th percentile may
+    still be within `target_ms`.
     """
     count = max(requests, int(MIN_SECONDS * rate))
     arrivals = np.cumsum(np.random.Generator(np.random.Philox(seed)).exponential(1 / rate, count))
@@ -139,7 +151,6 @@ def serve(call: Callable[[], Any], rate: float, target_ms: float, requests: int,
         call()
         latencies.append(1000 * (time.perf_counter() - begin - arrival))
         late += latencies[-1] > target_ms
-        # More than one in a hundred is late already, and the queue is beyond hope.
-        if late > 0.01 * count + 1 and latencies[-1] > 3 * target_ms:
-            return latencies, False
-    return latencies, float(np.percentile(latencies, 99)) <= target_ms
+        if late > 0.01 * count + 1:
+            break
+    return Served(latencies, count)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from stylert.benchmarks import server
-from stylert.benchmarks.server import MAX_TRIALS, MIN_REQUESTS, RESOLUTION, queue_rate, search, serve
+from stylert.benchmarks.server import LEAST_SHARE, MAX_TRIALS, MIN_REQUESTS, RESOLUTION, Served, queue_rate, search, serve
 from tests.clock import Clock
 
 
-def served(limit: float, requests: int = 100) -> Callable[[float], tuple[list[float], bool]]:
-    return lambda rate: ([1.0] * requests, rate <= limit)
+def served(limit: float, requests: int = 100) -> Callable[[float], Served]:
+    return lambda rate: Served([1.0 if rate <= limit else 1e9] * requests, requests)
 
 
 @pytest.mark.parametrize("limit", [3.0, 47.0, 2000.0])
@@ -27,7 +27,7 @@ def test_the_search_closes_in_on_the_limit(limit: float, share: float) -> None:
 
 
 def test_the_search_ends_and_keeps_what_held() -> None:
-    found = search(lambda rate: ([2.0, 3.0], True), [5.0], 10.0)
+    found = search(lambda rate: Served([2.0, 3.0], 2), [5.0], 10.0)
     assert len(found.trials) == MAX_TRIALS
     assert found.rate == max(t.rate for t in found.trials)
     assert found.latencies_ms == [2.0, 3.0]
@@ -35,7 +35,7 @@ def test_the_search_ends_and_keeps_what_held() -> None:
 
 
 def test_a_server_that_is_always_late_holds_no_rate() -> None:
-    found = search(lambda rate: ([99.0], False), [5.0], 10.0)
+    found = search(lambda rate: Served([99.0], 1), [5.0], 10.0)
     assert found.rate == 0
     assert found.latencies_ms == []
     assert 1 <= len(found.trials) <= MAX_TRIALS
@@ -74,7 +74,7 @@ def test_no_queue_holds_what_one_image_does_not() -> None:
 
 def run(
     monkeypatch: pytest.MonkeyPatch, service: float, rate: float, target_ms: float, requests: int = MIN_REQUESTS
-) -> tuple[list[float], bool]:
+) -> Served:
     clock = Clock()
     monkeypatch.setattr(server, "time", SimpleNamespace(perf_counter=clock, sleep=clock.sleep))
     return serve(lambda: clock.sleep(service), rate, target_ms, requests, seed=1)
@@ -83,24 +83,46 @@ def run(
 @pytest.mark.parametrize("rate", [5.0, 40.0, 90.0])
 def test_latencies_are_those_of_lindleys_recursion(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
     service = 0.01
-    found, _ = run(monkeypatch, service, rate, 1e9)
-    gaps = np.random.Generator(np.random.Philox(1)).exponential(1 / rate, len(found))
+    found = run(monkeypatch, service, rate, 1e9)
+    gaps = np.random.Generator(np.random.Philox(1)).exponential(1 / rate, found.requests)
     wait, expected = 0.0, []
-    for i in range(len(found)):
+    for i in range(found.requests):
         wait = max(0.0, wait + service - gaps[i]) if i else 0.0
         expected.append(1000 * (wait + service))
-    assert found == pytest.approx(expected)
-    assert len(found) == max(MIN_REQUESTS, int(3 * rate))
+    assert found.latencies_ms == pytest.approx(expected)
+    assert found.p99_ms == pytest.approx(np.percentile(expected, 99))
+    assert found.requests == max(MIN_REQUESTS, int(3 * rate))
 
 
-def test_a_rate_holds_only_while_the_queue_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(monkeypatch, 0.01, 30, 60)[1]
-    hopeless, holds = run(monkeypatch, 0.01, 300, 60)
-    assert not holds
-    assert len(hopeless) < 300  # given up before the end
-    assert not run(monkeypatch, 0.01, 5, 9)[1]  # slower than the target even alone
+@pytest.mark.parametrize("rate", [30.0, 99.0, 300.0, 2000.0])
+@pytest.mark.parametrize("target", [9.0, 30.0, 60.0])
+def test_a_trial_ends_when_it_cannot_hold_any_more_and_says_no_more_than_it_knows(
+    monkeypatch: pytest.MonkeyPatch, rate: float, target: float
+) -> None:
+    whole, found = run(monkeypatch, 0.01, rate, 1e9), run(monkeypatch, 0.01, rate, target)
+    assert (found.p99_ms <= target) == (whole.p99_ms <= target)
+    assert found.latencies_ms == pytest.approx(whole.latencies_ms[: len(found.latencies_ms)])
+    if whole.p99_ms <= target:
+        assert len(found.latencies_ms) == whole.requests
+    else:
+        assert found.p99_ms <= whole.p99_ms + 1e-6
+        assert sum(ms > target for ms in found.latencies_ms) <= 0.01 * whole.requests + 2
+
+
+@pytest.mark.parametrize("slow", [0.02, 0.5])
+def test_a_generator_that_is_late_now_and_then_is_soon_known_for_it(monkeypatch: pytest.MonkeyPatch, slow: float) -> None:
+    """Its median is within the target and its 99th percentile is not, however few requests there are."""
+    clock, calls = Clock(), iter(range(10**6))
+    monkeypatch.setattr(server, "time", SimpleNamespace(perf_counter=clock, sleep=clock.sleep))
+
+    def call() -> None:
+        clock.sleep(0.6 if next(calls) % round(1 / slow) == 1 else 0.4)
+
+    found = search(lambda rate: serve(call, rate, 500.0, MIN_REQUESTS, 0), [400.0] * 9 + [600.0], 500.0)
+    assert found.rate == 0
+    assert clock() < MIN_REQUESTS * 0.4 / LEAST_SHARE * 2
 
 
 def test_a_slow_network_gets_as_many_requests_as_a_fast_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert len(run(monkeypatch, 0.5, 0.1, 1e9)[0]) == MIN_REQUESTS
-    assert len(run(monkeypatch, 0.5, 0.1, 1e9, requests=7)[0]) == 7
+    assert len(run(monkeypatch, 0.5, 0.1, 1e9).latencies_ms) == MIN_REQUESTS
+    assert len(run(monkeypatch, 0.5, 0.1, 1e9, requests=7).latencies_ms) == 7
