@@ -12,6 +12,7 @@ from typing import Any
 
 from stylert.benchmarks import tables
 from stylert.benchmarks.results import read_results
+from stylert.benchmarks.summary import summaries
 from stylert.runtime.atomic import atomic_file
 from stylert.runtime.errors import InputError
 
@@ -36,10 +37,18 @@ the time measured. A row that carries a remark is weak evidence. MiB is the peak
 against the reference.
 """
 
+IN_SHORT = """\
+One image from latents to host memory, batch 1, all cores. *Plain* is the network as it is usually written, of its two forms the faster
+one. PSNR is that of the same images against stylert's float32 network on ONNX Runtime (100: itself). Times are of rounds that took turns
+on a machine that may be shared; the ratios are measured apart, and hold whatever its mood.
+"""
+
 
 def page(documents: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """The page's Markdown from `(folder name, document)`, newest first."""
     parts = [INTRODUCTION]
+    for machine, both in summaries([document for _, document in documents]).items():
+        parts.append(f"## In short: {machine}\n\n{IN_SHORT}\n{both}")
     for name, document in sorted(documents, key=lambda d: d[1]["created"], reverse=True):
         parts.append(_section(name, document))
     return "\n".join(parts)

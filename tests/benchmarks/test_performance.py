@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stylert.benchmarks.performance import main, page, read_all
+from stylert.benchmarks.summary import summaries
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,6 +18,42 @@ def test_the_page_is_made_from_the_committed_results(tmp_path: Path) -> None:
     assert (tmp_path / "page.md").read_text() == (ROOT / "docs" / "performance.md").read_text(), (
         "run: python -m stylert.benchmarks.performance"
     )
+
+
+def test_the_readme_begins_with_the_same_figures() -> None:
+    (tables,) = summaries([document for _, document in read_all(ROOT / "benchmarks" / "results")]).values()
+    assert tables in (ROOT / "README.md").read_text(), "copy the tables under `In short` of docs/performance.md"
+
+
+def test_a_summary_takes_the_better_form_and_the_newest_run() -> None:
+    def row(model: str, form: str, engine: str, ms: float) -> dict[str, Any]:
+        kind = "ours" if form == "stylert" else "peer"
+        work, setup = {"model": model, "precision": "fp32"}, {"backend": engine, "form": form}
+        return {"scenario": "peer", "work": work, "setup": setup, "value": ms, "details": {"kind": kind, "psnr_db": 50.04}}
+
+    def document(created: str, faster: dict[str, float], *rows: dict[str, Any]) -> dict[str, Any]:
+        models = {r["work"]["model"]: {"resolution": int(r["work"]["model"])} for r in rows}
+        ratios = {what: {"ratio": ratio, "low": ratio / 2, "high": None, "cycles": 9} for what, ratio in faster.items()}
+        machine = {"cpu": "a machine", "cores": 2}
+        return {"created": created, "machine": machine, "models": models, "rows": rows, "conditions": {"times faster": ratios}}
+
+    large = document("2026-01-03", {"64, best": 2.0}, row("64", "grouped", "eager", 900), row("64", "scaled", "eager", 800))
+    old = document("2026-01-01", {"8, best": 9.0}, row("8", "scaled", "eager", 1))
+    new = document("2026-01-02", {"8, best": 4.0}, row("8", "scaled", "eager", 20), row("8", "stylert", "onnxruntime", 5))
+    training = document("2026-01-04", {"training": 3.0})
+    assert summaries([large, new, old, training]) == {
+        "a machine, 2 cores": """\
+| form | on | precision | 8, ms | PSNR dB | 64, ms | PSNR dB |
+| --- | --- | --- | ---: | ---: | ---: | ---: |
+| plain | PyTorch eager | fp32 | 20 | 50.0 | 800 | 50.0 |
+| stylert | ONNX Runtime | fp32 | 5 | 50.0 | – | – |
+
+| times as fast [95 %] | 8 | 64 |
+| --- | ---: | ---: |
+| best | 4.00 [2.00, ?] | 2.00 [1.00, ?] |
+"""
+    }
+    assert summaries([training]) == {}
 
 
 def test_every_row_and_every_remark_is_on_the_page() -> None:

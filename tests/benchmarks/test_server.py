@@ -49,6 +49,18 @@ def test_an_image_that_takes_longer_than_the_target_is_not_asked_for() -> None:
     assert found.remarks() == ["no rate held: one image takes 20 ms, and 10 ms are the target"]
 
 
+def test_one_slow_call_does_not_make_the_search_begin_far_too_low() -> None:
+    tried: list[float] = []
+
+    def serve_at(rate: float) -> Served:
+        tried.append(rate)
+        return served(limit=0.7)(rate)
+
+    search(serve_at, [400.0] * 9 + [990.0], 1000.0)
+    assert tried[0] == pytest.approx(queue_rate([400.0] * 9, 1000.0))
+    assert len(tried) <= 5
+
+
 def test_a_rate_that_rests_on_little_says_so() -> None:
     assert search(served(30.0, 20), [5.0], 10.0).remarks()[0].startswith("short: 20 requests, where 100")
 
@@ -72,9 +84,7 @@ def test_no_queue_holds_what_one_image_does_not() -> None:
     assert queue_rate([20.0], 20.0) < 1  # nobody may wait
 
 
-def run(
-    monkeypatch: pytest.MonkeyPatch, service: float, rate: float, target_ms: float, requests: int = MIN_REQUESTS
-) -> Served:
+def run(monkeypatch: pytest.MonkeyPatch, service: float, rate: float, target_ms: float, requests: int = MIN_REQUESTS) -> Served:
     clock = Clock()
     monkeypatch.setattr(server, "time", SimpleNamespace(perf_counter=clock, sleep=clock.sleep))
     return serve(lambda: clock.sleep(service), rate, target_ms, requests, seed=1)
