@@ -10,10 +10,12 @@ TensorRT's kernels tell the nodes that they were fused from, and PyTorch runs th
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import json
 import os
 import re
+import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from stylert.benchmarks.disturbance import remarks, watch
 from stylert.benchmarks.floors import layer_floors
 from stylert.benchmarks.measure import Configuration
 from stylert.benchmarks.results import LayerTime, Profile
@@ -32,8 +35,8 @@ from stylert.runtime.engines import engine_to_load, open_synthesis
 from stylert.runtime.errors import BackendError
 from stylert.train.config import GeneratorConfig
 
-#: Calls that are profiled, after as many that are not.
-CALLS = 5
+#: Calls that are profiled, after those that are not.
+CALLS, WARM_UP = 10, 3
 #: Before every layer: the styles of all of them. Behind: the conversion of the image.
 STYLES, IMAGE = "styles", "image"
 TAIL = frozenset({"scaled", "shifted", "clipped", "floored", "nhwc", "image"})
@@ -85,7 +88,10 @@ def profile_layers(configuration: Configuration, work: dict[str, Any], ceiling: 
     bundle = Bundle.load(configuration.bundle)
     if configuration.backend not in PROFILERS:
         raise BackendError(f"{configuration.backend} gives no time per layer here")
-    times, method = PROFILERS[configuration.backend](bundle, configuration)
+    with watch() as watched:
+        times, method = PROFILERS[configuration.backend](bundle, configuration)
+    assert watched.disturbance is not None
+    method = "; ".join([method, *remarks(None, watched.disturbance)])
     config = GeneratorConfig.from_dict(bundle.model)
     floors = layer_floors(config, configuration.precision, configuration.batch, ceiling) if ceiling else {}
     order = [STYLES, *dict.fromkeys(name for s in config.layers() for name in (f"b{s.resolution}.skip", s.name)), IMAGE]
@@ -112,19 +118,18 @@ def _onnxruntime(bundle: Bundle, configuration: Configuration) -> tuple[dict[str
         onnx.save(named_by_layer(source), Path(folder) / "named.onnx")
         session = ort.InferenceSession(Path(folder) / "named.onnx", options, providers=["CPUExecutionProvider"])
         inputs = _inputs(bundle, configuration.batch)
-        for _ in range(2 * CALLS):
+        for _ in range(WARM_UP + CALLS):
             session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text())
         graph = onnx.load(Path(folder) / "optimised.onnx", load_external_data=False).graph
     layers = assign_layers([Node(n.name, tuple(n.input), tuple(n.output), _marked(n.name)) for n in _in_order(graph)])
-    calls = sorted((e for e in events if e["name"] == "model_run"), key=lambda e: e["ts"])
-    start = calls[-CALLS]["ts"]
-    totals: dict[str, list[float]] = {}
+    starts = sorted(e["ts"] for e in events if e["name"] == "model_run")[-CALLS:]
+    calls = [Call() for _ in starts]
     for event in events:
-        if event["cat"] == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= start:
+        if event["cat"] == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= starts[0]:
             name = event["name"].removesuffix("_kernel_time")
-            totals.setdefault(layers.get(name, IMAGE), []).append(event["dur"] / 1000)
-    return {n: (sum(v) / CALLS, len(v) // CALLS) for n, v in totals.items()}, f"ONNX Runtime's profiler, mean of {CALLS} calls"
+            calls[bisect.bisect(starts, event["ts"]) - 1].add(layers.get(name, IMAGE), event["dur"] / 1000)
+    return medians(calls), f"ONNX Runtime's profiler, median of {CALLS} calls"
 
 
 def named_by_layer(source: Path) -> Any:
@@ -178,16 +183,14 @@ def _openvino(bundle: Bundle, configuration: Configuration) -> tuple[dict[str, t
         nodes.append(Node(name, inputs, (name,), own or _own_layer((name,))))
     layers = assign_layers(nodes)
     request, inputs_ = compiled.create_infer_request(), _inputs(bundle, configuration.batch)
-    totals: dict[str, list[float]] = {}
-    for call in range(2 * CALLS):
+    calls = []
+    for _ in range(WARM_UP + CALLS):
         request.infer(inputs_)
-        if call < CALLS:
-            continue
+        calls.append(Call())
         for info in request.profiling_info:
             if "EXECUTED" in str(info.status):
-                layer = layers.get(info.node_name, IMAGE)
-                totals.setdefault(layer, []).append(1000 * info.real_time.total_seconds())
-    return {n: (sum(v) / CALLS, len(v) // CALLS) for n, v in totals.items()}, f"OpenVINO's counters, mean of {CALLS} calls"
+                calls[-1].add(layers.get(info.node_name, IMAGE), 1000 * info.real_time.total_seconds())
+    return medians(calls[WARM_UP:]), f"OpenVINO's counters, median of {CALLS} calls"
 
 
 def _torch(bundle: Bundle, configuration: Configuration) -> tuple[dict[str, tuple[float, int]], str]:
@@ -200,7 +203,7 @@ def _torch(bundle: Bundle, configuration: Configuration) -> tuple[dict[str, tupl
     nodes = [Node(n.output[0], tuple(n.input), tuple(n.output), _own_layer((n.name, *n.output))) for n in graph.node]
     written = _style_names(source)
     layers = assign_layers(nodes, frozenset(n.output[0] for n in graph.node if n.name in written))
-    return _told(bundle, configuration, layers), f"PyTorch's profiler, mean of {CALLS} calls without a CUDA graph"
+    return _told(bundle, configuration, layers), f"PyTorch's profiler, median of {CALLS} calls without a CUDA graph"
 
 
 def _tensorrt(bundle: Bundle, configuration: Configuration) -> tuple[dict[str, tuple[float, int]], str]:
@@ -213,7 +216,7 @@ def _tensorrt(bundle: Bundle, configuration: Configuration) -> tuple[dict[str, t
     with tempfile.TemporaryDirectory() as folder:
         layers = engine_layers(table, lower(source, Path(folder) / "plain.onnx"), _style_names(source))
     times = _told(bundle, configuration, layers)
-    return times, f"the engine's profiler, mean of {CALLS} calls without a CUDA graph"
+    return times, f"the engine's profiler, median of {CALLS} calls without a CUDA graph"
 
 
 def engine_layers(table: Sequence[Mapping[str, Any]], lowered: Path, styles: frozenset[str]) -> dict[str, str]:
@@ -238,15 +241,32 @@ def engine_layers(table: Sequence[Mapping[str, Any]], lowered: Path, styles: fro
 def _told(bundle: Bundle, configuration: Configuration, layers: Mapping[str, str]) -> dict[str, tuple[float, int]]:
     """Times by layer of a session that tells them by name."""
     session: Any = open_synthesis(bundle, configuration.backend, configuration.precision, configuration.threads)[0]
-    totals: dict[str, list[float]] = {}
+    calls = []
     try:
-        for call in range(2 * CALLS):
+        for _ in range(WARM_UP + CALLS):
+            calls.append(Call())
             for name, ms in session.layer_times(_inputs(bundle, configuration.batch)):
-                if call >= CALLS:
-                    totals.setdefault(layers.get(name) or layer_of(name) or IMAGE, []).append(ms)
+                calls[-1].add(layers.get(name) or layer_of(name) or IMAGE, ms)
     finally:
         session.close()
-    return {n: (sum(v) / CALLS, len(v) // CALLS) for n, v in totals.items()}
+    return medians(calls[WARM_UP:])
+
+
+class Call:
+    """What the nodes of every layer took in one call."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, list[float]] = {}
+
+    def add(self, layer: str, ms: float) -> None:
+        self.ms.setdefault(layer, []).append(ms)
+
+
+def medians(calls: Sequence[Call]) -> dict[str, tuple[float, int]]:
+    """For every layer the median over the calls of its nodes' time together, and how many nodes there are."""
+    names = dict.fromkeys(name for call in calls for name in call.ms)
+    each = {name: [call.ms.get(name, []) for call in calls] for name in names}
+    return {name: (statistics.median(map(sum, found)), max(map(len, found))) for name, found in each.items()}
 
 
 def _inputs(bundle: Bundle, batch: int) -> dict[str, np.ndarray]:

@@ -155,7 +155,7 @@ def _layers(axes: Any, profiles: list[dict[str, Any]]) -> None:
         label = row_name({"work": profile["work"], "setup": profile["setup"]})
         axes.barh(places, [times.get(n, 0) for n in names], thickness, color=COLOURS[i % len(COLOURS)], label=label)
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel("ms per call, with the profiler on")
     axes.legend(frameon=False, fontsize=8)
 

@@ -11,7 +11,7 @@ import pytest
 
 from stylert.benchmarks import layers
 from stylert.benchmarks.floors import layer_floors, network_floor
-from stylert.benchmarks.layers import Node, assign_layers, engine_layers, layer_of, profile_layers
+from stylert.benchmarks.layers import Call, Node, assign_layers, engine_layers, layer_of, medians, profile_layers
 from stylert.benchmarks.measure import Configuration
 from stylert.benchmarks.roofline import Ceiling, cases
 from stylert.export.pipeline import export_bundle
@@ -112,6 +112,16 @@ def test_a_kernel_fused_from_several_layers_belongs_to_the_one_with_most_of_its_
     assert engine_layers(table, tmp_path / "g.onnx", frozenset("a")) == {
         "k1": "b8.conv1", "k2": "styles", "b8.conv1.conv_U3": "b8.conv1", "k3": "styles",
     }  # fmt: skip
+
+
+def test_one_slow_call_does_not_change_a_layers_time() -> None:
+    calls = []
+    for ms in (1.0, 1.0, 90.0):
+        calls.append(Call())
+        calls[-1].add("b4.conv1", ms)
+        calls[-1].add("b4.conv1", 2 * ms)
+    calls[0].add("image", 5.0)
+    assert medians(calls) == {"b4.conv1": (3.0, 2), "image": (0.0, 1)}
 
 
 def test_pytorch_tells_the_time_of_every_layer(checkpoint: Path, tmp_path: Path) -> None:
