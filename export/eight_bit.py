@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from stylert.export.graph import GraphBuilder
-from stylert.export.plan import FP8_MAX, Fp8Scale, Step
+from stylert.export.plan import Fp8Scale, Step
+from stylert.export.rounding import FP8, FP8_MAX, INT8_MAX, Narrow, nearest, to_fp8, to_int8
 
-#: E4M3 without infinities, one NaN.
-FP8 = ml_dtypes.float8_e4m3fn
+#: From a kernel `[O, I, k, k]` and its scales `[O]` to narrow numbers.
+Rounded = Callable[[np.ndarray, np.ndarray, Narrow], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -58,27 +59,22 @@ class EightBit:
         steps = [self._scale(scale.input, name), self.g.constant(0, FP8)]
         return self.g.node("DequantizeLinear", [self.g.node("QuantizeLinear", [x, *steps], f"{name}_q"), *steps], f"{name}_dq")
 
-    def int8_weight(self, weight: np.ndarray, name: str, axis: int, levels: int = 127) -> str:
+    def int8_weight(self, weight: np.ndarray, name: str, axis: int, levels: int = INT8_MAX, rounded: Rounded = nearest) -> str:
         """A kernel with a symmetric step per index of `axis`, whose greatest value is `levels` steps."""
-        by_channel, scale = self._per_channel(weight, axis, levels)
-        values = np.clip(np.rint(by_channel / scale[:, None, None, None].astype(np.float64)), -127, 127).astype(np.int8)
-        return self._held(values, scale, name, axis)
+        return self._weight(weight, name, axis, levels, rounded, to_int8)
 
-    def fp8_weight(self, weight: np.ndarray, name: str, axis: int) -> str:
+    def fp8_weight(self, weight: np.ndarray, name: str, axis: int, rounded: Rounded = nearest) -> str:
         """A kernel in E4M3 with a scale per index of `axis`, whose greatest value is E4M3's."""
-        by_channel, scale = self._per_channel(weight, axis, FP8_MAX)
-        values = np.clip(by_channel / scale[:, None, None, None].astype(np.float64), -FP8_MAX, FP8_MAX).astype(FP8)
-        return self._held(values, scale, name, axis)
+        return self._weight(weight, name, axis, FP8_MAX, rounded, to_fp8)
 
-    def _per_channel(self, weight: np.ndarray, axis: int, top: float) -> tuple[np.ndarray, np.ndarray]:
+    def _weight(self, weight: np.ndarray, name: str, axis: int, top: float, rounded: Rounded, narrow: Narrow) -> str:
         by_channel = np.moveaxis(weight, axis, 0)
-        return by_channel, np.maximum(np.abs(by_channel).max((1, 2, 3)) / top, 1e-12).astype(self.dtype)
-
-    def _held(self, by_channel: np.ndarray, scale: np.ndarray, name: str, axis: int) -> str:
+        scale = np.maximum(np.abs(by_channel).max((1, 2, 3)) / top, 1e-12).astype(self.dtype)
+        values = rounded(by_channel, scale, narrow)
         inputs = [
-            self.g.weight(f"{name}_q", np.moveaxis(by_channel, 0, axis)),
+            self.g.weight(f"{name}_q", np.moveaxis(values, 0, axis)),
             self.g.weight(f"{name}_scale", scale),
-            self.g.weight(f"{name}_zero", np.zeros(len(scale), by_channel.dtype)),
+            self.g.weight(f"{name}_zero", np.zeros(len(scale), values.dtype)),
         ]
         return self.g.node("DequantizeLinear", inputs, name, axis=axis)
 

@@ -31,3 +31,14 @@ def phase_weights(weight: np.ndarray) -> np.ndarray:
     even, odd = rows[..., [2, 0]], np.stack([np.zeros_like(rows[..., 1]), rows[..., 1]], axis=-1)
     o, i = weight.shape[:2]
     return np.stack([even, odd], axis=1).reshape(4 * o, i, 2, 2)
+
+
+def merge_phases(phases: np.ndarray) -> np.ndarray:
+    """What `phase_weights` makes of a kernel, back to the kernel: `[4 O, I, 2, 2]` to `[O, I, 3, 3]`."""
+    even_even, even_odd, odd_even, odd_odd = phases.reshape(4, -1, *phases.shape[1:])
+    weight = np.empty((*even_even.shape[:2], 3, 3), phases.dtype)
+    weight[:, :, ::2, ::2] = even_even[:, :, ::-1, ::-1]
+    weight[:, :, ::2, 1] = even_odd[:, :, ::-1, 1]
+    weight[:, :, 1, ::2] = odd_even[:, :, 1, ::-1]
+    weight[:, :, 1, 1] = odd_odd[:, :, 1, 1]
+    return weight

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from stylert.export.rounding import Rounding
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import GeneratorConfig, LayerSpec
 
@@ -59,25 +60,25 @@ class Int8Steps:
     With `scaled` style and demodulation are taken into the steps: what rounds has the step over the style, what brings back has
     the step times the demodulation, for every channel of every sample. That is two passes over the activations less, for
     runtimes whose steps need not be constants.
+
+    `rounding` chooses the weights' steps; without one each takes the nearest.
     """
 
     input: Step
     output: Step | None = None
     depth: float | None = None
     scaled: bool = False
-
-
-#: The greatest E4M3 number.
-FP8_MAX = 448.0
+    rounding: Rounding | None = None
 
 
 @dataclass(frozen=True)
 class Fp8Scale:
     """How the input of a convolution becomes E4M3 (Micikevicius et al. 2022): divided by `input`, then rounded to four significant
-    bits, whatever its size from 2^-6 to 448. Weights have a scale per output channel.
+    bits, whatever its size from 2^-6 to 448. Weights have a scale per output channel, and a `rounding` as in `Int8Steps`.
     """
 
     input: float
+    rounding: Rounding | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Two passes over the same latents. The first measures every channel on both sides of each convolution and sets the exact
 scale migration; the second takes histograms in the migrated network and picks, per tensor, the clipping range that serves the
-samples best.
+samples best, and collects what the weights' rounding goes by.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 import onnxruntime as ort
 
 from stylert.export.clipping import Clipping, Histogram, range_step
-from stylert.export.plan import FP8_MAX, REACH_EPS, Form, Fp8Scale, Int8Steps, LayerPlan, Migration, NetworkPlan
+from stylert.export.plan import REACH_EPS, Form, Fp8Scale, Int8Steps, LayerPlan, Migration, NetworkPlan
+from stylert.export.rounding import FP8_MAX, PatchMoments, Rounding
 from stylert.export.synthesis import synthesis_model
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import GeneratorConfig, LayerSpec
@@ -29,6 +30,10 @@ MIN_CHANNELS, MIN_RESOLUTION = 16, 8
 INPUT_CLIPPING: Clipping = "percentile"
 OUTPUT_CLIPPING: Clipping = "mse"
 DEPTHS = np.geomspace(0.1, 2.0, 40)
+
+#: How much of the spread of the inputs' ranges goes over to the weights (SmoothQuant's alpha). Half would burden both alike; weights
+#: bear more, since they are rounded with a view to each other (docs/precision.md).
+BALANCE = 0.6
 
 #: In larger images the pass that measures the range of each sample costs more than its accuracy is worth (docs/precision.md).
 MAX_REACH_RESOLUTION = 64
@@ -47,7 +52,7 @@ def int8_layers(cfg: GeneratorConfig) -> list[LayerSpec]:
 
 @dataclass(frozen=True)
 class LayerCalibration:
-    """What one layer showed: the scales to migrate, and the values on both sides of its convolution after that.
+    """What one layer showed: the scales to migrate, the values on both sides of its convolution after that, and how to round its weights.
 
     `reach_output` are the outputs where every sample is divided by its reach, with `depth` (`Int8Steps`) and with depth 1.
     """
@@ -57,19 +62,20 @@ class LayerCalibration:
     input: Histogram
     output: Histogram
     reach_output: tuple[Histogram, Histogram]
+    rounding: Rounding
 
     def steps(self, symmetric: bool, outputs: bool, by_reach: bool = False) -> Int8Steps:
         """8-bit steps; `by_reach` measures each sample's range as it comes, and then nothing of the input is clipped."""
         if not by_reach:
             output = self.output.best_step(symmetric, OUTPUT_CLIPPING) if outputs else None
-            return Int8Steps(self.input.best_step(symmetric, INPUT_CLIPPING), output)
+            return Int8Steps(self.input.best_step(symmetric, INPUT_CLIPPING), output, rounding=self.rounding)
         depth = 1.0 if symmetric else self.depth
         output = self.reach_output[symmetric].best_step(symmetric, OUTPUT_CLIPPING) if outputs else None
-        return Int8Steps(range_step(-depth, 1.0, symmetric), output, depth)
+        return Int8Steps(range_step(-depth, 1.0, symmetric), output, depth, rounding=self.rounding)
 
     def fp8(self) -> Fp8Scale:
         """A scale with room for twice what the samples held: floating point rounds no worse for it, and clips the less."""
-        return Fp8Scale(2 * max(-self.input.low, self.input.high, REACH_EPS) / FP8_MAX)
+        return Fp8Scale(2 * max(-self.input.low, self.input.high, REACH_EPS) / FP8_MAX, self.rounding)
 
 
 Calibration = Mapping[str, LayerCalibration]
@@ -135,8 +141,12 @@ def calibrate(
     migrations = {name: _migration(weights.arrays[f"synthesis.{name}.weight"], name, ranges) for name in names}
     plans |= {name: LayerPlan("phases", migration) for name, migration in migrations.items()}
     depths = {name: _depth(ranges[f"{name}.modulated"], migrations[name].in_equal) for name in names}
+    samples = sum(len(ws) for ws in batches)
+    moments = {s.name: PatchMoments(s.in_channels, samples) for s in int8_layers(weights.config)}
     seen = {
-        name: LayerCalibration(migrations[name], depths[name], Histogram(), Histogram(), (Histogram(), Histogram()))
+        name: LayerCalibration(
+            migrations[name], depths[name], Histogram(), Histogram(), (Histogram(), Histogram()), Rounding(moments[name])
+        )
         for name in names
     }
     reaches: list[np.ndarray] = []
@@ -145,6 +155,7 @@ def calibrate(
         found = seen[name]
         if side == "modulated":
             found.input.add(values)
+            moments[name].add(values)
             reaches = [_reach(values, depth) for depth in (found.depth, 1.0)]
         elif side == "conv":
             found.output.add(values)
@@ -172,7 +183,7 @@ def _depth(modulated: _ChannelRange, in_equal: np.ndarray) -> float:
 
 def _migration(weight: np.ndarray, name: str, ranges: Mapping[str, _ChannelRange]) -> Migration:
     modulated, conv, style = (ranges[f"{name}.{side}"] for side in ("modulated", "conv", "style"))
-    in_equal = np.sqrt(_positive(modulated.peak) / _positive(np.abs(weight).max((0, 2, 3))))
+    in_equal = _positive(modulated.peak) ** BALANCE / _positive(np.abs(weight).max((0, 2, 3))) ** (1 - BALANCE)
     # Four phases of one output channel share its factor: the FIR mixes them.
     out_equal = _positive(np.sqrt(conv.mean_square.reshape(-1, len(weight)).mean(0)))
     in_power = _positive(modulated.mean_square) / _positive(style.mean_square)

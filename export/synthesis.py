@@ -11,6 +11,7 @@ float32 and rounded once, and the RGB image stays in float32 throughout.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from stylert.export.eight_bit import EightBit, Factor
 from stylert.export.graph import GraphBuilder
 from stylert.export.phases import phase_weights, polyphase_weights
 from stylert.export.plan import REACH_EPS, Fp8Scale, Int8Steps, LayerPlan, NetworkPlan, layer_constants
+from stylert.export.rounding import nearest
 from stylert.export.styles import ConvStyle, RgbStyle, style_nodes
 from stylert.plugins.definitions import ACTIVATION_GAIN, LRELU_SLOPE
 from stylert.plugins.onnx_functions import DOMAIN
@@ -283,15 +285,17 @@ class _Writer:
         """
         g, name, axis = self.g, spec.name, 1 if transposed else 0
         int8 = plan.eight_bit if isinstance(plan.eight_bit, Int8Steps) else None
+        rounding = None if plan.eight_bit is None else plan.eight_bit.rounding
+        rounded = nearest if rounding is None else partial(rounding, upsampling=transposed)
         if isinstance(plan.eight_bit, Fp8Scale):
             x = self.eight.as_fp8(x, plan.eight_bit, f"{name}.in")
-            w = self.eight.fp8_weight(kernel, f"{name}.weight", axis)
+            w = self.eight.fp8_weight(kernel, f"{name}.weight", axis, rounded)
         elif int8 is not None:
             size = spec.resolution // spec.up
             modulation = None if style is None else Factor(style.style, spec.in_channels, size)
             x = self.eight.quantize(x, int8.input, f"{name}.in", modulation)
             x = self.eight.dequantize(x, int8.input, f"{name}.in")
-            w = self.eight.int8_weight(kernel, f"{name}.weight", axis)
+            w = self.eight.int8_weight(kernel, f"{name}.weight", axis, rounded=rounded)
         else:
             w = self.weight(f"{name}.weight", kernel)
         if transposed:

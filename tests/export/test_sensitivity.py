@@ -6,9 +6,11 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
+from stylert.export.plan import Form
 from stylert.export.quantize import calibrate, int8_plan
-from stylert.export.sensitivity import UP_WORTH, layers_left_out, reference_images, same_rounding, without
+from stylert.export.sensitivity import FIR_WORTH, layers_left_out, reference_images, same_rounding, without
 from stylert.train.checkpoint import GeneratorWeights
 from tests.conftest import random_arrays, small_config
 from tests.draws import fresh
@@ -32,16 +34,18 @@ def test_nothing_is_left_out_where_8_bits_suffice() -> None:
     assert steps[-1][0] == steps[-1][1]
 
 
-def test_a_stricter_demand_leaves_out_more_and_is_met() -> None:
+@pytest.mark.parametrize("form", ["phases", "transposed"])
+def test_a_stricter_demand_leaves_out_more_and_is_met(form: Form) -> None:
     weights, ws = network()
-    plan, exact = int8_plan(weights.config, calibrate(weights, ws[:4])), reference_images(weights, ws[4:])
+    plan, exact = int8_plan(weights.config, calibrate(weights, ws[:4]), form), reference_images(weights, ws[4:])
     everything = layers_left_out(weights, plan, ws[4:], exact, 1.0)
     demands = [everything.psnr_db + 3, 90.0]  # no network of 8 bits has 90 dB
     some, all_of_it = (layers_left_out(weights, plan, ws[4:], exact, d) for d in demands)
     assert some.reached
     assert some.psnr_db >= demands[0]
     assert 0 < len(some.kept) <= len(all_of_it.kept)
-    worth = {spec.name: spec.macs * (UP_WORTH if spec.up == 2 else 1) for spec in weights.config.layers()}
+    upsampled = FIR_WORTH if form == "transposed" else 1  # whose FIR is in 8 bits, too
+    worth = {spec.name: spec.macs * (upsampled if spec.up == 2 else 1) for spec in weights.config.layers()}
     errors = [10 ** (-db / 10) / worth[name] for name, db in all_of_it.kept.items()]
     assert all(a >= 0.95 * b for a, b in pairwise(errors))  # what is kept is rounded to 0.01 dB
     assert list(some.kept) == list(all_of_it.kept)[: len(some.kept)]
