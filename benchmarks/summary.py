@@ -16,13 +16,13 @@ NAMES = {"eager": "PyTorch eager", "torch.compile": "torch.compile", "onnxruntim
 def summaries(documents: Sequence[dict[str, Any]]) -> dict[str, str]:
     """By machine, two tables in Markdown: the peers and stylert, of each the better form, and how many times as fast the best are.
 
-    Of a network that a machine has measured more than once, the newest.
+    The machine that measured last is the first; of a network that a machine has measured more than once, the newest.
     """
     by_machine: dict[str, dict[str, dict[str, Any]]] = {}
-    for document in sorted(documents, key=lambda d: d["created"]):
+    for document in sorted(documents, key=lambda d: d["created"], reverse=True):
         machine = f"{document['machine']['cpu']}, {document['machine']['cores']} cores"
         for model in {row["work"]["model"]: None for row in document["rows"] if row["scenario"] == "peer"}:
-            by_machine.setdefault(machine, {})[model] = document
+            by_machine.setdefault(machine, {}).setdefault(model, document)
     return {machine: _tables(dict(sorted(found.items(), key=_resolution))) for machine, found in by_machine.items()}
 
 
