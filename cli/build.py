@@ -11,6 +11,7 @@ from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.engines import build_engine, engine_key
 from stylert.runtime.errors import BackendError
+from stylert.runtime.kernel_table import least_ms
 
 
 def build_all(
@@ -52,7 +53,7 @@ def show_engines(facts: Sequence[dict[str, Any]]) -> None:
         return
     table(
         "engines",
-        ["<backend", "<version", "<target", "<precision", "kernels", "MiB", "build s", "<"],
+        ["<backend", "<version", "<target", "<precision", "kernels", "MB moved", "least ms", "MiB", "build s", "<"],
         [
             (
                 f["key"]["backend"],
@@ -60,6 +61,8 @@ def show_engines(facts: Sequence[dict[str, Any]]) -> None:
                 f["key"]["target"],
                 f["key"]["precision"],
                 f.get("kernels", ""),
+                f"{f['moved_bytes'] / 1e6:.0f}" if "moved_bytes" in f else "",
+                _least_ms(f),
                 f"{f['bytes'] / 2**20:.1f}",
                 f"{f['build_seconds']:.2f}",
                 "reused" if f["reused"] else "built",
@@ -67,3 +70,17 @@ def show_engines(facts: Sequence[dict[str, Any]]) -> None:
             for f in facts
         ],
     )
+
+
+def _least_ms(facts: dict[str, Any]) -> str:
+    """The roofline of a GPU engine for one image, on the GPU of its architecture whose data sheet is at hand."""
+    from stylert.plugins.tile_model import GPUS
+
+    architecture = facts["key"]["target"].removeprefix("sm_")
+    gpu = GPUS.get(int(architecture)) if architecture.isdigit() else None
+    if gpu is None or "moved_bytes" not in facts:
+        return ""
+    # What the data sheet's float32 stands for there is three TF32 products, which no engine here uses.
+    lanes = 64 if architecture == "80" else 128
+    rates = gpu.tflops | {"float32": gpu.sms * lanes * 2 * gpu.clock / 1e3}
+    return f"{least_ms(facts['layers'], rates, gpu.bandwidth):.2g} ({gpu.name})"

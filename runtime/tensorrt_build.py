@@ -7,7 +7,6 @@ none is the inspector asked.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,19 +16,7 @@ from typing import Any
 from stylert.runtime.batching import BatchRange
 from stylert.runtime.build_options import BuildOptions, Progress
 from stylert.runtime.errors import BackendError, BundleError
-
-#: What the table lists though it runs on the host: the computation of shapes.
-NOT_KERNELS = ("shape_call",)
-
-LAYER = re.compile(
-    r"^\s*Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), Inputs: (?P<inputs>.*), Outputs: (?P<outputs>.*)$", re.M
-)
-ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
-TENSOR = re.compile(r"Dimensions: (\[[-0-9,]*\]).*?Datatype: (\w+)")
-TOTALS = {
-    "weights_bytes": re.compile(r"Total Weights Memory: (\d+) bytes"),
-    "activation_bytes": re.compile(r"Total Activation Memory: (\d+) bytes"),
-}
+from stylert.runtime.kernel_table import LAYER, layer_table
 
 
 def build_engine_file(
@@ -87,25 +74,6 @@ def table_of(trt: Any, log: Any, plan: Any) -> dict[str, Any]:
     """The table of kernels as the builder logged it, or else as the library's inspector tells it."""
     text = log.text()
     return layer_table(text if LAYER.search(text) else f"{text}\n{_inspected(trt, log, plan)}")
-
-
-def layer_table(log: str) -> dict[str, Any]:
-    """Kernels and sizes from the builder's log: `kernels`, `kinds`, `layers`, bytes.
-
-    Of each layer its name, its kind, the types that it reads, what it writes, and the nodes of the network that it came from.
-    """
-    layers: list[dict[str, Any]] = []
-    for found in LAYER.finditer(log):
-        written = [f"{kind}{shape}" for shape, kind in TENSOR.findall(found["outputs"])]
-        read = sorted({kind for _, kind in TENSOR.findall(found["inputs"].split("Constants:")[0])})
-        origins = ORIGIN.findall(found["outputs"])
-        layers.append({"name": found["name"], "kind": found["type"], "reads": read, "writes": written, "origins": origins})
-    kinds: dict[str, int] = {}
-    for layer in layers:
-        if layer["kind"] not in NOT_KERNELS:
-            kinds[layer["kind"]] = kinds.get(layer["kind"], 0) + 1
-    sizes = {name: int(total[1]) for name, pattern in TOTALS.items() if (total := pattern.search(log))}
-    return {"kernels": sum(kinds.values()), "kinds": dict(sorted(kinds.items())), **sizes, "layers": layers}
 
 
 def _away_from_ctrl_c(work: Callable[[], Any], stop: threading.Event) -> Any:
