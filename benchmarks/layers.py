@@ -169,7 +169,7 @@ def _openvino(bundle: Bundle, configuration: Configuration) -> tuple[dict[str, t
     if configuration.threads is not None:
         config["INFERENCE_NUM_THREADS"] = configuration.threads
     with tempfile.TemporaryDirectory() as folder:
-        plain = lower(source, Path(folder) / "plain.onnx")
+        plain = lower(source, Path(folder) / "plain.onnx", configuration.batch)  # of fixed shape, as the backend runs it
         graph = onnx.load(plain).graph
         compiled = ov.Core().compile_model(ov.Core().read_model(plain), "CPU", config)
     onnx_nodes = [Node(n.name, _read(n), tuple(n.output), _own_layer((n.name, *n.output))) for n in graph.node]

@@ -2,9 +2,10 @@
 
 Requests arrive as a Poisson process (exponential gaps, seeded) and wait in one queue; latency is from arrival to image. The
 client costs nothing: arrivals are times drawn ahead. A rate holds when the 99th percentile of its requests' latencies is
-within the target. The search begins at the rate that a queue of the generator's own times would hold, goes from there in growing
-steps until it has one rate that holds and one that does not, and then halves the distance. Every rate is tried with as many
-requests as were asked for, however slow the network is; a rate that is too high is known for it sooner.
+within the target and the calls take less time than there is, since a queue that only grows is in time for a while, too. The
+search begins at the rate that a queue of the generator's own times would hold, goes from there in growing steps until it has
+one rate that holds and one that does not, and then halves the distance. Every rate is tried with as many requests as were asked
+for, however slow the network is; a rate that is too high is known for it sooner.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from stylert.benchmarks.measure import Configuration, calls, timed_calls, warm_u
 
 #: p99 of fewer requests would be a guess.
 MIN_REQUESTS = 100
-MIN_SECONDS = 3.0
+#: A trial lasts so long, and so many times the target: the queue of a rate that is a tenth too high has then outgrown it.
+MIN_SECONDS, MIN_TARGETS = 3.0, 20
 #: Calls one after the other, before the search, at least.
 SERVICE_SECONDS, SERVICE_RUNS = 1.0, 10
 #: The slowest of these calls are not believed: one in ten would be all of the 99th percentile, and it is cheaper to begin too high.
@@ -35,10 +37,13 @@ RESOLUTION, MAX_TRIALS, LEAST_SHARE, STEP = 0.1, 10, 0.1, 1.1
 
 @dataclass(frozen=True)
 class Served:
-    """Latencies in ms of the requests answered before the trial of `requests` ended: all, or too few to hold any more."""
+    """Latencies in ms of the requests answered before the trial of `requests` ended: all, or too few to hold any more. `busy_ms` is
+    what a call took on average.
+    """
 
     latencies_ms: list[float]
     requests: int
+    busy_ms: float = 0.0
 
     @property
     def p99_ms(self) -> float:
@@ -94,7 +99,9 @@ def measure_server(configuration: Configuration, target_ms: float, requests: int
         warm_up(call)
         services_ms = timed_calls(call, SERVICE_SECONDS, SERVICE_RUNS)
         with watch() as watched:
-            found = search(lambda rate: serve(call, rate, target_ms, requests, seed), services_ms, target_ms)
+            found = search(
+                lambda rate: serve(call, rate, target_ms, requests_at(rate, target_ms, requests), seed), services_ms, target_ms
+            )
     return replace(found, disturbance=watched.disturbance)
 
 
@@ -113,7 +120,8 @@ def search(serve_at: Serve, services_ms: Sequence[float], target_ms: float) -> S
     rate, step = max(queue_rate(believed, target_ms), lowest), STEP
     while len(trials) < MAX_TRIALS and rate >= lowest and (bad == float("inf") or bad - good > RESOLUTION * bad):
         served = serve_at(rate)
-        holds, p50_ms = served.p99_ms <= target_ms, float(np.median(served.latencies_ms))
+        holds = served.p99_ms <= target_ms and rate * served.busy_ms < 1000
+        p50_ms = float(np.median(served.latencies_ms))
         trials.append(Trial(rate, len(served.latencies_ms), p50_ms, served.p99_ms, holds))
         if holds:
             good, best = rate, served.latencies_ms
@@ -142,20 +150,25 @@ def queue_rate(services_ms: Sequence[float], target_ms: float, requests: int = 4
     return low
 
 
+def requests_at(rate: float, target_ms: float, least: int) -> int:
+    """How many requests a rate is tried with."""
+    return max(least, int(max(MIN_SECONDS, MIN_TARGETS * target_ms / 1000) * rate))
+
+
 def serve(call: Callable[[], Any], rate: float, target_ms: float, requests: int, seed: int) -> Served:
-    """Requests arriving at `rate` per second, at least `requests`, and as many as arrive in 3 s, while their 99th percentile may
-    still be within `target_ms`.
-    """
-    count = max(requests, int(MIN_SECONDS * rate))
-    arrivals = np.cumsum(np.random.Generator(np.random.Philox(seed)).exponential(1 / rate, count))
+    """`requests` arriving at `rate` per second, while their 99th percentile may still be within `target_ms`."""
+    arrivals = np.cumsum(np.random.Generator(np.random.Philox(seed)).exponential(1 / rate, requests))
     latencies: list[float] = []
-    late, begin = 0, time.perf_counter()
+    late, busy, begin = 0, 0.0, time.perf_counter()
     for arrival in arrivals:
         while (wait := begin + arrival - time.perf_counter()) > 0:
             time.sleep(wait)
+        called = time.perf_counter()
         call()
-        latencies.append(1000 * (time.perf_counter() - begin - arrival))
+        done = time.perf_counter()
+        busy += done - called
+        latencies.append(1000 * (done - begin - arrival))
         late += latencies[-1] > target_ms
-        if late > 0.01 * count + 1:
+        if late > 0.01 * requests + 1:
             break
-    return Served(latencies, count)
+    return Served(latencies, requests, 1000 * busy / len(latencies))

@@ -11,7 +11,7 @@ from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.engines import build_engine, engine_key
 from stylert.runtime.errors import BackendError
-from stylert.runtime.kernel_table import least_ms
+from stylert.runtime.kernel_table import kernels_of, least_ms
 
 
 def build_all(
@@ -83,4 +83,5 @@ def _least_ms(facts: dict[str, Any]) -> str:
     # What the data sheet's float32 stands for there is three TF32 products, which no engine here uses.
     lanes = 64 if architecture == "80" else 128
     rates = gpu.tflops | {"float32": gpu.sms * lanes * 2 * gpu.clock / 1e3}
-    return f"{least_ms(facts['layers'], rates, gpu.bandwidth):.2g} ({gpu.name})"
+    kernels = kernels_of(facts["layers"], facts["range"])
+    return f"{least_ms(kernels, rates, gpu.bandwidth):.2g} ({gpu.name})"

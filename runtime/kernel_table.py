@@ -16,6 +16,8 @@ NOT_KERNELS = ("shape_call",)
 LAYER = re.compile(
     r"^\s*Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), Inputs: (?P<inputs>.*), Outputs: (?P<outputs>.*)$", re.M
 )
+#: TensorRT-RTX ends names with the number of the compiled graph, of which each batch range is one, and of the kernel in it.
+RANGE = re.compile(r"_myl(\d+)_\d+$")
 ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 TENSOR = re.compile(r"Dimensions: (\[[-0-9,]*\]).*?Datatype: (\w+)")
 TOTALS = {
@@ -37,19 +39,22 @@ ITEM_BYTES = {
 LARGEST_KERNEL = 8  # pixels on a side; what is wider is an image
 
 
-def layer_table(log: str) -> dict[str, Any]:
+def layer_table(log: str, batch_range: int = 0) -> dict[str, Any]:
     """Kernels and sizes: `kernels`, `kinds`, `moved_bytes` (what all kernels read and write for an image), totals of memory, `layers`.
 
     Of each layer its name, its kind, the types that it reads, what it writes, the nodes of the network that it came from, the bytes of
     its operands and results, and the multiplications of its convolution. Operands count whole, though a kernel may read a part.
+    An engine of several batch ranges has kernels for each: layers tell their `range`, and the figures are of `batch_range` alone.
     """
     layers: list[dict[str, Any]] = []
     for found in LAYER.finditer(log):
         inputs, _, constants = found["inputs"].partition("Constants:")
         read, held, written = (_tensors(text) for text in (inputs, constants, found["outputs"]))
+        numbered = RANGE.search(found["name"])
         layers.append(
             {
                 "name": found["name"],
+                "range": int(numbered[1]) if numbered else batch_range,
                 "kind": found["type"],
                 "reads": sorted({kind for kind, _ in read}),
                 "writes": [f"{kind}[{','.join(map(str, shape))}]" for kind, shape in written],
@@ -58,23 +63,27 @@ def layer_table(log: str) -> dict[str, Any]:
                 "macs": _macs(f"{found['name']} {found['type']}".lower(), read, held, written),
             }
         )
-    kernels = [layer for layer in layers if layer["kind"] not in NOT_KERNELS]
+    kernels = kernels_of(layers, batch_range)
     kinds = {kind: sum(k["kind"] == kind for k in kernels) for kind in sorted({k["kind"] for k in kernels})}
     sizes = {name: int(total[1]) for name, pattern in TOTALS.items() if (total := pattern.search(log))}
     moved = sum(k["bytes"] for k in kernels)
-    return {"kernels": len(kernels), "kinds": kinds, "moved_bytes": moved, **sizes, "layers": layers}
+    return {"kernels": len(kernels), "kinds": kinds, "moved_bytes": moved, "range": batch_range, **sizes, "layers": layers}
 
 
-def least_ms(layers: Sequence[Mapping[str, Any]], tflops: Mapping[str, float], gb_per_second: float) -> float:
+def kernels_of(layers: Sequence[Mapping[str, Any]], batch_range: int) -> list[Mapping[str, Any]]:
+    """Those layers of a batch range that run on the GPU."""
+    return [layer for layer in layers if layer["range"] == batch_range and layer["kind"] not in NOT_KERNELS]
+
+
+def least_ms(kernels: Sequence[Mapping[str, Any]], tflops: Mapping[str, float], gb_per_second: float) -> float:
     """A roofline: every kernel takes the longer of its bytes and its multiplications, one image, no time between kernels.
 
     `tflops` by what a convolution reads: `float32`, `float16`, and where a GPU has them `int8` and `fp8`.
     """
     seconds = 0.0
-    for layer in layers:
-        if layer["kind"] not in NOT_KERNELS:
-            rate = tflops.get(_arithmetic(layer["reads"]), tflops["float16"])
-            seconds += max(layer["bytes"] / (gb_per_second * 1e9), 2 * layer["macs"] / (rate * 1e12))
+    for kernel in kernels:
+        rate = tflops.get(_arithmetic(kernel["reads"]), tflops["float16"])
+        seconds += max(kernel["bytes"] / (gb_per_second * 1e9), 2 * kernel["macs"] / (rate * 1e12))
     return 1e3 * seconds
 
 

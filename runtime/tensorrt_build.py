@@ -67,13 +67,14 @@ def build_engine_file(
         raise BackendError(f"{stage}: the network cannot be compiled: {_one_line(log.reason())}")
     engine.write_bytes(plan)
     progress(stage, 100, 100)
-    return table_of(trt, log, plan)
+    profiles = options.profiles
+    return table_of(trt, log, plan, min(range(len(profiles)), key=lambda i: profiles[i]))
 
 
-def table_of(trt: Any, log: Any, plan: Any) -> dict[str, Any]:
+def table_of(trt: Any, log: Any, plan: Any, batch_range: int = 0) -> dict[str, Any]:
     """The table of kernels as the builder logged it, or else as the library's inspector tells it."""
     text = log.text()
-    return layer_table(text if LAYER.search(text) else f"{text}\n{_inspected(trt, log, plan)}")
+    return layer_table(text if LAYER.search(text) else f"{text}\n{_inspected(trt, log, plan)}", batch_range)
 
 
 def _away_from_ctrl_c(work: Callable[[], Any], stop: threading.Event) -> Any:

@@ -15,7 +15,8 @@ from stylert.benchmarks.layers import Call, Node, assign_layers, engine_layers, 
 from stylert.benchmarks.measure import Configuration
 from stylert.benchmarks.roofline import Ceiling, cases
 from stylert.export.pipeline import export_bundle
-from stylert.runtime import Bundle
+from stylert.runtime import Bundle, lowering
+from stylert.runtime.backends import openvino
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.devices import Driver, Gpu
 from stylert.runtime.engines import build_engine
@@ -135,6 +136,24 @@ def test_pytorch_tells_the_time_of_every_layer(checkpoint: Path, tmp_path: Path)
     ]  # fmt: skip
     assert min(entry.value for entry in profile.layers) > 0
     assert sum(entry.nodes for entry in profile.layers) == len(onnx.load(bundle.path / "synthesis.fp32.onnx").graph.node)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_openvinos_times_are_of_the_network_of_fixed_shape_that_it_runs(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    pytest.importorskip("openvino")
+    assert batch in openvino.SIZES
+    batches = []
+
+    def lowered(source: Path, destination: Path, batch: int | None = None) -> Path:
+        batches.append(batch)
+        return lower(source, destination, batch)
+
+    monkeypatch.setattr(lowering, "lower", lowered)
+    profile = profile_layers(Configuration("own", bundle.path, "openvino", "fp32", batch), {})
+    assert batches == [batch]
+    assert profile.total > 0
 
 
 def test_a_backend_that_tells_no_times_says_so(bundle: Bundle) -> None:

@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 from stylert.benchmarks import server
-from stylert.benchmarks.server import LEAST_SHARE, MAX_TRIALS, MIN_REQUESTS, RESOLUTION, Served, queue_rate, search, serve
+from stylert.benchmarks.server import (
+    LEAST_SHARE,
+    MAX_TRIALS,
+    MIN_REQUESTS,
+    MIN_TARGETS,
+    RESOLUTION,
+    Served,
+    queue_rate,
+    requests_at,
+    search,
+    serve,
+)
 from tests.clock import Clock
 
 
@@ -93,7 +104,7 @@ def run(monkeypatch: pytest.MonkeyPatch, service: float, rate: float, target_ms:
 @pytest.mark.parametrize("rate", [5.0, 40.0, 90.0])
 def test_latencies_are_those_of_lindleys_recursion(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
     service = 0.01
-    found = run(monkeypatch, service, rate, 1e9)
+    found = run(monkeypatch, service, rate, 1e9, requests=int(3 * rate) + 100)
     gaps = np.random.Generator(np.random.Philox(1)).exponential(1 / rate, found.requests)
     wait, expected = 0.0, []
     for i in range(found.requests):
@@ -101,7 +112,7 @@ def test_latencies_are_those_of_lindleys_recursion(monkeypatch: pytest.MonkeyPat
         expected.append(1000 * (wait + service))
     assert found.latencies_ms == pytest.approx(expected)
     assert found.p99_ms == pytest.approx(np.percentile(expected, 99))
-    assert found.requests == max(MIN_REQUESTS, int(3 * rate))
+    assert found.busy_ms == pytest.approx(1000 * service)
 
 
 @pytest.mark.parametrize("rate", [30.0, 99.0, 300.0, 2000.0])
@@ -109,7 +120,8 @@ def test_latencies_are_those_of_lindleys_recursion(monkeypatch: pytest.MonkeyPat
 def test_a_trial_ends_when_it_cannot_hold_any_more_and_says_no_more_than_it_knows(
     monkeypatch: pytest.MonkeyPatch, rate: float, target: float
 ) -> None:
-    whole, found = run(monkeypatch, 0.01, rate, 1e9), run(monkeypatch, 0.01, rate, target)
+    requests = max(MIN_REQUESTS, int(3 * rate))
+    whole, found = run(monkeypatch, 0.01, rate, 1e9, requests), run(monkeypatch, 0.01, rate, target, requests)
     assert (found.p99_ms <= target) == (whole.p99_ms <= target)
     assert found.latencies_ms == pytest.approx(whole.latencies_ms[: len(found.latencies_ms)])
     if whole.p99_ms <= target:
@@ -131,6 +143,22 @@ def test_a_generator_that_is_late_now_and_then_is_soon_known_for_it(monkeypatch:
     found = search(lambda rate: serve(call, rate, 500.0, MIN_REQUESTS, 0), [400.0] * 9 + [600.0], 500.0)
     assert found.rate == 0
     assert clock() < MIN_REQUESTS * 0.4 / LEAST_SHARE * 2
+
+
+@pytest.mark.parametrize("target", [100.0, 1000.0, 4000.0])
+def test_no_rate_holds_that_the_server_cannot_answer_however_patient_its_clients(
+    monkeypatch: pytest.MonkeyPatch, target: float
+) -> None:
+    """A hundred requests at 1.2 times what it can do are all answered within 1000 ms; the next hundred would not be."""
+    clock = Clock()
+    monkeypatch.setattr(server, "time", SimpleNamespace(perf_counter=clock, sleep=clock.sleep))
+    found = search(
+        lambda rate: serve(lambda: clock.sleep(0.05), rate, target, requests_at(rate, target, MIN_REQUESTS), 0),
+        [50.0] * 20,
+        target,
+    )
+    assert (0.15 if target == 100 else 0.9) / 0.05 * (1 - RESOLUTION) < found.rate < 1 / 0.05
+    assert len(found.latencies_ms) >= MIN_TARGETS * target / 1000 * found.rate - 1
 
 
 def test_a_slow_network_gets_as_many_requests_as_a_fast_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from stylert.export.defaults import backend_plan, canonical_plan
 from stylert.export.quantize import calibrate, int8_layers
 from stylert.export.synthesis import synthesis_model
 from stylert.runtime.backends import tensorrt_rtx
+from stylert.runtime.batching import BatchRange
 from stylert.runtime.build_options import BuildOptions
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import GeneratorConfig
@@ -33,8 +34,10 @@ def random_weights(cfg: GeneratorConfig) -> GeneratorWeights:
     return GeneratorWeights(cfg, random_arrays(cfg, fresh()), {})
 
 
-def build(weights: GeneratorWeights, precision: str, own_form: bool, target: str, folder: Path) -> dict[str, Any]:
-    """The kernels that the compiler makes of a network for batches 1 to 16."""
+def build(
+    weights: GeneratorWeights, precision: str, own_form: bool, target: str, folder: Path, batch: BatchRange = (1, 4, 16)
+) -> dict[str, Any]:
+    """The kernels that the compiler makes of a network."""
     cfg = weights.config
     ws = np.random.standard_normal((1, cfg.num_ws, cfg.w_dim)).astype(np.float32)
     calibration = calibrate(weights, [ws]) if precision in ("int8", "fp8") else None
@@ -44,7 +47,7 @@ def build(weights: GeneratorWeights, precision: str, own_form: bool, target: str
         else canonical_plan(weights, precision, calibration)
     )
     (folder / "network.onnx").write_bytes(synthesis_model(weights, plan=plan).SerializeToString())
-    options = BuildOptions(target=target, batch=(1, 4, 16))
+    options = BuildOptions(target=target, batch=batch)
     return tensorrt_rtx.build(folder / "network.onnx", precision, folder / "engine", options, lambda *_: None)
 
 
@@ -75,3 +78,11 @@ def test_the_256_px_network_of_config_f_takes_at_most_60_kernels(tmp_path: Path,
     """The first form of this network took 98, and what most exporters write takes more."""
     weights = random_weights(GeneratorConfig(256, channel_base=32768, mapping_layers=8))
     assert build(weights, precision, precision != "fp8", "sm_89", tmp_path)["kernels"] <= 60
+
+
+def test_an_engine_for_single_images_takes_fewer_kernels_and_moves_fewer_bytes(tmp_path: Path) -> None:
+    """A style of one image is a vector, and its product is fused into the convolution."""
+    weights = random_weights(GeneratorConfig(256, channel_base=32768, mapping_layers=8))
+    any_batch, single = (build(weights, "fp16", True, "sm_89", tmp_path, batch) for batch in ((1, 4, 16), (1, 1, 1)))
+    assert single["kernels"] <= 50 < any_batch["kernels"]
+    assert single["moved_bytes"] < 0.85 * any_batch["moved_bytes"]

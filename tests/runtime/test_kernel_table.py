@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stylert.runtime.kernel_table import layer_table, least_ms
+from stylert.runtime.kernel_table import kernels_of, layer_table, least_ms
 
 CONV = (
     "Name: c, LayerType: correlation, Inputs: [ { Name: x, Dimensions: [-1,32,8,8], Strides: [2048,1,256,32], Datatype: Half, "
@@ -50,8 +50,22 @@ def test_every_kernel_has_its_bytes_and_multiplications() -> None:
     assert layer_table(FUSED)["layers"][0]["macs"] == MACS["c"]  # fused with what follows it, as many
 
 
+def test_figures_of_an_engine_with_several_ranges_are_of_one() -> None:
+    of_range = [
+        line.replace(": c,", f": c_myl{i}_3,").replace(": p,", f": __myl_Mul_myl{i}_4,")
+        for i in (0, 1)
+        for line in (CONV, POINTWISE)
+    ]
+    for batch_range in (0, 1):
+        table = layer_table("\n".join([*of_range, CONV.replace(": c,", ": another_myl1_5,")]), batch_range)
+        assert [layer["range"] for layer in table["layers"]] == [0, 0, 1, 1, 1]
+        assert (table["range"], table["kernels"]) == (batch_range, 2 + batch_range)
+        assert table["moved_bytes"] == (1 + batch_range) * BYTES["c"] + BYTES["p"]
+        assert [k["range"] for k in kernels_of(table["layers"], batch_range)] == [batch_range] * table["kernels"]
+
+
 def test_the_least_time_is_the_longer_of_bytes_and_arithmetic_kernel_by_kernel() -> None:
-    layers = layer_table(LOG)["layers"]
+    layers = kernels_of(layer_table(LOG)["layers"], 0)
     slow_memory = {"float32": 1e3, "float16": 1e3, "int8": 1e3}
     assert least_ms(layers, slow_memory, 1e-3) == pytest.approx(sum(BYTES.values()) / 1e6 * 1e3)
     slow_arithmetic = {"float32": 1.0, "float16": 1e-6, "int8": 4e-6}
@@ -63,4 +77,4 @@ def test_the_least_time_is_the_longer_of_bytes_and_arithmetic_kernel_by_kernel()
 
 
 def test_a_log_without_a_table_is_an_empty_one() -> None:
-    assert layer_table("nothing of the kind") == {"kernels": 0, "kinds": {}, "moved_bytes": 0, "layers": []}
+    assert layer_table("nothing of the kind") == {"kernels": 0, "kinds": {}, "moved_bytes": 0, "range": 0, "layers": []}

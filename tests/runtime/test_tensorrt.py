@@ -216,7 +216,7 @@ def test_the_table_of_kernels_comes_from_the_log_or_else_from_the_inspector(
     assert (table["kernels"], [k["name"] for k in table["layers"]]) == (2, ["b8.conv1.conv", "b8.torgb"])
     assert table["layers"][0] == {
         "name": "b8.conv1.conv", "kind": "CaskConvolution", "reads": ["Half"], "writes": ["Half[-1,32,8,8]"],
-        "origins": ["b8.conv1.conv", "b8.conv1.noisy"], "bytes": 8192, "macs": 0,
+        "origins": ["b8.conv1.conv", "b8.conv1.noisy"], "bytes": 8192, "macs": 0, "range": 0,
     }  # fmt: skip
     if not logged:  # an engine that its own library will not open, as one without its weights, has no table
         assert table_of(library, SimpleNamespace(text=lambda: log), b"another")["layers"] == []
