@@ -20,6 +20,9 @@ from stylert.train.config import GeneratorConfig
 #: Folders beside this one whose code decides what a standard model's bundle holds.
 MAKERS = ("export", "plugins", "benchmarks/standard.py", "train/config.py")
 
+#: What a standard model is measured in where nothing is said.
+STANDARD_PRECISIONS = ("fp32", "bf16", "int8")
+
 #: `(stage, done, total)`
 Progress = Callable[[str, int, int], None]
 
@@ -46,16 +49,20 @@ def standard_model(name: str, precisions: Sequence[str], progress: Progress | No
     for precision in precisions:
         if precision not in MIN_PSNR_DB:
             raise InputError(f"unknown precision {precision!r}: choose from {', '.join(MIN_PSNR_DB)}")
-    models = (cache or cache_folder()) / "models"
-    folder = models / f"{name}-{_makers_digest()}-{'-'.join(sorted(precisions))}"
+    models, made_by = (cache or cache_folder()) / "models", _makers_digest()
     checkpoint = models / f"{name}.safetensors"
-    try:
-        return Model(name, Bundle.load(folder), checkpoint if checkpoint.is_file() else None)
-    except StylertError:
-        pass  # not there, or damaged: made anew
+    for folder in sorted(models.glob(f"{name}-*-*")):
+        if not folder.name.startswith(f"{name}-{made_by}-"):
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
+        try:
+            bundle = Bundle.load(folder)
+        except StylertError:
+            continue  # damaged: made anew
+        if set(precisions) <= set(bundle.precisions):
+            return Model(name, bundle, checkpoint if checkpoint.is_file() else None)
+    folder = models / f"{name}-{made_by}-{'-'.join(sorted(precisions))}"
     models.mkdir(parents=True, exist_ok=True)
-    for old in models.glob(f"{name}-*-{'-'.join(sorted(precisions))}"):
-        shutil.rmtree(old, ignore_errors=True)
     if progress is not None:
         progress(f"make {name}", 0, 1)
     write_standard(name, checkpoint)

@@ -63,7 +63,7 @@ def run(
 
     `stylert bench compare a.json b.json` compares results, `stylert bench report results.json` draws their page.
     """
-    from stylert.benchmarks.models import own_model, standard_model
+    from stylert.benchmarks.models import STANDARD_PRECISIONS, own_model, standard_model
     from stylert.benchmarks.peer_rows import PEER_ROUNDS, check_peers, with_peers
     from stylert.benchmarks.report import write_plots, write_report
     from stylert.benchmarks.results import Results, write_results
@@ -76,7 +76,7 @@ def run(
     check_writable(json)
     if out is not None:
         check_writable(out / "results.json")
-    precisions = split_list(precision)
+    precisions = split_list(precision) or (None if model is None else list(STANDARD_PRECISIONS))
     matrix = Matrix(
         split_list(backend),
         precisions,
@@ -99,7 +99,7 @@ def run(
         if bundle is not None:
             models = [own_model(bundle)]
         else:
-            models = [standard_model(name, precisions or ["fp32", "bf16", "int8"], bar) for name in split_list(model) or []]
+            models = [standard_model(name, precisions or STANDARD_PRECISIONS, bar) for name in split_list(model) or []]
         configurations(models, matrix)
         if peers:
             check_peers(models)

@@ -109,7 +109,7 @@ def _size(shape: tuple[int, ...]) -> int:
 
 def _macs(what: str, read: list[_Tensor], held: list[_Tensor], written: list[_Tensor]) -> int:
     """Of a convolution `[O, I, k, k]`, over its output, or of a transposed one `[I, O, k, k]`, over its input; 0 of anything else."""
-    if not ("corr" in what or "deconv" in what or "conv" in what) or not read or not written:
+    if not ("corr" in what or "conv" in what) or not read or not written:
         return 0
     kernels = [s for _, s in (*read[1:], *held) if len(s) == 4 and s[0] > 0 and max(s[2:]) <= LARGEST_KERNEL]
     if not kernels:

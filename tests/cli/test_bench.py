@@ -115,10 +115,16 @@ def test_a_standard_model_is_made_once_and_again_when_the_code_changes(
     first = standard_model("sg2-256", ["fp32"], cache=tmp_path)
     assert standard_model("sg2-256", ["fp32"], cache=tmp_path).bundle == first.bundle
     assert made == ["sg2-256"]
+    both = standard_model("sg2-256", ["bf16", "fp32"], cache=tmp_path)
+    assert standard_model("sg2-256", ["bf16"], cache=tmp_path).bundle.path in (first.bundle.path, both.bundle.path)
+    assert made == 2 * ["sg2-256"]  # what holds more than is asked for serves as well
+    (both.bundle.path / "bundle.json").write_text("{")  # damaged, so it is made again
+    assert standard_model("sg2-256", ["bf16", "fp32"], cache=tmp_path).bundle == both.bundle
     monkeypatch.setattr(models, "_makers_digest", lambda: "other")
     second = standard_model("sg2-256", ["fp32"], cache=tmp_path)
     assert second.bundle.path != first.bundle.path
     assert not first.bundle.path.exists()
+    assert not both.bundle.path.exists()
     assert second.checkpoint == tmp_path / "models" / "sg2-256.safetensors"
     with pytest.raises(InputError):
         standard_model("sg2-2048", ["fp32"], cache=tmp_path)
