@@ -14,6 +14,7 @@ import numpy as np
 from stylert.export.plan import Fp8Scale, Int8Steps, LayerPlan, Migration, NetworkPlan, half_plan, plain_plan
 from stylert.export.quantize import Calibration, int8_plan
 from stylert.train.checkpoint import GeneratorWeights
+from stylert.train.config import GeneratorConfig
 
 #: Where activations no longer fit a CPU's caches, ONNX Runtime gains by steps that hold style and demodulation, 1.08 to 1.13 times
 #: as fast at 1024 px. In smaller images the transpositions around them cost as much.
@@ -37,7 +38,7 @@ def backend_plan(
     """The plan of `synthesis.<precision>.<backend>.onnx`, or None where the canonical file is the best that is known."""
     if backend == "tensorrt-rtx" and precision == "fp16":
         # Its compiler keeps activations channels last, and fuses everything pointwise between two convolutions.
-        return half_plan(weights, "transposed", "matmul_nhwc")
+        return _last_rgb_as_conv(weights.config, half_plan(weights, "transposed", "matmul_nhwc"))
     if backend in ("tensorrt", "tensorrt-rtx") and precision == "int8":  # both take symmetric steps only
         assert calibration is not None
         steps = {n: c.steps(symmetric=True, outputs=False) for n, c in calibration.items()}
@@ -45,25 +46,34 @@ def backend_plan(
     if backend == "onnxruntime" and precision == "int8" and weights.config.resolution >= MIN_SCALED_RESOLUTION:
         assert calibration is not None
         # It fuses nothing pointwise, so every pass counts. What is dequantised plane by plane lies channels first.
-        return replace(int8_plan(weights.config, calibration, min_scaled=MIN_SCALED_RESOLUTION), rgb="matmul")
+        return int8_plan(weights.config, calibration, min_scaled=MIN_SCALED_RESOLUTION, rgb="matmul")
     if backend == "openvino" and precision in ("fp32", "bf16"):
         return replace(plain_plan(weights.config, "transposed", "conv"), live_bias=True)
     if backend == "openvino" and precision == "int8":
         assert calibration is not None
         # It has transposed convolutions in 8 bits; their FIR is in 8 bits, too: unquantised it would be handed float32. Behind the
         # other convolutions it fuses no quantisation, and needs none.
-        plan = int8_plan(weights.config, calibration, "transposed", symmetric=True, outputs="up")
-        return replace(plan, rgb="conv", live_bias=True)
+        plan = int8_plan(weights.config, calibration, "transposed", symmetric=True, outputs="up", rgb="conv")
+        return replace(plan, live_bias=True)
     return None
+
+
+def _last_rgb_as_conv(cfg: GeneratorConfig, plan: NetworkPlan) -> NetworkPlan:
+    """What only torgb reads can have its style from the pass that writes it; where the next convolution reads it, too, that would be a
+    second tensor to write.
+    """
+    return replace(plan, layers={**plan.layers, cfg.layers()[-1].name: LayerPlan("conv")})
 
 
 def _half_eight_bit(weights: GeneratorWeights, layers: Mapping[str, tuple[Migration, Int8Steps | Fp8Scale]]) -> NetworkPlan:
     """8 bits with everything around the convolutions in float16, whose range the weights' steps must fit.
 
-    TensorRT-RTX has no transposed convolution in 8 bits.
+    TensorRT-RTX has no transposed convolution in 8 bits. torgb stays in float16.
     """
     plans = dict(half_plan(weights, "polyphase").layers)
     for name, (found, eight_bit) in layers.items():
+        if name not in plans:
+            continue
         weight = np.abs(weights.arrays[f"synthesis.{name}.weight"] * found.in_equal[None, :, None, None])
         peak = weight.max((1, 2, 3)).astype(np.float64)
         migration = Migration(found.in_equal, np.where(peak > 0, peak, 1.0), found.in_power)

@@ -7,13 +7,13 @@ computes the same numbers but for rounding, so the search has only time to look 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard, get_args
 
 from stylert.export.paired import paired_ratio
-from stylert.export.plan import Form, Fp8Scale, Int8Steps, LayerPlan, NetworkPlan, RgbForm
+from stylert.export.plan import Form, Fp8Scale, Int8Steps, LayerPlan, NetworkPlan, RgbForm, without
 from stylert.runtime.intervals import Ratio
 from stylert.train.config import GeneratorConfig, LayerSpec
 
@@ -116,7 +116,7 @@ def _changes(
 ) -> Iterator[tuple[str, str, str, NetworkPlan]]:
     """Where, what in words, what to remember it by, and the changed plan."""
     if isinstance(group, LayerSpec):
-        old = plan.layer(group.name)
+        old = plan.layer(group)
         shape = f"{group.in_channels} to {group.out_channels} channels, {group.kernel}x{group.kernel}, {group.resolution} px, up {group.up}"
         for new in _other_forms(old, group, scalable):
             change = f"{describe(old)} -> {describe(new)}"
@@ -124,18 +124,28 @@ def _changes(
         return
     convolutions = [s for s in cfg.layers() if s.kind == "conv"]
     if group == "torgb":
-        found = [(f"{plan.rgb} -> {rgb}", replace(plan, rgb=rgb)) for rgb in get_args(RgbForm) if rgb != plan.rgb]
-    elif group == "biases" and any(plan.layer(s.name).form != "operator" for s in convolutions):
+        found = _other_rgb_forms(plan, [s for s in cfg.layers() if s.kind == "torgb"])
+    elif group == "biases" and any(plan.layer(s).form != "operator" for s in convolutions):
         names = ("constant", "live")
         change = f"{names[plan.live_bias]} -> {names[not plan.live_bias]}"
         found = [(change, replace(plan, live_bias=not plan.live_bias))]
-    elif group == "convolutions" and all(plan.layer(s.name).form == "operator" for s in convolutions):
-        plans = [replace(plan, layers={s.name: replace(plan.layer(s.name), form=f) for s in convolutions}) for f in PLAIN_FORMS]
-        found = [(f"operator -> {form}", changed) for form, changed in zip(PLAIN_FORMS, plans, strict=True)]
+    elif group == "convolutions" and all(plan.layer(s).form == "operator" for s in convolutions):
+        found = [(f"operator -> {form}", _in_form(plan, convolutions, form)) for form in PLAIN_FORMS]
     else:
         found = []
     for change, changed in found:
         yield group, change, f"{group} of {cfg.resolution} px, {cfg.macs()} multiplications: {change}", changed
+
+
+def _in_form(plan: NetworkPlan, specs: Sequence[LayerSpec], form: Form | RgbForm) -> NetworkPlan:
+    return replace(plan, layers={**plan.layers, **{s.name: replace(plan.layer(s), form=form) for s in specs}})
+
+
+def _other_rgb_forms(plan: NetworkPlan, rgbs: Sequence[LayerSpec]) -> list[tuple[str, NetworkPlan]]:
+    """Every torgb in one and the same form, none in 8 bits."""
+    old = ", ".join(dict.fromkeys(describe(plan.layer(s)) for s in rgbs))
+    floating = without(plan, [s.name for s in rgbs])
+    return [(f"{old} -> {form}", _in_form(floating, rgbs, form)) for form in get_args(RgbForm) if old != form]
 
 
 def _other_forms(old: LayerPlan, spec: LayerSpec, scalable: bool) -> list[LayerPlan]:

@@ -20,8 +20,9 @@ from stylert.export.latents import (
     search_latents,
 )
 from stylert.export.mapping import mapping_model
-from stylert.export.quantize import INPUT_CLIPPING, OUTPUT_CLIPPING, Calibration, calibrate
-from stylert.export.sensitivity import Sensitivity, layers_left_out, reference_images, same_rounding, without
+from stylert.export.plan import NetworkPlan, without
+from stylert.export.quantize import INPUT_CLIPPING, OUTPUT_CLIPPING, calibrate
+from stylert.export.sensitivity import Sensitivity, layers_left_out, reference_images, same_rounding
 from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
 from stylert.export.verify import accuracy_entry, verify
 from stylert.runtime.atomic import atomic_directory
@@ -132,7 +133,7 @@ def export_bundle(
                     stage = _stage(progress, f"search {precision} layers {b}".strip())
                     searches[b] = layers_left_out(weights, plan, latents, exact, promised[precision], stage)
                 plans = {b: without(plan, list(searches[b].kept)) for b, plan in plans.items()}
-                recipe = _eight_bit_recipe(weights, calibration, searches) | EIGHT_BIT_FACTS[precision]
+                recipe = _eight_bit_recipe(weights, plans, searches) | EIGHT_BIT_FACTS[precision]
             files = {b: f"{stem}.{b}.onnx" if b else f"{stem}.onnx" for b in plans}
             for b, plan in plans.items():
                 _save(synthesis_model(weights, noise, output, plan), folder / files[b])
@@ -168,29 +169,30 @@ def _stage(progress: Progress | None, stage: str) -> Callable[[int, int], None] 
 
 
 def _eight_bit_recipe(
-    weights: GeneratorWeights, calibration: Calibration, searches: Mapping[str, Sensitivity]
+    weights: GeneratorWeights, plans: Mapping[str, NetworkPlan], searches: Mapping[str, Sensitivity]
 ) -> dict[str, Any]:
     """What a reader of `bundle.json` wants to know: which layers are in 8 bits, how, and why the others are not.
 
-    `searches` by backend; "" is the canonical file's, whose answer stands at the top.
+    `plans` and `searches` by backend; "" is the canonical file's, whose answer stands at the top.
     """
-    found = {backend: _search_recipe(weights, calibration, search) for backend, search in searches.items()}
+    found = {backend: _search_recipe(weights, plans[backend], search) for backend, search in searches.items()}
     return found.pop("") | {
         "backends": found,
         "calibration": {"samples": CALIBRATION_SAMPLES, "first_seed": CALIBRATION_FIRST_SEED},
     }
 
 
-def _search_recipe(weights: GeneratorWeights, calibration: Calibration, found: Sensitivity) -> dict[str, Any]:
+def _search_recipe(weights: GeneratorWeights, plan: NetworkPlan, found: Sensitivity) -> dict[str, Any]:
+    in_8_bits = sorted(name for name, layer in plan.layers.items() if layer.eight_bit is not None)
     reasons = {
         spec.name: f"search: alone it costs {found.kept[spec.name]:.1f} dB"
         if spec.name in found.kept
         else f"too small: {spec.in_channels} to {spec.out_channels} channels at {spec.resolution} px"
         for spec in weights.config.layers()
-        if spec.kind == "conv" and (spec.name in found.kept or spec.name not in calibration)
+        if spec.name in found.kept or (spec.kind == "conv" and spec.name not in in_8_bits)
     }
     return {
-        "layers": sorted(set(calibration) - set(found.kept)),
+        "layers": in_8_bits,
         "higher_precision": reasons,
         "search": {"psnr_db": round(found.psnr_db, 2), "evaluations": found.evaluations, "samples": SEARCH_SAMPLES},
     }

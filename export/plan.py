@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -26,7 +26,8 @@ class Migration:
     computed from those weights, brings it back.
 
     A style may have any size, since demodulation does not see it. With `in_power`, the mean square of each input channel
-    before modulation, it is the modulated input that has unit mean square, for every sample, and not the style alone.
+    before modulation, it is the modulated input that has unit mean square, for every sample, and not the style alone. torgb,
+    which is not demodulated, then has its result multiplied by what its style was divided by, and `out_equal` is 1.
     """
 
     in_equal: np.ndarray  # [I], positive
@@ -83,28 +84,30 @@ class Fp8Scale:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """The form that one modulated convolution takes. Every form computes the same numbers.
+    """The form that one layer takes. Every form computes the same numbers.
 
     `operator`: a ModulatedConv2d node. `transposed` (up layers): stride-2 transposed convolution, then the FIR.
     `phases` (up layers): the transposed convolution as one 2x2 convolution to four phases and a depth-to-space, then the
     FIR; it keeps the multiplications in an ordinary convolution, which every INT8 backend has. `polyphase` (up layers): the
     FIR folded into four 3x3 phases: twice the multiplications of `phases`, and no pass for the FIR. A layer without
     upsampling is the same plain convolution in the last three.
+
+    Of torgb: `matmul`, its weights times the style as a batched product, for backends that keep activations as `[N, C, H, W]`;
+    `matmul_nhwc`, the same with the pixels in rows, where they are kept channels last; `conv`, the style on the activations and
+    a constant 1x1 convolution, for compilers that fuse the style into the pass before. Only the last can be in 8 bits.
     """
 
-    form: Form = "operator"
+    form: Form | RgbForm = "operator"
     migration: Migration | None = None
     eight_bit: Int8Steps | Fp8Scale | None = None
 
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """Plans by layer name, operator nodes where a name is missing, and what concerns the network as a whole.
+    """Plans by layer name, and what concerns the network as a whole. Where a name is missing, a convolution is an operator node
+    and torgb has the form `rgb`.
 
-    `half`: convolutions in float16; take `half_plan`, under which nothing overflows. `rgb` is the form of every torgb:
-    `matmul`, its weights times the style as a batched product, for backends that keep activations as `[N, C, H, W]`;
-    `matmul_nhwc`, the same with the pixels in rows, where they are kept channels last; `conv`, the style on the activations
-    and a constant 1x1 convolution, for compilers that fuse the style into the pass before.
+    `half`: convolutions in float16; take `half_plan`, under which nothing overflows.
 
     With `live_bias` the bias of every plain convolution is made with the styles, for every sample, although it is always the same.
     OpenVINO adds a constant one to the noise ahead, which makes a constant of the size of the activations that every image
@@ -116,11 +119,8 @@ class NetworkPlan:
     rgb: RgbForm = "matmul"
     live_bias: bool = False
 
-    def layer(self, name: str) -> LayerPlan:
-        return self.layers.get(name, OPERATOR)
-
-
-OPERATOR = LayerPlan()
+    def layer(self, spec: LayerSpec) -> LayerPlan:
+        return self.layers.get(spec.name, LayerPlan(self.rgb if spec.kind == "torgb" else "operator"))
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class LayerConstants:
     style_weight: np.ndarray  # [I], sum 1: the weighted mean square of the style is what it is divided by
 
 
-def layer_constants(weights: GeneratorWeights, spec: LayerSpec, plan: LayerPlan = OPERATOR) -> LayerConstants:
+def layer_constants(weights: GeneratorWeights, spec: LayerSpec, plan: LayerPlan) -> LayerConstants:
     """The constants of a layer under a plan; torgb, which is not demodulated, has its weight gain in the style."""
     weight = weights.arrays[f"synthesis.{spec.name}.weight"].astype(np.float64)
     affine_weight = weights.arrays[f"synthesis.{spec.name}.affine.weight"] / np.sqrt(weights.config.w_dim, dtype=np.float64)
@@ -153,6 +153,12 @@ def layer_constants(weights: GeneratorWeights, spec: LayerSpec, plan: LayerPlan 
         (affine_bias * scale).astype(np.float32),
         (power / power.sum()).astype(np.float32),
     )
+
+
+def without(plan: NetworkPlan, names: Sequence[str]) -> NetworkPlan:
+    """The plan with these layers in its float type; their forms and migrated scales, which are exact, stay."""
+    layers = {n: LayerPlan(p.form, p.migration) if n in names else p for n, p in plan.layers.items()}
+    return replace(plan, layers=layers)
 
 
 def plain_plan(cfg: GeneratorConfig, form: Form, rgb: RgbForm = "matmul") -> NetworkPlan:

@@ -17,7 +17,17 @@ import numpy as np
 import onnxruntime as ort
 
 from stylert.export.clipping import Clipping, Histogram, range_step
-from stylert.export.plan import REACH_EPS, Form, Fp8Scale, Int8Steps, LayerPlan, Migration, NetworkPlan
+from stylert.export.plan import (
+    REACH_EPS,
+    Form,
+    Fp8Scale,
+    Int8Steps,
+    LayerPlan,
+    Migration,
+    NetworkPlan,
+    RgbForm,
+    plain_plan,
+)
 from stylert.export.rounding import FP8_MAX, PatchMoments, Rounding
 from stylert.export.synthesis import synthesis_model
 from stylert.train.checkpoint import GeneratorWeights
@@ -25,6 +35,9 @@ from stylert.train.config import GeneratorConfig, LayerSpec
 
 #: Fewer input channels than this, or a smaller image, and the conversions cost more than the multiplications save.
 MIN_CHANNELS, MIN_RESOLUTION = 16, 8
+
+#: torgb has next to no arithmetic. From here on it is what it reads that takes its time, and 8 bits are half of that.
+MIN_RGB_RESOLUTION = 128
 
 #: The criteria that did best in docs/precision.md, on either side of a convolution.
 INPUT_CLIPPING: Clipping = "percentile"
@@ -42,12 +55,17 @@ Progress = Callable[[int, int], None]
 
 
 def int8_layers(cfg: GeneratorConfig) -> list[LayerSpec]:
-    """The convolutions that run in 8 bits; torgb stays out, it is small and its error is seen directly."""
+    """The modulated convolutions that run in 8 bits."""
     return [
         s
         for s in cfg.layers()
         if s.kind == "conv" and min(s.in_channels, s.out_channels) >= MIN_CHANNELS and s.resolution >= MIN_RESOLUTION
     ]
+
+
+def int8_rgbs(cfg: GeneratorConfig) -> list[LayerSpec]:
+    """The torgb layers that can run in 8 bits, on backends where they are convolutions."""
+    return [s for s in cfg.layers() if s.kind == "torgb" and s.resolution >= MIN_RGB_RESOLUTION]
 
 
 @dataclass(frozen=True)
@@ -89,8 +107,9 @@ def int8_plan(
     outputs: Literal["all", "up", "none"] = "all",
     max_reach: int = MAX_REACH_RESOLUTION,
     min_scaled: float = math.inf,
+    rgb: RgbForm = "matmul_nhwc",
 ) -> NetworkPlan:
-    """Every calibrated layer in 8 bits, the others as they are in the same form.
+    """Every calibrated layer in 8 bits, the others as they are in the same form; torgb only as a convolution.
 
     `symmetric` activations are what TensorRT and OpenVINO take; a range of its own on either side of zero fits what a leaky ReLU
     leaves better. `outputs` says behind which convolutions to quantise as well: ONNX Runtime runs none in 8 bits without it. Up to
@@ -99,33 +118,37 @@ def int8_plan(
     """
     layers = {}
     for spec in cfg.layers():
+        found = calibration.get(spec.name)
         if spec.kind == "conv":
-            found, steps = calibration.get(spec.name), None
+            steps = None
             if found is not None:
                 behind = outputs == "all" or (outputs == "up" and spec.up == 2)
                 steps = found.steps(symmetric, behind, by_reach=spec.resolution <= max_reach)
                 steps = replace(steps, scaled=spec.resolution >= min_scaled)
             layers[spec.name] = LayerPlan(form, None if found is None else found.migration, steps)
-    # What lies between convolutions in 8 bits, ONNX Runtime keeps channels last.
-    return NetworkPlan(layers, rgb="matmul_nhwc")
+        elif found is not None and rgb == "conv":
+            layers[spec.name] = LayerPlan(rgb, found.migration, found.steps(symmetric, outputs=False))
+    # What lies between convolutions in 8 bits, ONNX Runtime keeps channels last, hence the form of torgb.
+    return NetworkPlan(layers, rgb=rgb)
 
 
 def calibrate(
     weights: GeneratorWeights, batches: Sequence[np.ndarray], progress: Progress | None = None
 ) -> dict[str, LayerCalibration]:
-    """Measure every layer of `int8_layers` over ws.
+    """Measure every layer of `int8_layers` and `int8_rgbs` over ws.
 
     `batches` are ws `[n, num_ws, w_dim]`, small enough that all activations of one fit in memory at once.
     """
-    names = [s.name for s in int8_layers(weights.config)]
-    plans = {s.name: LayerPlan("phases") for s in weights.config.layers() if s.kind == "conv"}
+    specs = {s.name: s for s in int8_layers(weights.config) + int8_rgbs(weights.config)}
+    names = list(specs)
+    plans = plain_plan(weights.config, "phases", "conv")
     total, done = 2 * len(batches), 0
 
     def observe() -> Iterable[tuple[str, np.ndarray]]:
         """Styles and both sides of every convolution of the network under the present plans, batch after batch."""
         nonlocal done
         tensors = [f"{name}.{side}" for name in names for side in ("style", "modulated", "conv")]
-        model = synthesis_model(weights, "const", "float", NetworkPlan(plans), observe=names)
+        model = synthesis_model(weights, "const", "float", plans, observe=names)
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         for ws in batches:
             yield from zip(tensors, session.run(tensors, {"ws": ws}), strict=True)
@@ -138,11 +161,12 @@ def calibrate(
     ranges: dict[str, _ChannelRange] = defaultdict(_ChannelRange)
     for tensor, values in observe():
         ranges[tensor].add(values)
-    migrations = {name: _migration(weights.arrays[f"synthesis.{name}.weight"], name, ranges) for name in names}
-    plans |= {name: LayerPlan("phases", migration) for name, migration in migrations.items()}
+    migrations = {name: _migration(weights.arrays[f"synthesis.{name}.weight"], spec, ranges) for name, spec in specs.items()}
+    layers = {name: replace(plans.layer(spec), migration=migrations[name]) for name, spec in specs.items()}
+    plans = replace(plans, layers={**plans.layers, **layers})
     depths = {name: _depth(ranges[f"{name}.modulated"], migrations[name].in_equal) for name in names}
     samples = sum(len(ws) for ws in batches)
-    moments = {s.name: PatchMoments(s.in_channels, samples) for s in int8_layers(weights.config)}
+    moments = {name: PatchMoments(spec.in_channels, samples) for name, spec in specs.items()}
     seen = {
         name: LayerCalibration(
             migrations[name], depths[name], Histogram(), Histogram(), (Histogram(), Histogram()), Rounding(moments[name])
@@ -181,11 +205,13 @@ def _depth(modulated: _ChannelRange, in_equal: np.ndarray) -> float:
     return float(min(DEPTHS, key=loss))
 
 
-def _migration(weight: np.ndarray, name: str, ranges: Mapping[str, _ChannelRange]) -> Migration:
-    modulated, conv, style = (ranges[f"{name}.{side}"] for side in ("modulated", "conv", "style"))
+def _migration(weight: np.ndarray, spec: LayerSpec, ranges: Mapping[str, _ChannelRange]) -> Migration:
+    modulated, conv, style = (ranges[f"{spec.name}.{side}"] for side in ("modulated", "conv", "style"))
     in_equal = _positive(modulated.peak) ** BALANCE / _positive(np.abs(weight).max((0, 2, 3))) ** (1 - BALANCE)
     # Four phases of one output channel share its factor: the FIR mixes them.
     out_equal = _positive(np.sqrt(conv.mean_square.reshape(-1, len(weight)).mean(0)))
+    if spec.kind == "torgb":  # no demodulation would bring it back
+        out_equal = np.ones(len(weight))
     in_power = _positive(modulated.mean_square) / _positive(style.mean_square)
     return Migration(_unit_mean(in_equal), _unit_mean(out_equal), in_power)
 

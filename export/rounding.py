@@ -76,7 +76,7 @@ class Rounding:
         self._known: dict[bytes, np.ndarray] = {}
 
     def __call__(self, kernel: np.ndarray, scale: np.ndarray, narrow: Narrow, upsampling: bool = False) -> np.ndarray:
-        """`[O, I, k, k]` over `scale` `[O]`, narrow; k is 2 or 3. An `upsampling` kernel is that of a 2x transposed convolution."""
+        """`[O, I, k, k]` over `scale` `[O]`, narrow; k is 1 to 3. An `upsampling` kernel is that of a 2x transposed convolution."""
         key = hashlib.sha256(f"{narrow.__name__} {upsampling}".encode() + kernel.tobytes() + scale.tobytes()).digest()
         if key not in self._known:
             if upsampling:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from stylert.export.plan import Int8Steps, LayerPlan, NetworkPlan, plain_plan
+from stylert.export.plan import Int8Steps, LayerPlan, NetworkPlan, plain_plan, without
 from stylert.export.synthesis import synthesis_model
 from stylert.train.checkpoint import GeneratorWeights
 from stylert.train.config import LayerSpec
@@ -28,6 +28,10 @@ MARGIN, OTHERS = 2.0, 32
 #: What 8 bits save in an upsampling layer whose FIR they cover, too, of what they save in another, for as many multiplications.
 #: OpenVINO, 2.4 GMAC each, bfloat16 to 8 bits: 15.7 to 7.9 ms at 64 px with the FIR, 8.6 to 3.2 ms for a plain one at 32 px.
 FIR_WORTH = 1.5
+
+#: Multiplications of a plain layer for which 8 bits save as much as for one value that torgb reads (OpenVINO, 1024 px: 34 million
+#: values, 5.5 ms; 2.4 GMAC at 32 px as above).
+RGB_WORTH = 70
 
 #: Samples on which a layer is measured alone: enough for its place among the others.
 ALONE = 4
@@ -57,7 +61,7 @@ def layers_left_out(
     """Search over the quantised layers of `plan`; `latents` are ws `[1, num_ws, w_dim]`, at least two, and `reference` their
     images without 8 bits (`reference_images`).
     """
-    worth = {s.name: s.macs * (FIR_WORTH if _fir_in_8_bits(s, plan.layer(s.name)) else 1) for s in weights.config.layers()}
+    worth = {s.name: _worth(s, plan.layer(s)) for s in weights.config.layers()}
     plan = _fast_here(plan)
     quantised = [name for name, layer in plan.layers.items() if layer.eight_bit is not None]
     evaluations, total = 0, 2 + len(quantised)
@@ -104,20 +108,18 @@ def reference_images(weights: GeneratorWeights, latents: Sequence[np.ndarray]) -
     return _images(synthesis_model(weights, plan=plain_plan(weights.config, "phases")), latents)
 
 
-def without(plan: NetworkPlan, names: Sequence[str]) -> NetworkPlan:
-    """The plan with these layers in its float type; their forms and migrated scales, which are exact, stay."""
-    layers = {n: LayerPlan(p.form, p.migration) if n in names else p for n, p in plan.layers.items()}
-    return replace(plan, layers=layers)
-
-
 def same_rounding(first: NetworkPlan, second: NetworkPlan) -> bool:
     """Whether two plans of one network round the same numbers to the same 8 bits, so that what is found of one holds for both."""
     return _fast_here(first) == _fast_here(second)
 
 
-def _fir_in_8_bits(spec: LayerSpec, layer: LayerPlan) -> bool:
+def _worth(spec: LayerSpec, layer: LayerPlan) -> float:
+    """What 8 bits save in a layer, in multiplications of a plain one."""
+    if spec.kind == "torgb":
+        return RGB_WORTH * spec.in_channels * spec.resolution**2
     steps = layer.eight_bit
-    return spec.up == 2 and layer.form == "transposed" and isinstance(steps, Int8Steps) and steps.output is not None
+    fir = spec.up == 2 and layer.form == "transposed" and isinstance(steps, Int8Steps) and steps.output is not None
+    return spec.macs * (FIR_WORTH if fir else 1)
 
 
 def _fast_here(plan: NetworkPlan) -> NetworkPlan:

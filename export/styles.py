@@ -5,14 +5,15 @@ demodulations. An engine runs them as two kernels in front of everything else in
 
 Demodulation makes a layer blind to the scale of its style, so every sample's style is brought to unit mean square: what a
 convolution reads no longer depends on the size of w. torgb is not demodulated: where its form is a matrix product, its
-weights, 1x1 and few, are multiplied with the style here. In float16 its style has unit mean square, too, and the norm comes
-beside it, to be multiplied back in float32.
+weights, 1x1 and few, are multiplied with the style here. In float16 its style has unit mean square, too, or where its migration
+has `in_power` what it modulates, and the norm comes beside it, to be multiplied back in float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from onnx import helper
@@ -113,29 +114,37 @@ def style_nodes(
         for i, spec in enumerate(convs)
     }
 
-    rgb_styles = g.node(
-        "Slice", [units if plan.half else styles, g.ints(len(convs)), g.ints(len(layers)), g.ints(0)], "rgb_styles"
-    )
-    axis = 1  # of the input channels, in what every torgb picks from
-    if plan.rgb != "conv":
+    @cache
+    def rgb_styles(unit: bool) -> str:
+        bounds = [g.ints(len(convs)), g.ints(len(layers)), g.ints(0)]
+        return g.node("Slice", [units if unit else styles, *bounds], f"rgb_{'unit_' * unit}styles")
+
+    @cache
+    def rgb_factors(form: str, unit: bool) -> str:
+        """What a torgb of this form takes, of all torgb layers together."""
+        if form == "conv":
+            return _cast(g, rgb_styles(unit), dtype)
         # With pixels in rows, the product's columns are padded to what tensor cores take; the rest is cut off behind it.
-        nhwc = plan.rgb == "matmul_nhwc"
+        nhwc = form == "matmul_nhwc"
         columns = -cfg.img_channels % 4 + cfg.img_channels if nhwc else cfg.img_channels
-        rgb_weight = np.zeros((len(rgbs), 1, columns, width), np.float32)
+        weight = np.zeros((len(rgbs), 1, columns, width), np.float32)
         for i, spec in enumerate(rgbs):
-            rgb_weight[i, 0, : cfg.img_channels, : spec.in_channels] = constants[spec.name].weight[:, :, 0, 0]
-        axis = 1 if nhwc else 2
-        rgb_styles = g.node("Unsqueeze", [rgb_styles, g.ints(3 if nhwc else 2)], "rgb_styles_1")
-        factor = g.weight("rgb.weight", rgb_weight.transpose(0, 1, 3, 2) if nhwc else rgb_weight)
-        rgb_styles = g.node("Mul", [rgb_styles, factor], "rgb_weights")
-    factors = _cast(g, rgb_styles, dtype)
-    rgb = {
-        spec.name: RgbStyle(
-            _pick(g, factors, i, spec.in_channels, width, f"{spec.name}.factor", axis),
-            _pick(g, norms, len(convs) + i, 1, 1, f"{spec.name}.norm") if plan.half else None,
+            weight[i, 0, : cfg.img_channels, : spec.in_channels] = constants[spec.name].weight[:, :, 0, 0]
+        name = f"rgb_{'unit_' * unit}weights{'_nhwc' * nhwc}"
+        rows = g.node("Unsqueeze", [rgb_styles(unit), g.ints(3 if nhwc else 2)], f"{name}.styles")
+        product = g.node("Mul", [rows, g.weight(f"{name}.constant", weight.transpose(0, 1, 3, 2) if nhwc else weight)], name)
+        return _cast(g, product, dtype)
+
+    rgb = {}
+    for i, spec in enumerate(rgbs):
+        layer = plan.layer(spec)
+        unit = plan.half or (layer.migration is not None and layer.migration.in_power is not None)
+        name = f"{spec.name}.{'style' if layer.form == 'conv' else 'weight_by_style'}"
+        axis = 2 if layer.form == "matmul" else 1  # of the input channels
+        rgb[spec.name] = RgbStyle(
+            _pick(g, rgb_factors(layer.form, unit), i, spec.in_channels, width, name, axis),
+            _pick(g, norms, len(convs) + i, 1, 1, f"{spec.name}.norm") if unit else None,
         )
-        for i, spec in enumerate(rgbs)
-    }
     return conv_styles, rgb
 
 

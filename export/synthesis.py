@@ -72,7 +72,7 @@ def synthesis_model(
                 x = g.node("Add", [x, shortcut], f"b{spec.resolution}.sum")
         else:
             if img is not None:
-                img = writer.upsample(img, f"b{spec.resolution}.upsampled", spec.out_channels, spec.resolution)
+                img = writer.upsample(spec, img, f"b{spec.resolution}.upsampled")
             rgb = writer.to_rgb(spec, x, rgb_styles[spec.name])
             img = rgb if img is None else g.node("Add", [img, rgb], f"b{spec.resolution}.img")
     assert img is not None
@@ -110,7 +110,8 @@ class _Writer:
         self.weights, self.cfg, self.noise, self.plan = weights, weights.config, noise, plan
         self.dtype = np.float16 if plan.half else np.float32
         self.elem = helper.np_dtype_to_tensor_dtype(np.dtype(self.dtype))
-        self.constants = {s.name: layer_constants(weights, s, plan.layer(s.name)) for s in self.cfg.layers()}
+        self.convs = {s.resolution: s for s in self.cfg.layers() if s.kind == "conv"}  # the last of every block
+        self.constants = {s.name: layer_constants(weights, s, plan.layer(s)) for s in self.cfg.layers()}
         self.eight = EightBit(self.g, self.dtype)
         self.fir = self.g.weight("resample_filter", weights.arrays["synthesis.b4.resample_filter"])
 
@@ -126,7 +127,7 @@ class _Writer:
 
     def styles(self, ws: str) -> tuple[dict[str, ConvStyle], dict[str, RgbStyle]]:
         # Plain forms fold the tail's gain into demod, noise and bias: the leaky ReLU is positively homogeneous.
-        plain = [s for s in self.cfg.layers() if s.kind == "conv" and self.plan.layer(s.name).form != "operator"]
+        plain = [s for s in self.cfg.layers() if s.kind == "conv" and self.plan.layer(s).form != "operator"]
         gains = {s.name: self.gain(s) for s in plain}
         biases = {s.name: self.bias(s) for s in plain if self.plan.live_bias}
         return style_nodes(self.g, self.cfg, ws, self.plan, self.constants, gains, biases)
@@ -148,7 +149,7 @@ class _Writer:
     # --- the modulated convolution ---------------------------------------------------------------------------------
 
     def conv(self, spec: LayerSpec, x: str, style: ConvStyle) -> str:
-        plan = self.plan.layer(spec.name)
+        plan = self.plan.layer(spec)
         if plan.form == "operator":
             return self._operator(spec, x, style)
         g, name = self.g, spec.name
@@ -320,19 +321,18 @@ class _Writer:
     # --- the image ---------------------------------------------------------------------------------------------------
 
     def to_rgb(self, spec: LayerSpec, x: str, style: RgbStyle) -> str:
-        if self.plan.rgb == "conv":
-            return self._rgb_conv(spec, x, style)
-        return self._rgb_matmul(spec, x, style)
+        form = self.plan.layer(spec).form
+        return self._rgb_conv(spec, x, style) if form == "conv" else self._rgb_matmul(spec, x, style, form == "matmul_nhwc")
 
     def _rgb_conv(self, spec: LayerSpec, x: str, style: RgbStyle) -> str:
         g, name = self.g, spec.name
         y = g.node("Mul", [x, self.by_channel(style.factor)], f"{name}.modulated")
-        y = g.node("Conv", [y, self.weight(f"{name}.weight", self.constants[name].weight)], f"{name}.conv")
+        y = self._quantisable_conv(spec, y, self.constants[name].weight, self.plan.layer(spec), None)
         return self._rgb_tail(spec, y, style, (2, 3), (1, -1, 1, 1), name)
 
-    def _rgb_matmul(self, spec: LayerSpec, x: str, style: RgbStyle) -> str:
+    def _rgb_matmul(self, spec: LayerSpec, x: str, style: RgbStyle, nhwc: bool) -> str:
         """The 1x1 convolution as a batched matrix product with weights per sample: no pass over the activations."""
-        g, name, nhwc = self.g, spec.name, self.plan.rgb == "matmul_nhwc"
+        g, name = self.g, spec.name
         if nhwc:
             x = g.node("Transpose", [x], f"{name}.nhwc", perm=[0, 2, 3, 1])
         flat = g.node("Reshape", [x, g.ints(0, -1, spec.in_channels) if nhwc else g.ints(0, 0, -1)], f"{name}.flat")
@@ -341,6 +341,7 @@ class _Writer:
         if not nhwc:
             y = self._rgb_tail(spec, y, style, (1,), (1, -1, 1), f"{name}.planes")
             return g.node("Reshape", [y, g.ints(0, 0, size, size)], name)
+        y = g.node("Slice", [y, g.ints(0), g.ints(spec.out_channels), g.ints(2)], f"{name}.columns")
         y = self._rgb_tail(spec, y, style, (1,), (1, 1, -1), f"{name}.pixels")
         y = g.node("Reshape", [y, g.ints(0, size, size, spec.out_channels)], f"{name}.image")
         return g.node("Transpose", [y], name, perm=[0, 3, 1, 2])
@@ -352,8 +353,6 @@ class _Writer:
         g, name = self.g, spec.name
         if self.plan.half:
             y = self.cast(y, f"{name}.single", TensorProto.FLOAT)
-        if self.plan.rgb == "matmul_nhwc":
-            y = g.node("Slice", [y, g.ints(0), g.ints(spec.out_channels), g.ints(2)], f"{name}.columns")
         if style.norm is not None:
             y = g.node("Mul", [y, g.node("Unsqueeze", [style.norm, g.ints(*axes)], f"{name}.norm_1")], f"{name}.scaled")
         bias = g.weight(f"{name}.bias", self.weights.arrays[f"synthesis.{name}.bias"].reshape(bias_shape))
@@ -366,10 +365,18 @@ class _Writer:
         name = f"b{spec.resolution}.skip"
         weight = self.weights.arrays[f"synthesis.{name}.weight"] * (RESNET_GAIN / np.sqrt(spec.in_channels))
         y = self.g.node("Conv", [x, self.weight(f"{name}.weight", weight)], f"{name}.conv")
-        return self.upsample(y, f"{name}.upsampled", spec.out_channels, spec.resolution, self.elem)
+        return self.upsample(spec, y, f"{name}.upsampled", self.dtype)
 
-    def upsample(self, x: str, name: str, channels: int, resolution: int, elem: int = TensorProto.FLOAT) -> str:
-        self.g.shape(name, ["N", channels, resolution, resolution], elem)
+    def upsample(self, spec: LayerSpec, x: str, name: str, dtype: type[np.floating] = np.float32) -> str:
+        """Twice the size, for what is added to the result of a layer, in the kind of nodes that the block's convolutions are."""
+        fir = self.weights.arrays["synthesis.b4.resample_filter"]
+        if self.plan.layer(self.convs[spec.resolution]).form != "operator":
+            # The outermost row and column are what upfirdn2d would crop.
+            taps = self.g.weight(f"{name}.fir", np.tile(fir * 4, (spec.out_channels, 1, 1, 1)).astype(dtype))
+            return self.g.node("ConvTranspose", [x, taps], name, strides=[2, 2], pads=[1, 1, 1, 1], group=spec.out_channels)
+        self.g.shape(
+            name, ["N", spec.out_channels, spec.resolution, spec.resolution], helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        )
         return self.g.node(
             "Upfirdn2d",
             [x, self.fir],
@@ -380,6 +387,6 @@ class _Writer:
             padding=[2, 1, 2, 1],
             flip=0,
             gain=4.0,
-            group=channels,
+            group=spec.out_channels,
             plugin_namespace=DOMAIN,
         )

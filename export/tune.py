@@ -16,9 +16,9 @@ from stylert.export.defaults import backend_plan, canonical_plan
 from stylert.export.form_search import Search, describe, search_forms
 from stylert.export.latents import calibration_latents, search_latents
 from stylert.export.pipeline import EIGHT_BIT
-from stylert.export.plan import NetworkPlan
+from stylert.export.plan import NetworkPlan, without
 from stylert.export.quantize import calibrate
-from stylert.export.sensitivity import keeps, without
+from stylert.export.sensitivity import keeps
 from stylert.export.synthesis import NoiseInput, OutputType, synthesis_model
 from stylert.export.verify import check_same_checkpoint
 from stylert.runtime.atomic import atomic_file
@@ -113,8 +113,7 @@ def tune_bundle(
     with atomic_file(path / file) as temporary:
         temporary.write_bytes(data)
     facts = {
-        "layers": {name: describe(plan) for name, plan in found.plan.layers.items()},
-        "torgb": found.plan.rgb,
+        "layers": {s.name: describe(found.plan.layer(s)) for s in weights.config.layers()},
         "cpu": cpu_identity(),
         "version": backend(backend_name).version(),
         "threads": threads,

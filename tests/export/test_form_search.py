@@ -11,7 +11,7 @@ from stylert.export.plan import Form, Int8Steps, LayerPlan, NetworkPlan, Step, p
 from tests.conftest import small_config
 
 CFG = small_config(resolution=32)
-UP = [s.name for s in CFG.layers() if s.up == 2]
+UP = [s for s in CFG.layers() if s.up == 2]
 
 
 class Machine:
@@ -44,8 +44,8 @@ class Network:
 def random_cost(rng: np.random.Generator) -> Callable[[NetworkPlan], float]:
     """Times per layer and form, with a clear winner for each."""
     forms: list[Form] = ["operator", "transposed", "phases", "polyphase"]
-    times = {name: dict(zip(forms, rng.permutation([1.0, 1.5, 2.0, 3.0]), strict=True)) for name in UP}
-    return lambda plan: 0.01 * (10 + sum(times[n][plan.layer(n).form] for n in UP))
+    times = {s.name: dict(zip(forms, rng.permutation([1.0, 1.5, 2.0, 3.0]), strict=True)) for s in UP}
+    return lambda plan: 0.01 * (10 + sum(times[s.name][plan.layer(s).form] for s in UP))
 
 
 def test_the_fastest_plain_form_of_every_layer_is_found_whatever_the_default(rng: np.random.Generator) -> None:
@@ -53,8 +53,8 @@ def test_the_fastest_plain_form_of_every_layer_is_found_whatever_the_default(rng
     for default in (plain_plan(CFG, "transposed"), plain_plan(CFG, "polyphase")):
         machine = Machine(cost)
         found = search_forms(CFG, default, machine.open, 1e6, clock=machine)
-        plain = {n: min(("transposed", "phases", "polyphase"), key=lambda f, n=n: cost(with_form(default, n, f))) for n in UP}
-        assert {n: found.plan.layer(n).form for n in UP} == plain
+        plain = [min(("transposed", "phases", "polyphase"), key=lambda f, s=s: cost(with_form(default, s.name, f))) for s in UP]
+        assert [found.plan.layer(s).form for s in UP] == plain
         assert found.complete
         assert machine.open_now == 0  # every network was closed
         if found.against_default is not None:
@@ -140,3 +140,14 @@ def test_layers_of_8_bits_are_tried_without_and_never_folded_behind_a_step_of_un
     for plan in seen:
         for layer in plan.layers.values():
             assert not (layer.form == "polyphase" and layer.eight_bit is not None and layer.eight_bit.output is not None)
+
+
+def test_torgb_layers_change_together_and_leave_8_bits() -> None:
+    rgbs = [s for s in CFG.layers() if s.kind == "torgb"]
+    default = NetworkPlan({rgbs[-1].name: LayerPlan("conv", None, Int8Steps(Step(0.1)))}, rgb="conv")
+    for fastest in ("conv", "matmul", "matmul_nhwc"):
+        cost = lambda plan: 0.01 * (2 - all(plan.layer(s) == LayerPlan(fastest) for s in rgbs))  # noqa: B023, E731
+        machine = Machine(cost)
+        found = search_forms(CFG, default, machine.open, 1e6, clock=machine)
+        assert {found.plan.layer(s) for s in rgbs} == {LayerPlan(fastest)}
+        assert [t.change for t in found.trials if t.taken] == [f"conv, conv int8 -> {fastest}"]

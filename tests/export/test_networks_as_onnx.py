@@ -19,7 +19,18 @@ from onnx.reference import ReferenceEvaluator
 
 from stylert.export.mapping import mapping_model
 from stylert.export.phases import phase_weights, polyphase_weights
-from stylert.export.plan import Form, Fp8Scale, Int8Steps, LayerPlan, NetworkPlan, RgbForm, Step, half_plan, plain_plan
+from stylert.export.plan import (
+    Form,
+    Fp8Scale,
+    Int8Steps,
+    LayerPlan,
+    Migration,
+    NetworkPlan,
+    RgbForm,
+    Step,
+    half_plan,
+    plain_plan,
+)
 from stylert.export.synthesis import NoiseInput, synthesis_model
 from stylert.runtime.lowering import lower
 from stylert.train.checkpoint import GeneratorWeights
@@ -109,6 +120,29 @@ def test_every_form_equals_the_float64_network(
         close(run(model, ws=ws[i : i + 1]), expected[i : i + 1], 1e-5)
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_each_torgb_may_have_a_form_and_scales_of_its_own(half: bool, rng: np.random.Generator) -> None:
+    """Also brought to unit mean square of what it modulates, with the norm multiplied back."""
+    weights, generator = network(resolution=32, conv_clamp=0.9)
+    plan = half_plan(weights, "phases") if half else plain_plan(weights.config, "phases")
+    rgbs = [s for s in weights.config.layers() if s.kind == "torgb"]
+    for _ in range(6):
+        layers = {}
+        for spec in rgbs:
+            i = spec.in_channels
+            power = rng.uniform(0.1, 10, i) if rng.random() < 0.5 else None
+            migration = Migration(rng.uniform(0.1, 10, i), np.ones(3), power) if rng.random() < 0.7 else None
+            layers[spec.name] = LayerPlan(rng.choice(get_args(RgbForm)), migration)
+        model = synthesis_model(weights, "const", "float", replace(plan, layers={**plan.layers, **layers}))
+        ws = (np.array([1, 30])[:, None, None] * rng.standard_normal((2, 8, 20))).astype(np.float32)
+        exact = synthesize64(generator, ws, "const")
+        if half:
+            error = run(model, ws=ws) - exact
+            assert 20 * np.log10(np.abs(exact).max() / np.sqrt(np.square(error).mean())) > 45
+        else:
+            close(run(model, ws=ws), exact, 1e-5)
+
+
 @pytest.mark.parametrize("rgb", get_args(RgbForm))
 @pytest.mark.parametrize("form", ["operator", "transposed", "phases", "polyphase"])
 @pytest.mark.parametrize("architecture", ["skip", "resnet"])
@@ -143,10 +177,10 @@ def test_float16_convolutions_are_float16_and_the_image_is_not() -> None:
     types = {v.name: v.type.tensor_type.elem_type for v in [*model.graph.value_info, *model.graph.output]}
     types |= {t.name: t.data_type for t in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type in ("Conv", "ConvTranspose"):
-            assert {types[n] for n in [*node.input, *node.output]} == {onnx.TensorProto.FLOAT16}, node.name
-        if node.op_type == "Upfirdn2d" or node.name in ("affine", "energies"):
+        if node.name in ("affine", "energies") or node.name.endswith(".upsampled"):
             assert types[node.output[0]] == onnx.TensorProto.FLOAT, node.name
+        elif node.op_type in ("Conv", "ConvTranspose"):
+            assert {types[n] for n in [*node.input, *node.output]} == {onnx.TensorProto.FLOAT16}, node.name
 
 
 def test_the_onnx_reference_evaluator_agrees() -> None:

@@ -12,11 +12,21 @@ import onnxruntime as ort
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from stylert.export.defaults import backend_plan
 from stylert.export.eight_bit import EightBit, Factor
 from stylert.export.graph import GraphBuilder
 from stylert.export.plan import Form, LayerPlan, Migration, NetworkPlan, Step
-from stylert.export.quantize import MIN_CHANNELS, MIN_RESOLUTION, calibrate, int8_layers, int8_plan
+from stylert.export.quantize import (
+    MIN_CHANNELS,
+    MIN_RESOLUTION,
+    MIN_RGB_RESOLUTION,
+    calibrate,
+    int8_layers,
+    int8_plan,
+    int8_rgbs,
+)
 from stylert.export.synthesis import NoiseInput, synthesis_model
+from stylert.runtime.lowering import lower
 from stylert.train.checkpoint import GeneratorWeights
 from tests.conftest import random_arrays, small_config
 from tests.draws import fresh
@@ -58,6 +68,7 @@ def test_eligible_layers_are_quantised_and_no_others() -> None:
     assert names
     plans = calibrate(weights, [np.random.standard_normal((1, 8, 20)).astype(np.float32)])
     assert set(plans) == names
+    assert [s.name for s in int8_rgbs(small_config(resolution=256))] == ["b128.torgb", "b256.torgb"]
 
 
 @pytest.mark.parametrize("min_scaled", [np.inf, 32, 0])
@@ -190,3 +201,44 @@ def test_a_batch_does_not_change_an_image(rng: np.random.Generator) -> None:
     together, alone = run(model, ws), np.concatenate([run(model, ws[i : i + 1]) for i in range(4)])
     # Sums in another order round to another level here and there, which moves a value by little.
     assert np.abs(together.astype(int) - alone).mean() < 0.5
+
+
+def rgb_only(plan: NetworkPlan) -> NetworkPlan:
+    """With 8 bits in no other layer."""
+    layers = {n: p if p.form == "conv" else replace(p, eight_bit=None) for n, p in plan.layers.items()}
+    return replace(plan, layers=layers)
+
+
+def test_torgb_in_8_bits_stays_near_for_latents_of_any_size(rng: np.random.Generator) -> None:
+    """What it reads has one range for every sample: its style is brought to one size first, and the size comes back behind."""
+    weights = random_weights(resolution=MIN_RGB_RESOLUTION)
+    cfg = weights.config
+    calibration = calibrate(weights, [rng.standard_normal((1, cfg.num_ws, 20)).astype(np.float32) for _ in range(8)])
+    plan = rgb_only(int8_plan(cfg, calibration, symmetric=True, rgb="conv"))
+    assert [n for n, p in plan.layers.items() if p.eight_bit is not None] == [cfg.layers()[-1].name]
+    ws = (rng.standard_normal((8, cfg.num_ws, 20)) * np.repeat([1, 10], 4)[:, None, None]).astype(np.float32)
+    exact = run(synthesis_model(weights, "const", "float"), ws)
+    error = run(synthesis_model(weights, "const", "float", plan), ws) - exact
+    floating = replace(plan, layers={n: replace(p, eight_bit=None) for n, p in plan.layers.items()})
+    assert np.abs(run(synthesis_model(weights, "const", "float", floating), ws) - exact).max() < 1e-5 * np.abs(exact).max()
+    power = np.square(exact).mean((1, 2, 3)) / np.square(error).mean((1, 2, 3))
+    assert (10 * np.log10(power) > 20).all()
+    assert error.any()
+
+
+def test_openvino_reads_8_bits_into_torgb(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    weights = random_weights(resolution=MIN_RGB_RESOLUTION)
+    cfg = weights.config
+    calibration = calibrate(weights, [np.random.standard_normal((1, cfg.num_ws, 20)).astype(np.float32) for _ in range(2)])
+    plan = backend_plan(weights, "int8", "openvino", calibration)
+    assert plan is not None
+    source = tmp_path / "source.onnx"
+    source.write_bytes(synthesis_model(weights, plan=plan).SerializeToString())
+    compiled = openvino.compile_model(lower(source, tmp_path / "plain.onnx", 1), "CPU")
+    kinds = {
+        op.get_friendly_name(): op.get_rt_info()["runtimePrecision"] for op in compiled.get_runtime_model().get_ordered_ops()
+    }
+    last = cfg.layers()[-1].name
+    assert kinds[f"{last}.conv"] in ("i8", "u8")
+    assert kinds["b64.torgb.conv"] not in ("i8", "u8")

@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stylert.export.plan import Form
+from stylert.export.plan import Form, without
 from stylert.export.quantize import calibrate, int8_plan
-from stylert.export.sensitivity import FIR_WORTH, layers_left_out, reference_images, same_rounding, without
+from stylert.export.sensitivity import FIR_WORTH, layers_left_out, reference_images, same_rounding
 from stylert.train.checkpoint import GeneratorWeights
 from tests.conftest import random_arrays, small_config
 from tests.draws import fresh
@@ -70,8 +70,8 @@ def test_plans_that_round_alike_are_known_by_what_they_round() -> None:
 def test_a_layer_left_out_keeps_its_form_and_scales() -> None:
     weights, ws = network()
     plan = int8_plan(weights.config, calibrate(weights, ws[:2]))
-    name = next(n for n, p in plan.layers.items() if p.eight_bit is not None)
-    left = without(plan, [name])
-    assert left.layer(name).eight_bit is None
-    assert left.layer(name).migration is plan.layer(name).migration
-    assert {n for n in plan.layers if left.layer(n) is not plan.layer(n)} == {name}
+    spec = next(s for s in weights.config.layers() if plan.layer(s).eight_bit is not None)
+    left = without(plan, [spec.name])
+    assert left.layer(spec).eight_bit is None
+    assert left.layer(spec).migration is plan.layer(spec).migration
+    assert {s for s in weights.config.layers() if left.layers.get(s.name) is not plan.layers.get(s.name)} == {spec}

@@ -69,8 +69,8 @@ def test_every_network_that_it_takes_builds_and_computes_in_its_own_type(
     in_type = [k for k in convolutions if wanted in k["reads"]]
     expected = len(int8_layers(weights.config)) if precision in ("int8", "fp8") else 7
     assert len(in_type) >= expected, [(k["name"], k["reads"]) for k in convolutions]
-    if precision == "fp16":  # the RGB skip is the only part left in float32
-        assert len(convolutions) - len(in_type) == len(weights.config.block_resolutions) - 1
+    if precision == "fp16":  # the RGB skip is the only part left in float32, where it is a kernel of its own
+        assert len(convolutions) - len(in_type) <= len(weights.config.block_resolutions) - 1
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8", "fp8"])
@@ -85,4 +85,4 @@ def test_an_engine_for_single_images_takes_fewer_kernels_and_moves_fewer_bytes(t
     weights = random_weights(GeneratorConfig(256, channel_base=32768, mapping_layers=8))
     any_batch, single = (build(weights, "fp16", True, "sm_89", tmp_path, batch) for batch in ((1, 4, 16), (1, 1, 1)))
     assert single["kernels"] <= 50 < any_batch["kernels"]
-    assert single["moved_bytes"] < 0.85 * any_batch["moved_bytes"]
+    assert single["moved_bytes"] < 0.75 * any_batch["moved_bytes"]

@@ -35,7 +35,7 @@ def found(form: str, value: float) -> Callable[..., Search]:
 
     def search(cfg: Any, default: NetworkPlan, open_plan: Any, *_: object, **__: object) -> Search:
         layers = {
-            s.name: replace(default.layer(s.name), form=form if s.up == 2 else default.layer(s.name).form)
+            s.name: replace(default.layer(s), form=form if s.up == 2 else default.layer(s).form)
             for s in cfg.layers()
             if s.kind == "conv"
         }
