@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -101,6 +101,10 @@ class LayerPlan:
     migration: Migration | None = None
     eight_bit: Int8Steps | Fp8Scale | None = None
 
+    def in_float(self) -> LayerPlan:
+        """The same form. Migrated scales, which are exact, stay where they cost nothing; the norm of torgb is a pass."""
+        return LayerPlan(self.form, None if self.form in get_args(RgbForm) else self.migration)
+
 
 @dataclass(frozen=True)
 class NetworkPlan:
@@ -156,9 +160,8 @@ def layer_constants(weights: GeneratorWeights, spec: LayerSpec, plan: LayerPlan)
 
 
 def without(plan: NetworkPlan, names: Sequence[str]) -> NetworkPlan:
-    """The plan with these layers in its float type; their forms and migrated scales, which are exact, stay."""
-    layers = {n: LayerPlan(p.form, p.migration) if n in names else p for n, p in plan.layers.items()}
-    return replace(plan, layers=layers)
+    """The plan with these layers in its float type."""
+    return replace(plan, layers={n: p.in_float() if n in names else p for n, p in plan.layers.items()})
 
 
 def plain_plan(cfg: GeneratorConfig, form: Form, rgb: RgbForm = "matmul") -> NetworkPlan:

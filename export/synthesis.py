@@ -325,10 +325,19 @@ class _Writer:
         return self._rgb_conv(spec, x, style) if form == "conv" else self._rgb_matmul(spec, x, style, form == "matmul_nhwc")
 
     def _rgb_conv(self, spec: LayerSpec, x: str, style: RgbStyle) -> str:
-        g, name = self.g, spec.name
+        g, name, size, channels = self.g, spec.name, spec.resolution, spec.out_channels
         y = g.node("Mul", [x, self.by_channel(style.factor)], f"{name}.modulated")
         y = self._quantisable_conv(spec, y, self.constants[name].weight, self.plan.layer(spec), None)
-        return self._rgb_tail(spec, y, style, (2, 3), (1, -1, 1, 1), name)
+        bias = self.rgb_bias(spec)
+        if style.norm is None or self.plan.half:
+            return self._rgb_tail(spec, y, style, (2, 3), bias.reshape(1, -1, 1, 1), name)
+        # Where the norm keeps the tail out of the convolution, OpenVINO makes of it a pass with channels last, three numbers at a time;
+        # whole rows of pixels are one of a tenth of the time.
+        y = g.node("Transpose", [y], f"{name}.nhwc", perm=[0, 2, 3, 1])
+        y = g.node("Reshape", [y, g.ints(0, size, size * channels)], f"{name}.flat")
+        y = self._rgb_tail(spec, y, style, (1,), np.tile(bias, size), f"{name}.rows")
+        y = g.node("Reshape", [y, g.ints(0, size, size, channels)], f"{name}.image")
+        return g.node("Transpose", [y], name, perm=[0, 3, 1, 2])
 
     def _rgb_matmul(self, spec: LayerSpec, x: str, style: RgbStyle, nhwc: bool) -> str:
         """The 1x1 convolution as a batched matrix product with weights per sample: no pass over the activations."""
@@ -339,25 +348,26 @@ class _Writer:
         y = g.node("MatMul", [flat, style.factor] if nhwc else [style.factor, flat], f"{name}.matmul")
         size = spec.resolution
         if not nhwc:
-            y = self._rgb_tail(spec, y, style, (1,), (1, -1, 1), f"{name}.planes")
+            y = self._rgb_tail(spec, y, style, (1,), self.rgb_bias(spec).reshape(1, -1, 1), f"{name}.planes")
             return g.node("Reshape", [y, g.ints(0, 0, size, size)], name)
         y = g.node("Slice", [y, g.ints(0), g.ints(spec.out_channels), g.ints(2)], f"{name}.columns")
-        y = self._rgb_tail(spec, y, style, (1,), (1, 1, -1), f"{name}.pixels")
+        y = self._rgb_tail(spec, y, style, (1,), self.rgb_bias(spec), f"{name}.pixels")
         y = g.node("Reshape", [y, g.ints(0, size, size, spec.out_channels)], f"{name}.image")
         return g.node("Transpose", [y], name, perm=[0, 3, 1, 2])
 
-    def _rgb_tail(
-        self, spec: LayerSpec, y: str, style: RgbStyle, axes: tuple[int, ...], bias_shape: tuple[int, ...], out: str
-    ) -> str:
+    def rgb_bias(self, spec: LayerSpec) -> np.ndarray:
+        return self.weights.arrays[f"synthesis.{spec.name}.bias"]
+
+    def _rgb_tail(self, spec: LayerSpec, y: str, style: RgbStyle, axes: tuple[int, ...], bias: np.ndarray, out: str) -> str:
         """In float32 from here on: norm, bias and clamp. `axes` broadcast the norm `[N, 1]` over the pixels."""
         g, name = self.g, spec.name
         if self.plan.half:
             y = self.cast(y, f"{name}.single", TensorProto.FLOAT)
         if style.norm is not None:
             y = g.node("Mul", [y, g.node("Unsqueeze", [style.norm, g.ints(*axes)], f"{name}.norm_1")], f"{name}.scaled")
-        bias = g.weight(f"{name}.bias", self.weights.arrays[f"synthesis.{name}.bias"].reshape(bias_shape))
+        added = g.weight(f"{name}.bias", bias)
         clamp = self.cfg.conv_clamp
-        y = g.node("Add", [y, bias], out if clamp is None else f"{name}.biased")
+        y = g.node("Add", [y, added], out if clamp is None else f"{name}.biased")
         return y if clamp is None else g.node("Clip", [y, g.constant(-clamp), g.constant(clamp)], out)
 
     def shortcut(self, spec: LayerSpec, x: str) -> str:

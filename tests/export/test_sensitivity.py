@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stylert.export.plan import Form, without
-from stylert.export.quantize import calibrate, int8_plan
-from stylert.export.sensitivity import FIR_WORTH, layers_left_out, reference_images, same_rounding
+from stylert.export.plan import Form, LayerPlan, without
+from stylert.export.quantize import MIN_RGB_RESOLUTION, calibrate, int8_plan
+from stylert.export.sensitivity import FIR_WORTH, RGB_WORTH, layers_left_out, reference_images, same_rounding
 from stylert.train.checkpoint import GeneratorWeights
 from tests.conftest import random_arrays, small_config
 from tests.draws import fresh
@@ -75,3 +75,18 @@ def test_a_layer_left_out_keeps_its_form_and_scales() -> None:
     assert left.layer(spec).eight_bit is None
     assert left.layer(spec).migration is plan.layer(spec).migration
     assert {s for s in weights.config.layers() if left.layers.get(s.name) is not plan.layers.get(s.name)} == {spec}
+
+
+def test_torgb_is_weighed_by_what_it_reads_and_leaves_its_norm_with_8_bits() -> None:
+    cfg = small_config(resolution=MIN_RGB_RESOLUTION)
+    weights = GeneratorWeights(cfg, random_arrays(cfg, fresh()), {})
+    ws = list(np.random.standard_normal((6, 1, cfg.num_ws, cfg.w_dim)).astype(np.float32))
+    plan = int8_plan(cfg, calibrate(weights, ws[:2]), symmetric=True, rgb="conv")
+    torgb = cfg.layers()[-1]
+    found = layers_left_out(weights, plan, ws[2:], reference_images(weights, ws[2:]), 99.0)
+    assert torgb.name in found.kept
+    left = without(plan, list(found.kept)).layer(torgb)
+    assert left == LayerPlan("conv")
+    worth = {s.name: s.macs for s in cfg.layers()} | {torgb.name: RGB_WORTH * torgb.in_channels * torgb.resolution**2}
+    errors = [10 ** (-db / 10) / worth[name] for name, db in found.kept.items()]
+    assert all(a >= 0.95 * b for a, b in pairwise(errors))
