@@ -29,9 +29,9 @@ MARGIN, OTHERS = 2.0, 32
 #: OpenVINO, 2.4 GMAC each, bfloat16 to 8 bits: 15.7 to 7.9 ms at 64 px with the FIR, 8.6 to 3.2 ms for a plain one at 32 px.
 FIR_WORTH = 1.5
 
-#: Multiplications of a plain layer for which 8 bits save as much as for one value that torgb reads (OpenVINO, 1024 px: 34 million
-#: values, 5.5 ms; 2.4 GMAC at 32 px as above).
-RGB_WORTH = 70
+#: Multiplications of a plain layer for which 8 bits save as much as for one value that torgb reads (OpenVINO: 63 million values at
+#: 1024 px, 6.8 ms; 2.4 GMAC at 32 px as above).
+RGB_WORTH = 50
 
 #: Samples on which a layer is measured alone: enough for its place among the others.
 ALONE = 4
