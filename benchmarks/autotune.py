@@ -34,7 +34,7 @@ from stylert.benchmarks.kernel_commands import (
 )
 from stylert.plugins.kernels.tiles import FP8_ARCHITECTURE, ITEMSIZE, Problem, Tile, folder, read_table, rule, table_document
 from stylert.plugins.tile_model import GPUS, Usage, best, candidates, promising
-from stylert.runtime.atomic import atomic_file
+from stylert.runtime.atomic import atomic_file, check_writable
 from stylert.runtime.errors import BackendError, InputError
 from stylert.train.config import GeneratorConfig
 
@@ -183,7 +183,7 @@ def _run(options: argparse.Namespace) -> int:
         raise InputError("the model knows no bfloat16, which takes what float16 has: leave it out of --dtypes")
     chosen = list(problems(config, resolutions, dtypes, options.batches, architecture))
     path = (options.out or folder()) / f"sm_{architecture}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
     name = GPUS[architecture].name if device is None else device_name(device)
     facts: dict[str, Any] = {"gpu": name} if device is None else {"gpu": name, "seed": options.seed}
 

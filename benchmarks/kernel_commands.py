@@ -22,6 +22,7 @@ from stylert.benchmarks.disturbance import remarks
 from stylert.benchmarks.gpu import GpuWatch
 from stylert.benchmarks.results import Results, Row, write_results
 from stylert.benchmarks.roofline import Ceiling
+from stylert.runtime.atomic import check_writable
 from stylert.runtime.errors import BackendError, InputError, StylertError
 from stylert.train.config import GeneratorConfig
 
@@ -66,6 +67,7 @@ def run(work: Callable[[argparse.Namespace], int], parser: argparse.ArgumentPars
         options.batches = whole_numbers(options.batches, "batches")
         if not options.batches or not options.seconds > 0:
             raise InputError("give at least one batch, and seconds above 0")
+        check_writable(getattr(options, "json", None))
         return work(options)
     except StylertError as error:
         print(f"error: {error}", file=sys.stderr)

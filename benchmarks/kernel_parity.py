@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from stylert.runtime.atomic import atomic_file
+from stylert.benchmarks.kernel_commands import device_for
+from stylert.runtime.atomic import atomic_file, check_writable
+from stylert.runtime.errors import InputError, StylertError
 
 TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
 LARGE, TINY = (5, 150, 60), (2, 12, 4)  # samples, channels and pixels of a side, at most
@@ -35,16 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write every error here too")
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes, on the CPU")
     options = parser.parse_args(arguments)
-    if options.dry_run:
-        os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are imported
+    try:
+        if options.cases < 1 or (options.seed or 0) < 0:
+            raise InputError("give at least one case, and a seed that is not negative")
+        check_writable(options.json)
+        device = device_for(options)
+    except StylertError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     import torch
 
-    if not options.dry_run and not torch.cuda.is_available():
-        print("error: there is no CUDA GPU here: use --dry-run", file=sys.stderr)
-        return 2
     torch.backends.cudnn.allow_tf32 = False  # which the ops would follow
     seed = options.seed if options.seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
-    rng, device = np.random.default_rng(seed), "cpu" if options.dry_run else "cuda"
+    rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = [
         {"kernel": kernel, "dtype": dtype, "case": case, "error": error, "tolerance": bound, "ok": bool(error <= bound)}
         for _ in range(options.cases)

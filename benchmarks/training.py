@@ -35,6 +35,8 @@ from stylert.benchmarks.disturbance import Disturbance, as_values, merge, remark
 from stylert.benchmarks.machine import peak_memory_mib
 from stylert.benchmarks.results import Results, Row, row_name, write_results
 from stylert.benchmarks.tables import number, ratio_facts
+from stylert.runtime.atomic import check_writable
+from stylert.runtime.errors import OutputError
 from stylert.runtime.intervals import median_ratio
 
 FORMS = ("stylert", "plain", "compiled")
@@ -247,7 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given = {"batch": args.batch, "half": args.half, "channel_base": args.channel_base}
         overrides = {k: v for k, v in given.items() if v is not None}
         _check(presets, resolutions, forms, overrides)
-    except ValueError as e:
+        check_writable(args.json)
+    except (ValueError, OutputError) as e:
         parser.error(str(e))
     if min(args.steps, args.rounds, args.threads or 1) < 1:
         parser.error("--steps, --rounds and --threads are at least 1")

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stylert.runtime.atomic import atomic_file
-from stylert.runtime.errors import InputError, OutputError
+from stylert.runtime.errors import InputError
 
 app = typer.Typer(
     name="stylert",
@@ -50,15 +49,3 @@ def positive(text: str, option: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65536):
         raise InputError(f"{option} takes whole numbers from 1 to 65536 (got {text!r})")
     return int(text)
-
-
-def check_writable(path: Path | None) -> None:
-    """Find out before the work, not after it, that the result cannot be written."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder")
-    probe = path.with_name(f".{path.name}.probe")
-    with atomic_file(probe):
-        pass
-    probe.unlink(missing_ok=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stylert.cli.app import check_writable, split_list
+from stylert.cli.app import split_list
 from stylert.cli.console import console
+from stylert.runtime.atomic import check_writable
 from stylert.runtime.errors import InputError, missing_extra
 
 MAX_IMAGES = 16

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from stylert.cli.app import Backends, JsonFile, Threads, app, check_writable, positive, split_list
+from stylert.cli.app import Backends, JsonFile, Threads, app, positive, split_list
 from stylert.cli.console import console, errors, progress
+from stylert.runtime.atomic import check_writable
 from stylert.runtime.errors import InputError
 
 

@@ -22,10 +22,10 @@ from stylert.cli.app import (
     Threads,
     app,
     check_choice,
-    check_writable,
     split_list,
 )
 from stylert.cli.console import console, errors, progress
+from stylert.runtime.atomic import check_writable
 
 
 @app.command()

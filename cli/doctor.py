@@ -7,8 +7,9 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from stylert.cli.app import JsonFile, app, check_writable
+from stylert.cli.app import JsonFile, app
 from stylert.cli.console import console, table
+from stylert.runtime.atomic import check_writable
 from stylert.runtime.backends import BACKENDS, backend
 from stylert.runtime.devices import find_gpus
 from stylert.runtime.errors import StylertError

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from stylert.cli.console import Report
 from stylert.cli.generate import Drawing
-from stylert.runtime.atomic import atomic_file
+from stylert.runtime.atomic import check_writable
 from stylert.runtime.bundle import Bundle
-from stylert.runtime.errors import BundleError, InputError, OutputError
+from stylert.runtime.errors import BundleError, InputError
 from stylert.runtime.generator import Generator
 from stylert.runtime.images import check_commented, save_image
 from stylert.runtime.latents import parse_levels
@@ -107,18 +107,9 @@ def _make(recipe: Recipe, bundle: Bundle, out: Path, threads: int | None, report
         check_commented(out)
     with Generator.load(bundle, recipe.backend, recipe.precision, threads) as generator:
         check_fits(generator, recipe)
-        _check_writable(out)
+        check_writable(out)
         if recipe.command == VIDEO and recipe.fps is not None:
             write_video(out, frames(generator, recipe, report), recipe.fps, comment)
         else:
             save_image(picture(generator, recipe, report), out, comment)
     return recipe
-
-
-def _check_writable(out: Path) -> None:
-    if out.is_dir():
-        raise OutputError(f"cannot write {out}: it is a folder")
-    probe = out.with_name(f".{out.name}.probe")
-    with atomic_file(probe):
-        pass
-    probe.unlink()

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from stylert.cli import report
-from stylert.cli.app import JsonFile, app, check_writable
+from stylert.cli.app import JsonFile, app
+from stylert.runtime.atomic import check_writable
 from stylert.runtime.errors import InputError
 
 HALF = "Type of the highest resolutions: none, fp16, bf16."

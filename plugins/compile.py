@@ -75,7 +75,7 @@ def compile_all(architectures: Sequence[str] = ARCHITECTURES, out: Path | None =
 
     Raises:
         ValueError: an architecture that is not listed in `ARCHITECTURES`, a pattern that matches nothing, or only what none of
-            the architectures can run. Beside others such a variant is passed over.
+            the architectures can run (beside others such a variant is passed over), or a folder that cannot be written.
         RuntimeError: Triton runs in its interpreter (`TRITON_INTERPRET`), where kernels are not compiled.
     """
     unknown = [arch for arch in architectures if arch not in ARCHITECTURES]
@@ -92,7 +92,7 @@ def compile_all(architectures: Sequence[str] = ARCHITECTURES, out: Path | None =
         raise ValueError(f"{only!r} needs sm_{oldest} or later, which {', '.join(architectures)} is not")
 
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        _make_writable(out)
     entries = []
     for arch, variant in chosen:
         ptx, cubin, entry = compile_variant(variant, arch)
@@ -369,6 +369,17 @@ def _resource_usage(cubin: bytes) -> dict[str, int]:
     if "REG" not in usage:
         raise RuntimeError(f"cuobjdump reported no register count: {text.strip()[:200]}")
     return usage
+
+
+def _make_writable(folder: Path) -> None:
+    """Make the folder, and find out before the work that nothing can be written there."""
+    import tempfile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(f"cannot write into {folder}: {error.strerror}") from None
 
 
 def _number(arch: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stylert.benchmarks import autotune, generator_kernels
+from stylert.benchmarks import autotune, generator_kernels, kernel_parity
 from stylert.benchmarks.results import read_results
 from stylert.benchmarks.roofline import Ceiling
 from stylert.plugins.kernels.tiles import read_table
@@ -60,12 +60,15 @@ def test_the_suite_refuses_a_machine_without_a_gpu_and_options_that_it_does_not_
         ("generator_kernels", ["--dry-run", "--precisions", "fp12"], "fp12"),
         ("generator_kernels", ["--dry-run", "--peers", "onnx"], "onnx"),
         ("generator_kernels", ["--dry-run", "--batches", "x"], "batches"),
+        ("kernel_parity", ["--dry-run", "--cases", "0"], "one case"), ("kernel_parity", ["--dry-run", "--seed", "-1"], "seed"),
+        ("kernel_parity", ["--dry-run", "--json", "/proc/nowhere/f"], "cannot write"),
+        ("autotune", ["--model", "--arch", "sm_80", "--out", "/proc/nowhere"], "cannot write"),
     ],
     ids=str,
 )  # fmt: skip
 def test_wrong_arguments_are_one_line_and_status_2(capsys, module, arguments, said):
-    main = {"autotune": autotune.main, "generator_kernels": generator_kernels.main}[module]
-    assert main(arguments) == 2
+    mains = {"autotune": autotune.main, "generator_kernels": generator_kernels.main, "kernel_parity": kernel_parity.main}
+    assert mains[module](arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert said in error
@@ -74,7 +77,7 @@ def test_wrong_arguments_are_one_line_and_status_2(capsys, module, arguments, sa
 
 def test_without_a_gpu_nothing_is_measured(monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    for main in (autotune.main, generator_kernels.main):
+    for main in (autotune.main, generator_kernels.main, kernel_parity.main):
         assert main([]) == 2
         assert "no CUDA GPU" in capsys.readouterr().err
 

@@ -77,6 +77,7 @@ def test_without_a_gpu_the_floors_are_printed_and_nothing_else(tmp_path: Path, c
     [
         ["--dtypes", "int4"], ["--resolutions", "48"], ["--resolutions", "x"], ["--batches", "0"], ["--batches", ""],
         ["--seconds", "0"], ["--tflops", "-1"], ["--bandwidth", "0"], ["--tflops", "nan"], ["--dtypes", ""],
+        ["--json", "/proc/nowhere/f.json"],
     ],
     ids=str,
 )  # fmt: skip

@@ -104,6 +104,7 @@ def test_wrong_arguments_are_found_before_anything_is_measured(capsys: pytest.Ca
         ["--forms", "plain,plain"],
         ["--half", "fp8"],
         ["--rounds", "0"],
+        ["--json", "/proc/nowhere/f.json"],
     ):
         with pytest.raises(SystemExit) as e:
             main(wrong)

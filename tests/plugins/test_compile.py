@@ -106,6 +106,14 @@ def test_wrong_arguments_are_one_line_and_status_2(tmp_path, arguments):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_kernel(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run("--out", tmp_path / "file" / "below")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot write into")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_the_interpreter_cannot_compile_and_says_so(tmp_path):
     done = run("--out", tmp_path, TRITON_INTERPRET="1")
     assert done.returncode == 2

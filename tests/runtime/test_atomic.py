@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stylert.runtime.atomic import atomic_directory, atomic_file
+from stylert.runtime.atomic import atomic_directory, atomic_file, check_writable
 from stylert.runtime.errors import OutputError
 
 
@@ -49,6 +49,18 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(OutputError, match="cannot write"), atomic_file(Path("/proc/nowhere/f")):
         pass
+
+
+def test_what_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path, tmp_path / "file" / "below", Path("/proc/nowhere/f")):
+        with pytest.raises(OutputError, match=f"cannot write {path}: "):
+            check_writable(path)
+    check_writable(tmp_path / "file")
+    check_writable(tmp_path / "new" / "f")
+    check_writable(None)
+    assert (tmp_path / "file").read_text() == "x"
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "new"]
 
 
 def test_files_get_the_permissions_that_the_umask_gives(tmp_path: Path) -> None:
