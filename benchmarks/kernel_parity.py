@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError("give at least one case, and a seed that is not negative")
         check_writable(options.json)
         device = device_for(options)
-    except StylertError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except StylertError as mistake:
+        print(f"error: {mistake}", file=sys.stderr)
         return 2
     import torch
 
