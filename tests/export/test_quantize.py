@@ -209,21 +209,31 @@ def rgb_only(plan: NetworkPlan) -> NetworkPlan:
     return replace(plan, layers=layers)
 
 
-def test_torgb_in_8_bits_stays_near_for_latents_of_any_size(rng: np.random.Generator) -> None:
+def test_what_8_bits_take_from_torgb_is_the_same_share_of_an_image_whatever_the_size_of_its_style(
+    rng: np.random.Generator,
+) -> None:
     """What it reads has one range for every sample: its style is brought to one size first, and the size comes back behind."""
     weights = random_weights(resolution=MIN_RGB_RESOLUTION)
-    cfg = weights.config
-    calibration = calibrate(weights, [rng.standard_normal((1, cfg.num_ws, 20)).astype(np.float32) for _ in range(8)])
-    plan = rgb_only(int8_plan(cfg, calibration, symmetric=True, rgb="conv"))
-    assert [n for n, p in plan.layers.items() if p.eight_bit is not None] == [cfg.layers()[-1].name]
-    ws = (rng.standard_normal((8, cfg.num_ws, 20)) * np.repeat([1, 10], 4)[:, None, None]).astype(np.float32)
-    exact = run(synthesis_model(weights, "const", "float"), ws)
-    error = run(synthesis_model(weights, "const", "float", plan), ws) - exact
+    cfg, last = weights.config, weights.config.layers()[-1].name
+    weights.arrays[f"synthesis.{last}.affine.bias"][:] = 0  # so that a latent's size is the style's
+    seen = rng.standard_normal((8, cfg.num_ws, 20)).astype(np.float32)
+    plan = rgb_only(int8_plan(cfg, calibrate(weights, [w[None] for w in seen]), symmetric=True, rgb="conv"))
+    assert [n for n, p in plan.layers.items() if p.eight_bit is not None] == [last]
     floating = replace(plan, layers={n: replace(p, eight_bit=None) for n, p in plan.layers.items()})
-    assert np.abs(run(synthesis_model(weights, "const", "float", floating), ws) - exact).max() < 1e-5 * np.abs(exact).max()
-    power = np.square(exact).mean((1, 2, 3)) / np.square(error).mean((1, 2, 3))
-    assert (10 * np.log10(power) > 20).all()
-    assert error.any()
+    networks = [synthesis_model(weights, "const", "float", p) for p in (None, plan, floating)]
+
+    size = (10 ** rng.uniform(-1, 1, 8)).astype(np.float32)
+    sized = seen.copy()
+    sized[:, -1] *= size[:, None]  # torgb's latent alone
+    errors = []
+    for ws in (seen, sized):
+        exact, narrow, wide = (run(network, ws) for network in networks)
+        assert np.abs(wide - exact).max() < 1e-5 * np.abs(exact).max()
+        errors.append(narrow - exact)
+    assert 0 < np.square(errors[0]).mean() < 1e-3 * np.square(exact).mean()
+    share = errors[1] / size[:, None, None, None]
+    # But for a value here and there that lies between two steps.
+    assert np.abs(share - errors[0]).mean() < 0.01 * np.abs(errors[0]).mean()
 
 
 def test_openvino_reads_8_bits_into_torgb(tmp_path: Path) -> None:
