@@ -9,6 +9,7 @@ from typing import Any
 
 from stylert.benchmarks.results import row_name
 from stylert.benchmarks.significance import Difference, compare, holm, verdict
+from stylert.benchmarks.tables import by_scenario, doubts
 from stylert.runtime.errors import InputError
 
 #: What of a setup decides which rows belong together. Versions and engines may differ: that is what is compared.
@@ -28,16 +29,17 @@ class Line:
     difference: Difference | None  # None where a row has no samples
     adjusted: float | None  # probability after Holm's adjustment over all lines of the comparison
     verdict: str
-    remarks: list[str]
+    weak: bool  # whether something speaks against one of the rows: `Comparison.doubts`
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The first file against one other. `only` names the rows that one of them has alone."""
+    """The first file against one other: what speaks against a row of either, and the rows that one of them has alone, as text."""
 
     first: str
     second: str
     lines: list[Line]
+    doubts: list[str]
     only: list[str]
 
 
@@ -72,13 +74,16 @@ def _compare(first: str, a: dict[str, Any], second: str, b: dict[str, Any]) -> C
         x, y = mine[key], theirs[key]
         p = None if difference is None else next(adjusted)
         judged = "one side has no samples" if difference is None or p is None else verdict(difference, p, x["better"])
-        doubts = [f"{name}: {r}" for name, row in ((first, x), (second, y)) for r in row["remarks"]]
+        weak = bool(x["remarks"] or y["remarks"])
         lines.append(
-            Line(x["scenario"], row_name(x), x["unit"], x["better"], x["value"], y["value"], difference, p, judged, doubts)
+            Line(x["scenario"], row_name(x), x["unit"], x["better"], x["value"], y["value"], difference, p, judged, weak)
         )
-    alone = [(first, mine, k) for k in mine if k not in theirs] + [(second, theirs, k) for k in theirs if k not in mine]
-    only = [f"{name}: {rows[k]['scenario']} {row_name(rows[k])}" for name, rows, k in alone]
-    return Comparison(first, second, lines, only)
+    doubted, only = [], []
+    for name, rows, others in ((first, mine, theirs), (second, theirs, mine)):
+        doubted += [f"{name}: {doubt}" for doubt in doubts([rows[key] for key in shared])]
+        alone = [row for key, row in rows.items() if key not in others]
+        only += [f"{name}, {scenario}: {', '.join(map(row_name, found))}" for scenario, found in by_scenario(alone).items()]
+    return Comparison(first, second, lines, doubted, only)
 
 
 def _difference(x: dict[str, Any], y: dict[str, Any]) -> Difference | None:

@@ -46,12 +46,12 @@ def show_comparison(found: Comparison) -> None:
                 f"{line.difference.low:.3f} to {line.difference.high:.3f}" if line.difference else "–",
                 "–" if line.adjusted is None else f"{line.adjusted:.2g}",
                 line.verdict,
-                "weak" if line.remarks else "",
+                "weak" if line.weak else "",
             )
             for line in found.lines
         ],
     )
-    for doubt in dict.fromkeys(d for line in found.lines for d in line.remarks):
+    for doubt in found.doubts:
         console.print(f"weak: {doubt}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     for name in found.only:
-        console.print(f"without a partner: {name}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"only in {name}", highlight=False, markup=False, soft_wrap=True)

@@ -19,7 +19,7 @@ from stylert.benchmarks.disturbance import watch
 from stylert.benchmarks.measure import Configuration, Round
 from stylert.benchmarks.models import own_model
 from stylert.benchmarks.report import write_comparison, write_plots, write_report
-from stylert.benchmarks.results import read_results, schema, to_json, validate, write_results
+from stylert.benchmarks.results import read_results, row_name, schema, to_json, validate, write_results
 from stylert.benchmarks.roofline import Ceiling
 from stylert.benchmarks.scenarios import SCENARIOS, Effort, single_stream
 from stylert.benchmarks.suite import Matrix, configurations, run_suite
@@ -231,9 +231,15 @@ def test_different_work_is_not_compared(measured: tuple[Path, dict[str, Any]]) -
         compare_results([("a", document)])
     other = copy.deepcopy(document)
     other["rows"] = other["rows"][:1]
+    other["rows"][0]["remarks"] = ["unstable: it rained"]
     (comparison,) = compare_results([("a", document), ("b", other)])
-    assert len(comparison.lines) == 1
-    assert len(comparison.only) == len(document["rows"]) - 1
+    assert [line.weak for line in comparison.lines] == [True]
+    name, scenario = row_name(other["rows"][0]), other["rows"][0]["scenario"]
+    assert f"b: {name} ({scenario}): unstable: it rained" in comparison.doubts
+    alone = document["rows"][1:]
+    assert len(comparison.only) == len({row["scenario"] for row in alone})
+    for row in alone:
+        assert any(o.startswith(f"a, {row['scenario']}: ") and row_name(row) in o for o in comparison.only)
 
 
 def test_the_report_stands_alone_and_shows_every_row(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
