@@ -20,8 +20,21 @@ def test_a_drift_of_the_machine_does_not_look_like_a_difference() -> None:
 def test_pairs_are_as_many_as_the_time_allows_and_never_too_few() -> None:
     clock = Clock()
     assert paired_ratio(lambda: clock.sleep(10), lambda: clock.sleep(20), 1.0, clock).pairs == LEAST_PAIRS
-    assert paired_ratio(lambda: clock.sleep(1), lambda: clock.sleep(1), 60.0, clock).pairs == 30
+    assert paired_ratio(lambda: clock.sleep(1), lambda: clock.sleep(1), 60.0, clock).pairs == 15
     found = paired_ratio(lambda: clock.sleep(1e-6), lambda: clock.sleep(2e-6), 60.0, clock)
     assert found.pairs == MOST_PAIRS
     assert found.value == pytest.approx(0.5)
     assert found.faster
+
+
+def test_what_it_costs_to_take_turns_is_not_counted() -> None:
+    """Behind the other's call one is slower, the more so the larger it is; the first calls of each are slower still."""
+    clock, calls = Clock(), []
+
+    def network(name: str, switch: float) -> None:
+        cost = 3.0 if calls.count(name) < 2 else switch if calls[-1] != name else 1.0
+        calls.append(name)
+        clock.sleep(cost)
+
+    found = paired_ratio(lambda: network("first", 1.1), lambda: network("second", 1.5), 60.0, clock)
+    assert (found.value, found.low, found.high) == (1, 1, 1)
