@@ -39,7 +39,9 @@ def test_a_stricter_demand_leaves_out_more_and_is_met(form: Form) -> None:
     weights, ws = network()
     plan, exact = int8_plan(weights.config, calibrate(weights, ws[:4]), form), reference_images(weights, ws[4:])
     everything = layers_left_out(weights, plan, ws[4:], exact, 1.0)
-    demands = [everything.psnr_db + 3, 90.0]  # no network of 8 bits has 90 dB
+    # No network of 8 bits has 70 dB. More is not sure without them: at this size, a value that falls to the other side of a tie in
+    # another form's float32 leaves 83.
+    demands = [everything.psnr_db + 3, 70.0]
     some, all_of_it = (layers_left_out(weights, plan, ws[4:], exact, d) for d in demands)
     assert some.reached
     assert some.psnr_db >= demands[0]
