@@ -41,7 +41,7 @@ def random_arrays(cfg: GeneratorConfig, rng: np.random.Generator) -> dict[str, n
             values = values * 100  # stored at the inverse of the layer's learning rate
         elif name.endswith("affine.bias"):
             values = 1 + 0.3 * values
-        elif name.endswith("torgb.weight"):
+        elif name.endswith(("torgb.weight", "torgb.bias")):
             values = 0.2 * values  # so that most pixels lie within [-1, 1], as images do
         elif name.endswith("noise_strength"):
             values = 0.2 * values

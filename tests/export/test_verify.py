@@ -24,7 +24,7 @@ from stylert.train.checkpoint import read_generator, write_generator
 def test_every_backend_and_precision_meets_the_bundles_thresholds(checkpoint: Path, bundle: Bundle) -> None:
     rows = verify(bundle, against=checkpoint, seeds=10)
     assert {(r.backend, r.precision) for r in rows} == {(b, p) for b in ("onnxruntime", "openvino") for p in ("fp32", "int8")}
-    assert all(r.passed or (r.precision == "int8" and r.psnr_db > 25) for r in rows), rows  # ten seeds are few for a mean
+    assert all(r.passed for r in rows), rows
     assert {r.reference for r in rows} == {"PyTorch float32"}
 
 
@@ -70,7 +70,7 @@ def test_perceptual_distance_is_left_out_where_its_extra_is_missing(
 def test_other_contracts_verify_too(make_checkpoint: Callable[..., Path], tmp_path: Path, options: dict[str, str]) -> None:
     checkpoint = make_checkpoint(c_dim=3)
     rows = verify(export_bundle(checkpoint, tmp_path / "b", **options), against=checkpoint, seeds=5)  # type: ignore[arg-type]
-    assert all(r.passed or (r.precision == "int8" and r.psnr_db > 25) for r in rows), rows
+    assert all(r.passed for r in rows), rows
 
 
 @pytest.mark.parametrize("architecture", ["skip", "orig", "resnet"])
@@ -86,7 +86,7 @@ def test_every_architecture_verifies_in_both_precisions(
 def test_without_a_checkpoint_the_float_network_is_the_reference(bundle: Bundle) -> None:
     rows = verify(bundle, seeds=4)
     assert ("onnxruntime", "fp32") not in {(r.backend, r.precision) for r in rows}
-    assert all((r.passed or r.psnr_db > 25) and "ONNX Runtime" in r.reference for r in rows)
+    assert all(r.passed and "ONNX Runtime" in r.reference for r in rows)
 
 
 def test_a_network_of_other_weights_fails(checkpoint: Path, bundle: Bundle, tmp_path: Path) -> None:

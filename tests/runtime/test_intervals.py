@@ -121,11 +121,11 @@ def test_few_ratios_prove_nothing() -> None:
 
 
 def test_ratios_that_repeat_those_before_them_prove_less(rng: np.random.Generator) -> None:
-    ratios = rng.uniform(0.5, 1.2, 40)
-    once, thrice = median_ratio(ratios.tolist()), median_ratio(np.repeat(ratios, 3).tolist())
-    assert once.low is not None
-    assert once.high is not None
-    assert thrice.low is not None
-    assert thrice.high is not None
-    # Three times the pairs would narrow an interval by about 1.7, were they new ones.
-    assert thrice.high - thrice.low > 0.75 * (once.high - once.low)
+    once, thrice = [], []
+    for ratios in rng.uniform(0.5, 1.2, (30, 40)):
+        for widths, found in ((once, median_ratio(ratios.tolist())), (thrice, median_ratio(np.repeat(ratios, 3).tolist()))):
+            assert found.low is not None
+            assert found.high is not None
+            widths.append(found.high - found.low)
+    # Three times the pairs would narrow an interval by about 1.7, were they new ones. One draw's intervals end where its values lie.
+    assert np.mean(thrice) > 0.8 * np.mean(once)
