@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,14 @@ from stylert.runtime.bundle import Bundle
 from stylert.train.checkpoint import generator_shapes, write_generator
 from stylert.train.config import GeneratorConfig
 from tests.draws import draws_of, fresh, run_seed, seed_everything
+
+# Triton decides between interpreting and compiling when a function is defined, its own ones included. In this process all are
+# interpreted, whatever is imported later and in which order; a test that compiles kernels does so in a process of its own.
+with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ImportError):
+    patch.setenv("TRITON_INTERPRET", "1")
+    import stylert.plugins.kernels.bias_act
+    import stylert.plugins.kernels.modulated_conv2d
+    import stylert.plugins.kernels.upfirdn2d  # noqa: F401
 
 
 @pytest.hookimpl(tryfirst=True)

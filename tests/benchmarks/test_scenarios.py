@@ -27,7 +27,7 @@ from stylert.benchmarks.tables import cells, columns
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.errors import InputError
 
-QUICK = Effort(seconds=0.02, runs=6, rounds=3, server_requests=20, target_ms=2000, starts=1, builds=2)
+QUICK = Effort(seconds=0.02, runs=6, rounds=3, server_requests=20, target_ms=200, starts=1, builds=2)
 CEILING = Ceiling({"float32": 1.0, "int8": 4.0}, 100.0, "made up")
 
 

@@ -1,26 +1,14 @@
 """The network on our kernels, in Triton's interpreter, against the PyTorch network."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
 
-_before = os.environ.get("TRITON_INTERPRET")
-os.environ["TRITON_INTERPRET"] = "1"  # Triton decides when a kernel is defined
-import stylert.plugins.kernels.modulated_conv2d  # noqa: E402
-import stylert.plugins.kernels.upfirdn2d  # noqa: E402, F401
-
-if _before is None:
-    del os.environ["TRITON_INTERPRET"]
-else:
-    os.environ["TRITON_INTERPRET"] = _before
-
-from stylert.export import kernel_synthesis  # noqa: E402
-from stylert.export.kernel_synthesis import KernelSynthesis, calibrate, prepare  # noqa: E402
-from stylert.runtime.errors import InputError  # noqa: E402
-from stylert.train.config import GeneratorConfig  # noqa: E402
-from stylert.train.networks import SynthesisNetwork  # noqa: E402
+from stylert.export import kernel_synthesis
+from stylert.export.kernel_synthesis import KernelSynthesis, calibrate, prepare
+from stylert.runtime.errors import InputError
+from stylert.train.config import GeneratorConfig
+from stylert.train.networks import SynthesisNetwork
 
 
 @pytest.fixture(autouse=True)

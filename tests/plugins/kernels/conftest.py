@@ -1,26 +1,13 @@
 """The kernels run here in Triton's interpreter, on CPU tensors.
 
-Triton decides between interpreting and compiling when a kernel is defined, so the variable is set while the kernels are
-imported. It is taken back for the rest of the session, and set again for each test here, because Triton imports parts of
-itself late. A test that compiles kernels does so in a process of its own.
+They are defined for it where the tests begin (`tests/conftest.py`); the variable is set for each test again, because Triton
+imports parts of itself late.
 """
 
-import os
 from collections.abc import Callable
 
 import pytest
 import torch
-
-_before = os.environ.get("TRITON_INTERPRET")
-os.environ["TRITON_INTERPRET"] = "1"
-import stylert.plugins.kernels.bias_act  # noqa: E402
-import stylert.plugins.kernels.modulated_conv2d  # noqa: E402
-import stylert.plugins.kernels.upfirdn2d  # noqa: E402, F401
-
-if _before is None:
-    del os.environ["TRITON_INTERPRET"]
-else:
-    os.environ["TRITON_INTERPRET"] = _before
 
 #: Relative to the largest value of the float64 reference.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}

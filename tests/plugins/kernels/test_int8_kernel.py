@@ -92,7 +92,7 @@ def test_a_quantised_layer_is_near_the_float_layer(rng, up):
         y, x.permute(0, 2, 3, 1).contiguous(), q, *layer_operands(style, demod, step, scale), tail=Tail.of("lrelu")
     )
     error = y.permute(0, 3, 1, 2).double() - reference
-    assert error.square().mean().sqrt() < 0.03 * reference.square().mean().sqrt()
+    assert error.square().mean().sqrt() < 0.05 * reference.square().mean().sqrt()
 
 
 def test_what_int8_cannot_serve_is_refused(rng):
