@@ -112,9 +112,9 @@ def test_few_modes_cost_recall_and_noise_costs_precision(rng):
     real, all_modes = (modes[rng.integers(0, 8, 400)] + rng.normal(size=(400, 6)) for _ in range(2))
     few = modes[rng.integers(0, 2, 400)] + rng.normal(size=(400, 6))
     precision, recall = precision_recall(all_modes, real)
-    assert min(precision, recall) > 0.8
+    assert min(precision, recall) > 0.7
     precision, recall = precision_recall(few, real)
-    assert precision > 0.8
+    assert precision > 0.7
     assert recall < 0.4
     assert precision_recall(all_modes + rng.normal(size=(400, 6)) * 8, real)[0] < 0.2
 
