@@ -78,7 +78,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that one run of a benchmark has to say."""
+    """Everything that one run of a benchmark has to say; `created` dates the run, however often it is written."""
 
     title: str
     rows: list[Row]
@@ -91,12 +91,12 @@ class Results:
     engines: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[dict[str, str]] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    created: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
     def document(self) -> dict[str, Any]:
-        """As JSON values, with this machine and the time, numbers at six digits."""
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        """As JSON values, with this machine, numbers at six digits."""
         known = installed("stylert") or "from its sources"
-        head = {"schema": SCHEMA, "kind": KIND, "created": now, "stylert": known, "machine": machine_facts()}
+        head = {"schema": SCHEMA, "kind": KIND, "created": self.created, "stylert": known, "machine": machine_facts()}
         return _rounded(head | asdict(self))
 
 
