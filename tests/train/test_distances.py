@@ -109,14 +109,14 @@ def test_precision_and_recall_count_points_within_the_others_neighbourhoods(dime
 
 def test_few_modes_cost_recall_and_noise_costs_precision(rng):
     modes = rng.normal(size=(8, 6)) * 20
-    real, all_modes = (modes[rng.integers(0, 8, 400)] + rng.normal(size=(400, 6)) for _ in range(2))
-    few = modes[rng.integers(0, 2, 400)] + rng.normal(size=(400, 6))
+    real, all_modes = (modes[rng.integers(0, 8, 1000)] + rng.normal(size=(1000, 6)) for _ in range(2))
+    few = modes[rng.integers(0, 2, 1000)] + rng.normal(size=(1000, 6))
     precision, recall = precision_recall(all_modes, real)
-    assert min(precision, recall) > 0.7
+    assert min(precision, recall) > 0.8
     precision, recall = precision_recall(few, real)
-    assert precision > 0.7
+    assert precision > 0.8
     assert recall < 0.4
-    assert precision_recall(all_modes + rng.normal(size=(400, 6)) * 8, real)[0] < 0.2
+    assert precision_recall(all_modes + rng.normal(size=(1000, 6)) * 8, real)[0] < 0.2
 
 
 def test_too_few_points_have_no_neighbourhoods(rng):

@@ -79,20 +79,23 @@ def test_the_whole_layer_matches_integers_and_a_float64_tail(rng, up):
 def test_a_quantised_layer_is_near_the_float_layer(rng, up):
     """Scales go where they belong: the error is that of rounding, not of a factor."""
     n, i, o, h, w = 2, 32, 8, 5, 4
-    x, weight = (torch.from_numpy(draw(rng, *shape)) for shape in ((n, i, h, w), (o, i, 3, 3)))
-    style, f = torch.from_numpy(draw(rng, n, i)), setup_filter()
-    demod = demodulation(weight, style)
-    reference = modulated_conv2d(*(t.double() for t in (x, weight, style, demod)), up=up, f=f.double(), activation="lrelu")
-    phases = (fold(weight, f) if up == 2 else weight[None]).permute(0, 1, 3, 4, 2).contiguous()
-    q, scale = quantize_weight(phases)
-    assert (q.float() * scale[:, None, None, None] - phases).abs().max() <= scale.max() * 0.5001
-    step = float((x * style[:, :, None, None]).abs().max() / 127)
-    y = torch.full((n, h * up, w * up, o), float("nan"))
-    modulated_conv2d_into(
-        y, x.permute(0, 2, 3, 1).contiguous(), q, *layer_operands(style, demod, step, scale), tail=Tail.of("lrelu")
-    )
-    error = y.permute(0, 3, 1, 2).double() - reference
-    assert error.square().mean().sqrt() < 0.05 * reference.square().mean().sqrt()
+    errors, references, f = [], [], setup_filter()
+    for _ in range(6):  # of one draw, the largest value alone decides how fine the steps are
+        x, weight = (torch.from_numpy(draw(rng, *shape)) for shape in ((n, i, h, w), (o, i, 3, 3)))
+        style = torch.from_numpy(draw(rng, n, i))
+        demod = demodulation(weight, style)
+        reference = modulated_conv2d(*(t.double() for t in (x, weight, style, demod)), up=up, f=f.double(), activation="lrelu")
+        phases = (fold(weight, f) if up == 2 else weight[None]).permute(0, 1, 3, 4, 2).contiguous()
+        q, scale = quantize_weight(phases)
+        assert (q.float() * scale[:, None, None, None] - phases).abs().max() <= scale.max() * 0.5001
+        step = float((x * style[:, :, None, None]).abs().max() / 127)
+        y = torch.full((n, h * up, w * up, o), float("nan"))
+        modulated_conv2d_into(
+            y, x.permute(0, 2, 3, 1).contiguous(), q, *layer_operands(style, demod, step, scale), tail=Tail.of("lrelu")
+        )
+        errors.append(y.permute(0, 3, 1, 2).double() - reference)
+        references.append(reference)
+    assert torch.stack(errors).square().mean().sqrt() < 0.03 * torch.stack(references).square().mean().sqrt()
 
 
 def test_what_int8_cannot_serve_is_refused(rng):
