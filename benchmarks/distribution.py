@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stylert.runtime.intervals import Percentile, independent_runs, percentile
+from stylert.core.statistics import Percentile, independent_runs, percentile
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 

@@ -21,7 +21,7 @@ mkdir -p "$OUT" || exit 2
 # Where stylert is not installed, its folders under one name are the package.
 if ! (cd / && "$PYTHON" -c 'import stylert.benchmarks, stylert.plugins') 2>/dev/null; then
   package=$(mktemp -d); trap 'rm -rf "$package"' EXIT; mkdir "$package/stylert"
-  for room in plugins train export runtime benchmarks cli; do ln -s "$PWD/$room" "$package/stylert/$room"; done
+  for room in core plugins models train runtime export benchmarks cli; do ln -s "$PWD/$room" "$package/stylert/$room"; done
   export PYTHONPATH=$package${PYTHONPATH:+:$PYTHONPATH}
 fi
 if [ -z "$DRY" ] && ! "$PYTHON" -c 'import sys, torch, triton; sys.exit(not torch.cuda.is_available())'; then
@@ -53,24 +53,24 @@ export -f run; export PYTHON
 
 if [ -n "$DRY" ]; then
   few=(--dry-run --seconds 0.001)
-  stage parity 300 bash -c 'run kernel_parity --dry-run --cases 1 --json "$0"' "$OUT/parity.part.json"
-  stage tiles 300 bash -c 'run autotune --dry-run --seconds 1 --each 0.001 --batches 1 --dtypes float16 --out "$0" && echo "{}" >"$1"' "$OUT/tiles" "$OUT/tiles.part.json"
-  stage kernels 300 bash -c 'run kernels "${@:1}" --resolutions 8 --batches 1 --dtypes float16,int8,fp8 --json "$0"' "$OUT/kernels.part.json" "${few[@]}"
-  stage generator 300 bash -c 'run generator_kernels "${@:1}" --batches 1 --precisions fp16,int8 --json "$0"' "$OUT/generator.part.json" "${few[@]}"
+  stage parity 300 bash -c 'run kernels.parity --dry-run --cases 1 --json "$0"' "$OUT/parity.part.json"
+  stage tiles 300 bash -c 'run kernels.autotune --dry-run --seconds 1 --each 0.001 --batches 1 --dtypes float16 --out "$0" && echo "{}" >"$1"' "$OUT/tiles" "$OUT/tiles.part.json"
+  stage kernels 300 bash -c 'run kernels.layers "${@:1}" --resolutions 8 --batches 1 --dtypes float16,int8,fp8 --json "$0"' "$OUT/kernels.part.json" "${few[@]}"
+  stage generator 300 bash -c 'run kernels.generator "${@:1}" --batches 1 --precisions fp16,int8 --json "$0"' "$OUT/generator.part.json" "${few[@]}"
   stage training 300 bash -c 'run training --preset cpu --resolution 16 --batch 2 --channel-base 128 --steps 1 --rounds 1 --json "$0"' "$OUT/training.part.json"
 else
   nvidia-smi >"$OUT/nvidia-smi.txt" 2>&1
-  stage parity 120 bash -c 'run kernel_parity --cases 3 --json "$0"' "$OUT/parity.part.json"
+  stage parity 120 bash -c 'run kernels.parity --cases 3 --json "$0"' "$OUT/parity.part.json"
   if command -v compute-sanitizer >/dev/null; then
-    stage sanitizer 70 bash -c 'compute-sanitizer --error-exitcode 3 "$PYTHON" -m stylert.benchmarks.kernel_parity --cases 1 --seed 0 --json "$0"' "$OUT/sanitizer.part.json"
+    stage sanitizer 70 bash -c 'compute-sanitizer --error-exitcode 3 "$PYTHON" -m stylert.benchmarks.kernels.parity --cases 1 --seed 0 --json "$0"' "$OUT/sanitizer.part.json"
   else
     echo "== sanitizer: no compute-sanitizer on this machine, so nothing is known about accesses out of bounds"
   fi
-  stage tiles 85 bash -c 'run autotune --seconds 65 --each 0.01 --batches 1,8 --dtypes float16,int8 --out "$0" && echo "{}" >"$1"' "$OUT/tiles" "$OUT/tiles.part.json"
-  stage kernels 85 bash -c 'run kernels --resolutions 1024,256,64 --batches 1 --dtypes float16,int8,fp8 --seconds 0.05 --budget 70 --json "$0"' "$OUT/kernels.part.json"
-  stage generator 130 bash -c 'run generator_kernels --seconds 0.15 --budget 105 --resolutions 1024,256,512 --json "$0"' "$OUT/generator.part.json"
+  stage tiles 85 bash -c 'run kernels.autotune --seconds 65 --each 0.01 --batches 1,8 --dtypes float16,int8 --out "$0" && echo "{}" >"$1"' "$OUT/tiles" "$OUT/tiles.part.json"
+  stage kernels 85 bash -c 'run kernels.layers --resolutions 1024,256,64 --batches 1 --dtypes float16,int8,fp8 --seconds 0.05 --budget 70 --json "$0"' "$OUT/kernels.part.json"
+  stage generator 130 bash -c 'run kernels.generator --seconds 0.15 --budget 105 --resolutions 1024,256,512 --json "$0"' "$OUT/generator.part.json"
   stage training 40 bash -c 'run training --preset auto --resolution 256 --batch 16 --device cuda --half fp16 --steps 3 --rounds 1 --json "$0"' "$OUT/training.part.json"
 fi
-run gpu_results "$OUT" || failed="$failed results"
+"$PYTHON" benchmarks/tools/gpu_results.py "$OUT" || failed="$failed results"
 if [ -n "$failed" ]; then echo "failed:$failed" >&2; exit 1; fi
 echo "all stages done: $OUT"

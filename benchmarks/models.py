@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.standard import NAMES, write_standard
+from stylert.core.cache import cache_folder
+from stylert.core.errors import InputError, StylertError
+from stylert.models.checkpoint import generator_shapes
+from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.bundle import Bundle
-from stylert.runtime.errors import InputError, StylertError
-from stylert.runtime.host import cache_folder
-from stylert.train.checkpoint import generator_shapes
-from stylert.train.config import GeneratorConfig
 
 #: Folders beside this one whose code decides what a standard model's bundle holds.
-MAKERS = ("export", "plugins", "benchmarks/standard.py", "train/config.py")
+MAKERS = ("export", "plugins", "benchmarks/standard.py", "models/stylegan2/config.py")
 
 #: What a standard model is measured in where nothing is said.
 STANDARD_PRECISIONS = ("fp32", "bf16", "int8")

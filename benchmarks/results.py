@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.distribution import Distribution
-from stylert.benchmarks.machine import installed, machine_facts
-from stylert.runtime.atomic import atomic_file
-from stylert.runtime.errors import InputError, missing_extra
+from stylert.benchmarks.machine.facts import installed, machine_facts
+from stylert.core.atomic import atomic_file
+from stylert.core.errors import InputError, missing_extra
 
 SCHEMA = 2
 KIND = "stylert benchmark"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stylert.runtime.errors import InputError
-from stylert.train.checkpoint import GeneratorWeights, generator_shapes, write_generator
-from stylert.train.config import GeneratorConfig
+from stylert.core.errors import InputError
+from stylert.models.checkpoint import GeneratorWeights, generator_shapes, write_generator
+from stylert.models.stylegan2.config import GeneratorConfig
 
 RESOLUTIONS = (256, 512, 1024)
 NAMES = tuple(f"sg2-{r}" for r in RESOLUTIONS)

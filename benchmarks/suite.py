@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.ceilings import highest, measure_ceiling
-from stylert.benchmarks.floors import network_floor
-from stylert.benchmarks.layers import PROFILERS, profile_layers
-from stylert.benchmarks.measure import PSI, Configuration
+from stylert.benchmarks.layer_times import PROFILERS, profile_layers
+from stylert.benchmarks.machine.lower_bounds import network_floor
+from stylert.benchmarks.machine.peak_rates import highest, measure_ceiling
+from stylert.benchmarks.machine.roofline import Ceiling
 from stylert.benchmarks.models import Model, model_facts, work_of
 from stylert.benchmarks.results import Profile, Results, Row, row_name
-from stylert.benchmarks.roofline import Ceiling
-from stylert.benchmarks.scenarios import Effort, alone, check_scenarios, run_scenarios
+from stylert.benchmarks.scenarios.measure import PSI, Configuration
+from stylert.benchmarks.scenarios.runner import Effort, alone, check_scenarios, run_scenarios
+from stylert.core.errors import InputError
+from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.backends import available_backends, backend
-from stylert.runtime.errors import InputError
-from stylert.train.config import GeneratorConfig
 
 FORMS = ("stylert", "portable")
 
@@ -165,7 +165,8 @@ def _accuracy(model: Model, matrix: Matrix, chosen: Sequence[Configuration], pro
 
 def _pictures(model: Model, chosen: Sequence[Configuration], folder: Path) -> list[dict[str, str]]:
     """Four samples of each precision on the first backend that runs it, as PNG files."""
-    from stylert.runtime.images import as_uint8, make_grid, save_image
+    from stylert.core.images import as_uint8, make_grid
+    from stylert.runtime.media.pictures import save_image
 
     if model.bundle.noise_inputs or model.bundle.model["c_dim"]:
         return []

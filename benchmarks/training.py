@@ -31,13 +31,13 @@ from unittest import mock
 import numpy as np
 
 from stylert.benchmarks.distribution import describe
-from stylert.benchmarks.disturbance import Disturbance, as_values, merge, remarks, watch
-from stylert.benchmarks.machine import peak_memory_mib
+from stylert.benchmarks.machine.facts import peak_memory_mib
+from stylert.benchmarks.machine.interference import Disturbance, as_values, merge, remarks, watch
+from stylert.benchmarks.report.tables import number, ratio_facts
 from stylert.benchmarks.results import Results, Row, row_name, write_results
-from stylert.benchmarks.tables import number, ratio_facts
-from stylert.runtime.atomic import check_writable
-from stylert.runtime.errors import OutputError
-from stylert.runtime.intervals import median_ratio
+from stylert.core.atomic import check_writable
+from stylert.core.errors import OutputError
+from stylert.core.statistics import median_ratio
 
 FORMS = ("stylert", "plain", "compiled")
 
@@ -149,9 +149,10 @@ def plain_forms() -> Iterator[None]:
     """While it lasts, new trainers and their steps use the plain forms."""
     import torch
 
+    from stylert.models.stylegan2 import networks
     from stylert.plugins import ops
-    from stylert.plugins import upfirdn2d as operator
-    from stylert.train import networks, trainer
+    from stylert.plugins.reference import upfirdn2d as operator
+    from stylert.train import trainer
 
     class PlainLayout:
         """`torch`, where channels last is PyTorch's own layout."""
@@ -188,11 +189,11 @@ def grouped_modulated_conv2d(
     gain: float | None = None,
     clamp: float | None = None,
 ) -> Any:
-    """`stylert.plugins.modulated_conv2d` by weights of each sample's own, in one grouped convolution (Karras et al. 2020a)."""
+    """`stylert.plugins.reference.modulated_conv2d` by weights of each sample's own, in one grouped convolution (Karras et al. 2020a)."""
     import torch.nn.functional as F
 
-    from stylert.plugins.bias_act import bias_act
-    from stylert.plugins.upfirdn2d import upfirdn2d
+    from stylert.plugins.reference.bias_act import bias_act
+    from stylert.plugins.reference.upfirdn2d import upfirdn2d
 
     n, i, h, w = x.shape
     o, _, k, _ = weight.shape
@@ -221,7 +222,7 @@ def _as_it_is() -> Iterator[None]:
 
 def _noise(resolution: int, count: int) -> Any:
     """A dataset of random pixels: how long a step takes does not depend on what they show."""
-    from stylert.train.dataset import ImageDataset
+    from stylert.train.data.dataset import ImageDataset
 
     dataset = ImageDataset.__new__(ImageDataset)
     dataset.images = np.random.default_rng(0).integers(0, 256, (count, 3, resolution, resolution), np.uint8)

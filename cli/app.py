@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stylert.runtime.errors import InputError
+from stylert.core.errors import InputError
 
 app = typer.Typer(
     name="stylert",

@@ -9,11 +9,11 @@ from typing import Any
 
 from stylert.cli.app import JsonFile, app
 from stylert.cli.console import console, table
-from stylert.runtime.atomic import check_writable
+from stylert.core.atomic import check_writable
+from stylert.core.devices import find_gpus
+from stylert.core.errors import StylertError
+from stylert.core.host import cpu_name, instruction_sets, memory_bytes, usable_cores
 from stylert.runtime.backends import BACKENDS, backend
-from stylert.runtime.devices import find_gpus
-from stylert.runtime.errors import StylertError
-from stylert.runtime.host import cpu_name, instruction_sets, memory_bytes, usable_cores
 
 #: Package to what it is for and the extra that brings it.
 OPTIONAL = {
@@ -28,7 +28,7 @@ OPTIONAL = {
 @app.command()
 def doctor(json: JsonFile = None) -> None:
     """Say what is here: Python, processor, memory, GPUs, every backend, and how to install what is missing."""
-    from stylert.cli.report import write_json
+    from stylert.cli.tables import write_json
 
     check_writable(json)
     facts = findings()

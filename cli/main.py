@@ -24,10 +24,15 @@ def _run() -> int:
     # Here, because a Ctrl-C while the commands are being imported is one as well.
     import typer
 
-    from stylert.cli import bench_commands, commands, doctor, latent_commands, training_commands  # noqa: F401  (they add themselves)
+    # Each module adds its commands to `app`.
+    import stylert.cli.bench.commands
+    import stylert.cli.doctor
+    import stylert.cli.latents.commands
+    import stylert.cli.pipeline.commands
+    import stylert.cli.training.commands  # noqa: F401
     from stylert.cli.app import app
     from stylert.cli.console import errors
-    from stylert.runtime.errors import StylertError
+    from stylert.core.errors import StylertError
 
     try:
         status = app(standalone_mode=False)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import sys
 
+from stylert.core.images import make_grid
 from stylert.runtime import Generator
-from stylert.runtime.images import save_grid
+from stylert.runtime.media.pictures import save_image
 
 
 def main() -> None:
     bundle, picture = sys.argv[1:]
     with Generator.load(bundle, backend="onnxruntime", precision="int8") as generator:
         images = generator(seeds=range(8), psi=0.7)  # uint8 [8, H, W, 3]
-        save_grid(images, picture, columns=4)
+        save_image(make_grid(images, columns=4), picture)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,12 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from stylert.core.errors import StylertError
+from stylert.core.images import as_uint8
+from stylert.core.seeds import parse_seeds, z_from_seeds
 from stylert.runtime import Generator
-from stylert.runtime.errors import StylertError
-from stylert.runtime.images import as_uint8, save_image
-from stylert.runtime.latents import parse_seeds, z_from_seeds
-from stylert.runtime.paths import along
+from stylert.runtime.media.interpolation import along
+from stylert.runtime.media.pictures import save_image
 
 HOME, CLEAR, HIDE_CURSOR, SHOW_CURSOR, PLAIN = "\x1b[H", "\x1b[2J", "\x1b[?25l", "\x1b[?25h", "\x1b[0m"
 

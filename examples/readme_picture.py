@@ -10,8 +10,9 @@ import sys
 
 import numpy as np
 
+from stylert.core.images import make_grid
 from stylert.runtime import Generator
-from stylert.runtime.images import make_grid, save_image
+from stylert.runtime.media.pictures import save_image
 
 SEEDS, PSI, SCALE = range(8), 0.7, 2
 

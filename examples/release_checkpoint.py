@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stylert.train.checkpoint import read_generator, read_metadata, write_generator
+from stylert.models.checkpoint import read_generator, read_metadata, write_generator
 
 
 def main() -> None:

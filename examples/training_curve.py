@@ -19,14 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from stylert.runtime.atomic import atomic_file
-from stylert.runtime.images import save_grid
-from stylert.train.checkpoint import load_generator, read_metadata
-from stylert.train.dataset import ImageDataset
-from stylert.train.distances import frechet_distance
-from stylert.train.extractors import EffNetLite0
-from stylert.train.features import cache_folder, generated_features, real_features
+from stylert.core.atomic import atomic_file
+from stylert.core.cache import cache_folder
+from stylert.core.images import save_grid
+from stylert.models.checkpoint import load_generator, read_metadata
+from stylert.models.features.extractors import EffNetLite0
+from stylert.train.data.dataset import ImageDataset
 from stylert.train.loop import sample
+from stylert.train.metrics.distances import frechet_distance
+from stylert.train.metrics.features import generated_features, real_features
 
 BLOCKS = 6
 COLUMNS = 12
@@ -46,7 +47,7 @@ def main() -> None:
     if not snapshots:
         parser.error(f"{args.run} keeps no snapshots: train with --keep")
 
-    extractor, cache = EffNetLite0(), cache_folder()
+    extractor, cache = EffNetLite0(), cache_folder() / "features"
     real, other = (
         real_features(extractor, ImageDataset(source, limit=args.images), args.images, cache=cache)
         for source in (args.data, args.floor)

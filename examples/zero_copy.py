@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from stylert.core.errors import StylertError
+from stylert.core.seeds import z_from_seeds
 from stylert.runtime import Generator
-from stylert.runtime.errors import StylertError
-from stylert.runtime.latents import z_from_seeds
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from stylert.export.plan import Fp8Scale, Int8Steps, LayerPlan, Migration, NetworkPlan, half_plan, plain_plan
-from stylert.export.quantize import Calibration, int8_plan
-from stylert.train.checkpoint import GeneratorWeights
-from stylert.train.config import GeneratorConfig
+from stylert.export.quantization.calibration import Calibration, int8_plan
+from stylert.models.checkpoint import GeneratorWeights
+from stylert.models.stylegan2.config import GeneratorConfig
 
 #: Where activations no longer fit a CPU's caches, ONNX Runtime gains by steps that hold style and demodulation, 1.08 to 1.13 times
 #: as fast at 1024 px. In smaller images the transpositions around them cost as much.

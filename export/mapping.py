@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 
 from stylert.export.graph import GraphBuilder
-from stylert.plugins.definitions import ACTIVATION_GAIN, LRELU_SLOPE
-from stylert.train.checkpoint import GeneratorWeights
-from stylert.train.config import MAPPING_LR_MULTIPLIER
+from stylert.models.checkpoint import GeneratorWeights
+from stylert.models.stylegan2.config import MAPPING_LR_MULTIPLIER
+from stylert.plugins.constants import ACTIVATION_GAIN, LRELU_SLOPE
 
 NORM_EPS = 1e-8
 

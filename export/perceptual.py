@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stylert.runtime.errors import BackendError
+from stylert.core.errors import BackendError
 
 BATCH = 8
 
@@ -19,8 +19,8 @@ def perceptual_distance(images: Sequence[np.ndarray], references: Sequence[np.nd
     try:
         import torch
 
-        from stylert.train.extractors import EffNetLite0
-        from stylert.train.perceptual import EffNetLite0Distance
+        from stylert.models.features.extractors import EffNetLite0
+        from stylert.models.features.perceptual import EffNetLite0Distance
 
         distance = EffNetLite0Distance(EffNetLite0())
     except (ImportError, BackendError):

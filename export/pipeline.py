@@ -11,26 +11,26 @@ from typing import Any
 
 import onnx
 
+from stylert.core.atomic import atomic_directory
+from stylert.core.errors import InputError, OutputError
 from stylert.export.defaults import backend_plan, canonical_plan
-from stylert.export.latents import (
+from stylert.export.mapping import mapping_model
+from stylert.export.plan import NetworkPlan, without
+from stylert.export.quantization.calibration import INPUT_CLIPPING, OUTPUT_CLIPPING, calibrate
+from stylert.export.quantization.latents import (
     CALIBRATION_FIRST_SEED,
     CALIBRATION_SAMPLES,
     SEARCH_SAMPLES,
     calibration_latents,
     search_latents,
 )
-from stylert.export.mapping import mapping_model
-from stylert.export.plan import NetworkPlan, without
-from stylert.export.quantize import INPUT_CLIPPING, OUTPUT_CLIPPING, calibrate
-from stylert.export.sensitivity import Sensitivity, layers_left_out, reference_images, same_rounding
+from stylert.export.quantization.sensitivity import Sensitivity, layers_left_out, reference_images, same_rounding
 from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
 from stylert.export.verify import accuracy_entry, verify
-from stylert.runtime.atomic import atomic_directory
+from stylert.models.checkpoint import GeneratorWeights
+from stylert.models.importers.imported import read_any_generator
 from stylert.runtime.backends import BACKENDS
 from stylert.runtime.bundle import MAPPING_FILE, Bundle, PrecisionEntry, file_entries, sha256_of
-from stylert.runtime.errors import InputError, OutputError
-from stylert.train.checkpoint import GeneratorWeights
-from stylert.train.importers.imported import read_any_generator
 
 #: Precisions that can be exported, with the least PSNR against PyTorch that a bundle promises, in dB.
 MIN_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 35.0, "int8": 33.0, "fp8": 30.0}
@@ -78,7 +78,7 @@ def export_bundle(
     """Write the bundle of a checkpoint's generator into the folder `out`. The same input gives the same bytes.
 
     Each precision has one canonical file, and one more for each of `backends` that runs another form better (`defaults.py`).
-    `checkpoint` is stylert's own file, or one of another project that `stylert.train.importers` reads.
+    `checkpoint` is stylert's own file, or one of another project that `stylert.models.importers` reads.
 
     Where 8 bits in every layer do not reach `min_psnr` dB (by default what `MIN_PSNR_DB` promises), layers stay in higher precision
     until they do, as little arithmetic as suffices, for each file by itself; the recipe in `bundle.json` names them and says why.

@@ -8,9 +8,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from stylert.export.rounding import Rounding
-from stylert.train.checkpoint import GeneratorWeights
-from stylert.train.config import GeneratorConfig, LayerSpec
+from stylert.export.quantization.gptq import Rounding
+from stylert.models.checkpoint import GeneratorWeights
+from stylert.models.stylegan2.config import GeneratorConfig, LayerSpec
 
 #: What a sample is divided by is never less: a tensor of zeros stays zeros.
 REACH_EPS = 1e-6

@@ -20,8 +20,8 @@ from onnx import helper
 
 from stylert.export.graph import GraphBuilder
 from stylert.export.plan import LayerConstants, NetworkPlan
-from stylert.plugins.definitions import DEMOD_EPS
-from stylert.train.config import GeneratorConfig
+from stylert.models.stylegan2.config import GeneratorConfig
+from stylert.plugins.constants import DEMOD_EPS
 
 
 @dataclass(frozen=True)

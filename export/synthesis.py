@@ -18,17 +18,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from stylert.export.eight_bit import EightBit, Factor
+from stylert.core.errors import CheckpointError
 from stylert.export.graph import GraphBuilder
 from stylert.export.phases import phase_weights, polyphase_weights
 from stylert.export.plan import REACH_EPS, Fp8Scale, Int8Steps, LayerPlan, NetworkPlan, layer_constants
-from stylert.export.rounding import nearest
+from stylert.export.quantization.gptq import nearest
+from stylert.export.quantization.qdq import EightBit, Factor
 from stylert.export.styles import ConvStyle, RgbStyle, style_nodes
-from stylert.plugins.definitions import ACTIVATION_GAIN, LRELU_SLOPE
+from stylert.models.checkpoint import GeneratorWeights
+from stylert.models.stylegan2.config import RESNET_GAIN, GeneratorConfig, LayerSpec
+from stylert.plugins.constants import ACTIVATION_GAIN, LRELU_SLOPE
 from stylert.plugins.onnx_functions import DOMAIN
-from stylert.runtime.errors import CheckpointError
-from stylert.train.checkpoint import GeneratorWeights
-from stylert.train.config import RESNET_GAIN, GeneratorConfig, LayerSpec
 
 NoiseInput = Literal["const", "none", "input"]
 OutputType = Literal["uint8", "float"]

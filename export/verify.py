@@ -9,19 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from stylert.core.errors import InputError, missing_extra
+from stylert.core.image_similarity import psnr, ssim
+from stylert.core.images import as_uint8
+from stylert.core.seeds import z_from_seeds
 from stylert.export.perceptual import perceptual_distance
-from stylert.export.ssim import ssim
+from stylert.models.checkpoint import generator_module
+from stylert.models.importers.imported import read_any_generator
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.bundle import Bundle, sha256_of
-from stylert.runtime.errors import InputError, missing_extra
 from stylert.runtime.generator import Generator
-from stylert.runtime.images import as_uint8, save_image
-from stylert.runtime.latents import z_from_seeds
-from stylert.train.checkpoint import generator_module
-from stylert.train.importers.imported import read_any_generator
+from stylert.runtime.media.pictures import save_image
 
-#: Stands for identical images, whose PSNR would be infinite; no image is counted above it.
-IDENTICAL_DB = 100.0
 CHUNK = 8
 #: An error above this many steps of 1/255 counts as seen.
 OFF_BY = 2
@@ -106,12 +105,6 @@ def verify(
                 save_image(_side_by_side(images, reference, row.worst_seeds), pictures / f"worst.{precision}.{name}.png")
             rows.append(row)
     return rows
-
-
-def psnr(image: np.ndarray, reference: np.ndarray) -> float:
-    """`20 log10(255 / rms error)` of two images on the 0 to 255 scale, at most `IDENTICAL_DB`."""
-    mse = np.square(image.astype(np.float64) - reference.astype(np.float64)).mean()
-    return IDENTICAL_DB if mse == 0 else float(min(10 * np.log10(255**2 / mse), IDENTICAL_DB))
 
 
 def accuracy_entry(rows: Sequence[Accuracy], precision: str) -> dict[str, Any]:

@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylert.plugins import bias_act as _tail_reference
-from stylert.plugins import modulated_conv2d as _conv_reference
-from stylert.plugins import upfirdn2d as _fir_reference
 from stylert.plugins.custom_op import define, has_kernels, layout
 from stylert.plugins.polyphase import fold
+from stylert.plugins.reference import bias_act as _tail_reference
+from stylert.plugins.reference import modulated_conv2d as _conv_reference
+from stylert.plugins.reference import upfirdn2d as _fir_reference
 from stylert.plugins.shapes import Resampling, Tail, modulated_conv2d_shape
 
 #: Input channels from which a 2x up layer is a transposed convolution, FIR and tail instead of the fused kernel. With the FIR
@@ -66,7 +66,7 @@ def _upfirdn2d(call: _Resampling) -> Tensor:
     spec, order = resampling(call.x, call.f, Resampling.of(*call[2:])), layout(call.x)
     if not has_kernels(call.x):
         return _fir_reference.upfirdn2d(*call).contiguous(memory_format=order)
-    from stylert.plugins.kernels.upfirdn2d import upfirdn2d_into
+    from stylert.plugins.triton.upfirdn2d import upfirdn2d_into
 
     y = _upfirdn2d_fake(call)
     with torch.cuda.device_of(call.x):
@@ -138,8 +138,8 @@ def _modulated_conv2d(layer: Layer) -> Tensor:
 
 def _fused(layer: Layer, shape: tuple[int, int, int, int]) -> Tensor:
     """Everything in one kernel."""
-    from stylert.plugins.kernels.modulated_conv2d import modulated_conv2d_into, problem, workspace_elements
-    from stylert.plugins.kernels.tiles import choose_tile
+    from stylert.plugins.triton.modulated_conv2d import modulated_conv2d_into, problem, workspace_elements
+    from stylert.plugins.triton.tiles import choose_tile
 
     x, weight, style, demod, noise, bias, f = layer[:7]
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
@@ -329,7 +329,7 @@ def _bias_act(call: _BiasAct) -> Tensor:
         y = _tail_reference.bias_act(x, b, activation=call.activation, gain=call.gain, clamp=call.clamp)
         # With nothing to do the reference returns its input, which an op may not.
         return (y.clone() if y is x else y).contiguous(memory_format=layout(x))
-    from stylert.plugins.kernels.bias_act import bias_act_into
+    from stylert.plugins.triton.bias_act import bias_act_into
 
     order = layout(x)
     x = x.contiguous(memory_format=order)
@@ -364,7 +364,7 @@ def _bias_act_gradient(call: _BiasActGradient) -> Tensor:
         if tail.clamp:  # what was clamped is the bound as this dtype holds it
             dx = torch.where(y.abs() < torch.tensor(tail.clamp, dtype=y.dtype, device=y.device), dx, 0.0)
         return dx.contiguous(memory_format=order)
-    from stylert.plugins.kernels.bias_act import bias_act_gradient_into
+    from stylert.plugins.triton.bias_act import bias_act_gradient_into
 
     y, dy = y.contiguous(memory_format=order), dy.contiguous(memory_format=order)
     dx = torch.empty_like(y, memory_format=order)

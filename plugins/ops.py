@@ -16,11 +16,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stylert.plugins import bias_act as _tail_reference
 from stylert.plugins import kernel_ops
-from stylert.plugins import modulated_conv2d as _conv_reference
-from stylert.plugins import upfirdn2d as _fir_reference
 from stylert.plugins.custom_op import has_kernels
+from stylert.plugins.reference import bias_act as _tail_reference
+from stylert.plugins.reference import modulated_conv2d as _conv_reference
+from stylert.plugins.reference import upfirdn2d as _fir_reference
 from stylert.plugins.shapes import Resampling, Tail
 
 PairOrInt = int | Sequence[int]
@@ -35,7 +35,7 @@ def upfirdn2d(
     flip: bool = False,
     gain: float = 1.0,
 ) -> Tensor:
-    """Upsample, pad, filter and decimate `[N, C, H, W]`; see `stylert.plugins.upfirdn2d.upfirdn2d`.
+    """Upsample, pad, filter and decimate `[N, C, H, W]`; see `stylert.plugins.reference.upfirdn2d.upfirdn2d`.
 
     The filter is a constant: it has no gradient.
 
@@ -51,12 +51,12 @@ def upfirdn2d(
 
 
 def upsample2d(x: Tensor, f: Tensor, up: int = 2) -> Tensor:
-    """Upsample `[N, C, H, W]` by `up` with FIR `f`, keeping the mean; see `stylert.plugins.upfirdn2d.upsample2d`."""
+    """Upsample `[N, C, H, W]` by `up` with FIR `f`, keeping the mean; see `stylert.plugins.reference.upfirdn2d.upsample2d`."""
     return upfirdn2d(x, f, up=up, padding=_fir_reference.upsampling_padding(f, up), gain=float(up * up))
 
 
 def downsample2d(x: Tensor, f: Tensor, down: int = 2) -> Tensor:
-    """Low-pass `[N, C, H, W]` with FIR `f` and keep every `down`-th pixel; see `stylert.plugins.upfirdn2d.downsample2d`."""
+    """Low-pass `[N, C, H, W]` with FIR `f` and keep every `down`-th pixel; see `stylert.plugins.reference.upfirdn2d.downsample2d`."""
     return upfirdn2d(x, f, down=down, padding=_fir_reference.downsampling_padding(f, down))
 
 
@@ -74,7 +74,7 @@ def modulated_conv2d(
     gain: float | None = None,
     clamp: float | None = None,
 ) -> Tensor:
-    """One whole synthesis layer; see `stylert.plugins.modulated_conv2d.modulated_conv2d`.
+    """One whole synthesis layer; see `stylert.plugins.reference.modulated_conv2d.modulated_conv2d`.
 
     The noise is one value per pixel, broadcastable to `[N, 1, H * up, W * up]`. Gradients reach every operand but `f`.
 
@@ -98,7 +98,7 @@ def bias_act(
     gain: float | None = None,
     clamp: float | None = None,
 ) -> Tensor:
-    """`clamp(gain * activation(x + b))` of `[N, C, ...]`; see `stylert.plugins.bias_act.bias_act`.
+    """`clamp(gain * activation(x + b))` of `[N, C, ...]`; see `stylert.plugins.reference.bias_act.bias_act`.
 
     Raises:
         ValueError: on operands or attributes that the operator does not define.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stylert.plugins.definitions import ACTIVATION_GAIN, LRELU_SLOPE
+from stylert.plugins.constants import ACTIVATION_GAIN, LRELU_SLOPE
 
 #: Offsets inside one sample are 32-bit in the kernels.
 MAX_OFFSET = 2**31 - 1

@@ -79,8 +79,8 @@ def load() -> tuple[Any, Any]:
 
 
 def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: bool) -> None:
-    from stylert.plugins.kernels.nodes import FIR_WARPS, run, upfirdn2d_node
     from stylert.plugins.shapes import Resampling
+    from stylert.plugins.triton.nodes import FIR_WARPS, run, upfirdn2d_node
 
     name = PLUGINS[0]
     Ints = npt.NDArray[np.int64]
@@ -134,7 +134,7 @@ def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: boo
 
 
 def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, lazy: bool) -> None:
-    from stylert.plugins.kernels.nodes import conv_tiles, modulated_conv2d_node, run
+    from stylert.plugins.triton.nodes import conv_tiles, modulated_conv2d_node, run
 
     name = PLUGINS[1]
     Launch = tuple[str, str, trtp.KernelLaunchParams, trtp.SymExprs]
@@ -207,7 +207,7 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
 
 def _compiled(trt: Any, trtp: Any, launch: Any, tensors: list[Any], architecture: str | None) -> Any:
     """What TensorRT stores of a launch: kernel name, PTX, launch parameters and the sizes between inputs and output."""
-    from stylert.plugins.compile import compile_kernel, without_hidden_pointers
+    from stylert.plugins.aot import compile_kernel, without_hidden_pointers
 
     names = [name for name in launch.kernel.arg_names if name.endswith("_ptr")]
     dtypes = {"FP32": "float32", "FP16": "float16"}

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stylert.core.errors import InputError
 from stylert.runtime.batching import BatchRange
-from stylert.runtime.errors import InputError
 
 #: `(stage, done, total)`
 Progress = Callable[[str, int, int], None]

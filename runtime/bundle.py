@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stylert.runtime.atomic import atomic_file
-from stylert.runtime.errors import BundleError, InputError
+from stylert.core.atomic import atomic_file
+from stylert.core.errors import BundleError, InputError
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from stylert.runtime.atomic import atomic_file
+from stylert.core.atomic import atomic_file
+from stylert.core.cache import cache_folder
+from stylert.core.errors import BackendError, OutputError, StylertError
+from stylert.core.host import cpu_identity, usable_cores
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.engines import engine_to_load, open_synthesis
-from stylert.runtime.errors import BackendError, OutputError, StylertError
-from stylert.runtime.host import cache_folder, cpu_identity, usable_cores
 from stylert.runtime.session import Session
 
 #: Each candidate runs at least this often, and until this time is up; the fastest run counts, as others only disturb.

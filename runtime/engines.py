@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stylert.runtime.atomic import atomic_directory
+from stylert.core.atomic import atomic_directory
+from stylert.core.errors import BackendError, BundleError, InputError, missing_extra
+from stylert.core.progress import Progress
 from stylert.runtime.backends import backend, engine_file
-from stylert.runtime.build_options import DEFAULTS, LATENCY, BuildOptions, Progress
+from stylert.runtime.build_options import DEFAULTS, LATENCY, BuildOptions
 from stylert.runtime.bundle import Bundle, sha256_of
-from stylert.runtime.errors import BackendError, BundleError, InputError, missing_extra
 from stylert.runtime.session import Session
 
 ENGINE_JSON = "engine.json"

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from stylert.runtime.arrays import OnDevice, on_device, on_host
+from stylert.core.errors import BackendError, InputError, OutOfMemory
+from stylert.core.seeds import z_from_seeds
 from stylert.runtime.backends import backend
 from stylert.runtime.batching import Step, limited, steps
 from stylert.runtime.build_options import LATENCY
 from stylert.runtime.bundle import MAPPING_FILE, Bundle
+from stylert.runtime.cuda.arrays import OnDevice, on_device, on_host
 from stylert.runtime.engines import open_synthesis
-from stylert.runtime.errors import BackendError, InputError, OutOfMemory
-from stylert.runtime.latents import z_from_seeds
 from stylert.runtime.session import DeviceSession, Session, Timings
 
 if TYPE_CHECKING:
-    from stylert.runtime.device_array import DeviceArray
+    from stylert.runtime.cuda.device_array import DeviceArray
 
 
 class Generator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stylert.runtime.errors import BundleError, OutputError, missing_extra
+from stylert.core.errors import BundleError, OutputError, missing_extra
 
 
 def lower(source: Path, destination: Path, batch: int | None = None) -> Path:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stylert.runtime.arrays import OnDevice
-from stylert.runtime.device_array import DeviceArray
+from stylert.runtime.cuda.arrays import OnDevice
+from stylert.runtime.cuda.device_array import DeviceArray
 
 LOG = logging.getLogger("stylert")
 

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from stylert.export.pipeline import export_bundle
+from stylert.models.checkpoint import generator_shapes, write_generator
+from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.bundle import Bundle
-from stylert.train.checkpoint import generator_shapes, write_generator
-from stylert.train.config import GeneratorConfig
 from tests.draws import draws_of, fresh, run_seed, seed_everything
 
 # Triton decides between interpreting and compiling when a function is defined, its own ones included. In this process all are
 # interpreted, whatever is imported later and in which order; a test that compiles kernels does so in a process of its own.
 with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ImportError):
     patch.setenv("TRITON_INTERPRET", "1")
-    import stylert.plugins.kernels.bias_act
-    import stylert.plugins.kernels.modulated_conv2d
-    import stylert.plugins.kernels.upfirdn2d  # noqa: F401
+    import stylert.plugins.triton.bias_act
+    import stylert.plugins.triton.modulated_conv2d
+    import stylert.plugins.triton.upfirdn2d
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stylert.core.image_similarity import psnr
 from stylert.export.pipeline import export_bundle
-from stylert.export.verify import psnr, verify
+from stylert.export.verify import verify
+from stylert.models.checkpoint import read_generator
 from stylert.runtime import Generator
 from stylert.runtime.engines import build_engine
-from stylert.train.checkpoint import read_generator
-from stylert.train.dataset import ImageDataset
+from stylert.train.data.dataset import ImageDataset
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHIPPED = EXAMPLES / "cats64.safetensors"

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+ROOMS = ("core", "plugins", "models", "train", "runtime", "export", "benchmarks", "cli")
 
 
 def test_every_folder_with_an_init_is_packaged() -> None:
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    rooms = ("plugins", "train", "export", "runtime", "benchmarks", "cli")
-    folders = {p.parent.relative_to(ROOT).as_posix() for room in rooms for p in (ROOT / room).rglob("__init__.py")}
+    folders = {p.parent.relative_to(ROOT).as_posix() for room in ROOMS for p in (ROOT / room).rglob("__init__.py")}
     assert {d.replace("stylert.", "").replace(".", "/") for d in tool["packages"]} == folders
     assert tool["package-dir"] == {f"stylert.{folder.replace('/', '.')}": folder for folder in folders}
 
@@ -25,13 +25,13 @@ def test_every_folder_with_an_init_is_packaged() -> None:
     [
         "stylert.runtime",
         "stylert.cli.main",
-        "stylert.cli.bench_commands",
-        "stylert.cli.commands",
+        "stylert.cli.bench.commands",
+        "stylert.cli.pipeline.commands",
         "stylert.cli.doctor",
-        "stylert.cli.latent_commands",
-        "stylert.cli.training_commands",
+        "stylert.cli.latents.commands",
+        "stylert.cli.training.commands",
         "stylert.export.pipeline",
-        "stylert.train.checkpoint",
+        "stylert.models.checkpoint",
         "stylert.benchmarks.suite",
     ],
 )
@@ -43,7 +43,5 @@ def test_importing_pulls_in_no_heavy_library(module: str) -> None:
 
 
 def test_no_module_is_named_for_nothing() -> None:
-    names = {
-        p.name for room in ("plugins", "train", "export", "runtime", "benchmarks", "cli") for p in (ROOT / room).rglob("*.py")
-    }
+    names = {p.name for room in ROOMS for p in (ROOT / room).rglob("*.py")}
     assert not names & {"utils.py", "common.py", "helpers.py", "misc.py"}

@@ -1,4 +1,4 @@
 """The training stage: networks, losses, data, loop, checkpoints and metrics.
 
-Nothing is imported here, so that `stylert.train.config` and `stylert.train.checkpoint` can be read without torch.
+Nothing is imported here, so that `stylert.models.stylegan2.config` and `stylert.models.checkpoint` can be read without torch.
 """

@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from stylert.runtime.atomic import atomic_file
-from stylert.train.networks import Generator
+from stylert.core.atomic import atomic_file
+from stylert.models.stylegan2.networks import Generator
 
 METRICS_FILE = "metrics.jsonl"
 BEST_FILE = "best.safetensors"

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from stylert.runtime.errors import OutputError, StylertError, missing_extra
+from stylert.core.errors import OutputError, StylertError, missing_extra
+from stylert.core.images import as_uint8, save_grid
+from stylert.models.checkpoint import SNAPSHOT_FILE, write_generator
+from stylert.models.stylegan2.networks import Generator
 from stylert.train.best import Score, keep_if_best
-from stylert.train.checkpoint import SNAPSHOT_FILE, write_generator
-from stylert.train.dataset import ImageDataset
-from stylert.train.networks import Generator
+from stylert.train.data.dataset import ImageDataset
 from stylert.train.parallel import Processes
 from stylert.train.presets import TrainConfig
 from stylert.train.snapshot import read_snapshot, write_snapshot
@@ -145,8 +145,6 @@ def kimg_name(nimg: int, snap_kimg: float) -> str:
 
 def save(trainer: Trainer, out: Path, snap_kimg: float = 10.0) -> None:
     """Snapshot, generator file and a grid of samples, each written whole or not at all."""
-    from stylert.runtime.images import save_grid
-
     tensors, facts = trainer.state()
     write_snapshot(out / SNAPSHOT_FILE, trainer.cfg, tensors, facts)
     arrays = {k: v.cpu().numpy() for k, v in trainer.G_ema.state_dict().items()}
@@ -194,19 +192,14 @@ def _tensorboard(out: Path) -> Any:
 @torch.no_grad()
 def sample(generator: Generator, count: int, device: torch.device | str = "cpu", psi: float = 1.0) -> np.ndarray:
     """Images of seeds 0 to `count`, uint8 `[count, R, R, C]`; labels, if any, cycle through the classes."""
-    from stylert.runtime.latents import z_from_seeds
+    from stylert.core.seeds import z_from_seeds
 
     z = torch.from_numpy(z_from_seeds(range(count), generator.cfg.z_dim)).float().to(device)
     c = None
     if generator.cfg.c_dim:
         c = torch.eye(generator.cfg.c_dim, device=device)[torch.arange(count) % generator.cfg.c_dim]
     images = [generator(z[i : i + 16], None if c is None else c[i : i + 16], psi) for i in range(0, count, 16)]
-    return to_uint8(torch.cat(images))
-
-
-def to_uint8(images: Tensor) -> np.ndarray:
-    """[-1, 1] float `[N, C, H, W]` to uint8 `[N, H, W, C]`, as the official tools: `x * 127.5 + 128`, clamped, truncated."""
-    return (images.permute(0, 2, 3, 1) * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return as_uint8(torch.cat(images).cpu().numpy())
 
 
 class _StopRequest:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylert.train.networks import Generator
+from stylert.models.stylegan2.networks import Generator
 
 
 def mixed_ws(generator: Generator, z: Tensor, c: Tensor | None, mixing_prob: float, update_w_avg: bool = False) -> Tensor:

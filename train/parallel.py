@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stylert.runtime.errors import InputError
+from stylert.core.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from stylert.models.stylegan2.networks import Discriminator, Generator
 from stylert.train import losses
-from stylert.train.networks import Discriminator, Generator
 from stylert.train.presets import TrainConfig
 from stylert.train.trainer import HALF
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.train.augment.pipelines import PIPELINES
-from stylert.train.config import DiscriminatorConfig, GeneratorConfig
 
 
 @dataclass(frozen=True)

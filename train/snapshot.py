@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stylert.runtime.atomic import atomic_file
-from stylert.runtime.errors import CheckpointError
-from stylert.train.checkpoint import FORMAT_VERSION, METADATA_KEY, check_digest, digest, read_metadata
+from stylert.core.atomic import atomic_file
+from stylert.core.errors import CheckpointError
+from stylert.models.checkpoint import FORMAT_VERSION, METADATA_KEY, check_digest, digest, read_metadata
 from stylert.train.presets import TrainConfig
 
 

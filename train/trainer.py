@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from stylert.runtime.errors import CheckpointError, DataError, InputError
+from stylert.core.errors import CheckpointError, DataError, InputError
+from stylert.models.stylegan2.networks import Discriminator, Generator
 from stylert.train import losses
 from stylert.train.augment.adaptive import AdaptiveP
 from stylert.train.augment.pipeline import augment
-from stylert.train.dataset import ImageDataset
-from stylert.train.loader import Loader
-from stylert.train.networks import Discriminator, Generator
+from stylert.train.data.dataset import ImageDataset
+from stylert.train.data.loader import Loader
 from stylert.train.parallel import Processes
 from stylert.train.presets import TrainConfig
 

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stylert.runtime.errors import CheckpointError
-from stylert.train.checkpoint import check_digest, read_generator, read_metadata
+from stylert.core.errors import CheckpointError
+from stylert.models.checkpoint import check_digest, read_generator, read_metadata
 from stylert.train.loop import Trainer
 
 

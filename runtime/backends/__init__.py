@@ -16,8 +16,8 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
-from stylert.runtime.devices import find_gpus
-from stylert.runtime.errors import InputError
+from stylert.core.devices import find_gpus
+from stylert.core.errors import InputError
 
 #: Backend name to module; the default first.
 BACKENDS = {

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from stylert.runtime.build_options import BuildOptions, Progress, only_this_cpu
-from stylert.runtime.errors import BackendError, BundleError, OutOfMemory, OutputError
-from stylert.runtime.host import cpu_identity
+from stylert.core.errors import BackendError, BundleError, OutOfMemory, OutputError
+from stylert.core.host import cpu_identity
+from stylert.core.progress import Progress
+from stylert.runtime.build_options import BuildOptions, only_this_cpu
 
 NAME = "onnxruntime"
 EXTRA = None

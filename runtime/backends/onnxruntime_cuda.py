@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from stylert.runtime.arrays import OnDevice
+from stylert.core.devices import find_gpus
+from stylert.core.errors import BackendError, OutOfMemory
 from stylert.runtime.backends import onnxruntime as cpu
-from stylert.runtime.cuda_driver import wait_for_stream
-from stylert.runtime.device_array import FIRST_GPU, HOST, DeviceArray
-from stylert.runtime.devices import find_gpus
-from stylert.runtime.errors import BackendError, OutOfMemory
+from stylert.runtime.cuda.arrays import OnDevice
+from stylert.runtime.cuda.device_array import FIRST_GPU, HOST, DeviceArray
+from stylert.runtime.cuda.driver import wait_for_stream
 from stylert.runtime.session import Tensor, Timings, without_graph
 
 NAME = "onnxruntime-cuda"

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from stylert.core.errors import BackendError, BundleError, OutOfMemory, missing_extra
+from stylert.core.host import cpu_identity
+from stylert.core.progress import Progress
 from stylert.runtime.backends.onnxruntime import lacks_memory
 from stylert.runtime.batching import steps
-from stylert.runtime.build_options import LATENCY, THROUGHPUT, BuildOptions, Progress, only_this_cpu
-from stylert.runtime.errors import BackendError, BundleError, OutOfMemory, missing_extra
-from stylert.runtime.host import cpu_identity
+from stylert.runtime.build_options import LATENCY, THROUGHPUT, BuildOptions, only_this_cpu
 
 NAME = "openvino"
 EXTRA = "openvino"

@@ -11,14 +11,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylert.runtime.atomic import atomic_file
-from stylert.runtime.build_options import BuildOptions, Progress, check_fp8
-from stylert.runtime.devices import Gpu, find_gpus
-from stylert.runtime.errors import BackendError, InputError, OutputError, missing_extra
-from stylert.runtime.host import cache_folder
+from stylert.core.atomic import atomic_file
+from stylert.core.cache import cache_folder
+from stylert.core.devices import Gpu, find_gpus
+from stylert.core.errors import BackendError, InputError, OutputError, missing_extra
+from stylert.core.progress import Progress
+from stylert.runtime.build_options import BuildOptions, check_fp8
 
 if TYPE_CHECKING:
-    from stylert.runtime.cuda import CudaSession
+    from stylert.runtime.cuda.session import CudaSession
 
 NAME = "tensorrt"
 EXTRA = "tensorrt"
@@ -70,8 +71,8 @@ def build(source: Path, precision: str, engine: Path, options: BuildOptions, pro
 
     Timings are kept in the user's cache folder, so that the next build measures only what is new.
     """
+    from stylert.runtime.backends.tensorrt_build import build_engine_file
     from stylert.runtime.lowering import lower
-    from stylert.runtime.tensorrt_build import build_engine_file
 
     trt = _library()
     architecture = target(options)
@@ -118,7 +119,7 @@ def load_engine(engine: Path, weights: Path | None, version_compatible: bool) ->
 
     Raises BackendError without a GPU, or for an engine of another version or device.
     """
-    from stylert.runtime.cuda import CudaSession
+    from stylert.runtime.cuda.session import CudaSession
     from stylert.runtime.lowering import lower
 
     _gpu()

@@ -10,13 +10,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylert.runtime.build_options import BuildOptions, Progress, check_fp8
-from stylert.runtime.devices import find_gpus
-from stylert.runtime.errors import BackendError, BundleError, InputError, missing_extra
-from stylert.runtime.host import cache_folder
+from stylert.core.cache import cache_folder
+from stylert.core.devices import find_gpus
+from stylert.core.errors import BackendError, BundleError, InputError, missing_extra
+from stylert.core.progress import Progress
+from stylert.runtime.build_options import BuildOptions, check_fp8
 
 if TYPE_CHECKING:
-    from stylert.runtime.cuda import CudaSession
+    from stylert.runtime.cuda.session import CudaSession
 
 NAME = "tensorrt-rtx"
 EXTRA = "tensorrt-rtx"
@@ -86,8 +87,8 @@ def _compatible() -> list[str]:
 
 def build(source: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
     """Compile `source` for the target into `engine`; the kernels and sizes. Raises as `build_engine_file`."""
+    from stylert.runtime.backends.tensorrt_build import build_engine_file
     from stylert.runtime.lowering import lower
-    from stylert.runtime.tensorrt_build import build_engine_file
 
     trt = _library()
     architecture = target(options)
@@ -122,7 +123,7 @@ def load_engine(engine: Path, weights: Path | None, version_compatible: bool) ->
     problem = find_gpus().problem
     if problem:
         raise BackendError(f"{NAME} runs on an NVIDIA GPU, and {problem}")
-    from stylert.runtime.cuda import CudaSession
+    from stylert.runtime.cuda.session import CudaSession
 
     return CudaSession(_library(), engine, cache_folder() / "kernels" / engine.parent.name)
 

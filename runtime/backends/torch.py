@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from stylert.runtime import dlpack
-from stylert.runtime.arrays import LEGACY_STREAM, OnDevice
+from stylert.core.errors import BackendError, OutOfMemory, missing_extra
 from stylert.runtime.backends.onnxruntime import lacks_memory
-from stylert.runtime.device_array import FIRST_GPU, HOST, DeviceArray
-from stylert.runtime.errors import BackendError, OutOfMemory, missing_extra
+from stylert.runtime.cuda import dlpack
+from stylert.runtime.cuda.arrays import LEGACY_STREAM, OnDevice
+from stylert.runtime.cuda.device_array import FIRST_GPU, HOST, DeviceArray
 from stylert.runtime.session import Tensor, Timings, without_graph
 
 NAME = "torch"
@@ -55,7 +55,7 @@ def load(source: Path, precision: str, threads: int | None = None, built: bool =
         import torch
     except ImportError:
         raise missing_extra("PyTorch", EXTRA) from None
-    from stylert.runtime.torch_graph import TorchGraph
+    from stylert.runtime.backends.torch_graph import TorchGraph
 
     if threads is not None:
         torch.set_num_threads(threads)

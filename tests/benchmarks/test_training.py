@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from stylert.benchmarks.compare import compare_results
-from stylert.benchmarks.disturbance import Disturbance
-from stylert.benchmarks.report import write_report
+from stylert.benchmarks.machine.interference import Disturbance
+from stylert.benchmarks.report.compare import compare_results
+from stylert.benchmarks.report.page import write_report
 from stylert.benchmarks.results import Results, read_results, validate
 from stylert.benchmarks.training import FORMS, Round, _noise, main, measure, plain_forms, row
-from stylert.plugins.upfirdn2d import upfirdn2d
-from stylert.train import networks
+from stylert.models.stylegan2 import networks
+from stylert.plugins.reference.upfirdn2d import upfirdn2d
 from stylert.train.presets import resolve
 from stylert.train.trainer import Trainer
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from stylert.benchmarks import models, scenarios, suite
+from stylert.benchmarks import models, suite
 from stylert.benchmarks.models import standard_model
 from stylert.benchmarks.results import read_results
+from stylert.benchmarks.scenarios import runner as scenarios
 from stylert.cli import main as cli
+from stylert.core.errors import InputError
 from stylert.runtime.bundle import Bundle
-from stylert.runtime.errors import InputError
 
 QUICK = ["--seconds", "0.02", "--runs", "6", "--rounds", "3", "--threads", "1", "--backend", "onnxruntime", "--no-ceilings"]
 

@@ -18,7 +18,7 @@ from PIL import Image
 from stylert.cli import main as cli
 from stylert.runtime import Generator
 from stylert.runtime.bundle import Bundle
-from stylert.runtime.recipes import read_recipe
+from stylert.runtime.media.recipes import read_recipe
 
 
 def stylert(*args: object, **env: str) -> subprocess.CompletedProcess[str]:

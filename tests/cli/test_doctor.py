@@ -13,10 +13,10 @@ import pytest
 
 from stylert.cli import doctor
 from stylert.cli import main as cli
+from stylert.core.devices import Driver, Gpu
+from stylert.core.errors import BackendError
+from stylert.core.host import cpu_identity, cpu_name, instruction_sets, memory_bytes, usable_cores
 from stylert.runtime.backends import BACKENDS, available_backends, backend
-from stylert.runtime.devices import Driver, Gpu
-from stylert.runtime.errors import BackendError
-from stylert.runtime.host import cpu_identity, cpu_name, instruction_sets, memory_bytes, usable_cores
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *args: object) -> int | None:
@@ -95,7 +95,7 @@ def test_the_processor_is_the_one_that_engines_are_kept_for() -> None:
 
 
 def test_a_system_that_says_nothing_is_no_error(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("stylert.runtime.host._cpuinfo", lambda: None)
+    monkeypatch.setattr("stylert.core.host._cpuinfo", lambda: None)
     monkeypatch.setattr(doctor, "memory_bytes", lambda: None)
     assert run(monkeypatch) == 0
     assert "instruction sets unknown" in capfd.readouterr().out

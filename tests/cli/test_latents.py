@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylert.cli import latents
-from stylert.cli.generate import Drawing, generate_images
+from stylert.cli.latents import pictures as latents
+from stylert.cli.pipeline.generate import Drawing, generate_images
+from stylert.core.errors import BundleError, InputError, OutputError, StylertError
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
-from stylert.runtime.errors import BundleError, InputError, OutputError, StylertError
-from stylert.runtime.recipes import bundle_hash, read_recipe
+from stylert.runtime.media.recipes import bundle_hash, read_recipe
 
 SHARED = {f.name for f in dataclasses.fields(Drawing)}
 

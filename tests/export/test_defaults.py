@@ -10,8 +10,8 @@ import pytest
 from stylert.export.defaults import backend_plan
 from stylert.export.plan import NetworkPlan
 from stylert.export.synthesis import synthesis_model
+from stylert.models.checkpoint import GeneratorWeights
 from stylert.runtime.lowering import lower
-from stylert.train.checkpoint import GeneratorWeights
 from tests.conftest import random_arrays, small_config
 from tests.draws import fresh
 

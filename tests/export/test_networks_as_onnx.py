@@ -32,10 +32,10 @@ from stylert.export.plan import (
     plain_plan,
 )
 from stylert.export.synthesis import NoiseInput, synthesis_model
+from stylert.models.checkpoint import GeneratorWeights
+from stylert.models.stylegan2.config import GeneratorConfig
+from stylert.models.stylegan2.networks import Generator
 from stylert.runtime.lowering import lower
-from stylert.train.checkpoint import GeneratorWeights
-from stylert.train.config import GeneratorConfig
-from stylert.train.networks import Generator
 from tests.conftest import random_arrays, small_config
 from tests.draws import fresh
 
@@ -64,7 +64,7 @@ def synthesize64(generator: Generator, ws: np.ndarray, noise_mode: str) -> np.nd
 
 
 def double_block(block, x, img, ws, noise_mode):  # type: ignore[no-untyped-def]
-    from stylert.plugins.upfirdn2d import upsample2d
+    from stylert.plugins.reference.upfirdn2d import upsample2d
 
     x = block.const.unsqueeze(0).expand(len(ws), -1, -1, -1) if x is None else x
     img = None if img is None else upsample2d(img, block.resample_filter)
@@ -265,7 +265,7 @@ def test_every_layer_of_the_canonical_file_has_a_shape() -> None:
 
 
 def test_a_filter_that_the_operators_do_not_take_is_refused() -> None:
-    from stylert.runtime.errors import CheckpointError
+    from stylert.core.errors import CheckpointError
 
     cfg = GeneratorConfig(8, z_dim=4, w_dim=4, channel_base=64, resample_filter=(1, 1))
     with pytest.raises(CheckpointError, match="4-tap"):

@@ -10,11 +10,11 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from stylert.core.errors import CheckpointError, InputError, OutputError
+from stylert.core.image_similarity import psnr
 from stylert.export import defaults
 from stylert.export.pipeline import export_bundle
-from stylert.export.verify import psnr
 from stylert.runtime.bundle import Bundle, sha256_of
-from stylert.runtime.errors import CheckpointError, InputError, OutputError
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(checkpoint: Path, bundle: Bundle, tmp_path: Path) -> None:

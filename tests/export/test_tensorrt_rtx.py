@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from stylert.export.defaults import backend_plan, canonical_plan
-from stylert.export.quantize import calibrate, int8_layers
+from stylert.export.quantization.calibration import calibrate, int8_layers
 from stylert.export.synthesis import synthesis_model
+from stylert.models.checkpoint import GeneratorWeights
+from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.backends import tensorrt_rtx
 from stylert.runtime.batching import BatchRange
 from stylert.runtime.build_options import BuildOptions
-from stylert.train.checkpoint import GeneratorWeights
-from stylert.train.config import GeneratorConfig
 from tests.conftest import random_arrays, small_config
 from tests.draws import fresh
 

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from stylert.core.errors import InputError
+from stylert.core.image_similarity import IDENTICAL_DB, psnr
 from stylert.export.perceptual import perceptual_distance
 from stylert.export.pipeline import export_bundle
-from stylert.export.verify import AMPLIFIED, IDENTICAL_DB, _side_by_side, psnr, verify
+from stylert.export.verify import AMPLIFIED, _side_by_side, verify
+from stylert.models.checkpoint import read_generator, write_generator
 from stylert.runtime.bundle import Bundle, file_entries
-from stylert.runtime.errors import InputError
-from stylert.train.checkpoint import read_generator, write_generator
 
 
 def test_every_backend_and_precision_meets_the_bundles_thresholds(checkpoint: Path, bundle: Bundle) -> None:

@@ -14,8 +14,8 @@ import numpy as np
 import tensorrt_bindings_stub
 
 from stylert.plugins import tensorrt as plugins
-from stylert.plugins.kernels import nodes
 from stylert.plugins.shapes import Resampling
+from stylert.plugins.triton import nodes
 
 
 def build(trt: Any, case: dict[str, Any]) -> dict[str, Any]:

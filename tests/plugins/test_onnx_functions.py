@@ -10,9 +10,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from stylert.plugins.modulated_conv2d import modulated_conv2d
 from stylert.plugins.onnx_functions import DOMAIN, DOMAIN_VERSION, OPSET, function_protos, opset_imports
-from stylert.plugins.upfirdn2d import upfirdn2d
+from stylert.plugins.reference.modulated_conv2d import modulated_conv2d
+from stylert.plugins.reference.upfirdn2d import upfirdn2d
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 paddings = st.tuples(*[st.integers(-4, 5)] * 4)

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from stylert.plugins import bias_act as tail_reference
-from stylert.plugins import modulated_conv2d as conv_reference
 from stylert.plugins import ops
-from stylert.plugins import upfirdn2d as fir_reference
 from stylert.plugins.custom_op import has_kernels
+from stylert.plugins.reference import bias_act as tail_reference
+from stylert.plugins.reference import modulated_conv2d as conv_reference
+from stylert.plugins.reference import upfirdn2d as fir_reference
 
 FIR = fir_reference.setup_filter().double()
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stylert.plugins.modulated_conv2d import modulated_conv2d
 from stylert.plugins.polyphase import fold
-from stylert.plugins.upfirdn2d import setup_filter
+from stylert.plugins.reference.modulated_conv2d import modulated_conv2d
+from stylert.plugins.reference.upfirdn2d import setup_filter
 
 
 @pytest.mark.parametrize("ksize", [1, 3, 5])

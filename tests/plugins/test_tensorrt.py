@@ -22,9 +22,9 @@ import pytest
 import torch
 
 from stylert.plugins import tensorrt as plugins
-from stylert.plugins.modulated_conv2d import modulated_conv2d
 from stylert.plugins.onnx_functions import DOMAIN, function_protos
-from stylert.plugins.upfirdn2d import upfirdn2d
+from stylert.plugins.reference.modulated_conv2d import modulated_conv2d
+from stylert.plugins.reference.upfirdn2d import upfirdn2d
 
 needs_bindings = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_bindings") is None or shutil.which("gcc") is None,
@@ -191,7 +191,7 @@ def test_the_just_in_time_side_computes_the_reference(rng, tmp_path):
 def test_the_plugins_take_what_our_nodes_carry(checkpoint):
     """Inputs and attributes as the ONNX functions declare them and as an exported network has them, all present."""
     from stylert.export.synthesis import synthesis_model
-    from stylert.train.checkpoint import read_generator
+    from stylert.models.checkpoint import read_generator
 
     described = ask([])["plugins"]
     for proto in function_protos():
@@ -264,7 +264,7 @@ def test_importing_the_module_loads_neither_tensorrt_nor_triton_nor_torch():
 
 
 def test_parameters_that_only_triton_knows_are_taken_off_and_never_needed():
-    from stylert.plugins.compile import without_hidden_pointers
+    from stylert.plugins.aot import without_hidden_pointers
 
     ptx = ".visible .entry k(\n\t.param .u64 k_param_0,\n\t.param .u32 k_param_1,\n\t.param .u64 k_param_10\n)\n{ ld [k_param_1]; }"
     assert without_hidden_pointers(ptx, 2).count(".param") == 2
@@ -278,7 +278,7 @@ def test_parameters_that_only_triton_knows_are_taken_off_and_never_needed():
 def test_every_tactic_fits_its_launch_and_spills_nothing(rng, tmp_path):
     """One architecture and one layout per tactic, drawn anew each time; channels as the presets have them."""
     for itemsize, dtype in ((2, "float16"), (4, "float32")):
-        from stylert.plugins.kernels.nodes import conv_tiles
+        from stylert.plugins.triton.nodes import conv_tiles
 
         for up in (1, 2):
             for tactic in conv_tiles(up, itemsize):

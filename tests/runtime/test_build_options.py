@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stylert.core.errors import InputError, StylertError
 from stylert.runtime.backends import backend
 from stylert.runtime.build_options import BuildOptions, check_fp8, parse_batch_ranges
-from stylert.runtime.errors import InputError, StylertError
 
 RANGE = st.tuples(st.integers(1, 4096), st.integers(1, 4096), st.integers(1, 4096)).map(lambda t: tuple(sorted(t)))
 

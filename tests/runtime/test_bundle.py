@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stylert.core.errors import BundleError, InputError, StylertError
 from stylert.runtime import Generator
 from stylert.runtime.bundle import Bundle
-from stylert.runtime.errors import BundleError, InputError, StylertError
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stylert.core.errors import BackendError, BundleError, InputError
 from stylert.runtime import Bundle, Generator, choice
 from stylert.runtime.backends import available_backends
 from stylert.runtime.choice import choose_backend, measure
-from stylert.runtime.errors import BackendError, BundleError, InputError
 
 CPU = ["onnxruntime", "openvino"]
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stylert.export.verify import psnr
+from stylert.core.errors import BackendError, BundleError, InputError
+from stylert.core.image_similarity import psnr
+from stylert.core.seeds import z_from_seeds
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends, backend, engine_file
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.engines import build_engine, engine_folder, engine_key, find_engine
-from stylert.runtime.errors import BackendError, BundleError, InputError
-from stylert.runtime.latents import z_from_seeds
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stylert.core.errors import BackendError, InputError, StylertError
+from stylert.core.image_similarity import psnr
+from stylert.core.seeds import z_from_seeds
 from stylert.export.pipeline import export_bundle
-from stylert.export.verify import psnr
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends
-from stylert.runtime.errors import BackendError, InputError, StylertError
-from stylert.runtime.latents import z_from_seeds
 
 EACH = [(b, p) for b in available_backends() for p in ("fp32", "int8")]
 

@@ -20,5 +20,5 @@ def test_the_runtime_imports_numpy_and_the_standard_library_alone() -> None:
 
 def test_listing_backends_and_devices_imports_no_library() -> None:
     code = "from stylert.runtime.backends import BACKENDS, backend\n[backend(n).available() for n in BACKENDS]"
-    modules = loaded_by(code + "\nfrom stylert.runtime.devices import find_gpus; find_gpus()")
+    modules = loaded_by(code + "\nfrom stylert.core.devices import find_gpus; find_gpus()")
     assert not modules & {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda", "onnx", "torch", "PIL", "rich"}

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stylert.export.verify import psnr
+from stylert.core.errors import BackendError, InputError, OutOfMemory
+from stylert.core.image_similarity import psnr
+from stylert.core.seeds import z_from_seeds
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends
-from stylert.runtime.errors import BackendError, InputError, OutOfMemory
-from stylert.runtime.latents import z_from_seeds
 
 EACH = [(b, p) for b in available_backends() for p in ("fp32", "int8") if b != "torch"] + [("torch", "fp32")]
 
@@ -89,7 +89,7 @@ def test_a_real_lack_of_memory_is_one_line_and_the_next_batch_runs(bundle: Bundl
 import resource
 import numpy as np
 from stylert.runtime import Generator
-from stylert.runtime.errors import BackendError
+from stylert.core.errors import BackendError
 g = Generator.load({str(bundle.path)!r}, threads=1)
 expected = g([1])
 used = int(open("/proc/self/statm").read().split()[0]) * 4096

@@ -7,20 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stylert.core.errors import InputError
+from stylert.core.seeds import MAX_SEED, format_seeds, parse_seeds, z_from_seeds
+from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime import Bundle, Generator
-from stylert.runtime.errors import InputError
-from stylert.runtime.latents import (
-    LEVELS,
-    MAX_SEED,
-    format_seeds,
-    level_indices,
-    mix_styles,
-    parse_levels,
-    parse_seeds,
-    ws_resolution,
-    z_from_seeds,
-)
-from stylert.train.config import GeneratorConfig
+from stylert.runtime.latents import LEVELS, level_indices, mix_styles, parse_levels, ws_resolution
 
 #: A busy machine is no failure.
 calm = settings(deadline=None, max_examples=40)

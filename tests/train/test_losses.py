@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
+from stylert.models.stylegan2.networks import Discriminator, Generator
 from stylert.train import losses
-from stylert.train.config import DiscriminatorConfig, GeneratorConfig
-from stylert.train.networks import Discriminator, Generator
 
 TINY = {"resolution": 8, "channel_base": 64, "channel_max": 5, "mapping_layers": 2}
 EPS = 1e-5

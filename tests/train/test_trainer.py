@@ -13,9 +13,9 @@ import torch
 import torch._inductor.config as inductor
 from safetensors.torch import load_file
 
-from stylert.runtime.errors import CheckpointError, InputError
-from stylert.train.config import DiscriminatorConfig, GeneratorConfig
-from stylert.train.dataset import ImageDataset
+from stylert.core.errors import CheckpointError, InputError
+from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
+from stylert.train.data.dataset import ImageDataset
 from stylert.train.parallel import Processes, launched
 from stylert.train.presets import TrainConfig
 from stylert.train.trainer import Trainer
@@ -191,7 +191,7 @@ def test_the_loader_fetches_ahead_what_it_would_fetch(dataset):
     """The thread of the GPU's loader, on the CPU."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from stylert.train.loader import Loader
+    from stylert.train.data.loader import Loader
 
     plain, ahead = (Loader(dataset, torch.device("cpu"), 3, 4, 8) for _ in range(2))
     ahead.ahead = ThreadPoolExecutor(1)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from stylert.plugins.upfirdn2d import setup_filter, upsample2d
-from stylert.runtime.errors import CheckpointError
-from stylert.train.dataset import ImageDataset
+from stylert.core.errors import CheckpointError
+from stylert.plugins.reference.upfirdn2d import setup_filter, upsample2d
+from stylert.train.data.dataset import ImageDataset
 from stylert.train.loop import Trainer, save
 from stylert.train.presets import resolve
 from stylert.train.transfer import transfer

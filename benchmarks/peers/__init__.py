@@ -1,0 +1,1 @@
+"""The same network as people run it without stylert, measured in the same run."""

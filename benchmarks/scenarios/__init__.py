@@ -1,0 +1,1 @@
+"""What `stylert bench` measures: single-stream, offline, server, cold start and build."""

@@ -1,0 +1,1 @@
+"""`stylert bench` and its tables."""

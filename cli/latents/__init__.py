@@ -1,0 +1,1 @@
+"""The commands of the latent space: mix, sweep, interpolate, again."""

@@ -1,0 +1,1 @@
+"""The commands of the pipeline: export, build, tune, generate, verify, demo, import."""

@@ -1,0 +1,38 @@
+"""`stylert augment-preview`: a contact sheet of every augmentation group over p."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stylert.cli.app import split_list
+from stylert.cli.console import console
+from stylert.core.atomic import check_writable
+from stylert.core.errors import InputError, missing_extra
+
+MAX_IMAGES = 16
+
+
+def run_preview(data: Path, out: Path, count: int, pipelines: str | None, probabilities: str, tile: int, seed: int) -> None:
+    """Write the sheet of the first `count` images. Raises InputError for an unknown pipeline, or a p outside of [0, 1]."""
+    try:
+        from stylert.train.augment.preview import ROWS, contact_sheet
+    except ImportError:
+        raise missing_extra("PyTorch", "train") from None
+    from stylert.runtime.media.pictures import save_image
+    from stylert.train.augment.pipelines import PIPELINES
+    from stylert.train.data.dataset import ImageDataset
+
+    names = split_list(pipelines) or list(ROWS)
+    for name in names:
+        if name not in PIPELINES:
+            raise InputError(f"unknown augmentation pipeline {name!r}: choose of {', '.join(PIPELINES)}")
+    try:
+        values = [float(p) for p in split_list(probabilities) or []]
+    except ValueError:
+        raise InputError(f"--p takes comma-separated numbers from 0 to 1 (got {probabilities!r})") from None
+    if not all(0 <= p <= 1 for p in values):
+        raise InputError(f"--p takes comma-separated numbers from 0 to 1 (got {probabilities!r})")
+    check_writable(out)
+    images = ImageDataset(data, limit=count).images[:].transpose(0, 2, 3, 1)
+    save_image(contact_sheet(images, names, values, tile, seed), out)
+    console.print(f"wrote {out}", highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Ground for every stage: errors, atomic files, this machine, cache folders, seeds, progress, statistics of measurements."""

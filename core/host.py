@@ -1,0 +1,71 @@
+"""The processor and memory of this machine, as the system tells them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+#: Instruction sets that decide which convolution kernels run: wide vectors, 8-bit and bfloat16 products, matrix tiles.
+INSTRUCTION_SETS = (
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+)
+
+
+def cpu_identity() -> str:
+    """The processor's name and a digest of its instruction sets: what a CPU engine is specialised for."""
+    fields = _cpuinfo()
+    if fields is None:
+        return platform.processor() or platform.machine()
+    flags = fields.get("flags") or fields.get("Features") or ""
+    return f"{fields.get('model name', platform.machine())} [{hashlib.sha256(flags.encode()).hexdigest()[:8]}]"
+
+
+def cpu_name() -> str:
+    fields = _cpuinfo() or {}
+    return fields.get("model name") or platform.processor() or platform.machine()
+
+
+def instruction_sets() -> list[str] | None:
+    """Which of `INSTRUCTION_SETS` this processor has; None where the system does not say."""
+    fields = _cpuinfo()
+    if fields is None:
+        return None
+    have = (fields.get("flags") or fields.get("Features") or "").split()
+    return [name for name in INSTRUCTION_SETS if name in have]
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_bytes() -> tuple[int, int] | None:
+    """Total and available memory; None where the system does not say."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
+        return int(lines["MemTotal"].split()[0]) * 1024, int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _cpuinfo() -> dict[str, str] | None:
+    """The fields of the first processor in Linux's list."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+    return {k.strip(): v.strip() for k, v in fields.items()}

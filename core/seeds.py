@@ -1,0 +1,55 @@
+"""Seeds: from the text of a command to numbers, and from a seed to the latent z of the official tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from stylert.core.errors import InputError
+
+MAX_SEED = 2**32 - 1
+
+
+def z_from_seeds(seeds: Iterable[int], z_dim: int) -> np.ndarray:
+    """z `[N, z_dim]` float32, one row per seed: `RandomState(seed).randn(1, z_dim)`, as in the official tools.
+
+    Raises InputError when a seed is not a whole number from 0 to 2**32 - 1.
+    """
+    rows = []
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= MAX_SEED:
+            raise InputError(f"a seed is a whole number from 0 to {MAX_SEED}, not {seed!r}")
+        rows.append(np.random.RandomState(seed).randn(1, z_dim))
+    if not rows:
+        raise InputError("no seeds given")
+    return np.concatenate(rows).astype(np.float32)
+
+
+def parse_seeds(text: str, limit: int = 1_000_000) -> list[int]:
+    """`"0-3,7,10-12"` to `[0, 1, 2, 3, 7, 10, 11, 12]`. Raises InputError on anything else, or more than `limit`."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isascii() and first.isdigit() and (not dash or (last.isascii() and last.isdigit()))):
+            raise InputError(f"seeds look like 0-3,7 (got {text!r})")
+        if max(len(first), len(last)) > 10 or int(last or first) > MAX_SEED:
+            raise InputError(f"a seed is at most {MAX_SEED} (got {text!r})")
+        low, high = int(first), int(last or first)
+        if high < low:
+            raise InputError(f"seed range {part.strip()} runs backwards")
+        if len(seeds) + high - low + 1 > limit:
+            raise InputError(f"more than {limit} seeds")
+        seeds.extend(range(low, high + 1))
+    return seeds
+
+
+def format_seeds(seeds: Iterable[int]) -> str:
+    """The shortest text that `parse_seeds` turns back into `seeds`, in the same order."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][1] + 1:
+            runs[-1][1] = seed
+        else:
+            runs.append([seed, seed])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)

@@ -1,0 +1,1 @@
+"""The search for the graph forms that are fastest on one machine."""

@@ -1,0 +1,1 @@
+"""Networks in whose features images are compared: Inception, EfficientNet-Lite0 and LPIPS."""

@@ -1,0 +1,145 @@
+"""How long a tile should take on a GPU that nobody has measured: occupancy, waves and traffic, from data sheets.
+
+The shipped tables (`tile_tables/`) are made of this, with registers and shared memory from the compiler's report. It ranks
+tiles; its microseconds are no prediction. A program's time is the largest of its arithmetic, its reads from the L2 cache and
+the latency of its steps; programs run in waves of as many as registers, shared memory and warps let an SM hold; and no
+layer is faster than its operands come from memory. No torch, no triton.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from stylert.plugins.triton.tiles import ITEMSIZE, Problem, Tile
+
+#: Seconds that a load takes when nothing hides it, and that one more kernel costs inside a CUDA graph. Round figures.
+LOAD_LATENCY = 0.6e-6
+KERNEL_GAP = 1.5e-6
+#: Bytes that an SM reads from the L2 cache per clock, about half of what its port takes.
+L2_BYTES_PER_CLOCK = 32
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU of an architecture, from its data sheet: dense TFLOP/s (TOP/s) with float32 (int32) sums, GB/s, GHz.
+
+    float32 is that of three tf32 products. `shared` bytes and `warps` are what one SM holds.
+    """
+
+    name: str
+    sms: int
+    clock: float
+    tflops: dict[str, float]
+    bandwidth: float
+    shared: int
+    warps: int
+
+
+GPUS = {
+    80: Gpu("A100 SXM 80 GB", 108, 1.41, {"float16": 312, "int8": 624, "float32": 52}, 2039, 164 * 1024, 64),
+    86: Gpu("RTX 3090", 82, 1.70, {"float16": 71, "int8": 284, "float32": 12}, 936, 100 * 1024, 48),
+    89: Gpu("RTX 4090", 128, 2.52, {"float16": 165, "int8": 660, "fp8": 330, "float32": 27}, 1008, 100 * 1024, 48),
+    90: Gpu("H100 SXM", 132, 1.76, {"float16": 989, "int8": 1979, "fp8": 1979, "float32": 165}, 3352, 228 * 1024, 64),
+    120: Gpu("RTX 5090", 170, 2.41, {"float16": 209, "int8": 838, "fp8": 419, "float32": 35}, 1792, 100 * 1024, 48),
+}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the compiler made of a tile: registers per thread, shared memory per program, bytes spilled per thread."""
+
+    registers: int
+    shared: int
+    spills: int = 0
+
+
+def candidates(dtype: str) -> list[Tile]:
+    """Tiles worth compiling for weights of `dtype`, the sum whole."""
+    if dtype == "float32":
+        shapes = [(64, 64, 32, 4), (64, 32, 32, 4), (32, 32, 32, 4), (16, 64, 32, 4)]
+    else:
+        shapes = [(128, 128, 64, 8), (128, 64, 64, 4), (64, 64, 64, 4), (128, 32, 32, 4), (32, 64, 64, 4), (16, 64, 64, 4)]
+    return [Tile(*shape) for shape in shapes]
+
+
+def variations(problem: Problem, tile: Tile, sms: int) -> list[Tile]:
+    """A tile as it is, in groups where many columns share the pixels, and with its sum split where its programs fill no GPU.
+
+    None of a tile that is wider than the layer has channels.
+    """
+    if tile.n >= 2 * max(problem.o, 32):
+        return []
+    blocks = math.ceil(problem.batch * problem.pixels / tile.m)
+    columns = problem.phases * math.ceil(problem.o / tile.n)
+    variants = [tile]
+    if blocks >= 16 and columns >= 4:
+        variants.append(replace(tile, group=8))
+    splits = 2
+    while blocks * columns * splits <= 4 * sms and splits <= _steps(problem, tile) // 2:
+        variants.append(replace(tile, splits=splits))
+        splits *= 2
+    return variants
+
+
+def promising(problem: Problem, sms: int, count: int) -> list[Tile]:
+    """The `count` tiles, variations among them, that the model would measure first, on the GPU that it knows of the architecture."""
+    gpu = GPUS.get(problem.architecture or 0, GPUS[90])
+    known = problem if problem.dtype in gpu.tflops else replace(problem, dtype="float16")
+    tiles = [v for tile in candidates(problem.dtype) for v in variations(problem, tile, sms)]
+    return sorted(tiles, key=lambda tile: seconds(known, tile, nominal(problem, tile), gpu))[:count]
+
+
+def resident(gpu: Gpu, tile: Tile, usage: Usage) -> int:
+    """Programs that one SM holds at a time, at least 0."""
+    # Registers are given out to warps in units of 256, and a program takes 1 KiB of shared memory for itself.
+    registers = math.ceil(usage.registers * 32 / 256) * 256 * tile.num_warps
+    return min(65536 // registers, gpu.shared // (usage.shared + 1024), gpu.warps // tile.num_warps, 32)
+
+
+def seconds(problem: Problem, tile: Tile, usage: Usage, gpu: Gpu) -> float:
+    """The model's time for one layer; infinite where a program does not fit."""
+    held = resident(gpu, tile, usage)
+    if held == 0:
+        return math.inf
+    size = ITEMSIZE[problem.dtype]
+    activation = 2 if size == 1 else size
+    rows, steps = problem.batch * problem.pixels, math.ceil(_steps(problem, tile) / tile.splits)
+    programs = math.ceil(rows / tile.m) * problem.phases * math.ceil(problem.o / tile.n) * tile.splits
+    peak = gpu.tflops[problem.dtype] * 1e12 / gpu.sms
+    per_step = 2 * tile.m * tile.n * tile.k / peak
+    read = (tile.m * activation + tile.n * size) * tile.k / (L2_BYTES_PER_CLOCK * gpu.clock * 1e9)
+    hidden = LOAD_LATENCY / tile.num_stages
+
+    def wave(together: int) -> float:
+        # Four sub-cores with a tensor unit each want two warps apiece.
+        busy = min(1.0, together * tile.num_warps / 8)
+        return steps * max(together * per_step / busy, together * read, hidden)
+
+    capacity = gpu.sms * held
+    time = programs // capacity * wave(held)
+    if rest := programs % capacity:
+        time += wave(math.ceil(rest / gpu.sms))
+    sums = rows * problem.phases * problem.o
+    moved = rows * problem.i * activation + sums * activation + problem.phases * problem.o * problem.i * problem.ksize**2 * size
+    time = max(time, moved / (gpu.bandwidth * 1e9)) * (2 if usage.spills else 1)
+    if tile.splits > 1:
+        # Written to the L2 cache and read again, by one more kernel.
+        time += KERNEL_GAP + 2 * 4 * sums * tile.splits / (gpu.sms * L2_BYTES_PER_CLOCK * gpu.clock * 1e9)
+    return time
+
+
+def best(problem: Problem, usages: dict[Tile, Usage], gpu: Gpu) -> Tile:
+    """The tile that the model likes best, of those in `usages` and their variations; the first of equals."""
+    choices = [(variant, usage) for tile, usage in usages.items() for variant in variations(problem, tile, gpu.sms)]
+    return min(choices, key=lambda choice: seconds(problem, choice[0], choice[1], gpu))[0]
+
+
+def nominal(problem: Problem, tile: Tile) -> Usage:
+    """What a tile takes before it has been compiled: its operands once per stage, and registers as these kernels have on average."""
+    size = ITEMSIZE[problem.dtype]
+    return Usage(160, tile.num_stages * tile.k * (tile.m * (2 if size == 1 else size) + tile.n * size))
+
+
+def _steps(problem: Problem, tile: Tile) -> int:
+    return problem.ksize**2 * math.ceil(problem.i / tile.k)

@@ -1,0 +1,97 @@
+"""What the GPU is measured with, gone through on a CPU: every stage of the suite, and its parts by themselves."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from stylert.benchmarks.kernels import autotune, generator, parity
+from stylert.benchmarks.machine.roofline import Ceiling
+from stylert.benchmarks.results import read_results
+from stylert.models.stylegan2.config import GeneratorConfig
+from stylert.plugins.triton.tiles import read_table
+
+SUITE = Path(__file__).parents[3] / "benchmarks" / "gpu_suite.sh"
+
+
+def run(*command, **environment):
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env)
+
+
+@pytest.mark.slow
+def test_a_dry_run_goes_through_every_stage_and_a_second_one_has_nothing_to_do(tmp_path):
+    done = run("bash", SUITE, tmp_path, "--dry-run", PYTHON=sys.executable)
+    assert done.returncode == 0, done.stdout + done.stderr
+    checks = json.loads((tmp_path / "parity.json").read_text())["rows"]
+    assert all(row["ok"] for row in checks)
+    kernels = {row["kernel"] for row in checks}
+    assert {"upfirdn2d", "bias_act", "modulated_conv2d rgb", "modulated_conv2d rgb int8", "modulated_conv2d rgb fp8"} <= kernels
+    assert read_table(tmp_path / "tiles" / "sm_0.json")
+    stages = {name: read_results(tmp_path / f"{name}.json")["rows"] for name in ("kernels", "generator", "training")}
+    assert {row["work"]["dtype"] for row in stages["kernels"]} == {"float16", "int8", "fp8"}
+    forms = {(row["setup"]["form"], row["work"]["precision"]) for row in stages["generator"]}
+    assert forms == {("kernels", "fp16"), ("kernels", "int8"), *((peer, "fp16") for peer in generator.PEERS)}
+    assert read_results(tmp_path / "results.json")["rows"] == [row for rows in stages.values() for row in rows]
+    again = run("bash", SUITE, tmp_path, "--dry-run", PYTHON=sys.executable)
+    assert again.returncode == 0
+    assert again.stdout.count("done before") == 5
+
+
+def test_the_suite_refuses_a_machine_without_a_gpu_and_options_that_it_does_not_know(tmp_path):
+    done = run("bash", SUITE, tmp_path, PYTHON=sys.executable, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2
+    assert "no CUDA GPU" in done.stderr
+    assert run("bash", SUITE, "--fast").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "said"),
+    [
+        ("autotune", ["--model"], "--arch"), ("autotune", ["--model", "--arch", "sm_70"], "sm_80"),
+        ("autotune", ["--dry-run"], "--out"), ("autotune", ["--dry-run", "--dtypes", "float64"], "float64"),
+        ("autotune", ["--dry-run", "--seconds", "0"], "above 0"), ("autotune", ["--dry-run", "--resolutions", "7"], "7"),
+        ("autotune", ["--model", "--arch", "sm_80", "--dtypes", "fp8"], "no FP8"),
+        ("autotune", ["--model", "--arch", "sm_80", "--dtypes", "bfloat16"], "bfloat16"),
+        ("generator", ["--dry-run", "--precisions", "fp12"], "fp12"),
+        ("generator", ["--dry-run", "--peers", "onnx"], "onnx"),
+        ("generator", ["--dry-run", "--batches", "x"], "batches"),
+        ("parity", ["--dry-run", "--cases", "0"], "one case"), ("parity", ["--dry-run", "--seed", "-1"], "seed"),
+        ("parity", ["--dry-run", "--json", "/proc/nowhere/f"], "cannot write"),
+        ("autotune", ["--model", "--arch", "sm_80", "--out", "/proc/nowhere"], "cannot write"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_wrong_arguments_are_one_line_and_status_2(capsys, module, arguments, said):
+    mains = {"autotune": autotune.main, "generator": generator.main, "parity": parity.main}
+    assert mains[module](arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+def test_without_a_gpu_nothing_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for main in (autotune.main, generator.main, parity.main):
+        assert main([]) == 2
+        assert "no CUDA GPU" in capsys.readouterr().err
+
+
+def test_the_floor_of_config_f_is_its_macs_or_its_traffic():
+    cfg, rates = GeneratorConfig(1024), {"float16": 790.0, "float32": 67.0, "int8": 1500.0}
+    floor = partial(generator.floor_ms, cfg)
+    for batch, precision, rate in ((1, "fp16", 790), (8, "fp16", 790), (1, "fp32", 67), (4, "int8", 1500)):
+        assert floor(batch, precision, Ceiling(rates, 1e9, "given")) == pytest.approx(batch * 2 * cfg.macs() / (rate * 1e9))
+    # At 3 TB/s 8-bit products wait for activations, which are float16: everything but the last is written and read once.
+    activations = sum(
+        s.in_channels * (s.resolution // s.up) ** 2 + s.out_channels * s.resolution**2 for s in cfg.layers() if s.kind == "conv"
+    )
+    activations -= 32 * 1024**2
+    weights = sum(s.in_channels * s.out_channels * 9 for s in cfg.layers() if s.kind == "conv")
+    moved = 2 * activations + weights + 3 * 1024**2
+    assert floor(1, "int8", Ceiling(rates, 3000.0, "given")) == pytest.approx(max(moved / 3e9, 2 * cfg.macs() / 1500e9))

@@ -1,0 +1,183 @@
+"""Busy cores, throttling and unsteady series are marked; a quiet, steady measurement is not."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+from stylert.benchmarks.distribution import describe
+from stylert.benchmarks.machine import interference as disturbance
+from stylert.benchmarks.machine import nvml as gpu
+from stylert.benchmarks.machine.interference import Disturbance, merge, remarks, watch
+
+CALM = Disturbance(seconds=3, others=0.01, stolen=0, own=0.9, switches=2, denied=0, thermal=0)
+
+
+def test_a_steady_run_on_a_quiet_machine_has_no_remark() -> None:
+    rounds = [list(1 + 0.01 * np.sin(np.arange(50) * 2.4 + i)) for i in range(5)]
+    assert remarks(describe(rounds), CALM) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "remark"),
+    [
+        ({"others": 0.5}, "unstable: other programs took 50% of the cores"),
+        ({"stolen": 0.1}, "unstable: the hypervisor took 10% of the cores"),
+        ({"denied": 0.2}, "throttled: the processor quota held the process up for 20% of the time"),
+        ({"thermal": 3}, "throttled: the processor slowed down 3 times from heat"),
+        ({"gpu_throttled": ("power cap",)}, "throttled: GPU, power cap"),
+    ],
+)
+def test_every_disturbance_is_said(change: dict[str, float], remark: str) -> None:
+    assert remarks(None, Disturbance(**{**vars(CALM), **change})) == [remark]
+
+
+def test_unsteady_series_are_marked_by_what_is_wrong_with_them() -> None:
+    steady, slower = [1.0] * 30, [1.3] * 30
+    assert [r.split(":")[1].split()[0] for r in remarks(describe([[1.0, 1.5] * 30]), None)] == ["calls"]
+    found = " ".join(remarks(describe([steady, slower]), None))
+    assert "the last third is +30% from the first" in found
+    assert "medians differ by 30%" in found
+
+
+def counters(monkeypatch: pytest.MonkeyPatch, **changes: float) -> None:
+    """Two readings, the second with these changes."""
+    first = {"time": 10.0, "busy": 100.0, "steal": 1.0, "own": 20.0, "switches": 5.0, "denied": 0.0, "thermal": 0.0}
+    readings: Iterator[dict[str, float]] = iter([first, {k: v + changes.get(k, 0.0) for k, v in first.items()}])
+    monkeypatch.setattr(disturbance, "_counters", lambda: next(readings))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+
+def test_a_throttled_run_on_busy_cores_is_flagged_unstable(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ten seconds on two cores, of which this process got eight core seconds and others eleven.
+    counters(monkeypatch, time=10, busy=19, own=8, steal=0.5, switches=3000, denied=1)
+    with watch() as watched:
+        pass
+    found = watched.disturbance
+    assert found is not None
+    assert found.others == pytest.approx(0.55)
+    assert found.own == pytest.approx(0.4)
+    assert found.stolen == pytest.approx(0.025)
+    assert found.switches == 300
+    assert found.denied == pytest.approx(0.1)
+    assert [r.split(":")[0] for r in remarks(None, found)] == ["unstable", "unstable", "throttled"]
+
+
+def test_own_work_is_not_a_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
+    counters(monkeypatch, time=10, busy=20, own=20)
+    with watch() as watched:
+        pass
+    assert remarks(None, watched.disturbance) == []
+
+
+def test_the_counters_of_this_system_go_forward() -> None:
+    first = disturbance._counters()
+    sum(i * i for i in range(200_000))
+    second = disturbance._counters()
+    assert all(second[name] >= first[name] for name in first)
+    assert second["own"] > first["own"] or second["time"] - first["time"] < 0.05  # of 10 ms ticks
+
+
+def test_rounds_are_merged_by_their_time() -> None:
+    other = Disturbance(
+        seconds=1, others=0.41, stolen=0, own=0.1, switches=6, denied=0, thermal=2, gpu_throttled=("power cap",)
+    )
+    both = merge([CALM, other])
+    assert both.seconds == 4
+    assert both.others == pytest.approx(0.11)
+    assert both.switches == pytest.approx(3)
+    assert both.thermal == 2
+    assert both.gpu_throttled == ("power cap",)
+
+
+class NVMLError(Exception):
+    """As NVML's own."""
+
+
+def fake_nvml(**missing: bool) -> ModuleType:
+    """A GPU of 300 W whose counter says 60 J per reading, power-capped."""
+    nvml = ModuleType("pynvml")
+    energy = iter(range(0, 10**9, 60_000))
+
+    def refuse(*_: object) -> None:
+        raise NVMLError("not supported")
+
+    functions = {
+        "nvmlInit": lambda: None,
+        "nvmlDeviceGetCount": lambda: 1,
+        "nvmlDeviceGetHandleByIndex": lambda i: i,
+        "nvmlDeviceGetName": lambda h: b"Some GPU",
+        "nvmlSystemGetDriverVersion": lambda: "600.1",
+        "nvmlDeviceGetMemoryInfo": lambda h: SimpleNamespace(total=80 * 2**30),
+        "nvmlDeviceGetMaxClockInfo": lambda h, c: 1980,
+        "nvmlDeviceGetEnforcedPowerLimit": lambda h: 700_000,
+        "nvmlDeviceGetPowerUsage": lambda h: 300_000,
+        "nvmlDeviceGetClockInfo": lambda h, c: 1700,
+        "nvmlDeviceGetCurrentClocksThrottleReasons": lambda h: 0x4 | 0x1,
+        "nvmlDeviceGetComputeRunningProcesses": lambda h: [SimpleNamespace(pid=os.getpid(), usedGpuMemory=512 * 2**20)],
+        "nvmlDeviceGetTotalEnergyConsumption": lambda h: next(energy),
+    }
+    for name, function in functions.items():
+        setattr(nvml, name, refuse if missing.get(name) else function)
+    nvml.NVMLError, nvml.NVML_CLOCK_SM = NVMLError, 1  # type: ignore[attr-defined]
+    return nvml
+
+
+def test_a_gpu_is_watched_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml())
+    facts = gpu.gpu_facts()
+    assert facts is not None
+    assert (facts["name"], facts["memory_mib"], facts["max_sm_mhz"], facts["power_limit_w"]) == ("Some GPU", 81920, 1980, 700)
+    with gpu.watch_gpu() as found:
+        pass
+    assert found is not None
+    assert found.energy_j == 60
+    assert found.throttled <= {"power cap"}
+    with watch() as watched:
+        pass
+    assert watched.gpu is not None
+
+
+def test_a_gpu_that_counts_no_energy_is_judged_by_its_power(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        sys.modules, "pynvml", fake_nvml(nvmlDeviceGetTotalEnergyConsumption=True, nvmlDeviceGetMaxClockInfo=True)
+    )
+    assert "max_sm_mhz" not in (gpu.gpu_facts() or {})
+    monkeypatch.setattr(gpu, "SAMPLE_SECONDS", 0.001)
+    with gpu.watch_gpu() as found:
+        assert found is not None
+        while not found.power_w or found.memory_mib is None:
+            pass
+    assert found.energy_j is not None
+    assert found.energy_j > 0
+    assert found.memory_mib == 512
+    assert set(found.power_w) == {300}
+
+
+def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # type: ignore[arg-type]
+    assert gpu.gpu_facts() is None
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(nvmlInit=True))
+    assert gpu.gpu_facts() is None
+    with gpu.watch_gpu() as found:
+        assert found is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
+def test_without_the_package_the_drivers_program_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # type: ignore[arg-type]
+    program.write_text("#!/bin/sh\necho 'Some GPU, 600.1, 8192, 1980, [N/A]'\necho 'Some GPU, 600.1, 8192, 1980, 300.00'\n")
+    program.chmod(0o755)
+    assert gpu.gpu_facts() == {"name": "Some GPU", "driver": "600.1", "count": 2, "memory_mib": 8192, "max_sm_mhz": 1980}
+    for wrong in ("exit 9", "echo", "echo 'No devices were found'"):
+        program.write_text(f"#!/bin/sh\n{wrong}\n")
+        assert gpu.gpu_facts() is None

@@ -1,0 +1,58 @@
+"""Ceilings are rates of real products and copies."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from stylert.benchmarks.machine import peak_rates as ceilings
+from stylert.benchmarks.machine.peak_rates import highest, measure_ceiling
+from stylert.benchmarks.machine.roofline import Ceiling
+from tests.draws import fresh
+
+
+def test_every_precision_has_a_rate_and_its_source() -> None:
+    found = measure_ceiling(threads=1, seconds=0.001, size=32, copy_bytes=2**16)
+    assert set(found.tflops) == {"float32", "bfloat16", "int8"}
+    assert min(*found.tflops.values(), found.bandwidth) > 0
+    for word in ("fp32", "bf16 OpenVINO", "int8", "copy NumPy"):
+        assert word in found.source
+
+
+@pytest.mark.parametrize("model", [ceilings._float_product, ceilings._int8_product])
+def test_the_products_are_computed(model: object) -> None:
+    a = fresh().uniform(-3.5, 3.5, (32, 32)).astype(np.float32)
+    data = model(32)  # type: ignore[operator]
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    # The second operand is part of the file.
+    from onnx import load_from_string, numpy_helper
+
+    constants = {t.name: numpy_helper.to_array(t) for t in load_from_string(data).graph.initializer}
+    b = constants["w"] if "w" in constants else constants["w_q"] * 0.01
+    expected = (a.astype(np.float64) @ b).max()
+    # In 8 bits: half a step of the result, which is 1, and half an input's step of 0.03 in 32 products of at most 1.27.
+    assert session.run(None, {"a": a})[0] == pytest.approx(expected, abs=1.2 if "w_q" in constants else 1e-3)
+
+
+def test_the_rate_is_of_the_fastest_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, durations = 0.0, iter([9.0, 3.0, 0.5, 1.0])
+
+    def run() -> None:
+        nonlocal now
+        now += next(durations)
+
+    monkeypatch.setattr(ceilings, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert ceilings._best(run, 0.0) == 0.5
+
+
+def test_the_highest_of_several_moments_counts() -> None:
+    one = Ceiling({"float32": 1.0, "int8": 5.0}, 20.0, "measured")
+    found = highest([one, Ceiling({"float32": 2.0, "int8": 4.0}, 10.0, "measured")])
+    assert found is not None
+    assert (found.tflops, found.bandwidth) == ({"float32": 2.0, "int8": 5.0}, 20.0)
+    assert "2 moments" in found.source
+    assert highest([one]) == one
+    assert highest([]) is None

@@ -1,0 +1,118 @@
+"""The configuration: the published sizes, the layer table, and refusal of values that make no network."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
+
+resolutions = st.integers(2, 10).map(lambda k: 2**k)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "base", "gmac"), [(1024, 32768, 74.3), (512, 32768, 59.7), (256, 32768, 45.1), (256, 16384, 14.9)]
+)
+def test_multiply_accumulates_are_the_published_ones(resolution, base, gmac):
+    assert GeneratorConfig(resolution, channel_base=base).macs() / 1e9 == pytest.approx(gmac, abs=0.051)
+
+
+@given(resolutions)
+def test_number_of_latents_is_twice_the_logarithm_less_two(resolution):
+    cfg = GeneratorConfig(resolution)
+    assert cfg.num_ws == 2 * math.log2(resolution) - 2
+    assert {s.ws_index for s in cfg.layers()} == set(range(cfg.num_ws))
+
+
+@given(resolutions)
+def test_torgb_reads_the_first_latent_of_the_next_block(resolution):
+    index = {s.name: s.ws_index for s in GeneratorConfig(resolution).layers()}
+    for res in (4 * 2**k for k in range(int(math.log2(resolution)) - 2)):
+        assert index[f"b{res}.torgb"] == index[f"b{2 * res}.conv0"] == index[f"b{res}.conv1"] + 1
+
+
+@given(resolutions, st.integers(1024, 65536), st.integers(1, 1024))
+def test_channels_halve_with_resolution_under_a_ceiling(resolution, base, ceiling):
+    cfg = GeneratorConfig(resolution, channel_base=base, channel_max=ceiling)
+    for spec in cfg.layers():
+        source = spec.resolution // spec.up
+        assert spec.in_channels == min(base // source, ceiling)
+        expected = 3 if spec.kind == "torgb" else min(base // spec.resolution, ceiling)
+        assert (spec.out_channels, spec.kernel) == (expected, 1 if spec.kind == "torgb" else 3)
+
+
+@given(resolutions, st.integers(0, 12))
+def test_half_precision_is_for_the_highest_resolutions_from_8_up(resolution, count):
+    cfg = GeneratorConfig(resolution, num_fp16_res=count)
+    highest = [r for r in reversed(cfg.block_resolutions) if r >= 8][:count]
+    assert [r for r in cfg.block_resolutions if cfg.is_fp16(r)] == highest[::-1]
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(3, 10).map(lambda k: 2**k),
+    st.integers(0, 5),
+    st.integers(1, 8),
+    st.none() | st.floats(1, 300),
+    st.lists(st.floats(0.5, 3), min_size=1, max_size=5),
+)
+def test_json_round_trip_keeps_every_field(resolution, c_dim, layers, clamp, taps):
+    for cls in (GeneratorConfig, DiscriminatorConfig):
+        cfg = cls(resolution, c_dim=c_dim, mapping_layers=layers, conv_clamp=clamp, resample_filter=tuple(taps))
+        assert cls.from_dict(json.loads(json.dumps(cfg.to_dict()))) == cfg
+
+
+WRONG = [
+    ("resolution", 48),
+    ("resolution", 2),
+    ("resolution", 8192),
+    ("resolution", 64.0),
+    ("resolution", True),
+    ("c_dim", -1),
+    ("img_channels", 0),
+    ("channel_base", 10),
+    ("channel_max", 0),
+    ("mapping_layers", 0),
+    ("num_fp16_res", -1),
+    ("conv_clamp", 0.0),
+    ("resample_filter", ()),
+    ("resample_filter", (1.0, -1.0)),
+]
+
+
+@pytest.mark.parametrize("cls", [GeneratorConfig, DiscriminatorConfig])
+@pytest.mark.parametrize(("field", "value"), WRONG)
+def test_refuses_what_makes_no_network(cls, field, value):
+    with pytest.raises(ValueError, match=field):
+        cls.from_dict({"resolution": 64, field: value})
+
+
+@pytest.mark.parametrize(
+    ("cls", "field", "value"),
+    [
+        (GeneratorConfig, "z_dim", 0),
+        (GeneratorConfig, "w_avg_beta", 1.5),
+        (DiscriminatorConfig, "resolution", 4),
+        (DiscriminatorConfig, "architecture", "unet"),
+        (DiscriminatorConfig, "mbstd_num_channels", -1),
+    ],
+)
+def test_refuses_what_makes_no_network_of_its_kind(cls, field, value):
+    with pytest.raises(ValueError, match=field):
+        cls.from_dict({"resolution": 64, field: value})
+
+
+@pytest.mark.parametrize("cls", [GeneratorConfig, DiscriminatorConfig])
+def test_refuses_unknown_and_missing_fields_by_name(cls):
+    with pytest.raises(ValueError, match="'colour'"):
+        cls.from_dict({"resolution": 64, "colour": 3})
+    with pytest.raises(ValueError, match="resolution"):
+        cls.from_dict({})
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        GeneratorConfig(64).resolution = 128

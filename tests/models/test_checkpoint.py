@@ -1,0 +1,253 @@
+"""Checkpoints: round trips, and CheckpointError for every damage."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from stylert.core.errors import CheckpointError, StylertError
+from stylert.models import checkpoint
+from stylert.models.checkpoint import generator_shapes, load_generator, read_generator, read_metadata, write_generator
+from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
+from stylert.models.stylegan2.networks import Generator
+from stylert.train import snapshot
+from stylert.train.presets import TrainConfig
+
+CFG = GeneratorConfig(8, z_dim=4, w_dim=4, c_dim=2, channel_base=32, channel_max=3, mapping_layers=1)
+anything_goes = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture
+def generator(rng, randomize):
+    return randomize(Generator(CFG)).eval()
+
+
+@pytest.fixture
+def arrays(generator):
+    return {k: v.numpy() for k, v in generator.state_dict().items()}
+
+
+@pytest.fixture
+def path(arrays, tmp_path):
+    path = tmp_path / "model.safetensors"
+    write_generator(path, CFG, arrays, info={"kimg": 3})
+    return path
+
+
+def refusal(path):
+    with pytest.raises(CheckpointError) as e:
+        read_generator(path)
+    assert "\n" not in str(e.value)
+    assert str(path) in str(e.value)
+    return str(e.value)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    resolution=st.integers(2, 10).map(lambda k: 2**k),
+    c_dim=st.integers(0, 4),
+    dims=st.tuples(st.integers(1, 600), st.integers(1, 600)),
+    layers=st.integers(1, 8),
+    base=st.integers(1024, 40000),
+    ceiling=st.integers(1, 600),
+    img_channels=st.integers(1, 4),
+    taps=st.lists(st.floats(0.5, 3), min_size=1, max_size=6),
+)
+def test_shapes_are_those_of_the_module(resolution, c_dim, dims, layers, base, ceiling, img_channels, taps):
+    cfg = GeneratorConfig(
+        resolution,
+        *(dims[0], c_dim, dims[1], img_channels, base, ceiling, layers),
+        resample_filter=tuple(taps),
+    )
+    with torch.device("meta"):
+        state = Generator(cfg).state_dict()
+    assert generator_shapes(cfg) == {name: tuple(t.shape) for name, t in state.items()}
+
+
+def test_round_trip_is_exact(arrays, path):
+    weights = read_generator(path)
+    assert (weights.config, weights.info) == (CFG, {"kimg": 3})
+    assert set(weights.arrays) == set(arrays)
+    for name, array in weights.arrays.items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, arrays[name])
+
+
+def test_round_trip_in_half_is_within_its_rounding(arrays, path, tmp_path):
+    half = tmp_path / "half.safetensors"
+    write_generator(half, CFG, arrays, half=True)
+    for name, array in read_generator(half).arrays.items():
+        assert array.dtype == np.float32
+        np.testing.assert_allclose(array, arrays[name], rtol=2**-11, atol=2**-25)
+    assert half.stat().st_size < path.stat().st_size
+
+
+def test_the_same_generator_writes_the_same_bytes(arrays, path, tmp_path):
+    again = tmp_path / "again.safetensors"
+    write_generator(again, CFG, arrays, info={"kimg": 3})
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_a_loaded_generator_makes_the_same_images(generator, path):
+    loaded = load_generator(path)
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    z, c = torch.randn(3, 4), torch.eye(2)[[0, 1, 1]]
+    assert torch.equal(loaded(z, c, psi=0.7), generator(z, c, psi=0.7))
+
+
+def test_a_training_file_serves_its_average(generator, arrays, tmp_path):
+    train = TrainConfig(CFG, DiscriminatorConfig(8, channel_base=32, channel_max=3), batch=4, kimg=1)
+    tensors = {f"G_ema.{k}": v for k, v in generator.state_dict().items()}
+    tensors |= {f"G.{k}": torch.zeros_like(v) for k, v in generator.state_dict().items()}
+    snapshot.write_snapshot(tmp_path / "s.safetensors", train, tensors, {})
+    for name, array in read_generator(tmp_path / "s.safetensors").arrays.items():
+        np.testing.assert_array_equal(array, arrays[name])
+
+
+def test_refuses_missing_files_and_folders(tmp_path):
+    assert "does not exist" in refusal(tmp_path / "nothing.safetensors")
+    assert "not a file" in refusal(tmp_path)
+    (tmp_path / "empty.safetensors").touch()
+    assert "not a whole safetensors" in refusal(tmp_path / "empty.safetensors")
+
+
+@anything_goes
+@given(st.floats(0, 1, exclude_max=True))
+def test_refuses_every_truncation(path, whole, fraction):
+    path.write_bytes(whole[: int(fraction * len(whole))])
+    assert "not a whole safetensors" in refusal(path)
+
+
+class Whole(bytes):
+    def __repr__(self):
+        return "the whole file"
+
+
+@pytest.fixture
+def whole(path):
+    return Whole(path.read_bytes())
+
+
+def damaged(path, data):
+    """Reads, or is refused with one line; nothing else."""
+    path.write_bytes(data)
+    try:
+        for array in read_generator(path).arrays.values():
+            assert np.isfinite(array).all()
+    except CheckpointError as e:
+        assert "\n" not in str(e)
+
+
+@anything_goes
+@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4))
+def test_flipped_bytes_anywhere_raise_nothing_else(path, whole, flips):
+    data = bytearray(whole)
+    for place, mask in flips:
+        data[int(place * len(data))] ^= mask
+    damaged(path, data)
+
+
+@anything_goes
+@given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
+def test_one_changed_bit_of_a_weight_is_refused(path, whole, place, bit):
+    (header,) = struct.unpack("<Q", whole[:8])
+    data = bytearray(whole)
+    data[8 + header + int(place * (len(data) - 8 - header))] ^= 1 << bit
+    path.write_bytes(data)
+    assert "sha256" in (message := refusal(path)) or "not finite" in message
+
+
+@anything_goes
+@given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(32, 126)), min_size=1, max_size=3))
+def test_other_letters_in_the_header_raise_nothing_else(path, whole, letters):
+    data = bytearray(whole)
+    (size,) = struct.unpack("<Q", whole[:8])
+    for place, letter in letters:
+        data[8 + int(place * size)] = letter
+    damaged(path, data)
+
+
+def rewrite(path, change_tensors=lambda t: t, change_metadata=lambda m: m):
+    tensors, metadata = change_tensors(load_file(path)), change_metadata(read_metadata(path))
+    save_file(tensors, path, {"stylert": metadata if isinstance(metadata, str) else json.dumps(metadata)})
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(sorted(generator_shapes(CFG))), damage=st.sampled_from(["missing", "shape", "nan", "inf", "type"]))
+def test_refuses_every_wrong_tensor_by_name(path, whole, name, damage):
+    path.write_bytes(whole)
+
+    def change(tensors):
+        t = tensors.pop(name)
+        bad = {"shape": t[None], "nan": np.full_like(t, np.nan), "inf": np.full_like(t, np.inf), "type": t.astype(np.int32)}
+        return tensors if damage == "missing" else tensors | {name: bad[damage]}
+
+    rewrite(path, change)
+    assert name in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("kind", "discriminator", "unknown kind"),
+        ("kind", ["generator"], "unknown kind"),
+        ("version", 2, "format version 2"),
+        ("version", None, "format version None"),
+        ("generator", None, "no valid generator configuration"),
+        ("generator", [1], "no valid generator configuration"),
+        ("generator", {"resolution": 8, "colour": 1}, "colour"),
+        ("generator", {"resolution": 12}, "power of two"),
+        ("generator", {"resolution": "8"}, "whole number"),
+        ("generator", {"resolution": 8, "resample_filter": 3}, "no valid generator configuration"),
+        ("generator", {"resolution": 8, "resample_filter": [10**400]}, "no valid generator configuration"),
+        ("generator", {"resolution": 8, "conv_clamp": "much"}, "no valid generator configuration"),
+        ("generator", {**CFG.to_dict(), "w_dim": 5}, "its configuration says"),
+    ],
+)
+def test_refuses_wrong_metadata(path, field, value, message):
+    rewrite(path, change_metadata=lambda m: m | {field: value})
+    assert message in refusal(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"generator"'])
+def test_refuses_metadata_of_another_form(path, text):
+    rewrite(path, change_metadata=lambda m: text)
+    assert "metadata" in refusal(path)
+
+
+def test_refuses_the_safetensors_of_others(arrays, tmp_path):
+    save_file(arrays, tmp_path / "foreign.safetensors", {"format": "pt"})
+    assert "carries no stylert configuration" in refusal(tmp_path / "foreign.safetensors")
+    save_file(arrays, tmp_path / "bare.safetensors")
+    assert "carries no stylert configuration" in refusal(tmp_path / "bare.safetensors")
+
+
+def test_refuses_to_resume_from_a_generator(path):
+    with pytest.raises(CheckpointError, match="generator for serving"):
+        snapshot.read_config(path)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("power cut"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_crash_while_writing_leaves_the_older_file(arrays, path, whole, monkeypatch, error):
+    def crash(tensors, file, metadata):
+        file.write_bytes(whole[:100])
+        raise error
+
+    monkeypatch.setattr(checkpoint, "save_file", crash)
+    with pytest.raises((type(error), StylertError)):
+        write_generator(path, CFG, arrays)
+    assert path.read_bytes() == whole
+    assert list(path.parent.iterdir()) == [path], "and nothing beside it"
+
+
+def test_half_refuses_what_it_cannot_hold(arrays, path, whole):
+    arrays["mapping.fc0.weight"] = arrays["mapping.fc0.weight"] * 0 + 1e6
+    with pytest.raises(CheckpointError, match=r"mapping\.fc0\.weight"):
+        write_generator(path, CFG, arrays, half=True)
+    assert path.read_bytes() == whole

@@ -1,0 +1,133 @@
+"""The kernels compile ahead of time, in a process where Triton does not interpret."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from fnmatch import fnmatch
+
+import pytest
+
+from stylert.plugins.aot import ARCHITECTURES, compile_all, variants
+
+#: Of each kernel the variants that most of a generator's time is spent in.
+HOT = "modulated_conv2d_*_f16"
+
+
+def run(*arguments, **environment):
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
+    command = [sys.executable, "-m", "stylert.plugins.aot", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=env)
+
+
+@pytest.mark.slow
+def test_hot_kernels_compile_without_spills_and_onto_the_tensor_cores(tmp_path):
+    done = run("--arch", "sm_80,sm_90", "--out", tmp_path / "aot", "--only", HOT, TRITON_CACHE_DIR=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "aot" / "manifest.json").read_text())
+    wanted = {(variant.name, arch) for variant in variants() if fnmatch(variant.name, HOT) for arch in ("sm_80", "sm_90")}
+    assert {(entry["variant"], entry["arch"]) for entry in manifest["kernels"]} == wanted
+    for entry in manifest["kernels"]:
+        assert entry["spill_bytes"] == 0
+        assert 0 < entry["registers"] <= 255
+        instruction = {"sm_80": "mma.sync.aligned.m16n8k16", "sm_90": "wgmma.mma_async.sync.aligned"}[entry["arch"]]
+        assert entry["matrix_instructions"] or entry["kernel"] == "modulated_conv2d_sum"  # which adds, and multiplies nothing
+        assert all(found.startswith(instruction) for found in entry["matrix_instructions"])
+        ptx = (tmp_path / "aot" / entry["ptx"]).read_text()
+        assert f".target {entry['arch']}" in ptx
+        assert f".entry {entry['entry']}(" in ptx
+        assert hashlib.sha256(ptx.encode()).hexdigest() == entry["ptx_sha256"]
+        assert (tmp_path / "aot" / entry["cubin"]).read_bytes()[:4] == b"\x7fELF"
+        # TensorRT's ahead-of-time plugins pass inputs, 32-bit integers, outputs, in this order.
+        kinds = list(entry["arguments"].values())
+        integers = [index for index, kind in enumerate(kinds) if kind == "i32"]
+        assert integers == list(range(integers[0], len(kinds) - 1))
+        assert kinds[-1].startswith("*")
+
+
+@pytest.mark.slow
+def test_fp8_products_are_on_the_tensor_cores_where_there_are_any(tmp_path):
+    """Beside an architecture that has none, which is passed over."""
+    cache = str(tmp_path / "cache")
+    done = run("--arch", "sm_86,sm_89,sm_90", "--out", tmp_path, "--only", "*_3x3_fp8_32ch", TRITON_CACHE_DIR=cache)
+    assert done.returncode == 0, done.stderr
+    entries = json.loads((tmp_path / "manifest.json").read_text())["kernels"]
+    assert [entry["arch"] for entry in entries] == ["sm_89", "sm_90"]
+    for entry, kind in zip(entries, ("e4m3.e4m3", "wgmma"), strict=True):
+        assert entry["spill_bytes"] == 0
+        ptx = (tmp_path / entry["ptx"]).read_text()
+        assert kind in ptx
+        assert "e4m3.e4m3" in ptx
+
+
+@pytest.mark.slow
+def test_sizes_of_one_which_a_launch_makes_constants_compile_too(tmp_path):
+    """A launch compiles arguments that are 1 into the kernel: there they are no tensors, and have no methods."""
+    code = """if True:
+        from stylert.plugins.aot import compile_kernel, conv_variant, _kernels
+        from stylert.plugins.triton.tiles import Tile
+        for kernel, tile in (("whole", Tile(16, 16, 16, group=3)), ("rgb", Tile(16, 16, 16)), ("split", Tile(16, 16, 16, splits=4)),
+                             ("sum", Tile(16, 16, 16, splits=4))):
+            for per_sample, ones in ((True, "n noise_x"), (False, "n noise_n noise_y noise_x h w i o x_n")):
+                v = conv_variant("one", "float16", tile, kernel=kernel, per_sample=per_sample)
+                function = _kernels()[v.kernel]
+                constants = v.constants | {name: 1 for name in ones.split() if name in function.arg_names}
+                aligned = [name for name in v.aligned if name not in constants]
+                compile_kernel(function, v.pointers, constants, aligned, "sm_80", num_warps=4, num_stages=2)
+        """
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
+        "TRITON_CACHE_DIR": str(tmp_path)
+    }
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_pointwise_and_resampling_kernels_compile_without_spills(tmp_path):
+    for pattern in ("upfirdn2d_*2_*", "bias_act_*"):
+        done = run("--arch", "sm_120", "--out", tmp_path, "--only", pattern, TRITON_CACHE_DIR=str(tmp_path / "cache"))
+        assert done.returncode == 0, done.stderr
+        entries = json.loads((tmp_path / "manifest.json").read_text())["kernels"]
+        assert all(entry["spill_bytes"] == 0 for entry in entries)
+        assert "spill" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--arch", "sm_70"], ["--arch", ""], ["--only", "nothing*"], ["--arch", "sm_80,sm_86", "--only", "*fp8*"]],
+    ids=str,
+)
+def test_wrong_arguments_are_one_line_and_status_2(tmp_path, arguments):
+    done = run("--out", tmp_path, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_kernel(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run("--out", tmp_path / "file" / "below")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot write into")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_interpreter_cannot_compile_and_says_so(tmp_path):
+    done = run("--out", tmp_path, TRITON_INTERPRET="1")
+    assert done.returncode == 2
+    assert "TRITON_INTERPRET" in done.stderr
+
+
+def test_variants_have_names_of_their_own_and_cover_both_operators():
+    names = [variant.name for variant in variants()]
+    assert len(set(names)) == len(names)
+    for operator in ("modulated_conv2d_3x3", "modulated_conv2d_up2", "upfirdn2d_up2", "upfirdn2d_down2", "bias_act"):
+        assert any(name.startswith(operator) for name in names)
+
+
+def test_no_architecture_is_refused():
+    with pytest.raises(ValueError, match="architecture"):
+        compile_all([])
+    assert set(ARCHITECTURES) >= {"sm_80", "sm_90", "sm_120"}

@@ -1,0 +1,18 @@
+"""What importing the kernels brings with it."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("module", ["upfirdn2d", "bias_act", "modulated_conv2d"])
+def test_kernels_need_triton_and_not_torch(module):
+    code = f"import stylert.plugins.triton.{module}, sys; assert 'triton' in sys.modules and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_package_and_its_shape_rules_need_neither():
+    code = "import stylert.plugins.triton, stylert.plugins.shapes, stylert.plugins.aot, sys\n"
+    code += "assert not {'torch', 'triton'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

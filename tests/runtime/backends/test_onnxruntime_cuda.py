@@ -1,0 +1,145 @@
+"""ONNX Runtime's bound session, really run on the CPU, and the words for a CUDA that is not there. No GPU has run it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from stylert.core.errors import BackendError, InputError
+from stylert.runtime import Bundle, Generator
+from stylert.runtime.backends import available_backends, backend
+from stylert.runtime.backends import onnxruntime as cpu
+from stylert.runtime.backends.onnxruntime_cuda import MAX_BOUND, PROVIDER, BoundSession
+from stylert.runtime.cuda.arrays import OnDevice
+from stylert.runtime.engines import build_engine
+
+CUDA = backend("onnxruntime-cuda")
+
+
+def gpu_build() -> bool:
+    try:
+        return bool(version("onnxruntime-gpu"))
+    except PackageNotFoundError:
+        return False
+
+
+@pytest.fixture
+def session(bundle: Bundle) -> BoundSession:
+    return bound(bundle)
+
+
+def bound(bundle: Bundle) -> BoundSession:
+    source = bundle.path / "synthesis.fp32.onnx"
+    return BoundSession(lambda graphs: cpu.open_session(source, cpu.session_options(1)), "cpu", False)
+
+
+def test_bound_memory_gives_the_images_of_the_plain_session_for_any_order_of_batches(
+    bundle: Bundle, session: BoundSession, rng: np.random.Generator
+) -> None:
+    with Generator.load(bundle, threads=1) as g:
+        for n in (1, 2, 1, 3, 4, 5, 6, 1, 2, 2):
+            ws = rng.standard_normal((n, bundle.num_ws, 20), np.float32)
+            np.testing.assert_array_equal(session.run({"ws": ws}), g.synthesize(ws))
+            assert len(session._bound) <= MAX_BOUND
+
+
+def test_a_result_is_not_overwritten_by_the_next_call_nor_by_another_thread(
+    bundle: Bundle, session: BoundSession, rng: np.random.Generator
+) -> None:
+    several = [rng.standard_normal((2, bundle.num_ws, 20), np.float32) for _ in range(8)]
+    alone = [session.run({"ws": ws}).copy() for ws in several]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda ws: session.run({"ws": ws}), several))
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_tensors_keep_their_addresses_from_call_to_call(bundle: Bundle, session: BoundSession) -> None:
+    ws = np.zeros((2, bundle.num_ws, 20), np.float32)
+    session.run({"ws": ws})
+    (first,) = session._bound.values()
+    held = (first.held["ws"].data_ptr(), first.image.data_ptr())
+    session.run({"ws": ws})
+    (again,) = session._bound.values()
+    assert (again.held["ws"].data_ptr(), again.image.data_ptr()) == held
+
+
+def test_images_are_written_where_they_are_asked_for_and_latents_read_where_they_lie(
+    bundle: Bundle, session: BoundSession, rng: np.random.Generator
+) -> None:
+    out = np.zeros((2, 16, 16, 3), np.uint8)
+    latents = np.zeros((2, bundle.num_ws, 20), np.float32)
+    there = OnDevice(latents.ctypes.data, latents.shape, latents.dtype, False, None, latents)
+    for _ in range(3):
+        latents[...] = rng.standard_normal(latents.shape)
+        expected = session.run({"ws": latents.copy()})
+        np.testing.assert_array_equal(session.run({"ws": there}), expected)
+        session.run_into({"ws": there}, out.ctypes.data)
+        np.testing.assert_array_equal(out, expected)
+        images = session.new_images(2, 1)
+        session.run_into({"ws": latents.copy()}, np.from_dlpack(images).ctypes.data)
+        np.testing.assert_array_equal(images.to_host(), expected)
+        times = session.timed_run({"ws": latents})
+        assert min(times.h2d, times.compute, times.d2h) > 0
+        assert times.enqueue is None
+
+
+class Uncapturable:
+    """ONNX Runtime's session on a GPU as far as graphs go: it runs eagerly, and fails where a graph is asked for."""
+
+    def __init__(self, session: object, graphs: bool, asked: list[str]) -> None:
+        self._session, self._with_graphs, self._asked = session, graphs, asked
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._session, name)
+
+    def run_with_iobinding(self, binding: object, options: ort.RunOptions) -> None:
+        number = options.get_run_config_entry("gpu_graph_id") if self._with_graphs else "none"
+        self._asked.append(number)
+        if number not in ("none", "-1"):
+            raise RuntimeError("CUDA failure 900: operation not permitted when stream is capturing")
+        self._session.run_with_iobinding(binding, ort.RunOptions())  # type: ignore[attr-defined]
+
+
+def test_where_a_graph_cannot_be_captured_the_same_session_goes_on_without_and_says_so_once(
+    bundle: Bundle, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[str] = []
+    whole = cpu.open_session(bundle.path / "synthesis.fp32.onnx", cpu.session_options(1))
+    session = BoundSession(lambda graphs: Uncapturable(whole, graphs, asked), "cpu", True)
+    for n in (1, 2, 2, 1, 2):
+        latents = rng.standard_normal((n, bundle.num_ws, 20), np.float32)
+        np.testing.assert_array_equal(session.run({"ws": latents}), bound(bundle).run({"ws": latents}))
+    assert asked == ["-1", "-1", "2", "none", "none", "none"]
+    assert session.remarks == ["without a CUDA graph, because capturing one failed"]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.skipif(PROVIDER in ort.get_available_providers(), reason="this ONNX Runtime has CUDA")
+def test_without_cuda_the_command_that_installs_it_is_named(bundle: Bundle) -> None:
+    assert "onnxruntime-cuda" not in available_backends()
+    with pytest.raises(BackendError, match=r"no CUDA: pip uninstall -y onnxruntime; pip install onnxruntime-gpu") as e:
+        Generator.load(bundle, "onnxruntime-cuda")
+    assert "\n" not in str(e.value)
+    if not gpu_build():
+        assert "pip install onnxruntime-gpu" in CUDA.obstacle()
+
+
+def test_a_cuda_that_does_not_load_is_not_taken_for_one(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime then falls back to the CPU and says so in its log alone."""
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [PROVIDER, "CPUExecutionProvider"])
+    whole = cpu.open_session
+    monkeypatch.setattr(cpu, "open_session", lambda source, options, providers: whole(source, options))
+    with pytest.raises(BackendError, match="CUDA does not load"):
+        Generator.load(bundle, "onnxruntime-cuda")
+
+
+def test_it_builds_nothing_and_runs_no_eight_bits(bundle: Bundle) -> None:
+    with pytest.raises(InputError, match="no engines"):
+        build_engine(bundle, "onnxruntime-cuda", "fp32")
+    with pytest.raises(BackendError, match="fp32, fp16, not int8"):
+        Generator.load(bundle, "onnxruntime-cuda", "int8")

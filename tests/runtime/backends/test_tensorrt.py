@@ -1,0 +1,230 @@
+"""The TensorRT backend as far as it goes without its library: what is missing is one line, and what cannot be is refused.
+
+Building and running with TensorRT itself has not been exercised; the builder is the one that `test_tensorrt_rtx.py` runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stylert.core.devices import Driver, Gpu
+from stylert.core.errors import BackendError, InputError
+from stylert.runtime import Bundle, Generator
+from stylert.runtime.backends import available_backends, backend
+from stylert.runtime.backends.tensorrt_build import table_of
+from stylert.runtime.build_options import BuildOptions
+from stylert.runtime.engines import build_engine, engine_folder, engine_key, engine_to_load
+
+TENSORRT = backend("tensorrt")
+
+
+@pytest.fixture
+def fake_library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A module of TensorRT's name that knows its version and nothing else."""
+    library = SimpleNamespace(__version__="11.4.0.106", __spec__=SimpleNamespace(name="tensorrt"))
+    monkeypatch.setitem(sys.modules, "tensorrt", library)
+    return library
+
+
+def has(monkeypatch: pytest.MonkeyPatch, *gpus: Gpu) -> None:
+    driver = Driver("13.0", gpus, None if gpus else "no NVIDIA driver is installed")
+    monkeypatch.setattr(TENSORRT, "find_gpus", lambda: driver)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
+def test_without_the_library_building_and_running_name_the_command_that_installs_it(bundle: Bundle) -> None:
+    for attempt in (lambda: build_engine(bundle, "tensorrt", "fp32"), lambda: Generator.load(bundle, "tensorrt")):
+        with pytest.raises(BackendError, match=r"pip install 'stylert\[tensorrt\]'"):
+            attempt()
+    assert "tensorrt" not in available_backends()
+
+
+def test_without_a_gpu_nothing_is_built(bundle: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    has(monkeypatch)
+    with pytest.raises(BackendError, match="no NVIDIA driver"):
+        build_engine(bundle, "tensorrt", "fp32")
+    assert "no NVIDIA driver" in TENSORRT.obstacle()
+
+
+def test_an_old_library_is_refused_by_its_version(fake_library: SimpleNamespace) -> None:
+    for old in ("8.6.1", "10.14.1.48", "10.3"):
+        fake_library.__version__ = old
+        with pytest.raises(BackendError, match=r"too old.*10\.15"):
+            TENSORRT.version()
+    for new in ("10.15.0", "11.4.0.106"):
+        fake_library.__version__ = new
+        assert TENSORRT.version() == new
+
+
+def test_a_library_that_does_not_import_is_one_line(fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        @staticmethod
+        def find_spec(name: str, path: object = None, target: object = None) -> object:
+            if name == "tensorrt":
+                return importlib.util.spec_from_loader(name, Broken)  # type: ignore[arg-type]
+            return None
+
+        @staticmethod
+        def create_module(spec: object) -> None:
+            raise ImportError("libnvinfer.so.11: cannot open\nshared object file")
+
+        @staticmethod
+        def exec_module(module: object) -> None: ...
+
+    monkeypatch.delitem(sys.modules, "tensorrt")
+    monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
+    with pytest.raises(BackendError, match="libnvinfer") as e:
+        TENSORRT.version()
+    assert "\n" not in str(e.value)
+
+
+def test_an_engine_belongs_to_one_model_of_gpu_unless_it_is_to_be_compatible(
+    bundle: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    key = engine_key(bundle, "tensorrt", "int8")
+    compatible = engine_key(bundle, "tensorrt", "int8", BuildOptions(hardware_compatible=True))
+    assert (key.target, key.machine, compatible.machine) == ("sm_89", "GPU A", "")
+    keys = {
+        engine_key(bundle, "tensorrt", "int8", BuildOptions(**options)).digest  # type: ignore[arg-type]
+        for options in ({}, {"plugins": True}, {"level": 5}, {"version_compatible": True}, {"hardware_compatible": True})
+    }
+    assert len(keys) == 5
+    with pytest.raises(InputError, match="tensorrt-rtx"):
+        engine_key(bundle, "tensorrt", "int8", BuildOptions(target="sm_120"))
+    has(monkeypatch, Gpu(0, "GPU B", (8, 9), 2**34))
+    assert engine_key(bundle, "tensorrt", "int8").digest != key.digest
+    assert engine_key(bundle, "tensorrt", "int8", BuildOptions(hardware_compatible=True)) == compatible
+
+
+@pytest.fixture
+def own(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """A bundle in which `build_engine` writes a few bytes in TensorRT's place."""
+
+    def write(source: Path, precision: str, engine: Path, *rest: object) -> dict[str, object]:
+        engine.write_bytes(b"plan")
+        return {}
+
+    monkeypatch.setattr(TENSORRT, "build", write)
+    return Bundle.load(shutil.copytree(bundle.path, tmp_path / "bundle"))
+
+
+def built(bundle: Bundle, **options: Any) -> Path:
+    build_engine(bundle, "tensorrt", "fp32", BuildOptions(**options))
+    return engine_folder(bundle, engine_key(bundle, "tensorrt", "fp32", BuildOptions(**options)))
+
+
+def test_an_engine_is_taken_where_it_runs_and_nowhere_else(
+    own: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = Gpu(0, "GPU A", (8, 9), 2**34), Gpu(0, "GPU B", (8, 9), 2**34), Gpu(0, "GPU C", (7, 5), 2**34)
+    has(monkeypatch, a)
+    exact = built(own)
+    assert engine_to_load(own, "tensorrt", "fp32") == exact
+    has(monkeypatch, b)
+    assert engine_to_load(own, "tensorrt", "fp32") is None
+    has(monkeypatch, a)
+    anywhere = built(own, hardware_compatible=True)
+    later = built(own, version_compatible=True)
+    assert engine_to_load(own, "tensorrt", "fp32") == exact
+    has(monkeypatch, b)
+    assert engine_to_load(own, "tensorrt", "fp32") == anywhere
+    has(monkeypatch, c)
+    assert engine_to_load(own, "tensorrt", "fp32") is None
+    has(monkeypatch, a)
+    for version, expected in (("11.10.0", later), ("12.0.1", later), ("11.3.9", None), ("10.15.0", None)):
+        fake_library.__version__ = version
+        assert engine_to_load(own, "tensorrt", "fp32") == expected
+
+
+def test_an_engine_without_weights_is_opened_with_the_network_that_it_was_built_from(
+    own: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    opened: list[tuple[object, ...]] = []
+
+    def open_it(library: object, engine: Path, kernels: None = None, weights: Path | None = None) -> object:
+        opened.append((library, engine.parent, weights is not None and b"ws" in weights.read_bytes()))
+        return SimpleNamespace(ranges=[(1, 1, 1)], close=lambda: None)
+
+    monkeypatch.setattr("stylert.runtime.cuda.session.CudaSession", open_it)
+    stripped = built(own, stripped=True)
+    Generator.load(own, "tensorrt").close()
+    assert opened == [(fake_library, stripped, True)]
+    whole = built(own)
+    Generator.load(own, "tensorrt").close()
+    assert opened[1:] == [(fake_library, whole, False)]
+
+
+def test_the_lean_runtime_is_enough_for_a_version_compatible_engine(
+    own: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    folder = built(own, version_compatible=True)
+    lean = SimpleNamespace(__version__="11.5.0", __spec__=SimpleNamespace(name="tensorrt_lean"))
+    monkeypatch.setitem(sys.modules, "tensorrt_lean", lean)
+    opened: list[tuple[object, Path]] = []
+
+    def open_it(library: object, engine: Path) -> object:
+        opened.append((library, engine.parent))
+        return SimpleNamespace(ranges=[(1, 1, 1)], close=lambda: None)
+
+    monkeypatch.setattr("stylert.runtime.cuda.session.CudaSession", open_it)
+    Generator.load(own, "tensorrt").close()  # both are there: the lean one, for which the engine was made
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert TENSORRT.available()
+    Generator.load(own, "tensorrt").close()
+    assert opened == [(lean, folder)] * 2
+    assert TENSORRT.version() == "11.5.0"
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_lean", lean)
+    has(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    with pytest.raises(BackendError, match=r"pip install 'stylert\[tensorrt\]'"):
+        build_engine(own, "tensorrt", "fp32", force=True)  # it runs, and cannot build
+
+
+ONE_LINE = (
+    "Name: b8.conv1.conv, LayerType: CaskConvolution, Inputs: [ { Name: x, Dimensions: [-1,32,8,8], Format/Datatype: Half }], "
+    "Outputs: [ { Name: y, Dimensions: [-1,32,8,8], Format/Datatype: Half }], TacticName: t, StreamId: 0, "
+    "Metadata: [ONNX Layer: b8.conv1.conv][ONNX Layer: b8.conv1.noisy]"
+)
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_the_table_of_kernels_comes_from_the_log_or_else_from_the_inspector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: bool
+) -> None:
+    lines = [ONE_LINE, ONE_LINE.replace("b8.conv1.conv, Layer", "b8.torgb, Layer")]
+    asked: list[tuple[int, str]] = []
+    inspector = SimpleNamespace(get_layer_information=lambda i, form: asked.append((i, form)) or lines[i] + "\n")
+    engine = SimpleNamespace(num_layers=2, create_engine_inspector=lambda: inspector)
+    library = SimpleNamespace(
+        Runtime=lambda log: SimpleNamespace(deserialize_cuda_engine=lambda plan: engine if plan == b"plan" else None),
+        LayerInformationFormat=SimpleNamespace(ONELINE="one line"),
+    )
+    log = "\n".join(lines) if logged else "nothing of the kind"
+    table = table_of(library, SimpleNamespace(text=lambda: log), b"plan")
+    assert asked == ([] if logged else [(0, "one line"), (1, "one line")])
+    assert (table["kernels"], [k["name"] for k in table["layers"]]) == (2, ["b8.conv1.conv", "b8.torgb"])
+    assert table["layers"][0] == {
+        "name": "b8.conv1.conv", "kind": "CaskConvolution", "reads": ["Half"], "writes": ["Half[-1,32,8,8]"],
+        "origins": ["b8.conv1.conv", "b8.conv1.noisy"], "bytes": 8192, "macs": 0, "range": 0,
+    }  # fmt: skip
+    if not logged:  # an engine that its own library will not open, as one without its weights, has no table
+        assert table_of(library, SimpleNamespace(text=lambda: log), b"another")["layers"] == []
+
+
+def test_plugins_that_cannot_be_registered_are_one_line(fake_library: SimpleNamespace) -> None:
+    fake_library.__version__ = "10.3"
+    fake_library.__name__ = "tensorrt"
+    with pytest.raises(BackendError, match=r"plugins need|Triton") as e:
+        TENSORRT._register_plugins("sm_89")
+    assert "\n" not in str(e.value)

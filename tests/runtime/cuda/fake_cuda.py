@@ -1,0 +1,378 @@
+"""A CUDA driver, a TensorRT engine and other libraries' arrays of one's own making, whose device memory lies in this process."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stylert.runtime.cuda import dlpack
+
+real = pytest.importorskip("cuda.bindings.driver")
+
+NUM_WS, W_DIM, SIDE = 6, 20, 2  # of the small bundle
+
+
+class CUresult(enum.Enum):
+    CUDA_SUCCESS = 0
+    CUDA_ERROR_OUT_OF_MEMORY = 2
+    CUDA_ERROR_INVALID_VALUE = 1
+    CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
+
+
+LEGACY = 1
+
+
+class FakeDriver:
+    """Device and pinned memory are ctypes buffers, a stream is the list of its waiting work, which is done when somebody
+    waits for it, and a captured graph is the list of the calls that were made meanwhile."""
+
+    CUresult = CUresult
+    CUstream_flags = real.CUstream_flags
+    CUevent_flags = real.CUevent_flags
+    CUevent_record_flags = real.CUevent_record_flags
+    CUstreamCaptureMode = real.CUstreamCaptureMode
+
+    def __init__(self, room: int = 2**20) -> None:
+        self.room = room
+        self.memory: dict[int, Any] = {}
+        self.retained = self.graphs = self.execs = self.launches = self.events = 0
+        self.recording: dict[int, list[Callable[[], object]]] = {}
+        self.waiting: dict[int, list[Callable[[], object]]] = {LEGACY: []}
+        self.recorded: dict[int, int] = {}
+        self.invalid: set[int] = set()  # streams whose capture was spoilt
+        self.clock = 0.0  # milliseconds of the device's own, which its work moves on
+        self.times: dict[int, float] = {}
+        self.silent: set[int] = set()  # events that tell no time
+        self.log: list[str] = []
+        self.names = iter(range(100, 10**6))
+        self.lock = threading.RLock()
+
+    @property
+    def streams(self) -> int:
+        return len(self.waiting) - 1
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the session calls {name}, which the fake does not have")
+
+    def _allocate(self, size: int) -> tuple[CUresult, int]:
+        if size > self.room:
+            return CUresult.CUDA_ERROR_OUT_OF_MEMORY, 0
+        self.room -= size
+        buffer = (ctypes.c_uint8 * size)()
+        self.memory[ctypes.addressof(buffer)] = buffer
+        return CUresult.CUDA_SUCCESS, ctypes.addressof(buffer)
+
+    def _free(self, address: int) -> tuple[CUresult]:
+        buffer = self.memory.pop(int(address), None)
+        if buffer is None:
+            return (CUresult.CUDA_ERROR_INVALID_VALUE,)
+        self.room += len(buffer)
+        return (CUresult.CUDA_SUCCESS,)
+
+    def enqueue(self, stream: int, work: Callable[[], object]) -> tuple[CUresult]:
+        (self.recording[stream] if stream in self.recording else self.waiting[stream]).append(work)
+        return (CUresult.CUDA_SUCCESS,)
+
+    def _drain(self, stream: int) -> None:
+        with self.lock:
+            work = self.waiting[stream]
+            while work:
+                work.pop(0)()
+
+    def _copy(self, what: str, to: int, source: int, size: int, stream: int) -> tuple[CUresult]:
+        self.log.append(what)
+
+        def copy() -> None:
+            ctypes.memmove(to, source, size)
+            self.clock += size / 2**10
+
+        return self.enqueue(stream, copy)
+
+    def cuInit(self, flags: int) -> tuple[CUresult]:
+        return (CUresult.CUDA_SUCCESS,)
+
+    def cuDeviceGet(self, index: int) -> tuple[CUresult, int]:
+        return CUresult.CUDA_SUCCESS, index
+
+    def cuDevicePrimaryCtxRetain(self, gpu: int) -> tuple[CUresult, int]:
+        self.retained += 1
+        return CUresult.CUDA_SUCCESS, 77
+
+    def cuDevicePrimaryCtxRelease(self, gpu: int) -> tuple[CUresult]:
+        self.retained -= 1
+        return (CUresult.CUDA_SUCCESS,)
+
+    def cuCtxSetCurrent(self, context: int) -> tuple[CUresult]:
+        assert context == 77
+        return (CUresult.CUDA_SUCCESS,)
+
+    def cuStreamCreate(self, flags: int) -> tuple[CUresult, int]:
+        name = next(self.names)
+        self.waiting[name] = []
+        return CUresult.CUDA_SUCCESS, name
+
+    def cuStreamDestroy(self, stream: int) -> tuple[CUresult]:
+        del self.waiting[stream]
+        return (CUresult.CUDA_SUCCESS,)
+
+    def cuStreamSynchronize(self, stream: int) -> tuple[CUresult]:
+        self.log.append("wait")
+        self._drain(stream)
+        return (CUresult.CUDA_SUCCESS,)
+
+    def cuEventCreate(self, flags: int) -> tuple[CUresult, int]:
+        self.events += 1
+        name = next(self.names)
+        if flags & real.CUevent_flags.CU_EVENT_DISABLE_TIMING.value:
+            self.silent.add(name)
+        return CUresult.CUDA_SUCCESS, name
+
+    def cuEventDestroy(self, event: int) -> tuple[CUresult]:
+        self.events -= 1
+        return (CUresult.CUDA_SUCCESS,)
+
+    def cuEventRecord(self, event: int, stream: int) -> tuple[CUresult]:
+        self.recorded[event] = stream
+        return (CUresult.CUDA_SUCCESS,)
+
+    def cuEventRecordWithFlags(self, event: int, stream: int, flags: int) -> tuple[CUresult]:
+        external = flags == real.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL.value
+        if external != (stream in self.recording):
+            return (CUresult.CUDA_ERROR_INVALID_VALUE,)
+
+        def record() -> None:
+            self.times[event] = self.clock
+
+        return self.enqueue(stream, record)
+
+    def cuEventElapsedTime(self, begin: int, end: int) -> tuple[CUresult, float]:
+        if {begin, end} & self.silent:
+            return CUresult.CUDA_ERROR_INVALID_VALUE, 0.0
+        return CUresult.CUDA_SUCCESS, self.times[end] - self.times[begin]
+
+    def cuStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[CUresult]:
+        producer = self.recorded[event]
+        return self.enqueue(stream, lambda: self._drain(producer))
+
+    def cuMemAlloc(self, size: int) -> tuple[CUresult, int]:
+        return self._allocate(size)
+
+    def cuMemFree(self, address: int) -> tuple[CUresult]:
+        return self._free(address)
+
+    def cuMemHostAlloc(self, size: int, flags: int) -> tuple[CUresult, int]:
+        return self._allocate(size)
+
+    def cuMemFreeHost(self, address: int) -> tuple[CUresult]:
+        return self._free(address)
+
+    def cuMemGetInfo(self) -> tuple[CUresult, int, int]:
+        return CUresult.CUDA_SUCCESS, self.room, 2**20
+
+    def cuMemcpyHtoDAsync(self, to: int, source: int, size: int, stream: int) -> tuple[CUresult]:
+        return self._copy("in", to, source, size, stream)
+
+    def cuMemcpyDtoHAsync(self, to: int, source: int, size: int, stream: int) -> tuple[CUresult]:
+        return self._copy("out", to, source, size, stream)
+
+    def cuMemcpyDtoH(self, to: int, source: int, size: int) -> tuple[CUresult]:
+        ctypes.memmove(to, source, size)
+        return (CUresult.CUDA_SUCCESS,)
+
+    def cuStreamBeginCapture(self, stream: int, mode: object) -> tuple[CUresult]:
+        assert mode in real.CUstreamCaptureMode
+        self.recording[stream] = []
+        return (CUresult.CUDA_SUCCESS,)
+
+    def cuStreamEndCapture(self, stream: int) -> tuple[CUresult, list]:
+        recorded = self.recording.pop(stream)
+        if stream in self.invalid:
+            self.invalid.remove(stream)
+            return CUresult.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, []
+        self.graphs += 1
+        return CUresult.CUDA_SUCCESS, recorded
+
+    def cuGraphInstantiate(self, graph: list, flags: int) -> tuple[CUresult, list]:
+        self.execs += 1
+        return CUresult.CUDA_SUCCESS, list(graph)
+
+    def cuGraphDestroy(self, graph: list) -> tuple[CUresult]:
+        self.graphs -= 1
+        return (CUresult.CUDA_SUCCESS,)
+
+    def cuGraphExecDestroy(self, graph: list) -> tuple[CUresult]:
+        self.execs -= 1
+        return (CUresult.CUDA_SUCCESS,)
+
+    def cuGraphLaunch(self, graph: list, stream: int) -> tuple[CUresult]:
+        self.launches += 1
+        self.log.append("launch")
+        self.waiting[stream].extend(graph)
+        return (CUresult.CUDA_SUCCESS,)
+
+
+#: What the fake network takes an image, as a whole and layer by layer.
+COMPUTE_MS = 0.75
+LAYERS = {"b4.conv1.conv_myl0_1": 0.5, "__myl_MulAdd_myl0_2": 0.25}
+
+
+class FakeEngine:
+    """ws `[N, 6, 20]` to a 2 x 2 image whose pixels are the first four numbers of each ws's last row, as bytes."""
+
+    num_io_tensors = 2
+    device_memory_size_v2 = 2**20
+    names = ("ws", "image")
+
+    def __init__(
+        self,
+        driver: FakeDriver,
+        profiles: list[tuple[int, int, int]] | None = None,
+        contexts: int = 9,
+        capturable: bool = True,
+    ) -> None:
+        self.driver, self.contexts, self.capturable = driver, contexts, capturable
+        self.profiles = profiles or [(1, 2, 6)]
+        self.num_optimization_profiles = len(self.profiles)
+        self.ran: list[tuple[int, int]] = []  # profile and batch
+
+    def get_tensor_name(self, i: int) -> str:
+        return self.names[i]
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+        return [(n, NUM_WS, W_DIM) for n in self.profiles[profile]]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return (-1, NUM_WS, W_DIM) if name == "ws" else (-1, SIDE, SIDE, 1)
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return "float32" if name == "ws" else "uint8"
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "in" if name == "ws" else "out"
+
+    def create_execution_context(self, config: Any = None) -> FakeContext | None:
+        self.contexts -= 1
+        return FakeContext(self) if self.contexts >= 0 else None
+
+
+class FakeContext:
+    def __init__(self, engine: FakeEngine) -> None:
+        self.engine = engine
+        self.addresses: dict[str, int] = {}
+        self.batch = self.profile = 0
+        self.profiler: Any = None
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return True
+
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        self.profile = profile
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.batch = shape[0]
+        least, _, most = self.engine.profiles[self.profile]
+        return least <= self.batch <= most
+
+    def execute_async_v3(self, stream: int) -> bool:
+        batch, addresses = self.batch, dict(self.addresses)
+        driver = self.engine.driver
+        if stream in driver.recording and not self.engine.capturable:
+            driver.invalid.add(stream)
+            return False
+        driver.log.append("compute")
+        self.engine.ran.append((self.profile, batch))
+
+        def compute() -> None:
+            values = (ctypes.c_float * (batch * NUM_WS * W_DIM)).from_address(addresses["ws"])
+            latents = np.frombuffer(values, np.float32).reshape(batch, NUM_WS, W_DIM)
+            pixels = np.ascontiguousarray(latents[:, -1, :4].astype(np.uint8))
+            ctypes.memmove(addresses["image"], pixels.ctypes.data, pixels.nbytes)
+            driver.clock += COMPUTE_MS * batch
+
+        driver.enqueue(stream, compute)
+        if self.profiler is not None:
+            driver._drain(stream)  # the library waits for the network, to tell its times
+            for name, ms in LAYERS.items():
+                self.profiler.report_layer_time(name, ms * batch)
+        return True
+
+
+def fake_trt(engine: FakeEngine | None, **more: Any) -> Any:
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: engine)
+    return SimpleNamespace(
+        __name__="fake_trt",
+        __version__="1.0",
+        Logger=Logger,
+        Runtime=lambda log: runtime,
+        TensorIOMode=SimpleNamespace(INPUT="in"),
+        nptype=np.dtype,
+        IProfiler=Profiler,
+        **more,
+    )
+
+
+class Logger:
+    ERROR = 1
+
+    def __init__(self, severity: int) -> None: ...
+
+
+class Profiler:
+    """The library's base class, which must be told of a new object."""
+
+
+class Foreign:
+    """An array of another library on the fake device, told as CuPy and PyCUDA do; `pending` is work of its own stream."""
+
+    def __init__(self, driver: FakeDriver, array: np.ndarray, pending: Callable[[], object] | None = None) -> None:
+        self.array = array
+        self.stream = None
+        if pending is not None:
+            self.stream = driver.cuStreamCreate(0)[1]
+            driver.enqueue(self.stream, pending)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        data = (self.array.ctypes.data, not self.array.flags.writeable)
+        strides = None if self.array.flags.c_contiguous else self.array.strides
+        told = {"shape": self.array.shape, "typestr": self.array.dtype.str, "data": data, "strides": strides}
+        return {**told, "version": 3, "stream": self.stream}
+
+
+class ForeignByDlpack:
+    """The same, told as PyTorch and JAX do: by a capsule that says it lies on a GPU."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+        self.asked: list[object] = []
+
+    def __dlpack__(self, *, stream: object = None) -> object:
+        self.asked.append(stream)
+        return dlpack.lend(self.array.ctypes.data, self.array.shape, self.array.dtype, (dlpack.CUDA, 0), self.array)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return dlpack.CUDA, 0
+
+
+class FakeKernels:
+    """A kernel cache as TensorRT-RTX has it: it takes only bytes that begin with this version's name."""
+
+    def __init__(self) -> None:
+        self.content = b"version 1: "
+
+    def deserialize(self, blob: bytes) -> bool:
+        fits = bytes(blob).startswith(b"version 1: ")
+        self.content = bytes(blob) if fits else self.content
+        return fits
+
+    def serialize(self) -> bytes:
+        return self.content

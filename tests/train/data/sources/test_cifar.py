@@ -1,0 +1,65 @@
+"""CIFAR's pickles: read by a reader of our own, whoever wrote them; hostile ones run nothing."""
+
+import pickle
+import pickletools
+
+import numpy as np
+import pytest
+
+from stylert.core.errors import DataError
+from stylert.train.data.dataset import ImageDataset
+from stylert.train.data.prepare import prepare
+from stylert.train.data.sources.cifar import OPERATIONS_OF_PYTHON_2
+from tests.train.data.sources.source_files import labels_of, python2, refusal, tar
+
+
+@pytest.mark.parametrize("writer", ["python 2", "python 3"])
+def test_cifar_is_read_from_its_pickles_without_unpickling(rng, tmp_path, out, writer, monkeypatch):
+    images = rng.integers(0, 256, (7, 32, 32, 3), np.uint8)
+    labels = rng.integers(0, 10, 7).tolist()
+    rows = images.transpose(0, 3, 1, 2).reshape(7, -1)
+    members = {"data_batch_2": (4, 7), "data_batch_1": (0, 4), "readme.html": None}
+    packed = {}
+    for name, span in members.items():
+        batch = {"batch_label": "x", "labels": labels[slice(*span)], "data": rows[slice(*span)]} if span else None
+        if span is None:
+            packed[name] = b"<html>"
+        elif writer == "python 2":
+            packed[name] = b"\x80\x02" + python2(batch) + b"."
+            assert pickle.loads(packed[name], encoding="latin-1")["labels"] == batch["labels"]  # the test's own writer is right
+        else:
+            packed[name] = pickle.dumps(batch | {"data": np.ascontiguousarray(batch["data"])}, protocol=4)
+    path = tar(tmp_path / "cifar-10-python.tar.gz", packed)
+    monkeypatch.setattr(pickle, "loads", None)
+    monkeypatch.setattr(pickle, "load", None)
+    monkeypatch.setattr(pickle, "Unpickler", None)
+    assert prepare(path, out, 32) == (7, [])
+    np.testing.assert_array_equal(ImageDataset(out).images.transpose(0, 2, 3, 1), images)
+    assert [label for _, label in labels_of(out)] == labels
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize("form", ["call", "labels", "length", "list", "garbage", "empty"])
+def test_hostile_and_damaged_cifar_batches_are_refused_and_run_nothing(tmp_path, out, capsys, form):
+    rows = np.zeros((2, 3072), np.uint8)
+    data = {
+        "call": pickle.dumps({"data": Evil(), "labels": [1, 2]}, protocol=2),
+        "labels": b"\x80\x02" + python2({"labels": [1, 999], "data": rows}) + b".",
+        "length": b"\x80\x02" + python2({"labels": [1], "data": rows}) + b".",
+        "list": b"\x80\x02" + python2([1, 2]) + b".",
+        "garbage": b"\xff" * 100,
+        "empty": b"",
+    }[form]
+    refusal(DataError, tar(tmp_path / "cifar-10-python.tar.gz", {"data_batch_1": data}), out, 32)
+    assert capsys.readouterr().out == ""
+
+
+def test_python_2s_strings_are_opcodes_of_cifar_alone():
+    from stylert.models.importers.pickle_reader import OPERATIONS
+
+    names = {op.code: op.name for op in pickletools.opcodes}
+    assert {names[chr(code)] for code in OPERATIONS_OF_PYTHON_2.keys() - OPERATIONS.keys()} == {"SHORT_BINSTRING", "BINSTRING"}

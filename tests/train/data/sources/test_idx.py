@@ -1,0 +1,37 @@
+"""MNIST and Fashion-MNIST: pixels and labels of idx files, and ones that lie."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from stylert.core.errors import DataError
+from stylert.train.data.dataset import ImageDataset
+from stylert.train.data.prepare import prepare
+from stylert.train.data.sources import idx
+from tests.train.data.sources.source_files import fashion, labels_of, refusal
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_mnist_is_padded_to_32_with_its_labels(rng, tmp_path, out, zipped):
+    images, labels = rng.integers(0, 256, (6, 28, 28), np.uint8), rng.integers(0, 10, 6).tolist()
+    prepare(fashion(tmp_path, images, labels, zipped), out, 32)
+    made = ImageDataset(out).images
+    assert made.shape == (6, 1, 32, 32)
+    np.testing.assert_array_equal(made[:, 0], np.pad(images, [(0, 0), (2, 2), (2, 2)]))
+    assert [label for _, label in labels_of(out)] == labels
+
+
+def test_idx_files_that_lie_are_refused(rng, tmp_path, out, monkeypatch):
+    images = rng.integers(0, 256, (6, 28, 28), np.uint8)
+    path = fashion(tmp_path, images, [0] * 5)
+    assert "5 labels for 6" in refusal(DataError, path, out, 32)
+    whole = gzip.decompress(path.read_bytes())
+    for wrong in (whole[:-1], whole + b"x", whole[:10], b"\0" * 100):
+        path.write_bytes(gzip.compress(wrong))
+        refusal(DataError, path, out, 32)
+    path.write_bytes(gzip.compress(whole)[:-20])
+    refusal(DataError, path, out, 32)
+    monkeypatch.setattr(idx, "MAX_TOTAL", 1000)
+    path.write_bytes(gzip.compress(whole))
+    assert "declares" in refusal(DataError, path, out, 32)

@@ -1,0 +1,146 @@
+"""Metrics by name: what is asked for is computed on what it is defined on, once, and what is missing is said at once."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stylert.core.errors import DataError, InputError
+from stylert.models.stylegan2.config import GeneratorConfig
+from stylert.models.stylegan2.networks import Generator
+from stylert.train.metrics import evaluator as metrics
+from stylert.train.metrics.distances import frechet_distance, kernel_distance
+from stylert.train.metrics.evaluator import METRICS, Evaluator, Metric, Source
+
+
+class Projections:
+    """A cheap extractor: fixed projections of the pixels. Counts the images that it sees."""
+
+    width = 6
+
+    def __init__(self, name="EffNetLite0"):
+        self.name = self.identity = name
+        self.seen = 0
+
+    def __call__(self, images):
+        self.seen += len(images)
+        x = images.reshape(len(images), -1).astype(float) / 255
+        return x @ np.random.default_rng(len(self.name)).normal(size=(x.shape[1], self.width))
+
+    def logits(self, features):
+        return features
+
+
+@pytest.fixture
+def generator(seed):
+    torch.manual_seed(seed)
+    return Generator(GeneratorConfig(8, z_dim=4, w_dim=4, channel_base=32, channel_max=4, mapping_layers=1)).eval()
+
+
+@pytest.fixture
+def data(write_dataset, rng):
+    """Forty images, and parts of two layers that their first pixels show."""
+    images = {f"{i:02d}.png": rng.integers(0, 256, (8, 8, 3), np.uint8) for i in range(40)}
+    parts = {name: [i % 2, i % 3] for i, name in enumerate(images)}
+    for name, (a, b) in parts.items():
+        images[name][:4, :2], images[name][:4, 2:] = 255 * a, 120 * b
+    return write_dataset(images | {"parts.json": json.dumps({"choices": parts}).encode()})
+
+
+@pytest.fixture
+def extractors(monkeypatch):
+    """Stand-ins for both networks, by name."""
+    made = {"EffNetLite0": Projections(), "Inception": Projections("Inception")}
+    monkeypatch.setattr(metrics, "EffNetLite0", lambda: made["EffNetLite0"])
+    monkeypatch.setattr(metrics, "Inception", lambda weights: made["Inception"])
+    return made
+
+
+@given(st.sampled_from(METRICS), st.integers(10, 99_999), st.integers(10, 99), st.integers(10, 99_999))
+def test_a_name_may_end_in_a_number_of_images(name, number, thousands, default):
+    assert Metric.parse(name, default) == Metric(name, default)
+    assert Metric.parse(f"{name}{number}", default) == Metric(name, number)
+    assert Metric.parse(f"{name}{thousands}k", default) == Metric(name, thousands * 1000)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "fd-5k", "ppl", "ppl_x", "5k", "fid50K", "fid 50k", "FID", "fd5kk", "fd99999999", "fd0", "pr3", "is9"]
+)
+def test_other_names_and_too_few_images_are_refused(text):
+    with pytest.raises(InputError) as e:
+        Metric.parse(text, 100)
+    assert "\n" not in str(e.value)
+
+
+def test_features_are_shared_and_each_metric_takes_its_number_of_images(generator, data, extractors, tmp_path):
+    chosen = [Metric("fd", 30), Metric("kid", 20), Metric("pr", 20)]
+    evaluator = Evaluator(chosen, Source(data, cache=tmp_path))
+    values = evaluator.evaluate(generator)
+    assert set(values) == {f"{n}-EffNetLite0" for n in ("FD", "KID", "precision", "recall")}
+    extractor = extractors["EffNetLite0"]
+    assert extractor.seen == 60
+    real = extractor(evaluator.dataset.images[:30].transpose(0, 2, 3, 1))
+    fake = extractor(metrics.generated_images(generator, 0, 30))
+    # Images are drawn in portions: sums in another order may round a pixel to the other side.
+    assert values["FD-EffNetLite0"] == pytest.approx(frechet_distance(fake, real), rel=1e-2, abs=1e-2)
+    assert values["KID-EffNetLite0"] == pytest.approx(kernel_distance(fake[:20], real[:20]), rel=1e-2, abs=1e-2)
+    seen = extractor.seen
+    evaluator.evaluate(generator)
+    assert extractor.seen == seen + 30  # real ones are known
+    assert Evaluator([Metric("fd", 50)], Source(data)).evaluate(generator).keys() == {"FD-EffNetLite0"}
+    assert evaluator.real_images == 30
+
+
+def test_inceptions_metrics_are_named_as_published_and_others_never(generator, data, extractors, tmp_path):
+    chosen = [Metric(name, 30) for name in ("fd", "fid", "kid", "pr", "is")]
+    values = Evaluator(chosen, Source(data, inception=tmp_path / "w.pth")).evaluate(generator)
+    names = {"FD-EffNetLite0", "FID", "KID", "precision-Inception", "recall-Inception", "IS", "IS-deviation"}
+    assert set(values) == names
+    assert extractors["Inception"].seen == extractors["EffNetLite0"].seen == 60
+
+
+def test_what_a_metric_lacks_is_said_before_anything_is_computed(data, write_dataset, rng, generator):
+    for name, source, message in [
+        ("fid", Source(data), "--inception; fd is the offline stand-in"),
+        ("is", Source(data), "--inception"),
+        ("fd", Source(), "--data"),
+        ("modes", Source(), "--data"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            Evaluator([Metric(name, 20)], source)
+    larger = Generator(GeneratorConfig(16, z_dim=4, w_dim=4, channel_base=32, channel_max=4, mapping_layers=1)).eval()
+    with pytest.raises(InputError, match="at one size"):
+        Evaluator([Metric("ls_w", 20)], Source(data)).evaluate(larger)
+    plain = write_dataset({"a.png": rng.integers(0, 256, (8, 8, 3), np.uint8)}, name="plain")
+    with pytest.raises(DataError, match=r"parts\.json is missing"):
+        Evaluator([Metric("modes", 20)], Source(plain)).evaluate(generator)
+
+
+def test_the_floor_is_the_same_between_real_images(generator, data, extractors):
+    chosen = [Metric("fd", 20), Metric("modes", 20), Metric("ppl_w", 20)]
+    floor = Evaluator(chosen, Source(data, floor=data)).floor()
+    assert floor["FD-EffNetLite0"] == pytest.approx(0, abs=1e-6)
+    assert "part frequencies, distance" in floor
+    assert not any(name.startswith("PPL") for name in floor)
+    assert Evaluator([Metric("fd", 20)], Source(data)).floor() == {}
+
+
+def test_modes_and_separability_read_the_parts_of_generated_images(generator, data):
+    values = Evaluator([Metric("modes", 30), Metric("ls_z", 30), Metric("ls_w", 20)], Source(data)).evaluate(generator)
+    assert 0 <= values["parts covered (of 5)"] <= 5
+    assert 0 <= values["part frequencies, distance"] <= 1
+    assert 0 < values["distinct combinations"] <= 6 / 30
+    assert values["linear separability in z"] >= 1
+    assert values["linear separability in w"] >= 1
+
+
+def test_path_lengths_need_no_real_images(generator, extractors, monkeypatch):
+    extractors["EffNetLite0"].maps = lambda x: x / 255
+    names = ("ppl_z", "ppl_w", "ppl_w_end", "ppl_z_crop", "ppl_w_end_crop")
+    values = Evaluator([Metric(name, 6) for name in names], Source()).evaluate(generator)
+    assert set(values) == {f"PPL{name[3:]}-EffNetLite0" for name in names}
+    assert all(v >= 0 for v in values.values())
+    assert len(set(values.values())) == len(values)

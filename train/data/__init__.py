@@ -1,0 +1,1 @@
+"""Training images: the dataset tool, the sources that it reads, and the loader."""

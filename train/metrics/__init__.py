@@ -1,0 +1,1 @@
+"""Metrics of a generator: distances of features, path length, mode coverage, separability."""
