@@ -23,8 +23,9 @@ test: .venv/dev ## All tests
 test-quick: .venv/dev ## The tests that take seconds
 	$(PYTEST) -m "not slow"
 
-fuzz: .venv/dev ## All tests, with random inputs that no earlier run had
-	STYLERT_TEST_SEED=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ') $(PYTEST)
+fuzz: .venv/dev ## All tests, with random inputs that no earlier run had; prints the seed that repeats them
+	@seed=$${STYLERT_TEST_SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; \
+	echo "repeat with: make fuzz STYLERT_TEST_SEED=$$seed"; STYLERT_TEST_SEED=$$seed $(PYTEST)
 
 lint: .venv/dev ## Style (ruff)
 	$(BIN)/ruff check .

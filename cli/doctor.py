@@ -107,12 +107,12 @@ def _backend_findings(name: str) -> dict[str, Any]:
         return {**found, "state": "missing", "install": install, "note": f"not installed: {install}"}
     try:
         found["version"] = module.version()
-        obstacle = module.obstacle()
+        unavailable_reason = module.unavailable_reason()
     except StylertError as e:
         return {**found, "state": "broken", "note": str(e)}
-    if obstacle is None:
+    if unavailable_reason is None:
         return {**found, "state": "runs"}
-    return {**found, "state": "builds" if hasattr(module, "targets") else "waits for a GPU", "note": obstacle}
+    return {**found, "state": "builds" if hasattr(module, "targets") else "waits for a GPU", "note": unavailable_reason}
 
 
 def _package_findings(name: str, purpose: str, extra: str) -> dict[str, Any]:

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from stylert.plugins.custom_op import define, has_kernels, layout
 from stylert.plugins.polyphase import fold
-from stylert.plugins.reference import bias_act as _tail_reference
+from stylert.plugins.reference import bias_act as _bias_act_reference
 from stylert.plugins.reference import modulated_conv2d as _conv_reference
 from stylert.plugins.reference import upfirdn2d as _fir_reference
-from stylert.plugins.shapes import Resampling, Tail, modulated_conv2d_shape
+from stylert.plugins.shapes import Epilogue, Resampling, modulated_conv2d_shape
 
 #: Input channels from which a 2x up layer is a transposed convolution, FIR and tail instead of the fused kernel. With the FIR
 #: folded in, that multiplies 36 taps per input pixel instead of 9 and passes over the output once instead of five times: for I
@@ -115,7 +115,7 @@ class Layer(NamedTuple):
 
 def layer_shape(layer: Layer) -> tuple[int, int, int, int]:
     """The shape of the result, after everything that can be wrong has been refused by a ValueError."""
-    Tail.of(layer.activation, layer.gain, layer.clamp)
+    Epilogue.of(layer.activation, layer.gain, layer.clamp)
     x, operands = layer.x, layer[:7]
     for t in operands:
         if t is not None and (not t.is_floating_point() or t.device != x.device):
@@ -138,7 +138,7 @@ def _modulated_conv2d(layer: Layer) -> Tensor:
 
 def _fused(layer: Layer, shape: tuple[int, int, int, int]) -> Tensor:
     """Everything in one kernel."""
-    from stylert.plugins.triton.modulated_conv2d import modulated_conv2d_into, problem, workspace_elements
+    from stylert.plugins.triton.modulated_conv2d import conv_problem, modulated_conv2d_into, workspace_elements
     from stylert.plugins.triton.tiles import choose_tile
 
     x, weight, style, demod, noise, bias, f = layer[:7]
@@ -148,7 +148,7 @@ def _fused(layer: Layer, shape: tuple[int, int, int, int]) -> Tensor:
     nhwc, phases = x.permute(0, 2, 3, 1).contiguous(), folded.to(x.dtype).permute(0, 1, 3, 4, 2).contiguous()
     on_tensor_cores = "tf32" if torch.backends.cudnn.allow_tf32 else "tf32x3"
     with torch.cuda.device_of(x):
-        tile = choose_tile(problem(nhwc, phases))
+        tile = choose_tile(conv_problem(nhwc, phases))
         elements = workspace_elements(n, x.shape[2] * x.shape[3], o, phases.shape[0], tile.splits)
         modulated_conv2d_into(
             y.permute(0, 2, 3, 1),
@@ -158,7 +158,7 @@ def _fused(layer: Layer, shape: tuple[int, int, int, int]) -> Tensor:
             _side(demod),
             None if noise is None else _side(noise.expand(n, 1, height, width)[:, 0], contiguous=False),
             _side(bias),
-            tail=Tail.of(layer.activation, layer.gain, layer.clamp),
+            tail=Epilogue.of(layer.activation, layer.gain, layer.clamp),
             tile=tile,
             precision="ieee" if x.device.type == "cpu" else on_tensor_cores,  # the interpreter has none
             workspace=torch.empty(elements, device=x.device) if elements else None,
@@ -211,7 +211,7 @@ def _modulated_conv2d_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...
     if noise is not None and wants["noise"]:
         grads["noise"] = dv.sum(1, keepdim=True, dtype=_wide(dv)).sum_to_size(noise.shape).to(noise.dtype)
     if demod is not None and wants["demod"]:
-        tail = Tail.of(activation, gain, clamp)
+        tail = Epilogue.of(activation, gain, clamp)
         with torch.no_grad():
             c = torch.where(y > 0, y, y / tail.slope) / tail.gain
             c = c if noise is None else c - noise.to(y.dtype)
@@ -312,7 +312,7 @@ class _BiasActGradient(NamedTuple):
     clamp: float | None
 
 
-def check_bias_act(x: Tensor, b: Tensor | None, tail: Tail) -> Tail:
+def check_bias_act(x: Tensor, b: Tensor | None, tail: Epilogue) -> Epilogue:
     """`tail`, after operands that do not fit have been refused by a ValueError."""
     if x.ndim < 2 or not x.is_floating_point():
         raise ValueError(f"bias_act takes a float x [N, C, ...], not {x.dtype} {list(x.shape)}")
@@ -324,9 +324,9 @@ def check_bias_act(x: Tensor, b: Tensor | None, tail: Tail) -> Tail:
 
 
 def _bias_act(call: _BiasAct) -> Tensor:
-    x, b, tail = call.x, call.b, check_bias_act(call.x, call.b, Tail.of(*call[2:]))
+    x, b, tail = call.x, call.b, check_bias_act(call.x, call.b, Epilogue.of(*call[2:]))
     if not has_kernels(x):
-        y = _tail_reference.bias_act(x, b, activation=call.activation, gain=call.gain, clamp=call.clamp)
+        y = _bias_act_reference.bias_act(x, b, activation=call.activation, gain=call.gain, clamp=call.clamp)
         # With nothing to do the reference returns its input, which an op may not.
         return (y.clone() if y is x else y).contiguous(memory_format=layout(x))
     from stylert.plugins.triton.bias_act import bias_act_into
@@ -341,7 +341,7 @@ def _bias_act(call: _BiasAct) -> Tensor:
 
 
 def _bias_act_fake(call: _BiasAct) -> Tensor:
-    check_bias_act(call.x, call.b, Tail.of(*call[2:]))
+    check_bias_act(call.x, call.b, Epilogue.of(*call[2:]))
     return torch.empty_like(call.x, memory_format=layout(call.x))
 
 
@@ -378,13 +378,13 @@ def _bias_act_gradient_fake(call: _BiasActGradient) -> Tensor:
     return torch.empty_like(call.y, memory_format=layout(call.y))
 
 
-def _check_gradient(call: _BiasActGradient) -> Tail:
+def _check_gradient(call: _BiasActGradient) -> Epilogue:
     y, dy = call.y, call.dy
     if y.ndim < 2 or not y.is_floating_point() or dy.shape != y.shape or dy.dtype != y.dtype:
         raise ValueError(
             f"bias_act: gradient {dy.dtype} {list(dy.shape)} does not match the result, {y.dtype} {list(y.shape)}, a float [N, C, ...]"
         )
-    return Tail.of(*call[2:])
+    return Epilogue.of(*call[2:])
 
 
 def _bias_act_gradient_setup(ctx: Any, call: _BiasActGradient, dx: Tensor) -> None:

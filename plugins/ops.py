@@ -18,10 +18,10 @@ from torch import Tensor
 
 from stylert.plugins import kernel_ops
 from stylert.plugins.custom_op import has_kernels
-from stylert.plugins.reference import bias_act as _tail_reference
+from stylert.plugins.reference import bias_act as _bias_act_reference
 from stylert.plugins.reference import modulated_conv2d as _conv_reference
 from stylert.plugins.reference import upfirdn2d as _fir_reference
-from stylert.plugins.shapes import Resampling, Tail
+from stylert.plugins.shapes import Epilogue, Resampling
 
 PairOrInt = int | Sequence[int]
 
@@ -103,7 +103,7 @@ def bias_act(
     Raises:
         ValueError: on operands or attributes that the operator does not define.
     """
-    kernel_ops.check_bias_act(x, b, Tail.of(activation, gain, clamp))
+    kernel_ops.check_bias_act(x, b, Epilogue.of(activation, gain, clamp))
     if has_kernels(x):
         return torch.ops.stylert.bias_act(x, b, activation, gain, clamp)
-    return _tail_reference.bias_act(x, b, activation=activation, gain=gain, clamp=clamp)
+    return _bias_act_reference.bias_act(x, b, activation=activation, gain=gain, clamp=clamp)

@@ -85,7 +85,7 @@ class Resampling:
 
 
 @dataclass(frozen=True)
-class Tail:
+class Epilogue:
     """The end of a layer, `clamp(gain * leaky_relu(v, slope))`, with every default resolved; `clamp` 0 is none."""
 
     slope: float = 1.0
@@ -93,7 +93,7 @@ class Tail:
     clamp: float = 0.0
 
     @classmethod
-    def of(cls, activation: str = "linear", gain: float | None = None, clamp: float | None = None) -> Tail:
+    def of(cls, activation: str = "linear", gain: float | None = None, clamp: float | None = None) -> Epilogue:
         """From what a user may write.
 
         Raises:

@@ -186,9 +186,9 @@ class Generator:
         return sum(each[1:], each[0])
 
     @property
-    def remarks(self) -> list[str]:
+    def notes(self) -> list[str]:
         """What to know of times measured on this generator, such as that no CUDA graph could be captured."""
-        return [] if self._on_gpu is None else list(self._on_gpu.remarks)
+        return [] if self._on_gpu is None else list(self._on_gpu.notes)
 
     @property
     def device(self) -> str:

@@ -39,7 +39,7 @@ class DeviceSession(Session, Protocol):
     #: The network's output
     image: Tensor
     #: What a measurement of this session should say beside its times
-    remarks: list[str]
+    notes: list[str]
 
     def run_into(self, inputs: dict[str, np.ndarray | OnDevice], out: int) -> None:
         """The images, written to device memory at the address `out`. They are there when this returns."""
@@ -86,9 +86,9 @@ class Timings:
         return Timings(self.h2d + other.h2d, self.compute + other.compute, self.d2h + other.d2h, enqueue)
 
 
-def without_graph(remarks: list[str], reason: BaseException) -> None:
+def without_graph(notes: list[str], reason: BaseException) -> None:
     """Say once, to the log and to whoever measures, that calls go on without a CUDA graph."""
     line = "without a CUDA graph, because capturing one failed"
-    if line not in remarks:
-        remarks.append(line)
+    if line not in notes:
+        notes.append(line)
         LOG.warning("%s: %s", line, " ".join(str(reason).split())[:200] or type(reason).__name__)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def obstacle(device: torch.device | str = "cpu") -> str | None:
+def unavailable_reason(device: torch.device | str = "cpu") -> str | None:
     """Why torch.compile cannot make code for `device` here, in one line; None where it can.
 
     Compiles a function of a few operations and its gradient: seconds at the first time, and from torch's cache afterwards.

@@ -48,7 +48,7 @@ class Trainer:
     `nimg` counts images shown to the discriminator and `step` optimizer steps; with the seed they determine every draw
     of data, and the random state goes into the snapshot, so a resumed run takes the steps that it would have taken.
     `compiled` runs both networks through torch.compile where a loss has first derivatives only; it cannot differentiate what
-    it compiled a second time (PyTorch 2.13), so the regularisers stay as they are. `compiled.obstacle` says whether it can here.
+    it compiled a second time (PyTorch 2.13), so the regularisers stay as they are. `compiled.unavailable_reason` says whether it can here.
 
     Raises DataError when the dataset does not fit the networks, InputError when the processes cannot share the batch.
     """

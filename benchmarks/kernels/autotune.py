@@ -36,14 +36,14 @@ from stylert.core.atomic import atomic_file, check_writable
 from stylert.core.errors import BackendError, InputError
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.plugins.triton.cost_model import GPUS, Usage, best, candidates, promising
-from stylert.plugins.triton.tiles import FP8_ARCHITECTURE, ITEMSIZE, Problem, Tile, folder, read_table, rule, table_document
+from stylert.plugins.triton.tiles import FP8_ARCHITECTURE, ITEMSIZE, ConvProblem, Tile, folder, read_table, rule, table_document
 
 Layers = dict[str, dict[int, Tile]]
 
 
 def problems(
     config: GeneratorConfig, resolutions: Sequence[int], dtypes: Sequence[str], batches: Sequence[int], architecture: int
-) -> Iterator[Problem]:
+) -> Iterator[ConvProblem]:
     """Every product of the synthesis network that is not the same as one before it."""
     seen = set()
     for dtype in dtypes:
@@ -52,13 +52,15 @@ def problems(
                 continue
             pixels, phases = (spec.resolution // spec.up) ** 2, spec.up**2
             for batch in batches:
-                problem = Problem(dtype, batch, pixels, spec.in_channels, spec.out_channels, spec.kernel, phases, architecture)
+                problem = ConvProblem(
+                    dtype, batch, pixels, spec.in_channels, spec.out_channels, spec.kernel, phases, architecture
+                )
                 if problem not in seen:
                     seen.add(problem)
                     yield problem
 
 
-def modelled(chosen: Sequence[Problem], architecture: int, tell: Any = print) -> Layers:
+def modelled(chosen: Sequence[ConvProblem], architecture: int, tell: Any = print) -> Layers:
     """The model's choice for each problem, of tiles compiled for `architecture` that spill nothing."""
     from stylert.plugins.aot import compile_variant, conv_variant
 
@@ -80,7 +82,7 @@ def modelled(chosen: Sequence[Problem], architecture: int, tell: Any = print) ->
 
 
 def measured(
-    chosen: Sequence[Problem],
+    chosen: Sequence[ConvProblem],
     layers: Layers,
     seconds: float,
     each: float,
@@ -119,12 +121,12 @@ def measured(
     return 0
 
 
-def _layer(problem: Problem, device: str) -> tuple[Any, Any]:
+def _layer(problem: ConvProblem, device: str) -> tuple[Any, Any]:
     """A function that runs the layer at a tile on random operands, and one that gives its float32 result."""
     import torch
 
     from stylert.plugins.eight_bit import quantize_weight
-    from stylert.plugins.shapes import Tail
+    from stylert.plugins.shapes import Epilogue
     from stylert.plugins.triton.modulated_conv2d import modulated_conv2d_into, workspace_elements
 
     n, pixels, up = problem.batch, problem.pixels, 2 if problem.phases == 4 else 1
@@ -143,7 +145,9 @@ def _layer(problem: Problem, device: str) -> tuple[Any, Any]:
         work = None
         if elements := workspace_elements(n, pixels, problem.o, problem.phases, tile.splits):
             work = torch.empty(elements, device=device, dtype=torch.int32 if problem.dtype == "int8" else torch.float32)
-        modulated_conv2d_into(y, x, weight, style, demod, tail=Tail.of("lrelu"), tile=tile, precision=precision, workspace=work)
+        modulated_conv2d_into(
+            y, x, weight, style, demod, tail=Epilogue.of("lrelu"), tile=tile, precision=precision, workspace=work
+        )
 
     return run, lambda: y if y.dtype == torch.float32 else y.float()
 

@@ -25,8 +25,8 @@ def _modulated_conv2d_forms(case: Case, batch: int, dtype: Any, device: str) -> 
     from stylert.plugins.polyphase import fold
     from stylert.plugins.reference.modulated_conv2d import demodulation, modulated_conv2d
     from stylert.plugins.reference.upfirdn2d import setup_filter
-    from stylert.plugins.shapes import Tail
-    from stylert.plugins.triton.modulated_conv2d import modulated_conv2d_into, problem, workspace_elements
+    from stylert.plugins.shapes import Epilogue
+    from stylert.plugins.triton.modulated_conv2d import conv_problem, modulated_conv2d_into, workspace_elements
     from stylert.plugins.triton.tiles import choose_tile
 
     s, conv = case.spec, case.spec.kind == "conv"
@@ -43,13 +43,13 @@ def _modulated_conv2d_forms(case: Case, batch: int, dtype: Any, device: str) -> 
     reference = modulated_conv2d(x.float(), weight.float(), style, demod, noise, bias, **named)
 
     phases = (fold(weight.float(), f).to(dtype) if s.up == 2 else weight[None]).permute(0, 1, 3, 4, 2).contiguous()
-    nhwc, tail = x.permute(0, 2, 3, 1).contiguous(), Tail.of(activation, clamp=256.0)
+    nhwc, tail = x.permute(0, 2, 3, 1).contiguous(), Epilogue.of(activation, clamp=256.0)
     y = torch.full((batch, s.resolution, s.resolution, s.out_channels), float("nan"), device=device, dtype=dtype)
     noise_map = None if noise is None else noise.expand(batch, -1, -1)
     # The interpreter cannot multiply bfloat16.
     precision = "ieee" if device == "cpu" and dtype == torch.bfloat16 else "tf32x3"
 
-    tile = choose_tile(problem(nhwc, phases))
+    tile = choose_tile(conv_problem(nhwc, phases))
     elements = workspace_elements(batch, size**2, s.out_channels, s.up**2, tile.splits)
     work = torch.empty(elements, device=device) if elements else None
 
@@ -91,8 +91,8 @@ def _eight_bit_forms(case: Case, batch: int, narrow: Any, device: str) -> tuple[
     from stylert.plugins.reference.bias_act import bias_act
     from stylert.plugins.reference.modulated_conv2d import demodulation
     from stylert.plugins.reference.upfirdn2d import setup_filter
-    from stylert.plugins.shapes import Tail
-    from stylert.plugins.triton.modulated_conv2d import modulated_conv2d_into, problem, workspace_elements
+    from stylert.plugins.shapes import Epilogue
+    from stylert.plugins.triton.modulated_conv2d import conv_problem, modulated_conv2d_into, workspace_elements
     from stylert.plugins.triton.tiles import choose_tile
 
     s, largest = case.spec, LARGEST[narrow]
@@ -107,7 +107,7 @@ def _eight_bit_forms(case: Case, batch: int, narrow: Any, device: str) -> tuple[
     activation_scale = float((x.float() * style[:, None, None]).abs().max()) / largest
     style, demod = layer_operands(style, demodulation(weight, style), activation_scale, scale)
     y = torch.full((batch, s.resolution, s.resolution, s.out_channels), float("nan"), device=device, dtype=torch.float16)
-    tail, tile = Tail.of("lrelu", clamp=256.0), choose_tile(problem(x, phases))
+    tail, tile = Epilogue.of("lrelu", clamp=256.0), choose_tile(conv_problem(x, phases))
     elements = workspace_elements(batch, size**2, s.out_channels, s.up**2, tile.splits)
     work = (
         torch.empty(elements, device=device, dtype=torch.int32 if narrow == torch.int8 else torch.float32) if elements else None
@@ -182,10 +182,10 @@ def _bias_act_forms(case: Case, batch: int, dtype: Any, device: str) -> tuple[di
     import torch
 
     from stylert.plugins.reference.bias_act import bias_act
-    from stylert.plugins.shapes import Tail
+    from stylert.plugins.shapes import Epilogue
     from stylert.plugins.triton.bias_act import bias_act_into
 
-    s, tail = case.spec, Tail.of("lrelu", clamp=256.0)
+    s, tail = case.spec, Epilogue.of("lrelu", clamp=256.0)
     x = torch.randn(batch, s.out_channels, s.resolution, s.resolution, device=device).to(dtype)
     x = x.contiguous(memory_format=torch.channels_last)
     b, y = torch.randn(s.out_channels, device=device), torch.full_like(x, float("nan"))

@@ -135,13 +135,13 @@ def _bias_act(rng: np.random.Generator, device: str, dtype: str, _: None, limits
     import torch
 
     from stylert.plugins.reference.bias_act import bias_act
-    from stylert.plugins.shapes import Tail
+    from stylert.plugins.shapes import Epilogue
     from stylert.plugins.triton.bias_act import bias_act_gradient_into, bias_act_into
 
     draw = _drawing(rng, device)
     n, c, h, w = (int(rng.integers(1, limits[k] + 1)) for k in (0, 1, 2, 2))
     x, dy = (draw(n, c, h, w).to(getattr(torch, dtype)) for _ in range(2))
-    b, tail = draw(c).float(), Tail.of("lrelu", clamp=1.0)
+    b, tail = draw(c).float(), Epilogue.of("lrelu", clamp=1.0)
     exact = x.double().requires_grad_()
     reference = bias_act(exact, b.double(), activation="lrelu", clamp=1.0)
     y, dx = torch.full_like(x, float("nan")), torch.full_like(x, float("nan"))
@@ -161,7 +161,7 @@ def _conv(
     import torch
 
     from stylert.plugins.eight_bit import LARGEST
-    from stylert.plugins.shapes import Tail
+    from stylert.plugins.shapes import Epilogue
     from stylert.plugins.triton.modulated_conv2d import Rgb, modulated_conv2d_into, workspace_elements
     from stylert.plugins.triton.tiles import Tile
 
@@ -200,7 +200,18 @@ def _conv(
         rgb = Rgb(image, (draw(3, o) / o**0.5).float(), draw(n, o).float(), draw(3).float(), skip, f, 2.0)
     precision = "ieee" if device == "cpu" and (dtype == "bfloat16" or eight_bit == "fp8") else "tf32x3"
     modulated_conv2d_into(
-        y, x, weight, style, demod, noise, bias, tail=Tail.of("lrelu"), tile=tile, precision=precision, workspace=work, rgb=rgb
+        y,
+        x,
+        weight,
+        style,
+        demod,
+        noise,
+        bias,
+        tail=Epilogue.of("lrelu"),
+        tile=tile,
+        precision=precision,
+        workspace=work,
+        rgb=rgb,
     )
 
     def sums(decoded: Any, weight: Any, noise: Any, bias: Any) -> Any:

@@ -24,7 +24,7 @@ from stylert.models.stylegan2.networks import SynthesisNetwork
 from stylert.plugins.constants import DEMOD_EPS
 from stylert.plugins.eight_bit import LARGEST, quantize_weight
 from stylert.plugins.polyphase import fold
-from stylert.plugins.shapes import Resampling, Tail
+from stylert.plugins.shapes import Epilogue, Resampling
 from stylert.plugins.triton.tiles import Tile
 
 #: Precision to the dtype of activations, and that of the weights of layers that take it.
@@ -51,7 +51,7 @@ class PreparedLayer:
     weight: Tensor
     bias: Tensor
     noise: Tensor | None
-    tail: Tail
+    tail: Epilogue
     weight_scale: Tensor | None = None
     activation_scale: float | None = None
 
@@ -111,7 +111,7 @@ def prepare(network: SynthesisNetwork, precision: str, device: str) -> Prepared:
         # In float64, which no GPU rounds to tf32.
         folded = fold(weight.double(), f).float() if spec.up == 2 else weight[None]
         phases = folded.permute(0, 1, 3, 4, 2).contiguous()
-        tail = Tail.of("lrelu" if spec.kind == "conv" else "linear", clamp=module.clamp)
+        tail = Epilogue.of("lrelu" if spec.kind == "conv" else "linear", clamp=module.clamp)
         layer = PreparedLayer(spec, phases.to(dtype), module.bias.detach().float().to(device), noise, tail)
         if narrow in LARGEST and spec.kind == "conv" and spec.resolution >= 8 and min(i, o) >= 16:
             q, scale = quantize_weight(phases, narrow)
@@ -261,7 +261,7 @@ class KernelSynthesis:
         return styles, demods
 
     def _steps(self) -> tuple[Step, ...]:
-        from stylert.plugins.triton.modulated_conv2d import problem, workspace_elements
+        from stylert.plugins.triton.modulated_conv2d import conv_problem, workspace_elements
         from stylert.plugins.triton.tiles import choose_tile
 
         layers, cfg, device = self.prepared.layers, self.prepared.config, self.const.device
@@ -275,7 +275,7 @@ class KernelSynthesis:
                 steps.append(Step(steps[-1].fused, y, image))
                 continue
             fused = layers[index + 1].spec.kind == "torgb" and o <= RGB_CHANNELS
-            tile = choose_tile(problem(x, layer.weight), whole=fused, columns=o if fused else 0)
+            tile = choose_tile(conv_problem(x, layer.weight), whole=fused, columns=o if fused else 0)
             elements = workspace_elements(self.batch, x.shape[1] * x.shape[2], o, layer.spec.up**2, tile.splits)
             sums = torch.int32 if layer.weight.dtype == torch.int8 else torch.float32
             work = torch.empty(elements, dtype=sums, device=device) if elements else None

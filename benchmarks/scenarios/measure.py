@@ -76,7 +76,7 @@ def measure(configuration: Configuration, min_seconds: float, min_runs: int) -> 
         with watch() as watched:
             samples = timed_calls(call, min_seconds, min_runs)
         phases = time_apart(generator, configuration.batch)
-        engine, remarks = generator.engine is not None, tuple(generator.remarks)
+        engine, remarks = generator.engine is not None, tuple(generator.notes)
     assert watched.disturbance is not None
     gpu = watched.gpu
     return Round(

@@ -59,7 +59,7 @@ def run_training(options: Options) -> None:
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
     from stylert.models.checkpoint import SNAPSHOT_FILE, read_metadata
-    from stylert.train.compiled import obstacle
+    from stylert.train.compiled import unavailable_reason
     from stylert.train.data.dataset import ImageDataset
     from stylert.train.parallel import connected, launched
     from stylert.train.transfer import transfer
@@ -103,7 +103,7 @@ def run_training(options: Options) -> None:
                     errors.print(f"{text}  {timedelta(seconds=round(left))} left", highlight=False)
 
             compiled = options.compiled
-            if compiled and (why := obstacle(device)) is not None:
+            if compiled and (why := unavailable_reason(device)) is not None:
                 compiled = False
                 if processes.first:
                     errors.print(f"training goes on without torch.compile, which does not work here: {why}", highlight=False)

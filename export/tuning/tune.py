@@ -176,7 +176,7 @@ def _check(backend_name: str, precision: str, batch: int, minutes: float) -> Non
         raise InputError(f"{backend_name} does not run {precision}, only: {', '.join(module.PRECISIONS)}")
     if not 0 < minutes < float("inf") or batch < 1:
         raise InputError("minutes are above 0, and a batch is at least 1")
-    if (why := module.obstacle()) is not None:
+    if (why := module.unavailable_reason()) is not None:
         raise BackendError(why)
 
 

@@ -15,13 +15,13 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from stylert.plugins.shapes import MAX_OFFSET, Tail
+from stylert.plugins.shapes import MAX_OFFSET, Epilogue
 from stylert.plugins.triton.upfirdn2d import check_float
 
 BLOCK = 1024
 
 
-def bias_act_into(y: Any, x: Any, b: Any | None, tail: Tail, *, step: int) -> None:
+def bias_act_into(y: Any, x: Any, b: Any | None, tail: Epilogue, *, step: int) -> None:
     """Write `clamp(gain * act(x + b))` into `y`.
 
     Args:
@@ -47,7 +47,7 @@ def bias_act_into(y: Any, x: Any, b: Any | None, tail: Tail, *, step: int) -> No
     )  # fmt: skip
 
 
-def bias_act_gradient_into(dx: Any, y: Any, dy: Any, tail: Tail) -> None:
+def bias_act_gradient_into(dx: Any, y: Any, dy: Any, tail: Epilogue) -> None:
     """Write the gradient of `bias_act_into` into `dx`, from its result `y` and the gradient `dy` of that.
 
     All are tensors of one size, dtype and memory layout, as there. ValueError for those that do not match.

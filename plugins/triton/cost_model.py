@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from stylert.plugins.triton.tiles import ITEMSIZE, Problem, Tile
+from stylert.plugins.triton.tiles import ITEMSIZE, ConvProblem, Tile
 
 #: Seconds that a load takes when nothing hides it, and that one more kernel costs inside a CUDA graph. Round figures.
 LOAD_LATENCY = 0.6e-6
@@ -63,7 +63,7 @@ def candidates(dtype: str) -> list[Tile]:
     return [Tile(*shape) for shape in shapes]
 
 
-def variations(problem: Problem, tile: Tile, sms: int) -> list[Tile]:
+def variations(problem: ConvProblem, tile: Tile, sms: int) -> list[Tile]:
     """A tile as it is, in groups where many columns share the pixels, and with its sum split where its programs fill no GPU.
 
     None of a tile that is wider than the layer has channels.
@@ -82,7 +82,7 @@ def variations(problem: Problem, tile: Tile, sms: int) -> list[Tile]:
     return variants
 
 
-def promising(problem: Problem, sms: int, count: int) -> list[Tile]:
+def promising(problem: ConvProblem, sms: int, count: int) -> list[Tile]:
     """The `count` tiles, variations among them, that the model would measure first, on the GPU that it knows of the architecture."""
     gpu = GPUS.get(problem.architecture or 0, GPUS[90])
     known = problem if problem.dtype in gpu.tflops else replace(problem, dtype="float16")
@@ -97,7 +97,7 @@ def resident(gpu: Gpu, tile: Tile, usage: Usage) -> int:
     return min(65536 // registers, gpu.shared // (usage.shared + 1024), gpu.warps // tile.num_warps, 32)
 
 
-def seconds(problem: Problem, tile: Tile, usage: Usage, gpu: Gpu) -> float:
+def seconds(problem: ConvProblem, tile: Tile, usage: Usage, gpu: Gpu) -> float:
     """The model's time for one layer; infinite where a program does not fit."""
     held = resident(gpu, tile, usage)
     if held == 0:
@@ -129,17 +129,17 @@ def seconds(problem: Problem, tile: Tile, usage: Usage, gpu: Gpu) -> float:
     return time
 
 
-def best(problem: Problem, usages: dict[Tile, Usage], gpu: Gpu) -> Tile:
+def best(problem: ConvProblem, usages: dict[Tile, Usage], gpu: Gpu) -> Tile:
     """The tile that the model likes best, of those in `usages` and their variations; the first of equals."""
     choices = [(variant, usage) for tile, usage in usages.items() for variant in variations(problem, tile, gpu.sms)]
     return min(choices, key=lambda choice: seconds(problem, choice[0], choice[1], gpu))[0]
 
 
-def nominal(problem: Problem, tile: Tile) -> Usage:
+def nominal(problem: ConvProblem, tile: Tile) -> Usage:
     """What a tile takes before it has been compiled: its operands once per stage, and registers as these kernels have on average."""
     size = ITEMSIZE[problem.dtype]
     return Usage(160, tile.num_stages * tile.k * (tile.m * (2 if size == 1 else size) + tile.n * size))
 
 
-def _steps(problem: Problem, tile: Tile) -> int:
+def _steps(problem: ConvProblem, tile: Tile) -> int:
     return problem.ksize**2 * math.ceil(problem.i / tile.k)

@@ -21,9 +21,9 @@ from typing import Any
 
 import triton
 
-from stylert.plugins.shapes import MAX_OFFSET, Tail
+from stylert.plugins.shapes import MAX_OFFSET, Epilogue
 from stylert.plugins.triton.conv_programs import modulated_conv2d_kernel, rgb_kernel, split_kernel, sum_kernel
-from stylert.plugins.triton.tiles import FP8_ARCHITECTURE, Problem, Tile, choose_tile
+from stylert.plugins.triton.tiles import FP8_ARCHITECTURE, ConvProblem, Tile, choose_tile
 from stylert.plugins.triton.upfirdn2d import check_float
 
 #: How float32 tiles are multiplied: exactly, as one tf32 product, or as three that together are nearly float32. Half
@@ -63,7 +63,7 @@ def modulated_conv2d_into(
     noise: Any | None = None,
     bias: Any | None = None,
     *,
-    tail: Tail,
+    tail: Epilogue,
     tile: Tile | None = None,
     precision: str = "tf32x3",
     workspace: Any | None = None,
@@ -99,7 +99,7 @@ def modulated_conv2d_into(
         return
     kind = EIGHT_BITS.get(str(weight.dtype))
     up = 2 if phases == 4 else 1
-    tile = tile or choose_tile(problem(x, weight), whole=workspace is None, columns=o if rgb else 0)
+    tile = tile or choose_tile(conv_problem(x, weight), whole=workspace is None, columns=o if rgb else 0)
     if kind and tile.k < 32:
         raise ValueError(f"modulated_conv2d: 8-bit products take at least 32 channels at a time, not {tile.k}")
     # Samples that fill tiles of their own share one style row; small ones share tiles, and gather it per pixel.
@@ -145,11 +145,11 @@ def modulated_conv2d_into(
         )  # fmt: skip
 
 
-def problem(x: Any, weight: Any) -> Problem:
+def conv_problem(x: Any, weight: Any) -> ConvProblem:
     """What a tile is chosen for: x `[N, H, W, I]` and weight `[P, O, k, k, I]` as `modulated_conv2d_into` takes them."""
     phases, o, k = weight.shape[:3]
     dtype = EIGHT_BITS.get(str(weight.dtype), str(weight.dtype).removeprefix("torch."))
-    return Problem(dtype, x.shape[0], x.shape[1] * x.shape[2], x.shape[3], o, k, phases, _architecture(x))
+    return ConvProblem(dtype, x.shape[0], x.shape[1] * x.shape[2], x.shape[3], o, k, phases, _architecture(x))
 
 
 def programs(n: Any, pixels: Any, o: int, phases: int, tile: Tile, per_sample: bool) -> Any:

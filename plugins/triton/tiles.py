@@ -45,7 +45,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Problem:
+class ConvProblem:
     """One product: `batch * pixels` rows by `o` columns for each of `phases`, over `ksize`^2 taps of `i` channels.
 
     `dtype` is that of the weights, `architecture` a compute capability such as 90, or None where there is no GPU.
@@ -66,7 +66,7 @@ class Problem:
         return f"{self.dtype} {self.ksize}x{self.ksize} {self.i}to{self.o} {self.pixels}px {self.phases}phase"
 
 
-def choose_tile(problem: Problem, *, whole: bool = False, columns: int = 0) -> Tile:
+def choose_tile(problem: ConvProblem, *, whole: bool = False, columns: int = 0) -> Tile:
     """The tile of `problem`: that of the nearest batch in its architecture's table, or by rule.
 
     `whole` rules out tiles whose sum is split; a tile of at least `columns` channels is wanted.
@@ -81,7 +81,7 @@ def choose_tile(problem: Problem, *, whole: bool = False, columns: int = 0) -> T
     return rule(problem, columns)
 
 
-def rule(problem: Problem, columns: int = 0) -> Tile:
+def rule(problem: ConvProblem, columns: int = 0) -> Tile:
     """A tile by reasoning alone; never a split sum.
 
     Half precision takes 128x128 where both sides fill it. Float32 tiles are a quarter of that, because their operands

@@ -3,7 +3,7 @@
 A backend module says what it is in `NAME`, `EXTRA` (what to install), `PRECISIONS`, `ENGINE_SUFFIX` (None where nothing is
 built) and `NEEDS_ENGINE` (whether it runs built engines only, which `load_engine` then opens), and `HINTS` where it can be told
 what to be best at, which `load` and `build` then take; `available()` whether its
-library is there to build with, `obstacle()` why it cannot run here, or None; `version()` is the library's. `load()` opens the
+library is there to build with, `unavailable_reason()` why it cannot run here, or None; `version()` is the library's. `load()` opens the
 bundle's own file, or an engine, as a `Session`. A backend that builds also has `target()`, `machine()` and `flags()`, on which an
 engine of it depends, and `build()`, which writes one; files of it named in `READ_LATER` are compared with their sha256 by `load()`
 itself, when they are first read. Modules import their library inside functions, so that listing them
@@ -42,7 +42,7 @@ def available_backends() -> list[str]:
 
     PyTorch is among them where a GPU is. On a CPU it is the reference, and runs where it is asked for by name.
     """
-    return [n for n in BACKENDS if backend(n).obstacle() is None and (n != "torch" or not find_gpus().problem)]
+    return [n for n in BACKENDS if backend(n).unavailable_reason() is None and (n != "torch" or not find_gpus().problem)]
 
 
 def engine_file(engine: Path) -> Path:

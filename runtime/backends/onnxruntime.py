@@ -28,7 +28,7 @@ def available() -> bool:
     return True
 
 
-def obstacle() -> str | None:
+def unavailable_reason() -> str | None:
     return None
 
 

@@ -49,7 +49,7 @@ def available() -> bool:
     return True
 
 
-def obstacle() -> str | None:
+def unavailable_reason() -> str | None:
     if not available():
         return f"ONNX Runtime for CUDA is not installed: {INSTALL}"
     problem = find_gpus().problem
@@ -115,7 +115,7 @@ class BoundSession:
         self._session = open_it(graphs)
         self._inputs = [_tensor(value, True) for value in self._session.get_inputs()]
         self.image = _tensor(self._session.get_outputs()[0], False)
-        self.remarks: list[str] = []
+        self.notes: list[str] = []
         self._lock = threading.Lock()
         self._bound: OrderedDict[tuple[int, ...], Bound] = OrderedDict()
         self._made = 0
@@ -185,7 +185,7 @@ class BoundSession:
         except Exception as e:  # ONNX Runtime's exceptions share no public base class
             if not (self._graphs and bound.runs) or cpu.lacks_memory(e):
                 raise
-            without_graph(self.remarks, e)
+            without_graph(self.notes, e)
             self._graphs = False
             self._session = self._open(False)
             for other in self._bound.values():

@@ -42,7 +42,7 @@ def available() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def obstacle() -> str | None:
+def unavailable_reason() -> str | None:
     return None if available() else str(missing_extra("OpenVINO", "openvino"))
 
 

@@ -34,7 +34,7 @@ def available() -> bool:
     return any(importlib.util.find_spec(name) is not None for name in ("tensorrt", LEAN))
 
 
-def obstacle() -> str | None:
+def unavailable_reason() -> str | None:
     if not available():
         return str(missing_extra("TensorRT", EXTRA))
     problem = find_gpus().problem

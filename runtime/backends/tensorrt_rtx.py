@@ -30,7 +30,7 @@ def available() -> bool:
     return importlib.util.find_spec("tensorrt_rtx") is not None
 
 
-def obstacle() -> str | None:
+def unavailable_reason() -> str | None:
     if not available():
         return str(missing_extra("TensorRT-RTX", EXTRA))
     problem = find_gpus().problem

@@ -38,7 +38,7 @@ def available() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def obstacle() -> str | None:
+def unavailable_reason() -> str | None:
     return None if available() else str(missing_extra("PyTorch", EXTRA))
 
 
@@ -74,7 +74,7 @@ class TorchSession:
     def __init__(self, graph: Any, device: str, capture: bool) -> None:
         self._graph, self.device, self.capture = graph, device, capture
         self.image: Tensor = graph.image
-        self.remarks: list[str] = []
+        self.notes: list[str] = []
         self._lock = threading.Lock()
         self._prepared: Prepared | None = None
 
@@ -210,7 +210,7 @@ class Prepared:
             raise
         except RuntimeError as e:
             self._session.capture = False
-            without_graph(self._session.remarks, e)
+            without_graph(self._session.notes, e)
         else:
             self._graph = graph
 

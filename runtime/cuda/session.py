@@ -48,7 +48,7 @@ class CudaSession:
         self._kernels: KernelCache | None = None
         self._saved = self._freed = False
         self._trt = trt
-        self.remarks: list[str] = []
+        self.notes: list[str] = []
         call(driver.cuInit, 0)
         self._gpu = call(driver.cuDeviceGet, 0)
         self._cuda = call(driver.cuDevicePrimaryCtxRetain, self._gpu)
@@ -159,7 +159,7 @@ class CudaSession:
         context = self._engine.create_execution_context() if config is None else self._engine.create_execution_context(config)
         if context is None:
             raise OutOfMemory("no execution context can be made")
-        return Lane(self._driver, context, self._tensors, self.ranges, lambda why: without_graph(self.remarks, why))
+        return Lane(self._driver, context, self._tensors, self.ranges, lambda why: without_graph(self.notes, why))
 
     def _too_large(self) -> BackendError:
         """What the largest batch needs and what is free, and with it the batch that would fit: memory grows with the batch."""

@@ -54,7 +54,7 @@ def data(pictures: Path, tmp_path: Path, command) -> Path:
 def test_where_nothing_can_be_compiled_a_line_says_so_and_the_run_goes_on(
     data: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiled, "obstacle", lambda device: "no compiler")
+    monkeypatch.setattr(compiled, "unavailable_reason", lambda device: "no compiler")
     status, text = command("train", "--data", data, "--out", tmp_path / "run", *SMALL, "--kimg", 0.01, "--compile")
     assert status == 0, text
     assert text.count("without torch.compile, which does not work here: no compiler") == 1

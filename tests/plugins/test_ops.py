@@ -10,7 +10,7 @@ import torch
 
 from stylert.plugins import ops
 from stylert.plugins.custom_op import has_kernels
-from stylert.plugins.reference import bias_act as tail_reference
+from stylert.plugins.reference import bias_act as bias_act_reference
 from stylert.plugins.reference import modulated_conv2d as conv_reference
 from stylert.plugins.reference import upfirdn2d as fir_reference
 
@@ -106,11 +106,11 @@ def test_bias_act_is_right_to_second_order(rng, attributes):
     def run(x, b):
         return ops.bias_act(x, b, **attributes)
 
-    assert torch.equal(run(x, b), tail_reference.bias_act(x, b, **attributes))
-    assert torch.equal(ops.bias_act(x, **attributes), tail_reference.bias_act(x, **attributes))
+    assert torch.equal(run(x, b), bias_act_reference.bias_act(x, b, **attributes))
+    assert torch.equal(ops.bias_act(x, **attributes), bias_act_reference.bias_act(x, **attributes))
     # Away from the kinks, where finite differences mean something.
     with torch.no_grad():
-        y = tail_reference.bias_act(x, b, **{**attributes, "clamp": None})
+        y = bias_act_reference.bias_act(x, b, **{**attributes, "clamp": None})
         near = (y.abs() < 1e-2) | ((y.abs() - attributes.get("clamp", 1e9)).abs() < 1e-2)
         x += 0.05 * near
     assert torch.autograd.gradcheck(run, (x, b))
@@ -120,7 +120,7 @@ def test_bias_act_is_right_to_second_order(rng, attributes):
 def test_bias_act_has_the_references_gradients(rng):
     x, b = draw(rng, 2, 3, 4, 5), draw(rng, 3)
     results = []
-    for module in (ops, tail_reference):
+    for module in (ops, bias_act_reference):
         y = module.bias_act(x, b, activation="lrelu", clamp=1.0)
         first = torch.autograd.grad(y.pow(3).sum(), (x, b), create_graph=True)
         results.append((y, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), (x, b))))

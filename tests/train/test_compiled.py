@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from stylert.train.compiled import obstacle
+from stylert.train.compiled import unavailable_reason
 
 
 def test_what_fails_is_told_in_one_line(monkeypatch):
@@ -20,17 +20,17 @@ def test_what_fails_is_told_in_one_line(monkeypatch):
             raise raised
 
         monkeypatch.setattr(torch, "compile", fail)
-        assert obstacle() == told
+        assert unavailable_reason() == told
 
 
 def test_what_works_is_no_obstacle(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function: function)
-    assert obstacle() is None
+    assert unavailable_reason() is None
 
 
 @pytest.mark.slow
 def test_a_missing_compiler_is_named(tmp_path):
-    code = "from stylert.train.compiled import obstacle; print(obstacle())"
+    code = "from stylert.train.compiled import unavailable_reason; print(unavailable_reason())"
     nowhere = str(tmp_path / "g++")
     variables = {"CXX": nowhere, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "PATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=1000)

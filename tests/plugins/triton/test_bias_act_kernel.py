@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stylert.plugins.reference.bias_act import bias_act
-from stylert.plugins.shapes import Tail
+from stylert.plugins.shapes import Epilogue
 from stylert.plugins.triton.bias_act import bias_act_gradient_into, bias_act_into
 
 
@@ -25,7 +25,7 @@ def random_case(rng, dtype, layout):
 def test_forward_and_gradient_match_the_reference(rng, dtype, layout, assert_parity):
     for _ in range(4):
         x, b, attributes, step = random_case(rng, dtype, layout)
-        tail = Tail.of(**attributes)
+        tail = Epilogue.of(**attributes)
         exact = x.double().requires_grad_()
         reference = bias_act(exact, None if b is None else b.double(), **attributes)
         y = torch.full_like(x, float("nan"))
@@ -43,7 +43,7 @@ def test_forward_and_gradient_match_the_reference(rng, dtype, layout, assert_par
 
 @pytest.mark.parametrize("clamp", [0.1, 256 * 0.5**0.5])
 def test_what_was_clamped_has_no_gradient_though_the_bound_was_rounded(dtype, clamp):
-    tail = Tail.of("lrelu", 1.0, clamp)
+    tail = Epilogue.of("lrelu", 1.0, clamp)
     x = torch.tensor([[[[10 * clamp, -10 * clamp, 0.5 * clamp, -0.5 * clamp]]]]).to(dtype)
     y, dx = torch.zeros_like(x), torch.zeros_like(x)
     bias_act_into(y, x, None, tail, step=4)
@@ -54,13 +54,13 @@ def test_what_was_clamped_has_no_gradient_though_the_bound_was_rounded(dtype, cl
 def test_a_nan_is_not_hidden_by_the_clamp():
     x = torch.tensor([[[[float("nan"), 9.0, -9.0]]]])
     y = torch.zeros_like(x)
-    bias_act_into(y, x, None, Tail.of("lrelu", 1.0, 1.0), step=3)
+    bias_act_into(y, x, None, Epilogue.of("lrelu", 1.0, 1.0), step=3)
     assert y[0, 0, 0, 0].isnan()
     assert y[0, 0, 0, 1:].tolist() == [1.0, -1.0]
 
 
 def test_operands_that_do_not_fit_are_refused():
-    x, tail = torch.zeros(2, 3, 4, 4), Tail()
+    x, tail = torch.zeros(2, 3, 4, 4), Epilogue()
     wrong = [
         (torch.empty(2, 3, 4, 5), x, None, tail, 16),
         (torch.empty(2, 3, 4, 4).half(), x, None, tail, 16),
@@ -89,4 +89,4 @@ def test_operands_that_do_not_fit_are_refused():
 )  # fmt: skip
 def test_bad_attributes_are_refused(attributes):
     with pytest.raises(ValueError, match="must be"):
-        Tail.of(**attributes)
+        Epilogue.of(**attributes)

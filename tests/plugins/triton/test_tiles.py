@@ -7,9 +7,9 @@ import pytest
 from stylert.plugins.aot import ARCHITECTURES
 from stylert.plugins.triton import tiles
 from stylert.plugins.triton.cost_model import GPUS, Usage, best, candidates, promising, seconds, variations
-from stylert.plugins.triton.tiles import Problem, Tile, choose_tile, read_table, rule, table_document
+from stylert.plugins.triton.tiles import ConvProblem, Tile, choose_tile, read_table, rule, table_document
 
-PROBLEM = Problem("float16", 4, 64 * 64, 512, 512, 3, 1, 90)
+PROBLEM = ConvProblem("float16", 4, 64 * 64, 512, 512, 3, 1, 90)
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def test_a_measured_table_goes_before_the_packages(folder):
     assert choose_tile(PROBLEM) == other
     assert read_table(folder / "sm_90.json") == {PROBLEM.layer: {4: other}}
     # A layer that it does not name is the package's, and on another architecture nothing has changed.
-    assert choose_tile(Problem("float16", 4, 16, 512, 512, 3, 1, 90), whole=True).splits == 1
+    assert choose_tile(ConvProblem("float16", 4, 16, 512, 512, 3, 1, 90), whole=True).splits == 1
 
 
 def test_the_nearest_batch_answers_and_a_split_sum_only_where_it_may(folder):
     one, eight = Tile(16, 64, 64, splits=4), Tile(128, 128, 64, 8)
     write(folder, {PROBLEM.layer: {1: one, 8: eight}})
     for batch, expected in ((1, one), (2, one), (3, eight), (100, eight)):
-        problem = Problem("float16", batch, 64 * 64, 512, 512, 3, 1, 90)
+        problem = ConvProblem("float16", batch, 64 * 64, 512, 512, 3, 1, 90)
         assert choose_tile(problem) == expected
         assert choose_tile(problem, whole=True) == eight
     assert choose_tile(PROBLEM, columns=200).n >= 200
@@ -45,8 +45,8 @@ def test_the_nearest_batch_answers_and_a_split_sum_only_where_it_may(folder):
 
 def test_bfloat16_takes_what_float16_has_and_without_a_gpu_the_rule_answers(folder):
     write(folder, {PROBLEM.layer: {4: Tile(16, 16, 16)}})
-    assert choose_tile(Problem("bfloat16", 4, 64 * 64, 512, 512, 3, 1, 90)) == Tile(16, 16, 16)
-    anywhere = Problem("float16", 4, 64 * 64, 512, 512, 3, 1)
+    assert choose_tile(ConvProblem("bfloat16", 4, 64 * 64, 512, 512, 3, 1, 90)) == Tile(16, 16, 16)
+    anywhere = ConvProblem("float16", 4, 64 * 64, 512, 512, 3, 1)
     assert choose_tile(anywhere) == rule(anywhere) == Tile(128, 128, 64, 8)
 
 
@@ -87,9 +87,9 @@ def test_the_packages_tables_say_that_nobody_measured_them(architecture):
 def test_the_model_ranks_as_reason_would():
     gpu, usages = GPUS[90], {tile: Usage(160, 60_000) for tile in candidates("float16")}
     # Many pixels: a tile that reads least; few: programs enough to fill the GPU.
-    large = best(Problem("float16", 8, 512 * 512, 128, 128, 3, 1, 90), usages, gpu)
+    large = best(ConvProblem("float16", 8, 512 * 512, 128, 128, 3, 1, 90), usages, gpu)
     assert (large.m, large.n, large.splits) == (128, 128, 1)
-    small_problem = Problem("float16", 1, 16, 512, 512, 3, 1, 90)
+    small_problem = ConvProblem("float16", 1, 16, 512, 512, 3, 1, 90)
     small = best(small_problem, usages, gpu)
     assert small.splits > 1
     whole = [seconds(small_problem, tile, usages[tile], gpu) for tile in usages]
@@ -106,7 +106,7 @@ def test_a_tile_that_does_not_fit_or_spills_is_not_chosen():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8", "fp8"])
 def test_what_is_measured_first_is_what_the_model_likes(dtype):
     for architecture in (75, 80, 90):  # one that the model does not know is taken for an H100
-        tiles = promising(Problem(dtype, 1, 16, 512, 512, 3, 1, architecture), 100, 6)
+        tiles = promising(ConvProblem(dtype, 1, 16, 512, 512, 3, 1, architecture), 100, 6)
         assert len(tiles) == len(set(tiles)) == 6
         assert tiles[0].splits > 1
 
@@ -116,11 +116,11 @@ def test_more_work_never_takes_less_time_in_the_model(rng):
     for _ in range(200):
         number = int(rng.choice(list(GPUS)))
         batch, pixels, i, o = (int(2**v) for v in rng.integers([0, 4, 5, 5], [5, 20, 10, 10]))
-        problem = Problem("float16", batch, pixels, i, o, 3, 1, number)
+        problem = ConvProblem("float16", batch, pixels, i, o, 3, 1, number)
         for tile in candidates("float16"):
-            more = Problem("float16", 2 * batch, pixels, 2 * i, o, 3, 1, number)
+            more = ConvProblem("float16", 2 * batch, pixels, 2 * i, o, 3, 1, number)
             assert seconds(more, tile, usage, GPUS[number]) >= seconds(problem, tile, usage, GPUS[number]) * (1 - 1e-9)
-            assert not variations(Problem("float16", batch, pixels, i, 3, 1, 1), Tile(16, 64, 16), 100)
+            assert not variations(ConvProblem("float16", batch, pixels, i, 3, 1, 1), Tile(16, 64, 16), 100)
             # A sum is split only where that fills the GPU, and never beyond its steps.
             for variant in variations(problem, tile, GPUS[number].sms):
                 assert variant.splits == 1 or variant.splits <= 9 * -(-i // tile.k)

@@ -115,7 +115,7 @@ def test_where_a_graph_cannot_be_captured_the_same_session_goes_on_without_and_s
         latents = rng.standard_normal((n, bundle.num_ws, 20), np.float32)
         np.testing.assert_array_equal(session.run({"ws": latents}), bound(bundle).run({"ws": latents}))
     assert asked == ["-1", "-1", "2", "none", "none", "none"]
-    assert session.remarks == ["without a CUDA graph, because capturing one failed"]
+    assert session.notes == ["without a CUDA graph, because capturing one failed"]
     assert len(caplog.records) == 1
 
 
@@ -126,7 +126,7 @@ def test_without_cuda_the_command_that_installs_it_is_named(bundle: Bundle) -> N
         Generator.load(bundle, "onnxruntime-cuda")
     assert "\n" not in str(e.value)
     if not gpu_build():
-        assert "pip install onnxruntime-gpu" in CUDA.obstacle()
+        assert "pip install onnxruntime-gpu" in CUDA.unavailable_reason()
 
 
 def test_a_cuda_that_does_not_load_is_not_taken_for_one(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

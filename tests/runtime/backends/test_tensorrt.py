@@ -50,7 +50,7 @@ def test_without_a_gpu_nothing_is_built(bundle: Bundle, fake_library: SimpleName
     has(monkeypatch)
     with pytest.raises(BackendError, match="no NVIDIA driver"):
         build_engine(bundle, "tensorrt", "fp32")
-    assert "no NVIDIA driver" in TENSORRT.obstacle()
+    assert "no NVIDIA driver" in TENSORRT.unavailable_reason()
 
 
 def test_an_old_library_is_refused_by_its_version(fake_library: SimpleNamespace) -> None:

@@ -294,7 +294,7 @@ def test_without_a_gpu_running_is_one_clear_line(own: Bundle, monkeypatch: pytes
     with pytest.raises(BackendError, match="no NVIDIA driver") as e:
         Generator.load(own, RTX, "int8")
     assert "\n" not in str(e.value)
-    assert "no NVIDIA driver" in backend(RTX).obstacle()
+    assert "no NVIDIA driver" in backend(RTX).unavailable_reason()
 
 
 def test_on_a_gpu_the_engine_of_its_architecture_with_the_widest_batches_is_chosen(

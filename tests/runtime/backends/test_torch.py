@@ -243,7 +243,7 @@ def test_where_a_graph_cannot_be_captured_it_goes_on_without_and_says_so_once(
         latents = rng.standard_normal((n, bundle.num_ws, 20), np.float32)
         np.testing.assert_array_equal(session.run({"ws": latents}), plain.run({"ws": latents}))
     assert fake_cuda.replayed == 0
-    assert session.remarks == ["without a CUDA graph, because capturing one failed"]
+    assert session.notes == ["without a CUDA graph, because capturing one failed"]
     assert len(caplog.records) == 1
     assert "\n" not in caplog.records[0].getMessage()
 
@@ -260,7 +260,7 @@ def test_too_little_memory_for_a_capture_is_too_little_memory(
     fake_cuda.spoilt = None
     for _ in range(2):
         session.run({"ws": latents})
-    assert (session.remarks, fake_cuda.replayed) == ([], 1)
+    assert (session.notes, fake_cuda.replayed) == ([], 1)
 
 
 def test_it_is_taken_by_itself_only_where_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:

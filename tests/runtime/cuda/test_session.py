@@ -112,15 +112,15 @@ def test_an_engine_that_cannot_be_captured_goes_on_without_a_graph_and_says_so_o
 ) -> None:
     session = CudaSession(fake_trt(FakeEngine(driver, capturable=False)), plan)
     g = on_gpu(bundle, session)
-    assert g.remarks == []
+    assert g.notes == []
     for n in (1, 1, 1, 2, 2, 2):
         latents = ws(n, rng)
         np.testing.assert_array_equal(g.synthesize(latents), images_of(latents))
     list(g.stream([ws(2, rng) for _ in range(5)]))  # the second lane finds it out for itself, and says nothing
     assert (driver.launches, driver.graphs, driver.execs) == (0, 0, 0)
-    assert g.remarks == ["without a CUDA graph, because capturing one failed"]
+    assert g.notes == ["without a CUDA graph, because capturing one failed"]
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"{g.remarks[0]}: CUDA: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
+    assert record.getMessage().startswith(f"{g.notes[0]}: CUDA: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
     session.close()
     assert (driver.memory, driver.events, driver.streams) == ({}, 0, 0)
 
@@ -151,7 +151,7 @@ def test_a_timed_run_tells_copies_network_and_host_apart(
 
 def test_a_generator_in_host_memory_times_no_phases(bundle: Bundle, rng: np.random.Generator) -> None:
     with Generator.load(bundle) as g:
-        assert (g.device, g.remarks, g.timed_run(ws(1, rng))) == ("cpu", [], None)
+        assert (g.device, g.notes, g.timed_run(ws(1, rng))) == ("cpu", [], None)
 
 
 def test_the_librarys_profiler_is_asked_for_one_call_and_not_for_the_next(
