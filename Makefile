@@ -4,6 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 CHECKPOINT := examples/cats64.safetensors
+ROOMS := core plugins models train runtime export benchmarks cli
 
 .PHONY: help demo test test-quick fuzz lint types imports wheel docs-check bench clean
 .DEFAULT_GOAL := help
@@ -31,9 +32,9 @@ lint: .venv/dev ## Style (ruff)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: .venv/dev ## Static types (mypy), on an installed copy: an editable namespace package is invisible to it
-	rm -rf build
-	$(PIP) install --quiet --no-deps --target build/typed .
+types: .venv/dev ## Static types (mypy), on the rooms as one package: an editable namespace package is invisible to it
+	rm -rf build/typed && mkdir -p build/typed/stylert
+	for room in $(ROOMS); do ln -s $(CURDIR)/$$room build/typed/stylert/$$room; done
 	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p stylert
 
 imports: .venv/dev ## Which stage may import which (import-linter)

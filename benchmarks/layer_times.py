@@ -28,8 +28,8 @@ import numpy as np
 from stylert.benchmarks.machine.interference import remarks, watch
 from stylert.benchmarks.machine.lower_bounds import layer_floors
 from stylert.benchmarks.machine.roofline import Ceiling
-from stylert.benchmarks.results import LayerTime, Profile
 from stylert.benchmarks.scenarios.measure import Configuration
+from stylert.benchmarks.schema import LayerTime, Profile
 from stylert.core.errors import BackendError
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.bundle import Bundle

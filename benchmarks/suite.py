@@ -14,9 +14,9 @@ from stylert.benchmarks.machine.lower_bounds import network_floor
 from stylert.benchmarks.machine.peak_rates import highest, measure_ceiling
 from stylert.benchmarks.machine.roofline import Ceiling
 from stylert.benchmarks.models import Model, model_facts, work_of
-from stylert.benchmarks.results import Profile, Results, Row, row_name
 from stylert.benchmarks.scenarios.measure import PSI, Configuration
 from stylert.benchmarks.scenarios.runner import Effort, alone, check_scenarios, run_scenarios
+from stylert.benchmarks.schema import Profile, Results, Row, row_name
 from stylert.core.errors import InputError
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.backends import available_backends, backend

@@ -34,7 +34,7 @@ from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.machine.facts import peak_memory_mib
 from stylert.benchmarks.machine.interference import Disturbance, as_values, merge, remarks, watch
 from stylert.benchmarks.report.tables import number, ratio_facts
-from stylert.benchmarks.results import Results, Row, row_name, write_results
+from stylert.benchmarks.schema import Results, Row, row_name, write_results
 from stylert.core.atomic import check_writable
 from stylert.core.errors import OutputError
 from stylert.core.statistics import median_ratio

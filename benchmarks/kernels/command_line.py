@@ -21,7 +21,7 @@ from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.machine.interference import remarks
 from stylert.benchmarks.machine.nvml import GpuWatch
 from stylert.benchmarks.machine.roofline import Ceiling
-from stylert.benchmarks.results import Results, Row, write_results
+from stylert.benchmarks.schema import Results, Row, write_results
 from stylert.core.atomic import check_writable
 from stylert.core.errors import BackendError, InputError, StylertError
 from stylert.models.stylegan2.config import GeneratorConfig

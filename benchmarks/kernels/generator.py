@@ -46,7 +46,7 @@ from stylert.benchmarks.kernels.command_line import (
 )
 from stylert.benchmarks.machine.nvml import watch_gpu
 from stylert.benchmarks.machine.roofline import Ceiling
-from stylert.benchmarks.results import Row
+from stylert.benchmarks.schema import Row
 from stylert.core.errors import InputError
 from stylert.core.image_similarity import psnr
 from stylert.models.stylegan2.config import GeneratorConfig

@@ -49,7 +49,7 @@ from stylert.benchmarks.kernels.command_line import (
 from stylert.benchmarks.kernels.forms import forms_of
 from stylert.benchmarks.machine.nvml import watch_gpu
 from stylert.benchmarks.machine.roofline import Case, Ceiling, cases
-from stylert.benchmarks.results import Row
+from stylert.benchmarks.schema import Row
 from stylert.core.errors import BackendError, InputError
 
 #: Rates of an H100 SXM, TFLOP/s by dtype and GB/s: half precision and memory as measured by others, the rest its data sheet.

@@ -13,7 +13,7 @@ from stylert.benchmarks.machine.interference import as_values, merge, remarks, t
 from stylert.benchmarks.models import Model, work_of
 from stylert.benchmarks.peers.comparison import CANDIDATES, PRECISIONS, Candidate, Result, compare
 from stylert.benchmarks.peers.interleaved import CYCLES, contests, times_faster
-from stylert.benchmarks.results import Results, Row
+from stylert.benchmarks.schema import Results, Row
 from stylert.core.errors import InputError
 
 #: Enough for rows that can be compared; the ratios are of turns of their own.

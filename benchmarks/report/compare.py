@@ -9,7 +9,7 @@ from typing import Any
 
 from stylert.benchmarks.report.significance import Difference, compare, holm, verdict
 from stylert.benchmarks.report.tables import by_scenario, doubts
-from stylert.benchmarks.results import row_name
+from stylert.benchmarks.schema import row_name
 from stylert.core.errors import InputError
 
 #: What of a setup decides which rows belong together. Versions and engines may differ: that is what is compared.

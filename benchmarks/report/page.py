@@ -17,7 +17,7 @@ from stylert.core.errors import missing_extra
 
 
 def write_report(document: dict[str, Any], path: str | Path, pictures: Path | None = None) -> None:
-    """Render a document of `results.py`; its pictures lie in `pictures`, beside the page by default. Opens offline. Atomic."""
+    """Render a document of `schema.py`; its pictures lie in `pictures`, beside the page by default. Opens offline. Atomic."""
     folder = Path(path).parent if pictures is None else pictures
     images = {}
     for picture in document.get("pictures", []):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.report.compare import Comparison
-from stylert.benchmarks.results import row_name
+from stylert.benchmarks.schema import row_name
 from stylert.core.atomic import atomic_file
 from stylert.core.errors import missing_extra
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from stylert.benchmarks.results import row_name
+from stylert.benchmarks.schema import row_name
 from stylert.core.statistics import Ratio
 
 #: Scenarios that are tables of their own, with the unit of their value.

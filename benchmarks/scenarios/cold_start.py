@@ -23,8 +23,8 @@ from typing import Any
 from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.machine.interference import Disturbance, as_values, remarks, watch
 from stylert.benchmarks.models import model_facts, work_of
-from stylert.benchmarks.results import Results, Row, write_results
 from stylert.benchmarks.scenarios.measure import Configuration
+from stylert.benchmarks.schema import Results, Row, write_results
 from stylert.core.errors import BackendError, StylertError
 from stylert.runtime.bundle import Bundle
 

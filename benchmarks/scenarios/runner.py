@@ -22,11 +22,11 @@ from typing import Any
 
 from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.machine.interference import as_values, merge, remarks, too_short, watch
-from stylert.benchmarks.results import Row
 from stylert.benchmarks.scenarios import cold_start
 from stylert.benchmarks.scenarios.build_time import Build, measure_build
 from stylert.benchmarks.scenarios.measure import Configuration, Round, bound, measure
 from stylert.benchmarks.scenarios.server import MIN_REQUESTS, Search, measure_server
+from stylert.benchmarks.schema import Row
 from stylert.core.errors import BackendError, InputError
 
 SCENARIOS = ("single-stream", "offline", "server", "cold-start", "build")

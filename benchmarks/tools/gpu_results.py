@@ -1,6 +1,6 @@
 """What `gpu_suite.sh` measured in its stages as one benchmark: `python benchmarks/tools/gpu_results.py OUT`.
 
-Each stage's JSON is a document of `results.py` already; `OUT/results.json` has the rows of all, for one report and one comparison.
+Each stage's JSON is a document of `schema.py` already; `OUT/results.json` has the rows of all, for one report and one comparison.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.results import KIND, SCHEMA, read_results, to_json
+from stylert.benchmarks.schema import KIND, SCHEMA, read_results, to_json
 from stylert.core.atomic import atomic_file
 from stylert.core.errors import InputError, StylertError
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from stylert.benchmarks.report import tables
 from stylert.benchmarks.report.summary import summaries
-from stylert.benchmarks.results import read_results
+from stylert.benchmarks.schema import read_results
 from stylert.core.atomic import atomic_file
 from stylert.core.errors import InputError
 

@@ -67,8 +67,8 @@ def run(
     from stylert.benchmarks.models import STANDARD_PRECISIONS, own_model, standard_model
     from stylert.benchmarks.peers.rows import PEER_ROUNDS, check_peers, with_peers
     from stylert.benchmarks.report.page import write_plots, write_report
-    from stylert.benchmarks.results import Results, write_results
     from stylert.benchmarks.scenarios.runner import Effort
+    from stylert.benchmarks.schema import Results, write_results
     from stylert.benchmarks.suite import Matrix, configurations, run_suite
     from stylert.cli.bench.tables import show_results
 
@@ -128,7 +128,7 @@ def compare(
     """Set results of the same work side by side, with ratios and whether they are more than chance."""
     from stylert.benchmarks.report.compare import compare_results
     from stylert.benchmarks.report.page import write_comparison
-    from stylert.benchmarks.results import read_results
+    from stylert.benchmarks.schema import read_results
     from stylert.cli.bench.tables import show_comparison
 
     check_writable(html)
@@ -148,7 +148,7 @@ def draw(
 ) -> None:
     """Draw the report of results that were measured before, here or elsewhere."""
     from stylert.benchmarks.report.page import write_report
-    from stylert.benchmarks.results import read_results
+    from stylert.benchmarks.schema import read_results
 
     check_writable(out)
     write_report(read_results(results), out, results.parent)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from stylert.benchmarks.models import Model
 from stylert.benchmarks.report.page import write_report
-from stylert.benchmarks.results import write_results
 from stylert.benchmarks.scenarios.runner import Effort
+from stylert.benchmarks.schema import write_results
 from stylert.benchmarks.suite import Matrix, run_suite
 from stylert.cli import tables as report
 from stylert.cli.bench.tables import show_results

@@ -11,7 +11,7 @@ import torch
 from stylert.benchmarks.machine.interference import Disturbance
 from stylert.benchmarks.report.compare import compare_results
 from stylert.benchmarks.report.page import write_report
-from stylert.benchmarks.results import Results, read_results, validate
+from stylert.benchmarks.schema import Results, read_results, validate
 from stylert.benchmarks.training import FORMS, Round, _noise, main, measure, plain_forms, row
 from stylert.models.stylegan2 import networks
 from stylert.plugins.reference.upfirdn2d import upfirdn2d

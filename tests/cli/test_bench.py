@@ -10,8 +10,8 @@ import pytest
 
 from stylert.benchmarks import models, suite
 from stylert.benchmarks.models import standard_model
-from stylert.benchmarks.results import read_results
 from stylert.benchmarks.scenarios import runner as scenarios
+from stylert.benchmarks.schema import read_results
 from stylert.cli import main as cli
 from stylert.core.errors import InputError
 from stylert.runtime.bundle import Bundle

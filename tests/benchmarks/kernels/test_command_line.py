@@ -20,7 +20,7 @@ from stylert.benchmarks.machine.roofline import Ceiling, cases
 from stylert.benchmarks.report.compare import compare_results
 from stylert.benchmarks.report.page import write_report
 from stylert.benchmarks.report.tables import cells, columns
-from stylert.benchmarks.results import Row, read_results
+from stylert.benchmarks.schema import Row, read_results
 from stylert.core.errors import InputError
 
 CEILING = Ceiling({"float16": 100.0}, 1000.0, "measured")

@@ -11,7 +11,7 @@ import pytest
 
 from stylert.benchmarks.kernels import autotune, generator, parity
 from stylert.benchmarks.machine.roofline import Ceiling
-from stylert.benchmarks.results import read_results
+from stylert.benchmarks.schema import read_results
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.plugins.triton.tiles import read_table
 

@@ -14,7 +14,7 @@ from stylert.benchmarks.kernels import layers as kernels
 from stylert.benchmarks.kernels.command_line import CONFIG_F, TINY
 from stylert.benchmarks.kernels.layers import ACTIVATIONS, FORMS, main, measure
 from stylert.benchmarks.machine.roofline import Case, Ceiling, cases
-from stylert.benchmarks.results import read_results
+from stylert.benchmarks.schema import read_results
 from stylert.core.errors import BackendError
 
 ONE = Ceiling({"float32": 1.0, "float16": 2.0}, 1000.0, "made up")

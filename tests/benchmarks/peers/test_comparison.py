@@ -15,7 +15,7 @@ from stylert.benchmarks.models import own_model
 from stylert.benchmarks.peers.comparison import CANDIDATES, LEAST_RUNS, Candidate, PeerRound, Result, compare, main
 from stylert.benchmarks.peers.rows import peer_row
 from stylert.benchmarks.peers.textbook_network import PlainSynthesis
-from stylert.benchmarks.results import Results, validate
+from stylert.benchmarks.schema import Results, validate
 from stylert.benchmarks.standard import NAMES, standard_weights
 from stylert.core.errors import InputError
 from stylert.export.pipeline import export_bundle

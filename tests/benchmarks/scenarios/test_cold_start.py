@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stylert.benchmarks.results import read_results
 from stylert.benchmarks.scenarios import cold_start
+from stylert.benchmarks.schema import read_results
 from stylert.core.errors import BackendError
 from stylert.runtime import Bundle
 

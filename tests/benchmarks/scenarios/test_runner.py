@@ -20,10 +20,10 @@ from stylert.benchmarks.models import own_model
 from stylert.benchmarks.report.compare import compare_results
 from stylert.benchmarks.report.page import write_comparison, write_plots, write_report
 from stylert.benchmarks.report.tables import cells, columns
-from stylert.benchmarks.results import read_results, row_name, schema, to_json, validate, write_results
 from stylert.benchmarks.scenarios import runner as scenarios
 from stylert.benchmarks.scenarios.measure import Configuration, Round
 from stylert.benchmarks.scenarios.runner import SCENARIOS, Effort, single_stream
+from stylert.benchmarks.schema import read_results, row_name, schema, to_json, validate, write_results
 from stylert.benchmarks.suite import Matrix, configurations, run_suite
 from stylert.core.errors import InputError
 from stylert.runtime.bundle import Bundle
@@ -183,7 +183,7 @@ def test_the_schema_itself_is_valid_and_names_every_field() -> None:
 
     from jsonschema import Draft202012Validator
 
-    from stylert.benchmarks.results import Results, Row
+    from stylert.benchmarks.schema import Results, Row
 
     Draft202012Validator.check_schema(schema())
     assert {f.name for f in fields(Row)} == set(schema()["$defs"]["row"]["properties"])
