@@ -1,1 +1,9 @@
-"""Ground for every stage: errors, atomic files, this machine, cache folders, seeds, progress, statistics of measurements."""
+"""The ground that every other room stands on. It imports nothing else of stylert.
+
+- `errors`: what a user can do wrong, as exceptions with one line each.
+- `atomic`, `cache`: files that are whole or absent, and the folder of the user's caches.
+- `host`, `devices`, `gpu_specs`: this processor, this machine's GPUs, and the data sheets of GPUs.
+- `seeds`, `images`, `image_similarity`: latents from seeds, uint8 images and grids, PSNR and SSIM.
+- `statistics`, `paired_timing`, `roofline`: intervals of measurements, two networks timed in alternation, lower bounds of time.
+- `progress`: the callback by which a long call reports its progress.
+"""

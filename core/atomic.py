@@ -1,4 +1,7 @@
-"""Files that appear whole or not at all: write beside, fsync, rename."""
+"""Files and folders that appear whole or not at all.
+
+The content is written beside its final place, synced to disk and then renamed.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,10 @@ from stylert.core.errors import OutputError
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed.
+    """Yield a temporary path beside `path`. On success it becomes `path`; on failure it is removed.
 
-    Raises OutputError when the folder cannot be made or written.
+    Raises:
+        OutputError: The folder of `path` cannot be made, or the file cannot be written.
     """
     path = Path(path)
     try:
@@ -40,9 +44,12 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it replaces `path`, on failure it is removed.
+    """Yield a temporary folder beside `path`. On success it replaces `path`; on failure it is removed.
 
-    An existing folder at `path` stays until the new one is complete. Raises OutputError when it cannot be written.
+    An existing folder at `path` stays until the new one is complete.
+
+    Raises:
+        OutputError: The folder cannot be made or written, or `path` is a file.
     """
     path = Path(path)
     try:
@@ -72,9 +79,10 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | Path | None) -> None:
-    """Find out before the work, not after it, that its result cannot be written to this file; None is nothing to write.
+    """Check, before a long computation, that its result can be written to the file `path`. None needs no check.
 
-    Raises OutputError.
+    Raises:
+        OutputError: `path` is a folder, or its own folder cannot be made or written.
     """
     if path is None:
         return

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, asked of the driver itself: no package is needed to know what is there."""
+"""The NVIDIA GPUs of this machine, read from the CUDA driver by ctypes. No package is needed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import ctypes
 import sys
 from dataclasses import dataclass
 
-# CUdevice_attribute, fixed by the CUDA driver API
+# CUdevice_attribute of the CUDA driver API
 COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR = 75, 76
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU. `memory` is in bytes."""
+    """One GPU of this machine. `memory` is in bytes."""
 
     index: int
     name: str
@@ -21,13 +21,13 @@ class Gpu:
 
     @property
     def target(self) -> str:
-        """The architecture that engines are built for, such as `sm_89`."""
+        """The architecture for which an engine is built, such as `sm_89`."""
         return "sm_{}{}".format(*self.compute_capability)
 
 
 @dataclass(frozen=True)
 class Driver:
-    """What the CUDA driver says. Without a driver, or without a GPU, `gpus` is empty and `problem` says why."""
+    """The CUDA driver and its GPUs. Without a driver or a GPU, `gpus` is empty and `problem` says why."""
 
     cuda_version: str | None
     gpus: tuple[Gpu, ...]
@@ -35,7 +35,11 @@ class Driver:
 
 
 def find_gpus(library: str | None = None) -> Driver:
-    """Ask the CUDA driver. `library` is the file of the driver library; the system's own by default. Never raises."""
+    """List the GPUs that the CUDA driver finds. Never raises.
+
+    Args:
+        library: File of the driver library; by default the one that the system finds.
+    """
     name = library or ("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     try:
         cuda = ctypes.CDLL(name)

@@ -1,10 +1,13 @@
-"""The errors that a user can cause. Each says what was wrong and what to do; the command line prints that one line."""
+"""The errors that a user can cause.
+
+Each message is one line: what was wrong, and what to do. The command line prints it and exits with 2.
+"""
 
 from __future__ import annotations
 
 
 class StylertError(Exception):
-    """A mistake in what the user gave: a file, a shape, an option, a missing package. The message is one line."""
+    """Base of all: a bad file, shape or option, or a missing package."""
 
 
 class InputError(StylertError):
@@ -12,7 +15,7 @@ class InputError(StylertError):
 
 
 class CheckpointError(StylertError):
-    """A checkpoint is missing, damaged, or does not hold what its configuration says."""
+    """A checkpoint is missing or damaged, or its tensors do not match its configuration."""
 
 
 class BundleError(StylertError):
@@ -20,15 +23,15 @@ class BundleError(StylertError):
 
 
 class BackendError(StylertError):
-    """A backend cannot run what was asked: not installed, wrong device, unsupported precision, stale engine."""
+    """A backend cannot do its work: not installed, wrong device, unsupported precision, or an outdated engine."""
 
 
 class OutOfMemory(BackendError):
-    """There is too little memory for this batch, in the host or on the device."""
+    """The host or the device has too little memory for this batch."""
 
 
 class OutputError(StylertError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to the given path."""
 
 
 class DataError(StylertError):
@@ -36,5 +39,10 @@ class DataError(StylertError):
 
 
 def missing_extra(package: str, extra: str) -> BackendError:
-    """The error for an optional package that is not installed, with the command that installs it."""
+    """The error for an optional package that is not installed. Its message holds the command that installs it.
+
+    Args:
+        package: Name for people, such as `OpenVINO`.
+        extra: Name of the extra of stylert that brings the package.
+    """
     return BackendError(f"this needs {package}: pip install 'stylert[{extra}]'")

@@ -1,4 +1,4 @@
-"""The processor and memory of this machine, as the system tells them."""
+"""The processor and memory of this machine, read from the operating system."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INSTRUCTION_SETS = (
 
 
 def cpu_identity() -> str:
-    """The processor's name and a digest of its instruction sets: what a CPU engine is specialised for."""
+    """The processor's name and a digest of its instruction sets. A CPU engine is built for exactly one identity."""
     fields = _cpuinfo()
     if fields is None:
         return platform.processor() or platform.machine()
@@ -34,12 +34,13 @@ def cpu_identity() -> str:
 
 
 def cpu_name() -> str:
+    """The processor's name, such as `AMD EPYC`."""
     fields = _cpuinfo() or {}
     return fields.get("model name") or platform.processor() or platform.machine()
 
 
 def instruction_sets() -> list[str] | None:
-    """Which of `INSTRUCTION_SETS` this processor has; None where the system does not say."""
+    """Those of `INSTRUCTION_SETS` that this processor has, or None if the system does not list them."""
     fields = _cpuinfo()
     if fields is None:
         return None
@@ -48,12 +49,12 @@ def instruction_sets() -> list[str] | None:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_bytes() -> tuple[int, int] | None:
-    """Total and available memory; None where the system does not say."""
+    """Total and available memory in bytes, or None if the system does not tell."""
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
         return int(lines["MemTotal"].split()[0]) * 1024, int(lines["MemAvailable"].split()[0]) * 1024
@@ -62,7 +63,7 @@ def memory_bytes() -> tuple[int, int] | None:
 
 
 def _cpuinfo() -> dict[str, str] | None:
-    """The fields of the first processor in Linux's list."""
+    """The fields of the first processor in `/proc/cpuinfo`, or None on other systems."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""Images as arrays: to uint8, and many as one grid."""
+"""Images as uint8 arrays: conversion from float, and grids of images."""
 
 from __future__ import annotations
 
@@ -11,16 +11,26 @@ from stylert.core.atomic import atomic_file
 
 
 def as_uint8(images: np.ndarray) -> np.ndarray:
-    """Images of either output type as uint8 `[N, H, W, C]`, converted as the official tools do."""
+    """Images as uint8 `[N, H, W, C]`, converted as in the official tools: `x * 127.5 + 128`, clipped, truncated.
+
+    Args:
+        images: float `[N, C, H, W]` in [-1, 1], or uint8 `[N, H, W, C]`, which is returned as it is.
+    """
     if images.dtype == np.uint8:
         return images
     return np.clip(images.transpose(0, 2, 3, 1) * 127.5 + 128, 0, 255).astype(np.uint8)
 
 
 def make_grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Tile uint8 images `[N, H, W, C]` row by row into one.
+    """Tile images row by row into one image.
 
-    By default in full rows, at most twice as many columns as rows, where N allows; else as near to square as can be, the rest white.
+    Args:
+        images: uint8 `[N, H, W, C]`.
+        columns: Images per row. By default the rows are full and the grid is at most twice as wide as high, if N has such
+            a divisor. Otherwise the grid is nearly square, and the cells left over are white.
+
+    Returns:
+        uint8 `[rows * H, columns * W, C]`.
     """
     n, h, w, c = images.shape
     columns = columns or _columns(n)
@@ -36,7 +46,16 @@ def _columns(n: int) -> int:
 
 
 def save_grid(images: np.ndarray, path: str | Path, columns: int | None = None) -> None:
-    """Write the grid of uint8 `images` `[N, H, W, 1 or 3]` as PNG. Atomic. Raises OutputError where it cannot be written."""
+    """Write the grid of images as a PNG file, whole or not at all.
+
+    Args:
+        images: uint8 `[N, H, W, 1 or 3]`.
+        path: The file.
+        columns: As in `make_grid`.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
     from PIL import Image
 
     grid = make_grid(images, columns)

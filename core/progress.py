@@ -1,6 +1,6 @@
-"""How a long call tells its caller how far it is."""
+"""The callback by which a long call reports its progress."""
 
 from collections.abc import Callable
 
-#: `(stage, done, total)`
+#: Called as `progress(stage, done, total)`: the name of the stage, and how many of its `total` units are done.
 Progress = Callable[[str, int, int], None]

@@ -1,4 +1,4 @@
-"""Seeds: from the text of a command to numbers, and from a seed to the latent z of the official tools."""
+"""Seeds: their text form on the command line, and the latent z that belongs to a seed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,17 @@ MAX_SEED = 2**32 - 1
 
 
 def z_from_seeds(seeds: Iterable[int], z_dim: int) -> np.ndarray:
-    """z `[N, z_dim]` float32, one row per seed: `RandomState(seed).randn(1, z_dim)`, as in the official tools.
+    """The latents of seeds, as in the official tools: `RandomState(seed).randn(1, z_dim)`.
 
-    Raises InputError when a seed is not a whole number from 0 to 2**32 - 1.
+    Args:
+        seeds: Whole numbers from 0 to 2**32 - 1.
+        z_dim: Width of a latent.
+
+    Returns:
+        float32 `[N, z_dim]`, one row per seed.
+
+    Raises:
+        InputError: A seed is out of range or no whole number, or there are none.
     """
     rows = []
     for seed in seeds:
@@ -27,7 +35,11 @@ def z_from_seeds(seeds: Iterable[int], z_dim: int) -> np.ndarray:
 
 
 def parse_seeds(text: str, limit: int = 1_000_000) -> list[int]:
-    """`"0-3,7,10-12"` to `[0, 1, 2, 3, 7, 10, 11, 12]`. Raises InputError on anything else, or more than `limit`."""
+    """Read seeds such as `"0-3,7,10-12"`, which is `[0, 1, 2, 3, 7, 10, 11, 12]`.
+
+    Raises:
+        InputError: The text has another form, or names more than `limit` seeds.
+    """
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
@@ -45,7 +57,7 @@ def parse_seeds(text: str, limit: int = 1_000_000) -> list[int]:
 
 
 def format_seeds(seeds: Iterable[int]) -> str:
-    """The shortest text that `parse_seeds` turns back into `seeds`, in the same order."""
+    """The shortest text from which `parse_seeds` reads `seeds`, in the same order."""
     runs: list[list[int]] = []
     for seed in seeds:
         if runs and seed == runs[-1][1] + 1:

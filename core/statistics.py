@@ -1,9 +1,11 @@
-"""Percentiles of measurements, and how far they can be trusted.
+"""Percentiles and ratios of measurements, with 95 % confidence intervals.
 
-Times are neither normal nor independent, so nothing here assumes the one, and the other is paid for. The interval of a
-percentile comes from order statistics: the number of n independent values below the q-quantile is binomial(n, q), whatever
-their distribution (David and Nagaraja 2003, chapter 7.1). Where values depend on those before them, n is the number of
-independent values that would tell as much, from the autocorrelation of the ranks (Geyer 1992, initial monotone sequence).
+Run times are not normal and not independent, so no formula here assumes either.
+
+- The interval of a percentile comes from order statistics. The number of n independent values below the q-quantile is
+  binomial(n, q), whatever their distribution (David and Nagaraja 2003, chapter 7.1).
+- Where neighbouring values depend on each other, a smaller n is used: the effective number of independent values. It
+  follows from the autocorrelation of the ranks (Geyer 1992, initial monotone sequence).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Percentile:
-    """A percentile by linear interpolation and its interval; None where the sample is too small to bound it."""
+    """A percentile by linear interpolation, with its interval. A bound is None if the sample is too small for it."""
 
     value: float
     low: float | None
@@ -28,7 +30,7 @@ class Percentile:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The median of the ratios of so many pairs, and its interval of 95 %; None where they are too few to bound it."""
+    """The median ratio of `pairs` pairs of measurements, with its interval. A bound is None if there are too few pairs."""
 
     value: float
     low: float | None
@@ -37,12 +39,12 @@ class Ratio:
 
     @property
     def faster(self) -> bool:
-        """Of the first's time over the second's: whether the first is faster by more than chance explains."""
+        """Whether the numerator is the smaller time by more than chance: the whole interval lies below 1."""
         return self.high is not None and self.high < 1
 
     @property
     def inverse(self) -> Ratio:
-        """The second over the first."""
+        """The ratio with numerator and denominator exchanged."""
         low, high = (None if v is None else 1 / v for v in (self.high, self.low))
         return Ratio(1 / self.value, low, high, self.pairs)
 
@@ -52,12 +54,18 @@ class Ratio:
 
 
 def percentile(series: np.ndarray, q: float, independent: int | None = None) -> Percentile:
-    """The q-quantile of a series that tells as much as `independent` independent values (all, when None)."""
+    """The q-quantile of a series, with its interval.
+
+    Args:
+        series: Measured values `[N]`, in any order.
+        q: Between 0 and 1.
+        independent: Effective number of independent values, from `independent_runs`. All N, if None.
+    """
     ordered = np.sort(series)
     n, m = len(ordered), independent or len(ordered)
     low, high = interval_ranks(m, q)
     value = float(np.quantile(ordered, q))
-    # Far out in the tail of a small sample the quantile surely lies beyond the values that interpolation stays between.
+    # In the tail of a small sample, interpolation may lie outside of the interval of the order statistics.
     return Percentile(
         value,
         min(value, float(ordered[(low - 1) * n // m])) if low >= 1 else None,
@@ -66,9 +74,10 @@ def percentile(series: np.ndarray, q: float, independent: int | None = None) -> 
 
 
 def interval_ranks(n: int, q: float, confidence: float = CONFIDENCE) -> tuple[int, int]:
-    """Ranks l and u, from 1, such that the q-quantile lies between the l-th and the u-th of n sorted independent values.
+    """Ranks l and u such that the q-quantile lies between the l-th and the u-th of n sorted independent values.
 
-    Each tail misses with at most half of what `confidence` leaves. l is 0, or u is n + 1, where no value is far enough out.
+    Ranks count from 1. Each side misses the quantile with probability (1 - confidence) / 2 at most. l is 0, or u is
+    n + 1, if no value of the sample is far enough out.
     """
     cumulative = _binomial_cdf(n, q)
     tail = (1 - confidence) / 2
@@ -78,8 +87,15 @@ def interval_ranks(n: int, q: float, confidence: float = CONFIDENCE) -> tuple[in
 
 
 def independent_runs(series: np.ndarray) -> int:
-    """How many independent values tell as much as this series: its length over the integrated autocorrelation time of its
-    ranks. Ranks, because one outlier would hide every other dependence.
+    """Effective number of independent values in a series: its length over its integrated autocorrelation time.
+
+    The autocorrelation is that of the ranks, because a single outlier would hide all other dependence.
+
+    Args:
+        series: Measured values `[N]` in the order of measurement.
+
+    Returns:
+        A number from 1 to N.
     """
     n = len(series)
     _, index, counts = np.unique(series, return_inverse=True, return_counts=True)
@@ -97,14 +113,18 @@ def independent_runs(series: np.ndarray) -> int:
 
 
 def median_ratio(ratios: Sequence[float]) -> Ratio:
-    """Of ratios in the order in which they were measured; those that resemble the ones before them count for less."""
+    """The median of ratios, with an interval that accounts for their dependence.
+
+    Args:
+        ratios: In the order of measurement.
+    """
     series = np.asarray(ratios, np.float64)
     found = percentile(series, 0.5, independent_runs(series))
     return Ratio(found.value, found.low, found.high, len(series))
 
 
 def _binomial_cdf(n: int, q: float) -> np.ndarray:
-    """P(X <= k) for k from 0 to n, X the number of successes in n trials of probability q."""
+    """P(X <= k) for k from 0 to n, where X is binomial(n, q)."""
     k = np.arange(n)
     steps = np.log(n - k) - np.log(k + 1) + math.log(q) - math.log1p(-q)
     logs = np.concatenate([[0.0], np.cumsum(steps)]) + n * math.log1p(-q)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stylert.core.paired_timing import LEAST_PAIRS, MOST_PAIRS, paired_ratio
+from stylert.core.paired_timing import MIN_PAIRS, MAX_PAIRS, paired_ratio
 from tests.clock import Clock
 
 
@@ -19,10 +19,10 @@ def test_a_drift_of_the_machine_does_not_look_like_a_difference() -> None:
 
 def test_pairs_are_as_many_as_the_time_allows_and_never_too_few() -> None:
     clock = Clock()
-    assert paired_ratio(lambda: clock.sleep(10), lambda: clock.sleep(20), 1.0, clock).pairs == LEAST_PAIRS
+    assert paired_ratio(lambda: clock.sleep(10), lambda: clock.sleep(20), 1.0, clock).pairs == MIN_PAIRS
     assert paired_ratio(lambda: clock.sleep(1), lambda: clock.sleep(1), 60.0, clock).pairs == 15
     found = paired_ratio(lambda: clock.sleep(1e-6), lambda: clock.sleep(2e-6), 60.0, clock)
-    assert found.pairs == MOST_PAIRS
+    assert found.pairs == MAX_PAIRS
     assert found.value == pytest.approx(0.5)
     assert found.faster
 
