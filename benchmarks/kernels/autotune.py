@@ -34,8 +34,9 @@ from stylert.benchmarks.kernels.command_line import (
 )
 from stylert.core.atomic import atomic_file, check_writable
 from stylert.core.errors import BackendError, InputError
+from stylert.core.gpu_specs import GPU_SPECS
 from stylert.models.stylegan2.config import GeneratorConfig
-from stylert.plugins.triton.cost_model import GPUS, Usage, best, candidates, promising
+from stylert.plugins.triton.cost_model import Usage, best, candidates, promising
 from stylert.plugins.triton.tiles import FP8_ARCHITECTURE, ITEMSIZE, ConvProblem, Tile, folder, read_table, rule, table_document
 
 Layers = dict[str, dict[int, Tile]]
@@ -76,7 +77,7 @@ def modelled(chosen: Sequence[ConvProblem], architecture: int, tell: Any = print
                 entry = compile_variant(conv_variant("candidate", dtype, tile), f"sm_{architecture}")[2]
                 usages[dtype][tile] = Usage(entry["registers"], entry["shared_bytes"], entry["spill_bytes"])
                 tell(f"sm_{architecture} {dtype} {tile}: {usages[dtype][tile]}")
-        tile = best(problem, usages[dtype], GPUS[architecture])
+        tile = best(problem, usages[dtype], GPU_SPECS[architecture])
         layers.setdefault(problem.layer, {})[problem.batch] = tile
     return layers
 
@@ -177,8 +178,8 @@ def _run(options: argparse.Namespace) -> int:
     dtypes = chosen_names(options.dtypes, tuple(ITEMSIZE), "dtype")
     if not dtypes or not options.each > 0 or options.candidates < 1:
         raise InputError("give at least one dtype, and seconds and candidates above 0")
-    if options.model and options.arch not in {f"sm_{number}" for number in GPUS}:
-        raise InputError(f"--model needs --arch, one of {', '.join(f'sm_{number}' for number in GPUS)}")
+    if options.model and options.arch not in {f"sm_{number}" for number in GPU_SPECS}:
+        raise InputError(f"--model needs --arch, one of {', '.join(f'sm_{number}' for number in GPU_SPECS)}")
     if options.dry_run and options.out is None:
         raise InputError("a dry run's table is of no use: give it a folder of its own with --out")
     device = None if options.model else device_for(options)
@@ -190,7 +191,7 @@ def _run(options: argparse.Namespace) -> int:
     chosen = list(problems(config, resolutions, dtypes, options.batches, architecture))
     path = (options.out or folder()) / f"sm_{architecture}.json"
     check_writable(path)
-    name = GPUS[architecture].name if device is None else device_name(device)
+    name = GPU_SPECS[architecture].name if device is None else device_name(device)
     facts: dict[str, Any] = {"gpu": name} if device is None else {"gpu": name, "seed": options.seed}
 
     def save(layers: Layers) -> None:

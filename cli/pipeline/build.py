@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from stylert.cli.console import progress, table
+from stylert.cli.console import progress, print_table
 from stylert.core.errors import BackendError
+from stylert.core.gpu_specs import GPU_SPECS
 from stylert.runtime.backends import available_backends, backend
-from stylert.runtime.backends.kernel_table import kernels_of, least_ms
+from stylert.runtime.backends.kernel_table import engine_lower_bound_ms, kernels_of
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.engines import build_engine, engine_key
@@ -51,7 +52,7 @@ def build_all(
 def show_engines(facts: Sequence[dict[str, Any]]) -> None:
     if not facts:
         return
-    table(
+    print_table(
         "engines",
         ["<backend", "<version", "<target", "<precision", "kernels", "MB moved", "least ms", "MiB", "build s", "<"],
         [
@@ -62,7 +63,7 @@ def show_engines(facts: Sequence[dict[str, Any]]) -> None:
                 f["key"]["precision"],
                 f.get("kernels", ""),
                 f"{f['moved_bytes'] / 1e6:.0f}" if "moved_bytes" in f else "",
-                _least_ms(f),
+                _lower_bound(f),
                 f"{f['bytes'] / 2**20:.1f}",
                 f"{f['build_seconds']:.2f}",
                 "reused" if f["reused"] else "built",
@@ -72,16 +73,11 @@ def show_engines(facts: Sequence[dict[str, Any]]) -> None:
     )
 
 
-def _least_ms(facts: dict[str, Any]) -> str:
-    """The roofline of a GPU engine for one image, on the GPU of its architecture whose data sheet is at hand."""
-    from stylert.plugins.triton.cost_model import GPUS
-
+def _lower_bound(facts: dict[str, Any]) -> str:
+    """The least time of a GPU engine for one image, by the data sheet of a GPU of its architecture; empty without one."""
     architecture = facts["key"]["target"].removeprefix("sm_")
-    gpu = GPUS.get(int(architecture)) if architecture.isdigit() else None
-    if gpu is None or "moved_bytes" not in facts:
+    spec = GPU_SPECS.get(int(architecture)) if architecture.isdigit() else None
+    if spec is None or "moved_bytes" not in facts:
         return ""
-    # What the data sheet's float32 stands for there is three TF32 products, which no engine here uses.
-    lanes = 64 if architecture == "80" else 128
-    rates = gpu.tflops | {"float32": gpu.sms * lanes * 2 * gpu.clock / 1e3}
     kernels = kernels_of(facts["layers"], facts["range"])
-    return f"{least_ms(kernels, rates, gpu.bandwidth):.2g} ({gpu.name})"
+    return f"{engine_lower_bound_ms(kernels, spec.data_sheet_rates()):.2g} ({spec.name})"

@@ -11,38 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from stylert.core.gpu_specs import GPU_SPECS, GpuSpec
 from stylert.plugins.triton.tiles import ITEMSIZE, ConvProblem, Tile
 
 #: Seconds that a load takes when nothing hides it, and that one more kernel costs inside a CUDA graph. Round figures.
 LOAD_LATENCY = 0.6e-6
 KERNEL_GAP = 1.5e-6
-#: Bytes that an SM reads from the L2 cache per clock, about half of what its port takes.
-L2_BYTES_PER_CLOCK = 32
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU of an architecture, from its data sheet: dense TFLOP/s (TOP/s) with float32 (int32) sums, GB/s, GHz.
-
-    float32 is that of three tf32 products. `shared` bytes and `warps` are what one SM holds.
-    """
-
-    name: str
-    sms: int
-    clock: float
-    tflops: dict[str, float]
-    bandwidth: float
-    shared: int
-    warps: int
-
-
-GPUS = {
-    80: Gpu("A100 SXM 80 GB", 108, 1.41, {"float16": 312, "int8": 624, "float32": 52}, 2039, 164 * 1024, 64),
-    86: Gpu("RTX 3090", 82, 1.70, {"float16": 71, "int8": 284, "float32": 12}, 936, 100 * 1024, 48),
-    89: Gpu("RTX 4090", 128, 2.52, {"float16": 165, "int8": 660, "fp8": 330, "float32": 27}, 1008, 100 * 1024, 48),
-    90: Gpu("H100 SXM", 132, 1.76, {"float16": 989, "int8": 1979, "fp8": 1979, "float32": 165}, 3352, 228 * 1024, 64),
-    120: Gpu("RTX 5090", 170, 2.41, {"float16": 209, "int8": 838, "fp8": 419, "float32": 35}, 1792, 100 * 1024, 48),
-}
 
 
 @dataclass(frozen=True)
@@ -84,20 +58,20 @@ def variations(problem: ConvProblem, tile: Tile, sms: int) -> list[Tile]:
 
 def promising(problem: ConvProblem, sms: int, count: int) -> list[Tile]:
     """The `count` tiles, variations among them, that the model would measure first, on the GPU that it knows of the architecture."""
-    gpu = GPUS.get(problem.architecture or 0, GPUS[90])
+    gpu = GPU_SPECS.get(problem.architecture or 0, GPU_SPECS[90])
     known = problem if problem.dtype in gpu.tflops else replace(problem, dtype="float16")
     tiles = [v for tile in candidates(problem.dtype) for v in variations(problem, tile, sms)]
     return sorted(tiles, key=lambda tile: seconds(known, tile, nominal(problem, tile), gpu))[:count]
 
 
-def resident(gpu: Gpu, tile: Tile, usage: Usage) -> int:
+def resident(gpu: GpuSpec, tile: Tile, usage: Usage) -> int:
     """Programs that one SM holds at a time, at least 0."""
     # Registers are given out to warps in units of 256, and a program takes 1 KiB of shared memory for itself.
     registers = math.ceil(usage.registers * 32 / 256) * 256 * tile.num_warps
-    return min(65536 // registers, gpu.shared // (usage.shared + 1024), gpu.warps // tile.num_warps, 32)
+    return min(65536 // registers, gpu.shared_bytes // (usage.shared + 1024), gpu.warps // tile.num_warps, 32)
 
 
-def seconds(problem: ConvProblem, tile: Tile, usage: Usage, gpu: Gpu) -> float:
+def seconds(problem: ConvProblem, tile: Tile, usage: Usage, gpu: GpuSpec) -> float:
     """The model's time for one layer; infinite where a program does not fit."""
     held = resident(gpu, tile, usage)
     if held == 0:
@@ -106,9 +80,11 @@ def seconds(problem: ConvProblem, tile: Tile, usage: Usage, gpu: Gpu) -> float:
     activation = 2 if size == 1 else size
     rows, steps = problem.batch * problem.pixels, math.ceil(_steps(problem, tile) / tile.splits)
     programs = math.ceil(rows / tile.m) * problem.phases * math.ceil(problem.o / tile.n) * tile.splits
-    peak = gpu.tflops[problem.dtype] * 1e12 / gpu.sms
+    # The kernels compute float32 as three TF32 products.
+    tflops = gpu.tf32x3_tflops if problem.dtype == "float32" else gpu.tflops[problem.dtype]
+    peak = tflops * 1e12 / gpu.sms
     per_step = 2 * tile.m * tile.n * tile.k / peak
-    read = (tile.m * activation + tile.n * size) * tile.k / (L2_BYTES_PER_CLOCK * gpu.clock * 1e9)
+    read = (tile.m * activation + tile.n * size) * tile.k / (gpu.l2_bytes_per_clock * gpu.clock_ghz * 1e9)
     hidden = LOAD_LATENCY / tile.num_stages
 
     def wave(together: int) -> float:
@@ -125,11 +101,11 @@ def seconds(problem: ConvProblem, tile: Tile, usage: Usage, gpu: Gpu) -> float:
     time = max(time, moved / (gpu.bandwidth * 1e9)) * (2 if usage.spills else 1)
     if tile.splits > 1:
         # Written to the L2 cache and read again, by one more kernel.
-        time += KERNEL_GAP + 2 * 4 * sums * tile.splits / (gpu.sms * L2_BYTES_PER_CLOCK * gpu.clock * 1e9)
+        time += KERNEL_GAP + 2 * 4 * sums * tile.splits / (gpu.sms * gpu.l2_bytes_per_clock * gpu.clock_ghz * 1e9)
     return time
 
 
-def best(problem: ConvProblem, usages: dict[Tile, Usage], gpu: Gpu) -> Tile:
+def best(problem: ConvProblem, usages: dict[Tile, Usage], gpu: GpuSpec) -> Tile:
     """The tile that the model likes best, of those in `usages` and their variations; the first of equals."""
     choices = [(variant, usage) for tile, usage in usages.items() for variant in variations(problem, tile, gpu.sms)]
     return min(choices, key=lambda choice: seconds(problem, choice[0], choice[1], gpu))[0]

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
+from stylert.core.roofline import PeakRates, lower_bound_ms
+
 #: What the table lists though it runs on the host: the computation of shapes.
 NOT_KERNELS = ("shape_call",)
 
@@ -75,16 +77,23 @@ def kernels_of(layers: Sequence[Mapping[str, Any]], batch_range: int) -> list[Ma
     return [layer for layer in layers if layer["range"] == batch_range and layer["kind"] not in NOT_KERNELS]
 
 
-def least_ms(kernels: Sequence[Mapping[str, Any]], tflops: Mapping[str, float], gb_per_second: float) -> float:
-    """A roofline: every kernel takes the longer of its bytes and its multiplications, one image, no time between kernels.
+def engine_lower_bound_ms(kernels: Sequence[Mapping[str, Any]], rates: PeakRates) -> float:
+    """The least time of an engine for one image: the sum of its kernels' lower bounds, with no time between kernels.
 
-    `tflops` by what a convolution reads: `float32`, `float16`, and where a GPU has them `int8` and `fp8`.
+    Args:
+        kernels: Kernels of one batch range, see `kernels_of`.
+        rates: Rates of the GPU. `float16` stands in for 8-bit formats that it lacks.
+
+    Returns:
+        Milliseconds.
     """
-    seconds = 0.0
+    total = 0.0
     for kernel in kernels:
-        rate = tflops.get(_arithmetic(kernel["reads"]), tflops["float16"])
-        seconds += max(kernel["bytes"] / (gb_per_second * 1e9), 2 * kernel["macs"] / (rate * 1e12))
-    return 1e3 * seconds
+        dtype = _arithmetic(kernel["reads"])
+        if dtype not in rates.tflops:
+            dtype = "float16"
+        total += lower_bound_ms(2 * kernel["macs"], kernel["bytes"], dtype, rates)
+    return total
 
 
 def _arithmetic(reads: Sequence[str]) -> str:

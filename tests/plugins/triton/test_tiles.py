@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from stylert.core.gpu_specs import GPU_SPECS
 from stylert.plugins.aot import ARCHITECTURES
 from stylert.plugins.triton import tiles
-from stylert.plugins.triton.cost_model import GPUS, Usage, best, candidates, promising, seconds, variations
+from stylert.plugins.triton.cost_model import Usage, best, candidates, promising, seconds, variations
 from stylert.plugins.triton.tiles import ConvProblem, Tile, choose_tile, read_table, rule, table_document
 
 PROBLEM = ConvProblem("float16", 4, 64 * 64, 512, 512, 3, 1, 90)
@@ -85,7 +86,7 @@ def test_the_packages_tables_say_that_nobody_measured_them(architecture):
 
 
 def test_the_model_ranks_as_reason_would():
-    gpu, usages = GPUS[90], {tile: Usage(160, 60_000) for tile in candidates("float16")}
+    gpu, usages = GPU_SPECS[90], {tile: Usage(160, 60_000) for tile in candidates("float16")}
     # Many pixels: a tile that reads least; few: programs enough to fill the GPU.
     large = best(ConvProblem("float16", 8, 512 * 512, 128, 128, 3, 1, 90), usages, gpu)
     assert (large.m, large.n, large.splits) == (128, 128, 1)
@@ -97,7 +98,7 @@ def test_the_model_ranks_as_reason_would():
 
 
 def test_a_tile_that_does_not_fit_or_spills_is_not_chosen():
-    gpu, tile = GPUS[86], Tile(128, 128, 64, 8)
+    gpu, tile = GPU_SPECS[86], Tile(128, 128, 64, 8)
     assert seconds(PROBLEM, tile, Usage(160, 200_000), gpu) == float("inf")
     assert seconds(PROBLEM, tile, Usage(160, 60_000, spills=8), gpu) > seconds(PROBLEM, tile, Usage(160, 60_000), gpu)
     assert best(PROBLEM, {tile: Usage(160, 200_000), Tile(64, 64, 64): Usage(160, 40_000)}, gpu).m == 64
@@ -114,13 +115,15 @@ def test_what_is_measured_first_is_what_the_model_likes(dtype):
 def test_more_work_never_takes_less_time_in_the_model(rng):
     usage = Usage(160, 60_000)
     for _ in range(200):
-        number = int(rng.choice(list(GPUS)))
+        number = int(rng.choice(list(GPU_SPECS)))
         batch, pixels, i, o = (int(2**v) for v in rng.integers([0, 4, 5, 5], [5, 20, 10, 10]))
         problem = ConvProblem("float16", batch, pixels, i, o, 3, 1, number)
         for tile in candidates("float16"):
             more = ConvProblem("float16", 2 * batch, pixels, 2 * i, o, 3, 1, number)
-            assert seconds(more, tile, usage, GPUS[number]) >= seconds(problem, tile, usage, GPUS[number]) * (1 - 1e-9)
+            assert seconds(more, tile, usage, GPU_SPECS[number]) >= seconds(problem, tile, usage, GPU_SPECS[number]) * (
+                1 - 1e-9
+            )
             assert not variations(ConvProblem("float16", batch, pixels, i, 3, 1, 1), Tile(16, 64, 16), 100)
             # A sum is split only where that fills the GPU, and never beyond its steps.
-            for variant in variations(problem, tile, GPUS[number].sms):
+            for variant in variations(problem, tile, GPU_SPECS[number].sms):
                 assert variant.splits == 1 or variant.splits <= 9 * -(-i // tile.k)

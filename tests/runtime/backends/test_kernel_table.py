@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stylert.runtime.backends.kernel_table import kernels_of, layer_table, least_ms
+from stylert.core.roofline import PeakRates
+from stylert.runtime.backends.kernel_table import engine_lower_bound_ms, kernels_of, layer_table
 
 CONV = (
     "Name: c, LayerType: correlation, Inputs: [ { Name: x, Dimensions: [-1,32,8,8], Strides: [2048,1,256,32], Datatype: Half, "
@@ -64,16 +65,16 @@ def test_figures_of_an_engine_with_several_ranges_are_of_one() -> None:
         assert [k["range"] for k in kernels_of(table["layers"], batch_range)] == [batch_range] * table["kernels"]
 
 
-def test_the_least_time_is_the_longer_of_bytes_and_arithmetic_kernel_by_kernel() -> None:
+def test_the_lower_bound_is_the_longer_of_bytes_and_arithmetic_kernel_by_kernel() -> None:
     layers = kernels_of(layer_table(LOG)["layers"], 0)
-    slow_memory = {"float32": 1e3, "float16": 1e3, "int8": 1e3}
-    assert least_ms(layers, slow_memory, 1e-3) == pytest.approx(sum(BYTES.values()) / 1e6 * 1e3)
-    slow_arithmetic = {"float32": 1.0, "float16": 1e-6, "int8": 4e-6}
+    slow_memory = PeakRates({"float32": 1e3, "float16": 1e3, "int8": 1e3}, 1e-3, "made up")
+    assert engine_lower_bound_ms(layers, slow_memory) == pytest.approx(sum(BYTES.values()) / 1e6 * 1e3)
+    slow_arithmetic = PeakRates({"float32": 1.0, "float16": 1e-6, "int8": 4e-6}, 1e6, "made up")
     expected = (2 * MACS["c"] / 1e6 + 2 * MACS["d"] / 4e6 + BYTES["p"] / 1e15) * 1e3
-    assert least_ms(layers, slow_arithmetic, 1e6) == pytest.approx(expected)
-    assert (
-        least_ms(layers, {"float32": 1.0, "float16": 1e-6}, 1e6) > expected
-    )  # a GPU without 8 bits does them in half precision
+    assert engine_lower_bound_ms(layers, slow_arithmetic) == pytest.approx(expected)
+    # A GPU without 8 bits multiplies in half precision.
+    without_int8 = PeakRates({"float32": 1.0, "float16": 1e-6}, 1e6, "made up")
+    assert engine_lower_bound_ms(layers, without_int8) > expected
 
 
 def test_a_log_without_a_table_is_an_empty_one() -> None:
