@@ -16,7 +16,7 @@ import numpy as np
 from stylert.core.errors import BackendError, InputError, OutOfMemory
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime.backends import backend
-from stylert.runtime.batching import Step, limited, steps
+from stylert.runtime.batching import BatchChunk, batch_chunks, limited
 from stylert.runtime.build_options import LATENCY
 from stylert.runtime.bundle import MAPPING_FILE, Bundle
 from stylert.runtime.cuda.arrays import OnDevice, on_device, on_host
@@ -199,10 +199,10 @@ class Generator:
     def _on_gpu(self) -> DeviceSession | None:
         return cast(DeviceSession, self._synthesis) if self.device == "cuda" else None
 
-    def _steps(self, n: int) -> list[Step]:
+    def _steps(self, n: int) -> list[BatchChunk]:
         """How a batch runs: engines say which sizes they take, the others take any."""
         ranges = getattr(self._synthesis, "ranges", None) or [(1, n, n)]
-        return steps(n, ranges if self._max_batch is None else limited(ranges, self._max_batch))
+        return batch_chunks(n, ranges if self._max_batch is None else limited(ranges, self._max_batch))
 
     def stream(self, ws: Iterable[Any], ahead: int = 1) -> Iterator[np.ndarray]:
         """Images for each ws `[N, num_ws, w_dim]` of an iterable, in its order, double-buffered.
@@ -216,7 +216,7 @@ class Generator:
         return self._stream(ws, ahead)
 
     def _stream(self, ws: Iterable[Any], ahead: int) -> Iterator[np.ndarray]:
-        with ThreadPoolExecutor(getattr(self._synthesis, "lanes", 1), thread_name_prefix="stylert-stream") as pool:
+        with ThreadPoolExecutor(getattr(self._synthesis, "concurrency", 1), thread_name_prefix="stylert-stream") as pool:
             pending: deque[Future[np.ndarray]] = deque()
             try:
                 for item in ws:
@@ -260,7 +260,7 @@ class Generator:
         fits = n // 2
         while fits:
             try:
-                self._synthesis.run(_part(inputs, Step(0, fits, fits)))
+                self._synthesis.run(_part(inputs, BatchChunk(0, fits, fits)))
                 return BackendError(f"not enough memory for {n} images at once; {fits} fit: load with max_batch={fits}")
             except OutOfMemory:
                 fits //= 2
@@ -331,7 +331,7 @@ def _open_mapping(bundle: Bundle, threads: int | None) -> Session:
     return _module("onnxruntime").load(bundle.checked_file(MAPPING_FILE), "fp32", threads)
 
 
-def _part(inputs: dict[str, np.ndarray | OnDevice], step: Step) -> dict[str, np.ndarray | OnDevice]:
+def _part(inputs: dict[str, np.ndarray | OnDevice], step: BatchChunk) -> dict[str, np.ndarray | OnDevice]:
     """The rows of one step; those of a padded one are filled up with copies of the last."""
     part: dict[str, np.ndarray | OnDevice] = {}
     for name, value in inputs.items():

@@ -1,62 +1,117 @@
-"""What every backend's loaded network can be asked for, and what only those on a GPU can."""
+"""The protocols of a loaded network: `Session` for every backend, `DeviceSession` for those on a GPU.
+
+A session maps named inputs (`ws [N, num_ws, w_dim]` and, for some bundles, noise) to the images `[N, ...]`.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from stylert.runtime.batching import BatchRange
 from stylert.runtime.cuda.arrays import OnDevice
 from stylert.runtime.cuda.device_array import DeviceArray
 
 LOG = logging.getLogger("stylert")
 
+#: Named inputs in host memory. The first axis of each is the batch.
+HostInputs = Mapping[str, np.ndarray]
+#: Named inputs in host memory or on the GPU. The first axis of each is the batch.
+Inputs = Mapping[str, np.ndarray | OnDevice]
+
 
 class Session(Protocol):
-    """One loaded network. One that takes only some batches says so in `ranges` (least, best, largest of each)."""
+    """One loaded network. Calls may come from several threads."""
 
-    #: Where it computes: "cpu", or "cuda", where it is a `DeviceSession`
-    device: str
+    @property
+    def device(self) -> str:
+        """Where it computes: "cpu", or "cuda" for a `DeviceSession`."""
+        ...
 
-    def run(self, inputs: dict[str, Any]) -> np.ndarray:
-        """The network's one output for named inputs whose first axis is the batch. Raises OutOfMemory where it lacks."""
+    @property
+    def ranges(self) -> Sequence[BatchRange]:
+        """The batches that it takes, as least, best and largest of each range; `batching.ANY_BATCH` if it takes any."""
+        ...
+
+    @property
+    def concurrency(self) -> int:
+        """How many calls it can run at the same time."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Remarks that belong beside measured times, such as a CUDA graph that could not be captured."""
+        ...
+
+    def run(self, inputs: HostInputs) -> np.ndarray:
+        """The images `[N, ...]` in new host memory.
+
+        Raises:
+            OutOfMemory: This batch needs more memory than there is.
+        """
         ...
 
     def close(self) -> None:
-        """Give back what the session holds; it is not used afterwards."""
+        """Free the session's memory. It must not be used afterwards."""
         ...
 
 
+@runtime_checkable
 class DeviceSession(Session, Protocol):
-    """One on a GPU, whose inputs may be arrays that lie there, and whose images may stay there.
+    """A session on a GPU: its inputs may lie on the GPU, and its images may stay there."""
 
-    One that has several calls under way says how many in `lanes`.
-    """
+    @property
+    def image(self) -> Tensor:
+        """Name, type and shape of the network's output."""
+        ...
 
-    #: The network's output
-    image: Tensor
-    #: What a measurement of this session should say beside its times
-    notes: list[str]
+    def run(self, inputs: Inputs) -> np.ndarray:
+        """As `Session.run`, for inputs in host memory or on the GPU."""
+        ...
 
-    def run_into(self, inputs: dict[str, np.ndarray | OnDevice], out: int) -> None:
-        """The images, written to device memory at the address `out`. They are there when this returns."""
+    def run_into(self, inputs: Inputs, out: int) -> None:
+        """Write the images to device memory at the address `out`. They are complete when this returns.
+
+        Raises:
+            OutOfMemory: This batch needs more memory than there is.
+        """
         ...
 
     def new_images(self, n: int, spare: int = 0) -> DeviceArray:
-        """Device memory for `n` images, and behind them for `spare` more. Raises BackendError where it lacks."""
+        """Device memory for `n` images, followed by room for `spare` more that the array does not show.
+
+        Raises:
+            BackendError: The GPU has too little free memory.
+        """
         ...
 
-    def timed_run(self, inputs: dict[str, np.ndarray | OnDevice]) -> Timings:
-        """As `run`, for where the time goes: repeat it as a measured call is repeated, since first calls prepare."""
+    def timed_run(self, inputs: Inputs) -> Timings:
+        """Run once and time its parts. The first calls of a batch also compile and capture, so repeat it."""
         ...
+
+
+@runtime_checkable
+class LayerTimer(Protocol):
+    """A session whose library can time every layer of the network."""
+
+    def layer_times(self, inputs: HostInputs) -> list[tuple[str, float]]:
+        """Name and milliseconds of every layer in one call, in the order in which they run."""
+        ...
+
+
+def device_session(session: Session) -> DeviceSession | None:
+    """The session as a `DeviceSession` if it computes on a GPU, else None."""
+    return session if session.device == "cuda" and isinstance(session, DeviceSession) else None
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output of a network. `shape` is that of one image."""
+    """One input or output of a network. `shape` is that of one image, without the batch."""
 
     name: str
     is_input: bool
@@ -69,10 +124,15 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds of one call on a GPU: inputs to the device, the network, images back to the host, by the device's own clock
-    where the library lets it be read; and how long the host took to hand it all over, None where that cannot be told apart.
+    """Milliseconds of the parts of one call on a GPU, by the device's clock where the library allows it.
 
-    A call whose `enqueue` is longer than the rest together waits for the host and not for the GPU.
+    Attributes:
+        h2d: Copying the inputs to the device.
+        compute: The network.
+        d2h: Copying the images back to the host.
+        enqueue: The host's time to submit all of this. None if the library cannot tell it apart.
+
+    If `enqueue` is more than the other three together, the GPU waits for the host.
     """
 
     h2d: float
@@ -81,13 +141,13 @@ class Timings:
     enqueue: float | None
 
     def __add__(self, other: Timings) -> Timings:
-        """Of calls one after the other."""
+        """The sum for two calls that ran one after the other."""
         enqueue = None if self.enqueue is None or other.enqueue is None else self.enqueue + other.enqueue
         return Timings(self.h2d + other.h2d, self.compute + other.compute, self.d2h + other.d2h, enqueue)
 
 
-def without_graph(notes: list[str], reason: BaseException) -> None:
-    """Say once, to the log and to whoever measures, that calls go on without a CUDA graph."""
+def note_missing_graph(notes: list[str], reason: BaseException) -> None:
+    """Record in `notes` and in the log, once, that calls run without a CUDA graph."""
     line = "without a CUDA graph, because capturing one failed"
     if line not in notes:
         notes.append(line)

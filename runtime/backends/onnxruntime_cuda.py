@@ -25,7 +25,7 @@ from stylert.runtime.backends import onnxruntime as cpu
 from stylert.runtime.cuda.arrays import OnDevice
 from stylert.runtime.cuda.device_array import FIRST_GPU, HOST, DeviceArray
 from stylert.runtime.cuda.driver import wait_for_stream
-from stylert.runtime.session import Tensor, Timings, without_graph
+from stylert.runtime.session import Tensor, Timings, note_missing_graph
 
 NAME = "onnxruntime-cuda"
 EXTRA = None
@@ -185,7 +185,7 @@ class BoundSession:
         except Exception as e:  # ONNX Runtime's exceptions share no public base class
             if not (self._graphs and bound.runs) or cpu.lacks_memory(e):
                 raise
-            without_graph(self.notes, e)
+            note_missing_graph(self.notes, e)
             self._graphs = False
             self._session = self._open(False)
             for other in self._bound.values():

@@ -22,7 +22,7 @@ from stylert.core.errors import BackendError, BundleError, OutOfMemory, missing_
 from stylert.core.host import cpu_identity
 from stylert.core.progress import Progress
 from stylert.runtime.backends.onnxruntime import lacks_memory
-from stylert.runtime.batching import steps
+from stylert.runtime.batching import batch_chunks
 from stylert.runtime.build_options import LATENCY, THROUGHPUT, BuildOptions, only_this_cpu
 
 NAME = "openvino"
@@ -111,13 +111,13 @@ class OpenVinoSession:
         self._network = network  # of an engine, it holds the mapped files, from which compiled networks read their weights
         self._networks: dict[int, Any] = {1: network(1)}
         #: Calls that are worth having under way at once: more than one with the hint for throughput
-        self.lanes = int(self._networks[1].get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self.concurrency = int(self._networks[1].get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._loading = threading.Lock()
         self._local = threading.local()  # a request serves one caller at a time
 
     def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         images = []
-        for step in steps(len(next(iter(inputs.values()))), [(size, size, size) for size in SIZES]):
+        for step in batch_chunks(len(next(iter(inputs.values()))), [(size, size, size) for size in SIZES]):
             part = slice(step.first, step.first + step.images)
             images.append(self._infer(step.batch, {name: value[part] for name, value in inputs.items()}))
         return images[0] if len(images) == 1 else np.concatenate(images)

@@ -23,7 +23,7 @@ from stylert.runtime.backends.onnxruntime import lacks_memory
 from stylert.runtime.cuda import dlpack
 from stylert.runtime.cuda.arrays import LEGACY_STREAM, OnDevice
 from stylert.runtime.cuda.device_array import FIRST_GPU, HOST, DeviceArray
-from stylert.runtime.session import Tensor, Timings, without_graph
+from stylert.runtime.session import Tensor, Timings, note_missing_graph
 
 NAME = "torch"
 EXTRA = "gpu"
@@ -210,7 +210,7 @@ class Prepared:
             raise
         except RuntimeError as e:
             self._session.capture = False
-            without_graph(self._session.notes, e)
+            note_missing_graph(self._session.notes, e)
         else:
             self._graph = graph
 

@@ -19,7 +19,7 @@ from stylert.core.errors import BackendError
 from stylert.runtime.batching import BatchRange, profile_for
 from stylert.runtime.cuda.arrays import OnDevice
 from stylert.runtime.cuda.driver import call
-from stylert.runtime.session import Tensor, Timings
+from stylert.runtime.session import Inputs, Tensor, Timings
 
 #: What a graph is captured for: the batch, the address of every tensor, whether the images are copied to the host, and whether
 #: it holds the events that time it.
@@ -71,7 +71,7 @@ class Lane:
             self.close()
             raise
 
-    def run(self, inputs: dict[str, np.ndarray | OnDevice], batch: int, out: int | None = None) -> np.ndarray | None:
+    def run(self, inputs: Inputs, batch: int, out: int | None = None) -> np.ndarray | None:
         """Images `[batch, ...]` in new host memory; with `out`, the address of device memory, there instead.
 
         Inputs on the device are read where they lie, after the work of their streams.
@@ -80,7 +80,7 @@ class Lane:
         call(self._driver.cuStreamSynchronize, self._stream)
         return None if out is not None else self._buffers["image"].view(self._image, batch).copy()
 
-    def timed_run(self, inputs: dict[str, np.ndarray | OnDevice], batch: int) -> Timings:
+    def timed_run(self, inputs: Inputs, batch: int) -> Timings:
         """As `run` to the host, with events around copies and network, which a graph holds as well."""
         driver = self._driver
         while len(self._clock) < 4:
@@ -95,7 +95,7 @@ class Lane:
         h2d, compute, d2h = (float(call(driver.cuEventElapsedTime, a, b)) for a, b in pairs)
         return Timings(h2d, compute, d2h, enqueue)
 
-    def profiled_run(self, inputs: dict[str, np.ndarray | OnDevice], batch: int, profiler: Any) -> None:
+    def profiled_run(self, inputs: Inputs, batch: int, profiler: Any) -> None:
         """One call, launch by launch, of which the library tells `profiler` the time of each of its layers."""
         self._context.profiler = profiler
         self._last = None
@@ -128,7 +128,7 @@ class Lane:
     def _image(self) -> Tensor:
         return next(t for t in self._tensors if t.name == "image")
 
-    def _place(self, inputs: dict[str, np.ndarray | OnDevice], batch: int, out: int | None) -> dict[str, int]:
+    def _place(self, inputs: Inputs, batch: int, out: int | None) -> dict[str, int]:
         """Put inputs of the host into pinned memory, wait for those of the device; the address of every tensor."""
         addresses = {}
         for tensor in self._tensors:

@@ -16,12 +16,11 @@ import numpy as np
 
 from stylert.core.errors import BackendError, BundleError, OutOfMemory
 from stylert.runtime.batching import BatchRange
-from stylert.runtime.cuda.arrays import OnDevice
 from stylert.runtime.cuda.device_array import Allocation, DeviceArray
 from stylert.runtime.cuda.driver import call, load_driver
 from stylert.runtime.cuda.execution_slot import Lane
 from stylert.runtime.cuda.kernel_cache import KernelCache
-from stylert.runtime.session import Tensor, Timings, without_graph
+from stylert.runtime.session import Inputs, Tensor, Timings, note_missing_graph
 
 
 class CudaSession:
@@ -36,7 +35,7 @@ class CudaSession:
 
     device = "cuda"
     #: Batches that can be under way at once
-    lanes = 2
+    concurrency = 2
 
     def __init__(self, trt: Any, engine_file: Path, kernels: Path | None = None, weights: Path | None = None) -> None:
         self._driver = driver = load_driver()
@@ -59,19 +58,19 @@ class CudaSession:
             self.close()
             raise
 
-    def run(self, inputs: dict[str, np.ndarray | OnDevice]) -> np.ndarray:
+    def run(self, inputs: Inputs) -> np.ndarray:
         """Images `[N, ...]` in host memory, for an N that one of `ranges` holds."""
         return self._on_lane(lambda lane: lane.run(inputs, len(inputs["ws"])))
 
-    def run_into(self, inputs: dict[str, np.ndarray | OnDevice], out: int) -> None:
+    def run_into(self, inputs: Inputs, out: int) -> None:
         """The same images, written to device memory at the address `out`."""
         self._on_lane(lambda lane: lane.run(inputs, len(inputs["ws"]), out))
 
-    def timed_run(self, inputs: dict[str, np.ndarray | OnDevice]) -> Timings:
+    def timed_run(self, inputs: Inputs) -> Timings:
         """As `run`, for where its time goes."""
         return self._on_lane(lambda lane: lane.timed_run(inputs, len(inputs["ws"])))
 
-    def layer_times(self, inputs: dict[str, np.ndarray | OnDevice]) -> list[tuple[str, float]]:
+    def layer_times(self, inputs: Inputs) -> list[tuple[str, float]]:
         """Name and milliseconds of every layer of the engine in one call, in its order, as the library's profiler tells them."""
         found: list[tuple[str, float]] = []
         profiler = _profiler(self._trt, found)
@@ -142,15 +141,15 @@ class CudaSession:
                 self._turn.notify()
 
     def _take_lane(self) -> Lane:
-        """A lane that nobody uses: a new one while there are fewer than `lanes`, and memory for it."""
+        """A lane that nobody uses: a new one while there are fewer than `concurrency`, and memory for it."""
         with self._turn:
-            if not self._free and self._made < self.lanes:
+            if not self._free and self._made < self.concurrency:
                 try:
                     call(self._driver.cuCtxSetCurrent, self._cuda)
                     self._free.append(self._new_lane())
                     self._made += 1
                 except OutOfMemory:
-                    self.lanes = self._made
+                    self.concurrency = self._made
             self._turn.wait_for(lambda: self._free)
             return self._free.pop()
 
@@ -159,7 +158,7 @@ class CudaSession:
         context = self._engine.create_execution_context() if config is None else self._engine.create_execution_context(config)
         if context is None:
             raise OutOfMemory("no execution context can be made")
-        return Lane(self._driver, context, self._tensors, self.ranges, lambda why: without_graph(self.notes, why))
+        return Lane(self._driver, context, self._tensors, self.ranges, lambda why: note_missing_graph(self.notes, why))
 
     def _too_large(self) -> BackendError:
         """What the largest batch needs and what is free, and with it the batch that would fit: memory grows with the batch."""

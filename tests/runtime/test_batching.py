@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylert.runtime.batching import BatchRange, limited, profile_for, steps
+from stylert.runtime.batching import BatchRange, batch_chunks, limited, profile_for
 
 RANGE = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9)).map(lambda t: tuple(sorted(t)))
 RANGES = st.lists(RANGE, min_size=1, max_size=3)
@@ -16,7 +16,7 @@ RANGES = st.lists(RANGE, min_size=1, max_size=3)
 
 @given(n=st.integers(1, 40), ranges=RANGES)
 def test_every_image_runs_once_in_order_in_a_size_that_some_range_holds(n: int, ranges: list[BatchRange]) -> None:
-    found = steps(n, ranges)
+    found = batch_chunks(n, ranges)
     assert [s.first for s in found] == [0, *itertools.accumulate(s.images for s in found)][:-1]
     assert sum(s.images for s in found) == n
     for step in found:
@@ -36,14 +36,14 @@ def fewest_computed(n: int, ranges: list[BatchRange]) -> int:
 @given(ranges=RANGES, data=st.data())
 def test_up_to_the_largest_size_no_other_steps_compute_fewer_images(ranges: list[BatchRange], data: st.DataObject) -> None:
     n = data.draw(st.integers(1, max(most for _, _, most in ranges)))
-    assert sum(s.batch for s in steps(n, ranges)) == fewest_computed(n, ranges)
+    assert sum(s.batch for s in batch_chunks(n, ranges)) == fewest_computed(n, ranges)
 
 
 def test_single_images_and_batches_each_take_the_profile_made_for_them() -> None:
     ranges = [(1, 1, 1), (4, 8, 16)]
-    assert [(s.images, s.batch) for s in steps(1, ranges)] == [(1, 1)]
-    assert [(s.images, s.batch) for s in steps(3, ranges)] == [(1, 1)] * 3
-    assert [(s.images, s.batch) for s in steps(35, ranges)] == [(16, 16), (16, 16), *[(1, 1)] * 3]
+    assert [(s.images, s.batch) for s in batch_chunks(1, ranges)] == [(1, 1)]
+    assert [(s.images, s.batch) for s in batch_chunks(3, ranges)] == [(1, 1)] * 3
+    assert [(s.images, s.batch) for s in batch_chunks(35, ranges)] == [(16, 16), (16, 16), *[(1, 1)] * 3]
     assert profile_for(4, [(1, 1, 16), (1, 8, 16)]) == 0
     assert profile_for(5, [(1, 1, 16), (1, 8, 16)]) == 1
     with pytest.raises(ValueError, match="17"):
