@@ -1,4 +1,4 @@
-"""`stylert doctor`: what this machine has, which backends run on it, and the command that installs what is missing."""
+"""`stylert doctor`: the machine, the backends that run on it, and the commands that install the others."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from stylert.cli.app import JsonFile, app
-from stylert.cli.console import console, table
+from stylert.cli.console import print_line, print_table
 from stylert.core.atomic import check_writable
 from stylert.core.devices import find_gpus
 from stylert.core.errors import StylertError
 from stylert.core.host import cpu_name, instruction_sets, memory_bytes, usable_cores
 from stylert.runtime.backends import BACKENDS, backend
 
-#: Package to what it is for and the extra that brings it.
+#: Optional package: its purpose and the extra that brings it.
 OPTIONAL = {
     "torch": ("train, verify against PyTorch", "train"),
     "triton": ("kernels", "gpu"),
@@ -27,7 +27,7 @@ OPTIONAL = {
 
 @app.command()
 def doctor(json: JsonFile = None) -> None:
-    """Say what is here: Python, processor, memory, GPUs, every backend, and how to install what is missing."""
+    """Show Python, processor, memory, GPUs and every backend, and how to install the ones that are missing."""
     from stylert.cli.tables import write_json
 
     check_writable(json)
@@ -38,7 +38,7 @@ def doctor(json: JsonFile = None) -> None:
 
 
 def findings() -> dict[str, Any]:
-    """Everything that `stylert doctor` knows, as JSON values."""
+    """All that `stylert doctor` finds, as JSON values."""
     driver = find_gpus()
     memory = memory_bytes()
     return {
@@ -59,37 +59,34 @@ def findings() -> dict[str, Any]:
 
 
 def show(facts: dict[str, Any]) -> None:
-    """Print findings for people."""
+    """Print the findings for people."""
     cpu, memory, gpu = facts["cpu"], facts["memory"], facts["gpu"]
     sets = cpu["instruction_sets"]
-    console.print(
-        f"stylert {facts['stylert']}, {facts['python']['implementation']} {facts['python']['version']}, {facts['system']}"
-    )
-    known = "instruction sets unknown" if sets is None else ", ".join(sets) or "no vector extension that matters"
-    console.print(f"cpu: {cpu['name']}, {cpu['cores']} cores for this process, {known}", highlight=False, soft_wrap=True)
+    python = f"{facts['python']['implementation']} {facts['python']['version']}"
+    print_line(f"stylert {facts['stylert']}, {python}, {facts['system']}")
+    vectors = "instruction sets unknown" if sets is None else ", ".join(sets) or "no vector extension of use"
+    print_line(f"cpu: {cpu['name']}, {cpu['cores']} cores for this process, {vectors}")
     if memory is not None:
         total, free = memory["total_bytes"] / 2**30, memory["available_bytes"] / 2**30
-        console.print(f"memory: {total:.1f} GiB, {free:.1f} available", highlight=False)
-    for found in gpu["gpus"]:
-        line = (
-            f"gpu {found['index']}: {found['name']}, {found['target']}, {found['memory'] / 2**30:.1f} GiB, CUDA {gpu['cuda']}"
-        )
-        console.print(line, highlight=False, soft_wrap=True)
+        print_line(f"memory: {total:.1f} GiB, {free:.1f} available")
+    for one in gpu["gpus"]:
+        size = f"{one['memory'] / 2**30:.1f} GiB"
+        print_line(f"gpu {one['index']}: {one['name']}, {one['target']}, {size}, CUDA {gpu['cuda']}")
     if gpu["problem"]:
-        console.print(f"gpu: {gpu['problem']}", highlight=False)
-    table(
+        print_line(f"gpu: {gpu['problem']}")
+    print_table(
         "backends",
         ["<backend", "<version", "<state", "<precisions"],
         [(b["name"], b["version"] or "", b["state"], ", ".join(b["precisions"])) for b in facts["backends"]],
     )
-    table(
+    print_table(
         "optional packages",
         ["<package", "<version", "<for"],
         [(p["name"], p["version"] or "", p["for"]) for p in facts["packages"]],
     )
-    for found in facts["backends"] + facts["packages"]:
-        if found["note"]:
-            console.print(f"{found['name']}: {found['note']}", highlight=False, markup=False, soft_wrap=True)
+    for item in facts["backends"] + facts["packages"]:
+        if item["note"]:
+            print_line(f"{item['name']}: {item['note']}")
 
 
 def _backend_findings(name: str) -> dict[str, Any]:

@@ -1,16 +1,19 @@
-"""`stylert`: one command per thing that people do. Mistakes end in one line and exit code 2, Ctrl-C in `stopped` and 130."""
+"""The command `stylert`.
+
+A mistake of the user ends in one line and exit code 2, Ctrl-C in the line `stopped` and exit code 130.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 
-#: What shells call the end by Ctrl-C, and Typer too
+#: Exit code after Ctrl-C, as in shells and in Typer.
 INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command; mistakes of the user print one line and exit 2."""
+    """Run the command that the arguments name, and exit."""
     try:
         status = _run()
     except KeyboardInterrupt:
@@ -21,7 +24,7 @@ def main() -> None:
 
 
 def _run() -> int:
-    # Here, because a Ctrl-C while the commands are being imported is one as well.
+    # Imported here, so that `main` also catches a Ctrl-C during the imports.
     import typer
 
     # Each module adds its commands to `app`.
@@ -31,7 +34,7 @@ def _run() -> int:
     import stylert.cli.pipeline.commands
     import stylert.cli.training.commands  # noqa: F401
     from stylert.cli.app import app
-    from stylert.cli.console import errors
+    from stylert.cli.console import print_note
     from stylert.core.errors import StylertError
 
     try:
@@ -46,7 +49,7 @@ def _run() -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    errors.print(f"stylert: {' '.join(message.split())}", style="red", highlight=False, markup=False, soft_wrap=True)
+    print_note(f"stylert: {' '.join(message.split())}", style="red")
     return 2
 
 

@@ -1,4 +1,4 @@
-"""Tables and JSON of what the stages return."""
+"""Results of the stages as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylert.cli.console import console, table
+from stylert.cli.console import print_line, print_table
 from stylert.core.atomic import atomic_file
 
 if TYPE_CHECKING:
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from stylert.runtime.bundle import Bundle
 
 
-def accuracy(rows: Sequence[Accuracy]) -> None:
+def show_accuracy(rows: Sequence[Accuracy]) -> None:
+    """Print a verification, a row per precision and backend."""
     if rows:
         title = f"accuracy against {rows[0].reference}, {rows[0].seeds} seeds"
     else:
         title = "accuracy: nothing to compare; give --against model.safetensors"
-    table(
+    print_table(
         title,
         ["<backend", "<precision", "PSNR dB", "worst dB", "seed", "SSIM", "max /255", "off > 2", "perceptual", "needs dB", "<"],
         [
@@ -44,26 +45,23 @@ def accuracy(rows: Sequence[Accuracy]) -> None:
     )
 
 
-def bundle_accuracy(bundle: Bundle) -> None:
-    """What export measured, and which layers it left out of 8 bits."""
+def show_bundle_accuracy(bundle: Bundle) -> None:
+    """Print the accuracy that export measured, and the layers that it left out of 8 bits."""
     for precision, entry in bundle.precisions.items():
-        for backend, found in {"": entry.recipe, **entry.recipe.get("backends", {})}.items():
-            for layer, reason in found.get("higher_precision", {}).items():
-                where = f"{precision} on {backend}" if backend else precision
-                console.print(f"{where}: {layer} stays in higher precision, {reason}", highlight=False, soft_wrap=True)
+        for backend, recipe in {"": entry.recipe, **entry.recipe.get("backends", {})}.items():
+            network = f"{precision} on {backend}" if backend else precision
+            for layer, reason in recipe.get("higher_precision", {}).items():
+                print_line(f"{network}: {layer} stays in higher precision, {reason}")
     for precision, entry in bundle.precisions.items():
-        for backend, found in entry.accuracy.items():
-            console.print(
-                f"{precision} on {backend}: {found['psnr_db']:.2f} dB, worst {found['worst_psnr_db']:.2f} (seed {found['worst_seed']}), "
-                f"SSIM {found['ssim']:.4f}, over {found['seeds']} seeds; promised {entry.min_psnr_db:g} dB",
-                highlight=False,
-                soft_wrap=True,
-            )
+        for backend, figures in entry.accuracy.items():
+            worst = f"worst {figures['worst_psnr_db']:.2f} (seed {figures['worst_seed']})"
+            measured = f"{figures['psnr_db']:.2f} dB, {worst}, SSIM {figures['ssim']:.4f}, over {figures['seeds']} seeds"
+            print_line(f"{precision} on {backend}: {measured}; promised {entry.min_psnr_db:g} dB")
 
 
-def tuning(found: Tuning) -> None:
-    """Every change that was tried, and what came of them together."""
-    table(
+def show_tuning(tuning: Tuning) -> None:
+    """Print every change of a form that was tried, and the result of all together."""
+    print_table(
         "changes tried, one at a time",
         ["<where", "<change", "time", "95 %", "pairs", "<"],
         [
@@ -71,20 +69,22 @@ def tuning(found: Tuning) -> None:
                 t.where,
                 t.change,
                 f"{t.speed if t.ratio is None else t.ratio.value:.3f}",
-                "remembered" if t.ratio is None else f"{t.ratio.low:.3f} to {t.ratio.high:.3f}",
+                "measured before" if t.ratio is None else f"{t.ratio.low:.3f} to {t.ratio.high:.3f}",
                 "" if t.ratio is None else t.ratio.pairs,
                 "taken" if t.taken else "",
             )
-            for t in found.search.trials
+            for t in tuning.search.trials
         ],
     )
-    console.print(found.verdict, highlight=False, soft_wrap=True)
+    print_line(tuning.verdict)
 
 
 def accuracy_json(rows: Sequence[Accuracy]) -> list[dict[str, Any]]:
+    """A verification as JSON values."""
     return [{**asdict(r), "passed": r.passed} for r in rows]
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` to a file, whole or not at all. Raises OutputError if it cannot be written."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")

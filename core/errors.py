@@ -45,4 +45,9 @@ def missing_extra(package: str, extra: str) -> BackendError:
         package: Name for people, such as `OpenVINO`.
         extra: Name of the extra of stylert that brings the package.
     """
-    return BackendError(f"this needs {package}: pip install 'stylert[{extra}]'")
+    return BackendError(f"this needs {package}: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """The shell command that installs an extra of stylert."""
+    return f"pip install 'stylert[{extra}]'"

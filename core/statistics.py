@@ -4,7 +4,7 @@ Run times are not normal and not independent, so no formula here assumes either.
 
 - The interval of a percentile comes from order statistics. The number of n independent values below the q-quantile is
   binomial(n, q), whatever their distribution (David and Nagaraja 2003, chapter 7.1).
-- Where neighbouring values depend on each other, a smaller n is used: the effective number of independent values. It
+- If neighbouring values depend on each other, n is the effective number of independent values, which is smaller. It
   follows from the autocorrelation of the ranks (Geyer 1992, initial monotone sequence).
 """
 

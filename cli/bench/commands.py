@@ -1,4 +1,4 @@
-"""`stylert bench`: measure a bundle or a standard model, compare results, draw a report of them again."""
+"""`stylert bench`: measure a bundle or a standard model, compare results, and make their report."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import typer
 from typer.core import TyperGroup
 
 from stylert.cli.app import Backends, JsonFile, Threads, app, positive, split_list
-from stylert.cli.console import console, errors, progress
+from stylert.cli.console import print_line, print_note, progress
 from stylert.core.atomic import check_writable
 from stylert.core.errors import InputError
 
 
 class MeasureByDefault(TyperGroup):
-    """`stylert bench X` means `stylert bench run X` unless X is one of the group's commands."""
+    """A group in which `stylert bench X` means `stylert bench run X`, unless X is a command of the group."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, args if args and args[0] in self.commands else ["run", *args])
@@ -38,11 +38,12 @@ def run(
     ] = None,
     backend: Backends = None,
     precision: Annotated[
-        str | None, typer.Option("--precision", help="Comma-separated; all in the bundle, or fp32,bf16,int8 of a model.")
+        str | None,
+        typer.Option("--precision", help="Comma-separated; by default all in the bundle, or fp32,bf16,int8 of a model."),
     ] = None,
     batch: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1,4",
     form: Annotated[
-        str, typer.Option(help="stylert: what each backend runs best; portable: the file that all run.")
+        str, typer.Option(help="stylert: the graph form for each backend; portable: the file that every backend runs.")
     ] = "stylert",
     scenario: Annotated[
         str, typer.Option(help="Comma-separated: single-stream, offline, server, cold-start, build.")
@@ -50,21 +51,23 @@ def run(
     threads: Threads = None,
     seconds: Annotated[float, typer.Option(help="Least time for each row, all rounds together.")] = 3.0,
     runs: Annotated[int, typer.Option(min=1, help="Least number of images for each row.")] = 100,
-    rounds: Annotated[int, typer.Option(min=1, help="Processes that each row is measured in.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of processes in which each row is measured.")] = 5,
     p99: Annotated[float, typer.Option("--p99", help="Latency target of the server scenario, ms.")] = 500.0,
     server_requests: Annotated[int, typer.Option(min=1, help="Least number of requests at each rate of the server.")] = 100,
-    seeds: Annotated[int, typer.Option(min=0, help="Images for the accuracy beside the speed; 0 for none.")] = 8,
-    layers: Annotated[bool, typer.Option(help="Time per layer too.")] = True,
-    ceilings: Annotated[bool, typer.Option(help="Measure the machine's own rates, for the share of the floor.")] = True,
-    peers: Annotated[bool, typer.Option("--peers", help="The same network as people run it without stylert, too.")] = False,
+    seeds: Annotated[int, typer.Option(min=0, help="Images for the accuracy; 0 measures none.")] = 8,
+    layers: Annotated[bool, typer.Option(help="Also measure the time of each layer.")] = True,
+    ceilings: Annotated[bool, typer.Option(help="Measure the machine's peak rates, for the lower bound of each row.")] = True,
+    peers: Annotated[
+        bool, typer.Option("--peers", help="Also measure the same network as people run it without stylert.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for results.json, report.html, plots and samples.")] = None,
     json: JsonFile = None,
 ) -> None:
-    """Measure a bundle or a standard model; at least 3 s and 100 images per row, in five processes that take turns.
+    """Measure a bundle or a standard model: by default at least 3 s and 100 images per row, in five alternating processes.
 
-    `stylert bench compare a.json b.json` compares results, `stylert bench report results.json` draws their page.
+    `stylert bench compare a.json b.json` compares results, `stylert bench report results.json` makes their page.
     """
-    from stylert.benchmarks.models import STANDARD_PRECISIONS, own_model, standard_model
+    from stylert.benchmarks.models import STANDARD_PRECISIONS, standard_model, user_model
     from stylert.benchmarks.peers.rows import PEER_ROUNDS, check_peers, with_peers
     from stylert.benchmarks.report.page import write_plots, write_report
     from stylert.benchmarks.scenarios.runner import Effort
@@ -92,40 +95,38 @@ def run(
     effort = Effort(seconds, runs, rounds, server_requests, p99)
 
     def save(results: Results) -> None:
-        """Whatever ends a long run early, what it has measured until then is on disk."""
+        """Write the rows that are measured so far. A long run that is interrupted keeps them."""
         for path in [*([json] if json else []), *([out / "results.json"] if out else [])]:
             write_results(results, path)
 
-    with progress() as bar:
+    with progress() as report:
         if bundle is not None:
-            models = [own_model(bundle)]
+            models = [user_model(bundle)]
         else:
-            models = [standard_model(name, precisions or STANDARD_PRECISIONS, bar) for name in split_list(model) or []]
+            models = [standard_model(name, precisions or STANDARD_PRECISIONS, report) for name in split_list(model) or []]
         configurations(models, matrix)
         if peers:
             check_peers(models)
-        results = run_suite(models, matrix, effort, out, bar, save)
+        results = run_suite(models, matrix, effort, out, report, save)
     if peers:
-        results = with_peers(
-            results, models, threads, min(effort.rounds, PEER_ROUNDS), lambda line: errors.print(line, highlight=False)
-        )
+        results = with_peers(results, models, threads, min(effort.rounds, PEER_ROUNDS), lambda line: print_note(line))
         save(results)
     document = results.document()
     show_results(document)
     if out is not None:
         write_plots(document, out)
         write_report(document, out / "report.html")
-        console.print(f"wrote {out}/report.html, results.json", highlight=False, soft_wrap=True)
+        print_line(f"wrote {out}/report.html, results.json")
 
 
 @bench.command("compare")
 def compare(
     files: Annotated[
-        list[Path], typer.Argument(help="results.json of two or more runs; the first is what others are held to.")
+        list[Path], typer.Argument(help="results.json of two or more runs; the others are compared with the first.")
     ],
-    html: Annotated[Path | None, typer.Option(help="Write the comparison as a page as well.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the comparison as a page.")] = None,
 ) -> None:
-    """Set results of the same work side by side, with ratios and whether they are more than chance."""
+    """Compare results of the same work: ratios, and whether they exceed chance."""
     from stylert.benchmarks.report.compare import compare_results
     from stylert.benchmarks.report.page import write_comparison
     from stylert.benchmarks.schema import read_results
@@ -138,18 +139,18 @@ def compare(
         show_comparison(comparison)
     if html is not None:
         write_comparison(comparisons, documents, html)
-        console.print(f"wrote {html}", highlight=False, soft_wrap=True)
+        print_line(f"wrote {html}")
 
 
 @bench.command("report")
 def draw(
-    results: Annotated[Path, typer.Argument(help="results.json of a run; its samples are looked for beside it.")],
+    results: Annotated[Path, typer.Argument(help="results.json of a run, with its sample pictures in the same folder.")],
     out: Annotated[Path, typer.Option(help="The page.")] = Path("report.html"),
 ) -> None:
-    """Draw the report of results that were measured before, here or elsewhere."""
+    """Make the report of results that were measured before, on any machine."""
     from stylert.benchmarks.report.page import write_report
     from stylert.benchmarks.schema import read_results
 
     check_writable(out)
     write_report(read_results(results), out, results.parent)
-    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    print_line(f"wrote {out}")

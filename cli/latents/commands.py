@@ -7,120 +7,85 @@ from typing import Annotated
 
 import typer
 
-from stylert.cli.app import Batch, BundlePath, Cutoff, Label, OneBackend, OnePrecision, Psi, Threads, app
-from stylert.cli.console import console, progress
+from stylert.cli.app import BundlePath, Psi, Threads, app
+from stylert.cli.console import print_line, progress
+from stylert.cli.picture_options import PictureOptions, with_picture_options
+
+GridFile = Annotated[Path, typer.Option(help="File of the grid: .png, .webp, .jpg or .gif.")]
 
 
 @app.command()
+@with_picture_options
 def mix(
     bundle: BundlePath,
     rows: Annotated[str, typer.Option(help="Seeds of the rows, such as 0-3.")],
     cols: Annotated[str, typer.Option(help="Seeds of the columns, such as 10-14.")],
-    out: Annotated[Path, typer.Option(help="The grid: .png, .webp, .jpg or .gif.")],
+    out: GridFile,
+    options: PictureOptions,
     levels: Annotated[
-        str, typer.Option(help="What the columns give: coarse, middle, fine, or latents such as 0-3.")
+        str, typer.Option(help="Levels that come from the column: coarse, middle, fine, or latents such as 0-3.")
     ] = "coarse",
     psi: Psi = 1.0,
-    cutoff: Cutoff = None,
-    label: Label = None,
-    backend: OneBackend = "onnxruntime",
-    precision: OnePrecision = None,
-    batch: Batch = 8,
-    threads: Threads = None,
 ) -> None:
-    """Mix styles: a grid in which each image takes some levels from its column's seed and the rest from its row's."""
-    from stylert.cli.latents import pictures as latents
-    from stylert.cli.pipeline.generate import Drawing
+    """Mix styles: each image of a grid takes some levels from its column's seed and the rest from its row's."""
+    from stylert.cli.latents import pictures
     from stylert.core.seeds import parse_seeds
 
-    drawing = Drawing(cutoff, label, backend, precision, batch, threads)
-    with progress() as bar:
-        latents.mix(
-            bundle,
-            parse_seeds(rows),
-            parse_seeds(cols),
-            levels,
-            out,
-            psi,
-            drawing,
-            bar,
-        )
-    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    with progress() as report:
+        pictures.mix(bundle, parse_seeds(rows), parse_seeds(cols), levels, out, psi, options, report)
+    print_line(f"wrote {out}")
 
 
 @app.command()
+@with_picture_options
 def sweep(
     bundle: BundlePath,
     seeds: Annotated[str, typer.Option(help="One row each, such as 0-3.")],
-    out: Annotated[Path, typer.Option(help="The grid: .png, .webp, .jpg or .gif.")],
+    out: GridFile,
+    options: PictureOptions,
     psi: Annotated[str, typer.Option(help="One column each, comma-separated.")] = "-1,-0.5,0,0.5,1",
-    cutoff: Cutoff = None,
-    label: Label = None,
-    backend: OneBackend = "onnxruntime",
-    precision: OnePrecision = None,
-    batch: Batch = 8,
-    threads: Threads = None,
 ) -> None:
-    """Show what truncation does: a row per seed, a column per psi."""
-    from stylert.cli.latents import pictures as latents
-    from stylert.cli.pipeline.generate import Drawing
+    """Show the effect of truncation: a row per seed, a column per psi."""
+    from stylert.cli.latents import pictures
     from stylert.core.seeds import parse_seeds
 
-    drawing = Drawing(cutoff, label, backend, precision, batch, threads)
-    with progress() as bar:
-        latents.sweep(bundle, parse_seeds(seeds), psi, out, drawing, bar)
-    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    with progress() as report:
+        pictures.sweep(bundle, parse_seeds(seeds), psi, out, options, report)
+    print_line(f"wrote {out}")
 
 
 @app.command()
+@with_picture_options
 def interpolate(
     bundle: BundlePath,
     seeds: Annotated[str, typer.Option(help="The keyframes in order, such as 0,5,2.")],
     out: Annotated[Path, typer.Option(help="The video: .mp4 (needs the extra `video`), .webp or .gif.")],
-    seconds: Annotated[float, typer.Option(help="Length.")] = 10.0,
+    options: PictureOptions,
+    seconds: Annotated[float, typer.Option(help="Length of the video.")] = 10.0,
     fps: Annotated[int, typer.Option(help="Frames per second.")] = 30,
-    loop: Annotated[bool, typer.Option("--loop", help="Come back to the first seed.")] = False,
+    loop: Annotated[bool, typer.Option("--loop", help="Return to the first seed at the end.")] = False,
     space: Annotated[str, typer.Option(help="w: a smooth curve; z: great circles.")] = "w",
     psi: Psi = 1.0,
-    cutoff: Cutoff = None,
-    label: Label = None,
-    backend: OneBackend = "onnxruntime",
-    precision: OnePrecision = None,
-    batch: Batch = 8,
-    threads: Threads = None,
 ) -> None:
     """Make a video that passes through seeds."""
-    from stylert.cli.latents import pictures as latents
-    from stylert.cli.pipeline.generate import Drawing
+    from stylert.cli.latents import pictures
     from stylert.core.seeds import parse_seeds
 
-    drawing = Drawing(cutoff, label, backend, precision, batch, threads)
-    with progress() as bar:
-        latents.interpolate(
-            bundle,
-            parse_seeds(seeds),
-            seconds,
-            fps,
-            loop,
-            space,
-            out,
-            psi,
-            drawing,
-            bar,
-        )
-    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    with progress() as report:
+        pictures.interpolate(bundle, parse_seeds(seeds), seconds, fps, loop, space, out, psi, options, report)
+    print_line(f"wrote {out}")
 
 
 @app.command()
 def again(
     file: Annotated[Path, typer.Argument(help="A picture or video that stylert made.")],
-    out: Annotated[Path, typer.Option(help="Where the new one goes; the suffix may be another.")],
-    bundle: Annotated[Path | None, typer.Option(help="The bundle that made it; ./bundle by default.")] = None,
+    out: Annotated[Path, typer.Option(help="The new file; it may have another suffix.")],
+    bundle: Annotated[Path | None, typer.Option(help="The bundle that made it; by default ./bundle.")] = None,
     threads: Threads = None,
 ) -> None:
-    """Make a picture or video again from the recipe that it carries."""
-    from stylert.cli.latents import pictures as latents
+    """Make a picture or video again, from the recipe inside the file."""
+    from stylert.cli.latents import pictures
 
-    with progress() as bar:
-        recipe = latents.again(file, bundle, out, threads, bar)
-    console.print(f"wrote {out}, as {recipe.command} did", highlight=False, soft_wrap=True)
+    with progress() as report:
+        recipe = pictures.again(file, bundle, out, threads, report)
+    print_line(f"wrote {out} by the recipe of {recipe.command}")

@@ -1,14 +1,14 @@
-"""`stylert mix`, `interpolate`, `sweep` and `again`: each writes a recipe down, and what it makes is made from the recipe."""
+"""`stylert mix`, `sweep`, `interpolate` and `again`: each makes a recipe, and draws its picture or video from the recipe."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
 
-from stylert.cli.console import Report
-from stylert.cli.pipeline.generate import Drawing
+from stylert.cli.picture_options import PictureOptions
 from stylert.core.atomic import check_writable
 from stylert.core.errors import BundleError, InputError
+from stylert.core.progress import Progress
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from stylert.runtime.latents import parse_levels
@@ -25,14 +25,14 @@ def mix(
     levels: str,
     out: Path,
     psi: float,
-    drawing: Drawing,
-    report: Report,
+    options: PictureOptions,
+    report: Progress,
 ) -> Recipe:
-    """Write the grid of rows x columns: each image has the column's latents at `levels` and the row's elsewhere."""
+    """Write a grid in which each image takes the latents of `levels` from its column's seed and the others from its row's."""
     bundle = Bundle.load(bundle_path)
     chosen = tuple(parse_levels(levels, bundle.num_ws))
-    recipe = drawing.recipe(bundle, "mix", rows, [psi], columns=tuple(columns), levels=chosen)
-    return _make(recipe, bundle, out, drawing.threads, report)
+    recipe = options.recipe(bundle, "mix", rows, [psi], columns=tuple(columns), levels=chosen)
+    return _draw(recipe, bundle, out, options.threads, report)
 
 
 def sweep(
@@ -40,12 +40,12 @@ def sweep(
     seeds: list[int],
     psi: str,
     out: Path,
-    drawing: Drawing,
-    report: Report,
+    options: PictureOptions,
+    report: Progress,
 ) -> Recipe:
-    """Write a grid with a row per seed and a column per psi."""
+    """Write a grid with a row per seed and a column per psi. `psi` is text such as `-1,0,0.5`."""
     bundle = Bundle.load(bundle_path)
-    return _make(drawing.recipe(bundle, "sweep", seeds, parse_psis(psi)), bundle, out, drawing.threads, report)
+    return _draw(options.recipe(bundle, "sweep", seeds, parse_psis(psi)), bundle, out, options.threads, report)
 
 
 def interpolate(
@@ -57,10 +57,10 @@ def interpolate(
     space: str,
     out: Path,
     psi: float,
-    drawing: Drawing,
-    report: Report,
+    options: PictureOptions,
+    report: Progress,
 ) -> Recipe:
-    """Write a video that passes through `seeds` in `seconds`; with `loop` it comes back to the first one."""
+    """Write a video that passes through `seeds` in `seconds`. With `loop` it returns to the first seed."""
     if not 1 <= fps <= MAX_FPS:
         raise InputError(f"--fps is a whole number from 1 to {MAX_FPS}, not {fps}")
     if not (math.isfinite(seconds) and round(seconds * fps) >= 2):
@@ -70,36 +70,46 @@ def interpolate(
     check_video(out, fps)
     bundle = Bundle.load(bundle_path)
     count = round(seconds * fps)
-    recipe = drawing.recipe(bundle, "interpolate", seeds, [psi], frames=count, fps=fps, loop=loop, space=space)
-    return _make(recipe, bundle, out, drawing.threads, report)
+    recipe = options.recipe(bundle, "interpolate", seeds, [psi], frames=count, fps=fps, loop=loop, space=space)
+    return _draw(recipe, bundle, out, options.threads, report)
 
 
-def again(file: Path, bundle_path: Path | None, out: Path, threads: int | None, report: Report) -> Recipe:
-    """Make the picture or video of `file` once more from its recipe; the bundle is `bundle` here unless it is given.
+def again(file: Path, bundle_path: Path | None, out: Path, threads: int | None, report: Progress) -> Recipe:
+    """Make the picture or video of `file` again from its recipe.
 
-    The same bytes, with the same bundle, backend, machine and suffix. Raises InputError when the file carries no recipe, and
-    BundleError when the bundle is another one.
+    The bytes are the same if bundle, backend, machine and suffix are the same.
+
+    Args:
+        file: A picture or video that stylert made.
+        bundle_path: Folder of the bundle; by default `bundle` in the current folder.
+        out: The new file.
+        threads: CPU threads of the backend.
+        report: Called after each batch.
+
+    Raises:
+        InputError: The file carries no recipe.
+        BundleError: The bundle is missing, or is not the one that made the file.
     """
     recipe = read_recipe(file)
     if bundle_path is None:
         bundle_path = Path("bundle")
         if not bundle_path.is_dir():
-            raise BundleError(f"say where the bundle {recipe.bundle[:12]} of {file} is: --bundle DIR")
+            raise BundleError(f"bundle {recipe.bundle[:12]} made {file}: name its folder with --bundle DIR")
     bundle = Bundle.load(bundle_path)
     check_bundle(recipe, bundle)
-    return _make(recipe, bundle, out, threads, report)
+    return _draw(recipe, bundle, out, threads, report)
 
 
 def parse_psis(text: str) -> tuple[float, ...]:
-    """`"-1,0,0.5"` to numbers. Raises InputError on anything else."""
+    """Read numbers such as `"-1,0,0.5"`. Raises InputError for other text."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--psi takes numbers such as -1,0,0.5 (got {text[:40]!r})") from None
 
 
-def _make(recipe: Recipe, bundle: Bundle, out: Path, threads: int | None, report: Report) -> Recipe:
-    """Every mistake is found before the first image; the result appears whole or not at all."""
+def _draw(recipe: Recipe, bundle: Bundle, out: Path, threads: int | None, report: Progress) -> Recipe:
+    """Draw a recipe into `out`. All mistakes are found before the first image, and the file appears whole or not at all."""
     comment = recipe.to_json()
     if recipe.command == VIDEO and recipe.fps is not None:
         check_video(out, recipe.fps)

@@ -1,11 +1,11 @@
-"""`stylert build`: engines for the CPU here, or ahead of time for GPUs that may be elsewhere."""
+"""`stylert build`: engines for this machine, or ahead of time for the GPUs of others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from stylert.cli.console import progress, print_table
+from stylert.cli.console import print_table, progress
 from stylert.core.errors import BackendError
 from stylert.core.gpu_specs import GPU_SPECS
 from stylert.runtime.backends import available_backends, backend
@@ -23,10 +23,18 @@ def build_all(
     options: dict[str, Any] | None = None,
     force: bool = False,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Build every asked-for engine, with bars; `options` are those of `BuildOptions`, less the target.
+    """Build one engine per backend, precision and target. Mistakes in the options are found before the first build.
 
-    What was built, and why anything was not: a network that the compiler of one target refuses keeps no other from being built.
-    Everything that can be wrong with the options is found before the first build begins.
+    Args:
+        bundle: The bundle, which receives the engines.
+        backends: Names, or None for all that are available and build engines.
+        precisions: Names, or None for all of the bundle that the backend runs.
+        targets: `current`, or architectures such as `sm_89`.
+        options: Fields of `BuildOptions`, without the target.
+        force: Whether to build again where a matching engine exists.
+
+    Returns:
+        The facts of each engine, and the messages of those that a compiler refused. A refusal does not stop the others.
     """
     wanted = [
         (b, p, BuildOptions(**(options or {}), target=t))
@@ -38,18 +46,19 @@ def build_all(
     for name, precision, chosen in wanted:
         engine_key(bundle, name, precision, chosen)
     facts, refused = [], []
-    with progress() as bar:
+    with progress() as report:
         for i, (name, precision, chosen) in enumerate(wanted):
-            bar("build engines", i, len(wanted))
+            report("build engines", i, len(wanted))
             try:
-                facts.append(build_engine(bundle, name, precision, chosen, force, bar))
+                facts.append(build_engine(bundle, name, precision, chosen, force, report))
             except BackendError as e:
                 refused.append(str(e))
-        bar("build engines", len(wanted), len(wanted))
+        report("build engines", len(wanted), len(wanted))
     return facts, refused
 
 
 def show_engines(facts: Sequence[dict[str, Any]]) -> None:
+    """Print a table of engines, from the facts that `build_all` returns."""
     if not facts:
         return
     print_table(

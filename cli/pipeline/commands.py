@@ -1,4 +1,4 @@
-"""The commands of the pipeline: export, build, generate, verify, demo, import."""
+"""The commands of the pipeline: export, build, tune, generate, verify, demo, import."""
 
 from __future__ import annotations
 
@@ -7,43 +7,31 @@ from typing import Annotated
 
 import typer
 
-from stylert.cli import tables as report
-from stylert.cli.app import (
-    Backends,
-    Batch,
-    BundlePath,
-    Cutoff,
-    JsonFile,
-    Label,
-    OneBackend,
-    OnePrecision,
-    Precisions,
-    Psi,
-    Threads,
-    app,
-    check_choice,
-    split_list,
-)
-from stylert.cli.console import console, errors, progress
+from stylert.cli import tables
+from stylert.cli.app import Backends, Batch, BundlePath, JsonFile, Precisions, Psi, Threads, app, check_choice, split_list
+from stylert.cli.console import print_line, print_note, progress
+from stylert.cli.picture_options import PictureOptions, with_picture_options
 from stylert.core.atomic import check_writable
 
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, a training snapshot, or what `stylert import` takes.")],
-    out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="model.safetensors, a training snapshot, or a file that `stylert import` reads.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle in it is replaced.")],
     precision: Annotated[str, typer.Option(help="Comma-separated: fp32, fp16, bf16, int8, fp8.")] = "fp32,int8",
-    noise: Annotated[str, typer.Option(help="const (baked in), none, or input.")] = "const",
+    noise: Annotated[str, typer.Option(help="const (stored in the network), none, or input.")] = "const",
     output: Annotated[str, typer.Option(help="uint8 [N,H,W,C] or float [N,C,H,W].")] = "uint8",
     backend: Annotated[
-        str, typer.Option(help="Comma-separated: backends that get networks in their own form beside the portable ones.")
+        str, typer.Option(help="Comma-separated: backends that get networks in their own graph form, beside the portable ones.")
     ] = "onnxruntime,openvino",
     min_psnr: Annotated[
         float | None,
-        typer.Option(help="dB that int8 images must have; as few layers as it takes stay out of 8 bits. 33 if not given."),
+        typer.Option(help="Least PSNR of int8 images, dB; layers stay out of 8 bits until it is reached. By default 33."),
     ] = None,
     verify_seeds: Annotated[
-        int, typer.Option(min=0, help="Seeds to compare with PyTorch; the accuracy is kept in the bundle. 0 for none.")
+        int, typer.Option(min=0, help="Seeds to compare with PyTorch; the bundle keeps the accuracy. 0 compares none.")
     ] = 16,
 ) -> None:
     """Turn a checkpoint into a bundle of ONNX networks."""
@@ -51,7 +39,7 @@ def export(
 
     check_choice(noise, ("const", "none", "input"), "--noise")
     check_choice(output, ("uint8", "float"), "--output")
-    with progress() as bar:
+    with progress() as report:
         bundle = export_bundle(
             checkpoint,
             out,
@@ -59,15 +47,13 @@ def export(
             noise,  # type: ignore[arg-type]
             output,  # type: ignore[arg-type]
             split_list(backend) or [],
-            progress=bar,
+            progress=report,
             min_psnr=min_psnr,
             verify_seeds=verify_seeds,
         )
     for name, entry in bundle.files.items():
-        console.print(
-            f"{out / name}  {entry.bytes / 2**20:.1f} MiB  sha256 {entry.sha256[:12]}…", highlight=False, soft_wrap=True
-        )
-    report.bundle_accuracy(bundle)
+        print_line(f"{out / name}  {entry.bytes / 2**20:.1f} MiB  sha256 {entry.sha256[:12]}…")
+    tables.show_bundle_accuracy(bundle)
 
 
 @app.command()
@@ -77,29 +63,29 @@ def build(
     precision: Precisions = None,
     threads: Threads = None,
     target: Annotated[
-        str, typer.Option(help="current, or sm_89,sm_120,… for tensorrt-rtx, which builds without a GPU.")
+        str, typer.Option(help="current, or architectures such as sm_89,sm_120 for tensorrt-rtx, which builds without a GPU.")
     ] = "current",
     batch: Annotated[
         str,
-        typer.Option(help="Least, best and largest batch of a GPU engine; 1,4:8:16 are two ranges, each with its own kernels."),
+        typer.Option(help="Least, best and largest batch of a GPU engine; 1,4:8:16 are two ranges with kernels of their own."),
     ] = "1:4:16",
     level: Annotated[int | None, typer.Option(help="TensorRT's builder optimisation level, 0 to 5.")] = None,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="GPU engines: run on later versions.")
+        bool, typer.Option("--version-compatible", help="GPU engines: also run on later versions of the library.")
     ] = False,
     hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="GPU engines: run on every GPU from Ampere on.")
+        bool, typer.Option("--hardware-compatible", help="GPU engines: run on every GPU since Ampere.")
     ] = False,
     strip_weights: Annotated[
-        bool, typer.Option("--strip-weights", help="TensorRT: a small engine that takes its weights from the bundle.")
+        bool, typer.Option("--strip-weights", help="TensorRT: store no weights in the engine; they are read from the bundle.")
     ] = False,
-    plugins: Annotated[bool, typer.Option("--plugins", help="TensorRT: our own kernels for the two operators.")] = False,
+    plugins: Annotated[bool, typer.Option("--plugins", help="TensorRT: stylert's kernels for the two operators.")] = False,
     hint: Annotated[
-        str, typer.Option(help="latency, or throughput: OpenVINO divides the cores among calls that come at once.")
+        str, typer.Option(help="latency, or throughput: OpenVINO then divides the cores among simultaneous calls.")
     ] = "latency",
-    force: Annotated[bool, typer.Option(help="Build again even where a matching engine exists.")] = False,
+    force: Annotated[bool, typer.Option(help="Build again even if a matching engine exists.")] = False,
 ) -> None:
-    """Build engines into the bundle: for this machine, or ahead of time for a GPU elsewhere. Ctrl-C leaves nothing behind."""
+    """Build engines into the bundle: for this machine, or ahead of time for another GPU. Ctrl-C leaves nothing behind."""
     from stylert.cli.pipeline.build import build_all, show_engines
     from stylert.runtime.build_options import parse_batch_ranges
     from stylert.runtime.bundle import Bundle
@@ -118,7 +104,7 @@ def build(
     built, refused = build_all(Bundle.load(bundle), split_list(backend), split_list(precision), targets, options, force)
     show_engines(built)
     for reason in refused:
-        errors.print(f"stylert: {reason}", style="red", highlight=False, markup=False, soft_wrap=True)
+        print_note(f"stylert: {reason}", style="red")
     if refused:
         raise typer.Exit(2)
 
@@ -128,68 +114,59 @@ def tune(
     bundle: BundlePath,
     against: Annotated[Path, typer.Option(help="The checkpoint that the bundle was exported from.")],
     backend: Annotated[str, typer.Option(help="onnxruntime, onnxruntime-cuda or openvino.")] = "onnxruntime",
-    precision: Annotated[str, typer.Option(help="One that the bundle holds.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="A precision of the bundle.")] = "fp32",
     threads: Threads = None,
     batch: Batch = 1,
     minutes: Annotated[float, typer.Option(help="Time for the search.")] = 10.0,
-    forget: Annotated[bool, typer.Option("--forget", help="Measure everything anew.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Measure again what was measured before.")] = False,
 ) -> None:
-    """Search the forms that are fastest on this machine, layer by layer; a faster network takes the default's place in the bundle."""
+    """Search, layer by layer, for the graph forms that are fastest on this machine. A faster network replaces the default."""
     from stylert.export.tuning.tune import tune_bundle
 
-    with progress() as bar:
-        found = tune_bundle(bundle, against, backend, precision, threads, batch, minutes, forget, bar)
-    report.tuning(found)
+    with progress() as report:
+        tuning = tune_bundle(bundle, against, backend, precision, threads, batch, minutes, forget, report)
+    tables.show_tuning(tuning)
 
 
 @app.command()
+@with_picture_options
 def generate(
     bundle: BundlePath,
     seeds: Annotated[str, typer.Option(help="Such as 0-31 or 3,7,9.")],
     out: Annotated[Path, typer.Option(help="Folder for the images.")],
+    options: PictureOptions,
     psi: Psi = 1.0,
-    cutoff: Cutoff = None,
-    label: Label = None,
     grid: Annotated[bool, typer.Option("--grid", help="Write one grid.png instead of single images.")] = False,
-    backend: OneBackend = "onnxruntime",
-    precision: OnePrecision = None,
-    batch: Batch = 8,
-    threads: Threads = None,
 ) -> None:
-    """Generate images from seeds; a seed means the same image as in the official tools."""
-    from stylert.cli.pipeline.generate import Drawing, generate_images
+    """Generate images from seeds. A seed gives the same image as in the official tools."""
+    from stylert.cli.pipeline.generate import generate_images
     from stylert.core.seeds import parse_seeds
 
-    drawing = Drawing(cutoff, label, backend, precision, batch, threads)
-    with progress() as bar:
-        files = generate_images(bundle, parse_seeds(seeds), out, psi, grid, drawing, bar)
-    console.print(
-        f"wrote {files[0]}" if len(files) == 1 else f"wrote {len(files)} images to {out}", highlight=False, soft_wrap=True
-    )
+    with progress() as report:
+        files = generate_images(bundle, parse_seeds(seeds), out, psi, grid, options, report)
+    print_line(f"wrote {files[0]}" if len(files) == 1 else f"wrote {len(files)} images to {out}")
 
 
 @app.command()
 def verify(
     bundle: BundlePath,
-    against: Annotated[
-        Path | None, typer.Option(help="The checkpoint that the bundle was made from; compares with PyTorch.")
-    ] = None,
+    against: Annotated[Path | None, typer.Option(help="The checkpoint of the bundle, for a comparison with PyTorch.")] = None,
     backend: Backends = None,
     precision: Precisions = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to compare, from 0.")] = 32,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds to compare, from 0.")] = 32,
     psi: Annotated[float, typer.Option(help="Truncation.")] = 1.0,
     json: JsonFile = None,
 ) -> None:
-    """Compare every precision and backend with the reference; exit 1 when one is under the bundle's threshold."""
+    """Compare every precision and backend with the reference. Exit with 1 if one misses the PSNR that the bundle promises."""
     from stylert.export.verify import verify as run
     from stylert.runtime.bundle import Bundle
 
     check_writable(json)
-    with progress() as bar:
-        rows = run(Bundle.load(bundle), against, split_list(backend), split_list(precision), seeds, psi, bar)
-    report.accuracy(rows)
+    with progress() as report:
+        rows = run(Bundle.load(bundle), against, split_list(backend), split_list(precision), seeds, psi, report)
+    tables.show_accuracy(rows)
     if json is not None:
-        report.write_json(json, {"accuracy": report.accuracy_json(rows)})
+        tables.write_json(json, {"accuracy": tables.accuracy_json(rows)})
     if not all(row.passed for row in rows):
         raise typer.Exit(1)
 
@@ -199,7 +176,7 @@ def demo(
     checkpoint: Annotated[Path, typer.Argument(help="model.safetensors.")],
     out: Annotated[Path, typer.Option(help="Folder for bundle, pictures and report.")] = Path("out/demo"),
 ) -> None:
-    """The whole road: export, build, verify against PyTorch, measure, and write a report."""
+    """Run the whole pipeline: export, build, verify against PyTorch, measure, and write a report."""
     from stylert.cli.pipeline.demo import run_demo
 
     if not run_demo(checkpoint, out):
@@ -210,10 +187,12 @@ def demo(
 def import_(
     file: Annotated[Path, typer.Argument(help="A .pkl of stylegan2-ada-pytorch, stylegan3 or TensorFlow; a rosinality .pt.")],
     out: Annotated[Path, typer.Option(help="The generator, model.safetensors.")],
-    training: Annotated[Path | None, typer.Option(help="Also start a training run in this folder from its G and D.")] = None,
-    preset: Annotated[str, typer.Option(help="Of that run.")] = "auto",
+    training: Annotated[
+        Path | None, typer.Option(help="Also start a training run in this folder, from the file's G and D.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Preset of that run.")] = "auto",
 ) -> None:
-    """Convert a checkpoint of another project; no code from the file runs."""
+    """Convert a checkpoint of another project. No code from the file is run."""
     from stylert.cli.pipeline.importing import run_import
 
     run_import(file, out, training, preset)

@@ -1,18 +1,26 @@
-"""`stylert import`: a checkpoint of another project as stylert's own, and what became of its parts."""
+"""`stylert import`: convert a checkpoint of another project."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from stylert.cli.console import console
+from stylert.cli.console import print_line
 from stylert.core.errors import CheckpointError, InputError, missing_extra
 from stylert.models.importers.imported import import_checkpoint, write_imported
 
 
 def run_import(file: Path, out: Path, training: Path | None = None, preset: str = "auto") -> None:
-    """Convert `file` to `out`, and with `training` write a run in that folder that starts from its G and D.
+    """Convert a checkpoint, and print what was converted, left out and assumed. A refusal writes nothing.
 
-    Nothing is written when anything is refused. Prints what was converted, dropped and assumed.
+    Args:
+        file: The checkpoint.
+        out: The generator that is written.
+        training: Folder of a training run that starts from the file's G and D, or None for no run.
+        preset: Preset of that run.
+
+    Raises:
+        CheckpointError: The file is damaged, or of a kind that cannot be converted.
+        InputError: `out` is the file itself, or the preset does not fit.
     """
     if file.resolve() == out.resolve():
         raise InputError(f"--out is the file that is imported: {file}")
@@ -20,16 +28,16 @@ def run_import(file: Path, out: Path, training: Path | None = None, preset: str 
     plan = None
     if training is not None:
         try:
-            from stylert.train.imported_run import training_plan, write_training_start
+            from stylert.train.imported_run import imported_run_config, write_first_snapshot
         except ImportError:
             raise missing_extra("PyTorch", "train") from None
         if imported.format == "stylert":
-            raise CheckpointError(f"{file} is stylert's own: training goes on from the snapshot itself, with --resume")
-        plan = training_plan(training, imported, preset)
+            raise CheckpointError(f"{file} is a file of stylert: continue its training with stylert train --resume")
+        plan = imported_run_config(training, imported, preset)
     write_imported(out, imported)
     lines = [f"{file}: {imported.format}", *(f"  {note}" for note in imported.notes), f"wrote {out}"]
     if training is not None and plan is not None:
-        snapshot = write_training_start(training, imported, plan)
-        lines += [f"wrote {snapshot}: go on with stylert train --resume --out {training} --data DATA"]
+        snapshot = write_first_snapshot(training, imported, plan)
+        lines += [f"wrote {snapshot}: continue with stylert train --resume --out {training} --data DATA"]
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(line)

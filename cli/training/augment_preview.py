@@ -1,11 +1,11 @@
-"""`stylert augment-preview`: a contact sheet of every augmentation group over p."""
+"""`stylert augment-preview`: a sheet of images that shows each augmentation at several probabilities."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from stylert.cli.app import split_list
-from stylert.cli.console import console
+from stylert.cli.console import print_line
 from stylert.core.atomic import check_writable
 from stylert.core.errors import InputError, missing_extra
 
@@ -13,19 +13,32 @@ MAX_IMAGES = 16
 
 
 def run_preview(data: Path, out: Path, count: int, pipelines: str | None, probabilities: str, tile: int, seed: int) -> None:
-    """Write the sheet of the first `count` images. Raises InputError for an unknown pipeline, or a p outside of [0, 1]."""
+    """Write the sheet.
+
+    Args:
+        data: Dataset.
+        out: Picture file.
+        count: Number of images, from the first.
+        pipelines: Comma-separated names of pipelines, or None for all groups.
+        probabilities: Comma-separated probabilities from 0 to 1.
+        tile: Pixels of one image on the sheet.
+        seed: Random seed.
+
+    Raises:
+        InputError: A pipeline is unknown, or a probability is out of range.
+    """
     try:
         from stylert.train.augment.preview import ROWS, contact_sheet
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
     from stylert.runtime.media.pictures import save_image
-    from stylert.train.augment.pipelines import PIPELINES
+    from stylert.train.augment.groups import PIPELINES
     from stylert.train.data.dataset import ImageDataset
 
     names = split_list(pipelines) or list(ROWS)
     for name in names:
         if name not in PIPELINES:
-            raise InputError(f"unknown augmentation pipeline {name!r}: choose of {', '.join(PIPELINES)}")
+            raise InputError(f"unknown augmentation pipeline {name!r}: choose from {', '.join(PIPELINES)}")
     try:
         values = [float(p) for p in split_list(probabilities) or []]
     except ValueError:
@@ -35,4 +48,4 @@ def run_preview(data: Path, out: Path, count: int, pipelines: str | None, probab
     check_writable(out)
     images = ImageDataset(data, limit=count).images[:].transpose(0, 2, 3, 1)
     save_image(contact_sheet(images, names, values, tile, seed), out)
-    console.print(f"wrote {out}", highlight=False, soft_wrap=True)
+    print_line(f"wrote {out}")

@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from stylert.cli import tables as report
+from stylert.cli import tables
 from stylert.cli.app import JsonFile, app
 from stylert.core.atomic import check_writable
 from stylert.core.errors import InputError
 
 HALF = "Type of the highest resolutions: none, fp16, bf16."
-AUGMENTATION = "ada (adapts p), fixed (--p), or noaug; the preset's choice by default."
+AUGMENTATION = "ada (adapts p), fixed (--p), or noaug; by default the preset decides."
 PIPELINE = "blit, geom, color, filter, noise, cutout, or the unions bg, bgc, bgcf, bgcfn, bgcfnc."
-MICRO = "Images that pass through the networks at once; their gradients are added up."
-SETTING = "NAME=VALUE for any other value of the plan that --dry-run prints, such as --set ema_kimg=20. May be repeated."
-BEST = "Measure every snapshot by fd2k, kid2k or fid2k; the first decides which stays as best.safetensors."
+MICRO = "Images per forward and backward pass; the gradients of the passes are added."
+SETTING = "NAME=VALUE for any other value in the plan of --dry-run, such as --set ema_kimg=20. May be repeated."
+BEST = "Measure every snapshot by fd2k, kid2k or fid2k; the first metric decides which snapshot is best.safetensors."
 METRICS = "Comma-separated: fd, fid, kid, pr, is, ppl_z, ppl_w (_end, _crop), modes, ls_z, ls_w; fd5k takes 5,000 images."
 TRANSFER = "Start from the networks of this snapshot or generator; it may be of a lower resolution."
 
@@ -28,11 +28,11 @@ def dataset(
     out: Annotated[Path, typer.Option(help="The dataset, a zip of the official layout.")],
     resolution: Annotated[int, typer.Option(help="Side of the images, a power of two.")],
     transform: Annotated[str, typer.Option(help="none (squares only), center-crop, center-crop-wide (4:3), pad.")] = "none",
-    grey: Annotated[bool, typer.Option("--grey", help="Drop the colors.")] = False,
-    skip_corrupt: Annotated[bool, typer.Option("--skip-corrupt", help="Leave out what cannot be decoded.")] = False,
-    max_images: Annotated[int | None, typer.Option(min=1, help="Only so many, from the first.")] = None,
+    grey: Annotated[bool, typer.Option("--grey", help="Convert to grey.")] = False,
+    skip_corrupt: Annotated[bool, typer.Option("--skip-corrupt", help="Leave out pictures that cannot be decoded.")] = False,
+    max_images: Annotated[int | None, typer.Option(min=1, help="Largest number of pictures, from the first.")] = None,
 ) -> None:
-    """Prepare images for training: square, of one size, in one zip; labels come along."""
+    """Prepare pictures for training: square, of one size, in one zip, with their labels."""
     from stylert.cli.training.dataset import run_prepare
 
     run_prepare(source, out, resolution, transform, grey, skip_corrupt, max_images)
@@ -45,10 +45,10 @@ def augment_preview(
     images: Annotated[int, typer.Option(min=1, max=16, help="How many images, from the first.")] = 4,
     augpipe: Annotated[str | None, typer.Option(help="Comma-separated pipelines; all groups by default.")] = None,
     p: Annotated[str, typer.Option("--p", help="Comma-separated probabilities.")] = "0,0.25,0.5,1",
-    tile: Annotated[int, typer.Option(min=16, max=512, help="Pixels of a shown image.")] = 96,
+    tile: Annotated[int, typer.Option(min=16, max=512, help="Pixels of one image on the sheet.")] = 96,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
 ) -> None:
-    """Show what each augmentation group does to images, over its probability."""
+    """Show the effect of each augmentation group on images, at several probabilities."""
     from stylert.cli.training.augment_preview import run_preview
 
     run_preview(data, out, images, augpipe, p, tile, seed)
@@ -73,34 +73,34 @@ def train(
     half: Annotated[str | None, typer.Option(help=HALF)] = None,
     aug: Annotated[str | None, typer.Option(help=AUGMENTATION)] = None,
     p: Annotated[float | None, typer.Option("--p", min=0, max=1, help="Probability of fixed augmentation.")] = None,
-    target: Annotated[float | None, typer.Option(min=-1, max=1, help="Mean sign of D(real) that ada aims at.")] = None,
+    target: Annotated[float | None, typer.Option(min=-1, max=1, help="Mean sign of D(real) that ada keeps.")] = None,
     augpipe: Annotated[str | None, typer.Option(help=PIPELINE)] = None,
     freeze_d: Annotated[
-        int | None, typer.Option(min=0, help="Outer layers of the discriminator that stay as they are.")
+        int | None, typer.Option(min=0, help="Number of outer layers of the discriminator that are not trained.")
     ] = None,
     labels: Annotated[bool, typer.Option("--cond", help="Train on the labels of dataset.json.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     snap: Annotated[float, typer.Option(min=0.01, help="Kimg between snapshots.")] = 10.0,
-    keep: Annotated[int, typer.Option(min=0, help="Keep the last so many snapshots, beside the newest one.")] = 0,
+    keep: Annotated[int, typer.Option(min=0, help="Number of older snapshots to keep, beside the newest.")] = 0,
     metrics: Annotated[str | None, typer.Option(help=BEST)] = None,
     inception: Annotated[Path | None, typer.Option(help="Weights of the FID Inception network, for --metrics fid.")] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Run the networks through torch.compile.")] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", help=SETTING)] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the snapshot in --out; --resume FILE is --transfer FILE.")
+        bool, typer.Option("--resume", help="Continue from the snapshot in --out; --resume FILE is --transfer FILE.")
     ] = False,
     transfer: Annotated[Path | None, typer.Option(help=TRANSFER)] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Statistics for TensorBoard as well.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan of the run and what it takes, then stop.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write statistics for TensorBoard.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan of the run and its cost, then stop.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Train StyleGAN2 on images. Ctrl-C saves and stops; --resume goes on exactly there.
+    """Train StyleGAN2 on images. Ctrl-C saves and stops; --resume continues exactly there.
 
     On several GPUs or CPUs: torchrun --nproc-per-node N -m stylert.cli.main train ...
     """
     from stylert.cli.training.train import Options, read_settings, run_training
 
-    if source is not None:  # the official tool's way to start from other networks
+    if source is not None:  # as in the official tool: --resume FILE starts from other networks
         if not resume or transfer is not None:
             raise InputError(f"got an unexpected argument: {source}")
         resume, transfer = False, source
@@ -149,18 +149,18 @@ def metrics(
     data: Annotated[Path | None, typer.Option(help="Zip or folder of real images.")] = None,
     floor: Annotated[Path | None, typer.Option(help="Other real images: their distance to --data is the floor.")] = None,
     names: Annotated[str, typer.Option("--metrics", help=METRICS)] = "fd",
-    images: Annotated[int, typer.Option(min=2, help="Images of a metric whose name gives no number.")] = 5000,
+    images: Annotated[int, typer.Option(min=2, help="Number of images, for metrics whose name holds none.")] = 5000,
     inception: Annotated[Path | None, typer.Option(help="Weights of the FID Inception network, torch-fidelity's .pth.")] = None,
     lpips: Annotated[str | None, typer.Option(help="Comma-separated files: VGG16's weights and LPIPS's.")] = None,
     json: JsonFile = None,
 ) -> None:
     """Measure a checkpoint: distances to real images, path lengths, modes.
 
-    Without --inception and --lpips, features are those of EfficientNet-Lite0: like FID, KID and PPL, never equal to them.
+    Without --inception and --lpips the features are those of EfficientNet-Lite0. Such values are not FID, KID or PPL.
     """
     from stylert.cli.training.metrics import run_metrics
 
     check_writable(json)
     facts = run_metrics(checkpoint, data, floor, images, names, inception, lpips)
     if json is not None:
-        report.write_json(json, facts)
+        tables.write_json(json, facts)

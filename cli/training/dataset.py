@@ -1,11 +1,11 @@
-"""`stylert dataset`: pictures from anywhere as one zip to train on."""
+"""`stylert dataset`: pictures of many sources as one zip for training."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from stylert.cli.console import console, errors, progress
-from stylert.train.data.prepare import prepare
+from stylert.cli.console import print_line, print_note, progress
+from stylert.train.data.dataset_tool import convert_dataset
 
 SHOWN = 20
 
@@ -13,13 +13,11 @@ SHOWN = 20
 def run_prepare(
     source: Path, out: Path, resolution: int, transform: str, grey: bool, skip_corrupt: bool, max_images: int | None
 ) -> None:
-    """Write the dataset, and list what was skipped."""
+    """Write the dataset, and print the pictures that were skipped. Arguments as `prepare`."""
     with progress() as bar:
-        count, corrupt = prepare(
-            source, out, resolution, transform, grey, skip_corrupt, max_images, lambda d, t: bar("prepare images", d, t)
-        )
+        count, corrupt = convert_dataset(source, out, resolution, transform, grey, skip_corrupt, max_images, bar)
     for name in corrupt[:SHOWN]:
-        errors.print(f"skipped {name}", highlight=False, markup=False, soft_wrap=True)
+        print_note(f"skipped {name}")
     if len(corrupt) > SHOWN:
-        errors.print(f"skipped {len(corrupt) - SHOWN} more", highlight=False)
-    console.print(f"wrote {out}: {count} images of {resolution} px", highlight=False, soft_wrap=True)
+        print_note(f"skipped {len(corrupt) - SHOWN} more")
+    print_line(f"wrote {out}: {count} images of {resolution} px")

@@ -1,4 +1,4 @@
-"""`stylert metrics`: a checkpoint beside real images, or alone."""
+"""`stylert metrics`: metrics of a checkpoint, with or without real images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stylert.cli.app import split_list
-from stylert.cli.console import progress, table
+from stylert.cli.console import print_table, progress
 from stylert.core.cache import cache_folder
 from stylert.core.errors import InputError, missing_extra
 from stylert.models.checkpoint import generator_module
@@ -22,12 +22,26 @@ def run_metrics(
     inception: Path | None = None,
     lpips: str | None = None,
 ) -> dict[str, Any]:
-    """Compute, print and return metrics and, with `floor`, the same between two sets of real images.
+    """Compute metrics of a checkpoint and print them.
 
-    Raises InputError for an unknown metric, too few images for one, or one that lacks what it needs.
+    Args:
+        checkpoint: Any file that `stylert export` reads.
+        data: Real images.
+        floor: Other real images. The distances between both sets of real images are printed beside the checkpoint's.
+        images: Number of images, for metrics whose name holds none.
+        names: Comma-separated metrics, such as `fd5k,ppl_w`.
+        inception: Weights of the FID Inception network.
+        lpips: Comma-separated files with the weights of VGG16 and LPIPS.
+
+    Returns:
+        The metrics as JSON values.
+
+    Raises:
+        InputError: A metric is unknown, has too few images, or lacks the files that it needs.
     """
     try:
-        from stylert.train.metrics.evaluator import Evaluator, Metric, Source
+        from stylert.train.metrics.evaluator import EvaluationInputs, Evaluator
+        from stylert.train.metrics.metric import Metric
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
     chosen = [Metric.parse(name, images) for name in dict.fromkeys(split_list(names) or [])]
@@ -35,13 +49,13 @@ def run_metrics(
         raise InputError("--metrics names none")
     files = tuple(Path(part) for part in split_list(lpips) or [])
     with progress() as bar:
-        evaluator = Evaluator(chosen, Source(data, floor, inception, files, cache_folder() / "features"), bar)
+        evaluator = Evaluator(chosen, EvaluationInputs(data, floor, inception, files, cache_folder() / "features"), bar)
         values = evaluator.evaluate(generator_module(read_any_generator(checkpoint)))
         floors = evaluator.floor()
     counts = sorted({m.images for m in chosen})
     title = f"{', '.join(map(str, counts))} generated images"
     title += f" beside {evaluator.real_images} real ones" if evaluator.real_images else ""
-    table(
+    print_table(
         title,
         ["<metric", "generated", *(["real (floor)"] if floors else [])],
         [(k, f"{v:.5g}", *([f"{floors[k]:.5g}" if k in floors else ""] if floors else [])) for k, v in values.items()],

@@ -1,4 +1,4 @@
-"""`stylert train`: set up a run from preset and options, show its progress."""
+"""`stylert train`: configure a run from preset and options, train, and show the progress."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stylert.cli.app import split_list
-from stylert.cli.console import console, errors, progress, table
+from stylert.cli.console import errors, print_line, print_note, print_table, progress
 from stylert.core.cache import cache_folder
 from stylert.core.errors import InputError, OutputError, missing_extra
 
 if TYPE_CHECKING:
-    from stylert.train.best import Score
+    from stylert.train.best import Evaluate
     from stylert.train.data.dataset import ImageDataset
     from stylert.train.parallel import Processes
     from stylert.train.presets import TrainConfig
 
 #: Kimg in which the augmentation may reach full strength when a run starts from trained networks (Karras et al. 2020b).
 TRANSFER_ADA_KIMG = 100.0
-#: Images that measure a snapshot, where the metric's name gives no number.
+#: Number of images that measure a snapshot, for metrics whose name holds none.
 SCORED_IMAGES = 2000
-#: Pixels of a side for which every option can be checked that does not depend on the images.
+#: Resolution at which options are checked before the images are read.
 SMALLEST = 8
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says; `overrides` are fields of the configuration."""
+    """The options of the command line. `overrides` are fields of `TrainConfig` by name."""
 
     data: Path
     out: Path
@@ -53,7 +53,12 @@ class Options:
 
 
 def run_training(options: Options) -> None:
-    """Train or resume. Raises InputError for a bad option and OutputError when `out` holds a run that is not resumed."""
+    """Start or resume a run.
+
+    Raises:
+        InputError: An option is wrong.
+        OutputError: The folder already holds a run, and --resume is not given.
+    """
     try:
         from stylert.train.loop import Trainer, train
     except ImportError:
@@ -61,58 +66,38 @@ def run_training(options: Options) -> None:
     from stylert.models.checkpoint import SNAPSHOT_FILE, read_metadata
     from stylert.train.compiled import unavailable_reason
     from stylert.train.data.dataset import ImageDataset
-    from stylert.train.parallel import connected, launched
+    from stylert.train.parallel import launched_processes, process_group
     from stylert.train.transfer import transfer
 
     snapshot, source = options.out / SNAPSHOT_FILE, options.transfer
     _check(options, snapshot)
     device = _device(options.device)
-    # What can be wrong without the images is found before these, which take longer.
+    # Mistakes that do not depend on the images are found before the images are read.
     if source is not None:
         read_metadata(source)
-    _config(options, SMALLEST, 0, 3, launched(), snapshot)
-    score = None if options.metrics is None else _score(options)
+    _config(options, SMALLEST, 0, 3, launched_processes(), snapshot)
+    evaluate = None if options.metrics is None else _evaluate(options)
     with progress() as bar:
-        dataset = ImageDataset(options.data, options.labels, progress=lambda done, total: bar("read images", done, total))
-    cfg = _config(options, dataset.resolution, dataset.c_dim, dataset.images.shape[1], launched(), snapshot)
+        dataset = ImageDataset(options.data, options.labels, progress=bar)
+    cfg = _config(options, dataset.resolution, dataset.c_dim, dataset.images.shape[1], launched_processes(), snapshot)
     if options.dry_run:
-        if launched().first:
-            show_plan(cfg, dataset, launched(), device)
+        if launched_processes().is_first:
+            show_plan(cfg, dataset, launched_processes(), device)
         return
 
-    with connected(device) as processes:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"), TimeRemainingColumn())
-        with Progress(*columns, console=errors, disable=not errors.is_terminal or not processes.first) as bars:
-            task = bars.add_task("train", total=cfg.kimg, line="")
+    with process_group(device) as processes:
+        compiled = options.compiled
+        if compiled and (reason := unavailable_reason(device)) is not None:
+            compiled = False
+            if processes.is_first:
+                print_note(f"training continues without torch.compile, which does not work here: {reason}")
 
-            reached = 0.0
+        def start(trainer: Trainer) -> None:
+            for taken in [] if source is None else transfer(trainer, source):
+                if processes.is_first:
+                    print_note(str(taken))
 
-            def show(line: dict[str, Any]) -> None:
-                nonlocal reached
-                reached = line["kimg"]
-                if "loss_G" not in line:  # what a snapshot was measured at
-                    values = "  ".join(f"{k} {v:.4g}" for k, v in line.items() if k != "kimg")
-                    errors.print(f"{line['kimg']:.1f} kimg  {values}", highlight=False)
-                    return
-                text = f"{line['kimg']:.1f} kimg  {line['sec_per_kimg']:.1f} s/kimg"
-                text += f"  G {line['loss_G']:.2f}  D {line['loss_D']:.2f}"
-                text += f"  p {line['aug_p']:.3f}" if "aug_p" in line else ""
-                bars.update(task, completed=line["kimg"], line=text)
-                if not errors.is_terminal:
-                    left = max(cfg.kimg - line["kimg"], 0) * line["sec_per_kimg"]
-                    errors.print(f"{text}  {timedelta(seconds=round(left))} left", highlight=False)
-
-            compiled = options.compiled
-            if compiled and (why := unavailable_reason(device)) is not None:
-                compiled = False
-                if processes.first:
-                    errors.print(f"training goes on without torch.compile, which does not work here: {why}", highlight=False)
-
-            def start(trainer: Trainer) -> None:
-                for taken in [] if source is None else transfer(trainer, source):
-                    if processes.first:
-                        errors.print(str(taken), highlight=False)
-
+        with _Display(cfg.kimg, processes.is_first) as display:
             model = train(
                 cfg,
                 dataset,
@@ -121,30 +106,63 @@ def run_training(options: Options) -> None:
                 start=start,
                 snap_kimg=options.snap,
                 keep=options.keep,
-                score=score,
+                evaluate=evaluate,
                 tensorboard=options.tensorboard,
                 device=device,
                 processes=processes,
                 compiled=compiled,
-                report=show,
+                report=display.show,
             )
-        if processes.first:
-            if 0 < reached < cfg.kimg:
-                errors.print(f"stopped at {reached:g} of {cfg.kimg:g} kimg: --resume goes on", highlight=False)
-            console.print(f"wrote {model}", highlight=False, soft_wrap=True)
+        if processes.is_first:
+            if 0 < display.kimg < cfg.kimg:
+                print_note(f"stopped at {display.kimg:g} of {cfg.kimg:g} kimg: --resume continues")
+            print_line(f"wrote {model}")
+
+
+class _Display:
+    """The progress of a run on stderr: a bar with the latest statistics in a terminal, one line per report elsewhere."""
+
+    def __init__(self, total_kimg: float, shown: bool) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"), TimeRemainingColumn())
+        self._bars = Progress(*columns, console=errors, disable=not (errors.is_terminal and shown))
+        self._task = self._bars.add_task("train", total=total_kimg, line="")
+        self._total = total_kimg
+        self.kimg = 0.0
+
+    def show(self, statistics: dict[str, Any]) -> None:
+        """Show a line of `stats.jsonl`, or the metrics of a snapshot."""
+        self.kimg = statistics["kimg"]
+        if "loss_G" not in statistics:
+            metrics = "  ".join(f"{name} {value:.4g}" for name, value in statistics.items() if name != "kimg")
+            print_note(f"{self.kimg:.1f} kimg  {metrics}")
+            return
+        text = f"{self.kimg:.1f} kimg  {statistics['sec_per_kimg']:.1f} s/kimg"
+        text += f"  G {statistics['loss_G']:.2f}  D {statistics['loss_D']:.2f}"
+        text += f"  p {statistics['aug_p']:.3f}" if "aug_p" in statistics else ""
+        self._bars.update(self._task, completed=self.kimg, line=text)
+        if not errors.is_terminal:
+            left = max(self._total - self.kimg, 0) * statistics["sec_per_kimg"]
+            print_note(f"{text}  {timedelta(seconds=round(left))} left")
+
+    def __enter__(self) -> _Display:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
 
 
 def show_plan(cfg: TrainConfig, dataset: ImageDataset, processes: Processes, device: str) -> None:
-    """Print the resolved configuration, and what the run will compute, keep and at least last."""
-    from stylert.train.plan import convolution_rate, plan
+    """Print the configuration, and the cost of the run: operations, memory, and least time."""
+    from stylert.train.cost import convolution_rate, training_cost
 
     g = cfg.generator
     rows = [(k, str(v)) for k, v in cfg.to_dict().items() if k not in ("generator", "discriminator")]
     rows += [(f"generator.{k}", str(v)) for k, v in g.to_dict().items()]
     rows += [(f"discriminator.{k}", str(v)) for k, v in cfg.discriminator.to_dict().items()]
-    table("plan", ["<option", "<value"], rows)
-    counted, rate = plan(cfg, processes.world), convolution_rate(device)
-    hours = counted.hours(cfg.kimg, rate * processes.world)
+    print_table("plan", ["<option", "<value"], rows)
+    counted, rate = training_cost(cfg, processes.world_size), convolution_rate(device)
+    hours = counted.hours(cfg.kimg, rate * processes.world_size)
     rows = [
         ("images", f"{len(dataset)} of {dataset.resolution} px, {_where(dataset)}"),
         ("parameters", f"G {counted.parameters_G / 1e6:.2f} M, D {counted.parameters_D / 1e6:.2f} M"),
@@ -152,9 +170,12 @@ def show_plan(cfg: TrainConfig, dataset: ImageDataset, processes: Processes, dev
         ("training step", f"{_operations(counted.macs_per_image)} per image, forward and backward"),
         ("memory", f"{counted.state_bytes / 2**20:.0f} MiB for weights, gradients and moments"),
         ("", f"{counted.activation_bytes / 2**20:.0f} MiB kept for backward passes, per process, at most"),
-        ("time", f"at least {_span(hours)}, at {rate / 1e9:.0f} GMAC/s of a float32 convolution here, times {processes.world}"),
+        (
+            "time",
+            f"at least {_span(hours)}, at {rate / 1e9:.0f} GMAC/s of a float32 convolution here, times {processes.world_size}",
+        ),
     ]
-    table("what it takes", ["<", "<"], rows)
+    print_table("cost", ["<", "<"], rows)
 
 
 def _operations(macs: float) -> str:
@@ -167,11 +188,11 @@ def _span(hours: float) -> str:
 
 def _where(dataset: ImageDataset) -> str:
     size = f"{math.prod(dataset.images.shape) / 2**20:.0f} MiB"
-    return f"{size} in memory" if dataset.in_memory else f"{size}: decoded when wanted, not kept in memory"
+    return f"{size} in memory" if dataset.in_memory else f"{size}: decoded when needed, not kept in memory"
 
 
 def read_settings(texts: list[str]) -> dict[str, Any]:
-    """`NAME=VALUE` as fields of the configuration. Raises InputError for an unknown name or a value of another type."""
+    """Read settings of the form `NAME=VALUE`. Raises InputError for an unknown name or a value of another type."""
     from stylert.train.presets import parse_setting
 
     values = {}
@@ -186,22 +207,25 @@ def read_settings(texts: list[str]) -> dict[str, Any]:
     return values
 
 
-def _score(options: Options) -> Score:
-    """What measures snapshots. Raises InputError for a metric by which none can be the best."""
-    from stylert.train.metrics.evaluator import DISTANCES, Evaluator, Metric, Source
+def _evaluate(options: Options) -> Evaluate:
+    """The function that measures snapshots. Raises InputError for a metric that is no distance."""
+    from stylert.train.metrics.evaluator import EvaluationInputs, Evaluator
+    from stylert.train.metrics.metric import DISTANCES, Metric
 
     chosen = [Metric.parse(name, SCORED_IMAGES) for name in split_list(options.metrics) or []]
     for metric in chosen:
         if metric.name not in DISTANCES:
-            raise InputError(f"--metrics of a run are of {', '.join(DISTANCES)}, the first decides; not {metric.name}")
-    return Evaluator(chosen, Source(options.data, inception=options.inception, cache=cache_folder() / "features")).evaluate
+            raise InputError(f"--metrics of a run takes {', '.join(DISTANCES)}, not {metric.name}")
+    return Evaluator(
+        chosen, EvaluationInputs(options.data, inception=options.inception, cache=cache_folder() / "features")
+    ).evaluate
 
 
 def _check(options: Options, snapshot: Path) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise OutputError(f"cannot write into {options.out}: it is a file")
     if options.resume and options.transfer is not None:
-        raise InputError("--resume goes on with a run, --transfer starts a new one: choose one")
+        raise InputError("--resume continues a run, --transfer starts a new one: choose one")
     if options.resume and not snapshot.is_file():
         raise InputError(f"nothing to resume: {snapshot} does not exist")
     if snapshot.exists() and not options.resume:
@@ -211,7 +235,7 @@ def _check(options: Options, snapshot: Path) -> None:
 
 
 def _device(name: str) -> str:
-    """The device of this process: of several on one machine, each takes the GPU that torchrun numbers it by."""
+    """The device of this process. With several processes on one machine, each takes the GPU of its LOCAL_RANK."""
     import torch
 
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -228,19 +252,19 @@ def _device(name: str) -> str:
 
 
 def _config(options: Options, resolution: int, c_dim: int, channels: int, processes: Processes, snapshot: Path) -> TrainConfig:
-    from stylert.train.presets import differing, resolve
+    from stylert.train.presets import changed_settings, resolve
     from stylert.train.snapshot import read_config
 
     try:
         if options.resume:
             cfg = read_config(snapshot)
-            changed = differing(cfg, {k: v for k, v in options.overrides.items() if k not in ("kimg", "seed")})
+            changed = changed_settings(cfg, {k: v for k, v in options.overrides.items() if k not in ("kimg", "seed")})
             if changed:
                 raise InputError(f"a resumed run keeps its settings: {', '.join(changed)} had other values")
             return dataclasses.replace(cfg, kimg=options.overrides.get("kimg", cfg.kimg))
         overrides = dict(options.overrides)
         if options.transfer is not None:
             overrides["ada_kimg"] = TRANSFER_ADA_KIMG
-        return resolve(options.preset, resolution, c_dim, channels, processes.world, **overrides)
+        return resolve(options.preset, resolution, c_dim, channels, processes.world_size, **overrides)
     except (TypeError, ValueError) as e:
         raise InputError(str(e)) from None

@@ -30,7 +30,7 @@ def test_a_run_is_reported_and_compares_with_itself(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (scenarios, suite):
-        monkeypatch.setattr(module, "alone", lambda function, *arguments: function(*arguments))
+        monkeypatch.setattr(module, "in_new_process", lambda function, *arguments: function(*arguments))
     out = tmp_path / "out"
     arguments = ["--precision", "int8", "--batch", "1,2", "--scenario", "single-stream,offline", "--seeds", "2", "--out", out]
     status, printed, _ = run(capsys, monkeypatch, "bench", bundle.path, *QUICK, *arguments)
@@ -94,8 +94,8 @@ def test_mistakes_are_one_line(
 ) -> None:
     (tmp_path / "file.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(scenarios, "alone", lambda *_: pytest.fail("it began to measure"))
-    monkeypatch.setattr(suite, "alone", lambda *_: pytest.fail("it began to measure"))
+    monkeypatch.setattr(scenarios, "in_new_process", lambda *_: pytest.fail("it began to measure"))
+    monkeypatch.setattr(suite, "in_new_process", lambda *_: pytest.fail("it began to measure"))
     places = {"BUNDLE": bundle.path, "FILE": tmp_path / "file.json"}
     status, _, err = run(capsys, monkeypatch, "bench", *(places.get(a, a) for a in arguments))
     assert status == 2, err
@@ -121,7 +121,7 @@ def test_a_standard_model_is_made_once_and_again_when_the_code_changes(
     assert made == 2 * ["sg2-256"]  # what holds more than is asked for serves as well
     (both.bundle.path / "bundle.json").write_text("{")  # damaged, so it is made again
     assert standard_model("sg2-256", ["bf16", "fp32"], cache=tmp_path).bundle == both.bundle
-    monkeypatch.setattr(models, "_makers_digest", lambda: "other")
+    monkeypatch.setattr(models, "_sources_digest", lambda: "other")
     second = standard_model("sg2-256", ["fp32"], cache=tmp_path)
     assert second.bundle.path != first.bundle.path
     assert not first.bundle.path.exists()

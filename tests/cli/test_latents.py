@@ -14,38 +14,39 @@ import pytest
 from PIL import Image
 
 from stylert.cli.latents import pictures as latents
-from stylert.cli.pipeline.generate import Drawing, generate_images
+from stylert.cli.picture_options import PictureOptions
+from stylert.cli.pipeline.generate import generate_images
 from stylert.core.errors import BundleError, InputError, OutputError, StylertError
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.media.recipes import bundle_hash, read_recipe
 
-SHARED = {f.name for f in dataclasses.fields(Drawing)}
+SHARED = {f.name for f in dataclasses.fields(PictureOptions)}
 
 
-def options(given: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`given` changed; what the commands share goes into one `Drawing`, 3 images a call."""
-    drawing = Drawing(**{"batch": 3, **{k: v for k, v in changes.items() if k in SHARED}})
+def arguments(given: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a command: `given` with `changes`. Shared options go into one `PictureOptions`, with 3 images per call."""
+    shared = PictureOptions(**{"batch": 3, **{k: v for k, v in changes.items() if k in SHARED}})
     own = {k: v for k, v in changes.items() if k not in SHARED}
-    return {"drawing": drawing, "report": lambda *_: None, **given, **own}
+    return {"options": shared, "report": lambda *_: None, **given, **own}
 
 
 def mix(bundle: Path, out: Path, **changes: Any) -> None:
     given = {"rows": [0, 1], "columns": [5, 6, 7], "levels": "coarse", "psi": 0.8}
-    latents.mix(bundle, out=out, **options(given, changes))
+    latents.mix(bundle, out=out, **arguments(given, changes))
 
 
 def sweep(bundle: Path, out: Path, **changes: Any) -> None:
-    latents.sweep(bundle, out=out, **options({"seeds": [3, 4], "psi": "-1,0,0.5"}, changes))
+    latents.sweep(bundle, out=out, **arguments({"seeds": [3, 4], "psi": "-1,0,0.5"}, changes))
 
 
 def interpolate(bundle: Path, out: Path, **changes: Any) -> None:
     given = {"seeds": [0, 9, 4], "seconds": 0.7, "fps": 10, "loop": False, "space": "w", "psi": 0.8}
-    latents.interpolate(bundle, out=out, **options(given, changes))
+    latents.interpolate(bundle, out=out, **arguments(given, changes))
 
 
 def generate(bundle: Path, out: Path, grid: bool, **changes: Any) -> list[Path]:
-    return generate_images(bundle, out=out, grid=grid, **options({"seeds": [2, 3, 9, 11], "psi": 0.7}, changes))
+    return generate_images(bundle, out=out, grid=grid, **arguments({"seeds": [2, 3, 9, 11], "psi": 0.7}, changes))
 
 
 def again(file: Path, bundle: Path | None, out: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_signal_stops_the_run_and_says_how_to_go_on(
     monkeypatch.setattr(Trainer, "train_step", step)
     status, text = command("train", "--data", data, "--out", tmp_path / "run", *SMALL, "--kimg", 1)
     assert status == 0
-    assert "stopped at 0.008 of 1 kimg: --resume goes on" in text
+    assert "stopped at 0.008 of 1 kimg: --resume continues" in text
     assert read_metadata(tmp_path / "run" / "snapshot.safetensors")["facts"]["nimg"] == 8
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stylert.core.paired_timing import MIN_PAIRS, MAX_PAIRS, paired_ratio
+from stylert.core.paired_timing import MAX_PAIRS, MIN_PAIRS, paired_ratio
 from tests.clock import Clock
 
 

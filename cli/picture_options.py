@@ -1,0 +1,92 @@
+"""The options that all commands share which draw images: generate, mix, sweep and interpolate.
+
+They stand once, as the fields of `PictureOptions`. The decorator `with_picture_options` adds them to a command.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stylert.cli.app import Batch, OneBackend, OnePrecision, Threads
+from stylert.cli.console import print_note
+
+if TYPE_CHECKING:
+    from stylert.runtime.bundle import Bundle
+    from stylert.runtime.media.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """How images are drawn. The annotations are those of the command line."""
+
+    cutoff: Annotated[int | None, typer.Option(min=0, help="Truncate only the first so many latents.")] = None
+    label: Annotated[int | None, typer.Option("--class", min=0, help="Class, for a network with classes.")] = None
+    backend: OneBackend = "onnxruntime"
+    precision: OnePrecision = None
+    batch: Batch = 8
+    threads: Threads = None
+
+    def recipe(self, bundle: Bundle, command: str, seeds: Sequence[int], psi: Sequence[float], **facts: Any) -> Recipe:
+        """The recipe of a picture that `command` draws from `bundle` with these options.
+
+        The backend `auto` is decided here, and the reason is printed, because a recipe names the backend that drew it.
+
+        Args:
+            bundle: The bundle.
+            command: Name of the command.
+            seeds: Seeds of the picture.
+            psi: Truncation factors.
+            **facts: Further fields of `Recipe`.
+        """
+        from stylert.runtime.media.recipes import Recipe, bundle_hash
+
+        precision = self.precision or default_precision(bundle)
+        return Recipe(
+            command=command,
+            bundle=bundle_hash(bundle),
+            backend=self._backend(bundle, precision),
+            precision=precision,
+            seeds=tuple(seeds),
+            psi=tuple(psi),
+            cutoff=self.cutoff,
+            label=self.label,
+            **{"batch": self.batch, **facts},
+        )
+
+    def _backend(self, bundle: Bundle, precision: str) -> str:
+        from stylert.runtime.choice import choose_backend
+
+        if self.backend != "auto":
+            return self.backend
+        name, reason = choose_backend(bundle, precision, self.threads)
+        print_note(f"auto: {reason}")
+        return name
+
+
+def default_precision(bundle: Bundle) -> str:
+    """fp32 if the bundle has it, otherwise its first precision."""
+    return "fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions))
+
+
+def with_picture_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the fields of `PictureOptions` to the options of a Typer command, which receives them as `options`."""
+    signature = inspect.signature(command, eval_str=True)
+    shared = inspect.signature(PictureOptions, eval_str=True).parameters
+    own = [p for p in signature.parameters.values() if p.name != "options"]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared.values())]
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        options = PictureOptions(**{name: values.pop(name) for name in shared})
+        command(**values, options=options)
+
+    # Typer reads both: the signature for names and defaults, the annotations for types and help texts.
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    return run
