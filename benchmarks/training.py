@@ -32,7 +32,7 @@ import numpy as np
 
 from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.machine.facts import peak_memory_mib
-from stylert.benchmarks.machine.interference import Disturbance, as_values, merge, remarks, watch
+from stylert.benchmarks.machine.interference import Interference, as_json_values, instability_remarks, merge_interference, watch
 from stylert.benchmarks.report.tables import number, ratio_facts
 from stylert.benchmarks.schema import Results, Row, row_name, write_results
 from stylert.core.atomic import check_writable
@@ -52,7 +52,7 @@ class Round:
     r1_s: float
     sec_per_kimg: float
     peak_memory_mib: float
-    disturbance: Disturbance | None  # None where the machine's counters cannot be read
+    disturbance: Interference | None  # None where the machine's counters cannot be read
 
 
 def measure(
@@ -85,7 +85,7 @@ def measure(
     length, r1 = max(with_length - main, 0.0), max(both - with_length, 0.0)
     whole = main + length / cfg.g_reg_interval + r1 / cfg.d_reg_interval
     memory = torch.cuda.max_memory_allocated() / 2**20 if torch.device(device).type == "cuda" else peak_memory_mib()
-    seen = watched and watched.disturbance
+    seen = watched and watched.interference
     return Round(cfg.batch, main, length, r1, whole / cfg.batch * 1000, round(float(memory), 1), seen)
 
 
@@ -116,7 +116,7 @@ def row(work: dict[str, Any], setup: dict[str, Any], rounds: Sequence[Round]) ->
     samples = [[r.sec_per_kimg] for r in rounds]
     distribution = describe(samples)
     seen = [r.disturbance for r in rounds if r.disturbance is not None]
-    disturbance = merge(seen) if seen else None
+    disturbance = merge_interference(seen) if seen else None
     return Row(
         "training",
         work | {"batch": rounds[0].batch},
@@ -127,9 +127,9 @@ def row(work: dict[str, Any], setup: dict[str, Any], rounds: Sequence[Round]) ->
         statistics.median(r.sec_per_kimg for r in rounds),
         samples,
         distribution,
-        remarks(distribution if len(rounds) > 1 else None, disturbance),
+        instability_remarks(distribution if len(rounds) > 1 else None, disturbance),
         peak_memory_mib=max(r.peak_memory_mib for r in rounds),
-        disturbance=as_values(disturbance),
+        disturbance=as_json_values(disturbance),
         details={k: statistics.median(getattr(r, k) for r in rounds) for k in ("main_s", "path_length_s", "r1_s")},
     )
 
@@ -149,7 +149,7 @@ def plain_forms() -> Iterator[None]:
     """While it lasts, new trainers and their steps use the plain forms."""
     import torch
 
-    from stylert.models.stylegan2 import networks
+    from stylert.models.stylegan2 import discriminator, generator
     from stylert.plugins import ops
     from stylert.plugins.reference import upfirdn2d as operator
     from stylert.train import trainer
@@ -167,9 +167,10 @@ def plain_forms() -> Iterator[None]:
 
     with (
         mock.patch.object(ops, "has_kernels", return_value=False),
-        mock.patch.object(networks, "modulated_conv2d", grouped_modulated_conv2d),
+        mock.patch.object(generator, "modulated_conv2d", grouped_modulated_conv2d),
         mock.patch.object(operator._Upfirdn2d, "apply", by_autograd),
-        mock.patch.object(networks, "torch", PlainLayout()),
+        mock.patch.object(generator, "torch", PlainLayout()),
+        mock.patch.object(discriminator, "torch", PlainLayout()),
         mock.patch.object(trainer, "torch", PlainLayout()),
     ):
         yield

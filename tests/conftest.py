@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from stylert.export.pipeline import export_bundle
-from stylert.models.checkpoint import generator_shapes, write_generator
+from stylert.models.checkpoint import write_generator
 from stylert.models.stylegan2.config import GeneratorConfig
+from stylert.models.stylegan2.state_dict import generator_shapes
 from stylert.runtime.bundle import Bundle
 from tests.draws import draws_of, fresh, run_seed, seed_everything
 

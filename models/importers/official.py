@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from stylert.models.checkpoint import discriminator_shapes, generator_shapes
 from stylert.models.importers.records import Allowance, Module, Tensor
 from stylert.models.importers.refusal import Refused, Unrepresentable, shown
 from stylert.models.importers.weights import Arrays, Networks, Taker, channel_plan, fir_filter, fir_taps, mean_latent
 from stylert.models.stylegan2.config import MAPPING_LR_MULTIPLIER, DiscriminatorConfig, GeneratorConfig
+from stylert.models.stylegan2.state_dict import discriminator_shapes, generator_shapes
 
 MAX_MODULES = 1000
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from stylert.models.checkpoint import discriminator_shapes, generator_shapes
 from stylert.models.importers.records import Allowance, Record, Tensor
 from stylert.models.importers.refusal import Refused, Unrepresentable, shown
 from stylert.models.importers.weights import Arrays, Networks, Taker, channel_plan, fir_filter, mean_latent
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
+from stylert.models.stylegan2.state_dict import discriminator_shapes, generator_shapes
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
 MBSTD_GROUP = 4

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from stylert.models.checkpoint import discriminator_shapes, generator_shapes
 from stylert.models.importers.records import Allowance, NumpyArray, Record, Storage, Tensor
 from stylert.models.importers.refusal import Refused, Unrepresentable, shown
 from stylert.models.importers.weights import Arrays, Networks, Taker, fir_filter
 from stylert.models.stylegan2.config import MAPPING_LR_MULTIPLIER, DiscriminatorConfig, GeneratorConfig
+from stylert.models.stylegan2.state_dict import discriminator_shapes, generator_shapes
 
 EPSILON_NOTE = "StyleGAN2 on TensorFlow weighs the epsilon of the demodulation otherwise: images agree to float32 rounding"
 #: Arguments that change training or evaluation, never the function of the network at rest.

@@ -1,1 +1,6 @@
-"""StyleGAN2 (Karras et al. 2020): `config` lists the layers as data, `networks` builds them in PyTorch."""
+"""StyleGAN2 (Karras et al. 2020a), with the label mapping and half precision of StyleGAN2-ADA (Karras et al. 2020b).
+
+- `config.py`: hyperparameters, and the list of layers with their shapes. No torch.
+- `state_dict.py`: name and shape of every tensor. No torch.
+- `layers.py`, `generator.py`, `discriminator.py`: the networks in PyTorch, which `networks.py` exports.
+"""

@@ -1,6 +1,9 @@
-"""What a StyleGAN2 network is made of, as data: the one place where shapes and layer names come from.
+"""StyleGAN2's hyperparameters and its list of layers, as plain data without torch.
 
-The networks (`networks.py`) and the exporter build from these, so that neither can disagree with the other. No torch.
+`GeneratorConfig.layers()` lists every modulated layer with its name and shape. The PyTorch networks, the checkpoint
+reader and the exporter all build from this list, so they cannot disagree.
+
+Papers: Karras et al. 2018 (StyleGAN), 2020a (StyleGAN2) and 2020b (StyleGAN2-ADA).
 """
 
 from __future__ import annotations
@@ -9,41 +12,131 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 #: Learning rate of the mapping network's layers relative to all others (Karras et al. 2018, appendix C).
 MAPPING_LR_MULTIPLIER = 0.01
 
-#: Each branch of a residual block, so that their sum keeps the variance (Karras et al. 2020a, appendix B).
+#: Decay per step of the running average of w, which truncation moves toward.
+W_AVG_BETA = 0.995
+
+#: Added to a mean square before its root is taken, so that a row of zeros stays finite when it is normalised.
+NORM_EPS = 1e-8
+
+#: Gain of each branch of a residual block: the sum of two branches keeps the variance (Karras et al. 2020a, appendix B).
 RESNET_GAIN = 0.5**0.5
+
+#: Taps of the FIR filter of every resampling. The 2-D filter is their outer product, normalised to unit sum.
+FIR_TAPS = (1.0, 3.0, 3.0, 1.0)
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One modulated layer of the synthesis network, in the order in which the image meets them."""
+    """One modulated layer of the synthesis network: a 3x3 convolution, or the 1x1 convolution to RGB."""
 
-    name: str  # "b8.conv0", "b8.conv1", "b8.torgb": the prefix of its keys under `synthesis.`
+    name: str  # such as "b8.conv0" or "b8.torgb"; the layer's tensors begin with "synthesis.b8.conv0."
     kind: Literal["conv", "torgb"]
-    resolution: int  # of the output, pixels
+    resolution: int  # of the output, in pixels
     in_channels: int
     out_channels: int
     kernel: int
-    up: int
-    ws_index: int  # which of the num_ws latents styles it
+    up: int  # 2 where the layer doubles the resolution, else 1
+    ws_index: int  # index, among the num_ws latents, of the one that styles this layer
+
+    @property
+    def name_in_block(self) -> str:
+        """The layer's attribute in its block: `conv0`, `conv1` or `torgb`."""
+        return self.name.split(".")[1]
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates per image; a transposed convolution counts at its input size."""
+        """Multiply-accumulates per image. A transposed convolution counts at its input size."""
         return self.in_channels * self.out_channels * self.kernel**2 * (self.resolution // self.up) ** 2
 
 
-@dataclass(frozen=True)
-class GeneratorConfig:
-    """Hyperparameters of the generator. Defaults are StyleGAN2's config F at the given resolution.
+class NetworkConfig:
+    """The part of a configuration that generator and discriminator share."""
 
-    `num_fp16_res` highest resolutions run in half precision when the caller allows it; `conv_clamp` bounds what their
-    convolutions return. `architecture` (Karras et al. 2020a, figure 7) is "skip", which sums an image over all
-    resolutions, or "resnet" or "orig", which make it at the last one only.
+    resolution: int
+    c_dim: int
+    img_channels: int
+    channel_base: int
+    channel_max: int
+    mapping_layers: int
+    num_fp16_res: int
+    conv_clamp: float | None
+    resample_filter: tuple[float, ...]
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # both subclasses are dataclasses
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "resample_filter", tuple(float(t) for t in self.resample_filter))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and (isinstance(value, bool) or not isinstance(value, int)):
+                raise ValueError(f"{field.name} must be a whole number, not {value!r}")
+        power_of_two = self.resolution & (self.resolution - 1) == 0
+        _require(4 <= self.resolution <= 4096 and power_of_two, "resolution must be a power of two from 4 to 4096")
+        _require(
+            self.channel_base // self.resolution >= 1 and self.channel_max >= 1,
+            "channel_base and channel_max leave no channels",
+        )
+        _require(self.img_channels >= 1 and self.c_dim >= 0, "img_channels must be at least 1 and c_dim at least 0")
+        _require(1 <= self.mapping_layers <= 64, "mapping_layers must lie in 1 to 64")
+        _require(self.num_fp16_res >= 0, "num_fp16_res must not be negative")
+        _require(self.conv_clamp is None or self.conv_clamp > 0, "conv_clamp must be positive or null")
+        has_sum = len(self.resample_filter) >= 1 and sum(self.resample_filter) != 0
+        _require(has_sum, "resample_filter needs taps with a sum")
+
+    def channels(self, resolution: int) -> int:
+        """Channels of the activations at this resolution."""
+        return min(self.channel_base // resolution, self.channel_max)
+
+    def is_fp16(self, resolution: int) -> bool:
+        """Whether the block at this resolution may run in half precision. The 4 px block never does."""
+        lowest = max(self.resolution * 2 // 2**self.num_fp16_res, 8)
+        return self.num_fp16_res > 0 and resolution >= lowest
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field by name, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`, which JSON may have passed through.
+
+        Raises:
+            ValueError: A field is unknown, missing or wrong. The message names it.
+        """
+        unknown = sorted(set(data) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown field {unknown[0]!r}")
+        if "resolution" not in data:
+            raise ValueError("resolution is missing")
+        try:
+            return cls(**data)
+        except (TypeError, OverflowError) as e:
+            raise ValueError(str(e)) from None
+
+
+@dataclass(frozen=True)
+class GeneratorConfig(NetworkConfig):
+    """Hyperparameters of the generator. The defaults are StyleGAN2's configuration F.
+
+    Attributes:
+        resolution: Height and width of the image in pixels, a power of two from 4 to 4096.
+        z_dim: Width of the random input z.
+        c_dim: Number of classes, 0 without labels.
+        w_dim: Width of the latents w.
+        img_channels: Channels of the image, 3 for RGB.
+        channel_base: A layer has `channel_base // resolution` channels, at most `channel_max`.
+        channel_max: See `channel_base`.
+        mapping_layers: Fully connected layers of the mapping network.
+        w_avg_beta: Decay of the running average of w, from 0 to 1.
+        num_fp16_res: Number of highest resolutions that may run in half precision.
+        conv_clamp: Bound of the absolute value of every convolution's output, or None.
+        resample_filter: Taps of the FIR filter.
+        architecture: "skip" sums an RGB image over all resolutions. "resnet" and "orig" make the image at the last
+            resolution alone; "resnet" adds a shortcut around each block (Karras et al. 2020a, figure 7).
     """
 
     resolution: int
@@ -54,77 +147,73 @@ class GeneratorConfig:
     channel_base: int = 32768
     channel_max: int = 512
     mapping_layers: int = 8
-    w_avg_beta: float = 0.995
+    w_avg_beta: float = W_AVG_BETA
     num_fp16_res: int = 0
     conv_clamp: float | None = None
-    resample_filter: tuple[float, ...] = (1, 3, 3, 1)
+    resample_filter: tuple[float, ...] = FIR_TAPS
     architecture: str = "skip"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "resample_filter", tuple(float(t) for t in self.resample_filter))
-        _check_common(self)
-        _check(self.z_dim >= 1 and self.w_dim >= 1, "z_dim and w_dim must be at least 1")
-        _check(0 <= self.w_avg_beta <= 1, "w_avg_beta must lie in [0, 1]")
-        _check(self.architecture in ("skip", "resnet", "orig"), "architecture must be skip, resnet or orig")
+        super().__post_init__()
+        _require(self.z_dim >= 1 and self.w_dim >= 1, "z_dim and w_dim must be at least 1")
+        _require(0 <= self.w_avg_beta <= 1, "w_avg_beta must lie in [0, 1]")
+        _require(self.architecture in ("skip", "resnet", "orig"), "architecture must be skip, resnet or orig")
 
     @property
     def block_resolutions(self) -> tuple[int, ...]:
         """4, 8, ... up to the resolution of the image."""
-        return _block_resolutions(self.resolution)
+        return _resolutions(4, self.resolution)
 
     @property
     def num_ws(self) -> int:
-        """Latents that the synthesis network takes: 2 log2(resolution) - 2."""
+        """Latents of the synthesis network: one for each 3x3 convolution and one for the last torgb."""
         return 2 * int(math.log2(self.resolution)) - 2
 
-    def channels(self, resolution: int) -> int:
-        return min(self.channel_base // resolution, self.channel_max)
-
-    def is_fp16(self, resolution: int) -> bool:
-        """Whether the block at this resolution may run in half precision."""
-        return _is_fp16(self, resolution)
-
     def layers(self) -> list[LayerSpec]:
-        """Every modulated layer, conv0, conv1, torgb, from 4 px up. A block's torgb reads the next block's first w.
+        """Every modulated layer in the order in which the image meets it: conv0, conv1, torgb of each block, from 4 px up.
 
-        Only the skip architecture has a torgb in every block; the others have the last one.
+        The 4 px block has no conv0. Only the skip architecture has a torgb in every block; the others have the last one.
+        A torgb reads the same latent as the next block's first convolution.
         """
-        specs: list[LayerSpec] = []
-        w = 0
+        layers: list[LayerSpec] = []
+        w = 0  # index of the next latent
         for res in self.block_resolutions:
-            out = self.channels(res)
+            channels = self.channels(res)
             if res > 4:
-                specs.append(LayerSpec(f"b{res}.conv0", "conv", res, self.channels(res // 2), out, 3, 2, w))
+                layers.append(
+                    LayerSpec(f"b{res}.conv0", "conv", res, self.channels(res // 2), channels, kernel=3, up=2, ws_index=w)
+                )
                 w += 1
-            specs.append(LayerSpec(f"b{res}.conv1", "conv", res, out, out, 3, 1, w))
+            layers.append(LayerSpec(f"b{res}.conv1", "conv", res, channels, channels, kernel=3, up=1, ws_index=w))
             w += 1
             if self.architecture == "skip" or res == self.resolution:
-                specs.append(LayerSpec(f"b{res}.torgb", "torgb", res, out, self.img_channels, 1, 1, w))
-        return specs
+                layers.append(LayerSpec(f"b{res}.torgb", "torgb", res, channels, self.img_channels, kernel=1, up=1, ws_index=w))
+        return layers
 
     def shortcuts(self) -> dict[int, tuple[int, int]]:
-        """Input and output channels of the 1x1 shortcut around each block, by resolution; only "resnet" has them."""
+        """Input and output channels of the 1x1 shortcut around each block, by resolution. Empty but for "resnet"."""
         if self.architecture != "resnet":
             return {}
         return {res: (self.channels(res // 2), self.channels(res)) for res in self.block_resolutions if res > 4}
 
     def macs(self) -> int:
-        """Multiply-accumulates of the synthesis convolutions per image."""
-        modulated = sum(s.macs for s in self.layers())
-        return modulated + sum(i * o * (res // 2) ** 2 for res, (i, o) in self.shortcuts().items())
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> GeneratorConfig:
-        """From `to_dict` or JSON; ValueError names the field that is unknown, missing or wrong."""
-        return _from_dict(cls, data)
+        """Multiply-accumulates of all synthesis convolutions per image."""
+        modulated = sum(layer.macs for layer in self.layers())
+        shortcuts = sum(inner * outer * (res // 2) ** 2 for res, (inner, outer) in self.shortcuts().items())
+        return modulated + shortcuts
 
 
 @dataclass(frozen=True)
-class DiscriminatorConfig:
-    """Hyperparameters of the discriminator. `architecture` is "resnet" (StyleGAN2's), "skip" or "orig"."""
+class DiscriminatorConfig(NetworkConfig):
+    """Hyperparameters of the discriminator. Fields with the names of `GeneratorConfig` mean the same.
+
+    Attributes:
+        resolution: Height and width of the image in pixels, a power of two from 8 to 4096.
+        architecture: "resnet" is StyleGAN2's choice; "skip" and "orig" are the other two of Karras et al. 2020a, figure 7.
+        mapping_layers: Fully connected layers of the label mapping. Used only with labels.
+        mbstd_group_size: Samples per group of the minibatch standard deviation; None groups the whole batch.
+        mbstd_num_channels: Feature maps that the minibatch standard deviation adds; 0 leaves it out.
+    """
 
     resolution: int
     c_dim: int = 0
@@ -137,78 +226,30 @@ class DiscriminatorConfig:
     mbstd_num_channels: int = 1
     num_fp16_res: int = 0
     conv_clamp: float | None = None
-    resample_filter: tuple[float, ...] = (1, 3, 3, 1)
+    resample_filter: tuple[float, ...] = FIR_TAPS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "resample_filter", tuple(float(t) for t in self.resample_filter))
-        _check_common(self)
-        _check(self.resolution >= 8, "the resolution of a discriminator must be at least 8")
-        _check(self.architecture in ("resnet", "skip", "orig"), "architecture must be resnet, skip or orig")
-        _check(self.mbstd_num_channels >= 0, "mbstd_num_channels must not be negative")
+        super().__post_init__()
+        _require(self.resolution >= 8, "the resolution of a discriminator must be at least 8")
+        _require(self.architecture in ("resnet", "skip", "orig"), "architecture must be resnet, skip or orig")
+        _require(self.mbstd_num_channels >= 0, "mbstd_num_channels must not be negative")
 
     @property
     def block_resolutions(self) -> tuple[int, ...]:
-        """From the image's resolution down to 8; the 4 px block is the epilogue."""
-        return tuple(r for r in reversed(_block_resolutions(self.resolution)) if r > 4)
+        """From the resolution of the image down to 8. The 4 px block is the epilogue."""
+        return _resolutions(8, self.resolution)[::-1]
 
     @property
     def cmap_dim(self) -> int:
         """Width of the mapped label, 0 without labels."""
         return self.channels(4) if self.c_dim else 0
 
-    def channels(self, resolution: int) -> int:
-        return min(self.channel_base // resolution, self.channel_max)
 
-    def is_fp16(self, resolution: int) -> bool:
-        return _is_fp16(self, resolution)
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> DiscriminatorConfig:
-        return _from_dict(cls, data)
+def _resolutions(first: int, last: int) -> tuple[int, ...]:
+    """The powers of two from `first` to `last`."""
+    return tuple(2**i for i in range(int(math.log2(first)), int(math.log2(last)) + 1))
 
 
-def _block_resolutions(resolution: int) -> tuple[int, ...]:
-    return tuple(2**i for i in range(2, int(math.log2(resolution)) + 1))
-
-
-def _is_fp16(cfg: GeneratorConfig | DiscriminatorConfig, resolution: int) -> bool:
-    lowest = max(cfg.resolution * 2 // 2**cfg.num_fp16_res, 8)
-    return cfg.num_fp16_res > 0 and resolution >= lowest
-
-
-def _check_common(cfg: GeneratorConfig | DiscriminatorConfig) -> None:
-    for f in dataclasses.fields(cfg):
-        value = getattr(cfg, f.name)
-        if f.type == "int" and (isinstance(value, bool) or not isinstance(value, int)):
-            raise ValueError(f"{f.name} must be a whole number, not {value!r}")
-    _check(
-        4 <= cfg.resolution <= 4096 and cfg.resolution & (cfg.resolution - 1) == 0,
-        "resolution must be a power of two from 4 to 4096",
-    )
-    _check(cfg.channel_base // cfg.resolution >= 1 and cfg.channel_max >= 1, "channel_base and channel_max leave no channels")
-    _check(cfg.img_channels >= 1 and cfg.c_dim >= 0, "img_channels must be at least 1 and c_dim at least 0")
-    _check(1 <= cfg.mapping_layers <= 64, "mapping_layers must lie in 1 to 64")
-    _check(cfg.num_fp16_res >= 0, "num_fp16_res must not be negative")
-    _check(cfg.conv_clamp is None or cfg.conv_clamp > 0, "conv_clamp must be positive or null")
-    _check(len(cfg.resample_filter) >= 1 and sum(cfg.resample_filter) != 0, "resample_filter needs taps with a sum")
-
-
-def _check(ok: bool, message: str) -> None:
-    if not ok:
+def _require(condition: bool, message: str) -> None:
+    if not condition:
         raise ValueError(message)
-
-
-def _from_dict(cls: type[Any], data: Mapping[str, Any]) -> Any:
-    known = {f.name for f in dataclasses.fields(cls)}
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise ValueError(f"unknown field {unknown[0]!r}")
-    if "resolution" not in data:
-        raise ValueError("resolution is missing")
-    try:
-        return cls(**data)
-    except (TypeError, OverflowError) as e:
-        raise ValueError(str(e)) from None

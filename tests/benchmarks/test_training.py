@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from stylert.benchmarks.machine.interference import Disturbance
+from stylert.benchmarks.machine.interference import Interference
 from stylert.benchmarks.report.compare import compare_results
 from stylert.benchmarks.report.page import write_report
 from stylert.benchmarks.schema import Results, read_results, validate
 from stylert.benchmarks.training import FORMS, Round, _noise, main, measure, plain_forms, row
-from stylert.models.stylegan2 import networks
+from stylert.models.stylegan2 import discriminator, generator
 from stylert.plugins.reference.upfirdn2d import upfirdn2d
 from stylert.train.presets import resolve
 from stylert.train.trainer import Trainer
@@ -33,7 +33,7 @@ def test_both_forms_take_the_same_steps(monkeypatch: pytest.MonkeyPatch) -> None
         found = [plain.train_step() for _ in range(2)]
     for a, b in zip(found, expected, strict=True):
         assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
-    assert networks.torch is torch
+    assert generator.torch is discriminator.torch is torch
 
 
 def test_the_plain_filter_is_differentiated_by_autograd() -> None:
@@ -52,7 +52,7 @@ def test_a_round_weights_the_steps_as_a_run_does() -> None:
 
 
 def rounds(rng: np.random.Generator, others: float = 0.0) -> list[Round]:
-    disturbance = Disturbance(3.0, others, 0.0, 0.5, 1.0, 0.0, 0)
+    disturbance = Interference(3.0, others, 0.0, 0.5, 1.0, 0.0, 0)
     return [Round(4, s, s / 8, s / 9, 250 * s, 100.0 * s, disturbance) for s in rng.uniform(1.0, 1.02, 4)]
 
 
@@ -87,8 +87,8 @@ def test_a_row_is_the_median_of_its_rounds_and_says_what_disturbed_them(rng: np.
 def test_training_results_are_compared_row_by_row_and_have_a_report(rng: np.random.Generator, tmp_path: Path) -> None:
     first, second = document(rng), document(rng, others=0.5)
     (found,) = compare_results([("a", first), ("b", second)])
-    assert len({line.name for line in found.lines}) == len(found.lines) == 2 * len(FORMS)
-    assert all(line.difference is not None for line in found.lines)
+    assert len({line.name for line in found.rows}) == len(found.rows) == 2 * len(FORMS)
+    assert all(line.difference is not None for line in found.rows)
     write_report(second, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert '<td class="text">plain</td>' in page

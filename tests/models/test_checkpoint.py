@@ -12,9 +12,10 @@ from safetensors.numpy import load_file, save_file
 
 from stylert.core.errors import CheckpointError, StylertError
 from stylert.models import checkpoint
-from stylert.models.checkpoint import generator_shapes, load_generator, read_generator, read_metadata, write_generator
+from stylert.models.checkpoint import load_generator, read_generator, read_metadata, write_generator
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.models.stylegan2.networks import Generator
+from stylert.models.stylegan2.state_dict import generator_shapes
 from stylert.train import snapshot
 from stylert.train.presets import TrainConfig
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stylert.models.stylegan2 import networks as ours
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
+from stylert.models.stylegan2.networks import Discriminator, Generator
 from tests.models.importers import official_files, pickle_writer, rosinality_files, tensorflow_files
 
 
@@ -66,7 +66,7 @@ def nets(randomize: Any) -> Any:
         shared = {"resolution": max(cfg.resolution, 8), "c_dim": cfg.c_dim, "img_channels": cfg.img_channels}
         shared |= {"channel_base": cfg.channel_base, "channel_max": cfg.channel_max, "mbstd_group_size": 2}
         d_cfg = DiscriminatorConfig(**{**shared, "mapping_layers": 2, **(d or {})})
-        nets = (ours.Generator(cfg), ours.Generator(cfg), ours.Discriminator(d_cfg))
+        nets = (Generator(cfg), Generator(cfg), Discriminator(d_cfg))
         return tuple(randomize(n).eval() for n in nets)  # type: ignore[return-value]
 
     return make

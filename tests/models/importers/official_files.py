@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from stylert.models.stylegan2 import networks as ours
+from stylert.models.stylegan2.discriminator import Discriminator, DiscriminatorBlock, DiscriminatorEpilogue
+from stylert.models.stylegan2.generator import SynthesisBlock, SynthesisLayer, ToRGB
+from stylert.models.stylegan2.layers import Conv2d, FullyConnected, MappingNetwork
 from tests.models.importers.pickle_writer import Call, PickleWriter, number_record
 
 
@@ -26,14 +28,14 @@ def official_record(module: nn.Module, cfg: Any, options: dict[str, Any] | None 
     parameters = {k: Call("torch._utils", "_rebuild_parameter", (v, True, Call("collections", "OrderedDict")))
                   for k, v in _own(module, "_parameters", path, options).items()}  # fmt: skip
     buffers = dict(module._buffers)
-    if options.get("frozen") and isinstance(module, ours.Conv2d):
+    if options.get("frozen") and isinstance(module, Conv2d):
         buffers |= {k: v for k, v in module._parameters.items() if v is not None}
         parameters = {}
-    if isinstance(module, ours.SynthesisLayer) and not options.get("noise", True):
+    if isinstance(module, SynthesisLayer) and not options.get("noise", True):
         parameters.pop("noise_strength")
         buffers.pop("noise_const")
     children = {k: official_record(m, cfg, options, f"{path}.{k}" if path else k) for k, m in module._modules.items()}
-    if isinstance(module, ours.DiscriminatorEpilogue) and cfg.mbstd_num_channels:
+    if isinstance(module, DiscriminatorEpilogue) and cfg.mbstd_num_channels:
         deviation = {"group_size": cfg.mbstd_group_size, "num_channels": cfg.mbstd_num_channels}
         children["mbstd"] = official_module("MinibatchStdLayer", _state(deviation, {}, {}, {}))
     attributes, name = _attributes(module, cfg, options, path)
@@ -63,27 +65,27 @@ def _state(attributes: Any, parameters: Any, buffers: Any, children: Any) -> dic
 
 def _attributes(module: nn.Module, cfg: Any, options: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
     match module:
-        case ours.FullyConnected():
+        case FullyConnected():
             lr = options.get("lr", 0.01) if ".fc" in f".{path}" and "mapping" in path else 1
             gain = number_record(lr / module.weight.shape[1] ** 0.5)
             return {"activation": module.activation, "weight_gain": gain, "bias_gain": lr}, "FullyConnectedLayer"
-        case ours.Conv2d():
+        case Conv2d():
             return {"activation": module.activation, "conv_clamp": module.clamp, "down": module.down}, "Conv2dLayer"
-        case ours.SynthesisLayer():
+        case SynthesisLayer():
             noise = options.get("noise", True)
             facts = {"use_noise": noise, "activation": options.get("activation", "lrelu"), "conv_clamp": module.clamp}
             return facts, "SynthesisLayer"
-        case ours.ToRGB():
+        case ToRGB():
             return {"conv_clamp": module.clamp}, "ToRGBLayer"
-        case ours.SynthesisBlock() | ours.DiscriminatorBlock():
+        case SynthesisBlock() | DiscriminatorBlock():
             facts = {"architecture": cfg.architecture, "use_fp16": module.use_fp16}
             return facts, type(module).__name__
-        case ours.MappingNetwork():
+        case MappingNetwork():
             names = ("z_dim", "c_dim", "w_dim", "num_ws", "w_avg_beta")
             return {n: getattr(module, n) for n in names} | {"num_layers": module.num_layers}, "MappingNetwork"
-        case ours.Discriminator():
+        case Discriminator():
             return {"c_dim": cfg.c_dim, "img_resolution": cfg.resolution}, "Discriminator"
-        case ours.DiscriminatorEpilogue():
+        case DiscriminatorEpilogue():
             return {"architecture": cfg.architecture}, "DiscriminatorEpilogue"
         case _:
             return {}, type(module).__name__

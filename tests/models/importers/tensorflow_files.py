@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from stylert.models.stylegan2 import networks as ours
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
+from stylert.models.stylegan2.networks import Discriminator
 from tests.models.importers.pickle_writer import Call, PickleWriter, number_record
 
 
@@ -110,7 +110,7 @@ def numpy_state(module: nn.Module) -> dict[str, np.ndarray]:
 
 def tensorflow_file(path: Path, generator: Any, raw: Any = None, discriminator: Any = None, **changes: Any) -> Path:
     raw = raw or generator
-    d = discriminator or ours.Discriminator(DiscriminatorConfig(8, channel_base=32, channel_max=4))
+    d = discriminator or Discriminator(DiscriminatorConfig(8, channel_base=32, channel_max=4))
     nets = (
         tensorflow_generator(numpy_state(raw), tensorflow_arguments(raw.cfg)),
         tensorflow_discriminator(numpy_state(d), tensorflow_arguments(d.cfg), build_func_name="D_main"),

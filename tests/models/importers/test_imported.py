@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from stylert.core.errors import CheckpointError, InputError, OutputError
 from stylert.export.pipeline import export_bundle
 from stylert.export.verify import verify
-from stylert.models.checkpoint import discriminator_shapes, load_generator, read_generator, write_generator
+from stylert.models.checkpoint import load_generator, read_generator, write_generator
 from stylert.models.importers.imported import import_checkpoint, read_any_generator, write_imported
 from stylert.models.stylegan2.config import DiscriminatorConfig
 from stylert.models.stylegan2.networks import Discriminator, Generator
-from stylert.train.imported_run import training_plan, write_training_start
+from stylert.models.stylegan2.state_dict import discriminator_shapes
+from stylert.train.imported_run import imported_run_config, write_first_snapshot
 from stylert.train.loop import Trainer
 from stylert.train.snapshot import read_config, read_snapshot
 from tests.draws import fresh
@@ -219,7 +220,7 @@ def test_what_does_not_fit_the_discriminator_leaves_the_generator(nets, foreign,
     assert imported.discriminator is None
     assert any(note.startswith("dropped D: its labels go in without mapping") for note in imported.notes)
     with pytest.raises(CheckpointError, match=r"no D to train.*labels go in"):
-        training_plan(tmp_path / "run", imported)
+        imported_run_config(tmp_path / "run", imported)
 
 
 def test_our_own_file_passes_through(nets, tmp_path):
@@ -259,8 +260,8 @@ def test_export_and_verification_take_a_foreign_file_as_it_is(nets, foreign, tmp
 def test_training_goes_on_from_an_imported_file(nets, foreign, tmp_path):
     g, raw, d = nets(resolution=8)
     imported = import_checkpoint(foreign.official_file(tmp_path / "x.pkl", g, raw, d))
-    plan = training_plan(tmp_path / "run", imported, "cpu", batch=4)
-    path = write_training_start(tmp_path / "run", imported, plan)
+    plan = imported_run_config(tmp_path / "run", imported, "cpu", batch=4)
+    path = write_first_snapshot(tmp_path / "run", imported, plan)
     images = fresh().integers(0, 256, (8, 3, 8, 8), np.uint8)
     order = lambda nimg, batch, seed: np.arange(nimg, nimg + batch) % 8  # noqa: E731
     dataset: Any = SimpleNamespace(resolution=8, images=images, c_dim=0, labels=None, batch_indices=order)
@@ -272,8 +273,8 @@ def test_training_goes_on_from_an_imported_file(nets, foreign, tmp_path):
             torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-6, atol=1e-7)
     assert all(np.isfinite(v) for v in trainer.train_step().values())
     with pytest.raises(OutputError, match="already holds a run"):
-        training_plan(tmp_path / "run", imported)
+        imported_run_config(tmp_path / "run", imported)
     with pytest.raises(InputError, match="unknown preset"):
-        training_plan(tmp_path / "other", imported, "fast")
+        imported_run_config(tmp_path / "other", imported, "fast")
     with pytest.raises(CheckpointError, match="no G to train"):
-        training_plan(tmp_path / "other", import_checkpoint(foreign.official_file(tmp_path / "y.pkl", g)))
+        imported_run_config(tmp_path / "other", import_checkpoint(foreign.official_file(tmp_path / "y.pkl", g)))

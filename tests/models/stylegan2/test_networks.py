@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
-from stylert.models.stylegan2.networks import Discriminator, Generator, minibatch_std, normalize_2nd_moment
+from stylert.models.stylegan2.discriminator import Discriminator, minibatch_std
+from stylert.models.stylegan2.generator import Generator
+from stylert.models.stylegan2.layers import normalize_2nd_moment
 
 TINY = {"channel_base": 64, "channel_max": 6, "mapping_layers": 2}
 

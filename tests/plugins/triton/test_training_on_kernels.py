@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from stylert.models.stylegan2 import discriminator as discriminator_module
+from stylert.models.stylegan2 import generator as generator_module
 from stylert.models.stylegan2 import networks
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.plugins import ops
@@ -31,8 +33,8 @@ class Torch:
 @pytest.fixture
 def in_dtype(monkeypatch):
     def use(dtype):
-        monkeypatch.setattr(networks, "torch", Torch(dtype))
-        monkeypatch.setattr(losses, "torch", Torch(dtype))
+        for module in (generator_module, discriminator_module, losses):
+            monkeypatch.setattr(module, "torch", Torch(dtype))
         monkeypatch.setattr(torch.Tensor, "float", lambda t: t.to(dtype))
 
     return use
