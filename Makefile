@@ -48,6 +48,9 @@ wheel: .venv/dev ## Build the wheel, install it alone into an empty environment,
 docs-check: .venv/dev ## Run every command in README.md and docs/
 	$(BIN)/python -m pytest tests/test_docs.py
 
+api: .venv/dev ## Pages of the API, made from the docstrings, in out/api
+	$(BIN)/pdoc --docformat google --output-directory out/api $(addprefix stylert.,$(ROOMS))
+
 bench: .venv/demo ## The standard suite on this machine, with report, in out/bench (a quarter of an hour)
 	$(BIN)/stylert bench --model sg2-256 --scenario single-stream,offline,server,cold-start,build --out out/bench
 

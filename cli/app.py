@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +12,27 @@ from stylert.core.errors import InputError
 
 app = typer.Typer(
     name="stylert",
-    help="StyleGAN2 from weights to milliseconds.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"stylert {version('stylert')}")
+        raise typer.Exit
+
+
+@app.callback()
+def stylert(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """StyleGAN2 from weights to milliseconds."""
+
 
 BundlePath = Annotated[Path, typer.Argument(help="Bundle folder, written by `stylert export`.")]
 Backends = Annotated[str | None, typer.Option("--backend", help="Comma-separated; by default all that are installed.")]

@@ -19,7 +19,11 @@ import importlib.metadata, sys
 import stylert.runtime
 
 assert "torch" not in sys.modules, "importing stylert.runtime must not import torch"
-tops = {f.parts[0] for f in importlib.metadata.files("stylert") if ".." not in f.parts}
+files = [f for f in importlib.metadata.files("stylert") if ".." not in f.parts]
+tops = {f.parts[0] for f in files}
 assert all(t == "stylert" or t.startswith("stylert-") for t in tops), tops
+rooms = {f.parts[1] for f in files if f.suffix == ".py"}
+assert rooms == {f.parts[1] for f in files if f.name == "py.typed"}, "every room tells type checkers that it is typed"
+assert not any("tools" in f.parts for f in files), "tools of the repository are not part of the package"
 PY
 echo "the wheel works alone"
