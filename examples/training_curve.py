@@ -5,8 +5,8 @@
     stylert train --data cats32.zip --out run --resume --kimg 40 --snap 2 --keep 99
     python examples/training_curve.py run --every 8 --data cats32.zip --floor floor32.zip --out docs/training/cats32
 
-The floor is the distance between two sets of real images; the noise is the standard error of each distance. All distances are of
-the same number of images, on which they depend.
+The floor is the distance between two sets of real images; the noise is the standard error of each distance. The distance
+depends on the number of images, which is therefore the same for all.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from stylert.core.images import save_grid
 from stylert.models.checkpoint import load_generator, read_metadata
 from stylert.models.features.extractors import EffNetLite0
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.loop import sample
 from stylert.train.metrics.distances import frechet_distance
 from stylert.train.metrics.features import generated_features, real_features
+from stylert.train.sampling import sample_images
 
 BLOCKS = 6
 COLUMNS = 12
@@ -55,7 +55,7 @@ def main() -> None:
     floor = frechet_distance(other, real)
 
     def features_of(path: Path) -> np.ndarray:
-        """Kept by the hash of the weights, so that an interrupted or repeated call measures only what is new."""
+        """Features of a snapshot. The cache keeps them by the hash of the weights, so a repeated call computes only new ones."""
         kept = cache / f"generated-{read_metadata(path)['sha256']['G_ema.']}-{args.images}.npy"
         if not kept.exists():
             with atomic_file(kept) as temporary, open(temporary, "wb") as f:
@@ -68,7 +68,7 @@ def main() -> None:
         row = {"kimg": kimg, "FD-EffNetLite0": frechet_distance(features, real), "noise": noise(features, real)}
         rows.append(row)
         print(row, flush=True)
-    strip = [sample(load_generator(path), COLUMNS) for path in snapshots.values()]
+    strip = [sample_images(load_generator(path), COLUMNS) for path in snapshots.values()]
     facts = {"images": args.images, "floor": floor, "snapshots": rows}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def noise(features: np.ndarray, real: np.ndarray) -> float:
-    """Standard error of the distance from the draw of the generated images: a jackknife over blocks of them."""
+    """Standard error of the distance over generated images: a jackknife over blocks of images."""
     parts = np.array_split(features, BLOCKS)
     without = [frechet_distance(np.concatenate(parts[:i] + parts[i + 1 :]), real) for i in range(BLOCKS)]
     return float(np.sqrt((BLOCKS - 1) / BLOCKS * np.square(without - np.mean(without)).sum()))

@@ -1,4 +1,13 @@
-"""The training stage: networks, losses, data, loop, checkpoints and metrics.
+"""The training stage: from images to a checkpoint.
 
-Nothing is imported here, so that `stylert.models.stylegan2.config` and `stylert.models.checkpoint` can be read without torch.
+- `presets`: the configuration of a run and the presets of StyleGAN2-ADA.
+- `loop`: trains until the end or a signal, and writes statistics and snapshots.
+- `trainer`: one training step and the state between steps; `losses`: its loss functions.
+- `parallel`: several processes that train together; `compiled`: checks torch.compile.
+- `snapshot`: the file that a run resumes from; `best`: the snapshot with the best metric.
+- `transfer`, `imported_run`: runs that start from other networks; `cost`: what a run will take.
+- `sampling`: images of a generator by seed.
+- `data/`: datasets and the dataset tool; `augment/`: adaptive augmentation; `metrics/`: FID and its relatives.
+
+This file imports nothing, so `stylert.train.presets` loads without PyTorch.
 """

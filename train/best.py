@@ -1,4 +1,4 @@
-"""The best snapshot of a run by a metric: a record of every measurement, and a copy of the generator that was best so far."""
+"""The best snapshot of a run: every metric measured so far, and a copy of the best generator."""
 
 from __future__ import annotations
 
@@ -14,31 +14,43 @@ from stylert.models.stylegan2.networks import Generator
 METRICS_FILE = "metrics.jsonl"
 BEST_FILE = "best.safetensors"
 
-#: Metrics of a generator by name, the one that decides first; the lower the better.
-Score = Callable[[Generator], Mapping[str, float]]
+#: Computes the metrics of a generator, by name. Lower is better, and the first one decides which snapshot is best.
+Evaluate = Callable[[Generator], Mapping[str, float]]
 
 
 def keep_if_best(out: Path, model: Path, kimg: float, values: Mapping[str, float]) -> bool:
-    """Write down what was measured at `kimg`, and copy `model` to `best.safetensors` if its first value is the lowest so far.
+    """Append metrics to `metrics.jsonl`; copy the generator to `best.safetensors` if its first metric is the lowest yet.
 
-    The record outlives the process, so a resumed run compares with what came before it. Returns whether it was the best.
+    The comparison includes the lines that an earlier process of the same run wrote.
+
+    Args:
+        out: Folder of the run.
+        model: The generator file that was measured.
+        kimg: Thousands of images that the discriminator had seen.
+        values: The metrics by name. A first value that is not finite is never the best.
+
+    Returns:
+        Whether this generator is the best so far.
     """
     name, value = next(iter(values.items()))
-    earlier = [v for line in _read(out / METRICS_FILE) if isinstance(v := line.get(name), int | float) and math.isfinite(v)]
-    best = math.isfinite(value) and value < min(earlier, default=math.inf)
+    earlier = [line.get(name) for line in _read_lines(out / METRICS_FILE)]
+    finite = [v for v in earlier if isinstance(v, int | float) and math.isfinite(v)]
+    best = math.isfinite(value) and value < min(finite, default=math.inf)
+    # The copy comes first: after a kill in between, a line is missing, but no line names a file that does not exist.
     if best:
         with atomic_file(out / BEST_FILE) as temporary:
             shutil.copyfile(model, temporary)
-    # After the copy: a kill in between leaves a record that lacks a line, never one that tells of a file that is not there.
     with open(out / METRICS_FILE, "a") as f:
         f.write(json.dumps({"kimg": kimg, **values, "best": best}) + "\n")
     return best
 
 
-def _read(path: Path) -> list[dict[str, object]]:
-    """The lines that are whole; a kill may have cut the last one."""
+def _read_lines(path: Path) -> list[dict[str, object]]:
+    """The JSON objects of a file, one per line. Damaged lines are left out, as a kill may have cut the last one."""
+    if not path.exists():
+        return []
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for text in path.read_text().splitlines():
         try:
             line = json.loads(text)
         except ValueError:

@@ -1,24 +1,26 @@
-"""Whether torch.compile can make code on this machine: it needs a compiler of its own, or Triton."""
+"""Checks whether torch.compile works on this machine. It needs a C++ compiler on a CPU, and Triton on a GPU."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+MAX_LENGTH = 200
+
 
 def unavailable_reason(device: torch.device | str = "cpu") -> str | None:
-    """Why torch.compile cannot make code for `device` here, in one line; None where it can.
+    """The reason why torch.compile cannot work for `device`, in one line, or None where it works.
 
-    Compiles a function of a few operations and its gradient: seconds at the first time, and from torch's cache afterwards.
+    The check compiles a small function and its gradient. This takes seconds the first time; later calls use torch's cache.
     """
     x = torch.ones(8, device=device, requires_grad=True)
     try:
-        torch.compile(_few_operations)(x).backward()
-    except Exception as e:  # of as many kinds as there are tools that can fail; their messages begin with what is wrong
+        torch.compile(_small_function)(x).backward()
+    except Exception as e:  # each compiler raises its own types; the first line of the message names the cause
         lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-        return lines[0].rstrip(".:")[:200] if lines else type(e).__name__
+        return lines[0].rstrip(".:")[:MAX_LENGTH] if lines else type(e).__name__
     return None
 
 
-def _few_operations(x: Tensor) -> Tensor:
+def _small_function(x: Tensor) -> Tensor:
     return (x.sin() * x).sum()

@@ -1,7 +1,7 @@
-"""Training that goes on from an imported checkpoint: its networks as a run that has made no step yet.
+"""A training run that starts from imported networks.
 
-No foreign file holds what an exact resume needs, stylert's optimizers and random state, so the run starts anew at image
-0 with fresh optimizers and the imported G, D and G_ema: transfer learning, as the official `--resume` does it.
+Foreign files hold no optimizers or random state that stylert could resume exactly. So the run starts at image 0 with new
+optimizers and the imported G, D and G_ema. This is transfer learning, like `--resume` of the official tool.
 """
 
 from __future__ import annotations
@@ -19,32 +19,53 @@ from stylert.train.presets import TrainConfig, resolve
 from stylert.train.snapshot import write_snapshot
 
 
-def training_plan(folder: str | Path, imported: Imported, preset: str = "auto", **overrides: Any) -> TrainConfig:
-    """The run that would go on in `folder`: hyperparameters of the preset, networks of the file. Writes nothing.
+def imported_run_config(folder: str | Path, imported: Imported, preset: str = "auto", **overrides: Any) -> TrainConfig:
+    """The configuration of a run in `folder`: hyperparameters of the preset, networks of the imported file.
 
-    Raises CheckpointError when the file has no G or D that stylert can train, InputError for a bad preset or option, and
-    OutputError when the folder already holds a run.
+    Writes nothing, so mistakes show before the first file is written.
+
+    Args:
+        folder: Folder of the run.
+        imported: The imported file.
+        preset: A name of `PRESETS`.
+        overrides: As in `presets.resolve`.
+
+    Raises:
+        CheckpointError: The file has no G or no D that stylert can train.
+        InputError: The preset or an override is unknown, or does not fit the networks.
+        OutputError: The folder already holds a run.
     """
-    for name, part in (("G", imported.raw), ("D", imported.discriminator)):
-        if part is None:
-            reason = next((note for note in imported.notes if note.lower().startswith(f"dropped {name}:".lower())), "")
-            raise CheckpointError(f"training cannot go on from this file: it has no {name} to train{reason and f' ({reason})'}")
+    for name, network in (("G", imported.raw), ("D", imported.discriminator)):
+        if network is None:
+            notes = [note for note in imported.notes if note.lower().startswith(f"dropped {name}:".lower())]
+            reason = f" ({notes[0]})" if notes else ""
+            raise CheckpointError(f"training cannot go on from this file: it has no {name} to train{reason}")
     if (Path(folder) / SNAPSHOT_FILE).exists():
         raise OutputError(f"{folder} already holds a run: choose another folder")
-    cfg, d_cfg = imported.config, imported.discriminator_config
-    assert d_cfg is not None, "comes with the discriminator"
+    generator, discriminator = imported.config, imported.discriminator_config
+    assert discriminator is not None, "comes with the discriminator"
     try:
-        plan = resolve(preset, cfg.resolution, cfg.c_dim, cfg.img_channels, **overrides)
-        return dataclasses.replace(plan, generator=cfg, discriminator=d_cfg)
+        cfg = resolve(preset, generator.resolution, generator.c_dim, generator.img_channels, **overrides)
+        return dataclasses.replace(cfg, generator=generator, discriminator=discriminator)
     except (TypeError, ValueError) as e:
         raise InputError(f"preset {preset} does not fit this network: {e}") from None
 
 
-def write_training_start(folder: str | Path, imported: Imported, plan: TrainConfig) -> Path:
-    """Write `folder`/snapshot.safetensors, from which `stylert train --resume --out folder` goes on by `training_plan`."""
+def write_first_snapshot(folder: str | Path, imported: Imported, cfg: TrainConfig) -> Path:
+    """Write the snapshot that `stylert train --resume --out FOLDER` starts from.
+
+    Args:
+        folder: Folder of the run.
+        imported: The imported file.
+        cfg: Its configuration, from `imported_run_config`.
+
+    Returns:
+        Path of the snapshot.
+    """
     networks = {"G": imported.raw or {}, "D": imported.discriminator or {}, "G_ema": imported.arrays}
-    tensors = {f"{n}.{k}": torch.from_numpy(a) for n, arrays in networks.items() for k, a in arrays.items()}
-    tensors |= {"pl_mean": torch.zeros([]), "rng": torch.Generator().manual_seed(plan.seed).get_state()}
+    tensors = {"pl_mean": torch.zeros([]), "rng": torch.Generator().manual_seed(cfg.seed).get_state()}
+    for name, arrays in networks.items():
+        tensors |= {f"{name}.{key}": torch.from_numpy(a) for key, a in arrays.items()}
     path = Path(folder) / SNAPSHOT_FILE
-    write_snapshot(path, plan, tensors, {"nimg": 0, "step": 0})
+    write_snapshot(path, cfg, tensors, {"nimg": 0, "step": 0})
     return path

@@ -1,7 +1,8 @@
-"""StyleGAN2's losses: non-saturating logistic, R1, path length, with style mixing. Images are [N, C, R, R] in [-1, 1].
+"""The losses of StyleGAN2: non-saturating logistic loss, R1 and path length regularisation, style mixing.
 
-Each function returns a scalar to minimise; `loop.py` decides when each is applied (lazy regularisation, Karras et al.
-2020a, appendix B).
+G is the generator, D the discriminator, x a real image, z a latent, w its image under the mapping network.
+Every loss is a scalar to minimise, a mean over the batch. Images are `[N, C, R, R]` in [-1, 1].
+`trainer.py` decides in which steps the regularisers are applied (lazy regularisation, Karras et al. 2020a, appendix B).
 """
 
 from __future__ import annotations
@@ -17,32 +18,51 @@ from stylert.models.stylegan2.networks import Generator
 
 
 def mixed_ws(generator: Generator, z: Tensor, c: Tensor | None, mixing_prob: float, update_w_avg: bool = False) -> Tensor:
-    """ws `[N, num_ws, w_dim]` for z; with probability `mixing_prob` the tail comes from a second latent.
+    """Map z to ws, with style mixing (Karras et al. 2018, section 3.1).
 
-    The crossover is uniform over the layers and shared by the batch (Karras et al. 2018, section 3.1).
+    With probability `mixing_prob`, the layers after a random crossover use the w of a second latent.
+    The crossover is uniform over the layers, and one crossover serves the whole batch.
+
+    Args:
+        generator: The generator.
+        z: `[N, z_dim]`.
+        c: Labels `[N, c_dim]`, or None.
+        mixing_prob: 0 to 1.
+        update_w_avg: Whether the w of z update the moving average `w_avg`.
+
+    Returns:
+        ws `[N, num_ws, w_dim]`.
     """
     ws = generator.mapping(z, c, update_w_avg=update_w_avg)
     if mixing_prob > 0 and torch.rand([]) < mixing_prob:
         crossover = int(torch.randint(1, ws.shape[1], []))
-        other = generator.mapping(torch.randn_like(z), c)
-        ws = torch.cat([ws[:, :crossover], other[:, crossover:]], dim=1)
+        second_ws = generator.mapping(torch.randn_like(z), c)
+        ws = torch.cat([ws[:, :crossover], second_ws[:, crossover:]], dim=1)
     return ws
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
-    """Non-saturating logistic loss, `-log sigmoid(D(G(z)))` (Goodfellow et al. 2014)."""
+    """Non-saturating logistic loss of the generator, `-log sigmoid(D(G(z)))` (Goodfellow et al. 2014)."""
     return F.softplus(-fake_logits).mean()
 
 
 def discriminator_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
-    """Logistic loss, `-log(1 - sigmoid(D(G(z)))) - log sigmoid(D(x))`."""
+    """Logistic loss of the discriminator, `-log(1 - sigmoid(D(G(z)))) - log sigmoid(D(x))` (Goodfellow et al. 2014)."""
     return F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()
 
 
 def r1_penalty(
     discriminator: Callable[..., Tensor], real: Tensor, c: Tensor | None, gamma: float, half: torch.dtype | None = None
 ) -> Tensor:
-    """`gamma / 2 * E |grad_x D(x)|^2` over real images (Mescheder et al. 2018); `discriminator(real, c, half=half)` is D."""
+    """R1 regularisation, `gamma / 2 * E |grad_x D(x)|^2` over real images (Mescheder et al. 2018).
+
+    Args:
+        discriminator: D, called as `discriminator(real, c, half=half)`.
+        real: Real images.
+        c: Their labels `[N, c_dim]`, or None.
+        gamma: The weight, `r1_gamma` of the configuration.
+        half: Type of the highest resolutions, or None for float32.
+    """
     real = real.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(discriminator(real, c, half=half).sum(), real, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean() * (gamma / 2)
@@ -51,9 +71,17 @@ def r1_penalty(
 def path_length_penalty(
     generator: Generator, ws: Tensor, pl_mean: Tensor, decay: float = 0.01, half: torch.dtype | None = None
 ) -> Tensor:
-    """`E (|J_w^T y| - a)^2` with random images y of unit expected norm (Karras et al. 2020a, equation 4).
+    """Path length regularisation, `E (|J_w^T y| - a)^2` (Karras et al. 2020a, equation 4).
 
-    `pl_mean` (scalar, updated in place) is the exponential moving average a of the lengths.
+    J is the Jacobian of the image with respect to w, y a random normal image divided by R, and a the moving average of
+    the lengths `|J_w^T y|`.
+
+    Args:
+        generator: The generator.
+        ws: `[N, num_ws, w_dim]`, connected to the graph of the mapping network.
+        pl_mean: a, a scalar. It is updated in place.
+        decay: Weight of the new lengths in a, `pl_decay` of the configuration.
+        half: Type of the highest resolutions, or None for float32.
     """
     images = generator.synthesis(ws, noise_mode="random", half=half)
     y = torch.randn_like(images) / math.sqrt(images.shape[2] * images.shape[3])

@@ -1,4 +1,4 @@
-"""Several processes that train one network, as `torchrun` starts them: who this one is, and sums over all."""
+"""Data-parallel training in several processes, as `torchrun` starts them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from stylert.core.errors import InputError
 
 @dataclass(frozen=True)
 class Processes:
-    """One process among `world`; rank 0 is the one that writes files and reports."""
+    """The rank of this process among `world_size` processes. Rank 0 writes files and reports."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
+        """Whether this process has rank 0."""
         return self.rank == 0
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over the processes, in one exchange. All must be of one type and device."""
-        if self.world == 1 or not tensors:
+        """Replace each tensor by its sum over all processes, in one all-reduce. All have one type and device."""
+        if self.world_size == 1 or not tensors:
             return
         flat = torch.cat([t.detach().reshape(-1) for t in tensors])
         torch.distributed.all_reduce(flat)
@@ -34,35 +35,39 @@ class Processes:
             t.copy_(total.view_as(t))
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether any process says so; all of them learn the same answer."""
-        if self.world == 1:
+        """Whether `flag` is true in any process. All processes get the same answer."""
+        if self.world_size == 1:
             return flag
         count = torch.tensor([float(flag)], device=device)
         self.sum([count])
         return bool(count > 0)
 
-    def wait(self) -> None:
-        """Until all have come here."""
-        if self.world > 1:
+    def barrier(self) -> None:
+        """Wait until all processes have called this."""
+        if self.world_size > 1:
             torch.distributed.barrier()
 
 
-def launched() -> Processes:
-    """What the environment of `torchrun` says; one process without it. Connects nothing. Raises InputError when it is odd."""
+def launched_processes() -> Processes:
+    """The rank and world size that `torchrun` set in the environment; one process without them. Connects nothing.
+
+    Raises:
+        InputError: RANK or WORLD_SIZE is no whole number, or the rank is out of range.
+    """
     try:
-        rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     except ValueError:
         raise InputError("RANK and WORLD_SIZE must be whole numbers, as torchrun sets them") from None
-    if not 0 <= rank < world:
-        raise InputError(f"RANK {rank} does not lie below WORLD_SIZE {world}")
-    return Processes(rank, world)
+    if not 0 <= rank < world_size:
+        raise InputError(f"RANK {rank} must be at least 0 and below WORLD_SIZE {world_size}")
+    return Processes(rank, world_size)
 
 
 @contextmanager
-def connected(device: torch.device | str) -> Iterator[Processes]:
-    """The processes that were launched, connected by NCCL for GPUs and Gloo for CPUs while the context lasts."""
-    processes = launched()
-    if processes.world == 1:
+def process_group(device: torch.device | str) -> Iterator[Processes]:
+    """Connect the launched processes while the context lasts: with NCCL on GPUs, with Gloo on CPUs."""
+    processes = launched_processes()
+    if processes.world_size == 1:
         yield processes
         return
     torch.distributed.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")

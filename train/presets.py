@@ -1,4 +1,8 @@
-"""How a training run is set up: hyperparameters by preset, every value overridable. No torch."""
+"""The configuration of a training run, and the presets of StyleGAN2-ADA. Loads without PyTorch.
+
+`resolve` makes a `TrainConfig` from a preset, the shape of the data, and overrides of single values.
+Field names are those of the official code: `kimg`, `r1_gamma`, `pl_weight`, `ema_kimg`, `ada_target`.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,41 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
-from stylert.train.augment.pipelines import PIPELINES
+from stylert.train.augment.groups import PIPELINES
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides the course of a run, apart from the data. Units are images, or thousands of them (kimg)."""
+    """All hyperparameters of a run. Together with the dataset, they determine its result.
+
+    Attributes:
+        generator: Configuration of G.
+        discriminator: Configuration of D.
+        batch: Images per step, over all processes.
+        kimg: Length of the run in thousands of real images shown to D.
+        lr: Learning rate of both Adam optimizers, before the factor of lazy regularisation.
+        r1_gamma: Weight of R1; 0 trains without.
+        pl_weight: Weight of path length regularisation; 0 trains without.
+        pl_decay: Weight of the new lengths in the moving average `pl_mean`.
+        pl_batch_shrink: Path length uses a batch that is smaller by this factor.
+        mixing_prob: Probability of style mixing.
+        g_reg_interval: Steps between two path length regularisations.
+        d_reg_interval: Steps between two R1 regularisations.
+        ema_kimg: Half-life of the moving average G_ema, in thousands of images.
+        ema_rampup: Limits the half-life to this share of the images shown so far; None for no limit.
+        half: Type of the `num_fp16_res` highest resolutions: none, fp16 or bf16.
+        seed: Seed of initial weights, data order and all random numbers.
+        aug: Augmentation: noaug, fixed (with probability `aug_p`) or ada (adaptive, starting from `aug_p`).
+        aug_pipeline: A name of `PIPELINES`.
+        aug_p: Probability of each transformation.
+        ada_target: Target of the overfitting heuristic r_t, the mean sign of D(real).
+        ada_kimg: Thousands of images in which p can rise from 0 to 1.
+        batch_gpu: Images that pass through the networks at once; None for the whole share of a process.
+        freeze_d: Number of layers of D, beginning at the image, that are not trained (Mo et al. 2020).
+
+    Raises:
+        ValueError: A value is out of range, or values do not fit together.
+    """
 
     generator: GeneratorConfig
     discriminator: DiscriminatorConfig
@@ -30,15 +63,15 @@ class TrainConfig:
     d_reg_interval: int = 16
     ema_kimg: float = 10.0
     ema_rampup: float | None = None
-    half: str = "none"  # type of the num_fp16_res highest resolutions: none, fp16, bf16
+    half: str = "none"
     seed: int = 0
-    aug: str = "noaug"  # noaug, fixed (with probability aug_p), ada (adaptive, starting from aug_p)
+    aug: str = "noaug"
     aug_pipeline: str = "bgc"
     aug_p: float = 0.0
     ada_target: float = 0.6
-    ada_kimg: float = 500.0  # from p = 0 to 1 at the fastest
-    batch_gpu: int | None = None  # images that pass through the networks at once; the share of a process by default
-    freeze_d: int = 0  # layers of the discriminator, from the image inwards, that stay as they are (Mo et al. 2020)
+    ada_kimg: float = 500.0
+    batch_gpu: int | None = None
+    freeze_d: int = 0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -64,19 +97,20 @@ class TrainConfig:
             raise ValueError("augmentation takes grey or RGB images: train with aug noaug")
         if self.freeze_d < 0:
             raise ValueError("freeze_d must not be negative")
-        once = self.batch if self.batch_gpu is None else self.batch_gpu
-        if once < 1 or self.batch % once:
-            raise ValueError(f"batch {self.batch} must be a multiple of batch_gpu {once}")
-        group = min(self.discriminator.mbstd_group_size or once, once)
-        if once % group:
-            name = "batch" if self.batch_gpu is None else "batch_gpu"
-            raise ValueError(f"{name} {once} must be a multiple of the minibatch-std group {group}")
+        name, micro_batch = ("batch", self.batch) if self.batch_gpu is None else ("batch_gpu", self.batch_gpu)
+        if micro_batch < 1 or self.batch % micro_batch:
+            raise ValueError(f"batch {self.batch} must be a multiple of batch_gpu {micro_batch}")
+        group = min(self.discriminator.mbstd_group_size or micro_batch, micro_batch)
+        if micro_batch % group:
+            raise ValueError(f"{name} {micro_batch} must be a multiple of the minibatch-std group {group}")
 
     def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON values, as a snapshot stores them."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TrainConfig:
+        """The configuration that `to_dict` wrote. Fields that an older version did not have get their defaults."""
         nested = {
             "generator": GeneratorConfig.from_dict(data["generator"]),
             "discriminator": DiscriminatorConfig.from_dict(data["discriminator"]),
@@ -86,7 +120,11 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """One row of the table below. A value of None is derived from resolution and number of GPUs as in `auto`."""
+    """One row of `PRESETS`. None stands for a value that `resolve` derives from resolution, batch and number of GPUs.
+
+    The fields are those of `TrainConfig` and of the networks. `mbstd` is `mbstd_group_size`, and `r1_per_pixel` is
+    `r1_gamma` divided by the number of pixels.
+    """
 
     kimg: float
     batch: int | None
@@ -105,17 +143,17 @@ class Preset:
     conv_clamp: float | None = 256.0
     half: str = "fp16"
     aug: str = "ada"
-    r1_per_pixel: float | None = None  # R1 weight over the number of pixels, instead of r1_gamma
+    r1_per_pixel: float | None = None
 
 
+#: The three configurations that a setting can belong to.
 CONFIGS: dict[str, Any] = {"run": TrainConfig, "generator": GeneratorConfig, "discriminator": DiscriminatorConfig}
 
-#: Fields that follow from the images and labels.
+#: Fields that the images and labels decide.
 FROM_DATA = ("resolution", "c_dim", "img_channels")
 
-#: What the presets for a few CPU cores share. bfloat16, whose range is float32's, needs no clamp. R1 in proportion to the number
-#: of pixels, 1.6 at 64 px, trained the shipped checkpoint from 16 px up; at 64 px, weights of 0.1 and 0.3 had let the
-#: discriminator win: the mean sign of D(real) stayed near 0.9.
+#: Values of both presets for a few CPU cores. bfloat16 has the range of float32, so it needs no clamp.
+#: R1 grows with the number of pixels: see docs/decisions/train-r1-weight.md.
 CPU: dict[str, Any] = {
     "pl_weight": 0.1,
     "conv_clamp": None,
@@ -124,7 +162,7 @@ CPU: dict[str, Any] = {
     "r1_per_pixel": 1.6 / 64**2,
 }
 
-#: The configurations of StyleGAN2-ADA (Karras et al. 2020b, table 6 and the official code), and two for a few CPU cores.
+#: The presets of StyleGAN2-ADA (Karras et al. 2020b, table 6, and the official code), and two for a few CPU cores.
 PRESETS: dict[str, Preset] = {
     #                       kimg  batch mbstd  base    lr     gamma ema  ramp mapping
     "auto": Preset(25_000, None, None, None, None, None, None, 0.05, 2),
@@ -156,10 +194,19 @@ PRESETS: dict[str, Preset] = {
 def resolve(
     preset: str, resolution: int, c_dim: int = 0, img_channels: int = 3, gpus: int = 1, **overrides: Any
 ) -> TrainConfig:
-    """The configuration of a preset at a resolution; `overrides` replace fields of `TrainConfig` or of both networks, and
-    of one network as `generator.NAME` or `discriminator.NAME`.
+    """The configuration of a preset for a dataset.
 
-    Raises ValueError on an unknown preset or field, or a value out of range.
+    Args:
+        preset: A name of `PRESETS`.
+        resolution: Side of the images in pixels.
+        c_dim: Label dimensions; 0 for none.
+        img_channels: 1 or 3.
+        gpus: Number of processes that share the batch.
+        overrides: New values of fields. `NAME` is a field of `TrainConfig` or of both networks; `generator.NAME` and
+            `discriminator.NAME` are fields of one network, and take precedence.
+
+    Raises:
+        ValueError: The preset or a field is unknown, or a value is out of range.
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
@@ -169,12 +216,11 @@ def resolve(
         batch = p.batch or max(min(gpus * min(4096 // resolution, 32), 64), gpus)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, not {batch}")
-    base = p.channel_base or (32768 if resolution >= 512 else 16384)
     network: dict[str, Any] = {
         "resolution": resolution,
         "c_dim": c_dim,
         "img_channels": img_channels,
-        "channel_base": base,
+        "channel_base": p.channel_base or (32768 if resolution >= 512 else 16384),
         "channel_max": p.channel_max,
         "num_fp16_res": p.num_fp16_res,
         "conv_clamp": p.conv_clamp,
@@ -198,54 +244,75 @@ def resolve(
         "aug": p.aug if img_channels in (1, 3) else "noaug",
         "batch_gpu": batch // gpus if gpus > 1 and batch % gpus == 0 else None,
     }
-    places = {"generator": generator, "discriminator": discriminator, "run": run}
-    for name, value in sorted(overrides.items(), key=lambda item: "." in item[0]):  # one network's own goes before both's
-        for where in _places(name):
-            places[where][name.rpartition(".")[2]] = value
+    values = {"generator": generator, "discriminator": discriminator, "run": run}
+    # Names with a dot come last, so that a value of one network replaces that of both.
+    for name, value in sorted(overrides.items(), key=lambda item: "." in item[0]):
+        for part in _configs_with(name):
+            values[part][_field(name)] = value
     return TrainConfig(GeneratorConfig(**generator), DiscriminatorConfig(**discriminator), **run)
 
 
-def differing(cfg: TrainConfig, overrides: dict[str, Any]) -> list[str]:
-    """Those names of `resolve`'s overrides that do not stand in `cfg` with the same value, sorted."""
+def changed_settings(cfg: TrainConfig, overrides: dict[str, Any]) -> list[str]:
+    """Names of the overrides whose value differs from that in `cfg`, sorted. The names are those of `resolve`."""
     parts = {"run": cfg, "generator": cfg.generator, "discriminator": cfg.discriminator}
-    return sorted(
-        name
-        for name, value in overrides.items()
-        if any(getattr(parts[where], name.rpartition(".")[2]) != value for where in _places(name))
-    )
+    changed = []
+    for name, value in overrides.items():
+        current = [getattr(parts[part], _field(name)) for part in _configs_with(name)]
+        if any(v != value for v in current):
+            changed.append(name)
+    return sorted(changed)
 
 
 def parse_setting(name: str, text: str) -> Any:
-    """A value of `resolve`'s overrides from its text, `none` for None and numbers of a tuple between commas.
+    """The value of an override from its text, in the type of the field.
 
-    Raises ValueError for an unknown name, one that the data decides, or a value of another type.
+    Args:
+        name: As in `resolve`.
+        text: `none` for None; numbers of a tuple are separated by commas.
+
+    Raises:
+        ValueError: The name is unknown or decided by the data, or the text is no value of this type.
     """
-    field = name.rpartition(".")[2]
-    hint = get_type_hints(CONFIGS[_places(name)[0]])[field]
+    field = _field(name)
+    hint = get_type_hints(CONFIGS[_configs_with(name)[0]])[field]
     if field in FROM_DATA:
         raise ValueError(f"{name} is decided by the data")
-    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if text.lower() == "none" and type(None) in kinds:
+    types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if text.lower() == "none" and type(None) in types:
         return None
     try:
         if get_origin(hint) is tuple:
             return tuple(float(part) for part in text.split(","))
-        return int(text) if int in kinds else float(text) if float in kinds else text
+        if int in types:
+            return int(text)
+        return float(text) if float in types else text
     except ValueError:
         raise ValueError(f"{name} cannot be {text!r}") from None
 
 
-def _places(name: str) -> list[str]:
-    """Which of `CONFIGS` a setting `NAME`, `generator.NAME` or `discriminator.NAME` is a field of. ValueError where none."""
-    network, _, field = name.rpartition(".")
-    chosen = list(CONFIGS) if not network else [network] if network in ("generator", "discriminator") else []
-    places = [where for where in chosen if field in {f.name for f in dataclasses.fields(CONFIGS[where])} - set(CONFIGS)]
-    if not places:
+def _field(name: str) -> str:
+    """The field of a setting: `NAME` of `generator.NAME`."""
+    return name.rpartition(".")[2]
+
+
+def _configs_with(name: str) -> list[str]:
+    """The keys of `CONFIGS` that have the field of this setting. ValueError where there is none."""
+    prefix, _, field = name.rpartition(".")
+    candidates = list(CONFIGS)
+    if prefix:
+        candidates = [prefix] if prefix in ("generator", "discriminator") else []
+    matches = []
+    for part in candidates:
+        fields = {f.name for f in dataclasses.fields(CONFIGS[part])} - set(CONFIGS)
+        if field in fields:
+            matches.append(part)
+    if not matches:
         raise ValueError(f"unknown training option {name!r}")
-    return places
+    return matches
 
 
 def _r1_gamma(p: Preset, resolution: int, batch: int) -> float:
     if p.r1_gamma is not None:
         return p.r1_gamma
-    return (0.0002 / batch if p.r1_per_pixel is None else p.r1_per_pixel) * resolution**2
+    per_pixel = 0.0002 / batch if p.r1_per_pixel is None else p.r1_per_pixel
+    return per_pixel * resolution**2

@@ -1,4 +1,7 @@
-"""Training snapshots: the whole state of a run in one safetensors file."""
+"""Training snapshots: the whole state of a run in one safetensors file.
+
+The tensors are those of `Trainer.state`. The configuration and the counters are JSON in the metadata.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +21,36 @@ from stylert.train.presets import TrainConfig
 
 
 def write_snapshot(path: str | Path, cfg: TrainConfig, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write the state of a run. Atomic: an earlier snapshot stays until this one is complete."""
+    """Write the state of a run. An earlier snapshot at `path` stays until this one is complete.
+
+    Args:
+        path: The file.
+        cfg: Configuration of the run.
+        tensors: The tensors of `Trainer.state`.
+        facts: The JSON values of `Trainer.state`, such as `nimg` and `step`.
+    """
+    contiguous = {k: t.detach().cpu().contiguous(memory_format=torch.contiguous_format) for k, t in tensors.items()}
+    arrays = {k: t.numpy() for k, t in contiguous.items()}
+    averaged = {k: a for k, a in arrays.items() if k.startswith("G_ema.")}
     metadata = {
         "kind": "training",
         "version": FORMAT_VERSION,
         "generator": cfg.generator.to_dict(),
         "train": cfg.to_dict(),
         "facts": facts,
+        # The second digest serves readers that load the generator alone.
+        "sha256": {"": digest(arrays), "G_ema.": digest(averaged)},
     }
-    whole = {name: t.detach().cpu().contiguous(memory_format=torch.contiguous_format) for name, t in tensors.items()}
-    arrays = {name: t.numpy() for name, t in whole.items()}
-    served = {name: a for name, a in arrays.items() if name.startswith("G_ema.")}
-    metadata["sha256"] = {"": digest(arrays), "G_ema.": digest(served)}
     with atomic_file(path) as temporary:
-        save_file(whole, str(temporary), {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+        save_file(contiguous, str(temporary), {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 
 def read_config(path: str | Path) -> TrainConfig:
-    """The configuration of the run that wrote a snapshot."""
+    """The configuration of the run that wrote a snapshot.
+
+    Raises:
+        CheckpointError: The file is no training snapshot, or its configuration is not valid.
+    """
     metadata = read_metadata(path)
     if metadata["kind"] != "training":
         raise CheckpointError(f"{path} is a generator for serving; resuming needs a training snapshot")
@@ -46,17 +61,30 @@ def read_config(path: str | Path) -> TrainConfig:
 
 
 def read_snapshot(path: str | Path, cfg: TrainConfig) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts of a snapshot whose networks match `cfg`. CheckpointError when they do not, or are damaged."""
+    """The tensors and facts of a snapshot, as `Trainer.load_state` takes them.
+
+    Raises:
+        CheckpointError: The file is damaged, or its networks have another configuration than `cfg`.
+    """
     saved = read_config(path)
     if (saved.generator, saved.discriminator) != (cfg.generator, cfg.discriminator):
         raise CheckpointError(f"{path} holds networks of another configuration than this run's")
     metadata = read_metadata(path)
     facts = metadata.get("facts")
     if not isinstance(facts, dict) or not all(isinstance(facts.get(k), int) and facts[k] >= 0 for k in ("nimg", "step")):
-        raise CheckpointError(f"{path} does not say how far its run is")
+        raise CheckpointError(f"{path} has no valid counters nimg and step: it cannot be resumed")
+    return load_tensors(path, metadata), facts
+
+
+def load_tensors(path: str | Path, metadata: dict[str, Any]) -> dict[str, Tensor]:
+    """All tensors of a snapshot, checked against the digest in its metadata.
+
+    Raises:
+        CheckpointError: The file is cut off or damaged.
+    """
     try:
         tensors = load_file(str(path))
     except (SafetensorError, OSError) as e:
         raise CheckpointError(f"{path} is not a whole safetensors file: {e}") from None
-    check_digest(path, metadata, "", {name: t.numpy() for name, t in tensors.items()})
-    return tensors, facts
+    check_digest(path, metadata, "", {k: t.numpy() for k, t in tensors.items()})
+    return tensors

@@ -1,12 +1,19 @@
-"""One training step and the state between steps.
+"""One training step, and the state between steps.
 
-The order of a step is the official one: generator, path length every 4th step, discriminator, R1 every 16th, then the
-moving average. Regularised steps scale learning rate and Adam's betas by k / (k + 1), and the loss by k (lazy
-regularisation, Karras et al. 2020a, appendix B).
+A step has four phases, in the order of the official code:
 
-A batch may be cut into micro-batches, whose gradients are added up, by one process or by several. Each then draws from a
-random stream of its own, named by seed, step, phase and place, so the result does not depend on which process works on
-which, but for the order of floating-point sums.
+1. `G`: the generator's loss.
+2. `path_length`: path length regularisation, every `g_reg_interval` steps.
+3. `D`: the discriminator's loss.
+4. `r1`: R1 regularisation, every `d_reg_interval` steps.
+
+Each phase is one step of Adam. Then the moving average G_ema is updated. Lazy regularisation (Karras et al. 2020a,
+appendix B): a regulariser that runs every k steps has its loss multiplied by k. The learning rate is multiplied by
+`k / (k + 1)`, and Adam's betas are raised to this power.
+
+A phase may split its batch into micro-batches, in one process or in several, and adds up their gradients. Each micro-batch
+has its own random stream, seeded by (seed, step, phase, index). So the result does not depend on which process computes
+which micro-batch, up to the order of floating-point sums.
 """
 
 from __future__ import annotations
@@ -24,33 +31,35 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from stylert.core.errors import CheckpointError, DataError, InputError
 from stylert.models.stylegan2.networks import Discriminator, Generator
 from stylert.train import losses
-from stylert.train.augment.adaptive import AdaptiveP
+from stylert.train.augment.adaptive import AdaptiveProbability
 from stylert.train.augment.pipeline import augment
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.data.loader import Loader
+from stylert.train.data.loader import BatchLoader
 from stylert.train.parallel import Processes
 from stylert.train.presets import TrainConfig
 
 HALF = {"none": None, "fp16": torch.float16, "bf16": torch.bfloat16}
-ADAM_SLOTS = ("step", "exp_avg", "exp_avg_sq")
+ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 PHASES = ("G", "path_length", "D", "r1")
-#: What a gradient that overflowed float16 becomes.
-LARGEST_GRADIENT = 1e5
-ALONE = Processes()
+#: Replaces infinite gradients, which overflowed float16. NaN becomes 0.
+MAX_GRADIENT = 1e5
+SINGLE_PROCESS = Processes()
 
-#: A loss of one micro-batch, and what to show of it: from real images uint8 and labels.
+#: The loss of one micro-batch, and statistics to report, from uint8 images `[N, C, R, R]` and labels `[N, c_dim]` or None.
 Loss = Callable[[Tensor, Tensor | None], tuple[Tensor, dict[str, Tensor]]]
 
 
 class Trainer:
     """The networks, optimizers and counters of one run.
 
-    `nimg` counts images shown to the discriminator and `step` optimizer steps; with the seed they determine every draw
-    of data, and the random state goes into the snapshot, so a resumed run takes the steps that it would have taken.
-    `compiled` runs both networks through torch.compile where a loss has first derivatives only; it cannot differentiate what
-    it compiled a second time (PyTorch 2.13), so the regularisers stay as they are. `compiled.unavailable_reason` says whether it can here.
-
-    Raises DataError when the dataset does not fit the networks, InputError when the processes cannot share the batch.
+    Attributes:
+        G: The generator.
+        D: The discriminator.
+        G_ema: The moving average of G, which is served.
+        nimg: Number of real images shown to the discriminator.
+        step: Number of steps made.
+        pl_mean: Moving average of the path lengths, a scalar.
+        trainable: Parameters that are trained, by network and name. Layers frozen by `freeze_d` are left out.
     """
 
     def __init__(
@@ -58,66 +67,92 @@ class Trainer:
         cfg: TrainConfig,
         dataset: ImageDataset,
         device: torch.device | str = "cpu",
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
         compiled: bool = False,
     ) -> None:
-        if (dataset.resolution, dataset.images.shape[1]) != (cfg.generator.resolution, cfg.generator.img_channels):
+        """Initialise the networks from `cfg.seed`.
+
+        Args:
+            cfg: Configuration of the run.
+            dataset: The real images.
+            device: Device of the networks.
+            processes: This process among those that train together.
+            compiled: Whether to run the networks through torch.compile. The regularisers run without it, because
+                PyTorch 2.13 cannot differentiate a compiled function twice. See `compiled.unavailable_reason`.
+
+        Raises:
+            DataError: The dataset does not fit the networks.
+            InputError: The processes cannot share the batch.
+        """
+        img_channels = dataset.images.shape[1]
+        if (dataset.resolution, img_channels) != (cfg.generator.resolution, cfg.generator.img_channels):
             raise DataError(
-                f"the dataset is {dataset.resolution} px with {dataset.images.shape[1]} channels, the networks take "
+                f"the dataset is {dataset.resolution} px with {img_channels} channels, the networks take "
                 f"{cfg.generator.resolution} px with {cfg.generator.img_channels}"
             )
         if dataset.c_dim != cfg.generator.c_dim:
             raise DataError(f"the dataset has {dataset.c_dim} label dimensions, the networks {cfg.generator.c_dim}")
         self.cfg, self.dataset, self.device, self.processes = cfg, dataset, torch.device(device), processes
-        self.micro = cfg.batch_gpu or max(cfg.batch // processes.world, 1)  # images that pass through the networks at once
-        self.parts = cfg.batch // self.micro
-        if cfg.batch % (self.micro * processes.world):
-            raise InputError(f"{processes.world} processes cannot share a batch of {cfg.batch} in parts of {self.micro} images")
-        share = self.parts // processes.world
-        self.own = range(processes.rank * share, (processes.rank + 1) * share)
-        self.loader = Loader(dataset, self.device, cfg.seed, share * self.micro, cfg.batch)
+        self.half = HALF[cfg.half]
+        self._split_batch()
         torch.manual_seed(cfg.seed)
-        # Channels last is the layout in which both oneDNN and cuDNN run these convolutions fastest.
+        # oneDNN and cuDNN run these convolutions fastest in the channels-last layout.
         self.G = Generator(cfg.generator).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.D = Discriminator(cfg.discriminator).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
-        self.synthesize: Callable[..., Tensor] = torch.compile(self.G.synthesis) if compiled else self.G.synthesis
-        self.discriminate: Callable[..., Tensor] = torch.compile(self.D) if compiled else self.D
+        self.run_synthesis: Callable[..., Tensor] = torch.compile(self.G.synthesis) if compiled else self.G.synthesis
+        self.run_discriminator: Callable[..., Tensor] = torch.compile(self.D) if compiled else self.D
         frozen = _outer_layers(self.D, cfg.freeze_d)
-        #: What is trained, by network and name.
-        self.trained = {
+        self.trainable = {
             "G": dict(self.G.named_parameters()),
             "D": {k: p for k, p in self.D.named_parameters() if k.rpartition(".")[0] not in frozen},
         }
-        self.opt_G = _lazy_adam(self.trained["G"], cfg.lr, cfg.g_reg_interval if cfg.pl_weight > 0 else None)
-        self.opt_D = _lazy_adam(self.trained["D"], cfg.lr, cfg.d_reg_interval if cfg.r1_gamma > 0 else None)
+        self.opt_G = _lazy_adam(self.trainable["G"], cfg.lr, cfg.g_reg_interval if cfg.pl_weight > 0 else None)
+        self.opt_D = _lazy_adam(self.trainable["D"], cfg.lr, cfg.d_reg_interval if cfg.r1_gamma > 0 else None)
         self.pl_mean = torch.zeros([], device=self.device)
-        self.ada = AdaptiveP(cfg.batch, cfg.ada_target, cfg.ada_kimg, cfg.aug_p) if cfg.aug == "ada" else None
+        self.ada = AdaptiveProbability(cfg.batch, cfg.ada_target, cfg.ada_kimg, cfg.aug_p) if cfg.aug == "ada" else None
         self.nimg = self.step = 0
-        self.half = HALF[cfg.half]
+
+    def _split_batch(self) -> None:
+        """Divide the batch into micro-batches, and give each process a consecutive range of them."""
+        cfg, processes = self.cfg, self.processes
+        self.micro_batch = cfg.batch_gpu or max(cfg.batch // processes.world_size, 1)
+        self.num_micro_batches = cfg.batch // self.micro_batch
+        if cfg.batch % (self.micro_batch * processes.world_size):
+            raise InputError(
+                f"{processes.world_size} processes cannot share a batch of {cfg.batch} in parts of {self.micro_batch} images"
+            )
+        per_process = self.num_micro_batches // processes.world_size
+        self.own_micro_batches = range(processes.rank * per_process, (processes.rank + 1) * per_process)
+        self.loader = BatchLoader(self.dataset, self.device, cfg.seed, per_process * self.micro_batch, cfg.batch)
 
     @property
     def aug_p(self) -> float:
-        """The present probability of each augmentation."""
+        """The current probability of each transformation of the augmentation."""
         if self.ada is not None:
             return self.ada.p
         return self.cfg.aug_p if self.cfg.aug == "fixed" else 0.0
 
     def train_step(self) -> dict[str, float]:
-        """One step of both networks on the next `batch` images; returns the losses by name, means over the batch."""
+        """Make one step on the next `batch` images.
+
+        Returns:
+            Statistics as means over the batch: `loss_G`, `loss_D`, `real_sign` (the mean sign of D(real)), and
+            `path_length` and `r1` in the steps that have these phases.
+        """
         cfg = self.cfg
-        images, labels = self.loader.batch(self.nimg + self.own.start * self.micro)
+        images, labels = self.loader.batch(self.nimg + self.own_micro_batches.start * self.micro_batch)
         stats: dict[str, Tensor] = {}
 
         self.D.requires_grad_(False)
-        self._update("G", self._generator_loss, images, labels, stats)
+        self._run_phase("G", self._generator_loss, images, labels, stats)
         if cfg.pl_weight > 0 and self.step % cfg.g_reg_interval == 0:
-            self._update("path_length", self._path_length, images, labels, stats)
-        for p in self.trained["D"].values():
+            self._run_phase("path_length", self._path_length, images, labels, stats)
+        for p in self.trainable["D"].values():
             p.requires_grad_(True)
-        self._update("D", self._discriminator_loss, images, labels, stats)
+        self._run_phase("D", self._discriminator_loss, images, labels, stats)
         if cfg.r1_gamma > 0 and self.step % cfg.d_reg_interval == 0:
-            self._update("r1", self._r1, images, labels, stats)
+            self._run_phase("r1", self._r1, images, labels, stats)
 
         self.processes.sum(list(stats.values()))
         result = {name: float(value) for name, value in stats.items()}
@@ -131,98 +166,116 @@ class Trainer:
     # --- the losses of one micro-batch -----------------------------------------------------------------------------
 
     def _generator_loss(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        ws = losses.mixed_ws(self.G, self._z(len(images)), c, self.cfg.mixing_prob, update_w_avg=True)
-        loss = losses.generator_loss(self._logits(self.synthesize(ws, "random", self.half), c, self.half))
+        ws = losses.mixed_ws(self.G, self._random_z(len(images)), c, self.cfg.mixing_prob, update_w_avg=True)
+        loss = losses.generator_loss(self._logits(self.run_synthesis(ws, "random", self.half), c, self.half))
         return loss, {"loss_G": loss}
 
     def _path_length(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         cfg = self.cfg
         n = max(len(images) // cfg.pl_batch_shrink, 1)
-        ws = losses.mixed_ws(self.G, self._z(len(images))[:n], None if c is None else c[:n], cfg.mixing_prob)
+        z = self._random_z(len(images))[:n]
+        ws = losses.mixed_ws(self.G, z, None if c is None else c[:n], cfg.mixing_prob)
         penalty = losses.path_length_penalty(self.G, ws, self.pl_mean, cfg.pl_decay, self.half)
         return penalty * (cfg.pl_weight * cfg.g_reg_interval), {"path_length": penalty}
 
     def _discriminator_loss(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
-            ws = losses.mixed_ws(self.G, self._z(len(images)), c, self.cfg.mixing_prob)
-            fake = self.synthesize(ws, "random", self.half)
-        fake_logits, real_logits = self._logits(fake, c, self.half), self._logits(_as_float(images), c, self.half)
+            ws = losses.mixed_ws(self.G, self._random_z(len(images)), c, self.cfg.mixing_prob)
+            fake = self.run_synthesis(ws, "random", self.half)
+        fake_logits = self._logits(fake, c, self.half)
+        real_logits = self._logits(_as_float(images), c, self.half)
         loss = losses.discriminator_loss(fake_logits, real_logits)
         return loss, {"loss_D": loss, "real_sign": real_logits.detach().sign().mean()}
 
     def _r1(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        penalty = losses.r1_penalty(partial(self._logits, network=self.D), _as_float(images), c, self.cfg.r1_gamma, self.half)
+        discriminator = partial(self._logits, network=self.D)
+        penalty = losses.r1_penalty(discriminator, _as_float(images), c, self.cfg.r1_gamma, self.half)
         return penalty * self.cfg.d_reg_interval, {"r1": penalty}
 
     def _logits(
         self, images: Tensor, c: Tensor | None, half: torch.dtype | None, network: Callable[..., Tensor] | None = None
     ) -> Tensor:
-        """The discriminator behind the augmentation, through which both networks and R1 see every image."""
+        """Logits of augmented images. `network` replaces the (compiled) discriminator."""
         if self.aug_p > 0:
             images = augment(images, self.aug_p, self.cfg.aug_pipeline).contiguous(memory_format=torch.channels_last)
-        return (network or self.discriminate)(images, c, half)
+        return (network or self.run_discriminator)(images, c, half)
 
-    def _z(self, count: int) -> Tensor:
+    def _random_z(self, count: int) -> Tensor:
         return torch.randn(count, self.cfg.generator.z_dim, device=self.device)
 
-    # --- one optimizer step over all micro-batches -----------------------------------------------------------------
+    # --- one phase: an optimizer step over all micro-batches -------------------------------------------------------
 
-    def _update(self, phase: str, loss: Loss, images: Tensor, labels: Tensor | None, stats: dict[str, Tensor]) -> None:
+    def _run_phase(self, phase: str, loss: Loss, images: Tensor, labels: Tensor | None, stats: dict[str, Tensor]) -> None:
+        """Add up the gradients of all micro-batches, and make one step of the optimizer.
+
+        Args:
+            phase: One of `PHASES`.
+            loss: The loss of a micro-batch.
+            images: The real images of this process.
+            labels: Their labels, or None.
+            stats: Receives the statistics of the loss, as means over the batch.
+        """
         network = "G" if phase in ("G", "path_length") else "D"
         optimizer = self.opt_G if network == "G" else self.opt_D
-        # Each part starts from the same running means; the mean of what the parts make of them is what the batch makes.
-        running = [self.G.mapping.w_avg, self.pl_mean]
-        before, after = [t.clone() for t in running], [torch.zeros_like(t) for t in running]
+        # Every micro-batch starts from the same moving averages w_avg and pl_mean. Their new value is the mean of the
+        # values after each micro-batch, which is the value after the whole batch.
+        averages = [self.G.mapping.w_avg, self.pl_mean]
+        initial, mean_after = [t.clone() for t in averages], [torch.zeros_like(t) for t in averages]
         optimizer.zero_grad(set_to_none=True)
-        for i, part in enumerate(self.own):
-            if self.parts > 1:
-                self._draw_from_own_stream(phase, part)
-            for t, start in zip(running, before, strict=True):
+        for i, index in enumerate(self.own_micro_batches):
+            if self.num_micro_batches > 1:
+                self._seed_micro_batch(phase, index)
+            for t, start in zip(averages, initial, strict=True):
                 t.copy_(start)
-            rows = slice(i * self.micro, (i + 1) * self.micro)
-            value, shown = loss(images[rows], None if labels is None else labels[rows])
-            (value / self.parts).backward()
-            for total, t in zip(after, running, strict=True):
-                total += t / self.parts
-            for name, t in shown.items():
-                stats[name] = stats.get(name, 0) + t.detach() / self.parts
-        gradients = [p.grad for p in self.trained[network].values() if p.grad is not None]
+            rows = slice(i * self.micro_batch, (i + 1) * self.micro_batch)
+            value, loss_stats = loss(images[rows], None if labels is None else labels[rows])
+            (value / self.num_micro_batches).backward()
+            for mean, t in zip(mean_after, averages, strict=True):
+                mean += t / self.num_micro_batches
+            for name, t in loss_stats.items():
+                stats[name] = stats.get(name, 0) + t.detach() / self.num_micro_batches
+        gradients = [p.grad for p in self.trainable[network].values() if p.grad is not None]
         self.processes.sum(gradients)
         if self.half is torch.float16:
-            for (
-                g
-            ) in gradients:  # one that overflowed costs a step, not the run; weights that are not finite still show in a loss
-                torch.nan_to_num(g, nan=0.0, posinf=LARGEST_GRADIENT, neginf=-LARGEST_GRADIENT, out=g)
-        self.processes.sum(after)
-        for t, total in zip(running, after, strict=True):
-            t.copy_(total)
+            # An overflow costs one step, not the run. Weights that are not finite still show in the next loss.
+            for g in gradients:
+                torch.nan_to_num(g, nan=0.0, posinf=MAX_GRADIENT, neginf=-MAX_GRADIENT, out=g)
+        self.processes.sum(mean_after)
+        for t, mean in zip(averages, mean_after, strict=True):
+            t.copy_(mean)
         optimizer.step()
 
-    def _draw_from_own_stream(self, phase: str, part: int) -> None:
-        words = np.random.SeedSequence([self.cfg.seed, self.step, PHASES.index(phase), part]).generate_state(2, np.uint32)
-        torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+    def _seed_micro_batch(self, phase: str, index: int) -> None:
+        sequence = np.random.SeedSequence([self.cfg.seed, self.step, PHASES.index(phase), index])
+        high, low = (int(word) for word in sequence.generate_state(2, np.uint32))
+        torch.manual_seed(high << 31 | low >> 1)
 
     @torch.no_grad()
     def _update_ema(self) -> None:
+        """`G_ema = beta * G_ema + (1 - beta) * G` for parameters; buffers are copied."""
         ema_nimg = self.cfg.ema_kimg * 1000
         if self.cfg.ema_rampup is not None:
             ema_nimg = min(ema_nimg, self.nimg * self.cfg.ema_rampup)
-        beta = 0.5 ** (self.cfg.batch / max(ema_nimg, 1e-8))
-        get_ema_multi_avg_fn(beta)(list(self.G_ema.parameters()), list(self.G.parameters()), self.step)
+        ema_beta = 0.5 ** (self.cfg.batch / max(ema_nimg, 1e-8))
+        get_ema_multi_avg_fn(ema_beta)(list(self.G_ema.parameters()), list(self.G.parameters()), self.step)
         for b_ema, b in zip(self.G_ema.buffers(), self.G.buffers(), strict=True):
             b_ema.copy_(b)
 
-    # --- the whole state, out and in -------------------------------------------------------------------------------
+    # --- save and restore the whole state --------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON facts from which `load_state` makes this trainer again, bit for bit."""
+        """Tensors and JSON values from which `load_state` restores this trainer, bit for bit.
+
+        Tensor names: `G.*`, `D.*` and `G_ema.*` for the networks, `opt_G.<slot>.<parameter>` and `opt_D.…` for Adam,
+        `pl_mean`, and `rng` and `rng_cuda` for the random state. The values are `nimg`, `step` and, with ADA, `ada`.
+        """
         tensors: dict[str, Tensor] = {"pl_mean": self.pl_mean, "rng": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["rng_cuda"] = torch.cuda.get_rng_state(self.device)
         for name in ("G", "D", "G_ema"):
             tensors |= {f"{name}.{k}": v for k, v in getattr(self, name).state_dict().items()}
-        for name, trained in self.trained.items():
-            names = {id(p): k for k, p in trained.items()}
+        for name, parameters in self.trainable.items():
+            names = {id(p): k for k, p in parameters.items()}
             for p, slots in getattr(self, f"opt_{name}").state.items():
                 tensors |= {f"opt_{name}.{slot}.{names[id(p)]}": v for slot, v in slots.items()}
         facts: dict[str, Any] = {"nimg": self.nimg, "step": self.step}
@@ -231,12 +284,12 @@ class Trainer:
         return tensors, facts
 
     def load_state(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Take over what `state` returned; the state of the augmentation may be absent. CheckpointError when a tensor is."""
-        wanted = {"pl_mean", "rng"} | {f"{n}.{k}" for n in ("G", "D", "G_ema") for k in getattr(self, n).state_dict()}
-        if facts["step"] > 0:
-            wanted |= {f"opt_{n}.{s}.{k}" for n, trained in self.trained.items() for k in trained for s in ADAM_SLOTS}
-        for name in sorted(wanted - tensors.keys()):
-            raise CheckpointError(f"the snapshot lacks the tensor {name}")
+        """Restore what `state` returned. Without a state of ADA, p starts at `aug_p`.
+
+        Raises:
+            CheckpointError: A tensor is missing, or the state of ADA is not valid.
+        """
+        self._check_tensors(tensors, facts)
         if self.ada is not None and "ada" in facts:
             try:
                 self.ada.load_state(facts["ada"])
@@ -246,26 +299,46 @@ class Trainer:
         self.pl_mean.copy_(tensors["pl_mean"])
         for name in ("G", "D", "G_ema"):
             prefix = f"{name}."
-            getattr(self, name).load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
-        for name, trained in self.trained.items():
-            optimizer = getattr(self, f"opt_{name}")
-            for k, p in trained.items():
-                slots = {s: tensors[f"opt_{name}.{s}.{k}"] for s in ADAM_SLOTS if f"opt_{name}.{s}.{k}" in tensors}
-                if slots:  # the moments in the memory layout of their parameter, as Adam would have made them
-                    optimizer.state[p] = {
-                        s: v.to(p.device, copy=True) if s == "step" else torch.empty_like(p).copy_(v) for s, v in slots.items()
-                    }
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            getattr(self, name).load_state_dict(own)
+        self._load_optimizers(tensors)
         torch.set_rng_state(tensors["rng"].cpu())
         if "rng_cuda" in tensors and self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng_cuda"].cpu(), self.device)
 
+    def _check_tensors(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        required = {"pl_mean", "rng"} | {f"{n}.{k}" for n in ("G", "D", "G_ema") for k in getattr(self, n).state_dict()}
+        if facts["step"] > 0:
+            for n, parameters in self.trainable.items():
+                required |= {f"opt_{n}.{slot}.{k}" for k in parameters for slot in ADAM_STATE}
+        missing = sorted(required - tensors.keys())
+        if missing:
+            raise CheckpointError(f"the snapshot lacks the tensor {missing[0]}")
+
+    def _load_optimizers(self, tensors: dict[str, Tensor]) -> None:
+        for name, parameters in self.trainable.items():
+            optimizer = getattr(self, f"opt_{name}")
+            for k, p in parameters.items():
+                keys = {slot: f"opt_{name}.{slot}.{k}" for slot in ADAM_STATE}
+                state: dict[str, Tensor] = {}
+                for slot, key in keys.items():
+                    if key not in tensors:
+                        continue
+                    if slot == "step":
+                        state[slot] = tensors[key].to(p.device, copy=True)
+                    else:  # moments in the memory layout of their parameter, as Adam creates them
+                        state[slot] = torch.empty_like(p).copy_(tensors[key])
+                if state:
+                    optimizer.state[p] = state
+
 
 def _as_float(images: Tensor) -> Tensor:
+    """uint8 images to float32 in [-1, 1]."""
     return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
 def _outer_layers(discriminator: Discriminator, count: int) -> set[str]:
-    """Names of the first `count` layers that the image meets, `b64.fromrgb`, `b64.conv0`, ..., without the epilogue."""
+    """Names of the first `count` layers after the image: `b64.fromrgb`, `b64.conv0`, ... The 4 px block is not counted."""
     names = [name.rpartition(".")[0] for name, _ in discriminator.named_parameters()]
     layers = [name for name in dict.fromkeys(names) if name.startswith("b") and not name.startswith("b4.")]
     if count > len(layers):
@@ -274,5 +347,6 @@ def _outer_layers(discriminator: Discriminator, count: int) -> set[str]:
 
 
 def _lazy_adam(parameters: dict[str, nn.Parameter], lr: float, interval: int | None) -> torch.optim.Adam:
+    """Adam for a network that is regularised every `interval` steps, or never (None)."""
     ratio = 1.0 if interval is None else interval / (interval + 1)
     return torch.optim.Adam(parameters.values(), lr=lr * ratio, betas=(0.0**ratio, 0.99**ratio), eps=1e-8, fused=True)

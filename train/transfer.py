@@ -1,9 +1,8 @@
-"""Transfer learning: a new run that starts from the networks of another one, also at a higher resolution.
+"""Transfer learning: a new run starts from the networks of another one, also at a higher resolution.
 
-The official tools start from a network of the same shape; here every tensor that fits by name and shape is taken over, and
-the rest stays as initialised. A skip generator grows without a jump: the RGB output of each new block starts at zero, so
-the first images are those of the smaller network, upsampled (the progressive growing of Karras et al. 2017, with nothing
-to fade).
+Tensors that match in name and shape are copied. The others keep their initial values.
+When a skip generator grows, the RGB output of each new block starts at zero. So the first images are those of the
+smaller network, upsampled, like a progressive growing (Karras et al. 2017) that needs no fade.
 """
 
 from __future__ import annotations
@@ -12,58 +11,62 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stylert.core.errors import CheckpointError
-from stylert.models.checkpoint import check_digest, read_generator, read_metadata
-from stylert.train.loop import Trainer
+from stylert.models.checkpoint import read_generator, read_metadata
+from stylert.train.snapshot import load_tensors
+from stylert.train.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What a network took over: how many of its tensors, and the names of those that stayed as initialised."""
+class TransferResult:
+    """The outcome for one network.
+
+    Attributes:
+        network: G, D or G_ema.
+        copied: Number of tensors that were copied.
+        total: Number of tensors of the network.
+        initial: Names of the tensors that kept their initial values.
+    """
 
     network: str
-    tensors: int
+    copied: int
     total: int
-    fresh: tuple[str, ...]
+    initial: tuple[str, ...]
 
     def __str__(self) -> str:
-        modules = sorted({name.rpartition(".")[0] for name in self.fresh})
+        modules = sorted({name.rpartition(".")[0] for name in self.initial})
         rest = f"; new: {', '.join(modules)}" if modules else ""
-        return f"{self.network}: {self.tensors} of {self.total} tensors taken over{rest}"
+        return f"{self.network}: {self.copied} of {self.total} tensors taken over{rest}"
 
 
-def transfer(trainer: Trainer, path: str | Path) -> list[Taken]:
-    """Take the networks of `path`, a training snapshot or a generator file, into a trainer that has made no step.
+def transfer(trainer: Trainer, path: str | Path) -> list[TransferResult]:
+    """Copy the networks of a file into a trainer that has made no step. Optimizers and counters stay new.
 
-    A generator file gives G and G_ema, and leaves D as it is. Optimizers and counters start anew.
+    Args:
+        trainer: The trainer of the new run.
+        path: A training snapshot, or a generator file. A generator file sets G and G_ema, and D keeps its initial values.
 
     Raises:
-        CheckpointError: the file is damaged or of another kind.
+        CheckpointError: The file is damaged or of another kind.
     """
-    taken = []
-    for name, tensors in _networks(path).items():
+    results = []
+    for name, tensors in _read_networks(path).items():
         network = getattr(trainer, name)
-        taken.append(_take(name, network, tensors))
+        result = _copy_matching(name, network, tensors)
         if name != "D":
-            _silence_new_outputs(network, taken[-1].fresh)
-    return taken
+            _zero_new_rgb_weights(network, result.initial)
+        results.append(result)
+    return results
 
 
-def _networks(path: str | Path) -> dict[str, dict[str, Tensor]]:
+def _read_networks(path: str | Path) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each network in the file, by the network's name."""
     metadata = read_metadata(path)
     if metadata["kind"] != "training":
-        arrays = read_generator(path).arrays
-        tensors = {k: torch.from_numpy(a) for k, a in arrays.items()}
-        return {"G": tensors, "G_ema": tensors}
-    try:
-        tensors = load_file(str(path))
-    except (SafetensorError, OSError) as e:
-        raise CheckpointError(f"{path} is not a whole safetensors file: {e}") from None
-    check_digest(path, metadata, "", {k: t.numpy() for k, t in tensors.items()})
+        generator = {k: torch.from_numpy(a) for k, a in read_generator(path).arrays.items()}
+        return {"G": generator, "G_ema": generator}
+    tensors = load_tensors(path, metadata)
     return {
         name: {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
         for name in ("G", "D", "G_ema")
@@ -71,22 +74,24 @@ def _networks(path: str | Path) -> dict[str, dict[str, Tensor]]:
 
 
 @torch.no_grad()
-def _take(name: str, network: nn.Module, tensors: dict[str, Tensor]) -> Taken:
-    fresh = []
+def _copy_matching(name: str, network: nn.Module, tensors: dict[str, Tensor]) -> TransferResult:
     state = network.state_dict()
-    for key, own in state.items():
-        found = tensors.get(key)
-        if found is None or found.shape != own.shape:
-            fresh.append(key)
+    initial = []
+    for key, target in state.items():
+        source = tensors.get(key)
+        if source is None or source.shape != target.shape:
+            initial.append(key)
         else:
-            own.copy_(found)
-    return Taken(name, len(state) - len(fresh), len(state), tuple(fresh))
+            target.copy_(source)
+    return TransferResult(name, len(state) - len(initial), len(state), tuple(initial))
 
 
 @torch.no_grad()
-def _silence_new_outputs(network: nn.Module, fresh: tuple[str, ...]) -> None:
+def _zero_new_rgb_weights(network: nn.Module, initial: tuple[str, ...]) -> None:
+    # If the first RGB layer was not copied either, the whole output is new: with zero weights, its images would be empty.
+    if "synthesis.b4.torgb.weight" in initial:
+        return
     parameters = dict(network.named_parameters())
-    for key in fresh:
-        # Not of a network that is new as a whole: its RGB layers are what its first images come from.
-        if key.endswith(".torgb.weight") and "synthesis.b4.torgb.weight" not in fresh:
+    for key in initial:
+        if key.endswith(".torgb.weight"):
             parameters[key].zero_()

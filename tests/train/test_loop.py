@@ -19,8 +19,9 @@ from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.models.stylegan2.networks import Generator
 from stylert.train import losses
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.loop import Trainer, TrainingError, sample, train
+from stylert.train.loop import Trainer, TrainingError, train
 from stylert.train.presets import TrainConfig
+from stylert.train.sampling import sample_images
 
 NETWORK = {"resolution": 8, "channel_base": 32, "channel_max": 4, "mapping_layers": 1}
 
@@ -251,7 +252,7 @@ def test_refuses_to_resume_other_networks_and_damaged_snapshots(unlabelled, tmp_
 @pytest.mark.parametrize("c_dim", [0, 3])
 def test_samples_are_the_generators_images_of_the_seeds(c_dim):
     generator = Generator(GeneratorConfig(**NETWORK, z_dim=4, w_dim=4, c_dim=c_dim))
-    images = sample(generator, 18, psi=0.5)
+    images = sample_images(generator, 18, psi=0.5)
     assert (images.dtype, images.shape) == (np.uint8, (18, 8, 8, 3))
     z = torch.from_numpy(np.random.RandomState(17).randn(1, 4)).float()
     c = torch.eye(c_dim)[[17 % c_dim]] if c_dim else None
@@ -288,7 +289,7 @@ def test_every_snapshot_is_measured_and_the_best_generator_kept(unlabelled, tmp_
     measured, reported = iter([3.0, 1.0, 2.0, 1.5]), []
     run = {
         "snap_kimg": 0.02,
-        "score": lambda generator: {"FD": next(measured)},
+        "evaluate": lambda generator: {"FD": next(measured)},
         "report": lambda line: "FD" in line and reported.append(line),
     }
     train(config(kimg=0.06), unlabelled, tmp_path, **run)
@@ -303,8 +304,8 @@ def test_every_snapshot_is_measured_and_the_best_generator_kept(unlabelled, tmp_
 
 
 def test_measuring_does_not_change_the_steps(unlabelled, tmp_path):
-    for name, score in (("a", None), ("b", lambda generator: {"FD": float(sample(generator, 3).mean())})):
-        train(config(kimg=0.06), unlabelled, tmp_path / name, snap_kimg=0.02, score=score)
+    for name, evaluate in (("a", None), ("b", lambda generator: {"FD": float(sample_images(generator, 3).mean())})):
+        train(config(kimg=0.06), unlabelled, tmp_path / name, snap_kimg=0.02, evaluate=evaluate)
     assert (tmp_path / "a" / "snapshot.safetensors").read_bytes() == (tmp_path / "b" / "snapshot.safetensors").read_bytes()
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylert.train.presets import PRESETS, TrainConfig, differing, parse_setting, resolve
+from stylert.train.presets import PRESETS, TrainConfig, changed_settings, parse_setting, resolve
 
 #            kimg batch mbstd base lr gamma ema ramp layers
 TABLE = {
@@ -217,5 +217,5 @@ def test_a_setting_of_one_network_goes_before_that_of_both():
 
 def test_only_settings_of_another_value_differ():
     cfg = resolve("cpu", 64, channel_max=16)
-    assert differing(cfg, {"channel_max": 16, "batch": cfg.batch, "generator.channel_max": 16}) == []
-    assert differing(cfg, {"channel_max": 17, "lr": 1.0, "aug": cfg.aug}) == ["channel_max", "lr"]
+    assert changed_settings(cfg, {"channel_max": 16, "batch": cfg.batch, "generator.channel_max": 16}) == []
+    assert changed_settings(cfg, {"channel_max": 17, "lr": 1.0, "aug": cfg.aug}) == ["channel_max", "lr"]

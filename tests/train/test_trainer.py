@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from stylert.core.errors import CheckpointError, InputError
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.parallel import Processes, launched
+from stylert.train.parallel import Processes, launched_processes
 from stylert.train.presets import TrainConfig
 from stylert.train.trainer import Trainer
 
@@ -101,11 +101,11 @@ def test_no_augmentation_draws_no_random_number(dataset):
 
 def test_the_mean_of_the_parts_gradients_is_the_step(dataset, monkeypatch):
     """With the parts' draws made alike, two equal halves are the step of one half."""
-    monkeypatch.setattr(Trainer, "_draw_from_own_stream", lambda self, phase, part: torch.manual_seed(self.step * 10 + 1))
+    monkeypatch.setattr(Trainer, "_seed_micro_batch", lambda self, phase, index: torch.manual_seed(self.step * 10 + 1))
     whole, parts = Trainer(config(batch=4), dataset), Trainer(config(batch=8, batch_gpu=4), dataset)
-    parts.loader.batch = lambda position: (torch.cat([whole.loader._gather(0)[0]] * 2), None)
-    update = whole._update  # a single part draws from one stream throughout; here every phase begins it anew
-    monkeypatch.setattr(whole, "_update", lambda phase, *a: (torch.manual_seed(1), update(phase, *a)))
+    parts.loader.batch = lambda position: (torch.cat([whole.loader._read(0)[0]] * 2), None)
+    update = whole._run_phase  # a single part draws from one stream throughout; here every phase begins it anew
+    monkeypatch.setattr(whole, "_run_phase", lambda phase, *a: (torch.manual_seed(1), update(phase, *a)))
     one, two = whole.train_step(), parts.train_step()
     assert one == pytest.approx(two, rel=1e-4)
     for network in ("G", "D"):
@@ -129,9 +129,9 @@ SCRIPT = """
 import sys, torch
 from safetensors.torch import save_file
 from test_trainer import Trainer, ImageDataset, config
-from stylert.train.parallel import connected
+from stylert.train.parallel import process_group
 torch.set_num_threads(1)
-with connected("cpu") as processes:
+with process_group("cpu") as processes:
     trainer = Trainer(config(batch_gpu=2, aug="ada", ada_kimg=0.2, aug_p=0.3), ImageDataset(sys.argv[1]), processes=processes)
     stats = [trainer.train_step() for _ in range(5)]
     own = torch.tensor([list(s.values())[0] for s in stats] + [trainer.aug_p])
@@ -165,7 +165,7 @@ def test_an_odd_environment_is_refused(monkeypatch, rank, world):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", world)
     with pytest.raises(InputError, match="WORLD_SIZE"):
-        launched()
+        launched_processes()
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -191,13 +191,13 @@ def test_the_loader_fetches_ahead_what_it_would_fetch(dataset):
     """The thread of the GPU's loader, on the CPU."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from stylert.train.data.loader import Loader
+    from stylert.train.data.loader import BatchLoader
 
-    plain, ahead = (Loader(dataset, torch.device("cpu"), 3, 4, 8) for _ in range(2))
-    ahead.ahead = ThreadPoolExecutor(1)
+    plain, ahead = (BatchLoader(dataset, torch.device("cpu"), 3, 4, 8) for _ in range(2))
+    ahead.prefetch_thread = ThreadPoolExecutor(1)
     for position in (0, 8, 16, 4, 12):
         assert torch.equal(ahead.batch(position)[0], plain.batch(position)[0])
-        assert ahead.next[0] == position + 8
+        assert ahead.prefetched[0] == position + 8
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])

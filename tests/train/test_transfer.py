@@ -41,14 +41,14 @@ def test_a_grown_generator_makes_the_smaller_ones_images_upsampled(small, rng, w
     taken = {t.network: t for t in transfer(grown, folder / source)}
     expected = upsample2d(images(trainer.G_ema), setup_filter())
     assert images(grown.G_ema) == pytest.approx(expected, abs=1e-5)
-    assert {name.split(".")[1] for name in taken["G"].fresh} == {"b16"}
+    assert {name.split(".")[1] for name in taken["G"].initial} == {"b16"}
     assert "synthesis.b16.conv0" in str(taken["G"])
     assert "synthesis.b8" not in str(taken["G"])
     assert ("D" in taken) == source.startswith("snapshot")
     if "D" in taken:
         for key in set(trainer.D.state_dict()) & set(grown.D.state_dict()):
             assert torch.equal(trainer.D.state_dict()[key], grown.D.state_dict()[key]), key
-        assert {name.split(".")[0] for name in taken["D"].fresh} == {"b16"}
+        assert {name.split(".")[0] for name in taken["D"].initial} == {"b16"}
 
 
 def test_a_grown_run_trains_and_opens_its_new_block(small, rng, write_dataset):
@@ -65,7 +65,7 @@ def test_a_grown_run_trains_and_opens_its_new_block(small, rng, write_dataset):
 def test_the_same_shape_is_taken_over_whole_and_optimizers_start_anew(small, rng, write_dataset):
     trainer, folder = small
     again = run(rng, write_dataset, 8, seed=1)
-    assert all(not t.fresh and t.tensors == t.total for t in transfer(again, folder / "snapshot.safetensors"))
+    assert all(not t.initial and t.copied == t.total for t in transfer(again, folder / "snapshot.safetensors"))
     for name in ("G", "D", "G_ema"):
         for key, value in getattr(trainer, name).state_dict().items():
             assert torch.equal(getattr(again, name).state_dict()[key], value), key
@@ -77,8 +77,8 @@ def test_other_widths_keep_what_fits(small, rng, write_dataset):
     _, folder = small
     wider = run(rng, write_dataset, 8, channel_max=8)
     taken = {t.network: t for t in transfer(wider, folder / "snapshot.safetensors")}
-    assert "mapping.fc0.weight" not in taken["G"].fresh
-    assert "synthesis.b4.conv1.weight" in taken["G"].fresh
+    assert "mapping.fc0.weight" not in taken["G"].initial
+    assert "synthesis.b4.conv1.weight" in taken["G"].initial
     # Its RGB layers are all new: silent ones would leave an image of nothing.
     assert wider.G.synthesis.b4.torgb.weight.abs().max() > 0
 

@@ -1,7 +1,7 @@
-"""The groups blit and geom: where each pixel of an augmented image comes from.
+"""The groups `blit` and `geom`: random geometric transformations (Karras et al. 2020b, appendix B, figure 24).
 
-Karras et al. 2020b, appendix B, figure 24: the drawn transformations of one image make one matrix, so that it is resampled
-once. Coordinates are pixels from the centre of the image, x to the right and y down.
+All transformations of an image make one matrix, so that the image is resampled once. Coordinates are pixels from the centre
+of the image, x to the right and y down.
 """
 
 from __future__ import annotations
@@ -12,54 +12,77 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stylert.train.augment.draws import integers, log_normal, normal, sometimes, uniform
+from stylert.train.augment.random_parameters import integers, log_normal, normal, uniform, with_probability
 
-MAX_INTEGER_SHIFT = 0.125  # of the side
-SCALE_OCTAVES = 0.2
-SHIFT_DEVIATION = 0.125  # of the side
+# The names of these constants are those of the official code.
+XINT_MAX = 0.125  # share of the side
+SCALE_STD = 0.2
+ANISO_STD = 0.2
+XFRAC_STD = 0.125  # share of the side
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Drawn transformations of N images, in the order of their application; float64 on the CPU."""
+    """Random transformations of N images, in the order in which they are applied; float64 on the CPU.
 
-    flip: Tensor  # [N] 0 or 1: mirror left and right
-    quarters: Tensor  # [N] turns by 90 degrees, 0 to 3
-    shift: Tensor  # [N, 2] whole pixels (x, y)
-    scale: Tensor  # [N] the same in both directions
-    turn_before: Tensor  # [N] radians
-    stretch: Tensor  # [N] times in x, divided by in y
-    turn_after: Tensor  # [N] radians
-    drift: Tensor  # [N, 2] pixels (x, y)
+    The names are those of the official code. The first three are the group `blit`, the others the group `geom`.
+
+    Attributes:
+        xflip: `[N]`, 0 or 1. 1 mirrors left and right.
+        rotate90: `[N]`, turns by 90 degrees, 0 to 3.
+        xint: `[N, 2]`, shift by whole pixels (x, y).
+        scale: `[N]`, factor in both directions.
+        pre_rotation: `[N]`, rotation before `aniso`, in radians.
+        aniso: `[N]`, factor in x and divisor in y.
+        post_rotation: `[N]`, rotation after `aniso`, in radians.
+        xfrac: `[N, 2]`, shift in pixels (x, y).
+    """
+
+    xflip: Tensor
+    rotate90: Tensor
+    xint: Tensor
+    scale: Tensor
+    pre_rotation: Tensor
+    aniso: Tensor
+    post_rotation: Tensor
+    xfrac: Tensor
 
     def matrices(self) -> Tensor:
-        """`[N, 3, 3]` float64: homogeneous coordinates of the original image to those of the augmented one."""
+        """Float64 `[N, 3, 3]`, from homogeneous coordinates of the original image to those of the augmented one."""
         return (
-            _translation(self.drift)
-            @ _rotation(self.turn_after)
-            @ _scaling(self.stretch, 1 / self.stretch)
-            @ _rotation(self.turn_before)
+            _translation(self.xfrac)
+            @ _rotation(self.post_rotation)
+            @ _scaling(self.aniso, 1 / self.aniso)
+            @ _rotation(self.pre_rotation)
             @ _scaling(self.scale, self.scale)
-            @ _translation(self.shift)
-            @ _rotation(self.quarters * (math.pi / 2))
-            @ _scaling(1 - 2 * self.flip, torch.ones_like(self.flip))
+            @ _translation(self.xint)
+            @ _rotation(self.rotate90 * (math.pi / 2))
+            @ _scaling(1 - 2 * self.xflip, torch.ones_like(self.xflip))
         )
 
 
-def draw_geometry(n: int, size: int, p: float, blit: bool, geom: bool) -> Geometry:
-    """Transformations of n square images of `size` pixels; a group that is off stays neutral."""
+def random_geometry(n: int, size: int, p: float, blit: bool, geom: bool) -> Geometry:
+    """Random transformations of `n` square images.
+
+    Args:
+        n: Number of images.
+        size: Side of the images in pixels.
+        p: Probability of each transformation.
+        blit: Whether the group `blit` is used. Otherwise its transformations are neutral.
+        geom: Whether the group `geom` is used.
+    """
     p_blit, p_geom = p * blit, p * geom
-    # One of the two rotations, or both, are applied with probability p.
-    p_turn = 1 - math.sqrt(1 - p_geom)
+    # At least one of the two rotations is applied with probability p.
+    p_rotation = 1 - math.sqrt(1 - p_geom)
     return Geometry(
-        flip=sometimes(p_blit, integers(0, 1, n), 0),
-        quarters=sometimes(p_blit, integers(0, 3, n), 0),
-        shift=sometimes(p_blit, (uniform(-1, 1, n, 2) * (MAX_INTEGER_SHIFT * size)).round(), 0),
-        scale=sometimes(p_geom, log_normal(SCALE_OCTAVES, n), 1),
-        turn_before=sometimes(p_turn, uniform(-math.pi, math.pi, n), 0),
-        stretch=sometimes(p_geom, log_normal(SCALE_OCTAVES, n), 1),
-        turn_after=sometimes(p_turn, uniform(-math.pi, math.pi, n), 0),
-        drift=sometimes(p_geom, normal(SHIFT_DEVIATION * size, n, 2), 0),
+        xflip=with_probability(p_blit, integers(0, 1, n), 0),
+        rotate90=with_probability(p_blit, integers(0, 3, n), 0),
+        xint=with_probability(p_blit, (uniform(-1, 1, n, 2) * (XINT_MAX * size)).round(), 0),
+        scale=with_probability(p_geom, log_normal(SCALE_STD, n), 1),
+        pre_rotation=with_probability(p_rotation, uniform(-math.pi, math.pi, n), 0),
+        aniso=with_probability(p_geom, log_normal(ANISO_STD, n), 1),
+        post_rotation=with_probability(p_rotation, uniform(-math.pi, math.pi, n), 0),
+        xfrac=with_probability(p_geom, normal(XFRAC_STD * size, n, 2), 0),
     )
 
 
@@ -74,5 +97,5 @@ def _scaling(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _rotation(angle: Tensor) -> Tensor:
-    c, s, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
-    return torch.stack([c, s, zero, -s, c, zero, zero, zero, one], 1).reshape(-1, 3, 3)
+    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    return torch.stack([cos, sin, zero, -sin, cos, zero, zero, zero, one], 1).reshape(-1, 3, 3)

@@ -1,4 +1,4 @@
-"""A contact sheet of the augmentations, so that a person can see what each group does at each p."""
+"""A contact sheet of the augmentations: each group at each probability p."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from stylert.core.images import as_uint8
 from stylert.train.augment.pipeline import augment
 
 ROWS = ("blit", "geom", "color", "filter", "noise", "cutout", "bgc", "bgcfnc")
@@ -23,28 +24,34 @@ def contact_sheet(
     tile: int = 96,
     seed: int = 0,
 ) -> np.ndarray:
-    """One row per pipeline, one block of columns per p, the same images in each; labelled.
+    """A labelled sheet with one row per pipeline and one block of columns per p. Every block shows the same images.
 
-    `images` uint8 `[N, S, S, 1 or 3]` are augmented at their own size, then shown `tile` pixels wide. Returns uint8
-    `[H, W, 3]`. The same seed gives the same sheet.
+    Args:
+        images: uint8 `[N, S, S, 1 or 3]`. They are augmented at this size, and then resized.
+        pipelines: Names of `PIPELINES`.
+        probabilities: The values of p.
+        tile: Side of each shown image in pixels.
+        seed: Seed of the transformations.
+
+    Returns:
+        uint8 `[H, W, 3]`.
     """
     n = len(images)
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 127.5 - 1
     font = ImageFont.load_default(FONT_SIZE)
-    margin = int(max(font.getlength(name) for name in pipelines)) + 2 * GAP
-    top, block = FONT_SIZE + 2 * GAP, n * tile + GAP
-    sheet = Image.new("RGB", (margin + len(probabilities) * block, top + len(pipelines) * (tile + GAP)), "white")
+    left = int(max(font.getlength(name) for name in pipelines)) + 2 * GAP
+    top, block_width, row_height = FONT_SIZE + 2 * GAP, n * tile + GAP, tile + GAP
+    sheet = Image.new("RGB", (left + len(probabilities) * block_width, top + len(pipelines) * row_height), "white")
     draw = ImageDraw.Draw(sheet)
     for column, p in enumerate(probabilities):
-        draw.text((margin + column * block, GAP), f"p = {p:g}", "black", font)
+        draw.text((left + column * block_width, GAP), f"p = {p:g}", "black", font)
     with torch.random.fork_rng(devices=[]):
         for row, name in enumerate(pipelines):
-            y = top + row * (tile + GAP)
+            y = top + row * row_height
             draw.text((GAP, y + (tile - FONT_SIZE) // 2), name, "black", font)
             for column, p in enumerate(probabilities):
                 torch.manual_seed(seed)
-                shown = ((augment(x, p, name) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-                for i, picture in enumerate(shown):
-                    tiled = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).resize((tile, tile))
-                    sheet.paste(tiled, (margin + column * block + i * tile, y))
+                for i, image in enumerate(as_uint8(augment(x, p, name).numpy())):
+                    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).resize((tile, tile))
+                    sheet.paste(picture, (left + column * block_width + i * tile, y))
     return np.asarray(sheet)

@@ -1,6 +1,7 @@
-"""Carrying out a geometric transformation: exactly where pixels meet pixels, else through a 2x finer image.
+"""Applies geometric transformations to images: `blit` moves whole pixels, `warp` resamples in a 2x finer image.
 
-Both extend the image by reflection. Everything is linear in the image, and differentiable in it to any order.
+Beyond its edges, the image is extended by reflection. The result is a linear function of the image, differentiable to any
+order.
 """
 
 from __future__ import annotations
@@ -17,21 +18,25 @@ from torch import Tensor
 from stylert.plugins.ops import upfirdn2d
 from stylert.train.augment.wavelets import SYM6
 
-#: Pixels of the original that the up- and the downsampling filter reach to a side, each 12 taps on the finer grid.
-REACH = 3
-#: Finer pixels by which SYM6 moves smooth content, as its taps are not quite symmetric. Positions on the finer grid count
-#: from there, or a mirrored image would be displaced.
-DELAY = 5.5 - float(np.arange(12) @ SYM6 / SYM6.sum())
+#: Radius of both filters in pixels of the original image: 12 taps on the finer grid.
+FILTER_RADIUS = 3
+#: Shift of smooth content by SYM6 in pixels of the finer grid, because its taps are not quite symmetric. Positions on the
+#: finer grid include it. Otherwise a mirrored image would be displaced.
+FILTER_SHIFT = 5.5 - float(np.arange(12) @ SYM6 / SYM6.sum())
 
 
 def blit(images: Tensor, matrices: Tensor) -> Tensor:
-    """Move whole pixels: `images` `[N, C, S, S]` by `[N, 3, 3]` matrices of flips, quarter turns and whole shifts. Exact."""
+    """Move whole pixels, exactly.
+
+    Args:
+        images: `[N, C, S, S]`.
+        matrices: `[N, 3, 3]` of `Geometry`, made of flips, quarter turns and whole shifts.
+    """
     n, channels, size, _ = images.shape
     centre = (size - 1) / 2
-    at = torch.arange(size, dtype=torch.float64) - centre
-    y, x = torch.meshgrid(at, at, indexing="ij")
-    outputs = torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
-    sources = ((matrices.inverse() @ outputs)[:, :2] + centre).round().long()
+    targets = _homogeneous(torch.arange(size, dtype=torch.float64) - centre)
+    sources = ((matrices.inverse() @ targets)[:, :2] + centre).round().long()
+    # Reflection repeats with this period; its second half runs backwards.
     period = max(2 * (size - 1), 1)
     sources = sources.remainder(period)
     sources = torch.where(sources < size, sources, period - sources)
@@ -40,43 +45,45 @@ def blit(images: Tensor, matrices: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """Transform `images` `[N, C, S, S]` by `[N, 3, 3]` matrices in centred pixel coordinates (Karras et al. 2020b, appendix B).
+    """Transform images by any affine maps (Karras et al. 2020b, appendix B).
 
-    Reflection padding, 2x upsampling by the wavelet filter SYM6, bilinear lookup, and 2x downsampling by the same filter,
-    which undo each other where the lookup is the identity. Images whose matrix is the identity are returned as they are.
+    The steps are reflection padding, 2x upsampling with the wavelet filter SYM6, bilinear lookup, and 2x downsampling with
+    the same filter. Up- and downsampling cancel where the lookup is the identity.
+
+    Args:
+        images: `[N, C, S, S]`.
+        matrices: `[N, 3, 3]` of `Geometry`. Images with the identity matrix stay bit for bit.
     """
     size = images.shape[2]
-    back = matrices.inverse()
-    margin = _margin(back, size)
-    padded = F.pad(images, [margin] * 4, mode="reflect")
+    inverse = matrices.inverse()
+    padded = F.pad(images, [_margin(inverse, size)] * 4, mode="reflect")
     fine = _upsample(padded)
-    looked_up = _Lookup.apply(fine, _grid(back, size + 2 * REACH, fine.shape[2]).to(fine))
-    result = _downsample(looked_up)[:, :, REACH:-REACH, REACH:-REACH]
+    looked_up = _Lookup.apply(fine, _grid(inverse, size + 2 * FILTER_RADIUS, fine.shape[2]).to(fine))
+    result = _downsample(looked_up)[:, :, FILTER_RADIUS:-FILTER_RADIUS, FILTER_RADIUS:-FILTER_RADIUS]
     untouched = (matrices == torch.eye(3, dtype=matrices.dtype)).all(2).all(1).to(images.device)
     return torch.where(untouched[:, None, None, None], images, result)
 
 
-def _margin(back: Tensor, size: int) -> int:
-    """How far any pixel that is needed lies outside of the image; reflection reaches one side length, the rest is black."""
-    edge = (size - 1) / 2 + REACH
-    corners = torch.tensor([[-edge, edge, -edge, edge], [-edge, -edge, edge, edge], [1, 1, 1, 1]], dtype=back.dtype)
-    reach = float((back @ corners)[:, :2].abs().max()) - (size - 1) / 2
-    return min(max(math.ceil(reach) + REACH + 1, 0), size - 1)
+def _homogeneous(positions: Tensor) -> Tensor:
+    """Homogeneous coordinates `[3, n * n]` of a square grid, row by row, with these positions `[n]` in x and y."""
+    y, x = torch.meshgrid(positions, positions, indexing="ij")
+    return torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
 
 
-def _grid(back: Tensor, size: int, fine_size: int) -> Tensor:
-    """`[N, 2 size, 2 size, 2]`: where in the finer image each finer pixel comes from, -1 to 1 from edge to edge."""
-    at = (torch.arange(2 * size, dtype=back.dtype) + 0.5 - DELAY) / 2 - size / 2
-    y, x = torch.meshgrid(at, at, indexing="ij")
-    outputs = torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
-    sources = ((back @ outputs)[:, :2] * 2 + DELAY) * (2 / fine_size)
+def _margin(inverse: Tensor, size: int) -> int:
+    """Padding that covers all pixels that the lookup reads. At most one side length is reflected; beyond it is black."""
+    edge = (size - 1) / 2 + FILTER_RADIUS
+    corners = torch.tensor([[-edge, edge, -edge, edge], [-edge, -edge, edge, edge], [1, 1, 1, 1]], dtype=inverse.dtype)
+    outside = float((inverse @ corners)[:, :2].abs().max()) - (size - 1) / 2
+    return min(max(math.ceil(outside) + FILTER_RADIUS + 1, 0), size - 1)
+
+
+def _grid(inverse: Tensor, size: int, fine_size: int) -> Tensor:
+    """Lookup positions `[N, 2 size, 2 size, 2]` (x, y) in the finer image, -1 to 1 from edge to edge."""
+    fine_positions = torch.arange(2 * size, dtype=inverse.dtype) + 0.5 - FILTER_SHIFT
+    targets = _homogeneous(fine_positions / 2 - size / 2)
+    sources = ((inverse @ targets)[:, :2] * 2 + FILTER_SHIFT) * (2 / fine_size)
     return sources.transpose(1, 2).reshape(-1, 2 * size, 2 * size, 2)
-
-
-@functools.cache
-def _taps(reverse: bool, gain: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    taps = np.ascontiguousarray(SYM6[::-1] if reverse else SYM6) * gain
-    return torch.from_numpy(taps).to(device, dtype)
 
 
 def _upsample(x: Tensor) -> Tensor:
@@ -91,8 +98,14 @@ def _downsample(x: Tensor) -> Tensor:
     return upfirdn2d(x, f[:, None], down=(2, 1), padding=(5, 5, 0, 0))
 
 
+@functools.cache
+def _taps(reverse: bool, gain: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    taps = np.ascontiguousarray(SYM6[::-1] if reverse else SYM6) * gain
+    return torch.from_numpy(taps).to(device, dtype)
+
+
 class _Lookup(torch.autograd.Function):
-    """`grid_sample` as a linear map of the image alone; PyTorch differentiates its own only once."""
+    """`grid_sample` as a linear function of the image, differentiable to any order. PyTorch's own allows one derivative."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, grid: Tensor) -> Tensor:
@@ -103,17 +116,18 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *dy: Tensor) -> tuple[Tensor, None]:
         (grid,) = ctx.saved_tensors
-        return _Scatter.apply(dy[0], grid, ctx.shape), None
+        return _LookupTranspose.apply(dy[0], grid, ctx.shape), None
 
 
-class _Scatter(torch.autograd.Function):
-    """The transpose of `_Lookup`."""
+class _LookupTranspose(torch.autograd.Function):
+    """The transpose of `_Lookup`: its gradient with respect to the image."""
 
     @staticmethod
     def forward(ctx: Any, dy: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
         ctx.save_for_backward(grid)
-        like = dy.new_empty(1).expand(shape)  # only its shape counts: the image enters no gradient with respect to itself
-        dx: Tensor = torch.ops.aten.grid_sampler_2d_backward(dy, like, grid, 0, 0, False, (True, False))[0]
+        # PyTorch's function takes the image for its shape alone, as the image itself enters no such gradient.
+        image = dy.new_empty(1).expand(shape)
+        dx: Tensor = torch.ops.aten.grid_sampler_2d_backward(dy, image, grid, 0, 0, False, (True, False))[0]
         return dx
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Orthogonal wavelet filters, the low-pass halves, with unit norm: `sum h[k] h[k + 2 m]` is 1 for m = 0 and 0 otherwise."""
+"""Low-pass filters of orthogonal wavelets with unit norm: `sum over k of h[k] h[k + 2 m]` is 1 for m = 0, else 0."""
 
 from __future__ import annotations
 
@@ -25,17 +25,20 @@ SYM6 = np.array(
 
 
 def band_filters() -> np.ndarray:
-    """`[4, 43]` float64: zero-phase filters of the bands 0 to π/8, to π/4, to π/2, to π. Together they are the identity.
+    """Zero-phase filters of four frequency bands, which add up to the identity (Karras et al. 2020b, appendix B).
 
-    `P(z) = H(z) H(1/z) / 2` of SYM2 is a half-band filter, `P(z) + P(-z) = 1`. The tree `P(z) P(z^2) P(z^4)` passes ever
-    lower halves, and a band is what one level passes and the next does not (Karras et al. 2020b, appendix B).
+    `P(z) = H(z) H(1/z) / 2` of SYM2 is a half-band filter: `P(z) + P(-z) = 1`. The product `P(z) P(z^2) P(z^4)` of the first
+    levels passes the lower half, quarter and eighth of the spectrum. Each band is the difference of two such low-passes.
+
+    Returns:
+        float64 `[4, 43]`, for the bands 0 to π/8, π/8 to π/4, π/4 to π/2, and π/2 to π.
     """
-    half = np.convolve(SYM2, SYM2[::-1]) / 2
-    lows = [np.ones(1)]
+    half_band = np.convolve(SYM2, SYM2[::-1]) / 2
+    low_passes = [np.ones(1)]
     for level in range(3):
-        spread = np.zeros((len(half) - 1) * 2**level + 1)
-        spread[:: 2**level] = half
-        lows.append(np.convolve(lows[-1], spread))
-    width = len(lows[-1])
-    same = [np.pad(f, (width - len(f)) // 2) for f in lows]
-    return np.stack([same[3], same[2] - same[3], same[1] - same[2], same[0] - same[1]])
+        dilated = np.zeros((len(half_band) - 1) * 2**level + 1)
+        dilated[:: 2**level] = half_band
+        low_passes.append(np.convolve(low_passes[-1], dilated))
+    width = len(low_passes[-1])
+    full, half, quarter, eighth = (np.pad(f, (width - len(f)) // 2) for f in low_passes)
+    return np.stack([eighth, quarter - eighth, half - quarter, full - half])

@@ -1,1 +1,13 @@
-"""Training images: the dataset tool, the sources that it reads, and the loader."""
+"""Training images.
+
+Read during training:
+
+- `dataset`: a zip or folder of the official layout.
+- `loader`: batches on the device.
+- `lazy_images`: images that are decoded when they are needed.
+
+Written before training:
+
+- `dataset_tool`: makes such a zip from other files.
+- `sources/`: one module per kind of file that the tool reads.
+"""

@@ -1,8 +1,8 @@
-"""Mode coverage on a dataset that says what each of its images is made of, such as the cats.
+"""Mode coverage on a dataset that says which parts each image shows, such as the cats of examples/make_cats.py.
 
-`parts.json` beside the images, `{"layers": [names], "choices": {image: [index per layer]}}`, names the part that every layer of
-an image shows. What a generated image shows is read by a linear classifier per layer, fitted to real images; how well it reads
-real ones that it has not seen is measured with it, and bounds what it can say.
+`parts.json` beside the images, `{"layers": [names], "choices": {image: [index per layer]}}`, names the part that every layer
+of an image shows. A linear classifier per layer, fitted to real images, reads the parts of generated images. Its accuracy
+on real images that it was not fitted to is an upper limit for what the metric can show.
 """
 
 from __future__ import annotations
@@ -17,89 +17,119 @@ from stylert.core.errors import DataError
 from stylert.train.data.dataset import ImageDataset, open_files
 
 PARTS_FILE = "parts.json"
-#: Side to which images are averaged down before they are read.
-READ_SIZE = 32
-#: Ridge penalty per image and pixel, pixels in [-1, 1].
+#: The classifier sees images averaged down to this side.
+CLASSIFIER_SIZE = 32
+#: Ridge penalty per image, for pixels in [-1, 1].
 RIDGE = 1e-3
-#: A part counts as covered from this share of its frequency among real images on.
+#: A part is covered if it has at least this share of its frequency among real images.
 COVERED = 0.25
+MAX_PARTS = 65536
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How the parts of generated images are spread beside those of real ones."""
+    """The parts of generated images compared with those of real ones.
 
-    covered: int  #: parts, over all layers, that occur at least a quarter as often as among the real images
-    parts: int  #: parts that the real images have, over all layers
-    distance: float  #: total variation distance of the parts' frequencies, mean over the layers: 0 alike, 1 disjoint
-    distinct: float  #: distinct combinations per image
+    Attributes:
+        covered: Number of parts, over all layers, that are at least a quarter as frequent as among real images.
+        parts: Number of parts, over all layers, that real images show.
+        distance: Total variation distance of the frequencies, as a mean over the layers: 0 for equal, 1 for disjoint.
+        distinct: Number of distinct combinations of parts, divided by the number of images.
+    """
+
+    covered: int
+    parts: int
+    distance: float
+    distinct: float
 
 
 def read_parts(data: str | Path, dataset: ImageDataset) -> np.ndarray:
-    """Part indices `[M, L]` of a dataset's images. Raises DataError when they are not there, or not of these images."""
+    """The parts of the images of a dataset.
+
+    Args:
+        data: The zip or folder of the dataset.
+        dataset: The same, opened; its `names` select the images.
+
+    Returns:
+        Indices int64 `[M, L]`.
+
+    Raises:
+        DataError: `parts.json` is missing, damaged, or not of these images.
+    """
     files, read = open_files(data)
     if PARTS_FILE not in files:
         raise DataError(f"{data} does not say what its images are made of: {PARTS_FILE} is missing")
     try:
         choices = json.loads(read(PARTS_FILE))["choices"]
         parts = np.array([choices[name] for name in dataset.names])
-    except Exception as e:  # an archive raises many kinds; all of them mean parts that cannot be read
+    except Exception as e:  # zipfile and json raise many types for damaged files
         raise DataError(f"{data}: {PARTS_FILE} has no usable parts ({e!r})") from None
-    if parts.ndim != 2 or not parts.size or parts.dtype.kind != "i" or parts.min() < 0 or parts.max() > 65535:
+    if parts.ndim != 2 or not parts.size or parts.dtype.kind != "i" or parts.min() < 0 or parts.max() >= MAX_PARTS:
         raise DataError(f"{data}: the parts in {PARTS_FILE} must be one index per layer")
     return parts
 
 
-class PartReader:
-    """A linear classifier per layer: least squares on the pixels, with a ridge, to one-hot parts.
-
-    `images` uint8 `[M, C, R, R]`, `parts` `[M, L]`.
-    """
+class PartClassifier:
+    """A linear classifier of parts for each layer: ridge regression from pixels to one-hot parts."""
 
     def __init__(self, images: np.ndarray, parts: np.ndarray) -> None:
+        """Fit the classifier.
+
+        Args:
+            images: uint8 `[M, C, R, R]`.
+            parts: Their parts `[M, L]`.
+        """
         x = _pixels(images)
-        self.sizes = parts.max(0) + 1
-        targets = np.concatenate([np.eye(n)[column] for n, column in zip(self.sizes, parts.T, strict=True)], axis=1)
+        self.sizes = parts.max(0) + 1  # number of parts in each layer
+        self.bounds = np.cumsum(self.sizes)[:-1]
+        one_hot = [np.eye(size)[column] for size, column in zip(self.sizes, parts.T, strict=True)]
+        targets = np.concatenate(one_hot, axis=1)
         gram = x.T @ x
         gram[np.diag_indices_from(gram)] += RIDGE * len(x)
         self.weights = np.linalg.solve(gram, x.T @ targets)
 
-    def scores(self, images: np.ndarray) -> np.ndarray:
-        """Scores of every part of every layer, side by side, `[N, sum of sizes]`."""
-        scores: np.ndarray = _pixels(images) @ self.weights
-        return scores
-
-    def read(self, images: np.ndarray) -> np.ndarray:
-        """The part that each layer shows, `[N, L]`."""
-        bounds = np.cumsum(self.sizes)[:-1]
-        return np.stack([s.argmax(1) for s in np.split(self.scores(images), bounds, axis=1)], axis=1)
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """The part of each layer, `[N, L]`, of uint8 images `[N, C, R, R]`."""
+        return np.stack([scores.argmax(1) for scores in self._scores(images)], axis=1)
 
     def margins(self, images: np.ndarray) -> np.ndarray:
-        """By how much each part's score exceeds the best other one of its layer, `[N, sum of sizes]`."""
-        out = []
-        for s in np.split(self.scores(images), np.cumsum(self.sizes)[:-1], axis=1):
-            best, order = s.max(1), np.sort(s, axis=1)
-            second = order[:, -2] if s.shape[1] > 1 else np.full(len(s), -np.inf)
-            out.append(s - np.where(s == best[:, None], second[:, None], best[:, None]))
-        return np.concatenate(out, axis=1)
+        """By how much the score of each part exceeds the best other score of its layer.
+
+        Returns:
+            `[N, S]`, where S is the number of parts over all layers. Positive for the predicted parts alone.
+        """
+        margins = []
+        for scores in self._scores(images):
+            best = scores.max(1)
+            second = np.sort(scores, axis=1)[:, -2] if scores.shape[1] > 1 else np.full(len(scores), -np.inf)
+            best_other = np.where(scores == best[:, None], second[:, None], best[:, None])
+            margins.append(scores - best_other)
+        return np.concatenate(margins, axis=1)
+
+    def _scores(self, images: np.ndarray) -> list[np.ndarray]:
+        """Scores `[N, parts]` of each layer."""
+        return np.split(_pixels(images) @ self.weights, self.bounds, axis=1)
 
 
-def coverage(found: np.ndarray, real: np.ndarray) -> Coverage:
-    """Of the parts `[N, L]` of generated images, beside the parts `[M, L]` of real ones."""
-    covered, distances = 0, []
-    parts = 0
-    for mine, theirs in zip(found.T, real.T, strict=True):
-        size = int(max(mine.max(), theirs.max())) + 1
-        p, q = np.bincount(mine, minlength=size) / len(mine), np.bincount(theirs, minlength=size) / len(theirs)
+def coverage(generated: np.ndarray, real: np.ndarray) -> Coverage:
+    """Compare the parts `[N, L]` of generated images with the parts `[M, L]` of real ones."""
+    covered = parts = 0
+    distances = []
+    for generated_layer, real_layer in zip(generated.T, real.T, strict=True):
+        size = int(max(generated_layer.max(), real_layer.max())) + 1
+        p = np.bincount(generated_layer, minlength=size) / len(generated_layer)
+        q = np.bincount(real_layer, minlength=size) / len(real_layer)
         parts += int((q > 0).sum())
         covered += int(((p >= COVERED * q) & (q > 0)).sum())
         distances.append(np.abs(p - q).sum() / 2)
-    return Coverage(covered, parts, float(np.mean(distances)), len(np.unique(found, axis=0)) / len(found))
+    distinct = len(np.unique(generated, axis=0)) / len(generated)
+    return Coverage(covered, parts, float(np.mean(distances)), distinct)
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
-    """`[N, pixels + 1]` in [-1, 1] with a one for the bias, float32 sums kept in float64."""
+    """float64 `[N, pixels + 1]`: pixels in [-1, 1], averaged down, and a one for the bias."""
     n, c, side, _ = images.shape
-    factor = max(side // READ_SIZE, 1)
-    small = images.reshape(n, c, side // factor, factor, side // factor, factor).mean((3, 5), dtype=np.float64)
+    factor = max(side // CLASSIFIER_SIZE, 1)
+    blocks = images.reshape(n, c, side // factor, factor, side // factor, factor)
+    small = blocks.mean((3, 5), dtype=np.float64)
     return np.concatenate([small.reshape(n, -1) / 127.5 - 1, np.ones((n, 1))], axis=1)

@@ -1,13 +1,12 @@
-"""Metrics of a generator by name, as a command or a training run asks for them: `fd5k`, `fid50k`, `ppl_w_end`, `modes`.
+"""Computes metrics of a generator. Each input that several metrics share is made once.
 
-A name may end in the number of generated images; as many real ones are compared, or all that there are. `fd` is the offline
-stand-in for `fid`. `kid` and `pr` are computed on Inception where its weights are given, on the stand-in where not, and the
-result's name says on which.
+As many real images are used as generated ones, or all that there are.
+`fid` and `is` are defined on the Inception network, and `fd` on EfficientNet-Lite0. `kid` and `pr` use Inception if its
+weights are given, and EfficientNet-Lite0 otherwise. The names of the values say which network was used.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,64 +16,40 @@ import numpy as np
 import torch
 
 from stylert.core.errors import InputError
+from stylert.core.progress import Progress
 from stylert.models.features.extractors import EffNetLite0, Extractor, Inception
 from stylert.models.features.perceptual import Distance, EffNetLite0Distance, Lpips
 from stylert.models.stylegan2.networks import Generator
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.metrics.coverage import Coverage, PartReader, coverage, read_parts
-from stylert.train.metrics.distances import (
-    NEIGHBOURS,
-    SPLITS,
-    frechet_distance,
-    inception_score,
-    kernel_distance,
-    precision_recall,
-)
-from stylert.train.metrics.features import generated_features, generated_images, generated_z, labels_in_turn, real_features
-from stylert.train.metrics.perceptual_path import Paths, mean_within, path_distances
+from stylert.train.metrics.coverage import PartClassifier, coverage, read_parts
+from stylert.train.metrics.distances import NEIGHBOURS, frechet_distance, inception_score, kernel_distance, precision_recall
+from stylert.train.metrics.features import generated_features, generated_images, generated_z, real_features
+from stylert.train.metrics.metric import FEATURE_METRICS, PART_METRICS, PATH_METRICS, Metric
+from stylert.train.metrics.perceptual_path import PathSampling, mean_without_outliers, path_distances
 from stylert.train.metrics.separability import linear_separability
+from stylert.train.sampling import cyclic_labels
 
-FEATURE_METRICS = ("fd", "fid", "kid", "pr", "is")
-PATH_METRICS = tuple(f"ppl_{space}{end}{crop}" for space in "zw" for end in ("", "_end") for crop in ("", "_crop"))
-PART_METRICS = ("modes", "ls_z", "ls_w")
-METRICS = (*FEATURE_METRICS, *PATH_METRICS, *PART_METRICS)
-#: One number each, the lower the better: what a training run can choose its best snapshot by.
-DISTANCES = ("fd", "fid", "kid")
-#: Share of the real images that the reader of parts is not fitted to, but tested on.
+#: Share of the real images that test the classifier of parts. It is fitted to the others.
 HELD_OUT = 0.2
-#: Images that the reader of parts is fitted to at most.
-FITTED = 20_000
+#: Real images that the classifier of parts uses, at most.
+MAX_CLASSIFIER_IMAGES = 20_000
+BATCH = 50
 
-#: `(stage, done, total)`
-Report = Callable[[str, int, int], None]
+#: The values of metrics, by the name under which they are reported.
 Values = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A metric and how many generated images it takes."""
+class EvaluationInputs:
+    """Everything besides the generator that metrics are computed from.
 
-    name: str
-    images: int
-
-    @classmethod
-    def parse(cls, text: str, images: int) -> Metric:
-        """`fid50k`, `kid5000` or `ppl_w`, which takes `images`. Raises InputError for an unknown name or too few images."""
-        match = re.fullmatch(r"([a-z_]+?)(?:(\d{1,7})(k?))?", text)
-        if match is None or match[1] not in METRICS:
-            raise InputError(
-                f"unknown metric {text!r}: choose of {', '.join(METRICS)}, with a number of images behind, as in fd5k"
-            )
-        count = images if match[2] is None else int(match[2]) * (1000 if match[3] else 1)
-        least = {"pr": NEIGHBOURS + 1, "is": SPLITS, "ls_z": 4, "ls_w": 4}.get(match[1], 2)
-        if count < least:
-            raise InputError(f"{match[1]} takes {least} images or more, not {count}")
-        return cls(match[1], count)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What metrics are computed with, beside the generator: real images, other real images for the floor, local weights."""
+    Attributes:
+        data: Zip or folder of real images.
+        floor: Other real images. Their distance to `data` is the lowest value that a generator can reach.
+        inception: Weights of the Inception network.
+        lpips: Weights of VGG16 and of LPIPS.
+        cache: Folder for features of real images.
+    """
 
     data: Path | None = None
     floor: Path | None = None
@@ -84,183 +59,220 @@ class Source:
 
 
 class Evaluator:
-    """Computes metrics; what several of them need is made once, and real images are read once for many generators.
+    """Computes the same metrics of one or several generators. Real images are read once."""
 
-    Raises InputError at once when a metric lacks what it needs.
-    """
+    def __init__(self, metrics: Sequence[Metric], inputs: EvaluationInputs, progress: Progress | None = None) -> None:
+        """Check that the inputs suffice. Nothing is read yet.
 
-    def __init__(self, metrics: Sequence[Metric], source: Source, report: Report | None = None) -> None:
-        self.metrics, self.source = tuple(metrics), source
-        self.report: Report = report or (lambda stage, done, total: None)
+        Args:
+            metrics: The metrics.
+            inputs: The inputs.
+            progress: Called while images are read, generated and compared.
+
+        Raises:
+            InputError: A metric lacks an input.
+        """
+        self.metrics, self.inputs, self.progress = tuple(metrics), inputs, progress
         names = {m.name for m in metrics}
         for name in ("fid", "is"):
-            if name in names and source.inception is None:
+            if name in names and inputs.inception is None:
                 instead = "; fd is the offline stand-in" if name == "fid" else ""
                 raise InputError(f"{name} is defined on the Inception network: give its weights with --inception{instead}")
-        if source.data is None and not names <= set(PATH_METRICS):
+        if inputs.data is None and not names <= set(PATH_METRICS):
             raise InputError(f"{', '.join(sorted(names - set(PATH_METRICS)))}: give the real images with --data")
+        self._real_features: dict[str, np.ndarray] = {}
 
     def evaluate(self, generator: Generator) -> Values:
-        """The value of each metric of this generator, on a CPU, by its full name."""
+        """The values of all metrics of a generator, which is on a CPU.
+
+        Raises:
+            DataError: The real images cannot be read.
+            InputError: There are too few of them, or the generator has another resolution than they.
+        """
+        generated: dict[str, np.ndarray] = {}
+
+        def features(extractor: Extractor) -> np.ndarray:
+            if extractor.name not in generated:
+                generated[extractor.name] = generated_features(extractor, generator, self._most_images, self.progress)
+            return generated[extractor.name]
+
+        def pixels(count: int) -> np.ndarray:
+            if "pixels" not in generated:
+                generated["pixels"] = self._generated_pixels(generator)
+            return generated["pixels"][:count]
+
         values: Values = {}
-        self._fakes: dict[str, np.ndarray] = {}
         for metric in self.metrics:
             if metric.name in FEATURE_METRICS:
-                values |= self._of_features(metric, lambda e: self._generated(e, generator))
+                values |= self._feature_values(metric, features)
             elif metric.name in PATH_METRICS:
                 values |= self._path_length(metric, generator)
             elif metric.name == "modes":
-                values |= self._modes(self.reader.read(self._pixels(generator, metric.images)), metric.images)
+                values |= self._modes(self.classifier.predict(pixels(metric.images)))
             else:
-                values |= self._separability(metric, generator)
+                values |= self._separability(metric, generator, pixels(metric.images))
         return values
 
     def floor(self) -> Values:
-        """The same between two sets of real images: `floor` and `data`, and for modes the images held out from `data`."""
+        """The values between two sets of real images, for the metrics that have them.
+
+        Feature metrics compare `inputs.floor` with `inputs.data`. Modes compare held-out images with themselves.
+        """
+
+        def features(extractor: Extractor) -> np.ndarray:
+            return real_features(
+                extractor, self.floor_dataset, self._most_images, self.progress, self.inputs.cache, "floor images"
+            )
+
         values: Values = {}
         for metric in self.metrics:
-            if metric.name in FEATURE_METRICS and self.source.floor is not None:
-                values |= self._of_features(metric, self._of_floor)
+            if metric.name in FEATURE_METRICS and self.inputs.floor is not None:
+                values |= self._feature_values(metric, features)
             elif metric.name == "modes":
-                values |= self._modes(self.reader.read(self.held_out[0]), metric.images)
+                held_out_images, _ = self.held_out
+                values |= self._modes(self.classifier.predict(held_out_images)[: metric.images])
         return values
 
     @property
     def real_images(self) -> int:
-        """How many real images the largest comparison takes: for features, else those held out from the reader of parts."""
+        """Number of real images in the largest comparison of features, or else of parts; 0 without such metrics."""
         if any(m.name in FEATURE_METRICS for m in self.metrics):
-            return min(self._most(), len(self.dataset))
-        return self._held() if any(m.name in PART_METRICS for m in self.metrics) else 0
+            return min(self._most_images, len(self.dataset))
+        return self._held_out_count if any(m.name in PART_METRICS for m in self.metrics) else 0
 
-    def _of_floor(self, extractor: Extractor) -> np.ndarray:
-        shown = self._shown("floor images")
-        return real_features(extractor, self.floor_dataset, self._most(), shown, self.source.cache)
-
-    # --- what is made once -----------------------------------------------------------------------------------------
+    # --- shared inputs, made at their first use --------------------------------------------------------------------
 
     @cached_property
     def dataset(self) -> ImageDataset:
-        assert self.source.data is not None
-        most = max(self._most(), FITTED if any(m.name in PART_METRICS for m in self.metrics) else 0)
-        return ImageDataset(self.source.data, limit=most, progress=self._shown("read images"))
+        """The real images."""
+        assert self.inputs.data is not None
+        needs_parts = any(m.name in PART_METRICS for m in self.metrics)
+        limit = max(self._most_images, MAX_CLASSIFIER_IMAGES if needs_parts else 0)
+        return ImageDataset(self.inputs.data, limit=limit, progress=self.progress)
 
     @cached_property
     def floor_dataset(self) -> ImageDataset:
-        assert self.source.floor is not None
-        return ImageDataset(self.source.floor, limit=self._most())
+        """The other real images."""
+        assert self.inputs.floor is not None
+        return ImageDataset(self.inputs.floor, limit=self._most_images)
 
     @cached_property
-    def stand_in(self) -> EffNetLite0:
+    def efficientnet(self) -> EffNetLite0:
+        """EfficientNet-Lite0."""
         return EffNetLite0()
 
     @cached_property
     def inception(self) -> Inception:
-        assert self.source.inception is not None
-        return Inception(self.source.inception)
+        """The Inception network."""
+        assert self.inputs.inception is not None
+        return Inception(self.inputs.inception)
 
     @cached_property
     def distance(self) -> Distance:
-        return Lpips(self.source.lpips) if self.source.lpips else EffNetLite0Distance(self.stand_in)
+        """The perceptual distance: LPIPS if its weights are given, or its formula on EfficientNet-Lite0."""
+        return Lpips(self.inputs.lpips) if self.inputs.lpips else EffNetLite0Distance(self.efficientnet)
 
     @cached_property
     def parts(self) -> np.ndarray:
-        assert self.source.data is not None
-        return read_parts(self.source.data, self.dataset)
+        """The parts of the real images, `[M, L]`."""
+        assert self.inputs.data is not None
+        return read_parts(self.inputs.data, self.dataset)
 
     @cached_property
-    def reader(self) -> PartReader:
-        kept = len(self.dataset) - self._held()
-        return PartReader(self.dataset.images[:kept], self.parts[:kept])
+    def classifier(self) -> PartClassifier:
+        """The classifier of parts, fitted to all real images that are not held out."""
+        fitted = len(self.dataset) - self._held_out_count
+        return PartClassifier(self.dataset.images[:fitted], self.parts[:fitted])
 
     @property
     def held_out(self) -> tuple[np.ndarray, np.ndarray]:
-        kept = len(self.dataset) - self._held()
-        return self.dataset.images[kept:], self.parts[kept:]
+        """The last real images and their parts. The classifier is tested on them."""
+        fitted = len(self.dataset) - self._held_out_count
+        return self.dataset.images[fitted:], self.parts[fitted:]
 
-    @cached_property
-    def _real(self) -> dict[str, np.ndarray]:
-        return {}
+    @property
+    def _held_out_count(self) -> int:
+        return max(int(len(self.dataset) * HELD_OUT), 1)
+
+    @property
+    def _most_images(self) -> int:
+        """The largest number of images of a feature metric."""
+        return max((m.images for m in self.metrics if m.name in FEATURE_METRICS), default=2)
+
+    def _generated_pixels(self, generator: Generator) -> np.ndarray:
+        """Generated images uint8 `[N, C, R, R]`, for the part metric that needs most."""
+        shape = (generator.cfg.img_channels, generator.cfg.resolution, generator.cfg.resolution)
+        if shape != self.dataset.images.shape[1:]:
+            raise InputError(
+                f"parts are read at one size: the generator draws {list(shape)}, the real images are "
+                f"{list(self.dataset.images.shape[1:])}"
+            )
+        count = max(m.images for m in self.metrics if m.name in PART_METRICS)
+        batches = []
+        for start in range(0, count, BATCH):
+            n = min(BATCH, count - start)
+            batches.append(generated_images(generator, start, n).transpose(0, 3, 1, 2))
+            if self.progress is not None:
+                self.progress("drawn images", start + n, count)
+        return np.concatenate(batches)
 
     # --- the metrics -----------------------------------------------------------------------------------------------
 
-    def _of_features(self, metric: Metric, features: Callable[[Extractor], np.ndarray]) -> Values:
-        wants_inception = metric.name in ("fid", "is") or (metric.name in ("kid", "pr") and self.source.inception is not None)
-        extractor: Extractor = self.inception if wants_inception else self.stand_in
-        if extractor.name not in self._real:
-            self._real[extractor.name] = real_features(
-                extractor, self.dataset, self._most(), self._shown("real images"), self.source.cache
+    def _feature_values(self, metric: Metric, features: Callable[[Extractor], np.ndarray]) -> Values:
+        """A metric between real features and those that `features` returns."""
+        on_inception = metric.name in ("fid", "is") or (metric.name in ("kid", "pr") and self.inputs.inception is not None)
+        extractor: Extractor = self.inception if on_inception else self.efficientnet
+        if extractor.name not in self._real_features:
+            self._real_features[extractor.name] = real_features(
+                extractor, self.dataset, self._most_images, self.progress, self.inputs.cache
             )
-        real, fake = self._real[extractor.name][: metric.images], features(extractor)[: metric.images]
-        if metric.name in ("fd", "fid"):
-            return {"FID" if metric.name == "fid" else f"FD-{extractor.name}": frechet_distance(fake, real)}
+        real = self._real_features[extractor.name][: metric.images]
+        compared = features(extractor)[: metric.images]
+        if metric.name == "fid":
+            return {"FID": frechet_distance(compared, real)}
+        if metric.name == "fd":
+            return {f"FD-{extractor.name}": frechet_distance(compared, real)}
         if metric.name == "kid":
-            return {"KID" if wants_inception else f"KID-{extractor.name}": kernel_distance(fake, real)}
+            return {"KID" if on_inception else f"KID-{extractor.name}": kernel_distance(compared, real)}
         if metric.name == "is":
-            mean, deviation = inception_score(self.inception.logits(fake))
+            mean, deviation = inception_score(self.inception.logits(compared))
             return {"IS": mean, "IS-deviation": deviation}
         if len(real) <= NEIGHBOURS:
             raise InputError(f"precision and recall need more than {NEIGHBOURS} real images")
-        precision, recall = precision_recall(fake, real)
+        precision, recall = precision_recall(compared, real)
         return {f"precision-{extractor.name}": precision, f"recall-{extractor.name}": recall}
 
-    def _generated(self, extractor: Extractor, generator: Generator) -> np.ndarray:
-        if extractor.name not in self._fakes:
-            self._fakes[extractor.name] = generated_features(
-                extractor, generator, self._most(), self._shown("generated images")
-            )
-        return self._fakes[extractor.name]
-
     def _path_length(self, metric: Metric, generator: Generator) -> Values:
-        paths = Paths(metric.name[4], "_end" not in metric.name, "_crop" in metric.name)
-        distances = path_distances(generator, self.distance, paths, metric.images, progress=self._shown(metric.name))
+        """A metric named `ppl_<space>[_end][_crop]`."""
+        options = metric.name.split("_")[1:]
+        sampling = PathSampling(options[0], full="end" not in options, crop="crop" in options)
+        distances = path_distances(generator, self.distance, sampling, metric.images, progress=self.progress, stage=metric.name)
         suffix = "" if self.distance.name == "LPIPS" else f"-{self.distance.name}"
-        return {f"PPL{metric.name[3:]}{suffix}": mean_within(distances)}
+        return {f"PPL_{'_'.join(options)}{suffix}": mean_without_outliers(distances)}
 
-    def _modes(self, found: np.ndarray, images: int) -> Values:
-        held_images, held_parts = self.held_out
-        c: Coverage = coverage(found[:images], held_parts)
+    def _modes(self, parts: np.ndarray) -> Values:
+        """Coverage of the predicted parts, and the accuracy of the classifier on held-out real images."""
+        held_out_images, held_out_parts = self.held_out
+        result = coverage(parts, held_out_parts)
         return {
-            f"parts covered (of {c.parts})": float(c.covered),
-            "part frequencies, distance": c.distance,
-            "distinct combinations": c.distinct,
-            "reader, right on real images": float((self.reader.read(held_images) == held_parts).mean()),
+            f"parts covered (of {result.parts})": float(result.covered),
+            "part frequencies, distance": result.distance,
+            "distinct combinations": result.distinct,
+            "reader, right on real images": float((self.classifier.predict(held_out_images) == held_out_parts).mean()),
         }
 
-    def _separability(self, metric: Metric, generator: Generator) -> Values:
-        margins = self.reader.margins(self._pixels(generator, metric.images))
-        z = torch.from_numpy(generated_z(0, metric.images, generator.cfg.z_dim))
-        latents = z if metric.name == "ls_z" else _ws(generator, z)
-        return {f"linear separability in {metric.name[3:]}": linear_separability(latents.double().numpy(), margins, rare=True)}
-
-    def _pixels(self, generator: Generator, count: int) -> np.ndarray:
-        """`[count, C, R, R]`, as a dataset holds them. Made once for the largest count."""
-        made = (generator.cfg.img_channels, generator.cfg.resolution, generator.cfg.resolution)
-        if made != self.dataset.images.shape[1:]:
-            raise InputError(
-                f"parts are read at one size: the generator draws {list(made)}, the real images are "
-                f"{list(self.dataset.images.shape[1:])}"
-            )
-        if "pixels" not in self._fakes:
-            most = max(m.images for m in self.metrics if m.name in PART_METRICS)
-            portions = []
-            for i in range(0, most, 50):
-                portions.append(generated_images(generator, i, min(50, most - i)).transpose(0, 3, 1, 2))
-                self.report("drawn images", min(i + 50, most), most)
-            self._fakes["pixels"] = np.concatenate(portions)
-        return self._fakes["pixels"][:count]
-
-    def _most(self) -> int:
-        return max((m.images for m in self.metrics if m.name in FEATURE_METRICS), default=2)
-
-    def _held(self) -> int:
-        return max(int(len(self.dataset) * HELD_OUT), 1)
-
-    def _shown(self, stage: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.report(stage, done, total)
+    def _separability(self, metric: Metric, generator: Generator, pixels: np.ndarray) -> Values:
+        """A metric named `ls_z` or `ls_w`."""
+        space = metric.name.removeprefix("ls_")
+        latents = torch.from_numpy(generated_z(0, metric.images, generator.cfg.z_dim))
+        if space == "w":
+            latents = _map_to_w(generator, latents)
+        margins = self.classifier.margins(pixels)
+        return {f"linear separability in {space}": linear_separability(latents.double().numpy(), margins, rare=True)}
 
 
 @torch.no_grad()
-def _ws(generator: Generator, z: torch.Tensor) -> torch.Tensor:
-    """w `[N, w_dim]` of every latent, labels in turn."""
-    ws: torch.Tensor = generator.mapping(z, labels_in_turn(generator, 0, len(z)))
+def _map_to_w(generator: Generator, z: torch.Tensor) -> torch.Tensor:
+    """w `[N, w_dim]` of z `[N, z_dim]`, with cyclic labels."""
+    ws: torch.Tensor = generator.mapping(z, cyclic_labels(generator, 0, len(z)))
     return ws[:, 0]

@@ -1,31 +1,41 @@
-"""Perceptual path length: how far an image moves, perceptually, per step in latent space (Karras et al. 2018, section 4.1)."""
+"""Perceptual path length (PPL): how much an image changes per step in latent space (Karras et al. 2018, section 4.1).
+
+    PPL = E [ d(g(t), g(t + epsilon)) / epsilon^2 ]
+
+d is a perceptual distance, and g(t) the image at share t of a path between two random latents. The mean leaves out the
+lowest and the highest percent of the values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from stylert.core.progress import Progress
 from stylert.models.features.perceptual import Distance
 from stylert.models.stylegan2.networks import Generator
-from stylert.train.metrics.features import labels_in_turn
+from stylert.train.sampling import cyclic_labels
 
 EPSILON = 1e-4
 BATCH = 16
-#: Above this, images are averaged down before they are compared.
+#: Larger images are averaged down to this size before they are compared.
 COMPARED_SIZE = 256
-#: Shares of the distances that are left out at both ends, in percent.
+#: Percent of the values that are left out at each end.
 OUTLIERS = 1.0
 
 
 @dataclass(frozen=True)
-class Paths:
-    """Where steps are taken: in `z` along great circles or in `w` along lines; anywhere (`full`) or at the ends alone.
+class PathSampling:
+    """Which steps PPL measures.
 
-    `crop` compares the middle of the image only, where a face of FFHQ is (rows 3/8 to 7/8, columns 2/8 to 6/8).
+    Attributes:
+        space: `z`, along great circles, or `w`, along lines.
+        full: Whether t is uniform in [0, 1]. Otherwise t is 0, the end of the path.
+        crop: Whether to compare only the middle of the images, where FFHQ shows the face (rows 3/8 to 7/8, columns 2/8
+            to 6/8).
     """
 
     space: str = "w"
@@ -37,51 +47,78 @@ class Paths:
 def path_distances(
     generator: Generator,
     distance: Distance,
-    paths: Paths,
+    sampling: PathSampling,
     count: int,
     seed: int = 0,
     epsilon: float = EPSILON,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    stage: str = "path length",
 ) -> np.ndarray:
-    """`d(g(t), g(t + epsilon)) / epsilon^2` of `count` random pairs of latents, `[count]`. Labels in turn, constant noise."""
+    """The values `d(g(t), g(t + epsilon)) / epsilon^2` of random paths, with cyclic labels and constant noise.
+
+    Args:
+        generator: The generator, on a CPU.
+        distance: d.
+        sampling: Which steps are measured.
+        count: Number of paths.
+        seed: Seed of the latents and of t.
+        epsilon: Length of the step.
+        progress: Called after each batch with `stage`.
+        stage: Name for `progress`.
+
+    Returns:
+        float64 `[count]`.
+    """
     random = torch.Generator().manual_seed(seed)
-    out = []
+    values = []
     for start in range(0, count, BATCH):
         n = min(BATCH, count - start)
-        # In float64 up to the network: a step of 1e-4 in float32 would be off by up to a thousandth.
+        # In float64 up to the network: a step of 1e-4 in float32 would be wrong by up to a thousandth.
         z = torch.randn(2, n, generator.cfg.z_dim, generator=random).double()
-        t = torch.rand(n, 1, generator=random, dtype=torch.float64) if paths.full else torch.zeros(n, 1, dtype=torch.float64)
-        c = labels_in_turn(generator, start, n)
-        if paths.space == "z":
+        t = torch.zeros(n, 1, dtype=torch.float64)
+        if sampling.full:
+            t.uniform_(generator=random)
+        c = cyclic_labels(generator, start, n)
+        if sampling.space == "z":
             ws = [generator.mapping(slerp(z[0], z[1], s), c) for s in (t, t + epsilon)]
         else:
-            ends = [generator.mapping(end, c).double() for end in z]
-            ws = [ends[0].lerp(ends[1], s[:, :, None]) for s in (t, t + epsilon)]
+            first, second = (generator.mapping(end, c).double() for end in z)
+            ws = [first.lerp(second, s[:, :, None]) for s in (t, t + epsilon)]
         images = generator.synthesis(torch.cat(ws), noise_mode="const")
-        a, b = _compared(images, paths.crop).chunk(2)
-        out.append((distance(a, b).double() / epsilon**2).numpy())
+        a, b = _compared(images, sampling.crop).chunk(2)
+        values.append((distance(a, b).double() / epsilon**2).numpy())
         if progress is not None:
-            progress(start + n, count)
-    return np.concatenate(out)
+            progress(stage, start + n, count)
+    return np.concatenate(values)
 
 
-def mean_within(distances: np.ndarray) -> float:
-    """Mean of the values between the 1st and the 99th percentile, both included."""
+def mean_without_outliers(distances: np.ndarray) -> float:
+    """Mean of the values from the 1st to the 99th percentile, both included."""
     low = np.percentile(distances, OUTLIERS, method="lower")
     high = np.percentile(distances, 100 - OUTLIERS, method="higher")
     return float(distances[(distances >= low) & (distances <= high)].mean())
 
 
 def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Points `[N, D]` at shares t `[N, 1]` of the great circles from a to b, on the unit sphere (Shoemake 1985)."""
+    """Spherical interpolation on the unit sphere (Shoemake 1985).
+
+    Args:
+        a: Start points `[N, D]`, of any length.
+        b: End points `[N, D]`, of any length.
+        t: Shares of the great circles `[N, 1]`.
+
+    Returns:
+        Unit vectors `[N, D]`.
+    """
     a, b = (x / x.norm(dim=1, keepdim=True) for x in (a, b))
     cosine = (a * b).sum(1, keepdim=True)
     angle = t * cosine.clamp(-1, 1).acos()
-    across = b - cosine * a
+    across = b - cosine * a  # the part of b that is orthogonal to a
     return a * angle.cos() + across / across.norm(dim=1, keepdim=True) * angle.sin()
 
 
 def _compared(images: Tensor, crop: bool) -> Tensor:
+    """The RGB images that are compared: cropped and averaged down."""
     if crop:
         eighth = images.shape[2] // 8
         images = images[:, :, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]

@@ -8,14 +8,14 @@ import torch
 from scipy.ndimage import correlate1d
 from scipy.spatial.transform import Rotation
 
-from stylert.train.augment.color import Color, draw_color, recolor
+from stylert.train.augment.color import Color, apply_color, random_color
 from stylert.train.augment.corruption import (
     add_noise,
     cut_out,
-    draw_band_gains,
-    draw_cutouts,
-    draw_noise_deviations,
     filter_bands,
+    random_band_gains,
+    random_cutouts,
+    random_noise_std,
 )
 from stylert.train.augment.wavelets import band_filters
 
@@ -39,27 +39,27 @@ def by_hand(rgb, brightness, contrast, flip, hue, saturation):
 def test_colors_change_one_step_after_another(rng):
     n = 6
     color, images = drawn_color(rng, n), rng.normal(size=(n, 3, 4, 4))
-    result = recolor(torch.from_numpy(images), color.matrices()).numpy()
+    result = apply_color(torch.from_numpy(images), color.matrices()).numpy()
     for i in range(n):
-        values = [float(v[i]) for v in (color.brightness, color.contrast, color.luma_flip, color.hue, color.saturation)]
+        values = [float(v[i]) for v in (color.brightness, color.contrast, color.lumaflip, color.hue, color.saturation)]
         for y, x in np.ndindex(4, 4):
             np.testing.assert_allclose(result[i, :, y, x], by_hand(images[i, :, y, x], *values), atol=1e-10)
 
 
 def test_grey_images_change_as_grey_colors_do(rng):
     color, images = drawn_color(rng, 5), torch.from_numpy(rng.normal(size=(5, 1, 4, 4)))
-    colored = recolor(images.expand(-1, 3, -1, -1), color.matrices())
-    torch.testing.assert_close(recolor(images, color.matrices()).expand(-1, 3, -1, -1), colored)
+    colored = apply_color(images.expand(-1, 3, -1, -1), color.matrices())
+    torch.testing.assert_close(apply_color(images, color.matrices()).expand(-1, 3, -1, -1), colored)
 
 
 @pytest.mark.parametrize("p", [0.3, 1.0])
 def test_colors_are_drawn_as_often_and_as_far_as_the_paper_says(seed, p):
     torch.manual_seed(seed)
     n = 40_000
-    color, tolerance = draw_color(n, p), 4.5 * 0.5 / math.sqrt(n)
+    color, tolerance = random_color(n, p), 4.5 * 0.5 / math.sqrt(n)
     for values, still in ((color.brightness, 0), (color.contrast, 1), (color.hue, 0), (color.saturation, 1)):
         assert float((values != still).double().mean()) == pytest.approx(p, abs=tolerance)
-    assert float((color.luma_flip == 1).double().mean()) == pytest.approx(p / 2, abs=tolerance)
+    assert float((color.lumaflip == 1).double().mean()) == pytest.approx(p / 2, abs=tolerance)
     assert float(color.brightness[color.brightness != 0].std()) == pytest.approx(0.2, rel=0.05)
     assert float(color.contrast[color.contrast != 1].log2().std()) == pytest.approx(0.5, rel=0.05)
     assert float(color.saturation[color.saturation != 1].log2().std()) == pytest.approx(1, rel=0.05)
@@ -79,7 +79,7 @@ def test_bands_are_filtered_in_both_directions_with_mirrored_edges(rng, size):
 def test_band_gains_keep_the_expected_power_and_are_drawn_with_p(seed):
     torch.manual_seed(seed)
     power = np.array([10, 1, 1, 1]) / 13
-    gains = draw_band_gains(20_000, 0.25).numpy()
+    gains = random_band_gains(20_000, 0.25).numpy()
     untouched = (gains == 1).all(1)
     assert untouched.mean() == pytest.approx(0.75**4, abs=0.02)
     once = gains[~untouched][:, [0, 1, 2, 3]]
@@ -95,14 +95,14 @@ def test_noise_has_the_drawn_deviation(seed):
     assert torch.equal(noisy[0], images[0])
     assert noisy[1:].std((1, 2, 3)).tolist() == pytest.approx([0.1, 0.3], rel=0.03)
     assert float(torch.corrcoef(noisy[2].flatten(1))[0, 1].abs()) < 0.05
-    deviations = draw_noise_deviations(40_000, 0.5)
+    deviations = random_noise_std(40_000, 0.5)
     assert float((deviations > 0).double().mean()) == pytest.approx(0.5, abs=0.02)
     assert float(deviations[deviations > 0].mean()) == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.05)
 
 
 def test_a_square_of_half_the_side_is_cut(rng, seed):
     torch.manual_seed(seed)
-    cutouts, size = draw_cutouts(200, 0.5), 16
+    cutouts, size = random_cutouts(200, 0.5), 16
     images = torch.from_numpy(rng.uniform(0.5, 1, (200, 3, size, size)))
     result = cut_out(images, cutouts)
     for image, original, (x, y, side) in zip(result.numpy(), images.numpy(), cutouts.numpy(), strict=True):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import affine_transform
 
-from stylert.train.augment.geometry import Geometry, draw_geometry
+from stylert.train.augment.geometry import Geometry, random_geometry
 from stylert.train.augment.resampling import blit, warp
 from stylert.train.augment.wavelets import SYM6
 
@@ -15,14 +15,14 @@ from stylert.train.augment.wavelets import SYM6
 def neutral(n=1, **changes):
     ones, zeros, two = torch.ones(n).double(), torch.zeros(n).double(), torch.zeros(n, 2).double()
     fields = {
-        "flip": zeros,
-        "quarters": zeros,
-        "shift": two,
+        "xflip": zeros,
+        "rotate90": zeros,
+        "xint": two,
         "scale": ones,
-        "turn_before": zeros,
-        "stretch": ones,
-        "turn_after": zeros,
-        "drift": two,
+        "pre_rotation": zeros,
+        "aniso": ones,
+        "post_rotation": zeros,
+        "xfrac": two,
     }
     return Geometry(**fields | {k: torch.as_tensor(v).double() for k, v in changes.items()})
 
@@ -36,22 +36,22 @@ def move(x, y):
 
 
 def test_the_matrix_is_the_product_in_the_papers_order(rng):
-    flip, quarters = int(rng.integers(0, 2)), int(rng.integers(0, 4))
-    shift, drift = rng.integers(-5, 6, 2), rng.normal(size=2)
-    scale, stretch = rng.uniform(0.5, 2, 2)
+    xflip, rotate90 = int(rng.integers(0, 2)), int(rng.integers(0, 4))
+    xint, xfrac = rng.integers(-5, 6, 2), rng.normal(size=2)
+    scale, aniso = rng.uniform(0.5, 2, 2)
     before, after = rng.uniform(-3, 3, 2)
     drawn = neutral(
-        flip=[flip],
-        quarters=[quarters],
-        shift=shift[None],
+        xflip=[xflip],
+        rotate90=[rotate90],
+        xint=xint[None],
         scale=[scale],
-        turn_before=[before],
-        stretch=[stretch],
-        turn_after=[after],
-        drift=drift[None],
+        pre_rotation=[before],
+        aniso=[aniso],
+        post_rotation=[after],
+        xfrac=xfrac[None],
     )
-    steps = [np.diag([1 - 2 * flip, 1, 1]), turn(quarters * math.pi / 2), move(*shift), np.diag([scale, scale, 1])]
-    steps += [turn(before), np.diag([stretch, 1 / stretch, 1]), turn(after), move(*drift)]
+    steps = [np.diag([1 - 2 * xflip, 1, 1]), turn(rotate90 * math.pi / 2), move(*xint), np.diag([scale, scale, 1])]
+    steps += [turn(before), np.diag([aniso, 1 / aniso, 1]), turn(after), move(*xfrac)]
     expected = np.eye(3)
     for step in steps:
         expected = step @ expected
@@ -61,14 +61,14 @@ def test_the_matrix_is_the_product_in_the_papers_order(rng):
 @pytest.mark.parametrize("size", [8, 9])
 def test_whole_pixels_move_exactly(rng, size):
     n = 12
-    flip, quarters, shift = rng.integers(0, 2, n), rng.integers(0, 4, n), rng.integers(-size + 1, size, (n, 2))
+    xflip, rotate90, xint = rng.integers(0, 2, n), rng.integers(0, 4, n), rng.integers(-size + 1, size, (n, 2))
     images = torch.from_numpy(rng.normal(size=(n, 3, size, size))).float()
-    moved = blit(images, neutral(n, flip=flip, quarters=quarters, shift=shift).matrices())
+    moved = blit(images, neutral(n, xflip=xflip, rotate90=rotate90, xint=xint).matrices())
     for i in range(n):
         x = images[i].numpy()
-        x = x[:, :, ::-1] if flip[i] else x
-        x = np.rot90(x, quarters[i], (1, 2))
-        dx, dy = shift[i]
+        x = x[:, :, ::-1] if xflip[i] else x
+        x = np.rot90(x, rotate90[i], (1, 2))
+        dx, dy = xint[i]
         x = np.pad(x, [(0, 0), (size - 1, size - 1), (size - 1, size - 1)], mode="reflect")
         x = x[:, size - 1 - dy :, size - 1 - dx :][:, :size, :size]
         np.testing.assert_array_equal(moved[i].numpy(), x)
@@ -110,7 +110,7 @@ def test_resampling_is_the_papers_sum_over_wavelet_taps(rng):
     size = 8
     image = rng.normal(size=(1, 1, size, size))
     drawn = neutral(
-        scale=[rng.uniform(0.9, 1.2)], turn_before=[rng.uniform(-1, 1)], stretch=[1.1], drift=rng.normal(size=(1, 2)) * 0.5
+        scale=[rng.uniform(0.9, 1.2)], pre_rotation=[rng.uniform(-1, 1)], aniso=[1.1], xfrac=rng.normal(size=(1, 2)) * 0.5
     )
     result = warp(torch.from_numpy(image), drawn.matrices())[0, 0].numpy()
     np.testing.assert_allclose(result, by_direct_sums(image[0, 0], drawn.matrices()[0].numpy()), atol=1e-9)
@@ -119,7 +119,7 @@ def test_resampling_is_the_papers_sum_over_wavelet_taps(rng):
 def test_smooth_images_go_where_scipys_cubic_splines_take_them(rng):
     """Far from the edges, where the two extend an image differently, to a two-hundredth of the range."""
     size, n = 32, 6
-    drawn = draw_geometry(n, size, 1.0, True, True)
+    drawn = random_geometry(n, size, 1.0, True, True)
     at = np.arange(size) - (size - 1) / 2
     y, x = np.meshgrid(at, at, indexing="ij")
     phases = rng.uniform(0, 6, (n, 2))
@@ -138,13 +138,13 @@ def test_smooth_images_go_where_scipys_cubic_splines_take_them(rng):
 
 def test_shifts_by_whole_pixels_are_undone_by_the_wavelets(rng):
     images = torch.from_numpy(rng.normal(size=(3, 3, 16, 16)))
-    drawn = neutral(3, shift=rng.integers(-6, 7, (3, 2)))
+    drawn = neutral(3, xint=rng.integers(-6, 7, (3, 2)))
     torch.testing.assert_close(warp(images, drawn.matrices()), blit(images, drawn.matrices()), atol=1e-9, rtol=0)
 
 
 def test_an_untouched_image_among_others_stays_bit_for_bit(rng):
     images = torch.from_numpy(rng.normal(size=(3, 3, 16, 16))).float()
-    result = warp(images, neutral(3, turn_before=[0, 0.5, 0], scale=[1, 1, 1.3]).matrices())
+    result = warp(images, neutral(3, pre_rotation=[0, 0.5, 0], scale=[1, 1, 1.3]).matrices())
     assert torch.equal(result[0], images[0])
     assert not torch.isclose(result[1:], images[1:]).all()
 
@@ -160,20 +160,20 @@ def test_scaling_far_down_leaves_black_beyond_the_reflections(rng):
 def test_transformations_are_drawn_as_often_and_as_far_as_the_paper_says(seed, p):
     torch.manual_seed(seed)
     n, size = 40_000, 64
-    g = draw_geometry(n, size, p, True, True)
+    g = random_geometry(n, size, p, True, True)
     tolerance = 4.5 * 0.5 / math.sqrt(n)
 
     def share(chosen):
         return float(chosen.double().mean())
 
-    assert share(g.flip == 1) == pytest.approx(p / 2, abs=tolerance)
+    assert share(g.xflip == 1) == pytest.approx(p / 2, abs=tolerance)
     for k in (1, 2, 3):
-        assert share(g.quarters == k) == pytest.approx(p / 4, abs=tolerance)
-    assert share(g.shift[:, 0] != 0) == pytest.approx(p * 16 / 16.0 * (1 - 1 / 16), abs=2 * tolerance)
-    assert g.shift.abs().max() == (8 if p == 1 else g.shift.abs().max())
+        assert share(g.rotate90 == k) == pytest.approx(p / 4, abs=tolerance)
+    assert share(g.xint[:, 0] != 0) == pytest.approx(p * 16 / 16.0 * (1 - 1 / 16), abs=2 * tolerance)
+    assert g.xint.abs().max() == (8 if p == 1 else g.xint.abs().max())
     assert share(g.scale != 1) == pytest.approx(p, abs=tolerance)
-    assert share((g.turn_before != 0) | (g.turn_after != 0)) == pytest.approx(p, abs=tolerance)
-    assert share(g.stretch != 1) == pytest.approx(p, abs=tolerance)
-    assert share((g.drift != 0).all(1)) == pytest.approx(p, abs=tolerance)
+    assert share((g.pre_rotation != 0) | (g.post_rotation != 0)) == pytest.approx(p, abs=tolerance)
+    assert share(g.aniso != 1) == pytest.approx(p, abs=tolerance)
+    assert share((g.xfrac != 0).all(1)) == pytest.approx(p, abs=tolerance)
     assert float(g.scale[g.scale != 1].log2().std()) == pytest.approx(0.2, rel=0.05)
-    assert float(g.drift[g.drift[:, 0] != 0].std()) == pytest.approx(0.125 * size, rel=0.05)
+    assert float(g.xfrac[g.xfrac[:, 0] != 0].std()) == pytest.approx(0.125 * size, rel=0.05)

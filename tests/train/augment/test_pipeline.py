@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylert.train.augment.adaptive import INTERVAL, AdaptiveP
+from stylert.train.augment.adaptive import INTERVAL, AdaptiveProbability
+from stylert.train.augment.groups import PIPELINES
 from stylert.train.augment.pipeline import augment
-from stylert.train.augment.pipelines import PIPELINES
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
@@ -81,7 +81,7 @@ def test_refuses_what_it_cannot_augment(shape, p, pipeline, message):
 
 @given(st.lists(st.floats(-1, 1), max_size=60), st.integers(1, 64), st.floats(0.01, 500), st.floats(0, 1))
 def test_p_moves_by_the_sign_every_fourth_step_and_stays_within_bounds(signs, batch, kimg, target):
-    control, p = AdaptiveP(batch, target, kimg), 0.0
+    control, p = AdaptiveProbability(batch, target, kimg), 0.0
     for i, sign in enumerate(signs):
         control.update(sign)
         if (i + 1) % INTERVAL == 0:
@@ -94,7 +94,7 @@ def test_p_moves_by_the_sign_every_fourth_step_and_stays_within_bounds(signs, ba
 
 
 def test_p_reaches_one_after_as_many_images_as_it_is_told():
-    control, batch = AdaptiveP(32, 0.6, kimg=10), 32
+    control, batch = AdaptiveProbability(32, 0.6, kimg=10), 32
     shown = 0
     while control.p < 1:
         control.update(1.0)
@@ -104,7 +104,7 @@ def test_p_reaches_one_after_as_many_images_as_it_is_told():
 
 @given(st.lists(st.floats(-1, 1), max_size=20), st.lists(st.floats(-1, 1), max_size=20))
 def test_a_restored_control_goes_on_as_the_first(before, after):
-    first, second = AdaptiveP(8, kimg=1), AdaptiveP(8, kimg=1)
+    first, second = AdaptiveProbability(8, kimg=1), AdaptiveProbability(8, kimg=1)
     for sign in before:
         first.update(sign)
     second.load_state(first.state())
@@ -117,4 +117,4 @@ def test_a_restored_control_goes_on_as_the_first(before, after):
 @pytest.mark.parametrize("facts", [{}, {"p": 2, "signs": 0, "steps": 0}, {"p": 0.5, "signs": "x", "steps": 0}])
 def test_refuses_a_state_that_is_none(facts):
     with pytest.raises(ValueError, match="adaptive augmentation"):
-        AdaptiveP(8).load_state(facts)
+        AdaptiveProbability(8).load_state(facts)

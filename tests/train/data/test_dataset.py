@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stylert.core.errors import DataError
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.data.prepare import prepare
+from stylert.train.data.dataset_tool import convert_dataset
 
 
 class Images(dict):
@@ -59,7 +59,7 @@ def test_the_folder_of_a_run_is_no_dataset(images, write_dataset, tmp_path, plac
     )
     assert "folder of a training run" in refusal(path)
     with pytest.raises(DataError, match="folder of a training run"):
-        prepare(path, tmp_path / "out.zip", 8)
+        convert_dataset(path, tmp_path / "out.zip", 8)
 
 
 def test_label_vectors_arrive_as_they_are(images, write_dataset, rng):
@@ -78,10 +78,10 @@ def test_grey_images_keep_one_channel_and_others_become_rgb(write_dataset, rng):
 
 
 def test_limit_takes_the_first_names_and_progress_counts_them(images, write_dataset):
-    calls = []
-    dataset = ImageDataset(write_dataset(images), limit=3, progress=lambda i, n: calls.append((i, n)))
+    reports = []
+    dataset = ImageDataset(write_dataset(images), limit=3, progress=lambda *report: reports.append(report))
     assert dataset.names == sorted(images)[:3]
-    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert reports == [("read images", i, 3) for i in (1, 2, 3)]
 
 
 class Sized(ImageDataset):

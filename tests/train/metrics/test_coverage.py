@@ -7,7 +7,7 @@ import pytest
 
 from stylert.core.errors import DataError
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.metrics.coverage import Coverage, PartReader, coverage, read_parts
+from stylert.train.metrics.coverage import Coverage, PartClassifier, coverage, read_parts
 
 SIZES = (3, 5, 2)
 
@@ -33,9 +33,9 @@ def choices(rng, count, sizes=SIZES):
 
 def test_the_parts_of_drawn_images_are_read_back(patterns, rng):
     known, unseen = choices(rng, 600), choices(rng, 200)
-    reader = PartReader(draw(patterns, known), known)
-    np.testing.assert_array_equal(reader.read(draw(patterns, unseen)), unseen)
-    margins = reader.margins(draw(patterns, unseen))
+    classifier = PartClassifier(draw(patterns, known), known)
+    np.testing.assert_array_equal(classifier.predict(draw(patterns, unseen)), unseen)
+    margins = classifier.margins(draw(patterns, unseen))
     assert margins.shape == (200, sum(SIZES))
     one_hot = np.concatenate([np.eye(n)[c] for n, c in zip(SIZES, unseen.T, strict=True)], axis=1)
     np.testing.assert_array_equal(margins > 0, one_hot > 0)

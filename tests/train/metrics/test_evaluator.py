@@ -13,7 +13,8 @@ from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.models.stylegan2.networks import Generator
 from stylert.train.metrics import evaluator as metrics
 from stylert.train.metrics.distances import frechet_distance, kernel_distance
-from stylert.train.metrics.evaluator import METRICS, Evaluator, Metric, Source
+from stylert.train.metrics.evaluator import EvaluationInputs, Evaluator
+from stylert.train.metrics.metric import METRICS, Metric
 
 
 class Projections:
@@ -77,7 +78,7 @@ def test_other_names_and_too_few_images_are_refused(text):
 
 def test_features_are_shared_and_each_metric_takes_its_number_of_images(generator, data, extractors, tmp_path):
     chosen = [Metric("fd", 30), Metric("kid", 20), Metric("pr", 20)]
-    evaluator = Evaluator(chosen, Source(data, cache=tmp_path))
+    evaluator = Evaluator(chosen, EvaluationInputs(data, cache=tmp_path))
     values = evaluator.evaluate(generator)
     assert set(values) == {f"{n}-EffNetLite0" for n in ("FD", "KID", "precision", "recall")}
     extractor = extractors["EffNetLite0"]
@@ -90,13 +91,13 @@ def test_features_are_shared_and_each_metric_takes_its_number_of_images(generato
     seen = extractor.seen
     evaluator.evaluate(generator)
     assert extractor.seen == seen + 30  # real ones are known
-    assert Evaluator([Metric("fd", 50)], Source(data)).evaluate(generator).keys() == {"FD-EffNetLite0"}
+    assert Evaluator([Metric("fd", 50)], EvaluationInputs(data)).evaluate(generator).keys() == {"FD-EffNetLite0"}
     assert evaluator.real_images == 30
 
 
 def test_inceptions_metrics_are_named_as_published_and_others_never(generator, data, extractors, tmp_path):
     chosen = [Metric(name, 30) for name in ("fd", "fid", "kid", "pr", "is")]
-    values = Evaluator(chosen, Source(data, inception=tmp_path / "w.pth")).evaluate(generator)
+    values = Evaluator(chosen, EvaluationInputs(data, inception=tmp_path / "w.pth")).evaluate(generator)
     names = {"FD-EffNetLite0", "FID", "KID", "precision-Inception", "recall-Inception", "IS", "IS-deviation"}
     assert set(values) == names
     assert extractors["Inception"].seen == extractors["EffNetLite0"].seen == 60
@@ -104,32 +105,34 @@ def test_inceptions_metrics_are_named_as_published_and_others_never(generator, d
 
 def test_what_a_metric_lacks_is_said_before_anything_is_computed(data, write_dataset, rng, generator):
     for name, source, message in [
-        ("fid", Source(data), "--inception; fd is the offline stand-in"),
-        ("is", Source(data), "--inception"),
-        ("fd", Source(), "--data"),
-        ("modes", Source(), "--data"),
+        ("fid", EvaluationInputs(data), "--inception; fd is the offline stand-in"),
+        ("is", EvaluationInputs(data), "--inception"),
+        ("fd", EvaluationInputs(), "--data"),
+        ("modes", EvaluationInputs(), "--data"),
     ]:
         with pytest.raises(InputError, match=message):
             Evaluator([Metric(name, 20)], source)
     larger = Generator(GeneratorConfig(16, z_dim=4, w_dim=4, channel_base=32, channel_max=4, mapping_layers=1)).eval()
     with pytest.raises(InputError, match="at one size"):
-        Evaluator([Metric("ls_w", 20)], Source(data)).evaluate(larger)
+        Evaluator([Metric("ls_w", 20)], EvaluationInputs(data)).evaluate(larger)
     plain = write_dataset({"a.png": rng.integers(0, 256, (8, 8, 3), np.uint8)}, name="plain")
     with pytest.raises(DataError, match=r"parts\.json is missing"):
-        Evaluator([Metric("modes", 20)], Source(plain)).evaluate(generator)
+        Evaluator([Metric("modes", 20)], EvaluationInputs(plain)).evaluate(generator)
 
 
 def test_the_floor_is_the_same_between_real_images(generator, data, extractors):
     chosen = [Metric("fd", 20), Metric("modes", 20), Metric("ppl_w", 20)]
-    floor = Evaluator(chosen, Source(data, floor=data)).floor()
+    floor = Evaluator(chosen, EvaluationInputs(data, floor=data)).floor()
     assert floor["FD-EffNetLite0"] == pytest.approx(0, abs=1e-6)
     assert "part frequencies, distance" in floor
     assert not any(name.startswith("PPL") for name in floor)
-    assert Evaluator([Metric("fd", 20)], Source(data)).floor() == {}
+    assert Evaluator([Metric("fd", 20)], EvaluationInputs(data)).floor() == {}
 
 
 def test_modes_and_separability_read_the_parts_of_generated_images(generator, data):
-    values = Evaluator([Metric("modes", 30), Metric("ls_z", 30), Metric("ls_w", 20)], Source(data)).evaluate(generator)
+    values = Evaluator([Metric("modes", 30), Metric("ls_z", 30), Metric("ls_w", 20)], EvaluationInputs(data)).evaluate(
+        generator
+    )
     assert 0 <= values["parts covered (of 5)"] <= 5
     assert 0 <= values["part frequencies, distance"] <= 1
     assert 0 < values["distinct combinations"] <= 6 / 30
@@ -140,7 +143,7 @@ def test_modes_and_separability_read_the_parts_of_generated_images(generator, da
 def test_path_lengths_need_no_real_images(generator, extractors, monkeypatch):
     extractors["EffNetLite0"].maps = lambda x: x / 255
     names = ("ppl_z", "ppl_w", "ppl_w_end", "ppl_z_crop", "ppl_w_end_crop")
-    values = Evaluator([Metric(name, 6) for name in names], Source()).evaluate(generator)
+    values = Evaluator([Metric(name, 6) for name in names], EvaluationInputs()).evaluate(generator)
     assert set(values) == {f"PPL{name[3:]}-EffNetLite0" for name in names}
     assert all(v >= 0 for v in values.values())
     assert len(set(values.values())) == len(values)

@@ -80,10 +80,10 @@ class Means:
 
 def test_real_features_are_of_the_first_images_in_portions(write_dataset, rng):
     images = {f"{i:03d}.png": rng.integers(0, 256, (4, 4, 3), np.uint8) for i in range(60)}
-    dataset, extractor, calls = ImageDataset(write_dataset(images)), Means(), []
-    features = real_features(extractor, dataset, 55, lambda *a: calls.append(a))
+    dataset, extractor, reports = ImageDataset(write_dataset(images)), Means(), []
+    features = real_features(extractor, dataset, 55, lambda *report: reports.append(report))
     np.testing.assert_allclose(features[:, 0], [i.mean() for i in images.values()][:55])
-    assert calls == [(50, 55), (55, 55)]
+    assert reports == [("real images", 50, 55), ("real images", 55, 55)]
     assert extractor.portions == [50, 5]
     assert len(real_features(extractor, dataset, 61)) == 60
 

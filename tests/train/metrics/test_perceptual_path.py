@@ -7,7 +7,7 @@ import torch
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.models.stylegan2.networks import Generator
 from stylert.train.metrics import perceptual_path
-from stylert.train.metrics.perceptual_path import Paths, mean_within, path_distances, slerp
+from stylert.train.metrics.perceptual_path import PathSampling, mean_without_outliers, path_distances, slerp
 
 
 class Generated:
@@ -43,7 +43,7 @@ def ends(count, seed):
 @pytest.mark.parametrize("full", [True, False])
 def test_lines_in_w_have_the_squared_distance_of_their_ends_anywhere(full, seed):
     a, b = ends(9, seed)
-    found = path_distances(Generated(), Squared(), Paths("w", full), 9, seed)
+    found = path_distances(Generated(), Squared(), PathSampling("w", full), 9, seed)
     np.testing.assert_allclose(found, 4 * np.square(b - a).sum(1), rtol=1e-6)
 
 
@@ -51,14 +51,14 @@ def test_lines_in_w_have_the_squared_distance_of_their_ends_anywhere(full, seed)
 def test_great_circles_in_z_have_the_squared_angle_of_their_ends_anywhere(full, seed):
     a, b = ends(9, seed)
     angle = np.arccos((a * b).sum(1))
-    found = path_distances(Generated(), Squared(), Paths("z", full), 9, seed, epsilon=1e-2)
+    found = path_distances(Generated(), Squared(), PathSampling("z", full), 9, seed, epsilon=1e-2)
     np.testing.assert_allclose(found, 4 * angle**2, rtol=1e-4)  # the square of a chord and of its arc differ by 1e-5
 
 
 def test_the_middle_alone_is_compared_when_cropped(seed):
     a, b = ends(9, seed)
     middle = (slice(None), slice(3, 7), slice(2, 6))
-    found = path_distances(Generated(), Squared(), Paths("w", False, crop=True), 9, seed)
+    found = path_distances(Generated(), Squared(), PathSampling("w", False, crop=True), 9, seed)
     expected = 4 * np.square((b - a).reshape(-1, 8, 8)[middle]).sum((1, 2))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
@@ -80,18 +80,21 @@ def test_circles_keep_to_the_sphere_and_meet_their_ends(rng):
 
 def test_the_mean_leaves_out_a_hundredth_at_both_ends(rng):
     values = rng.permutation(np.arange(1000.0))
-    assert mean_within(values) == np.arange(9, 991).mean()
+    assert mean_without_outliers(values) == np.arange(9, 991).mean()
     values[values.argmax()] = 1e9
-    assert mean_within(values) == np.arange(9, 991).mean()
+    assert mean_without_outliers(values) == np.arange(9, 991).mean()
 
 
 @pytest.mark.parametrize("c_dim", [0, 3])
 def test_a_real_generator_gives_the_same_numbers_each_time(c_dim, seed):
     torch.manual_seed(seed)
     cfg = GeneratorConfig(8, z_dim=4, w_dim=4, c_dim=c_dim, channel_base=32, channel_max=4, mapping_layers=1)
-    generator, calls = Generator(cfg).eval(), []
-    found = [path_distances(generator, Squared(), Paths(), 20, seed, progress=lambda *a: calls.append(a)) for _ in range(2)]
+    generator, reports = Generator(cfg).eval(), []
+    found = [
+        path_distances(generator, Squared(), PathSampling(), 20, seed, progress=lambda *report: reports.append(report))
+        for _ in range(2)
+    ]
     np.testing.assert_array_equal(*found)
     assert found[0].shape == (20,)
     assert np.isfinite(found[0]).all()
-    assert calls[:2] == [(16, 20), (20, 20)]
+    assert reports[:2] == [("path length", 16, 20), ("path length", 20, 20)]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from stylert.train.metrics.separability import conditional_entropy, linear_separability, support_vector_side
+from stylert.train.metrics.separability import conditional_entropy, linear_separability, svm_predictions
 
 
 @given(st.integers(1, 40).flatmap(lambda n: st.tuples(*[arrays.arrays(bool, n)] * 2)))
@@ -21,7 +21,7 @@ def test_the_conditional_entropy_is_joint_minus_marginal(xy):
 def test_a_plane_is_found_where_there_is_one(rng):
     x, normal = rng.normal(size=(300, 5)), rng.normal(size=5)
     x += 0.5 * normal / np.linalg.norm(normal) * np.sign(x @ normal)[:, None]  # a gap of one between the sides
-    np.testing.assert_array_equal(support_vector_side(x, x @ normal > 0), x @ normal > 0)
+    np.testing.assert_array_equal(svm_predictions(x, x @ normal > 0), x @ normal > 0)
 
 
 def test_attributes_that_planes_tell_apart_score_one(rng):

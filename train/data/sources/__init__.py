@@ -1,1 +1,7 @@
-"""Where training images come from: folders, zips, LMDB, CIFAR, MNIST, Parquet and Arrow, each as a stream of pictures."""
+"""The files that the dataset tool reads, each as a stream of pictures.
+
+- `detect`: chooses the module for a path.
+- `picture`: the types `Picture` and `Source`, and limits against hostile files.
+- `files`: folders and zips of image files; `lmdb`: LMDB, as for LSUN; `cifar`: CIFAR-10 and CIFAR-100.
+- `idx`: MNIST and Fashion-MNIST; `tables`: Parquet and Arrow, as for Hugging Face datasets.
+"""

@@ -1,7 +1,7 @@
-"""CIFAR-10 and CIFAR-100 in their Python version, an archive of pickles. They are read without unpickling anything.
+"""CIFAR-10 and CIFAR-100 in their Python version: a tar archive of pickles. Nothing is unpickled.
 
-The pickles were written by Python 2: dictionaries of strings, lists of numbers, and one NumPy array of bytes. The project's
-pickle interpreter makes inert records of them; what the array is comes from its length.
+Python 2 wrote these pickles: dictionaries of strings, lists of numbers, and one NumPy array of bytes. `PickleReader` turns
+them into inert records. The length of the array's bytes gives its shape.
 """
 
 from __future__ import annotations
@@ -19,21 +19,24 @@ import numpy as np
 from stylert.core.errors import CheckpointError, DataError
 from stylert.models.importers.pickle_reader import OPERATIONS, OpcodeBudget, PickleReader
 from stylert.models.importers.refusal import Refused
-from stylert.train.data.sources.picture import Picture, Source, check_count, one_line
+from stylert.train.data.sources.picture import Picture, Source, check_count, one_line_message
 
-#: Names of the training batches, and the key of their labels.
+#: Names of the training batches, each with the key of its labels.
 BATCHES = {f"data_batch_{i}": "labels" for i in range(1, 6)} | {"train": "fine_labels"}
-MAX_MEMBER = 200 * 2**20  # CIFAR-100's single batch has 148 MiB
+MAX_MEMBER = 200 * 2**20  # the single batch of CIFAR-100 has 148 MiB
 MAX_TOTAL = 2**30
-PIXELS = 3 * 32 * 32
+MAX_CLASSES = 100
+SIDE = 32
+BYTES_PER_PICTURE = 3 * SIDE * SIDE
 
 
 class Record:
-    """What a pickle builds: an array or its type, never made; the bytes of its state are all that counts."""
+    """Stands for an array or a type in a pickle. The array is never created; only the bytes of its state are used."""
 
     state: object = None
 
     def set_state(self, state: object) -> None:
+        """Keep the state that the pickle gives to this object."""
         self.state = state
 
 
@@ -43,62 +46,69 @@ def is_cifar(path: Path) -> bool:
 
 
 def cifar(path: Path) -> Source:
-    """The 50,000 training pictures, or as many as the archive's batches hold. Raises DataError on any other content."""
-    images: list[tuple[str, np.ndarray, list[int]]] = []
-    total = 0
+    """The training pictures of all batches in the archive; 50,000 in the original one.
+
+    Raises:
+        DataError: The archive is damaged or holds something else.
+    """
+    batches: list[tuple[str, np.ndarray, list[int]]] = []
     try:
         with tarfile.open(path) as archive:
-            for member in archive:
-                total += member.size
-                if total > MAX_TOTAL:
-                    raise DataError(f"{path} unpacks to over {MAX_TOTAL // 2**20} MiB, more than any CIFAR")
-                name = member.name.rpartition("/")[2]
-                if name not in BATCHES or not member.isfile():
-                    continue
-                if member.size > MAX_MEMBER:
-                    raise DataError(f"{path}: {name} has {member.size / 2**20:.0f} MiB, more than any batch of CIFAR")
-                file = archive.extractfile(member)
-                assert file is not None, "it is a regular file"
-                batch = _batch(file.read(MAX_MEMBER), BATCHES[name])
-                images.append((name, *batch))
+            batches = sorted(_batches(path, archive), key=lambda batch: batch[0])
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as e:
-        raise DataError(f"{path} cannot be read: {one_line(e)}") from None
+        raise DataError(f"{path} cannot be read: {one_line_message(e)}") from None
     except CheckpointError as e:
         raise DataError(f"{path} holds no batches of CIFAR: {e}") from None
-    images.sort(key=lambda batch: batch[0])
-    pixels = np.concatenate([b[1] for b in images]) if images else np.empty((0, 32, 32, 3), np.uint8)
-    labels = [label for b in images for label in b[2]]
-    check_count(path, len(pixels))
+    check_count(path, sum(len(labels) for _, _, labels in batches))
+    images = np.concatenate([batch_images for _, batch_images, _ in batches])
+    labels = [label for _, _, batch_labels in batches for label in batch_labels]
+
+    def picture(i: int) -> Picture:
+        return Picture(f"{path.name}[{i}]", lambda: images[i], labels[i])
 
     def pictures() -> Iterator[Picture]:
-        for i, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-            yield Picture(f"{path.name}[{i}]", lambda image=image: image, label)  # type: ignore[misc]
+        return map(picture, range(len(images)))
 
-    return Source(len(pixels), pictures)
+    return Source(len(images), pictures)
 
 
-def _batch(data: bytes, key: str) -> tuple[np.ndarray, list[int]]:
-    made: dict[tuple[str, str], Any] = {
-        (module, name): lambda arguments: Record()
-        for module, name in (
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy", "dtype"),
-        )
+def _batches(path: Path, archive: tarfile.TarFile) -> Iterator[tuple[str, np.ndarray, list[int]]]:
+    """Name, images `[N, 32, 32, 3]` and labels of every training batch in the archive."""
+    total = 0
+    for member in archive:
+        total += member.size
+        if total > MAX_TOTAL:
+            raise DataError(f"{path} unpacks to over {MAX_TOTAL // 2**20} MiB, more than any CIFAR")
+        name = member.name.rpartition("/")[2]
+        if name not in BATCHES or not member.isfile():
+            continue
+        if member.size > MAX_MEMBER:
+            raise DataError(f"{path}: {name} has {member.size / 2**20:.0f} MiB, more than any batch of CIFAR")
+        file = archive.extractfile(member)
+        assert file is not None, "it is a regular file"
+        yield name, *_read_batch(file.read(MAX_MEMBER), BATCHES[name])
+
+
+def _read_batch(data: bytes, label_key: str) -> tuple[np.ndarray, list[int]]:
+    """Images `[N, 32, 32, 3]` and labels of one pickled batch. Raises Refused for any other content."""
+    constructors: dict[tuple[str, str], Any] = {
+        ("numpy.core.multiarray", "_reconstruct"): lambda arguments: Record(),
+        ("numpy._core.multiarray", "_reconstruct"): lambda arguments: Record(),
+        ("numpy", "dtype"): lambda arguments: Record(),
+        ("numpy", "ndarray"): None,  # named in the pickle as the type to build, never called
+        ("_codecs", "encode"): lambda arguments: arguments[0],  # Python 3 writes bytes like this in protocol 2
     }
-    made[("numpy", "ndarray")] = None  # mentioned as the type to build
-    made[("_codecs", "encode")] = lambda arguments: arguments[0]  # how Python 3 writes bytes in protocol 2
-    value, _ = PickleReader(memoryview(data), made, OpcodeBudget(), operations=OPERATIONS_OF_PYTHON_2).read()
+    value, _ = PickleReader(memoryview(data), constructors, OpcodeBudget(), operations=OPERATIONS_OF_PYTHON_2).read()
     if not isinstance(value, Mapping):
         raise Refused("a batch is no dictionary")
-    array, labels = value.get("data"), value.get(key)
+    array, labels = value.get("data"), value.get(label_key)
     state = array.state if isinstance(array, Record) else None
     raw = _as_bytes(state[-1]) if isinstance(state, tuple) and state else None
-    if raw is None or not isinstance(labels, list) or len(raw) != len(labels) * PIXELS:
-        raise Refused(f"a batch has no array of as many pictures as {key}")
-    if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 100 for v in labels):
-        raise Refused(f"{key} holds what is no class")
-    return np.frombuffer(raw, np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
+    if raw is None or not isinstance(labels, list) or len(raw) != len(labels) * BYTES_PER_PICTURE:
+        raise Refused(f"a batch has no array of as many pictures as {label_key}")
+    if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < MAX_CLASSES for v in labels):
+        raise Refused(f"{label_key} holds values that are no class index")
+    return np.frombuffer(raw, np.uint8).reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1), labels
 
 
 def _as_bytes(value: object) -> bytes | None:
@@ -112,7 +122,7 @@ def _as_bytes(value: object) -> bytes | None:
     return None
 
 
-#: Python 2's byte strings, which no checkpoint has, beside what checkpoints have.
+#: The opcodes of checkpoints, and those of Python 2's byte strings, which no checkpoint uses.
 OPERATIONS_OF_PYTHON_2 = OPERATIONS | {
     pickle.SHORT_BINSTRING[0]: lambda r: r.stack.append(str(r._bytes(r._number("<B")), "latin-1")),
     pickle.BINSTRING[0]: lambda r: r.stack.append(str(r._bytes(r._number("<I")), "latin-1")),

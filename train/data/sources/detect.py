@@ -1,4 +1,4 @@
-"""Which kind of source a path is."""
+"""Recognises the kind of a source by its path, and opens it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ KINDS = "a folder or zip of images, an LMDB, cifar-10-python.tar.gz, ...-images-
 
 
 def open_source(path: str | Path) -> Source:
-    """The pictures at `path`. Raises DataError when it is missing, of no known kind, damaged or unsafe."""
+    """The pictures at `path`.
+
+    Raises:
+        DataError: The path is missing, of no known kind, damaged or unsafe.
+    """
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist")
     if is_lmdb(path):
         return lmdb(path)
-    if files := table_files(path):
-        return tables(path, files)
+    if table := table_files(path):
+        return tables(path, table)
     if path.is_dir():
         return folder(path)
     if is_idx(path):

@@ -1,4 +1,4 @@
-"""The idx files of MNIST and Fashion-MNIST, plain or gzipped: 28 px grey pictures, padded to 32, with ten classes."""
+"""The idx files of MNIST and Fashion-MNIST, plain or gzipped: grey pictures of 28 px in ten classes, padded to 32 px."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import BinaryIO
 import numpy as np
 
 from stylert.core.errors import DataError
-from stylert.train.data.sources.picture import Picture, Source, check_count, one_line
+from stylert.train.data.sources.picture import Picture, Source, check_count, one_line_message
 
-IMAGES, LABELS = 0x803, 0x801  # unsigned bytes in three dimensions, in one
+#: Magic numbers of unsigned bytes in three dimensions, and in one. The last byte is the number of dimensions.
+IMAGES, LABELS = 0x803, 0x801
 PADDED = 32
 MAX_TOTAL = 2**31
 
@@ -26,22 +27,26 @@ def is_idx(path: Path) -> bool:
 
 
 def idx(path: Path) -> Source:
-    """The pictures of an `...-images-idx3-ubyte[.gz]`, labels from the `...-labels-idx1-ubyte` beside it, if it is there."""
+    """The pictures of an `...-images-idx3-ubyte[.gz]`, with the labels of the `...-labels-idx1-ubyte[.gz]` beside it.
+
+    Without a file of labels, the pictures have none.
+
+    Raises:
+        DataError: A file is damaged, or the numbers of labels and pictures differ.
+    """
     images = _read(path, IMAGES)
     if images.shape[1] > PADDED or images.shape[2] > PADDED:
         raise DataError(f"{path} holds pictures of {images.shape[2]}x{images.shape[1]}; those of MNIST are 28x28")
     check_count(path, len(images))
-    names = {path.name.replace("images", "labels").replace("idx3", "idx1")}
-    names |= {n.removesuffix(".gz") for n in names} | {f"{n}.gz" for n in names}
-    found = sorted(p for p in (path.with_name(n) for n in names) if p.is_file())
-    labels = _read(found[0], LABELS) if found else None
+    labels_file = _labels_file(path)
+    labels = None if labels_file is None else _read(labels_file, LABELS)
     if labels is not None and len(labels) != len(images):
-        raise DataError(f"{found[0]} holds {len(labels)} labels for {len(images)} pictures")
+        raise DataError(f"{labels_file} holds {len(labels)} labels for {len(images)} pictures")
     rows, columns = PADDED - images.shape[1], PADDED - images.shape[2]
-    edges = [(rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)]
+    margins = [(rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)]
 
     def picture(i: int) -> Picture:
-        return Picture(f"{path.name}[{i}]", lambda: np.pad(images[i], edges), None if labels is None else int(labels[i]))
+        return Picture(f"{path.name}[{i}]", lambda: np.pad(images[i], margins), None if labels is None else int(labels[i]))
 
     def pictures() -> Iterator[Picture]:
         return map(picture, range(len(images)))
@@ -49,20 +54,29 @@ def idx(path: Path) -> Source:
     return Source(len(images), pictures)
 
 
+def _labels_file(path: Path) -> Path | None:
+    """The labels beside a file of pictures, gzipped or not, or None."""
+    plain = path.name.replace("images", "labels").replace("idx3", "idx1").removesuffix(".gz")
+    for name in (plain, f"{plain}.gz"):
+        if path.with_name(name).is_file():
+            return path.with_name(name)
+    return None
+
+
 def _read(path: Path, magic: int) -> np.ndarray:
     dimensions = magic & 0xFF
     try:
         with _open(path) as f:
             header = f.read(4 + 4 * dimensions)
-            found, *shape = struct.unpack(f">{1 + dimensions}I", header)
-            if found != magic:
+            file_magic, *shape = struct.unpack(f">{1 + dimensions}I", header)
+            if file_magic != magic:
                 raise DataError(f"{path} is not an idx file of bytes in {dimensions} dimensions")
             size = math.prod(shape)
             if size > MAX_TOTAL:
                 raise DataError(f"{path} declares {size / 2**20:.0f} MiB; at most {MAX_TOTAL // 2**20} are read")
             data = f.read(size + 1)
     except (OSError, EOFError, struct.error, zlib.error) as e:
-        raise DataError(f"{path} cannot be read: {one_line(e)}") from None
+        raise DataError(f"{path} cannot be read: {one_line_message(e)}") from None
     if len(data) != size:
         raise DataError(f"{path} declares {size} bytes and holds {'more' if len(data) > size else len(data)}")
     return np.frombuffer(data, np.uint8).reshape(shape)

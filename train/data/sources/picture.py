@@ -1,4 +1,4 @@
-"""One picture of a source, and the limits that keep a hostile file from filling memory or disk."""
+"""Pictures of a source, and limits that keep a hostile file from filling memory or disk."""
 
 from __future__ import annotations
 
@@ -9,18 +9,28 @@ import numpy as np
 
 from stylert.core.errors import DataError
 
-#: The largest encoded picture that is read, and the largest that is decoded.
+#: Bytes of an encoded picture, at most.
 MAX_BYTES = 256 * 2**20
+#: Pixels of a decoded picture, at most.
 MAX_PIXELS = 2**28
-#: The most pictures of one source.
+#: Pictures of one source, at most.
 MAX_PICTURES = 50_000_000
+#: Characters of a library's message that are shown.
+MAX_MESSAGE = 200
 
+#: A class index or a vector.
 Label = int | list[float]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """`read` gives the bytes of an image file, or uint8 `[H, W]` or `[H, W, 3]`; it raises what its library raises."""
+    """One picture of a source.
+
+    Attributes:
+        name: Its name in messages.
+        read: Returns the bytes of an image file, or uint8 `[H, W]` or `[H, W, 3]`. Raises the exceptions of the library.
+        label: Its label, or None.
+    """
 
     name: str
     read: Callable[[], bytes | np.ndarray]
@@ -29,28 +39,31 @@ class Picture:
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures in a fixed order, and how many there are."""
+    """A stream of pictures.
+
+    Attributes:
+        count: Number of pictures.
+        pictures: Iterates over them in a fixed order.
+    """
 
     count: int
     pictures: Callable[[], Iterator[Picture]]
 
 
-def limited(name: str, size: int) -> int:
-    """`size` bytes of one picture, unless they are too many. Raises DataError."""
+def check_size(name: str, size: int) -> None:
+    """Raise DataError if a picture has more than `MAX_BYTES` bytes."""
     if size > MAX_BYTES:
         raise DataError(f"{name!r} has {size / 2**20:.0f} MiB; a picture may have {MAX_BYTES // 2**20}")
-    return size
 
 
-def check_count(place: object, count: int) -> int:
-    """Raises DataError when there is none, or too many."""
+def check_count(source: object, count: int) -> None:
+    """Raise DataError if a source has no pictures, or more than `MAX_PICTURES`."""
     if count == 0:
-        raise DataError(f"{place} holds no pictures")
+        raise DataError(f"{source} holds no pictures")
     if count > MAX_PICTURES:
-        raise DataError(f"{place} declares {count} pictures; at most {MAX_PICTURES} are read")
-    return count
+        raise DataError(f"{source} declares {count} pictures; at most {MAX_PICTURES} are read")
 
 
-def one_line(error: Exception) -> str:
-    """What an error of a library says, short, as part of one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def one_line_message(error: Exception) -> str:
+    """The message of a library's exception, shortened to a part of one line."""
+    return " ".join(str(error).split())[:MAX_MESSAGE] or type(error).__name__

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from stylert.train.data.prepare import prepare
+from stylert.train.data.dataset_tool import convert_dataset
 
 
 def encoded(array, form="png", **options):
@@ -27,7 +27,7 @@ def labels_of(path):
 
 def refusal(kind, *arguments, **options):
     with pytest.raises(kind) as e:
-        prepare(*arguments, **options)
+        convert_dataset(*arguments, **options)
     assert "\n" not in str(e.value)
     return str(e.value)
 

@@ -8,7 +8,7 @@ import pytest
 
 from stylert.core.errors import DataError
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.data.prepare import prepare
+from stylert.train.data.dataset_tool import convert_dataset
 from stylert.train.data.sources.cifar import OPERATIONS_OF_PYTHON_2
 from tests.train.data.sources.source_files import labels_of, python2, refusal, tar
 
@@ -33,7 +33,7 @@ def test_cifar_is_read_from_its_pickles_without_unpickling(rng, tmp_path, out, w
     monkeypatch.setattr(pickle, "loads", None)
     monkeypatch.setattr(pickle, "load", None)
     monkeypatch.setattr(pickle, "Unpickler", None)
-    assert prepare(path, out, 32) == (7, [])
+    assert convert_dataset(path, out, 32) == (7, [])
     np.testing.assert_array_equal(ImageDataset(out).images.transpose(0, 2, 3, 1), images)
     assert [label for _, label in labels_of(out)] == labels
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stylert.core.errors import StylertError
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.data.prepare import prepare
+from stylert.train.data.dataset_tool import convert_dataset
 from tests.train.data.sources.source_files import fashion, python2, table_of, tar
 
 
@@ -39,7 +39,7 @@ def test_damage_anywhere_is_one_line_or_a_dataset(pictures, tmp_path, write_data
     out = tmp_path / "fuzzed.zip"
     out.unlink(missing_ok=True)
     try:
-        count, _ = prepare(path, out, 32, skip_corrupt=data.draw(st.booleans()))
+        count, _ = convert_dataset(path, out, 32, skip_corrupt=data.draw(st.booleans()))
     except StylertError as e:
         assert "\n" not in str(e)
         assert not out.exists()

@@ -7,7 +7,7 @@ import pytest
 
 from stylert.core.errors import DataError
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.data.prepare import prepare
+from stylert.train.data.dataset_tool import convert_dataset
 from stylert.train.data.sources import idx
 from tests.train.data.sources.source_files import fashion, labels_of, refusal
 
@@ -15,7 +15,7 @@ from tests.train.data.sources.source_files import fashion, labels_of, refusal
 @pytest.mark.parametrize("zipped", [False, True])
 def test_mnist_is_padded_to_32_with_its_labels(rng, tmp_path, out, zipped):
     images, labels = rng.integers(0, 256, (6, 28, 28), np.uint8), rng.integers(0, 10, 6).tolist()
-    prepare(fashion(tmp_path, images, labels, zipped), out, 32)
+    convert_dataset(fashion(tmp_path, images, labels, zipped), out, 32)
     made = ImageDataset(out).images
     assert made.shape == (6, 1, 32, 32)
     np.testing.assert_array_equal(made[:, 0], np.pad(images, [(0, 0), (2, 2), (2, 2)]))

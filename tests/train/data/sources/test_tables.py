@@ -7,7 +7,7 @@ import pytest
 
 from stylert.core.errors import DataError
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.data.prepare import prepare
+from stylert.train.data.dataset_tool import convert_dataset
 from tests.train.data.sources.source_files import labels_of, refusal, table_of
 
 
@@ -28,14 +28,14 @@ def test_tables_of_hugging_face_are_read_row_by_row(pixels, tmp_path, out, form)
     else:
         source = source / "train.parquet"
         pq.write_table(table, source)
-    assert prepare(source, out, 16) == (5, [])
+    assert convert_dataset(source, out, 16) == (5, [])
     np.testing.assert_array_equal(ImageDataset(out).images.transpose(0, 2, 3, 1), pixels)
     assert [label for _, label in labels_of(out)] == labels
 
 
 def test_tables_without_pictures_without_labels_and_with_missing_ones(pixels, tmp_path, out):
     pq.write_table(table_of(pixels), tmp_path / "plain.parquet")
-    prepare(tmp_path / "plain.parquet", out, 16)
+    convert_dataset(tmp_path / "plain.parquet", out, 16)
     assert labels_of(out) is None
     pq.write_table(table_of(pixels, [1, None, 2, 3, 4]), tmp_path / "some.parquet")
     assert "4 of 5" in refusal(DataError, tmp_path / "some.parquet", out, 16)

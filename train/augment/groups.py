@@ -1,8 +1,8 @@
-"""The names of the augmentation pipelines, and what they hold. No torch."""
+"""The augmentation pipelines by name, and their groups of transformations. Loads without PyTorch."""
 
 from __future__ import annotations
 
-#: Groups by the name of a pipeline. In their order they are applied, so a union is what its letters say.
+#: The groups of each pipeline, in the order in which they are applied. The letters of a union name its groups.
 PIPELINES: dict[str, tuple[str, ...]] = {
     "blit": ("blit",),
     "geom": ("geom",),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from stylert.core.errors import DataError, InputError
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.data.prepare import prepare
+from stylert.train.data.dataset_tool import convert_dataset
 from stylert.train.data.sources import files
 from tests.train.data.sources.source_files import encoded, fashion, labels_of, refusal
 
@@ -20,7 +20,7 @@ def test_an_official_dataset_comes_through_unchanged(pixels, write_dataset, out,
     names = [f"00000/img{i:08d}.png" for i in range(5)]
     table = None if labels is None else [list(row) for row in zip(names, labels, strict=True)]
     source = write_dataset(dict(zip(names, pixels, strict=True)), table, kind)
-    assert prepare(source, out, 16) == (5, [])
+    assert convert_dataset(source, out, 16) == (5, [])
     made = ImageDataset(out, use_labels=labels is not None)
     assert made.names == names
     np.testing.assert_array_equal(made.images.transpose(0, 2, 3, 1), pixels)
@@ -30,22 +30,22 @@ def test_an_official_dataset_comes_through_unchanged(pixels, write_dataset, out,
 def test_the_same_pictures_give_the_same_bytes(pixels, write_dataset, tmp_path):
     a = write_dataset({f"{i}.png": x for i, x in enumerate(pixels)}, name="a")
     b = write_dataset({f"{i}.png": x for i, x in reversed(list(enumerate(pixels)))}, kind="folder", name="b")
-    prepare(a, tmp_path / "x.zip", 8)
-    prepare(b, tmp_path / "y.zip", 8)
+    convert_dataset(a, tmp_path / "x.zip", 8)
+    convert_dataset(b, tmp_path / "y.zip", 8)
     assert (tmp_path / "x.zip").read_bytes() == (tmp_path / "y.zip").read_bytes()
     with zipfile.ZipFile(tmp_path / "x.zip") as archive:
         assert {i.compress_type for i in archive.infolist()} == {zipfile.ZIP_STORED}
 
 
 def test_many_images_are_numbered_in_folders_of_a_thousand(tmp_path):
-    prepare(fashion(tmp_path, np.zeros((1002, 28, 28), np.uint8)), tmp_path / "x.zip", 4)
+    convert_dataset(fashion(tmp_path, np.zeros((1002, 28, 28), np.uint8)), tmp_path / "x.zip", 4)
     assert ImageDataset(tmp_path / "x.zip").names[-2:] == ["00001/img00001000.png", "00001/img00001001.png"]
 
 
 @pytest.mark.parametrize(("w", "h"), [(48, 32), (32, 48), (31, 17)])
 def test_center_crop_keeps_the_middle_square(rng, write_dataset, out, w, h):
     image = rng.integers(0, 256, (h, w, 3), np.uint8)
-    prepare(write_dataset({"a.png": image}), out, 16, "center-crop")
+    convert_dataset(write_dataset({"a.png": image}), out, 16, "center-crop")
     side, left, top = min(w, h), (w - min(w, h)) // 2, (h - min(w, h)) // 2
     expected = Image.fromarray(image[top : top + side, left : left + side]).resize((16, 16), Image.Resampling.LANCZOS)
     np.testing.assert_array_equal(ImageDataset(out).images[0].transpose(1, 2, 0), np.asarray(expected))
@@ -54,7 +54,7 @@ def test_center_crop_keeps_the_middle_square(rng, write_dataset, out, w, h):
 def test_center_crop_wide_keeps_four_to_three_between_black_bars(write_dataset, out):
     image = np.full((30, 80, 3), 255, np.uint8)
     image[:, :20] = image[:, 60:] = 100  # outside of the middle 40 x 30
-    prepare(write_dataset({"a.png": image}), out, 32, "center-crop-wide")
+    convert_dataset(write_dataset({"a.png": image}), out, 32, "center-crop-wide")
     made = ImageDataset(out).images[0]
     assert (made[:, 4:28] == 255).all()
     assert not made[:, :4].any()
@@ -62,7 +62,7 @@ def test_center_crop_wide_keeps_four_to_three_between_black_bars(write_dataset, 
 
 
 def test_pad_shows_all_between_black_bars(write_dataset, out):
-    prepare(write_dataset({"a.png": np.full((20, 40, 3), 255, np.uint8)}), out, 32, "pad")
+    convert_dataset(write_dataset({"a.png": np.full((20, 40, 3), 255, np.uint8)}), out, 32, "pad")
     made = ImageDataset(out).images[0]
     assert (made[:, 8:24] == 255).all()
     assert not made[:, :8].any()
@@ -77,11 +77,11 @@ def test_an_oblong_picture_needs_a_transform(rng, write_dataset, out):
 
 def test_transparency_is_laid_over_white_and_orientation_followed(rng, tmp_path, write_dataset):
     clear = np.zeros((8, 8, 4), np.uint8)
-    prepare(write_dataset({"a.png": clear}, name="clear"), tmp_path / "white.zip", 8)
+    convert_dataset(write_dataset({"a.png": clear}, name="clear"), tmp_path / "white.zip", 8)
     assert (ImageDataset(tmp_path / "white.zip").images == 255).all()
     image, exif = rng.integers(0, 256, (8, 8, 3), np.uint8), Image.Exif()
     exif[0x112] = 6  # to be turned by 90 degrees clockwise
-    prepare(write_dataset({"a.png": encoded(image, exif=exif)}, name="turned"), tmp_path / "upright.zip", 8)
+    convert_dataset(write_dataset({"a.png": encoded(image, exif=exif)}, name="turned"), tmp_path / "upright.zip", 8)
     np.testing.assert_array_equal(ImageDataset(tmp_path / "upright.zip").images[0].transpose(1, 2, 0), np.rot90(image, -1))
 
 
@@ -90,11 +90,11 @@ def test_grey_pictures_stay_grey_and_mixed_ones_become_colored_or_are_refused(rn
     first_grey = write_dataset({"a.png": grey, "b.png": color}, name="g")
     first_color = write_dataset({"a.png": color, "b.png": grey}, name="c")
     assert "'b.png' has colors" in refusal(DataError, first_grey, tmp_path / "x.zip", 8)
-    prepare(first_grey, tmp_path / "x.zip", 8, grey=True)
+    convert_dataset(first_grey, tmp_path / "x.zip", 8, grey=True)
     made = ImageDataset(tmp_path / "x.zip").images
     assert made.shape == (2, 1, 8, 8)
     np.testing.assert_array_equal(made[0, 0], grey)
-    prepare(first_color, tmp_path / "y.zip", 8)
+    convert_dataset(first_color, tmp_path / "y.zip", 8)
     np.testing.assert_array_equal(ImageDataset(tmp_path / "y.zip").images[1], np.stack([grey] * 3))
 
 
@@ -108,7 +108,7 @@ def test_corrupt_pictures_are_listed_or_skipped_and_their_labels_with_them(pixel
     assert "object at 0x" not in message
     assert not out.exists()
     assert not list(out.parent.iterdir())
-    count, skipped = prepare(source, out, 16, skip_corrupt=True)
+    count, skipped = convert_dataset(source, out, 16, skip_corrupt=True)
     assert count == 3
     assert [s.partition(" ")[0] for s in skipped] == ["1.png", "3.png"]
     np.testing.assert_array_equal(ImageDataset(out).images.transpose(0, 2, 3, 1), pixels[[0, 2, 4]])
@@ -120,7 +120,7 @@ def test_a_source_of_nothing_but_damage_is_refused(write_dataset, out):
 
 
 def test_a_decompression_bomb_is_not_decoded(write_dataset, out, monkeypatch):
-    monkeypatch.setattr("stylert.train.data.prepare.MAX_PIXELS", 1000)
+    monkeypatch.setattr("stylert.train.data.dataset_tool.MAX_PIXELS", 1000)
     source = write_dataset({"a.png": np.zeros((40, 40, 3), np.uint8)})
     assert "40x40 pixels are too many" in refusal(DataError, source, out, 8)
 
@@ -130,7 +130,11 @@ def test_an_archive_that_explodes_or_holds_a_huge_picture_is_refused(tmp_path, o
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(10_000_000))
     assert "times its size" in refusal(DataError, bomb, out, 8)
-    monkeypatch.setattr(files, "limited", lambda name, size: (_ for _ in ()).throw(DataError(f"{name!r} is huge")))
+
+    def refuse(name, size):
+        raise DataError(f"{name!r} is huge")
+
+    monkeypatch.setattr(files, "check_size", refuse)
     with zipfile.ZipFile(bomb, "w") as archive:
         archive.writestr("a.png", bytes(100))
     assert "'a.png' is huge" in refusal(DataError, bomb, out, 8)

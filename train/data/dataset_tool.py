@@ -1,0 +1,188 @@
+"""The dataset tool: makes a zip of the official layout from any source of pictures.
+
+All pictures get one square size. The same pictures give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from stylert.core.atomic import atomic_file
+from stylert.core.errors import DataError, InputError
+from stylert.core.progress import Progress
+from stylert.train.data.dataset import LABELS_FILE
+from stylert.train.data.sources.detect import open_source
+from stylert.train.data.sources.picture import MAX_PIXELS, Label, Picture, one_line_message
+
+TRANSFORMS = ("none", "center-crop", "center-crop-wide", "pad")
+#: Width to height of the region that center-crop-wide keeps, as for the cars of LSUN.
+WIDE = (4, 3)
+#: Pixel formats of Pillow that are converted.
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+#: Every file in the zip gets this date, so that the bytes depend on the pictures alone.
+DATE = (1980, 1, 1, 0, 0, 0)
+PER_FOLDER = 1000
+#: Number of damaged pictures that an error message names.
+MAX_NAMED = 5
+
+
+def convert_dataset(
+    source: str | Path,
+    out: str | Path,
+    resolution: int,
+    transform: str = "none",
+    grey: bool = False,
+    skip_corrupt: bool = False,
+    max_images: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[int, list[str]]:
+    """Write a zip of `00000/img00000000.png` and so on, with `dataset.json` if the source has labels. Atomic.
+
+    Pictures become RGB, or grey if the first picture is grey. Transparent pixels are blended with white.
+
+    Args:
+        source: Anything that `sources.detect.open_source` reads.
+        out: The zip.
+        resolution: Side of the images, a power of two from 4 to 4096.
+        transform: How pictures become square, one of `TRANSFORMS`. With none, they must be square.
+        grey: Whether to drop the colors.
+        skip_corrupt: Whether to leave out pictures that cannot be decoded.
+        max_images: Convert only this many, from the first.
+        progress: Called after each picture.
+
+    Returns:
+        The number of images written, and the names of the pictures that were left out, each with the reason.
+
+    Raises:
+        InputError: An argument is not valid.
+        DataError: The source is damaged or unsafe, a picture is not square, only some pictures have labels, or some cannot
+            be decoded without `skip_corrupt`.
+    """
+    out = Path(out)
+    _check_arguments(source, out, resolution, transform)
+    opened = open_source(source)
+    total = opened.count if max_images is None else min(opened.count, max_images)
+    labels: list[tuple[str, Label | None]] = []
+    corrupt: list[str] = []
+    mode: str | None = "L" if grey else None
+    with atomic_file(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for i, picture in enumerate(opened.pictures()):
+            if i == total:
+                break
+            try:
+                image = _decode(picture, grey)
+            except DataError:
+                raise
+            except UnidentifiedImageError:  # its text would name an object in memory
+                corrupt.append(f"{picture.name} (no image that can be recognised)")
+                continue
+            except Exception as e:  # decoders raise many types for a damaged picture
+                corrupt.append(f"{picture.name} ({one_line_message(e)})")
+                continue
+            mode = mode or image.mode
+            if image.mode != mode and mode == "L":
+                raise DataError(f"{picture.name!r} has colors and the first picture has none: add --grey to drop them")
+            image = _square(image.convert(mode), resolution, transform, picture.name)
+            name = f"{len(labels) // PER_FOLDER:05d}/img{len(labels):08d}.png"
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            archive.writestr(zipfile.ZipInfo(name, DATE), buffer.getvalue())
+            labels.append((name, picture.label))
+            if progress is not None:
+                progress("prepare images", i + 1, total)
+        if corrupt and not skip_corrupt:
+            raise DataError(_corrupt_message(corrupt, total))
+        if not labels:
+            raise DataError(f"{source} holds no picture that can be decoded")
+        archive.writestr(zipfile.ZipInfo(LABELS_FILE, DATE), json.dumps({"labels": _label_rows(source, labels)}))
+    return len(labels), corrupt
+
+
+def _check_arguments(source: str | Path, out: Path, resolution: int, transform: str) -> None:
+    if not (4 <= resolution <= 4096 and resolution & (resolution - 1) == 0):
+        raise InputError(f"the resolution must be a power of two from 4 to 4096, not {resolution}")
+    if transform not in TRANSFORMS:
+        raise InputError(f"unknown transform {transform!r}: choose one of {', '.join(TRANSFORMS)}")
+    if out.suffix.lower() != ".zip":
+        raise InputError(f"the dataset is a zip: {out} must end in .zip")
+    if out.exists() and out.resolve() == Path(source).resolve():
+        raise InputError(f"--out is the source itself: {out}")
+
+
+def _corrupt_message(corrupt: list[str], total: int) -> str:
+    named = ", ".join(corrupt[:MAX_NAMED])
+    more = f" and {len(corrupt) - MAX_NAMED} more" if len(corrupt) > MAX_NAMED else ""
+    return f"{len(corrupt)} of {total} pictures cannot be decoded: {named}{more}; leave them out with --skip-corrupt"
+
+
+def _label_rows(source: str | Path, labels: list[tuple[str, Label | None]]) -> list[Any] | None:
+    """The rows of `dataset.json`, or None without labels."""
+    labelled = sum(label is not None for _, label in labels)
+    if labelled == 0:
+        return None
+    if labelled < len(labels):
+        raise DataError(f"{source} has labels for {labelled} of {len(labels)} pictures: it must be all or none")
+    return [list(row) for row in labels]
+
+
+def _decode(picture: Picture, grey: bool) -> Image.Image:
+    """The picture in mode RGB or L. Raises the exceptions of the decoder."""
+    data = picture.read()
+    if isinstance(data, np.ndarray):
+        image: Image.Image = Image.fromarray(data)
+    else:
+        with Image.open(io.BytesIO(data)) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise ValueError(f"{opened.width}x{opened.height} pixels are too many")
+            if opened.mode not in MODES:
+                raise ValueError(f"its pixels are of the kind {opened.mode}")
+            opened.load()
+            image = ImageOps.exif_transpose(opened) or opened
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("L" if grey or image.mode in ("1", "L") else "RGB")
+
+
+def _square(image: Image.Image, resolution: int, transform: str, name: str) -> Image.Image:
+    """The image at `resolution` by `resolution`, after the transform."""
+    width, height = image.size
+    size = (resolution, resolution)
+    if transform == "none":
+        if width != height:
+            raise DataError(f"{name!r} is {width}x{height}, not square: choose a --transform, such as center-crop")
+        return _resize(image, size)
+    if transform == "center-crop":
+        side = min(width, height)
+        return _resize(_center_crop(image, side, side), size)
+    if transform == "center-crop-wide":
+        crop_width = max(min(width, height * WIDE[0] // WIDE[1]), 1)
+        crop_height = max(min(height, width * WIDE[1] // WIDE[0]), 1)
+        cropped = _center_crop(image, crop_width, crop_height)
+        return _pad(_resize(cropped, (resolution, resolution * WIDE[1] // WIDE[0])), resolution)
+    scale = resolution / max(width, height)
+    return _pad(_resize(image, (max(round(width * scale), 1), max(round(height * scale), 1))), resolution)
+
+
+def _center_crop(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _pad(image: Image.Image, resolution: int) -> Image.Image:
+    """The image in the middle of a black square."""
+    canvas = Image.new(image.mode, (resolution, resolution))
+    canvas.paste(image, ((resolution - image.width) // 2, (resolution - image.height) // 2))
+    return canvas
+
+
+def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)

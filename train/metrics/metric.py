@@ -1,0 +1,49 @@
+"""The metrics by name, as a command names them: `fd5k`, `fid50k`, `ppl_w_end`, `modes`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from stylert.core.errors import InputError
+from stylert.train.metrics.distances import NEIGHBOURS, SPLITS
+
+FEATURE_METRICS = ("fd", "fid", "kid", "pr", "is")
+PATH_METRICS = tuple(f"ppl_{space}{end}{crop}" for space in "zw" for end in ("", "_end") for crop in ("", "_crop"))
+PART_METRICS = ("modes", "ls_z", "ls_w")
+METRICS = (*FEATURE_METRICS, *PATH_METRICS, *PART_METRICS)
+#: Metrics that are one number, where lower is better. A training run can choose its best snapshot by them.
+DISTANCES = ("fd", "fid", "kid")
+#: The fewest images that a metric can be computed from; 2 for the others.
+MIN_IMAGES = {"pr": NEIGHBOURS + 1, "is": SPLITS, "ls_z": 4, "ls_w": 4}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric and the number of generated images that it uses."""
+
+    name: str
+    images: int
+
+    @classmethod
+    def parse(cls, text: str, images: int) -> Metric:
+        """A metric from its text, such as `kid5000`, `fid50k` or `ppl_w`.
+
+        Args:
+            text: One of `METRICS`, and optionally a number of images, where `k` stands for thousands.
+            images: The number of images where the text has none.
+
+        Raises:
+            InputError: The name is unknown, or the number is too small for this metric.
+        """
+        match = re.fullmatch(r"([a-z_]+?)(?:(\d{1,7})(k?))?", text)
+        if match is None or match[1] not in METRICS:
+            raise InputError(
+                f"unknown metric {text!r}: choose of {', '.join(METRICS)}, with a number of images behind, as in fd5k"
+            )
+        name, number, thousands = match.groups()
+        count = images if number is None else int(number) * (1000 if thousands else 1)
+        least = MIN_IMAGES.get(name, 2)
+        if count < least:
+            raise InputError(f"{name} takes {least} images or more, not {count}")
+        return cls(name, count)
