@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Images from Python: no torch, one object.
+"""Generate images from Python, with one object and without torch.
 
 python examples/generate.py out/demo/bundle cats.png
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the dataset of the shipped checkpoint: aligned cat avatars, composited from hand-drawn parts.
+"""Make the dataset of the shipped checkpoint: aligned cat avatars, composed of hand-drawn parts.
 
     pip install 'robohash==2.0' pillow numpy
     python examples/make_cats.py --count 40000 --resolution 64 --out cats64.zip
@@ -7,9 +7,9 @@
 The drawings are by David Revoy (https://www.peppercarrot.com), CC BY 4.0, and come in the package robohash as its set 4:
 body, fur, eyes, mouth and accessory, 360,000 combinations. This is combinatorial art, not photographs.
 
-The zip has the layout that the official StyleGAN2-ADA tools write: 00000/img00000000.png and on, and dataset.json with the
-body as class label. parts.json holds every part's index, so that a trained network's coverage can be counted. Another
---seed draws other images.
+The zip has the layout of the official StyleGAN2-ADA tools: 00000/img00000000.png and so on, and dataset.json with the body
+as class label. parts.json holds the index of every part, so that the mode coverage of a trained network can be counted.
+Another --seed draws other images.
 """
 
 from __future__ import annotations

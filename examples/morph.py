@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A walk through latent space in the terminal, at a steady frame rate: the smallest application around a `Generator`.
+"""A walk through latent space in the terminal, at a steady frame rate. A small application around a `Generator`.
 
 python examples/morph.py out/demo/bundle --fps 24
 
-Two pixels share a character: the upper half block has its own colour above and the background's below, so any terminal
-with 24-bit colour shows the picture. The picture goes to stdout and the frame times to stderr. Ctrl-C ends.
+Two pixels share a character, an upper half block: its foreground colour is the upper pixel, its background colour the
+lower one. So any terminal with 24-bit colour shows the picture. It goes to stdout, the frame times to stderr. Ctrl-C ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stylert.core.errors import StylertError
 from stylert.core.images import as_uint8
 from stylert.core.seeds import parse_seeds, z_from_seeds
 from stylert.runtime import Generator
-from stylert.runtime.media.interpolation import along
+from stylert.runtime.media.interpolation import keyframe_path
 from stylert.runtime.media.pictures import save_image
 
 HOME, CLEAR, HIDE_CURSOR, SHOW_CURSOR, PLAIN = "\x1b[H", "\x1b[2J", "\x1b[?25l", "\x1b[?25h", "\x1b[0m"
@@ -48,15 +48,15 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("bundle")
-    parser.add_argument("--backend", default="auto", help="auto takes the fastest and says which")
+    parser.add_argument("--backend", default="auto", help="auto takes the fastest and prints its name")
     parser.add_argument("--precision", default="int8")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--fps", type=float, default=24.0, help="frames per second")
-    parser.add_argument("--frames", type=int, help="stop after so many; endless by default")
-    parser.add_argument("--seeds", default="0-7", help="the places to pass, in a circle")
+    parser.add_argument("--frames", type=int, help="stop after so many frames; endless by default")
+    parser.add_argument("--seeds", default="0-7", help="the keyframes, passed in a circle")
     parser.add_argument("--psi", type=float, default=0.7)
-    parser.add_argument("--seconds", type=float, default=2.0, help="from one place to the next")
-    parser.add_argument("--screenshot", help="write the last picture with the pixels that the terminal had")
+    parser.add_argument("--seconds", type=float, default=2.0, help="from one keyframe to the next")
+    parser.add_argument("--screenshot", help="write the last picture, with as many pixels as the terminal showed")
     options = parser.parse_args()
     if not (options.fps > 0 and options.seconds > 0 and (options.frames is None or options.frames > 0)):
         parser.error("--fps, --seconds and --frames are positive")
@@ -64,20 +64,20 @@ def arguments() -> argparse.Namespace:
 
 
 def walk(generator: Generator, options: argparse.Namespace) -> Iterator[np.ndarray]:
-    """ws `[1, num_ws, w_dim]` of each frame, round and round."""
+    """ws `[1, num_ws, w_dim]` of each frame. The path is a closed curve through the keyframes."""
     keyframes = generator.map(z_from_seeds(parse_seeds(options.seeds), generator.bundle.model["z_dim"]), options.psi)
     steps = max(2, round(len(keyframes) * options.seconds * options.fps))
-    rounds = (along(keyframes, steps, loop=True, batch=1) for _ in itertools.count())
+    rounds = (keyframe_path(keyframes, steps, loop=True, batch=1) for _ in itertools.count())
     return itertools.islice(itertools.chain.from_iterable(rounds), options.frames)
 
 
 def show(
     generator: Generator, path: Iterator[np.ndarray], options: argparse.Namespace
 ) -> tuple[np.ndarray | None, list[float]]:
-    """Draw each frame at its own instant of the clock; the last one's pixels, and the seconds from frame to frame.
+    """Draw each frame at its time. Returns the pixels of the last frame, and the seconds between frames.
 
-    The generator's stream computes the next image while this loop waits, so a frame is late only when an image takes longer
-    than a frame lasts. A late frame moves the later ones: nothing is shown faster to make up for it.
+    The stream computes the next image while this loop waits. So a frame is late only if an image takes longer than the
+    time of a frame. After a late frame the clock starts again from it; later frames are not shown faster.
     """
     pixels, shown = None, []
     print(HIDE_CURSOR + CLEAR, end="")
@@ -101,7 +101,7 @@ def show(
 
 
 def shrink(image: np.ndarray, columns: int, lines: int) -> np.ndarray:
-    """uint8 `[H, W, 1 or 3]` to square RGB that fits `columns` x `lines` half-block characters, never larger than it was."""
+    """Shrink uint8 `[H, W, 1 or 3]` to square RGB that fits `columns` x `lines` half-block characters. Never enlarges."""
     side = max(2, min(columns, 2 * lines, image.shape[0]) // 2 * 2)
     rgb = np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
     return np.asarray(Image.fromarray(rgb).resize((side, side), Image.Resampling.BOX))
@@ -124,7 +124,7 @@ def summary(times: list[float], fps: float) -> str:
     late = int((ms > 1.5 * 1000 / fps).sum())
     p50, p99 = np.percentile(ms, [50, 99])
     return (
-        f"{len(ms) + 1} frames at {1000 / ms.mean():.1f} a second (asked {fps:g}): "
+        f"{len(ms) + 1} frames at {1000 / ms.mean():.1f} per second (target {fps:g}): "
         f"frame time p50 {p50:.1f} ms, p99 {p99:.1f}, longest {ms.max():.1f}, {late} late"
     )
 

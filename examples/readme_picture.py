@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the picture of the README: the same seeds in FP32 above and INT8 below.
+"""Make the picture of the README: the same seeds, FP32 above and INT8 below.
 
 python examples/readme_picture.py bundle docs/cats.png
 """

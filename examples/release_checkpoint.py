@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Turn the result of a training run into a file to ship: G_ema in float16, with what a user must know about it.
+"""Make a file to publish from a training run: G_ema in float16, with facts for its users.
 
     python examples/release_checkpoint.py runs/cats64/snapshot.safetensors examples/cats64.safetensors \\
         --info data="40,000 cat avatars, examples/make_cats.py" --info credit="drawings by David Revoy, CC BY 4.0"
@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--info", action="append", default=[], metavar="KEY=VALUE", help="a fact to carry in the file")
+    parser.add_argument("--info", action="append", default=[], metavar="KEY=VALUE", help="a fact that the file carries")
     args = parser.parse_args()
     info = dict(pair.split("=", 1) for pair in args.info)
     facts = read_metadata(args.source).get("facts")
