@@ -1,7 +1,7 @@
-"""Arrays of other libraries, in host memory or on a GPU, taken as they lie there.
+"""Views of arrays of other libraries, in host memory or on a GPU, without a copy.
 
-NumPy, PyTorch, CuPy, PyCUDA, JAX and Numba tell of their memory through DLPack or `__cuda_array_interface__`. DLPack comes
-first, because its producer makes its own stream wait; the interface of PyTorch, for one, does not name a stream.
+NumPy, PyTorch, CuPy, PyCUDA, JAX and Numba describe their memory by DLPack or by `__cuda_array_interface__`. DLPack is tried
+first, because it makes the producer's stream wait. The `__cuda_array_interface__` of PyTorch names no stream.
 """
 
 from __future__ import annotations
@@ -13,79 +13,107 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import InputError
-from stylert.runtime.cuda.dlpack import CPU, CUDA, CUDA_HOST, CUDA_MANAGED, borrow
+from stylert.runtime.cuda.dlpack import CPU, CUDA, CUDA_HOST, CUDA_MANAGED, from_capsule
 
-#: The legacy default stream, by the numbering of both protocols.
+#: The legacy default stream, by the numbering of both protocols
 LEGACY_STREAM = 1
 
 
 @dataclass(frozen=True)
-class OnDevice:
-    """A C-contiguous array on a GPU. `stream` is the one whose work must be over before it is read, None for none."""
+class DeviceView:
+    """A C-contiguous array on a GPU that another library owns.
+
+    Attributes:
+        pointer: The address of the first element.
+        shape: The size of every axis.
+        dtype: The type of the elements.
+        writable: Whether it may be written.
+        stream: The CUDA stream that a reader must wait for; None if there is nothing to wait for.
+        owner: The object that keeps the memory alive.
+    """
 
     pointer: int
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     writable: bool
     stream: int | None
-    owner: Any  # keeps the memory alive
+    owner: Any
 
     def __len__(self) -> int:
         return self.shape[0]
 
     @property
     def row_bytes(self) -> int:
+        """The size in bytes of one entry of the first axis."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
-    def rows(self, first: int, count: int) -> OnDevice:
+    def rows(self, first: int, count: int) -> DeviceView:
+        """The view of `count` entries of the first axis, beginning at `first`."""
         return replace(self, pointer=self.pointer + first * self.row_bytes, shape=(count, *self.shape[1:]))
 
 
-def on_host(value: Any) -> np.ndarray | None:
-    """`value` as a NumPy array without a copy where it lies in host memory and tells so; None otherwise."""
+def host_view(value: Any) -> np.ndarray | None:
+    """View an array in host memory as a NumPy array, without a copy.
+
+    Returns:
+        The NumPy array; None if `value` is not an array in host memory, or does not support DLPack.
+
+    Raises:
+        InputError: The other library does not export this array.
+    """
     if isinstance(value, np.ndarray):
         return value
-    if _dlpack_device(value) not in (CPU, CUDA_HOST):
+    if _dlpack_device_type(value) not in (CPU, CUDA_HOST):
         return None
     try:
         return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as e:
-        raise InputError(f"this array cannot be taken: {' '.join(str(e).split())[:200]}") from None
+        raise _export_error(e) from None
 
 
-def on_device(value: Any) -> OnDevice | None:
-    """`value` where it lies on a GPU; None for anything else.
+def device_view(value: Any) -> DeviceView | None:
+    """View an array on a GPU, without a copy.
 
-    Raises InputError where it is not C-contiguous, has a mask, or its library does not give it away.
+    Returns:
+        The view; None if `value` is not an array on a GPU.
+
+    Raises:
+        InputError: The array is not C-contiguous or has a mask, or the other library does not export it.
     """
     try:
-        if _dlpack_device(value) in (CUDA, CUDA_MANAGED):
-            return _from_dlpack(value)
+        if _dlpack_device_type(value) in (CUDA, CUDA_MANAGED):
+            return _view_by_dlpack(value)
         interface = getattr(value, "__cuda_array_interface__", None)
     except (BufferError, RuntimeError, TypeError) as e:
-        raise InputError(f"this array cannot be taken: {' '.join(str(e).split())[:200]}") from None
-    return None if interface is None else _from_interface(interface, value)
+        raise _export_error(e) from None
+    return None if interface is None else _view_by_interface(interface, value)
 
 
-def _dlpack_device(value: Any) -> int | None:
-    tell = getattr(value, "__dlpack_device__", None)
-    return None if tell is None or not hasattr(value, "__dlpack__") else int(tell()[0])
+def _dlpack_device_type(value: Any) -> int | None:
+    """DLPack's number for the kind of memory of an array; None if `value` does not support DLPack."""
+    if not hasattr(value, "__dlpack__") or not hasattr(value, "__dlpack_device__"):
+        return None
+    return int(value.__dlpack_device__()[0])
 
 
-def _from_dlpack(value: Any) -> OnDevice:
-    held = borrow(value.__dlpack__(stream=LEGACY_STREAM))
-    held.give_back()  # `value` itself is what keeps the memory
-    return OnDevice(held.pointer, held.shape, held.dtype, True, LEGACY_STREAM, value)
+def _view_by_dlpack(value: Any) -> DeviceView:
+    array = from_capsule(value.__dlpack__(stream=LEGACY_STREAM))
+    array.release()  # the view holds `value`, which keeps the memory alive
+    return DeviceView(array.pointer, array.shape, array.dtype, writable=True, stream=LEGACY_STREAM, owner=value)
 
 
-def _from_interface(interface: dict[str, Any], value: Any) -> OnDevice:
+def _view_by_interface(interface: dict[str, Any], value: Any) -> DeviceView:
     shape, dtype = tuple(map(int, interface["shape"])), np.dtype(interface["typestr"])
     strides = interface.get("strides")
-    wanted = tuple(math.prod(shape[i + 1 :]) * dtype.itemsize for i in range(len(shape)))
-    if strides is not None and tuple(strides) != wanted and math.prod(shape) > 0:
+    contiguous = tuple(math.prod(shape[axis + 1 :]) * dtype.itemsize for axis in range(len(shape)))
+    if strides is not None and tuple(strides) != contiguous and math.prod(shape) > 0:
         raise InputError("this array is not C-contiguous; pass a contiguous copy")
     if interface.get("mask") is not None:
         raise InputError("arrays with a mask are not taken")
     pointer, read_only = interface["data"]
     stream = interface.get("stream", LEGACY_STREAM)
-    return OnDevice(int(pointer or 0), shape, dtype, not read_only, stream, value)
+    return DeviceView(int(pointer or 0), shape, dtype, writable=not read_only, stream=stream, owner=value)
+
+
+def _export_error(error: Exception) -> InputError:
+    return InputError(f"this array cannot be taken: {' '.join(str(error).split())[:200]}")

@@ -1,4 +1,4 @@
-"""Images that stay where they were computed, for CuPy, PyTorch, PyCUDA and others to take without a copy."""
+"""Images that stay on the GPU. CuPy, PyTorch, PyCUDA and other libraries read them without a copy."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ import numpy as np
 from stylert.runtime.cuda import dlpack
 from stylert.runtime.cuda.driver import call
 
-#: The first GPU, and host memory, as DLPack names them
+#: The first GPU, and host memory, in the terms of DLPack
 FIRST_GPU, HOST = (dlpack.CUDA, 0), (dlpack.CPU, 0)
 
 
 class DeviceArray:
-    """A C-contiguous array of `shape` and `dtype` on the first GPU, told by DLPack and `__cuda_array_interface__`.
+    """A C-contiguous array on the first GPU that supports DLPack and `__cuda_array_interface__`.
 
-    The memory belongs to whatever `read` holds on to, and is given back with this object, also after the session has closed.
-    What wrote it is over, so no stream needs to wait for it. A session whose device is the CPU makes them in host memory.
+    Its content is complete, so a reader needs to wait for no stream. The memory lives as long as this object or an importer
+    of it, also after the session has closed. Sessions that compute on the CPU make such arrays in host memory.
+
+    Args:
+        pointer: The address of the first element.
+        shape: The size of every axis.
+        dtype: The type of the elements.
+        copy_to_host: Returns a copy in host memory. Its references must keep the memory alive.
+        device: `FIRST_GPU` or `HOST`.
     """
 
     def __init__(
@@ -27,11 +34,11 @@ class DeviceArray:
         pointer: int,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
-        read: Callable[[], np.ndarray],
+        copy_to_host: Callable[[], np.ndarray],
         device: tuple[int, int] = FIRST_GPU,
     ) -> None:
         self.shape, self.dtype = shape, dtype
-        self._pointer, self._read, self._device = pointer, read, device
+        self._pointer, self._copy_to_host, self._device = pointer, copy_to_host, device
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -40,43 +47,52 @@ class DeviceArray:
         return {"shape": self.shape, "typestr": self.dtype.str, "data": (self._pointer, False), "version": 3, "stream": None}
 
     def __dlpack__(self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None) -> Any:
-        """A capsule of DLPack 0.x; the borrower keeps this object alive. Raises BufferError for another device, or a copy."""
+        """A capsule of DLPack 0.x. Raises BufferError if a copy or another device is asked for."""
         if dl_device not in (None, self._device) or copy:
-            raise BufferError("this array is lent on its own device only, without a copy")
-        return dlpack.lend(self._pointer, self.shape, self.dtype, self._device, self)
+            raise BufferError("this array can be taken only on its own device and without a copy")
+        return dlpack.to_capsule(self._pointer, self.shape, self.dtype, self._device, self)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self._device
 
     def to_host(self) -> np.ndarray:
         """A copy in host memory."""
-        return self._read()
+        return self._copy_to_host()
 
 
 class Allocation:
-    """Bytes on a GPU through the CUDA driver, given back with this object. Raises OutOfMemory where the device has too few."""
+    """Memory on a GPU from the CUDA driver. It is freed with this object.
+
+    Args:
+        driver: The driver's functions.
+        gpu: The driver's handle of the GPU.
+        size: The size in bytes.
+
+    Raises:
+        OutOfMemory: The GPU has too little memory.
+    """
 
     def __init__(self, driver: Any, gpu: Any, size: int) -> None:
         self._driver, self._gpu, self.pointer = driver, gpu, 0
-        self._cuda = call(driver.cuDevicePrimaryCtxRetain, gpu)
-        call(driver.cuCtxSetCurrent, self._cuda)
+        self._context = call(driver.cuDevicePrimaryCtxRetain, gpu)
+        call(driver.cuCtxSetCurrent, self._context)
         self.pointer = int(call(driver.cuMemAlloc, size))
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
-        """Its first bytes as an array, which keeps all of them."""
+        """The array at the beginning of this memory. It keeps the whole allocation alive."""
 
-        def read() -> np.ndarray:
+        def copy_to_host() -> np.ndarray:
             host = np.empty(shape, dtype)
-            call(self._driver.cuCtxSetCurrent, self._cuda)
+            call(self._driver.cuCtxSetCurrent, self._context)
             call(self._driver.cuMemcpyDtoH, host.ctypes.data, self.pointer, math.prod(shape) * dtype.itemsize)
             return host
 
-        return DeviceArray(self.pointer, shape, dtype, read)
+        return DeviceArray(self.pointer, shape, dtype, copy_to_host)
 
     def __del__(self) -> None:
-        if not hasattr(self, "_cuda"):
-            return  # there is no such GPU
-        self._driver.cuCtxSetCurrent(self._cuda)
+        if not hasattr(self, "_context"):
+            return  # the constructor failed: there is no such GPU
+        self._driver.cuCtxSetCurrent(self._context)
         if self.pointer:
             self._driver.cuMemFree(self.pointer)
         self._driver.cuDevicePrimaryCtxRelease(self._gpu)

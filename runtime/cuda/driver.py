@@ -1,4 +1,4 @@
-"""The CUDA driver through `cuda-bindings`, with its failures as errors of one line."""
+"""Calls of the CUDA driver through the package `cuda-bindings`, with one-line errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stylert.core.errors import BackendError, OutOfMemory, missing_extra
 
 
 def load_driver() -> Any:
-    """The driver's functions. Raises BackendError where the package is not installed."""
+    """The module with the driver's functions. Raises BackendError if the package is not installed."""
     try:
         from cuda.bindings import driver
     except ImportError:
@@ -17,25 +17,30 @@ def load_driver() -> Any:
 
 
 def call(function: Any, *arguments: Any) -> Any:
-    """Call a driver function, which returns its status first; its other values, one alone or several as a tuple.
+    """Call a function of the driver. Every function returns its status, then its results.
 
-    Raises OutOfMemory, or BackendError with the driver's word for another failure.
+    Returns:
+        None, the one result, or a tuple of the results.
+
+    Raises:
+        OutOfMemory: The driver has too little memory.
+        BackendError: The call failed for another reason, or this machine has no driver.
     """
     try:
-        status, *values = function(*arguments)
+        status, *results = function(*arguments)
     except RuntimeError as e:  # the package finds no driver library
         raise BackendError(f"CUDA: {' '.join(str(e).split())}") from None
     if status.name == "CUDA_ERROR_OUT_OF_MEMORY":
         raise OutOfMemory(f"CUDA: {status.name} in {function.__name__}")
     if status.value != 0:
         raise BackendError(f"CUDA: {status.name} in {function.__name__}")
-    if len(values) > 1:
-        return tuple(values)
-    return values[0] if values else None
+    if len(results) > 1:
+        return tuple(results)
+    return results[0] if results else None
 
 
 def wait_for_stream(stream: int) -> None:
-    """Wait until the work of a stream of another library on the first GPU is over. Raises as `load_driver` and `call`."""
+    """Wait until the work of another library's stream on the first GPU is complete. Raises as `load_driver` and `call`."""
     driver = load_driver()
     call(driver.cuInit, 0)
     gpu = call(driver.cuDeviceGet, 0)

@@ -1,8 +1,8 @@
-"""One lane of a GPU session: an execution context with a stream, pinned memory, device memory and a CUDA graph of its own.
+"""One of the batches that a GPU session runs at the same time, with its own context, stream, memory and CUDA graph.
 
-The graph holds the copies and the network for one batch and one set of addresses. What comes once runs call by call; what
-comes a second time is captured, and from then on is one launch and one wait. So an application that makes one image after the
-other pays one launch an image, and one whose batches or arrays change never pays for captures that it does not use.
+The graph holds the copies and the network for one batch and one set of addresses. A call that differs from the call before
+it runs without a graph. The second of two equal calls is captured, and every equal call after it is one launch and one wait.
+So calls that always change never pay for captures that they do not use.
 """
 
 from __future__ import annotations
@@ -11,36 +11,59 @@ import ctypes
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stylert.core.errors import BackendError
 from stylert.runtime.batching import BatchRange, profile_for
-from stylert.runtime.cuda.arrays import OnDevice
+from stylert.runtime.cuda.arrays import DeviceView
 from stylert.runtime.cuda.driver import call
 from stylert.runtime.session import Inputs, Tensor, Timings
 
-#: What a graph is captured for: the batch, the address of every tensor, whether the images are copied to the host, and whether
-#: it holds the events that time it.
-Key = tuple[int, tuple[int, ...], bool, bool]
+
+class Work(NamedTuple):
+    """The work of one call. A CUDA graph holds exactly one such value.
+
+    Attributes:
+        batch: The number of images.
+        addresses: The device address of every tensor, in the order of the engine's tensors.
+        to_host: Whether the images are copied to the host.
+        timed: Whether events measure its parts.
+    """
+
+    batch: int
+    addresses: tuple[int, ...]
+    to_host: bool
+    timed: bool
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """A tensor's memory for the largest batch: on the device, and pinned in the host."""
+    """The memory of one tensor for the largest batch: the address on the device, and pinned bytes in the host."""
 
     device: int
-    host: np.ndarray  # bytes
+    host: np.ndarray
 
     def view(self, tensor: Tensor, batch: int) -> np.ndarray:
+        """The pinned memory as `[batch, ...]` in the tensor's type."""
         return self.host[: tensor.nbytes(batch)].view(tensor.dtype).reshape(batch, *tensor.shape)
 
 
-class Lane:
-    """Runs one batch at a time. The driver's context must be current. Raises OutOfMemory where memory is too little.
+class ExecutionSlot:
+    """Runs one batch at a time. The driver's context must be current in the calling thread.
 
-    Where a graph cannot be captured, `on_no_graph` is told why, and calls go on one by one.
+    Args:
+        driver: The driver's functions.
+        context: TensorRT's execution context, which belongs to this slot alone.
+        tensors: The engine's inputs and its output `image`.
+        ranges: The batches of every optimisation profile.
+        reports_capturable: Whether the context itself says if it can be captured, as those of TensorRT-RTX do.
+        on_capture_failure: Called with the reason when a graph cannot be captured. Calls then go on without graphs.
+
+    Raises:
+        OutOfMemory: There is too little memory for the largest batch.
     """
 
     def __init__(
@@ -49,67 +72,71 @@ class Lane:
         context: Any,
         tensors: Sequence[Tensor],
         ranges: Sequence[BatchRange],
-        on_no_graph: Callable[[BackendError], None],
+        reports_capturable: bool,
+        on_capture_failure: Callable[[BackendError], None],
     ) -> None:
         self._driver, self._context, self._tensors, self._ranges = driver, context, tensors, ranges
-        self._on_no_graph = on_no_graph
-        self._graphs = True
-        self._buffers: dict[str, Buffer] = {}
+        self._image = next(tensor for tensor in tensors if tensor.name == "image")
+        self._reports_capturable, self._on_capture_failure = reports_capturable, on_capture_failure
+        self._uses_graphs = True
         self._graph: Any = None
-        self._captured: Key | None = None
-        self._last: Key | None = None
-        self._set: tuple[int, int] = (0, 0)  # profile and batch of the context
+        self._captured: Work | None = None
+        self._previous: Work | None = None
+        self._profile = self._batch = 0  # for which the context is set
+        self._buffers: dict[str, Buffer] = {}
+        self._input_event: Any = None
+        self._time_events: list[Any] = []  # before the input copies, after them, after the network, and at the end
         self._stream = call(driver.cuStreamCreate, driver.CUstream_flags.CU_STREAM_NON_BLOCKING.value)
-        self._event: Any = None
-        self._clock: list[Any] = []  # events before the copies in, after them, after the network, and at the end
         largest = max(most for _, _, most in ranges)
         try:
-            self._event = call(driver.cuEventCreate, driver.CUevent_flags.CU_EVENT_DISABLE_TIMING.value)
+            self._input_event = call(driver.cuEventCreate, driver.CUevent_flags.CU_EVENT_DISABLE_TIMING.value)
             for tensor in tensors:
                 self._buffers[tensor.name] = self._allocate(tensor.nbytes(largest))
         except BaseException:
             self.close()
             raise
 
-    def run(self, inputs: Inputs, batch: int, out: int | None = None) -> np.ndarray | None:
-        """Images `[batch, ...]` in new host memory; with `out`, the address of device memory, there instead.
+    def run(self, inputs: Inputs, batch: int) -> np.ndarray:
+        """Images `[batch, ...]` in new host memory.
 
-        Inputs on the device are read where they lie, after the work of their streams.
+        Inputs on the GPU are read in place, after the work of their streams.
         """
-        self._launch(self._place(inputs, batch, out), batch, out is None, False)
+        self._submit(self._prepare(inputs, batch))
         call(self._driver.cuStreamSynchronize, self._stream)
-        return None if out is not None else self._buffers["image"].view(self._image, batch).copy()
+        return self._buffers["image"].view(self._image, batch).copy()
+
+    def run_into(self, inputs: Inputs, batch: int, out: int) -> None:
+        """Write the images to device memory at the address `out`. They are complete when this returns."""
+        self._submit(self._prepare(inputs, batch, out))
+        call(self._driver.cuStreamSynchronize, self._stream)
 
     def timed_run(self, inputs: Inputs, batch: int) -> Timings:
-        """As `run` to the host, with events around copies and network, which a graph holds as well."""
+        """Run as `run`, with events around the copies and the network. A graph holds the events as well."""
         driver = self._driver
-        while len(self._clock) < 4:
-            self._clock.append(call(driver.cuEventCreate, driver.CUevent_flags.CU_EVENT_DEFAULT.value))
-        addresses = self._place(inputs, batch, None)
+        while len(self._time_events) < 4:
+            self._time_events.append(call(driver.cuEventCreate, driver.CUevent_flags.CU_EVENT_DEFAULT.value))
+        work = self._prepare(inputs, batch, timed=True)
         start = time.perf_counter()
-        self._launch(addresses, batch, True, True)
+        self._submit(work)
         enqueue = 1000 * (time.perf_counter() - start)
         call(driver.cuStreamSynchronize, self._stream)
-        begin, there, computed, end = self._clock
-        pairs = ((begin, there), (there, computed), (computed, end))
-        h2d, compute, d2h = (float(call(driver.cuEventElapsedTime, a, b)) for a, b in pairs)
+        h2d, compute, d2h = (float(call(driver.cuEventElapsedTime, a, b)) for a, b in pairwise(self._time_events))
         return Timings(h2d, compute, d2h, enqueue)
 
     def profiled_run(self, inputs: Inputs, batch: int, profiler: Any) -> None:
-        """One call, launch by launch, of which the library tells `profiler` the time of each of its layers."""
+        """Run once without a graph. The library reports the time of every layer to `profiler`."""
         self._context.profiler = profiler
-        self._last = None
+        self._previous = None
         self._forget_graph()
         try:
-            if (profile_for(batch, self._ranges), batch) != self._set:
-                self._reshape(batch)
-            self._enqueue(self._place(inputs, batch, None), batch, True, None)
+            self._set_batch(batch)
+            self._enqueue(self._prepare(inputs, batch), in_graph=False)
             call(self._driver.cuStreamSynchronize, self._stream)
         finally:
             self._context.profiler = None
 
     def close(self) -> None:
-        """Give back the graph, all memory, and the stream."""
+        """Free the graph, all memory, the events and the stream."""
         driver = self._driver
         self._forget_graph()
         for buffer in self._buffers.values():
@@ -117,78 +144,75 @@ class Lane:
             call(driver.cuMemFreeHost, buffer.host.ctypes.data)
         self._buffers = {}
         self._context = None
-        if self._event is not None:
-            call(driver.cuEventDestroy, self._event)
-        for event in self._clock:
+        if self._input_event is not None:
+            call(driver.cuEventDestroy, self._input_event)
+        for event in self._time_events:
             call(driver.cuEventDestroy, event)
-        self._clock = []
+        self._time_events = []
         call(driver.cuStreamDestroy, self._stream)
 
-    @property
-    def _image(self) -> Tensor:
-        return next(t for t in self._tensors if t.name == "image")
-
-    def _place(self, inputs: Inputs, batch: int, out: int | None) -> dict[str, int]:
-        """Put inputs of the host into pinned memory, wait for those of the device; the address of every tensor."""
-        addresses = {}
+    def _prepare(self, inputs: Inputs, batch: int, out: int | None = None, timed: bool = False) -> Work:
+        """Copy host inputs into pinned memory, order the streams of device inputs before ours, and find all addresses."""
+        addresses = []
         for tensor in self._tensors:
             buffer = self._buffers[tensor.name]
-            addresses[tensor.name] = buffer.device
+            address = buffer.device
             if tensor.is_input:
                 value = inputs[tensor.name]
-                if isinstance(value, OnDevice):
-                    addresses[tensor.name] = value.pointer
-                    self._wait_for(value)
+                if isinstance(value, DeviceView):
+                    address = value.pointer
+                    self._wait_for_producer(value)
                 else:
                     np.copyto(buffer.view(tensor, batch), value)
             elif out is not None:
-                addresses[tensor.name] = out
-        return addresses
+                address = out
+            addresses.append(address)
+        return Work(batch, tuple(addresses), to_host=out is None, timed=timed)
 
-    def _wait_for(self, array: OnDevice) -> None:
+    def _wait_for_producer(self, array: DeviceView) -> None:
         if array.stream is not None:
-            call(self._driver.cuEventRecord, self._event, array.stream)
-            call(self._driver.cuStreamWaitEvent, self._stream, self._event, 0)
+            call(self._driver.cuEventRecord, self._input_event, array.stream)
+            call(self._driver.cuStreamWaitEvent, self._stream, self._input_event, 0)
 
-    def _launch(self, addresses: dict[str, int], batch: int, to_host: bool, timed: bool) -> None:
-        key = (batch, tuple(addresses.values()), to_host, timed)
-        if key != self._captured:
-            if (profile_for(batch, self._ranges), batch) != self._set:
-                self._forget_graph()  # TensorRT promises nothing of a graph whose context has changed its shapes
-                self._reshape(batch)
-            if key != self._last or not self._capturable() or not self._capture(addresses, batch, to_host, timed):
-                self._last = key
-                self._enqueue(
-                    addresses, batch, to_host, self._driver.CUevent_record_flags.CU_EVENT_RECORD_DEFAULT if timed else None
-                )
+    def _submit(self, work: Work) -> None:
+        """Launch the graph of this work, if there is one or it can be captured now; otherwise enqueue its calls."""
+        if work != self._captured:
+            self._set_batch(work.batch)
+            repeated = work == self._previous
+            self._previous = work
+            if not (repeated and self._can_capture() and self._capture(work)):
+                self._enqueue(work, in_graph=False)
                 return
-            self._captured = key
-        self._last = key
+        self._previous = work
         call(self._driver.cuGraphLaunch, self._graph, self._stream)
 
-    def _capturable(self) -> bool:
-        """TensorRT-RTX says when it cannot be captured yet; TensorRT always can, until it turns out otherwise."""
-        asked = getattr(self._context, "is_stream_capturable", None)
-        return self._graphs and (asked is None or bool(asked(int(self._stream))))
-
-    def _reshape(self, batch: int) -> None:
+    def _set_batch(self, batch: int) -> None:
+        """Set the context's profile and shapes. TensorRT promises nothing for a graph after that, so it is dropped."""
         profile = profile_for(batch, self._ranges)
-        if profile != self._set[0] and not self._context.set_optimization_profile_async(profile, int(self._stream)):
+        if (profile, batch) == (self._profile, self._batch):
+            return
+        self._forget_graph()
+        if profile != self._profile and not self._context.set_optimization_profile_async(profile, int(self._stream)):
             raise BackendError(f"the engine does not take its profile {profile}")
         for tensor in self._tensors:
             if tensor.is_input and not self._context.set_input_shape(tensor.name, (batch, *tensor.shape)):
                 raise BackendError(f"the engine does not take a batch of {batch}")
-        self._set = (profile, batch)
+        self._profile, self._batch = profile, batch
 
-    def _capture(self, addresses: dict[str, int], batch: int, to_host: bool, timed: bool) -> bool:
-        """Whether there is a graph now. Where it fails, for an engine that does what a capture may not, none is tried again."""
+    def _can_capture(self) -> bool:
+        """Whether to try a capture. TensorRT shows only by a failed capture that it cannot be captured."""
+        if not self._uses_graphs:
+            return False
+        return not self._reports_capturable or bool(self._context.is_stream_capturable(int(self._stream)))
+
+    def _capture(self, work: Work) -> bool:
+        """Capture the graph of this work. If that fails, return False and try no other capture."""
         driver = self._driver
         self._forget_graph()
-        external = driver.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL  # an event without it only orders the graph's own nodes
         try:
             call(driver.cuStreamBeginCapture, self._stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
             try:
-                self._enqueue(addresses, batch, to_host, external if timed else None)
+                self._enqueue(work, in_graph=True)
             finally:
                 graph = call(driver.cuStreamEndCapture, self._stream)
             try:
@@ -196,31 +220,37 @@ class Lane:
             finally:
                 call(driver.cuGraphDestroy, graph)
         except BackendError as e:
-            self._graphs = False
-            self._on_no_graph(e)
-        return self._graphs
+            self._uses_graphs = False
+            self._on_capture_failure(e)
+            return False
+        self._captured = work
+        return True
 
-    def _enqueue(self, addresses: dict[str, int], batch: int, to_host: bool, clock: Any) -> None:
-        """Copies in, network, copy out; with a `clock`, flags of an event's recording, events before, between and behind them."""
-        self._mark(clock, 0)
-        for tensor in self._tensors:
-            buffer, address = self._buffers[tensor.name], addresses[tensor.name]
+    def _enqueue(self, work: Work, in_graph: bool) -> None:
+        """Submit the input copies, the network and the copy of the images to the stream."""
+        self._record_time(0, work, in_graph)
+        for tensor, address in zip(self._tensors, work.addresses, strict=True):
+            buffer = self._buffers[tensor.name]
             self._context.set_tensor_address(tensor.name, address)
             if tensor.is_input and address == buffer.device:
-                size = tensor.nbytes(batch)
+                size = tensor.nbytes(work.batch)
                 call(self._driver.cuMemcpyHtoDAsync, address, buffer.host.ctypes.data, size, self._stream)
-        self._mark(clock, 1)
+        self._record_time(1, work, in_graph)
         if not self._context.execute_async_v3(int(self._stream)):
-            raise BackendError(f"the engine failed on a batch of {batch}")
-        self._mark(clock, 2)
-        if to_host:
-            image, buffer = self._image, self._buffers["image"]
-            call(self._driver.cuMemcpyDtoHAsync, buffer.host.ctypes.data, buffer.device, image.nbytes(batch), self._stream)
-        self._mark(clock, 3)
+            raise BackendError(f"the engine failed on a batch of {work.batch}")
+        self._record_time(2, work, in_graph)
+        if work.to_host:
+            buffer, size = self._buffers["image"], self._image.nbytes(work.batch)
+            call(self._driver.cuMemcpyDtoHAsync, buffer.host.ctypes.data, buffer.device, size, self._stream)
+        self._record_time(3, work, in_graph)
 
-    def _mark(self, clock: Any, place: int) -> None:
-        if clock is not None:
-            call(self._driver.cuEventRecordWithFlags, self._clock[place], self._stream, clock.value)
+    def _record_time(self, index: int, work: Work, in_graph: bool) -> None:
+        """Record a time event, if this work is timed. Only an external event can be read after its graph has run."""
+        if not work.timed:
+            return
+        flags = self._driver.CUevent_record_flags
+        flag = flags.CU_EVENT_RECORD_EXTERNAL if in_graph else flags.CU_EVENT_RECORD_DEFAULT
+        call(self._driver.cuEventRecordWithFlags, self._time_events[index], self._stream, flag.value)
 
     def _forget_graph(self) -> None:
         if self._graph is not None:

@@ -1,7 +1,7 @@
-"""Kernels that TensorRT-RTX compiles when an engine first runs, kept in the user's cache folder for the next start.
+"""The file that keeps the kernels that TensorRT-RTX compiles when an engine first runs on a GPU.
 
-An engine built ahead of time still compiles for the very GPU that it meets. The library checks by itself that a cache belongs
-to this version, driver and GPU, and refuses others; so a cache that is wrong in any way only means compiling again.
+An engine that was built ahead of time still compiles kernels for the GPU on which it runs. The library itself checks that a
+cache fits its version, the driver and the GPU, and ignores any other. An invalid cache only costs the compilation again.
 """
 
 from __future__ import annotations
@@ -14,37 +14,35 @@ from stylert.core.errors import OutputError
 
 
 class KernelCache:
-    """How an engine's contexts are to be made, and the kernels that they share.
+    """The compiled kernels of one engine, shared by its execution contexts.
 
-    Where the library has no such cache, as TensorRT, `config` is None and `save` does nothing.
+    Attributes:
+        config: The configuration with which the engine's execution contexts are to be created.
     """
 
-    def __init__(self, trt: Any, engine: Any, file: Path | None) -> None:
-        self._file, self._cache, self._loaded = file, None, b""
-        self.config: Any = None
-        if file is None or not hasattr(trt, "IRuntimeCache"):
-            return
+    def __init__(self, trt: Any, engine: Any, file: Path) -> None:
+        """Read the kernels of `file`, if it exists. `trt` is the TensorRT-RTX module."""
+        self._file = file
         self.config = engine.create_runtime_config()
-        # A captured graph keeps the kernels that it met, so they must be those of its shapes and not the stand-ins.
+        # A captured graph keeps the kernels with which it was captured. EAGER compiles those of its shapes at once.
         self.config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         self._cache = self.config.create_runtime_cache()
         try:
             saved = file.read_bytes()
         except OSError:
             saved = b""
-        if saved and self._cache.deserialize(saved):
-            self._loaded = saved
+        accepted = bool(saved) and self._cache.deserialize(saved)
+        self._saved = saved if accepted else b""
         self.config.set_runtime_cache(self._cache)
 
     def save(self) -> None:
-        """Keep what was compiled since. A folder that cannot be written costs only time at the next start."""
-        if self._cache is None or self._file is None:
-            return
+        """Write the kernels, if there are new ones. A folder that cannot be written is ignored: only the next start is slower."""
         kernels = bytes(self._cache.serialize())
-        if kernels and kernels != self._loaded:
-            try:
-                with atomic_file(self._file) as temporary:
-                    temporary.write_bytes(kernels)
-            except OutputError:
-                return
-            self._loaded = kernels
+        if not kernels or kernels == self._saved:
+            return
+        try:
+            with atomic_file(self._file) as temporary:
+                temporary.write_bytes(kernels)
+        except OutputError:
+            return
+        self._saved = kernels

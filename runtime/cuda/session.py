@@ -1,8 +1,8 @@
-"""A built TensorRT or TensorRT-RTX engine on the GPU, without torch.
+"""Sessions of TensorRT and TensorRT-RTX engines on a GPU, without torch.
 
-A session has up to two lanes, each with an execution context, a stream and memory of its own. While one lane's images are copied
-back or used, the other computes: calls from two threads, or `Generator.stream`, fill both. A lone caller uses one, and the
-second costs memory only once it is needed.
+A session has up to two execution slots. While the images of one batch are copied or used, the next batch computes in the
+other slot. Calls from two threads, or `Generator.stream`, fill both. A single caller uses one slot, and the second slot costs
+memory only when it is needed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,67 +18,82 @@ from stylert.core.errors import BackendError, BundleError, OutOfMemory
 from stylert.runtime.batching import BatchRange
 from stylert.runtime.cuda.device_array import Allocation, DeviceArray
 from stylert.runtime.cuda.driver import call, load_driver
-from stylert.runtime.cuda.execution_slot import Lane
+from stylert.runtime.cuda.execution_slot import ExecutionSlot
 from stylert.runtime.cuda.kernel_cache import KernelCache
-from stylert.runtime.session import Inputs, Tensor, Timings, note_missing_graph
+from stylert.runtime.session import HostInputs, Inputs, Tensor, Timings, note_missing_graph
+
+Result = TypeVar("Result")
 
 
 class CudaSession:
-    """A `DeviceSession` on the first GPU.
+    """A `DeviceSession` of a built engine on the first GPU.
 
-    `trt` is the TensorRT or TensorRT-RTX module, `kernels` the file that keeps what TensorRT-RTX compiles, `weights` the
-    network that fills an engine built without its weights.
+    Args:
+        trt: The module of the library: TensorRT, its lean runtime, or TensorRT-RTX.
+        engine_file: The serialized engine.
+        kernel_file: For TensorRT-RTX, the file that keeps the kernels that it compiles. For TensorRT, None.
+        weights: The ONNX network whose weights fill an engine that was built without them.
 
-    Raises BackendError for a missing library, an engine that the runtime refuses (another version, another GPU) or too little
-    memory, and BundleError for an engine that is not `ws` to `image`.
+    Attributes:
+        image: Name, type and shape of the network's output.
+        ranges: Least, best and largest batch of every optimisation profile.
+        concurrency: The number of execution slots: 2, or fewer if memory is too little for a second.
+        notes: Remarks that belong beside measured times.
+
+    Raises:
+        BackendError: The library is missing or refuses the engine (another version, another GPU), or memory is too little.
+        BundleError: The engine does not map `ws` to `image`.
     """
 
     device = "cuda"
-    #: Batches that can be under way at once
-    concurrency = 2
 
-    def __init__(self, trt: Any, engine_file: Path, kernels: Path | None = None, weights: Path | None = None) -> None:
+    def __init__(self, trt: Any, engine_file: Path, kernel_file: Path | None = None, weights: Path | None = None) -> None:
         self._driver = driver = load_driver()
-        self._turn = threading.Condition()
-        self._free: list[Lane] = []
-        self._made = 0
+        self.notes: list[str] = []
+        self.concurrency = 2
+        self._idle_slots: list[ExecutionSlot] = []
+        self._slot_count = 0
+        self._slot_change = threading.Condition()
+        self._trt = trt
         self._runtime: Any = None
         self._engine: Any = None
-        self._kernels: KernelCache | None = None
-        self._saved = self._freed = False
-        self._trt = trt
-        self.notes: list[str] = []
+        self._kernel_cache: KernelCache | None = None
+        self._kernels_saved = self._closed = False
         call(driver.cuInit, 0)
         self._gpu = call(driver.cuDeviceGet, 0)
-        self._cuda = call(driver.cuDevicePrimaryCtxRetain, self._gpu)
+        self._context = call(driver.cuDevicePrimaryCtxRetain, self._gpu)
         try:
-            call(driver.cuCtxSetCurrent, self._cuda)
-            self._open(trt, engine_file, kernels, weights)
+            call(driver.cuCtxSetCurrent, self._context)
+            self._open(engine_file, kernel_file, weights)
         except BaseException:
             self.close()
             raise
 
     def run(self, inputs: Inputs) -> np.ndarray:
-        """Images `[N, ...]` in host memory, for an N that one of `ranges` holds."""
-        return self._on_lane(lambda lane: lane.run(inputs, len(inputs["ws"])))
+        """Images `[N, ...]` in new host memory, for an N that one of `ranges` holds."""
+        return self._with_slot(lambda slot: slot.run(inputs, len(inputs["ws"])))
 
     def run_into(self, inputs: Inputs, out: int) -> None:
-        """The same images, written to device memory at the address `out`."""
-        self._on_lane(lambda lane: lane.run(inputs, len(inputs["ws"]), out))
+        """Write the images to device memory at the address `out`. They are complete when this returns."""
+        self._with_slot(lambda slot: slot.run_into(inputs, len(inputs["ws"]), out))
 
     def timed_run(self, inputs: Inputs) -> Timings:
-        """As `run`, for where its time goes."""
-        return self._on_lane(lambda lane: lane.timed_run(inputs, len(inputs["ws"])))
+        """Run as `run` and time its parts."""
+        return self._with_slot(lambda slot: slot.timed_run(inputs, len(inputs["ws"])))
 
-    def layer_times(self, inputs: Inputs) -> list[tuple[str, float]]:
-        """Name and milliseconds of every layer of the engine in one call, in its order, as the library's profiler tells them."""
-        found: list[tuple[str, float]] = []
-        profiler = _profiler(self._trt, found)
-        self._on_lane(lambda lane: lane.profiled_run(inputs, len(inputs["ws"]), profiler))
-        return found
+    def layer_times(self, inputs: HostInputs) -> list[tuple[str, float]]:
+        """Name and milliseconds of every layer of the engine in one call, in its order, from the library's profiler."""
+        times: list[tuple[str, float]] = []
+        profiler = _profiler(self._trt, times)
+        self._with_slot(lambda slot: slot.profiled_run(inputs, len(inputs["ws"]), profiler))
+        return times
 
     def new_images(self, n: int, spare: int = 0) -> DeviceArray:
-        """Device memory for `n` images, and for `spare` more that are not told of. Raises BackendError where it lacks."""
+        """Device memory for `n` images, followed by room for `spare` more that the array does not show.
+
+        Raises:
+            BackendError: The GPU has too little free memory.
+        """
         try:
             memory = Allocation(self._driver, self._gpu, self.image.nbytes(n + spare))
         except OutOfMemory:
@@ -91,21 +106,22 @@ class CudaSession:
         return memory.array((n, *self.image.shape), self.image.dtype)
 
     def close(self) -> None:
-        """Give back all memory, on the device and pinned. Nothing may be running."""
-        with self._turn:
-            if self._freed:
+        """Free all memory on the device and all pinned memory. No call may be running. Closing twice is harmless."""
+        with self._slot_change:
+            if self._closed:
                 return
-            self._freed = True
-            call(self._driver.cuCtxSetCurrent, self._cuda)
-            if self._kernels is not None:
-                self._kernels.save()
-            for lane in self._free:
-                lane.close()
-            self._free = []
-            self._kernels = self._engine = self._runtime = self._trt = None
+            self._closed = True
+            call(self._driver.cuCtxSetCurrent, self._context)
+            if self._kernel_cache is not None:
+                self._kernel_cache.save()
+            for slot in self._idle_slots:
+                slot.close()
+            self._idle_slots = []
+            self._kernel_cache = self._engine = self._runtime = self._trt = None
             call(self._driver.cuDevicePrimaryCtxRelease, self._gpu)
 
-    def _open(self, trt: Any, engine_file: Path, kernels: Path | None, weights: Path | None) -> None:
+    def _open(self, engine_file: Path, kernel_file: Path | None, weights: Path | None) -> None:
+        trt = self._trt
         log = trt.Logger(trt.Logger.ERROR)
         self._runtime = trt.Runtime(log)
         self._engine = engine = self._runtime.deserialize_cuda_engine(engine_file.read_bytes())
@@ -114,56 +130,66 @@ class CudaSession:
         if weights is not None:
             _refit(trt, log, engine, weights)
         self._tensors = [_tensor(trt, engine, engine.get_tensor_name(i)) for i in range(engine.num_io_tensors)]
-        names = [t.name for t in self._tensors]
+        names = [tensor.name for tensor in self._tensors]
         if "ws" not in names or "image" not in names:
             raise BundleError(f"engine {engine_file} does not map ws to image")
-        self.image = next(t for t in self._tensors if t.name == "image")
-        #: Least, best and largest batch of every optimisation profile
-        self.ranges = [_range(engine, i) for i in range(engine.num_optimization_profiles)]
-        self._kernels = KernelCache(trt, engine, kernels)
+        self.image = self._tensors[names.index("image")]
+        self.ranges = [_batch_range(engine, profile) for profile in range(engine.num_optimization_profiles)]
+        if kernel_file is not None:
+            self._kernel_cache = KernelCache(trt, engine, kernel_file)
         try:
-            self._free.append(self._new_lane())
+            self._idle_slots.append(self._new_slot())
         except OutOfMemory:
-            raise self._too_large() from None
-        self._made = 1
+            raise self._too_little_memory() from None
+        self._slot_count = 1
 
-    def _on_lane(self, use: Callable[[Lane], Any]) -> Any:
-        lane = self._take_lane()
+    def _with_slot(self, use: Callable[[ExecutionSlot], Result]) -> Result:
+        """Call `use` with an idle slot and the driver's context current in this thread."""
+        slot = self._take_slot()
         try:
-            call(self._driver.cuCtxSetCurrent, self._cuda)  # current contexts belong to threads
-            return use(lane)
+            call(self._driver.cuCtxSetCurrent, self._context)
+            return use(slot)
         finally:
-            with self._turn:
-                if not self._saved and self._kernels is not None:
-                    self._kernels.save()  # not at the end alone: an application may be killed
-                    self._saved = True
-                self._free.append(lane)
-                self._turn.notify()
+            with self._slot_change:
+                if not self._kernels_saved and self._kernel_cache is not None:
+                    self._kernel_cache.save()  # after the first call, because an application may be killed before it closes
+                    self._kernels_saved = True
+                self._idle_slots.append(slot)
+                self._slot_change.notify()
 
-    def _take_lane(self) -> Lane:
-        """A lane that nobody uses: a new one while there are fewer than `concurrency`, and memory for it."""
-        with self._turn:
-            if not self._free and self._made < self.concurrency:
+    def _take_slot(self) -> ExecutionSlot:
+        """An idle slot, a new one if there are fewer than `concurrency`, or else the next that becomes idle."""
+        with self._slot_change:
+            if not self._idle_slots and self._slot_count < self.concurrency:
                 try:
-                    call(self._driver.cuCtxSetCurrent, self._cuda)
-                    self._free.append(self._new_lane())
-                    self._made += 1
+                    call(self._driver.cuCtxSetCurrent, self._context)
+                    self._idle_slots.append(self._new_slot())
+                    self._slot_count += 1
                 except OutOfMemory:
-                    self.concurrency = self._made
-            self._turn.wait_for(lambda: self._free)
-            return self._free.pop()
+                    self.concurrency = self._slot_count
+            self._slot_change.wait_for(lambda: self._idle_slots)
+            return self._idle_slots.pop()
 
-    def _new_lane(self) -> Lane:
-        config = None if self._kernels is None else self._kernels.config
-        context = self._engine.create_execution_context() if config is None else self._engine.create_execution_context(config)
+    def _new_slot(self) -> ExecutionSlot:
+        if self._kernel_cache is None:
+            context = self._engine.create_execution_context()
+        else:
+            context = self._engine.create_execution_context(self._kernel_cache.config)
         if context is None:
             raise OutOfMemory("no execution context can be made")
-        return Lane(self._driver, context, self._tensors, self.ranges, lambda why: note_missing_graph(self.notes, why))
+        return ExecutionSlot(
+            self._driver,
+            context,
+            self._tensors,
+            self.ranges,
+            reports_capturable=self._kernel_cache is not None,  # TensorRT-RTX has both, TensorRT neither
+            on_capture_failure=lambda reason: note_missing_graph(self.notes, reason),
+        )
 
-    def _too_large(self) -> BackendError:
-        """What the largest batch needs and what is free, and with it the batch that would fit: memory grows with the batch."""
+    def _too_little_memory(self) -> BackendError:
+        """The error for an engine that does not fit on the GPU. It names a batch that would, as memory grows with the batch."""
         largest = max(most for _, _, most in self.ranges)
-        need = int(self._engine.device_memory_size_v2) + sum(t.nbytes(largest) for t in self._tensors)
+        need = int(self._engine.device_memory_size_v2) + sum(tensor.nbytes(largest) for tensor in self._tensors)
         free, _ = call(self._driver.cuMemGetInfo)
         fits = max(largest * free // max(need, 1), 1)
         return BackendError(
@@ -181,24 +207,26 @@ def _tensor(trt: Any, engine: Any, name: str) -> Tensor:
     )
 
 
-def _range(engine: Any, profile: int) -> BatchRange:
+def _batch_range(engine: Any, profile: int) -> BatchRange:
     least, best, most = (int(shape[0]) for shape in engine.get_tensor_profile_shape("ws", profile))
     return least, best, most
 
 
-def _profiler(trt: Any, found: list[tuple[str, float]]) -> Any:
+def _profiler(trt: Any, times: list[tuple[str, float]]) -> Any:
+    """A profiler of the library that appends name and milliseconds of every layer to `times`."""
+
     class Profiler(trt.IProfiler):
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)
 
         def report_layer_time(self, layer_name: str, ms: float) -> None:
-            found.append((layer_name, ms))
+            times.append((layer_name, ms))
 
     return Profiler()
 
 
 def _refit(trt: Any, log: Any, engine: Any, weights: Path) -> None:
-    """Fill an engine that was built without its weights from the network that it was built from."""
+    """Fill an engine that was built without weights from the ONNX network of which it was built."""
     refitter = trt.Refitter(engine, log)
     if not trt.OnnxParserRefitter(refitter, log).refit_from_file(str(weights)) or not refitter.refit_cuda_engine():
         raise BackendError(

@@ -1,1 +1,8 @@
-"""Pictures and videos: files, the recipe inside each file, and the paths through latent space between images."""
+"""Pictures and videos of a generator: their recipes, their pixels and their files.
+
+- `recipes`: the data on which a picture or video depends.
+- `rendering`: the pixels of a recipe.
+- `interpolation`: paths through latent space, for the frames of a video.
+- `pictures`, `video`: writing the files, each with its recipe as a comment.
+- `image_metadata`: reading the comment of a file without decoding its pixels.
+"""

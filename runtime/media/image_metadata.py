@@ -1,9 +1,10 @@
-"""The comment that a picture or video carries, read without decoding anything.
+"""Reads the comment of a picture or video without decoding its pixels.
 
-A file from the network may be hostile, so no image or video library opens it here: each container's blocks are walked by their
-lengths, seeking over all but the comment. At most `MAX_COMMENT` bytes of it and `MAX_BLOCKS` block headers are read.
+A file from the network may be hostile, so no image or video library opens it here. Each reader below walks over the blocks
+of one container by their lengths and seeks past all but the comment. It reads at most `MAX_COMMENT` bytes of comment and
+`MAX_BLOCKS` block headers.
 
-| container | where the comment lies |
+| container | where the comment is |
 |---|---|
 | PNG | tEXt chunk with the key `stylert`, before the image data |
 | JPEG | COM segment, before the scan |
@@ -26,7 +27,7 @@ MAX_COMMENT = 60_000  # a JPEG comment holds 65,533
 MAX_BLOCKS = 1_000_000
 
 _XMP_OPEN, _XMP_CLOSE = "<stylert:comment>", "</stylert:comment>"
-# The IPTC's word for "made by a trained model", which other software understands.
+# The digital source type is the IPTC's term for "made by a trained model". Other software understands it.
 _XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     '<rdf:Description rdf:about="" xmlns:stylert="urn:stylert" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
@@ -38,15 +39,16 @@ _XMP = (
 def read_comment(path: str | Path) -> str:
     """The comment of a PNG, JPEG, GIF, WebP or MP4 file.
 
-    Raises InputError, in one line, when the file is missing, of another kind, damaged before its comment, or carries none.
+    Raises:
+        InputError: The file is missing, of another kind, damaged before its comment, or has no comment.
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device would be waited for
+        if path.exists() and not path.is_file():  # opening a pipe or a device would wait
             raise InputError(f"{path} is not a file")
         with open(path, "rb") as file:
-            found = _find(file)
-        text = None if found is None else found.decode("utf-8")
+            comment = _read_comment(file)
+        text = None if comment is None else comment.decode("utf-8")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except OSError as e:
@@ -56,127 +58,142 @@ def read_comment(path: str | Path) -> str:
     except ValueError as e:
         raise InputError(f"the comment of {path} cannot be read: {e}") from None
     if text is None:
-        raise InputError(
-            f"{path} carries no recipe: it is not a picture or video that stylert wrote, or its metadata was removed"
-        )
+        raise InputError(f"{path} has no recipe: it is no picture or video of stylert, or its metadata was removed")
     return text
 
 
 def xmp_packet(comment: str) -> bytes:
-    """An XMP packet that holds `comment` and says that a trained model made the picture."""
+    """An XMP packet with `comment` and the statement that a trained model made the picture."""
     return (_XMP % html.escape(comment, quote=False)).encode()
 
 
-def _find(file: BinaryIO) -> bytes | None:
+def _read_comment(file: BinaryIO) -> bytes | None:
+    """The comment, or None if there is none. Raises EOFError at an early end, and ValueError if it is too long."""
     start = file.read(12)
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
-        return _png(file)
+        return _png_comment(file)
     if start.startswith(b"\xff\xd8\xff"):
-        return _jpeg(file)
+        return _jpeg_comment(file)
     if start.startswith((b"GIF87a", b"GIF89a")):
-        return _gif(file)
+        return _gif_comment(file)
     if start.startswith(b"RIFF") and start.endswith(b"WEBP"):
-        return _webp(file)
+        return _webp_comment(file)
     if start[4:8] == b"ftyp":
-        return _mp4(file)
+        return _mp4_comment(file)
     return None
 
 
-def _png(file: BinaryIO) -> bytes | None:
+def _png_comment(file: BinaryIO) -> bytes | None:
+    crc_bytes = 4
     file.seek(8)
     for _ in range(MAX_BLOCKS):
-        length, kind = int.from_bytes(_exactly(file, 4), "big"), _exactly(file, 4)
+        length, kind = int.from_bytes(_read_exactly(file, 4), "big"), _read_exactly(file, 4)
         if kind in (b"IDAT", b"IEND"):
             return None
-        if kind == b"tEXt":
-            key, _, text = _limited(file, length).partition(b"\0")
-            if key == PNG_KEY.encode():
-                return text
-            file.seek(4, 1)
-        else:
-            file.seek(length + 4, 1)
+        if kind != b"tEXt":
+            file.seek(length + crc_bytes, 1)
+            continue
+        key, _, text = _read_limited(file, length).partition(b"\0")
+        if key == PNG_KEY.encode():
+            return text
+        file.seek(crc_bytes, 1)
     return None
 
 
-def _jpeg(file: BinaryIO) -> bytes | None:
+def _jpeg_comment(file: BinaryIO) -> bytes | None:
+    comment, start_of_scan = b"\xff\xfe", b"\xff\xda"
     file.seek(2)
     for _ in range(MAX_BLOCKS):
-        marker, length = _exactly(file, 2), int.from_bytes(_exactly(file, 2), "big")
-        if marker[0] != 0xFF or marker == b"\xff\xda" or length < 2:
+        marker, length = _read_exactly(file, 2), int.from_bytes(_read_exactly(file, 2), "big")
+        if marker[0] != 0xFF or marker == start_of_scan or length < 2:
             return None
-        if marker == b"\xff\xfe":
-            return _limited(file, length - 2)
+        if marker == comment:
+            return _read_limited(file, length - 2)
         file.seek(length - 2, 1)
     return None
 
 
-def _gif(file: BinaryIO) -> bytes | None:
+def _gif_comment(file: BinaryIO) -> bytes | None:
+    extension, comment_label = b"!", b"\xfe"
     file.seek(6)
-    flags = _exactly(file, 7)[4]
-    file.seek(3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0, 1)
+    flags = _read_exactly(file, 7)[4]
+    has_palette = flags & 0x80
+    file.seek(3 * 2 ** ((flags & 7) + 1) if has_palette else 0, 1)
     for _ in range(MAX_BLOCKS):
-        if _exactly(file, 1) != b"!":  # an image, or the end
+        if _read_exactly(file, 1) != extension:  # an image, or the end of the file
             return None
-        kept = b"" if _exactly(file, 1) == b"\xfe" else None
-        while (length := _exactly(file, 1)[0]) > 0:
-            if kept is None:
-                file.seek(length, 1)
-            else:
-                kept += _exactly(file, length)
-                _check_length(len(kept))
-        if kept is not None:
-            return kept
+        if _read_exactly(file, 1) == comment_label:
+            return _gif_sub_blocks(file)
+        while (length := _read_exactly(file, 1)[0]) > 0:
+            file.seek(length, 1)
     return None
 
 
-def _webp(file: BinaryIO) -> bytes | None:
+def _gif_sub_blocks(file: BinaryIO) -> bytes:
+    """The data of an extension: sub-blocks of up to 255 bytes, ended by an empty one."""
+    data = b""
+    while (length := _read_exactly(file, 1)[0]) > 0:
+        data += _read_exactly(file, length)
+        _check_length(len(data))
+    return data
+
+
+def _webp_comment(file: BinaryIO) -> bytes | None:
     for _ in range(MAX_BLOCKS):
-        head = file.read(8)
-        if not head:
+        header = file.read(8)
+        if not header:
             return None
-        if len(head) < 8:
+        if len(header) < 8:
             raise EOFError
-        length = int.from_bytes(head[4:], "little")
-        if head[:4] == b"XMP ":
-            _, opened, rest = _limited(file, length).partition(_XMP_OPEN.encode())
-            return html.unescape(rest.partition(_XMP_CLOSE.encode())[0].decode("utf-8")).encode() if opened else None
-        file.seek(length + length % 2, 1)
+        kind, length = header[:4], int.from_bytes(header[4:], "little")
+        if kind == b"XMP ":
+            return _xmp_comment(_read_limited(file, length))
+        file.seek(length + length % 2, 1)  # chunks are padded to an even length
     return None
 
 
-def _mp4(file: BinaryIO) -> bytes | None:
+def _xmp_comment(packet: bytes) -> bytes | None:
+    _, element, rest = packet.partition(_XMP_OPEN.encode())
+    if not element:
+        return None
+    escaped = rest.partition(_XMP_CLOSE.encode())[0]
+    return html.unescape(escaped.decode("utf-8")).encode()
+
+
+def _mp4_comment(file: BinaryIO) -> bytes | None:
     start, end = 0, file.seek(0, 2)
-    for want in (b"moov", b"udta", b"meta", b"ilst", b"\xa9cmt", b"data"):
-        found = next(((a, b) for kind, a, b in _boxes(file, start, end) if kind == want), None)
-        if found is None:
+    for kind in (b"moov", b"udta", b"meta", b"ilst", b"\xa9cmt", b"data"):
+        content = next(((first, last) for name, first, last in _mp4_boxes(file, start, end) if name == kind), None)
+        if content is None:
             return None
-        start, end = found
-        if want == b"meta":
+        start, end = content
+        if kind == b"meta":
             start += 4  # version and flags
-    file.seek(start + 8)  # type and locale
-    return _limited(file, end - start - 8)
+    type_and_locale = 8
+    file.seek(start + type_and_locale)
+    return _read_limited(file, end - start - type_and_locale)
 
 
-def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """`(kind, start, end)` of the contents of the boxes that lie one after another from `start` to `end`."""
+def _mp4_boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of the content of every box between the offsets `start` and `end`."""
     for _ in range(MAX_BLOCKS):
         if end - start < 8:
             return
         file.seek(start)
-        length, kind, head = int.from_bytes(_exactly(file, 4), "big"), _exactly(file, 4), 8
-        if length == 1:
-            length, head = int.from_bytes(_exactly(file, 8), "big"), 16
-        elif length == 0:
+        length, kind, header = int.from_bytes(_read_exactly(file, 4), "big"), _read_exactly(file, 4), 8
+        if length == 1:  # a length of 64 bits follows
+            length, header = int.from_bytes(_read_exactly(file, 8), "big"), 16
+        elif length == 0:  # the box goes on to the end
             length = end - start
-        if not head <= length <= end - start:
+        if not header <= length <= end - start:
             raise EOFError
-        yield kind, start + head, start + length
+        yield kind, start + header, start + length
         start += length
 
 
-def _limited(file: BinaryIO, length: int) -> bytes:
+def _read_limited(file: BinaryIO, length: int) -> bytes:
     _check_length(length)
-    return _exactly(file, length)
+    return _read_exactly(file, length)
 
 
 def _check_length(length: int) -> None:
@@ -184,8 +201,8 @@ def _check_length(length: int) -> None:
         raise ValueError(f"it is longer than {MAX_COMMENT} bytes")
 
 
-def _exactly(file: BinaryIO, length: int) -> bytes:
-    """The next `length` bytes. Raises EOFError when there are fewer."""
+def _read_exactly(file: BinaryIO, length: int) -> bytes:
+    """The next `length` bytes. Raises EOFError if there are fewer."""
     if length < 0 or len(data := file.read(length)) < length:
         raise EOFError
     return data

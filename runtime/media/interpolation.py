@@ -1,10 +1,10 @@
-"""Paths through latent space: between two latents, and through many, as a stream of small batches.
+"""Interpolation of latents: between two, and along a path of keyframes.
 
-Between two: `lerp` is straight, for w, where distances mean something; `slerp` follows the great circle, for z, which a Gaussian
-of many dimensions keeps near a sphere: a straight line would pass through lengths that the network never saw in training.
-
-Through many: `along` goes from keyframe to keyframe, with a Catmull-Rom spline (its speed does not jump at a keyframe) or
-with `slerp`, and yields its points in batches, so that a long video needs no more memory than a short one.
+- `lerp` is a straight line, for latents w, in which distances have a meaning.
+- `slerp` is an arc of a great circle, for latents z. Gaussian latents of many dimensions lie near a sphere, and a straight
+  line between them would pass through norms that the network never saw in training.
+- `catmull_rom` is a cubic without jumps of speed at the keyframes.
+- `keyframe_path` joins many keyframes by one of these. It yields small batches, so a long video needs no more memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stylert.core.errors import InputError
 
 Curve = Literal["smooth", "linear", "sphere"]
 
-#: Keyframes are held in memory at once; the points between them are not.
+#: All keyframes are in memory at once; the points between them are not.
 MAX_KEYFRAMES = 4096
 
 
@@ -28,27 +28,33 @@ def lerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
 
 
 def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
-    """The point at `t` on the great circle from `a` (t = 0, exactly) to `b` (t = 1, exactly), `[..., dim]` (Shoemake 1985).
+    """The point at `t` on the great circle from `a` (t = 0, exactly) to `b` (t = 1, exactly). Shoemake 1985.
 
-    The direction turns at constant speed and the norm changes linearly, so equal norms are kept. Latents that point the same or
-    the exact opposite way define no circle; between those the line is straight.
+    The direction turns at constant speed, and the norm changes linearly, so equal norms are kept.
+
+    Args:
+        a: Latents `[..., dim]`.
+        b: Latents of the same shape. If `a` and `b` have the same or opposite directions, the line is straight.
+        t: A number in [0, 1].
     """
     x, y = a.astype(np.float64), b.astype(np.float64)
-    length_x, length_y = np.linalg.norm(x, axis=-1, keepdims=True), np.linalg.norm(y, axis=-1, keepdims=True)
-    length = (1 - t) * length_x + t * length_y
+    norm_x, norm_y = np.linalg.norm(x, axis=-1, keepdims=True), np.linalg.norm(y, axis=-1, keepdims=True)
+    norm = (1 - t) * norm_x + t * norm_y
     with np.errstate(divide="ignore", invalid="ignore"):
-        # The angle from both half-diagonals is exact where the arc cosine is not: near 0 and pi (Kahan).
-        u, v = x / length_x, y / length_y
+        # Kahan's formula for the angle is exact near 0 and pi, where the arc cosine is not.
+        u, v = x / norm_x, y / norm_y
         angle = 2 * np.arctan2(np.linalg.norm(u - v, axis=-1, keepdims=True), np.linalg.norm(u + v, axis=-1, keepdims=True))
-        whole = np.sin(angle)
-        point = np.sin((1 - t) * angle) / whole * (length / length_x) * x + np.sin(t * angle) / whole * (length / length_y) * y
-    return np.where(whole > 1e-7, point, (1 - t) * x + t * y).astype(a.dtype)
+        sine = np.sin(angle)
+        from_a = np.sin((1 - t) * angle) / sine * (norm / norm_x) * x
+        from_b = np.sin(t * angle) / sine * (norm / norm_y) * y
+        point = from_a + from_b
+    return np.where(sine > 1e-7, point, (1 - t) * x + t * y).astype(a.dtype)
 
 
 def catmull_rom(before: np.ndarray, a: np.ndarray, b: np.ndarray, after: np.ndarray, t: float) -> np.ndarray:
-    """The point at `t` on the cubic from `a` (t = 0, exactly) to `b` (t = 1, exactly) whose tangents are those of the neighbours.
+    """The point at `t` on a cubic from `a` (t = 0, exactly) to `b` (t = 1, exactly). Catmull and Rom 1974, uniform.
 
-    Catmull and Rom 1974, uniform: the tangent at a point is half the way between the points beside it.
+    The tangent at `a` is half the difference of `b` and `before`, and that at `b` is half the difference of `after` and `a`.
     """
     weights = (
         t * (-1 + t * (2 - t)) / 2,
@@ -60,16 +66,24 @@ def catmull_rom(before: np.ndarray, a: np.ndarray, b: np.ndarray, after: np.ndar
     return sum(w * p.astype(np.float64) for w, p in zip(weights, points, strict=True)).astype(a.dtype)  # type: ignore[union-attr]
 
 
-def along(
+def keyframe_path(
     keyframes: np.ndarray, frames: int, loop: bool = False, curve: Curve = "smooth", batch: int = 8
 ) -> Iterator[np.ndarray]:
-    """`frames` points on a path through `keyframes` `[K, ...]` in equal steps, yielded as `[<= batch, ...]` of the same type.
+    """Points on a path through keyframes, in equal steps.
 
-    An open path starts exactly at the first keyframe and ends exactly at the last. With `loop` the path goes on from the last to
-    the first, and the point after the last one would be the first again, so that a video of it closes without a doubled frame.
-    `curve`: "smooth" (Catmull-Rom), "linear" or "sphere" (`slerp` over the last axis).
+    Args:
+        keyframes: Latents `[K, ...]`.
+        frames: The number of points. An open path has the first keyframe as its first point and the last as its last.
+        loop: Whether the path returns to the first keyframe. The first keyframe is then not repeated at the end, so that a
+            repeated video has no doubled frame.
+        curve: "smooth" (`catmull_rom`), "linear" (`lerp`) or "sphere" (`slerp` over the last axis).
+        batch: The number of points in each yielded array.
 
-    Raises InputError for fewer than two or too many keyframes, or fewer than two frames, before the first batch is asked for.
+    Yields:
+        Points `[<= batch, ...]` in the type of the keyframes.
+
+    Raises:
+        InputError: There are fewer than 2 keyframes, more than `MAX_KEYFRAMES`, or fewer than 2 frames.
     """
     count = len(keyframes)
     if not 2 <= count <= MAX_KEYFRAMES:
@@ -85,18 +99,19 @@ def _batches(keyframes: np.ndarray, frames: int, loop: bool, curve: Curve, batch
 
 
 def _point(keyframes: np.ndarray, i: int, frames: int, loop: bool, curve: Curve) -> np.ndarray:
-    """Point `i` of `frames`: in whole numbers, so that no keyframe is missed by a rounding error."""
+    """Point `i` of `frames`. Its segment is computed in whole numbers, so that no rounding error misses a keyframe."""
     count = len(keyframes)
     segments, steps = (count, frames) if loop else (count - 1, frames - 1)
-    k, rest = divmod(i * segments, steps)
-    if k == segments:  # the end of an open path
+    segment, remainder = divmod(i * segments, steps)
+    if segment == segments:  # the end of an open path
         return keyframes[-1].copy()
-    t, a, b = rest / steps, keyframes[k], keyframes[(k + 1) % count]
+    t = remainder / steps
+    a, b = keyframes[segment], keyframes[(segment + 1) % count]
     if curve == "sphere":
         return slerp(a, b, t)
     if curve == "linear":
         return lerp(a, b, t)
-    # An open path goes straight on beyond its ends: two keyframes are a straight line.
-    before = keyframes[k - 1] if loop or k > 0 else 2 * a - b
-    after = keyframes[(k + 2) % count] if loop or k + 2 < count else 2 * b - a
+    # Beyond its ends an open path continues straight, so that two keyframes give a straight line.
+    before = keyframes[segment - 1] if loop or segment > 0 else 2 * a - b
+    after = keyframes[(segment + 2) % count] if loop or segment + 2 < count else 2 * b - a
     return catmull_rom(before, a, b, after, t)

@@ -1,9 +1,9 @@
-"""The recipe of a picture or video: what it was made of, written into it, read back from it.
+"""The recipe of a picture or video: the data on which it depends, written into the file and read back from it.
 
     {"AI-generated": true, "stylert": "0.1.0", "command": "mix", "bundle": "9f2c…", "seeds": "0-3", "columns": "10-14", …}
 
-A recipe names its bundle by the sha256 of `bundle.json`, which itself holds the sha256 of every network. With the same bundle,
-backend and machine the same recipe gives the same bytes; how many images were computed in one call is therefore part of it.
+A recipe names its bundle by the sha256 of `bundle.json`, which holds the sha256 of every network. The same recipe gives the
+same bytes on the same machine, with the same bundle and backend. The bytes depend on the batch too, so it is in the recipe.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,7 @@ from stylert.core.seeds import MAX_SEED, format_seeds, parse_seeds
 from stylert.runtime.bundle import MANIFEST, Bundle, sha256_of
 from stylert.runtime.media.image_metadata import MAX_COMMENT, read_comment
 
-#: Command to the fields that it has beyond those of every command
+#: The commands, each with those of its fields that not every command has
 COMMANDS: dict[str, tuple[str, ...]] = {
     "generate": ("together",),
     "grid": (),
@@ -29,59 +30,91 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "sweep": (),
     "interpolate": ("frames", "fps", "loop", "space"),
 }
+#: The command that makes a video. The others make pictures.
 VIDEO = "interpolate"
 MAX_FPS = 120
+
+#: Bytes of a comment that the XMP packet around it may need
+XMP_MARGIN = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that a picture or video depends on. A field that may be None because only some commands have it is in `COMMANDS`.
+    """The data on which a picture or video depends.
 
-    Raises InputError for a field of the wrong type or range, or of another command. What only the network can tell (cutoff,
-    levels, class, precision) is checked when it runs.
+    The cutoff, class, levels and precision that a network takes are checked later, when it runs.
+
+    Attributes:
+        command: A key of `COMMANDS`.
+        version: The version of stylert.
+        bundle: The sha256 of `bundle.json`.
+        backend: The backend's name.
+        precision: The precision of the synthesis network.
+        seeds: Of a grid in reading order, of a mix or sweep one per row, of an interpolation the keyframes.
+        together: The seeds that were computed in one call with this picture.
+        columns: The seeds of a mix's columns.
+        levels: The latents of a mix that come from the columns.
+        psi: The truncation: one number, but for a sweep one per column.
+        cutoff: How many latents are truncated; None for all.
+        label: The class of a conditional network. It is named `class` in JSON.
+        frames: The number of frames.
+        fps: Frames per second.
+        loop: Whether the video returns to its first keyframe.
+        space: Whether to interpolate in "w" or in "z".
+        batch: Images per call of the network.
+
+    Raises:
+        InputError: A field has a wrong type or range, is missing, or does not belong to the command.
     """
 
     command: str
     version: str = dataclasses.field(default_factory=lambda: version("stylert"))
-    bundle: str  # sha256 of bundle.json
+    bundle: str
     backend: str
     precision: str
-    seeds: tuple[int, ...]  # of a grid in reading order; of a mix or sweep the rows; of an interpolation the keyframes
-    together: tuple[int, ...] | None = None  # the seeds of the call that made this picture
-    columns: tuple[int, ...] | None = None  # seeds
-    levels: tuple[int, ...] | None = None  # the latents that come from the columns
-    psi: tuple[float, ...]  # one, but of a sweep one per column
+    seeds: tuple[int, ...]
+    together: tuple[int, ...] | None = None
+    columns: tuple[int, ...] | None = None
+    levels: tuple[int, ...] | None = None
+    psi: tuple[float, ...]
     cutoff: int | None = None
     label: int | None = None
     frames: int | None = None
     fps: int | None = None
     loop: bool | None = None
-    space: str | None = None  # of the interpolation: w or z
-    batch: int = 8  # images per call
+    space: str | None = None
+    batch: int = 8
 
     def __post_init__(self) -> None:
-        for name, fits in _CHECKS.items():
+        for name, is_valid in _CHECKS.items():
             value = getattr(self, name)
-            if not (fits(value) or (value is None and name in _OPTIONAL)):
-                raise InputError(f"{_KEYS[name]} cannot be {_short(value)}")
-        for name in _OF_SOME_COMMANDS:
-            wanted = name in COMMANDS[self.command]
-            if (getattr(self, name) is not None) != wanted:
-                raise InputError(f"the recipe of a {self.command} {'lacks' if wanted else 'cannot have'} {_KEYS[name]!r}")
+            may_be_missing = value is None and name in _OPTIONAL_FIELDS
+            if not (may_be_missing or is_valid(value)):
+                raise InputError(f"{_JSON_KEYS[name]} cannot be {_shorten(value)}")
+        for name in _COMMAND_FIELDS:
+            belongs = name in COMMANDS[self.command]
+            present = getattr(self, name) is not None
+            if present != belongs:
+                problem = "lacks" if belongs else "cannot have"
+                raise InputError(f"the recipe of a {self.command} {problem} {_JSON_KEYS[name]!r}")
         if len(self.psi) > 1 and self.command != "sweep":
             raise InputError(f"a {self.command} takes one psi, not {len(self.psi)}")
         if self.together is not None and (len(self.seeds) != 1 or self.seeds[0] not in self.together):
             raise InputError("the recipe of one picture names one seed, which is also among 'together'")
 
     def to_json(self) -> str:
-        """One line of ASCII. Raises InputError when the seeds are so many that it would not fit into a file's comment."""
+        """The recipe as one line of ASCII.
+
+        Raises:
+            InputError: It has so many seeds that a file's comment cannot hold it.
+        """
         data: dict[str, Any] = {"AI-generated": True}
-        for name, key in _KEYS.items():
+        for name, key in _JSON_KEYS.items():
             value = getattr(self, name)
             if value is not None:
-                data[key] = format_seeds(value) if name in _SEEDS else value
+                data[key] = format_seeds(value) if name in _SEED_FIELDS else value
         text = json.dumps(data)
-        if len(text) > MAX_COMMENT - 1000:  # XMP needs a frame
+        if len(text) > MAX_COMMENT - XMP_MARGIN:
             raise InputError(
                 f"a recipe of {len(text)} characters does not fit into a picture: give fewer seeds, or a range of them"
             )
@@ -89,30 +122,24 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """Raises InputError, in one line, on anything but what `to_json` writes."""
+        """Read what `to_json` wrote. Raises InputError for any other text."""
         try:
-            data = json.loads(text, parse_constant=_refuse)
+            data = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             raise InputError("the recipe is not JSON") from None
         if not isinstance(data, dict) or data.pop("AI-generated", None) is not True:
             raise InputError("the comment is not a recipe that stylert wrote")
-        missing = [key for name, key in _KEYS.items() if name not in _OPTIONAL and key not in data]
-        unknown = sorted(set(data) - set(_KEYS.values()))
-        if missing or unknown:
-            raise InputError(
-                f"the recipe {f'lacks {missing[0]!r}' if missing else f'has an unknown field {_short(unknown[0])}'}"
-            )
-        values: dict[str, Any] = {}
-        for name, key in _KEYS.items():
-            value = data.get(key)
-            if name in _SEEDS and isinstance(value, str):
-                value = tuple(parse_seeds(value))
-            values[name] = tuple(value) if isinstance(value, list) and name not in _SEEDS else value
-        return cls(**values)
+        for name, key in _JSON_KEYS.items():
+            if name not in _OPTIONAL_FIELDS and key not in data:
+                raise InputError(f"the recipe lacks {key!r}")
+        unknown = sorted(set(data) - set(_JSON_KEYS.values()))
+        if unknown:
+            raise InputError(f"the recipe has an unknown field {_shorten(unknown[0])}")
+        return cls(**{name: _from_json_value(name, data.get(key)) for name, key in _JSON_KEYS.items()})
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """The recipe that a picture or video carries. Raises InputError, in one line, when it carries none or a wrong one."""
+    """The recipe in a picture or video. Raises InputError if there is none, or if it is not valid."""
     text = read_comment(path)
     try:
         return Recipe.from_json(text)
@@ -121,70 +148,82 @@ def read_recipe(path: str | Path) -> Recipe:
 
 
 def bundle_hash(bundle: Bundle) -> str:
-    """What a recipe calls a bundle: the sha256 of its `bundle.json`."""
+    """The sha256 of a bundle's `bundle.json`, by which recipes name it."""
     return sha256_of(bundle.path / MANIFEST)
 
 
 def check_bundle(recipe: Recipe, bundle: Bundle) -> None:
-    """Raise BundleError unless `bundle` is the one of the recipe."""
-    found = bundle_hash(bundle)
-    if found != recipe.bundle:
-        raise BundleError(f"bundle {bundle.path} has the hash {found[:12]}, but the recipe asks for {recipe.bundle[:12]}")
+    """Raise BundleError unless the recipe names this bundle."""
+    actual = bundle_hash(bundle)
+    if actual != recipe.bundle:
+        raise BundleError(f"bundle {bundle.path} has the hash {actual[:12]}, but the recipe asks for {recipe.bundle[:12]}")
 
 
-#: Field to its name in JSON
-_KEYS = {f.name: {"version": "stylert", "label": "class"}.get(f.name, f.name) for f in dataclasses.fields(Recipe)}
-_SEEDS = ("seeds", "together", "columns")
-_OF_SOME_COMMANDS = sorted({name for names in COMMANDS.values() for name in names})
-_OPTIONAL = {"cutoff", "label", *_OF_SOME_COMMANDS}
+#: Every field's name in JSON
+_JSON_KEYS = {f.name: {"version": "stylert", "label": "class"}.get(f.name, f.name) for f in dataclasses.fields(Recipe)}
+#: Fields that JSON holds as text, such as "0-3,7"
+_SEED_FIELDS = ("seeds", "together", "columns")
+_COMMAND_FIELDS = sorted({name for names in COMMANDS.values() for name in names})
+_OPTIONAL_FIELDS = {"cutoff", "label", *_COMMAND_FIELDS}
+
+_Check = Callable[[object], bool]
 
 
-def _whole(low: int, high: int) -> Any:
+def _whole_number(low: int, high: int) -> _Check:
     return lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
 
 
-def _tuple_of(fits: Any) -> Any:
-    return lambda v: isinstance(v, tuple) and len(v) > 0 and all(fits(x) for x in v)
+def _tuple_of(is_valid: _Check) -> _Check:
+    """A tuple that is not empty, with valid entries."""
+    return lambda v: isinstance(v, tuple) and len(v) > 0 and all(is_valid(x) for x in v)
 
 
-def _text(limit: int) -> Any:
-    return lambda v: isinstance(v, str) and 0 < len(v) <= limit and v.isprintable()
+def _short_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 40 and value.isprintable()
 
 
-def _factor(v: object) -> bool:
-    return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) and abs(v) <= 1000
+def _factor(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and abs(value) <= 1000
 
 
-def _sha256(v: object) -> bool:
-    return isinstance(v, str) and len(v) == 64 and not set(v) - set("0123456789abcdef")
+def _sha256(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
 
 
-_CHECKS: dict[str, Any] = {
+_CHECKS: dict[str, _Check] = {
     "command": lambda v: isinstance(v, str) and v in COMMANDS,
-    "version": _text(40),
+    "version": _short_text,
     "bundle": _sha256,
-    "backend": _text(40),
-    "precision": _text(40),
-    "seeds": _tuple_of(_whole(0, MAX_SEED)),
-    "together": _tuple_of(_whole(0, MAX_SEED)),
-    "columns": _tuple_of(_whole(0, MAX_SEED)),
-    "levels": _tuple_of(_whole(0, 63)),
+    "backend": _short_text,
+    "precision": _short_text,
+    "seeds": _tuple_of(_whole_number(0, MAX_SEED)),
+    "together": _tuple_of(_whole_number(0, MAX_SEED)),
+    "columns": _tuple_of(_whole_number(0, MAX_SEED)),
+    "levels": _tuple_of(_whole_number(0, 63)),
     "psi": _tuple_of(_factor),
-    "cutoff": _whole(0, 2**31 - 1),
-    "label": _whole(0, 2**31 - 1),
-    "frames": _whole(2, 10_000_000),
-    "fps": _whole(1, MAX_FPS),
+    "cutoff": _whole_number(0, 2**31 - 1),
+    "label": _whole_number(0, 2**31 - 1),
+    "frames": _whole_number(2, 10_000_000),
+    "fps": _whole_number(1, MAX_FPS),
     "loop": lambda v: isinstance(v, bool),
     "space": lambda v: v in ("w", "z"),
-    "batch": _whole(1, 65536),
+    "batch": _whole_number(1, 65536),
 }
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(constant)  # NaN and Infinity, which JSON does not have
+def _from_json_value(name: str, value: Any) -> Any:
+    """The value of a field from its value in JSON. Values of a wrong type stay as they are, for the checks to refuse."""
+    if name in _SEED_FIELDS:
+        return tuple(parse_seeds(value)) if isinstance(value, str) else value
+    return tuple(value) if isinstance(value, list) else value
 
 
-def _short(value: object) -> str:
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(constant)  # Python reads NaN and Infinity, which JSON does not have
+
+
+def _shorten(value: object) -> str:
+    """The value for an error message, in at most 60 characters."""
     if isinstance(value, tuple):
         value = list(value[:8])
     text = repr(value)

@@ -1,7 +1,7 @@
-"""Frames to videos: mp4, or an animated webp or gif, one batch in memory at a time.
+"""Writes videos as MP4 or as animated WebP or GIF, with one batch of frames in memory at a time.
 
-mp4 is H.264 through PyAV (`pip install 'stylert[video]'`). webp and gif need Pillow alone: it encodes each frame as a picture of
-its own, and the frames are laid one after another into the animation here, because Pillow's own writer keeps all of them.
+MP4 is H.264 through PyAV (`pip install 'stylert[video]'`). WebP and GIF need Pillow alone. Pillow encodes each frame as a
+picture, and this module puts the frames into the animation, because Pillow's own writer holds all frames in memory.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from stylert.core.atomic import atomic_file
 from stylert.core.errors import InputError, OutputError, missing_extra
 from stylert.runtime.media.image_metadata import xmp_packet
+from stylert.runtime.media.pictures import as_picture
 
-#: Suffix to the most frames per second that players show: gif counts hundredths of a second, and plays 1 of them as 10.
+#: The highest frame rate of each suffix. GIF counts in hundredths of a second, and players show one hundredth as ten.
 SUFFIXES = {".mp4": 1000, ".webp": 100, ".gif": 50}
 
 
 def check_video(path: str | Path, fps: int) -> None:
-    """Raise what `write_video` would raise before its first frame, without making any frame."""
+    """Check, before any frame is made, that `write_video` can write this file.
+
+    Raises:
+        InputError: The suffix or the frame rate is not supported.
+        BackendError: The suffix is .mp4, and PyAV is not installed.
+    """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -32,14 +37,25 @@ def check_video(path: str | Path, fps: int) -> None:
     if not 1 <= fps <= SUFFIXES[suffix]:
         raise InputError(f"a {suffix} takes 1 to {SUFFIXES[suffix]} frames per second, not {fps}")
     if suffix == ".mp4":
-        _av()
+        _import_av()
 
 
 def write_video(path: str | Path, frames: Iterator[np.ndarray], fps: int, comment: str) -> int:
-    """Write batches of uint8 images `[n, H, W, 1 or 3]` with an ASCII comment; returns how many frames there were. Atomic.
+    """Write a video. The file appears whole or not at all. WebP and GIF repeat for ever.
 
-    The suffix chooses the format; webp and gif repeat for ever. Raises InputError for another suffix or rate, BackendError where
-    PyAV is missing, OutputError when the file cannot be written, and what `frames` raises.
+    Args:
+        path: The file. Its suffix chooses the format.
+        frames: Batches of uint8 images `[n, H, W, 1 or 3]`, all of one size. What they raise passes through.
+        fps: Frames per second.
+        comment: ASCII text for the file.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        InputError: The suffix or the frame rate is not supported.
+        BackendError: The suffix is .mp4, and PyAV is not installed.
+        OutputError: The video cannot be encoded or written.
     """
     check_video(path, fps)
     path = Path(path)
@@ -50,22 +66,19 @@ def write_video(path: str | Path, frames: Iterator[np.ndarray], fps: int, commen
         return write(temporary, (image for batch in frames for image in batch), fps, comment)
 
 
-def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: int, comment: str) -> int:
-    av = _av()
+def _write_mp4(path: Path, images: Iterator[np.ndarray], fps: int, comment: str) -> int:
+    av = _import_av()
     count = 0
+    stream = None
     try:
         with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
             container.metadata["comment"] = comment
-            stream = None
-            for image in frames:
+            for image in images:
                 if stream is None:
-                    stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "medium"})
-                    stream.height, stream.width = image.shape[:2]
-                    stream.pix_fmt = "yuv420p"  # the one that every player shows
-                    stream.codec_context.color_range = 1
-                    stream.codec_context.colorspace = stream.codec_context.color_primaries = stream.codec_context.color_trc = 1
-                rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3))), "rgb24")
-                container.mux(stream.encode(rgb.reformat(format="yuv420p", dst_colorspace="ITU709")))
+                    stream = _add_h264_stream(container, fps, image.shape[0], image.shape[1])
+                rgb = np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+                frame = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format="yuv420p", dst_colorspace="ITU709")
+                container.mux(stream.encode(frame))
                 count += 1
             if stream is not None:
                 container.mux(stream.encode(None))
@@ -74,25 +87,37 @@ def _write_mp4(path: Path, frames: Iterator[np.ndarray], fps: int, comment: str)
     return count
 
 
-def _write_webp(path: Path, frames: Iterator[np.ndarray], fps: int, comment: str) -> int:
-    """RIFF: VP8X, ANIM, one ANMF per frame, XMP (the WebP container specification)."""
+def _add_h264_stream(container: Any, fps: int, height: int, width: int) -> Any:
+    limited_range, bt709 = 1, 1  # by the numbers of H.264
+    stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "medium"})
+    stream.height, stream.width = height, width
+    stream.pix_fmt = "yuv420p"  # the only format that every player shows
+    stream.codec_context.color_range = limited_range
+    stream.codec_context.colorspace = bt709
+    stream.codec_context.color_primaries = bt709
+    stream.codec_context.color_trc = bt709
+    return stream
+
+
+def _write_webp(path: Path, images: Iterator[np.ndarray], fps: int, comment: str) -> int:
+    """RIFF with the chunks VP8X, ANIM, one ANMF per frame, and XMP, as in the WebP container specification."""
     count = 0
     with open(path, "wb") as file:
-        for image in frames:
+        for image in images:
             height, width = image.shape[:2]
             if count == 0:
-                animation, xmp = 0x02, 0x04
-                file.write(b"RIFF\0\0\0\0WEBP")
-                _chunk(file, b"VP8X", struct.pack("<I", animation | xmp) + _u24(width - 1) + _u24(height - 1))
-                _chunk(file, b"ANIM", b"\xff\xff\xff\xff\0\0")  # white behind, repeated for ever
+                _write_webp_header(file, height, width)
             still = BytesIO()
-            _picture(image).convert("RGB").save(still, "WEBP", quality=90)
-            milliseconds = _ticks(count, fps, 1000)
-            place = _u24(0) + _u24(0) + _u24(width - 1) + _u24(height - 1)
-            overwrite = b"\x02"
-            _chunk(file, b"ANMF", place + _u24(milliseconds) + overwrite + still.getvalue()[12:])
+            as_picture(image).convert("RGB").save(still, "WEBP", quality=90)
+            x = y = 0
+            rectangle = _u24(x) + _u24(y) + _u24(width - 1) + _u24(height - 1)
+            milliseconds = _duration(count, fps, 1000)
+            overwrite = b"\x02"  # do not blend with the frame before
+            riff_header = 12
+            picture_chunks = still.getvalue()[riff_header:]
+            _write_chunk(file, b"ANMF", rectangle + _u24(milliseconds) + overwrite + picture_chunks)
             count += 1
-        _chunk(file, b"XMP ", xmp_packet(comment))
+        _write_chunk(file, b"XMP ", xmp_packet(comment))
         size = file.tell()
         if size >= 2**32:
             raise OutputError("a webp holds at most 4 GiB: write an mp4")
@@ -101,52 +126,77 @@ def _write_webp(path: Path, frames: Iterator[np.ndarray], fps: int, comment: str
     return count
 
 
-def _write_gif(path: Path, frames: Iterator[np.ndarray], fps: int, comment: str) -> int:
-    """Every frame with its own 256 colours (the GIF89a specification)."""
+def _write_webp_header(file: BinaryIO, height: int, width: int) -> None:
+    has_animation, has_xmp = 0x02, 0x04
+    white_background, repeat_for_ever = b"\xff\xff\xff\xff", b"\0\0"
+    file.write(b"RIFF\0\0\0\0WEBP")  # the size is filled in at the end
+    _write_chunk(file, b"VP8X", struct.pack("<I", has_animation | has_xmp) + _u24(width - 1) + _u24(height - 1))
+    _write_chunk(file, b"ANIM", white_background + repeat_for_ever)
+
+
+def _write_gif(path: Path, images: Iterator[np.ndarray], fps: int, comment: str) -> int:
+    """A GIF as in the GIF89a specification. Each frame has its own palette of 256 colours."""
     count = 0
     with open(path, "wb") as file:
-        for image in frames:
-            height, width = image.shape[:2]
+        for image in images:
             if count == 0:
-                file.write(b"GIF89a" + struct.pack("<HHBBB", width, height, 0x70, 0, 0))
-                file.write(b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0")  # repeated for ever
-                text = comment.encode("ascii")
-                blocks = [text[i : i + 255] for i in range(0, len(text), 255)]
-                file.write(b"!\xfe" + b"".join(bytes([len(b)]) + b for b in blocks) + b"\0")
-            palette, descriptor, data = _gif_frame(image)
-            file.write(b"!\xf9\x04\x04" + struct.pack("<H", _ticks(count, fps, 100)) + b"\0\0" + descriptor + palette + data)
+                _write_gif_header(file, image.shape[0], image.shape[1], comment)
+            palette, descriptor, pixels = _gif_frame(image)
+            file.write(b"!\xf9\x04\x04" + struct.pack("<H", _duration(count, fps, 100)) + b"\0\0")  # graphic control
+            file.write(descriptor + palette + pixels)
             count += 1
         file.write(b";")
     return count
 
 
+def _write_gif_header(file: BinaryIO, height: int, width: int, comment: str) -> None:
+    file.write(b"GIF89a" + struct.pack("<HHBBB", width, height, 0x70, 0, 0))
+    file.write(b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0")  # repeat for ever
+    text = comment.encode("ascii")
+    file.write(b"!\xfe")
+    for i in range(0, len(text), 255):
+        block = text[i : i + 255]
+        file.write(bytes([len(block)]) + block)
+    file.write(b"\0")
+
+
 def _gif_frame(image: np.ndarray) -> tuple[bytes, bytes, bytes]:
-    """`(palette, image descriptor that announces the palette, compressed pixels)` of a frame that Pillow wrote as a picture."""
+    """Palette, image descriptor and compressed pixels of a frame, cut from a GIF that Pillow wrote.
+
+    In that file the palette is global. Here it follows the descriptor, which has a flag for it.
+    """
     still = BytesIO()
-    picture = _picture(image)
+    picture = as_picture(image)
     (picture if picture.mode == "L" else picture.quantize(256)).save(still, "GIF", interlace=0)
     data = still.getvalue()
-    bits = data[10] & 7
-    end = 13 + 3 * 2 ** (bits + 1)
-    at = end
-    while data[at] == 0x21:  # extensions
-        at += 2
-        while data[at]:
-            at += 1 + data[at]
-        at += 1
-    return data[13:end], data[at : at + 9] + bytes([0x80 | bits]), data[at + 10 : -1]
+    palette_bits = data[10] & 7
+    palette_start = 13
+    palette_end = palette_start + 3 * 2 ** (palette_bits + 1)
+    start = _skip_gif_extensions(data, palette_end)
+    has_local_palette = 0x80
+    descriptor = data[start : start + 9] + bytes([has_local_palette | palette_bits])
+    pixels = data[start + 10 : -1]  # up to the trailer
+    return data[palette_start:palette_end], descriptor, pixels
 
 
-def _picture(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+def _skip_gif_extensions(data: bytes, position: int) -> int:
+    """The position of the first block after `position` that is no extension."""
+    extension = 0x21
+    while data[position] == extension:
+        position += 2
+        while data[position]:  # the length of a sub-block
+            position += 1 + data[position]
+        position += 1
+    return position
 
 
-def _ticks(frame: int, fps: int, per_second: int) -> int:
-    """How long a frame lasts in whole ticks, such that the rounding errors never add up."""
-    return round((frame + 1) * per_second / fps) - round(frame * per_second / fps)
+def _duration(frame: int, fps: int, ticks_per_second: int) -> int:
+    """How many ticks a frame lasts. Its end is rounded rather than its length, so rounding errors do not add up."""
+    return round((frame + 1) * ticks_per_second / fps) - round(frame * ticks_per_second / fps)
 
 
-def _chunk(file: BinaryIO, name: bytes, data: bytes) -> None:
+def _write_chunk(file: BinaryIO, name: bytes, data: bytes) -> None:
+    """A RIFF chunk, padded to an even length."""
     file.write(name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2))
 
 
@@ -154,7 +204,7 @@ def _u24(value: int) -> bytes:
     return value.to_bytes(3, "little")
 
 
-def _av() -> Any:
+def _import_av() -> Any:
     try:
         import av
     except ImportError:

@@ -1,4 +1,7 @@
-"""A CUDA driver, a TensorRT engine and other libraries' arrays of one's own making, whose device memory lies in this process."""
+"""Fakes of the CUDA driver, of TensorRT engines and of arrays of other libraries.
+
+Their device memory lies in this process, so that sessions can be tested without a GPU.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,11 @@ from stylert.runtime.cuda import dlpack
 
 real = pytest.importorskip("cuda.bindings.driver")
 
-NUM_WS, W_DIM, SIDE = 6, 20, 2  # of the small bundle
+#: Latents per image and their size, as in the small bundle of the tests; the side of the fake images
+NUM_WS, W_DIM, SIDE = 6, 20, 2
+
+#: The legacy default stream
+LEGACY = 1
 
 
 class CUresult(enum.Enum):
@@ -26,12 +33,19 @@ class CUresult(enum.Enum):
     CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
 
 
-LEGACY = 1
-
-
 class FakeDriver:
-    """Device and pinned memory are ctypes buffers, a stream is the list of its waiting work, which is done when somebody
-    waits for it, and a captured graph is the list of the calls that were made meanwhile."""
+    """The functions of `cuda.bindings.driver` that the session calls.
+
+    - Device memory and pinned memory are ctypes buffers.
+    - A stream is a list of waiting work. The work runs when somebody waits for the stream.
+    - A captured graph is the list of work that was enqueued during the capture.
+
+    Attributes:
+        free_bytes: Memory that can still be allocated.
+        memory: The allocated buffers, by address.
+        retained: References to the primary context.
+        log: What was enqueued, launched and waited for, in order.
+    """
 
     CUresult = CUresult
     CUstream_flags = real.CUstream_flags
@@ -39,19 +53,19 @@ class FakeDriver:
     CUevent_record_flags = real.CUevent_record_flags
     CUstreamCaptureMode = real.CUstreamCaptureMode
 
-    def __init__(self, room: int = 2**20) -> None:
-        self.room = room
+    def __init__(self, free_bytes: int = 2**20) -> None:
+        self.free_bytes = free_bytes
         self.memory: dict[int, Any] = {}
         self.retained = self.graphs = self.execs = self.launches = self.events = 0
-        self.recording: dict[int, list[Callable[[], object]]] = {}
-        self.waiting: dict[int, list[Callable[[], object]]] = {LEGACY: []}
-        self.recorded: dict[int, int] = {}
-        self.invalid: set[int] = set()  # streams whose capture was spoilt
-        self.clock = 0.0  # milliseconds of the device's own, which its work moves on
-        self.times: dict[int, float] = {}
-        self.silent: set[int] = set()  # events that tell no time
+        self.captures: dict[int, list[Callable[[], object]]] = {}  # by stream
+        self.waiting: dict[int, list[Callable[[], object]]] = {LEGACY: []}  # by stream
+        self.invalid_captures: set[int] = set()  # streams
+        self.event_streams: dict[int, int] = {}  # the stream in which each event was recorded
+        self.event_times: dict[int, float] = {}
+        self.untimed_events: set[int] = set()
+        self.clock = 0.0  # the device's milliseconds, which only its work moves on
         self.log: list[str] = []
-        self.names = iter(range(100, 10**6))
+        self.handles = iter(range(100, 10**6))
         self.lock = threading.RLock()
 
     @property
@@ -62,9 +76,9 @@ class FakeDriver:
         raise AssertionError(f"the session calls {name}, which the fake does not have")
 
     def _allocate(self, size: int) -> tuple[CUresult, int]:
-        if size > self.room:
+        if size > self.free_bytes:
             return CUresult.CUDA_ERROR_OUT_OF_MEMORY, 0
-        self.room -= size
+        self.free_bytes -= size
         buffer = (ctypes.c_uint8 * size)()
         self.memory[ctypes.addressof(buffer)] = buffer
         return CUresult.CUDA_SUCCESS, ctypes.addressof(buffer)
@@ -73,21 +87,21 @@ class FakeDriver:
         buffer = self.memory.pop(int(address), None)
         if buffer is None:
             return (CUresult.CUDA_ERROR_INVALID_VALUE,)
-        self.room += len(buffer)
+        self.free_bytes += len(buffer)
         return (CUresult.CUDA_SUCCESS,)
 
     def enqueue(self, stream: int, work: Callable[[], object]) -> tuple[CUresult]:
-        (self.recording[stream] if stream in self.recording else self.waiting[stream]).append(work)
+        (self.captures[stream] if stream in self.captures else self.waiting[stream]).append(work)
         return (CUresult.CUDA_SUCCESS,)
 
-    def _drain(self, stream: int) -> None:
+    def run_waiting(self, stream: int) -> None:
         with self.lock:
             work = self.waiting[stream]
             while work:
                 work.pop(0)()
 
-    def _copy(self, what: str, to: int, source: int, size: int, stream: int) -> tuple[CUresult]:
-        self.log.append(what)
+    def _copy(self, name: str, to: int, source: int, size: int, stream: int) -> tuple[CUresult]:
+        self.log.append(name)
 
         def copy() -> None:
             ctypes.memmove(to, source, size)
@@ -114,9 +128,9 @@ class FakeDriver:
         return (CUresult.CUDA_SUCCESS,)
 
     def cuStreamCreate(self, flags: int) -> tuple[CUresult, int]:
-        name = next(self.names)
-        self.waiting[name] = []
-        return CUresult.CUDA_SUCCESS, name
+        handle = next(self.handles)
+        self.waiting[handle] = []
+        return CUresult.CUDA_SUCCESS, handle
 
     def cuStreamDestroy(self, stream: int) -> tuple[CUresult]:
         del self.waiting[stream]
@@ -124,42 +138,42 @@ class FakeDriver:
 
     def cuStreamSynchronize(self, stream: int) -> tuple[CUresult]:
         self.log.append("wait")
-        self._drain(stream)
+        self.run_waiting(stream)
         return (CUresult.CUDA_SUCCESS,)
 
     def cuEventCreate(self, flags: int) -> tuple[CUresult, int]:
         self.events += 1
-        name = next(self.names)
+        handle = next(self.handles)
         if flags & real.CUevent_flags.CU_EVENT_DISABLE_TIMING.value:
-            self.silent.add(name)
-        return CUresult.CUDA_SUCCESS, name
+            self.untimed_events.add(handle)
+        return CUresult.CUDA_SUCCESS, handle
 
     def cuEventDestroy(self, event: int) -> tuple[CUresult]:
         self.events -= 1
         return (CUresult.CUDA_SUCCESS,)
 
     def cuEventRecord(self, event: int, stream: int) -> tuple[CUresult]:
-        self.recorded[event] = stream
+        self.event_streams[event] = stream
         return (CUresult.CUDA_SUCCESS,)
 
     def cuEventRecordWithFlags(self, event: int, stream: int, flags: int) -> tuple[CUresult]:
         external = flags == real.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL.value
-        if external != (stream in self.recording):
+        if external != (stream in self.captures):
             return (CUresult.CUDA_ERROR_INVALID_VALUE,)
 
         def record() -> None:
-            self.times[event] = self.clock
+            self.event_times[event] = self.clock
 
         return self.enqueue(stream, record)
 
     def cuEventElapsedTime(self, begin: int, end: int) -> tuple[CUresult, float]:
-        if {begin, end} & self.silent:
+        if {begin, end} & self.untimed_events:
             return CUresult.CUDA_ERROR_INVALID_VALUE, 0.0
-        return CUresult.CUDA_SUCCESS, self.times[end] - self.times[begin]
+        return CUresult.CUDA_SUCCESS, self.event_times[end] - self.event_times[begin]
 
     def cuStreamWaitEvent(self, stream: int, event: int, flags: int) -> tuple[CUresult]:
-        producer = self.recorded[event]
-        return self.enqueue(stream, lambda: self._drain(producer))
+        producer = self.event_streams[event]
+        return self.enqueue(stream, lambda: self.run_waiting(producer))
 
     def cuMemAlloc(self, size: int) -> tuple[CUresult, int]:
         return self._allocate(size)
@@ -174,7 +188,7 @@ class FakeDriver:
         return self._free(address)
 
     def cuMemGetInfo(self) -> tuple[CUresult, int, int]:
-        return CUresult.CUDA_SUCCESS, self.room, 2**20
+        return CUresult.CUDA_SUCCESS, self.free_bytes, 2**20
 
     def cuMemcpyHtoDAsync(self, to: int, source: int, size: int, stream: int) -> tuple[CUresult]:
         return self._copy("in", to, source, size, stream)
@@ -188,16 +202,16 @@ class FakeDriver:
 
     def cuStreamBeginCapture(self, stream: int, mode: object) -> tuple[CUresult]:
         assert mode in real.CUstreamCaptureMode
-        self.recording[stream] = []
+        self.captures[stream] = []
         return (CUresult.CUDA_SUCCESS,)
 
     def cuStreamEndCapture(self, stream: int) -> tuple[CUresult, list]:
-        recorded = self.recording.pop(stream)
-        if stream in self.invalid:
-            self.invalid.remove(stream)
+        graph = self.captures.pop(stream)
+        if stream in self.invalid_captures:
+            self.invalid_captures.remove(stream)
             return CUresult.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, []
         self.graphs += 1
-        return CUresult.CUDA_SUCCESS, recorded
+        return CUresult.CUDA_SUCCESS, graph
 
     def cuGraphInstantiate(self, graph: list, flags: int) -> tuple[CUresult, list]:
         self.execs += 1
@@ -218,13 +232,23 @@ class FakeDriver:
         return (CUresult.CUDA_SUCCESS,)
 
 
-#: What the fake network takes an image, as a whole and layer by layer.
+#: Milliseconds of the fake network per image, in all and layer by layer
 COMPUTE_MS = 0.75
 LAYERS = {"b4.conv1.conv_myl0_1": 0.5, "__myl_MulAdd_myl0_2": 0.25}
 
 
 class FakeEngine:
-    """ws `[N, 6, 20]` to a 2 x 2 image whose pixels are the first four numbers of each ws's last row, as bytes."""
+    """Maps ws `[N, 6, 20]` to images `[N, 2, 2, 1]`. The pixels are the first four numbers of the last row of each ws.
+
+    Args:
+        driver: The fake driver on which it runs.
+        profiles: Least, best and largest batch of every optimisation profile.
+        contexts: How many execution contexts can be created before memory is too little.
+        capturable: Whether it can be captured as a CUDA graph.
+
+    Attributes:
+        runs: Profile and batch of every call.
+    """
 
     num_io_tensors = 2
     device_memory_size_v2 = 2**20
@@ -240,7 +264,7 @@ class FakeEngine:
         self.driver, self.contexts, self.capturable = driver, contexts, capturable
         self.profiles = profiles or [(1, 2, 6)]
         self.num_optimization_profiles = len(self.profiles)
-        self.ran: list[tuple[int, int]] = []  # profile and batch
+        self.runs: list[tuple[int, int]] = []
 
     def get_tensor_name(self, i: int) -> str:
         return self.names[i]
@@ -263,6 +287,8 @@ class FakeEngine:
 
 
 class FakeContext:
+    """An execution context of TensorRT."""
+
     def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
         self.addresses: dict[str, int] = {}
@@ -285,11 +311,11 @@ class FakeContext:
     def execute_async_v3(self, stream: int) -> bool:
         batch, addresses = self.batch, dict(self.addresses)
         driver = self.engine.driver
-        if stream in driver.recording and not self.engine.capturable:
-            driver.invalid.add(stream)
+        if stream in driver.captures and not self.engine.capturable:
+            driver.invalid_captures.add(stream)
             return False
         driver.log.append("compute")
-        self.engine.ran.append((self.profile, batch))
+        self.engine.runs.append((self.profile, batch))
 
         def compute() -> None:
             values = (ctypes.c_float * (batch * NUM_WS * W_DIM)).from_address(addresses["ws"])
@@ -300,13 +326,45 @@ class FakeContext:
 
         driver.enqueue(stream, compute)
         if self.profiler is not None:
-            driver._drain(stream)  # the library waits for the network, to tell its times
+            driver.run_waiting(stream)  # the real library waits for the network as well
             for name, ms in LAYERS.items():
                 self.profiler.report_layer_time(name, ms * batch)
         return True
 
 
+class FakeRtxContext(FakeContext):
+    """An execution context of TensorRT-RTX."""
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        return self.engine.capturable
+
+
+class FakeRtxEngine(FakeEngine):
+    """The engine as TensorRT-RTX has it: it compiles kernels and keeps them in `kernels`.
+
+    Attributes:
+        config: The runtime configuration that the session fills in.
+    """
+
+    def __init__(self, driver: FakeDriver, capturable: bool = True) -> None:
+        super().__init__(driver, capturable=capturable)
+        self.kernels = FakeKernels()
+        self.config = SimpleNamespace(create_runtime_cache=lambda: self.kernels, set_runtime_cache=self._set_runtime_cache)
+
+    def _set_runtime_cache(self, cache: Any) -> bool:
+        self.config.runtime_cache = cache
+        return True
+
+    def create_runtime_config(self) -> Any:
+        return self.config
+
+    def create_execution_context(self, config: Any = None) -> FakeContext:
+        assert config is self.config
+        return FakeRtxContext(self)
+
+
 def fake_trt(engine: FakeEngine | None, **more: Any) -> Any:
+    """A module of TensorRT that deserializes every plan to `engine`; None stands for a refused plan."""
     runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: engine)
     return SimpleNamespace(
         __name__="fake_trt",
@@ -320,6 +378,11 @@ def fake_trt(engine: FakeEngine | None, **more: Any) -> Any:
     )
 
 
+def fake_rtx(engine: FakeRtxEngine) -> Any:
+    """A module of TensorRT-RTX that deserializes every plan to `engine`."""
+    return fake_trt(engine, DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="eager"))
+
+
 class Logger:
     ERROR = 1
 
@@ -327,11 +390,14 @@ class Logger:
 
 
 class Profiler:
-    """The library's base class, which must be told of a new object."""
+    """The library's base class of profilers."""
 
 
 class Foreign:
-    """An array of another library on the fake device, told as CuPy and PyCUDA do; `pending` is work of its own stream."""
+    """An array of another library on the fake device, with `__cuda_array_interface__` as CuPy and PyCUDA have it.
+
+    `pending` is work that its own stream has yet to do.
+    """
 
     def __init__(self, driver: FakeDriver, array: np.ndarray, pending: Callable[[], object] | None = None) -> None:
         self.array = array
@@ -344,27 +410,33 @@ class Foreign:
     def __cuda_array_interface__(self) -> dict[str, Any]:
         data = (self.array.ctypes.data, not self.array.flags.writeable)
         strides = None if self.array.flags.c_contiguous else self.array.strides
-        told = {"shape": self.array.shape, "typestr": self.array.dtype.str, "data": data, "strides": strides}
-        return {**told, "version": 3, "stream": self.stream}
+        return {
+            "shape": self.array.shape,
+            "typestr": self.array.dtype.str,
+            "data": data,
+            "strides": strides,
+            "version": 3,
+            "stream": self.stream,
+        }
 
 
 class ForeignByDlpack:
-    """The same, told as PyTorch and JAX do: by a capsule that says it lies on a GPU."""
+    """An array of another library on the fake device, with DLPack as PyTorch and JAX have it."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
-        self.asked: list[object] = []
+        self.streams: list[object] = []  # that readers gave
 
     def __dlpack__(self, *, stream: object = None) -> object:
-        self.asked.append(stream)
-        return dlpack.lend(self.array.ctypes.data, self.array.shape, self.array.dtype, (dlpack.CUDA, 0), self.array)
+        self.streams.append(stream)
+        return dlpack.to_capsule(self.array.ctypes.data, self.array.shape, self.array.dtype, (dlpack.CUDA, 0), self.array)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return dlpack.CUDA, 0
 
 
 class FakeKernels:
-    """A kernel cache as TensorRT-RTX has it: it takes only bytes that begin with this version's name."""
+    """A kernel cache of TensorRT-RTX. It accepts only bytes that begin with the name of its version."""
 
     def __init__(self) -> None:
         self.content = b"version 1: "

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylert.core.errors import InputError
-from stylert.runtime.media.interpolation import MAX_KEYFRAMES, along, catmull_rom, lerp, slerp
+from stylert.runtime.media.interpolation import MAX_KEYFRAMES, catmull_rom, keyframe_path, lerp, slerp
 
 seeds = st.integers(0, 2**32 - 1)
 fractions = st.floats(0, 1)
@@ -24,7 +24,7 @@ def draw(seed: int, *shape: int) -> np.ndarray:
 
 
 def whole(*args: object, **kwargs: object) -> np.ndarray:
-    return np.concatenate(list(along(*args, **kwargs)))  # type: ignore[arg-type]
+    return np.concatenate(list(keyframe_path(*args, **kwargs)))  # type: ignore[arg-type]
 
 
 @calm
@@ -70,7 +70,7 @@ def test_the_batch_changes_no_point_and_the_number_is_as_asked(
     seed: int, count: int, frames: int, loop: bool, curve: str, batch: int
 ) -> None:
     keys = draw(seed, count, 5)
-    batches = list(along(keys, frames, loop, curve, batch))  # type: ignore[arg-type]
+    batches = list(keyframe_path(keys, frames, loop, curve, batch))  # type: ignore[arg-type]
     assert max(map(len, batches)) <= batch
     points = np.concatenate(batches)
     assert (points.shape, points.dtype) == ((frames, 5), np.float32)
@@ -109,7 +109,7 @@ def test_memory_does_not_grow_with_the_length() -> None:
     keys, peaks = draw(0, 4, 8, 64), []
     for frames in (50, 2000):
         tracemalloc.start()
-        assert sum(len(b) for b in along(keys, frames)) == frames
+        assert sum(len(b) for b in keyframe_path(keys, frames)) == frames
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0] + 20_000
@@ -118,4 +118,4 @@ def test_memory_does_not_grow_with_the_length() -> None:
 @pytest.mark.parametrize(("count", "frames"), [(0, 10), (1, 10), (MAX_KEYFRAMES + 1, 10), (2, 1), (2, 0), (2, -5)])
 def test_paths_without_a_way_are_refused_before_they_begin(count: int, frames: int) -> None:
     with pytest.raises(InputError):
-        along(np.zeros((count, 3), np.float32), frames)
+        keyframe_path(np.zeros((count, 3), np.float32), frames)
