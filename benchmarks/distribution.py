@@ -1,4 +1,4 @@
-"""What a series of measurements says: percentiles with confidence intervals, spread, drift."""
+"""Statistics of one series of measurements: percentiles with confidence intervals, variation and drift."""
 
 from __future__ import annotations
 
@@ -14,26 +14,41 @@ PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 @dataclass(frozen=True)
 class Distribution:
-    """One configuration's measurements, of all rounds together, in the unit of the samples."""
+    """Statistics of all rounds of one configuration, in the unit of the samples.
+
+    Attributes:
+        runs: Number of samples.
+        independent: Number of independent samples that carry as much information.
+        min: Smallest sample.
+        mean: Mean of the samples.
+        cv: Coefficient of variation: standard deviation over mean.
+        drift: Median of the last third over median of the first third, minus 1.
+        spread: Largest over smallest median of a round, minus 1.
+        percentiles: By their name, such as `"99.9"`.
+    """
 
     runs: int
-    independent: int  # as many independent runs would tell as much
+    independent: int
     min: float
     mean: float
-    cv: float  # standard deviation over mean
-    drift: float  # median of the last third over that of the first, less 1
-    spread: float  # of the rounds' medians: largest over smallest, less 1
+    cv: float
+    drift: float
+    spread: float
     percentiles: dict[str, Percentile]
 
 
 def describe(rounds: Sequence[Sequence[float]]) -> Distribution:
-    """The distribution of positive measurements, round after round, each in the order in which they were made.
+    """Compute the statistics of positive samples.
 
-    Raises ValueError without a measurement.
+    Args:
+        rounds: The samples of each round, in the order of measurement.
+
+    Raises:
+        ValueError: There is no sample.
     """
     series = np.concatenate([np.asarray(r, np.float64) for r in rounds]) if rounds else np.empty(0)
     if not len(series):
-        raise ValueError("there is nothing to describe")
+        raise ValueError("there is nothing to describe: no round has a sample")
     independent = independent_runs(series)
     medians = [float(np.median(r)) for r in rounds if len(r)]
     return Distribution(
@@ -49,6 +64,8 @@ def describe(rounds: Sequence[Sequence[float]]) -> Distribution:
 
 
 def drift(series: np.ndarray) -> float:
-    """How far the median of the last third is from that of the first, as a share of the first; 0 for fewer than six values."""
+    """Median of the last third over median of the first third, minus 1. It is 0 for fewer than six samples."""
     third = len(series) // 3
-    return float(np.median(series[-third:]) / np.median(series[:third]) - 1) if third >= 2 else 0.0
+    if third < 2:
+        return 0.0
+    return float(np.median(series[-third:]) / np.median(series[:third]) - 1)

@@ -1,7 +1,7 @@
-"""The one form in which every benchmark writes what it measured: `schema.json`, version 2, and these dataclasses.
+"""The file format of all benchmark results: `schema.json`, version 2, and the dataclasses that write it.
 
-A row says what was computed (`work`), with what (`setup`), and what came out. Two rows may be set side by side only where
-their work is equal; rows of one work and setup on two machines are what `compare.py` compares.
+A row names the computation (`work`), the way it was run (`setup`), and its result. Rows may be compared only if their work is
+equal. `report/compare.py` compares rows of equal work and setup from two machines.
 """
 
 from __future__ import annotations
@@ -18,20 +18,39 @@ from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.distribution import Distribution
-from stylert.benchmarks.machine.facts import installed, machine_facts
+from stylert.benchmarks.machine.facts import installed_version, machine_facts
 from stylert.core.atomic import atomic_file
 from stylert.core.errors import InputError, missing_extra
 
 SCHEMA = 2
 KIND = "stylert benchmark"
+#: A list of numbers as `json.dumps` indents it.
 LIST_OF_NUMBERS = re.compile(r"\[\n([-+0-9.eE,\s]+)\n\s*\]")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement. `rounds` are the samples in the unit of `value`, a list per process; `floor` is in that unit too.
+    """One measurement.
 
-    `distribution` is that of single calls in ms where there are calls (of `batch` images each), of the samples otherwise.
+    Attributes:
+        scenario: One of the scenarios in `schema.json`.
+        work: The computation: model, weights, resolution, precision, batch and so on.
+        setup: How it was run: backend, form, threads and so on.
+        metric: Name of the measured quantity.
+        unit: Unit of `value`, `rounds` and `floor`.
+        better: `lower` or `higher`.
+        value: The result.
+        rounds: Samples, one list per process.
+        distribution: Statistics of single calls in ms, or of `rounds` where no calls were timed. A call makes `batch` images.
+        remarks: Reasons not to rely on the row, each as `<kind>: <observation>`.
+        images_per_s: Images per second.
+        peak_memory_mib: Peak memory of the process, in MiB.
+        device_memory_mib: Peak memory on the GPU, in MiB.
+        joules_per_image: Energy of the GPU per image.
+        floor: Lower bound of a time, or upper bound of a rate, from the peak rates of the machine.
+        disturbance: Fields of `Interference`.
+        phases_ms: Duration of each part of a call or of a start.
+        details: Further figures of the scenario.
     """
 
     scenario: str
@@ -39,7 +58,7 @@ class Row:
     setup: dict[str, Any]
     metric: str
     unit: str
-    better: str  # lower or higher
+    better: str
     value: float
     rounds: list[list[float]]
     distribution: Distribution | None
@@ -56,7 +75,14 @@ class Row:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """What one layer took: ms of one call, or kernels where nothing could be timed. `floor` in ms, where it is known."""
+    """Time of one layer.
+
+    Attributes:
+        layer: StyleGAN2's name of the layer, `styles` or `image`.
+        value: Milliseconds of one call, or the number of kernels if the backend reports no times.
+        nodes: Number of graph nodes that belong to the layer.
+        floor: Lower bound in ms, from the peak rates of the machine.
+    """
 
     layer: str
     value: float
@@ -66,7 +92,16 @@ class LayerTime:
 
 @dataclass(frozen=True)
 class Profile:
-    """Per-layer figures of one setup under StyleGAN2's layer names; `styles` stands before them, `image` behind them."""
+    """Times of all layers of one network.
+
+    Attributes:
+        work: As in `Row`.
+        setup: As in `Row`.
+        unit: Unit of `LayerTime.value`.
+        total: Sum over the layers.
+        method: The profiler that was used.
+        layers: First the affine layers together as `styles`, then the layers, then the conversion of the image as `image`.
+    """
 
     work: dict[str, Any]
     setup: dict[str, Any]
@@ -78,7 +113,22 @@ class Profile:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that one run of a benchmark has to say; `created` dates the run, however often it is written."""
+    """Everything that one run of a benchmark measured.
+
+    Attributes:
+        title: Heading of the report.
+        rows: The measurements.
+        models: Facts about each model, by name.
+        conditions: Options of the run, and ratios to peers as `times faster`.
+        command: Command line.
+        ceiling: Peak rates of the machine.
+        accuracy: Fields of `Accuracy`, for each model, backend and precision.
+        layers: Times per layer.
+        engines: Fields of each `engine.json`.
+        pictures: File name and caption of each sample image.
+        provenance: Origin of each model's weights.
+        created: Start of the run, in UTC. All files of one run have the same date.
+    """
 
     title: str
     rows: list[Row]
@@ -94,16 +144,24 @@ class Results:
     created: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
     def document(self) -> dict[str, Any]:
-        """As JSON values, with this machine, numbers at six digits."""
-        known = installed("stylert") or "from its sources"
-        head = {"schema": SCHEMA, "kind": KIND, "created": self.created, "stylert": known, "machine": machine_facts()}
-        return _rounded(head | asdict(self))
+        """The results and the facts about this machine as JSON values. Numbers have six significant digits."""
+        head = {
+            "schema": SCHEMA,
+            "kind": KIND,
+            "created": self.created,
+            "stylert": installed_version("stylert") or "from its sources",
+            "machine": machine_facts(),
+        }
+        return _json_values(head | asdict(self))
 
 
 def write_results(results: Results, path: str | Path) -> dict[str, Any]:
-    """Validate, write and return the document. Atomic. Raises as `validate`.
+    """Validate the document, write it atomically and return it.
 
-    Without jsonschema, which a GPU machine may lack, what was measured is written all the same: whoever reads it validates it.
+    If jsonschema is not installed, the document is written without validation. Reading it validates it.
+
+    Raises:
+        InputError: The document does not follow the schema.
     """
     document = results.document()
     if importlib.util.find_spec("jsonschema") is not None:
@@ -114,9 +172,13 @@ def write_results(results: Results, path: str | Path) -> dict[str, Any]:
 
 
 def read_results(path: str | Path) -> dict[str, Any]:
-    """A document that is known to be valid. Raises InputError where the file is missing, no JSON, or of another schema."""
+    """Read and validate a document.
+
+    Raises:
+        InputError: The file cannot be read, is not JSON, or does not follow the schema.
+    """
     try:
-        document = json.loads(Path(path).read_text(), parse_constant=_refuse)
+        document = json.loads(Path(path).read_text(), parse_constant=_refuse_constant)
     except OSError as e:
         raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
     except (ValueError, RecursionError) as e:
@@ -126,7 +188,15 @@ def read_results(path: str | Path) -> dict[str, Any]:
 
 
 def validate(document: Any, name: str) -> None:
-    """Raises InputError with the first thing that is wrong, and where."""
+    """Check a document against the schema.
+
+    Args:
+        document: Parsed JSON.
+        name: File name for the messages.
+
+    Raises:
+        InputError: The document is of another kind or version, or an entry is wrong. The message names the entry.
+    """
     try:
         from jsonschema.exceptions import best_match
     except ImportError:
@@ -134,15 +204,15 @@ def validate(document: Any, name: str) -> None:
     if isinstance(document, dict) and document.get("kind") == KIND and document.get("schema") != SCHEMA:
         raise InputError(f"{name} has schema {document.get('schema')!r}; this stylert reads schema {SCHEMA}")
     if not isinstance(document, dict) or document.get("kind") != KIND:
-        raise InputError(f"{name} is not a benchmark of stylert: those are results.json, as stylert bench --out writes it")
+        raise InputError(f"{name} is not a benchmark of stylert: expected a results.json written by stylert bench --out")
     error = best_match(_validator().iter_errors(document))
     if error is not None:
-        place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
-        raise InputError(f"{name} is not a benchmark of stylert: {place.lstrip('.') or 'it'}: {error.message[:200]}")
+        entry = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in error.absolute_path).lstrip(".")
+        raise InputError(f"{name} is not a benchmark of stylert: {entry or 'top level'}: {error.message[:200]}")
 
 
 def to_json(document: dict[str, Any]) -> str:
-    """JSON with one line for each list of numbers, so that files stay readable and their changes small."""
+    """Indented JSON with every list of numbers on one line."""
     text = json.dumps(document, indent=1, allow_nan=False)
     return LIST_OF_NUMBERS.sub(lambda m: f"[{' '.join(m[1].split())}]", text) + "\n"
 
@@ -153,16 +223,15 @@ def schema() -> dict[str, Any]:
 
 
 def row_name(row: dict[str, Any] | Row) -> str:
-    """A row in words: what ran it, and on what."""
-    values = asdict(row) if isinstance(row, Row) else row
-    work, setup = values["work"], values["setup"]
+    """Short name of a row from its work and setup, such as `sg2-256 openvino int8 ×4`."""
+    work, setup = (row.work, row.setup) if isinstance(row, Row) else (row["work"], row["setup"])
     words = [work.get("model"), setup.get("form"), setup["backend"], work.get("precision")]
-    words += [f"{work[k]}" for k in ("kernel", "layer", "dtype", "preset") if k in work]
+    words += [work.get(key) for key in ("kernel", "layer", "dtype", "preset")]
     if "preset" in work:
         words.append(f"{work['resolution']} px")
     if "batch" in work:
         words.append(f"×{work['batch']}")
-    return " ".join(str(w) for w in words if w and w != "stylert")
+    return " ".join(str(word) for word in words if word and word != "stylert")
 
 
 @functools.cache
@@ -172,17 +241,17 @@ def _validator() -> Any:
     return Draft202012Validator(schema())
 
 
-def _rounded(value: Any) -> Any:
-    """Six digits, no numbers of NumPy, tuples as lists; what is not finite becomes null."""
+def _json_values(value: Any) -> Any:
+    """Convert tuples to lists, NumPy's numbers to Python's with six significant digits, and non-finite numbers to null."""
     if isinstance(value, dict):
-        return {str(k): _rounded(v) for k, v in value.items()}
+        return {str(k): _json_values(v) for k, v in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_rounded(v) for v in value]
+        return [_json_values(v) for v in value]
     if isinstance(value, bool) or value is None or isinstance(value, str | int):
         return value
     number = float(value)
     return float(f"{number:.6g}") if math.isfinite(number) else None
 
 
-def _refuse(word: str) -> Any:
-    raise ValueError(f"{word} is no number")
+def _refuse_constant(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a JSON number")

@@ -1,8 +1,9 @@
-"""One run of `stylert bench`, from models to results: scenarios, ceilings, floors, layers, accuracy and samples."""
+"""One run of `stylert bench`, from models to results: scenarios, peak rates, lower bounds, layers, accuracy and samples."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,26 +11,36 @@ from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.layer_times import PROFILERS, profile_layers
-from stylert.benchmarks.machine.lower_bounds import network_floor
+from stylert.benchmarks.machine.lower_bounds import network_lower_bound
 from stylert.benchmarks.machine.peak_rates import highest, measure_ceiling
-from stylert.benchmarks.machine.roofline import Ceiling
-from stylert.benchmarks.models import Model, model_facts, work_of
+from stylert.benchmarks.models import Model, model_facts, model_work
 from stylert.benchmarks.scenarios.measure import PSI, Configuration
-from stylert.benchmarks.scenarios.runner import Effort, alone, check_scenarios, run_scenarios
+from stylert.benchmarks.scenarios.runner import Effort, check_scenarios, in_new_process, run_scenarios
 from stylert.benchmarks.schema import Profile, Results, Row, row_name
 from stylert.core.errors import InputError
+from stylert.core.progress import Progress
+from stylert.core.roofline import PeakRates
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.backends import available_backends, backend
 
 FORMS = ("stylert", "portable")
 
-#: `(stage, done, total)`
-Progress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True)
 class Matrix:
-    """What to measure of each model; None is all that run here. `layers`, `ceilings` and `seeds` (0: none) say what else."""
+    """What to measure of each model.
+
+    Attributes:
+        backends: Names of backends, or None for all that run here.
+        precisions: Names of precisions, or None for all in the bundle.
+        batches: Batch sizes.
+        forms: `stylert`, the form that each backend runs best, or `portable`, the bundle's canonical file.
+        threads: Threads of each backend, or None for its default.
+        scenarios: Some of `scenarios.runner.SCENARIOS`.
+        ceilings: Whether to measure the machine's peak rates.
+        layers: Whether to measure the time of each layer.
+        seeds: Number of images for the accuracy; 0 skips it.
+    """
 
     backends: Sequence[str] | None = None
     precisions: Sequence[str] | None = None
@@ -50,24 +61,33 @@ def run_suite(
     progress: Progress = lambda *_: None,
     save: Callable[[Results], None] = lambda _: None,
 ) -> Results:
-    """Measure `models`; samples are written into `folder`, where there is one. `save` gets what is known after every round.
+    """Measure models in every combination of the matrix.
 
-    Everything that can be wrong with the matrix is found before the first measurement. Raises InputError for it, and as
-    `Generator.load`.
+    Args:
+        models: The bundles to measure.
+        matrix: What to measure.
+        effort: How long to measure.
+        folder: Folder for sample images, or None for no samples.
+        progress: Called as the stages advance.
+        save: Called with the results so far after every round.
+
+    Raises:
+        InputError: The matrix has a mistake. It is found before the first measurement.
+        BackendError: A backend failed.
     """
     chosen = configurations(models, matrix)
-    by_name = {m.name: m for m in models}
-    works = {m.name: work_of(m.name, m.bundle) for m in models}
-    moments: list[Ceiling] = []
+    models_by_name = {m.name: m for m in models}
+    works = {m.name: model_work(m.name, m.bundle) for m in models}
+    rates_by_round: list[PeakRates] = []
 
-    def measure_moment() -> None:
-        """Between all rounds, since what a shared host can do changes by the minute."""
+    def measure_peak_rates() -> None:
+        """Measured before the first round and after each one, because the speed of a shared host changes by the minute."""
         if matrix.ceilings:
             progress("ceilings", 0, 1)
-            moments.append(alone(measure_ceiling, matrix.threads))
+            rates_by_round.append(in_new_process(measure_ceiling, matrix.threads))
             progress("ceilings", 1, 1)
 
-    measure_moment()
+    measure_peak_rates()
     results = Results(
         title=", ".join(f"{m.name}, {m.bundle.resolution} px" for m in models),
         rows=[],
@@ -76,110 +96,119 @@ def run_suite(
         command=["stylert", *sys.argv[1:]],
         provenance={m.name: _provenance(m) for m in models},
     )
-    rows: dict[str, Row] = {}
-    ceiling = highest(moments)
-    for row in run_scenarios(chosen, works, matrix.scenarios, effort, progress, measure_moment):
-        rows[f"{row.scenario} {row_name(row)}"] = row
-        ceiling = highest(moments)
-        measured = [with_floor(r, by_name[r.work["model"]], ceiling) for r in rows.values()]
-        results = replace(results, rows=measured, ceiling=_facts(ceiling))
+    newest_rows: dict[str, Row] = {}
+    for row in run_scenarios(chosen, works, matrix.scenarios, effort, progress, measure_peak_rates):
+        newest_rows[f"{row.scenario} {row_name(row)}"] = row
+        rates = highest(rates_by_round)
+        rows = [with_lower_bound(r, models_by_name[r.work["model"]], rates) for r in newest_rows.values()]
+        results = replace(results, rows=rows, ceiling=None if rates is None else asdict(rates))
         save(results)
     single = list(dict.fromkeys(replace(c, batch=1) for c in chosen if c.form == "stylert"))
-    layers = _layers(single, works, ceiling, progress) if matrix.layers else []
-    accuracy = [found for m in models for found in _accuracy(m, matrix, single, progress)] if matrix.seeds else []
-    pictures = [p for m in models for p in _pictures(m, single, folder)] if folder is not None else []
+    rates = highest(rates_by_round)
+    layers = _profile_layers(single, works, rates, progress) if matrix.layers else []
+    accuracy = [row for m in models for row in _accuracy(m, matrix, single, progress)] if matrix.seeds else []
+    pictures = [picture for m in models for picture in _write_samples(m, single, folder)] if folder is not None else []
     results = replace(results, layers=layers, accuracy=accuracy, pictures=pictures)
     save(results)
     return results
 
 
 def configurations(models: Sequence[Model], matrix: Matrix) -> list[Configuration]:
-    """Every combination of the matrix that can run. Raises InputError for a name that is not there, or when none can run."""
+    """Every combination of the matrix that can run here.
+
+    Raises:
+        InputError: A name is unknown, a batch size is wrong, or no combination can run.
+    """
+    _check(models, matrix)
+    chosen = []
+    for model in models:
+        for name in matrix.backends or available_backends():
+            for precision in matrix.precisions or model.bundle.precisions:
+                if precision not in backend(name).facts.precisions:
+                    continue
+                for form in matrix.forms:
+                    if form == "portable" and not model.bundle.precision(precision).plans.get(name):
+                        continue  # without a plan of its own, this backend runs the portable file anyway
+                    chosen += [
+                        Configuration(model.name, model.bundle.path.absolute(), name, precision, batch, matrix.threads, form)
+                        for batch in dict.fromkeys(matrix.batches)
+                    ]
+    if not chosen:
+        raise InputError("none of these backends runs any of these precisions")
+    return chosen
+
+
+def with_lower_bound(row: Row, model: Model, rates: PeakRates | None) -> Row:
+    """The row with its `floor`: the least latency in ms, or the highest rate in images/s, that the peak rates allow."""
+    if rates is None or row.scenario not in ("single-stream", "offline", "server"):
+        return row
+    config, batch = GeneratorConfig.from_dict(model.bundle.model), row.work["batch"]
+    bound_ms = network_lower_bound(config, row.work["precision"], batch, rates)
+    if bound_ms is None:
+        return row
+    return dataclasses.replace(row, floor=bound_ms if row.unit == "ms" else 1000 * batch / bound_ms)
+
+
+def _check(models: Sequence[Model], matrix: Matrix) -> None:
     if not matrix.batches or any(b < 1 for b in matrix.batches):
         raise InputError("a batch size is at least 1")
     check_scenarios(matrix.scenarios)
     for form in matrix.forms:
         if form not in FORMS:
             raise InputError(f"unknown form {form!r}: choose from {', '.join(FORMS)}")
-    found = []
     for model in models:
         for precision in matrix.precisions or ():
             model.bundle.precision(precision)
-        for name in matrix.backends or available_backends():
-            for precision in matrix.precisions or model.bundle.precisions:
-                if precision not in backend(name).PRECISIONS:
-                    continue
-                for form in matrix.forms:
-                    if form == "portable" and not model.bundle.precision(precision).plans.get(name):
-                        continue  # the portable file is what this backend runs anyway
-                    found += [
-                        Configuration(model.name, model.bundle.path.absolute(), name, precision, b, matrix.threads, form)
-                        for b in dict.fromkeys(matrix.batches)
-                    ]
-    if not found:
-        raise InputError("none of these backends runs any of these precisions")
-    return found
 
 
-def with_floor(row: Row, model: Model, ceiling: Ceiling | None) -> Row:
-    """The row with the least that its value could be: ms for a latency, images/s for a rate (then it is the most)."""
-    if ceiling is None or row.scenario not in ("single-stream", "offline", "server"):
-        return row
-    config, batch = GeneratorConfig.from_dict(model.bundle.model), row.work["batch"]
-    floor = network_floor(config, row.work["precision"], batch, ceiling)
-    if floor is None:
-        return row
-    return dataclasses.replace(row, floor=floor if row.unit == "ms" else 1000 * batch / floor)
-
-
-def _facts(ceiling: Ceiling | None) -> dict[str, Any] | None:
-    return None if ceiling is None else asdict(ceiling)
-
-
-def _layers(
-    chosen: Sequence[Configuration], works: dict[str, dict[str, Any]], ceiling: Ceiling | None, progress: Progress
+def _profile_layers(
+    chosen: Sequence[Configuration], works: dict[str, dict[str, Any]], rates: PeakRates | None, progress: Progress
 ) -> list[Profile]:
-    able = [c for c in chosen if c.backend in PROFILERS]
-    found = []
-    for i, c in enumerate(able):
-        progress("layers", i, len(able))
-        found.append(alone(profile_layers, c, works[c.model] | {"precision": c.precision, "batch": 1}, ceiling))
-        progress("layers", i + 1, len(able))
-    return found
+    with_profiler = [c for c in chosen if c.backend in PROFILERS]
+    profiles = []
+    for i, c in enumerate(with_profiler):
+        progress("layers", i, len(with_profiler))
+        work = works[c.model] | {"precision": c.precision, "batch": 1}
+        profiles.append(in_new_process(profile_layers, c, work, rates))
+        progress("layers", i + 1, len(with_profiler))
+    return profiles
 
 
 def _accuracy(model: Model, matrix: Matrix, chosen: Sequence[Configuration], progress: Progress) -> list[dict[str, Any]]:
-    """Against PyTorch where the checkpoint and torch are here, else against the bundle's own float32 network, else nothing."""
-    import importlib.util
-
+    """Accuracy against PyTorch, or else against the bundle's float32 network. It is empty if neither is available."""
     from stylert.export.verify import verify
 
-    against = model.checkpoint if importlib.util.find_spec("torch") is not None else None
-    if against is None and "fp32" not in model.bundle.precisions:
+    checkpoint = model.checkpoint if importlib.util.find_spec("torch") is not None else None
+    if checkpoint is None and "fp32" not in model.bundle.precisions:
         return []
-    mine = [c for c in chosen if c.model == model.name]
-    backends, precisions = (list(dict.fromkeys(getattr(c, name) for c in mine)) for name in ("backend", "precision"))
-    rows = verify(model.bundle, against, backends, precisions, matrix.seeds, progress=progress)
+    of_model = [c for c in chosen if c.model == model.name]
+    backends = list(dict.fromkeys(c.backend for c in of_model))
+    precisions = list(dict.fromkeys(c.precision for c in of_model))
+    rows = verify(model.bundle, checkpoint, backends, precisions, matrix.seeds, progress=progress)
     return [{"model": model.name, **asdict(r), "passed": r.passed} for r in rows]
 
 
-def _pictures(model: Model, chosen: Sequence[Configuration], folder: Path) -> list[dict[str, str]]:
-    """Four samples of each precision on the first backend that runs it, as PNG files."""
+def _write_samples(model: Model, chosen: Sequence[Configuration], folder: Path) -> list[dict[str, str]]:
+    """Write a PNG file with four samples of each precision, from the first backend that runs it. Return files and captions."""
     from stylert.core.images import as_uint8, make_grid
     from stylert.runtime.media.pictures import save_image
 
     if model.bundle.noise_inputs or model.bundle.model["c_dim"]:
         return []
-    found = []
-    for c in {c.precision: c for c in reversed([c for c in chosen if c.model == model.name])}.values():
+    first_of_precision: dict[str, Configuration] = {}
+    for c in chosen:
+        if c.model == model.name:
+            first_of_precision.setdefault(c.precision, c)
+    pictures = []
+    for c in first_of_precision.values():
         with c.load() as generator:
             images = as_uint8(generator([0, 1, 2, 3], PSI))
         file = f"{model.name}-{c.precision}.png"
         save_image(make_grid(images), folder / file)
-        found.append({"file": file, "caption": f"{model.name}, seeds 0 to 3, psi {PSI}, {c.precision} on {c.backend}"})
-    return found
+        pictures.append({"file": file, "caption": f"{model.name}, seeds 0 to 3, psi {PSI}, {c.precision} on {c.backend}"})
+    return pictures
 
 
 def _provenance(model: Model) -> dict[str, Any]:
-    known = model.bundle.provenance
-    return {k: known[k] for k in ("checkpoint", "checkpoint_sha256", "info") if k in known}
+    facts = model.bundle.provenance
+    return {key: facts[key] for key in ("checkpoint", "checkpoint_sha256", "info") if key in facts}

@@ -1,4 +1,4 @@
-"""Two callables timed in alternation, as one ratio.
+"""Measurements in alternation, and the ratio of two callables timed in this way.
 
 A shared machine may be twice as slow from one minute to the next. Two calls made right after each other meet the same
 conditions, so their ratio can be trusted where their times cannot.
@@ -7,7 +7,8 @@ conditions, so their ratio can be trusted where their times cannot.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from stylert.core.statistics import Ratio, median_ratio
 
@@ -37,12 +38,32 @@ def paired_ratio(
         run()
         return round(clock() - start, 9)  # a clock resolves a nanosecond at best
 
-    runs = (first, second)
-    for run in runs:
+    for run in (first, second):
         measure(run)
-    times: tuple[list[float], list[float]] = ([], [])
     begin = clock()
-    while len(times[0]) < MIN_PAIRS or (clock() - begin < seconds and len(times[0]) < MAX_PAIRS):
-        for i in (0, 1) if len(times[0]) % 2 == 0 else (1, 0):
-            times[i].append(measure(runs[i]))
+
+    def another_pair(pairs: int) -> bool:
+        return pairs < MIN_PAIRS or (clock() - begin < seconds and pairs < MAX_PAIRS)
+
+    times = interleaved_times([partial(measure, first), partial(measure, second)], another_pair)
     return median_ratio([a / b for a, b in zip(*times, strict=True)])
+
+
+def interleaved_times(measures: Sequence[Callable[[], float]], another_cycle: Callable[[int], bool]) -> list[list[float]]:
+    """Measure several things in cycles. Every second cycle goes through them backwards.
+
+    Args:
+        measures: Each one makes one measurement and returns its time.
+        another_cycle: Called with the number of finished cycles. Returns whether one more follows.
+
+    Returns:
+        The times of each, one per cycle.
+    """
+    times: list[list[float]] = [[] for _ in measures]
+    cycle = 0
+    while another_cycle(cycle):
+        order = range(len(measures))
+        for i in order if cycle % 2 == 0 else reversed(order):
+            times[i].append(measures[i]())
+        cycle += 1
+    return times

@@ -1,4 +1,4 @@
-"""The machine that a number was measured on, and what else was going on there."""
+"""Facts about this machine that every result carries: processor, memory, GPU, system and package versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ PACKAGES = ("stylert", "numpy", "onnx", "onnxruntime", "openvino", "torch", "tri
 
 
 def machine_facts() -> dict[str, Any]:
-    """Processor, memory, system and library versions, as JSON values."""
+    """The `machine` part of a results file, as JSON values."""
+    versions = {package: installed_version(package) for package in PACKAGES}
     return {
         "cpu": cpu_identity(),
         "cores": usable_cores(),
@@ -25,24 +26,25 @@ def machine_facts() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "gpu": gpu_facts(),
-        "packages": {p: v for p in PACKAGES if (v := installed(p)) is not None},
+        "packages": {package: number for package, number in versions.items() if number is not None},
     }
 
 
 def peak_memory_mib() -> float:
-    """Largest resident set of this process so far, MiB."""
+    """Largest resident set size of this process so far, in MiB."""
     try:
-        # Linux's getrusage starts a child at its parent's peak; this counter starts anew with each program.
+        # On Linux a child's getrusage starts at the peak of its parent. VmHWM starts anew with each program.
         line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM:"))
         return round(int(line.split()[1]) / 1024, 1)
     except (OSError, StopIteration):
         import resource
 
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10), 1)
+        units_per_mib = 2**20 if sys.platform == "darwin" else 2**10
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units_per_mib, 1)
 
 
-def installed(package: str) -> str | None:
-    """Its version, or None."""
+def installed_version(package: str) -> str | None:
+    """Version of an installed package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -50,9 +52,9 @@ def installed(package: str) -> str | None:
 
 
 def _memory_bytes() -> int:
-    try:  # a GPU machine may have nothing but PyTorch
+    try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError):  # not on Windows
+    except (AttributeError, ValueError):  # Windows has no sysconf
         import psutil
 
         return int(psutil.virtual_memory().total)

@@ -1,7 +1,7 @@
-"""What else went on while something was measured: other programs, the hypervisor, throttling. And what that means for a row.
+"""Interference with a measurement: other programs, the hypervisor, quotas and throttling, and the remarks that follow.
 
-The machine's own counters are read before and after. A measurement that shared its cores is not wrong, but it is of another
-machine than the one it names, so its row is marked.
+The counters of the operating system are read before and after a measurement. A row measured under interference is kept, but
+marked: its figures are not those of the machine alone.
 """
 
 from __future__ import annotations
@@ -17,16 +17,33 @@ from typing import Any
 from stylert.benchmarks.distribution import Distribution
 from stylert.benchmarks.machine.nvml import GpuWatch, watch_gpu
 
-#: Above these a row is marked: coefficient of variation of the calls, drift and spread of the rounds, share of the cores taken
-#: by others or by the hypervisor, share of the time that the process was denied the processor by its quota.
-UNSTABLE_CV, UNSTABLE_DRIFT, UNSTABLE_SPREAD, BUSY, STOLEN, DENIED = 0.10, 0.05, 0.10, 0.05, 0.02, 0.01
-#: Below either a row is marked, too.
-LEAST_IMAGES, LEAST_SECONDS = 100, 3.0
+# A row gets a remark above these limits.
+MAX_CV = 0.10
+MAX_DRIFT = 0.05
+MAX_SPREAD = 0.10
+#: Shares of all cores that other programs and the hypervisor took.
+MAX_OTHERS, MAX_STOLEN = 0.05, 0.02
+#: Share of the time that a quota kept the process waiting.
+MAX_DENIED = 0.01
+
+# A row gets a remark below these limits.
+MIN_IMAGES, MIN_SECONDS = 100, 3.0
 
 
 @dataclass(frozen=True)
-class Disturbance:
-    """Shares are of all cores over the measurement; `switches` is how often per second the process lost its core."""
+class Interference:
+    """Activity on the machine during one measurement. Shares are of all cores.
+
+    Attributes:
+        seconds: Duration of the measurement.
+        others: Share that other programs used.
+        stolen: Share that the hypervisor gave to other virtual machines.
+        own: Share that this process used.
+        switches: Involuntary context switches of this process, per second.
+        denied: Share of the time that a quota of the control group kept the process waiting.
+        thermal: Thermal throttling events that the processor counted.
+        gpu_throttled: Reasons for which the GPU lowered its clocks.
+    """
 
     seconds: float
     others: float
@@ -34,15 +51,15 @@ class Disturbance:
     own: float
     switches: float
     denied: float
-    thermal: int  # events of thermal throttling that the processor counted
+    thermal: int
     gpu_throttled: tuple[str, ...] = ()
 
 
 @dataclass
 class Watch:
-    """Filled when the block ends."""
+    """Result of `watch`. Both fields are None until its block ends; `gpu` stays None without a GPU."""
 
-    disturbance: Disturbance | None = None
+    interference: Interference | None = None
     gpu: GpuWatch | None = None
 
 
@@ -56,13 +73,13 @@ def watch() -> Iterator[Watch]:
         after = _counters()
     change = {name: after[name] - before[name] for name in before}
     seconds = max(change["time"], 1e-9)
-    capacity = seconds * (os.cpu_count() or 1)
+    core_seconds = seconds * (os.cpu_count() or 1)
     result.gpu = gpu
-    result.disturbance = Disturbance(
+    result.interference = Interference(
         seconds=seconds,
-        others=max(0.0, change["busy"] - change["own"]) / capacity,
-        stolen=max(0.0, change["steal"]) / capacity,
-        own=change["own"] / capacity,
+        others=max(0.0, change["busy"] - change["own"]) / core_seconds,
+        stolen=max(0.0, change["steal"]) / core_seconds,
+        own=change["own"] / core_seconds,
         switches=change["switches"] / seconds,
         denied=min(1.0, change["denied"] / seconds),
         thermal=int(change["thermal"]),
@@ -70,101 +87,104 @@ def watch() -> Iterator[Watch]:
     )
 
 
-def merge(found: Sequence[Disturbance]) -> Disturbance:
-    """Of several rounds: shares weighted by their time, events added."""
-    total = sum(d.seconds for d in found)
+def merge_interference(rounds: Sequence[Interference]) -> Interference:
+    """Interference of several rounds together: shares are weighted by time, events are added."""
+    total = sum(r.seconds for r in rounds)
 
     def mean(name: str) -> float:
-        return sum(getattr(d, name) * d.seconds for d in found) / total
+        return sum(getattr(r, name) * r.seconds for r in rounds) / total
 
-    return Disturbance(
-        total,
-        mean("others"),
-        mean("stolen"),
-        mean("own"),
-        mean("switches"),
-        mean("denied"),
-        sum(d.thermal for d in found),
-        tuple(sorted({name for d in found for name in d.gpu_throttled})),
+    return Interference(
+        seconds=total,
+        others=mean("others"),
+        stolen=mean("stolen"),
+        own=mean("own"),
+        switches=mean("switches"),
+        denied=mean("denied"),
+        thermal=sum(r.thermal for r in rounds),
+        gpu_throttled=tuple(sorted({reason for r in rounds for reason in r.gpu_throttled})),
     )
 
 
-def remarks(distribution: Distribution | None, disturbance: Disturbance | None) -> list[str]:
-    """Why a row is weak evidence; empty for a good one."""
-    found = []
+def instability_remarks(distribution: Distribution | None, interference: Interference | None) -> list[str]:
+    """Reasons not to rely on a row, as `<kind>: <observation>`. The list is empty for a steady row."""
+    remarks = []
     if distribution is not None:
-        if distribution.cv > UNSTABLE_CV:
-            found.append(f"unstable: calls vary by {distribution.cv:.0%} (coefficient of variation)")
-        if abs(distribution.drift) > UNSTABLE_DRIFT:
-            found.append(f"unstable: the last third is {distribution.drift:+.0%} from the first")
-        if distribution.spread > UNSTABLE_SPREAD:
-            found.append(f"unstable: the rounds' medians differ by {distribution.spread:.0%}")
-    if disturbance is not None:
-        if disturbance.others > BUSY:
-            found.append(f"unstable: other programs took {disturbance.others:.0%} of the cores")
-        if disturbance.stolen > STOLEN:
-            found.append(f"unstable: the hypervisor took {disturbance.stolen:.0%} of the cores")
-        if disturbance.denied > DENIED:
-            found.append(f"throttled: the processor quota held the process up for {disturbance.denied:.0%} of the time")
-        if disturbance.thermal:
-            found.append(f"throttled: the processor slowed down {disturbance.thermal} times from heat")
-        if disturbance.gpu_throttled:
-            found.append(f"throttled: GPU, {', '.join(disturbance.gpu_throttled)}")
-    return found
+        if distribution.cv > MAX_CV:
+            remarks.append(f"unstable: calls vary by {distribution.cv:.0%} (coefficient of variation)")
+        if abs(distribution.drift) > MAX_DRIFT:
+            remarks.append(f"unstable: the last third is {distribution.drift:+.0%} from the first")
+        if distribution.spread > MAX_SPREAD:
+            remarks.append(f"unstable: the rounds' medians differ by {distribution.spread:.0%}")
+    if interference is not None:
+        if interference.others > MAX_OTHERS:
+            remarks.append(f"unstable: other programs took {interference.others:.0%} of the cores")
+        if interference.stolen > MAX_STOLEN:
+            remarks.append(f"unstable: the hypervisor took {interference.stolen:.0%} of the cores")
+        if interference.denied > MAX_DENIED:
+            remarks.append(f"throttled: a processor quota stopped the process for {interference.denied:.0%} of the time")
+        if interference.thermal:
+            remarks.append(f"throttled: the processor slowed down {interference.thermal} times from heat")
+        if interference.gpu_throttled:
+            remarks.append(f"throttled: GPU, {', '.join(interference.gpu_throttled)}")
+    return remarks
 
 
-def too_short(images: int, seconds: float) -> list[str]:
-    """A remark on a row that rests on little."""
-    if images >= LEAST_IMAGES and seconds >= LEAST_SECONDS - 1e-6:
+def sample_size_remarks(images: int, seconds: float) -> list[str]:
+    """A remark if a row has fewer than `MIN_IMAGES` images or took less than `MIN_SECONDS`."""
+    if images >= MIN_IMAGES and seconds >= MIN_SECONDS - 1e-6:
         return []
-    return [f"short: {images} images in {seconds:.2g} s, where {LEAST_IMAGES} in {LEAST_SECONDS:g} s are the least to rely on"]
+    return [f"short: {images} images in {seconds:.2g} s (at least {MIN_IMAGES} images and {MIN_SECONDS:g} s are needed)"]
 
 
-def as_values(disturbance: Disturbance | None) -> dict[str, Any] | None:
-    return None if disturbance is None else asdict(disturbance)
+def as_json_values(interference: Interference | None) -> dict[str, Any] | None:
+    """The `disturbance` part of a row."""
+    return None if interference is None else asdict(interference)
 
 
 def _counters() -> dict[str, float]:
-    """Seconds of processor time since boot, and counts of events; 0 for what the system does not tell."""
+    """Seconds of processor time since boot and counts of events. A counter that the system lacks is 0."""
     import psutil
 
     times = psutil.cpu_times()
-    steal = getattr(times, "steal", 0.0)
-    # Guests' time is part of user time already.
-    named = ("user", "nice", "system", "irq", "softirq")
-    try:
-        import resource
-
-        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-    except ImportError:  # not on Windows
-        switches = 0
+    # Linux counts a guest's time within user and nice.
+    busy_states = ("user", "nice", "system", "irq", "softirq")
+    throttle_counts = Path("/sys/devices/system/cpu").glob("cpu*/thermal_throttle/*_count")
     return {
         "time": time.perf_counter(),
-        "busy": sum(getattr(times, name, 0.0) for name in named),
-        "steal": steal,
+        "busy": sum(getattr(times, state, 0.0) for state in busy_states),
+        "steal": getattr(times, "steal", 0.0),
         "own": sum(os.times()[:4]),  # with the children that have ended
-        "switches": float(switches),
+        "switches": float(_involuntary_switches()),
         "denied": _denied_seconds(),
-        "thermal": float(sum(_whole(p) for p in Path("/sys/devices/system/cpu").glob("cpu*/thermal_throttle/*_count"))),
+        "thermal": float(sum(_read_integer(path) for path in throttle_counts)),
     }
 
 
+def _involuntary_switches() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
 def _denied_seconds() -> float:
-    """For how long the control group's quota has held its processes up since it exists."""
-    for path, name, scale in (
+    """Total time that the quota of the control group (version 2 or 1) kept its processes waiting."""
+    for path, name, units_per_second in (
         ("/sys/fs/cgroup/cpu.stat", "throttled_usec", 1e6),
         ("/sys/fs/cgroup/cpu/cpu.stat", "throttled_time", 1e9),
     ):
         try:
             fields = dict(line.split() for line in Path(path).read_text().splitlines())
             if name in fields:
-                return int(fields[name]) / scale
+                return int(fields[name]) / units_per_second
         except (OSError, ValueError):
             continue
     return 0.0
 
 
-def _whole(path: Path) -> int:
+def _read_integer(path: Path) -> int:
     try:
         return int(path.read_text())
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""What NVML tells about the first NVIDIA GPU: its state, and over a measurement its energy, power, clocks and memory.
+"""Readings of the first NVIDIA GPU through NVML: its facts, and its energy, power, clocks and memory during a measurement.
 
-Without NVIDIA's driver every function says None, and without the package `nvidia-ml-py` all but `gpu_facts`, which then asks
-`nvidia-smi`; nothing else depends on them.
+Every function returns None without NVIDIA's driver. Without the package `nvidia-ml-py`, `gpu_facts` asks the program
+`nvidia-smi` instead, and nothing is read during a measurement.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SAMPLE_SECONDS = 0.02
-#: NVML's clock event reasons that mean slower than the GPU could be: power cap, hardware and thermal slowdowns, power brake.
-THROTTLED = {
+#: Bits of NVML's clock event reasons that lower the clocks.
+THROTTLE_REASONS = {
     0x4: "power cap",
     0x8: "hardware slowdown",
     0x20: "software thermal",
@@ -29,7 +29,15 @@ THROTTLED = {
 
 @dataclass
 class GpuWatch:
-    """Readings of a measurement. Power in watts, clocks in MHz, memory of this process in MiB, energy in joules."""
+    """Readings during one measurement. Power and clocks hold one value per sample.
+
+    Attributes:
+        power_w: Power, in watts.
+        sm_mhz: Clock of the multiprocessors, in MHz.
+        memory_mib: Largest memory of this process on the GPU, in MiB.
+        throttled: Names of the `THROTTLE_REASONS` seen.
+        energy_j: Energy of the whole measurement, in joules.
+    """
 
     power_w: list[float] = field(default_factory=list)
     sm_mhz: list[float] = field(default_factory=list)
@@ -39,26 +47,30 @@ class GpuWatch:
 
 
 def gpu_facts() -> dict[str, Any] | None:
-    """Name, driver, memory, largest clock and power limit of the first GPU; None where there is none."""
+    """Name, driver, number of GPUs, memory, largest clock and power limit of the first GPU. None without a GPU.
+
+    A GPU that does not report its clock or its power limit has no such entry.
+    """
     nvml = _nvml()
     if nvml is None:
-        return _facts_of_smi()
+        return _facts_from_nvidia_smi()
     handle = nvml.nvmlDeviceGetHandleByIndex(0)
-    facts: dict[str, Any] = {"name": _text(nvml.nvmlDeviceGetName(handle)), "driver": _text(nvml.nvmlSystemGetDriverVersion())}
-    facts["count"] = int(nvml.nvmlDeviceGetCount())
-    facts["memory_mib"] = round(nvml.nvmlDeviceGetMemoryInfo(handle).total / 2**20)
-    for name, read in (
-        ("max_sm_mhz", lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
-        ("power_limit_w", lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000),
-    ):
-        with contextlib.suppress(nvml.NVMLError):  # not every GPU tells everything
-            facts[name] = read()
+    facts: dict[str, Any] = {
+        "name": _text(nvml.nvmlDeviceGetName(handle)),
+        "driver": _text(nvml.nvmlSystemGetDriverVersion()),
+        "count": int(nvml.nvmlDeviceGetCount()),
+        "memory_mib": round(nvml.nvmlDeviceGetMemoryInfo(handle).total / 2**20),
+    }
+    with contextlib.suppress(nvml.NVMLError):
+        facts["max_sm_mhz"] = nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)
+    with contextlib.suppress(nvml.NVMLError):
+        facts["power_limit_w"] = nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000
     return facts
 
 
 @contextlib.contextmanager
 def watch_gpu() -> Iterator[GpuWatch | None]:
-    """Reads the first GPU every 20 ms in a thread of its own while the block runs."""
+    """Read the first GPU every `SAMPLE_SECONDS`, in another thread, while the block runs. Yields None without NVML."""
     nvml = _nvml()
     if nvml is None:
         yield None
@@ -70,7 +82,7 @@ def watch_gpu() -> Iterator[GpuWatch | None]:
             _read(nvml, handle, watch)
             stop.wait(SAMPLE_SECONDS)
 
-    begin, started = _total_energy(nvml, handle), time.perf_counter()
+    first_energy, start = _total_energy(nvml, handle), time.perf_counter()
     thread = threading.Thread(target=sample, name="stylert-nvml", daemon=True)
     thread.start()
     try:
@@ -78,15 +90,14 @@ def watch_gpu() -> Iterator[GpuWatch | None]:
     finally:
         stop.set()
         thread.join()
-        end = _total_energy(nvml, handle)
-        if begin is not None and end is not None:
-            watch.energy_j = end - begin
-        elif watch.power_w:  # GPUs before Volta count no energy
-            watch.energy_j = sum(watch.power_w) / len(watch.power_w) * (time.perf_counter() - started)
+        last_energy = _total_energy(nvml, handle)
+        if first_energy is not None and last_energy is not None:
+            watch.energy_j = last_energy - first_energy
+        elif watch.power_w:  # GPUs before Volta have no energy counter
+            watch.energy_j = sum(watch.power_w) / len(watch.power_w) * (time.perf_counter() - start)
 
 
-def _facts_of_smi() -> dict[str, Any] | None:
-    """The same from the driver's own program."""
+def _facts_from_nvidia_smi() -> dict[str, Any] | None:
     command = [
         "nvidia-smi",
         "--query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit",
@@ -99,26 +110,29 @@ def _facts_of_smi() -> dict[str, Any] | None:
         return None
     facts: dict[str, Any] = {"name": name, "driver": driver, "count": len(lines)}
     for key, value in zip(("memory_mib", "max_sm_mhz", "power_limit_w"), values, strict=False):
-        with contextlib.suppress(ValueError):  # "[N/A]": not every GPU tells everything
+        with contextlib.suppress(ValueError):  # "[N/A]"
             facts[key] = float(value)
     return facts
 
 
 def _read(nvml: Any, handle: Any, watch: GpuWatch) -> None:
+    """Add one sample of everything that this GPU reports."""
     with contextlib.suppress(nvml.NVMLError):
         watch.power_w.append(nvml.nvmlDeviceGetPowerUsage(handle) / 1000)
     with contextlib.suppress(nvml.NVMLError):
         watch.sm_mhz.append(float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)))
     with contextlib.suppress(nvml.NVMLError):
         reasons = int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
-        watch.throttled |= {name for bit, name in THROTTLED.items() if reasons & bit}
+        watch.throttled |= {name for bit, name in THROTTLE_REASONS.items() if reasons & bit}
     with contextlib.suppress(nvml.NVMLError):
-        mine = [p.usedGpuMemory for p in nvml.nvmlDeviceGetComputeRunningProcesses(handle) if p.pid == os.getpid()]
-        if mine and mine[0] is not None:
-            watch.memory_mib = max(watch.memory_mib or 0.0, mine[0] / 2**20)
+        processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        used = next((p.usedGpuMemory for p in processes if p.pid == os.getpid()), None)
+        if used is not None:
+            watch.memory_mib = max(watch.memory_mib or 0.0, used / 2**20)
 
 
 def _total_energy(nvml: Any, handle: Any) -> float | None:
+    """Joules since the driver was loaded."""
     try:
         return nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000
     except nvml.NVMLError:
@@ -126,7 +140,7 @@ def _total_energy(nvml: Any, handle: Any) -> float | None:
 
 
 def _nvml() -> Any:
-    """NVML, initialised, or None. Initialising again is harmless."""
+    """The initialised module `pynvml`, or None."""
     try:
         nvml = importlib.import_module("pynvml")
         nvml.nvmlInit()
@@ -134,7 +148,7 @@ def _nvml() -> Any:
             return nvml
     except ImportError:
         return None
-    except Exception as e:  # NVMLError, whose class is only there with the package
+    except Exception as e:  # NVMLError cannot be named before the import succeeds
         if type(e).__name__.startswith("NVMLError"):
             return None
         raise

@@ -1,1 +1,8 @@
-"""The same network as people run it without stylert, measured in the same run."""
+"""The same network with and without stylert, measured in one run.
+
+- `candidates.py`: the ways to run the network, ours and those of others (peers)
+- `textbook_network.py`: the network as it is usually written in PyTorch
+- `interleaved.py`: candidates timed in alternation, for ratios that a shared machine does not change
+- `comparison.py`: every candidate measured, and the command line `python -m stylert.benchmarks.peers`
+- `rows.py`: the measurements as rows of a results file
+"""

@@ -1,123 +1,108 @@
-"""The best of each side once more, in turns of half a second, with all of them loaded at the same time.
+"""Candidates timed in alternation, for the ratio of one's time to another's.
 
-A shared host may be twice as fast in one minute as in the next, and rounds of several seconds fall into different minutes. A
-cycle of short turns meets the host in one mood, so the ratio within a cycle says how two candidates differ, and the median over
-the cycles how they differ whatever the mood. Every second cycle goes through them backwards.
+All candidates are loaded at the same time, each in its own process, and take turns of half a second. The turns of one cycle
+meet the same conditions, so the ratio of a cycle does not depend on the speed of a shared host at that time. The result is
+the median over the cycles. Every second cycle goes through the candidates backwards.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.peers.comparison import Candidate, Result, latents, runner
+from stylert.benchmarks.peers.candidates import Candidate, Workspace, load_runner, read_ws
 from stylert.benchmarks.report.tables import ratio_facts
 from stylert.benchmarks.scenarios.measure import timed_calls
-from stylert.core.host import usable_cores
+from stylert.core.paired_timing import interleaved_times
 from stylert.core.statistics import Ratio, median_ratio
 
 CYCLES, SECONDS = 20, 0.5
 
 
 @dataclass(frozen=True)
-class Contest:
-    """How many times as long `peer` takes as `ours`, cycle after cycle."""
+class InterleavedPair:
+    """One peer and one of ours, timed in alternation.
 
-    what: str
+    Attributes:
+        title: Description of the pair.
+        peer: The peer.
+        ours: The candidate of stylert.
+        ratios: Time of the peer over time of ours, for each cycle.
+    """
+
+    title: str
     peer: Candidate
     ours: Candidate
     ratios: tuple[float, ...]
 
     @property
     def ratio(self) -> Ratio:
+        """The median over the cycles, with its interval."""
         return median_ratio(self.ratios)
 
 
-def pairs(results: Sequence[Result]) -> dict[str, tuple[Candidate, Candidate]]:
-    """The best peer and the best of ours by their rounds: without int8, int8 against every peer, on ONNX Runtime alone, and
-    what is fastest against what everybody starts from.
-
-    Pairs of which a side was not measured are left out.
-    """
-
-    def best(kind: str, *precisions: str, engine: str | None = None) -> Candidate | None:
-        found = [r for r in results if r.candidate.kind == kind and r.candidate.precision in precisions]
-        found = [r for r in found if engine in (None, r.candidate.engine)]
-        return min(found, key=lambda r: r.ms).candidate if found else None
-
-    found = {
-        "fp32 or bf16 over the best peer": (best("peer", "fp32", "bf16"), best("ours", "fp32", "bf16")),
-        "int8 over the best peer": (best("peer", "fp32", "bf16"), best("ours", "int8")),
-        "any precision on ONNX Runtime over the plain export there": (
-            best("peer", "fp32", engine="onnxruntime"),
-            best("ours", "fp32", "int8", engine="onnxruntime"),
-        ),
-        "any precision over PyTorch eager": (best("peer", "fp32", engine="eager"), best("ours", "fp32", "bf16", "int8")),
-    }
-    return {what: (peer, ours) for what, (peer, ours) in found.items() if peer is not None and ours is not None}
-
-
-def contests(
-    results: Sequence[Result],
-    checkpoint: Path,
-    bundle: Path,
-    folder: Path,
-    threads: int | None = None,
+def time_interleaved(
+    pairs: Mapping[str, tuple[Candidate, Candidate]],
+    workspace: Workspace,
     cycles: int = CYCLES,
     seconds: float = SECONDS,
-    say: Callable[[str], None] = lambda _: None,
-) -> list[Contest]:
-    """Every pair of `pairs(results)` in turns. `folder` is the one in which `peers.compare` has worked."""
-    chosen, threads = pairs(results), threads or usable_cores()
-    names = list(dict.fromkeys(c for pair in chosen.values() for c in pair))
-    say(f"in turns: {', '.join(c.name for c in names)}")
-    medians: dict[Candidate, list[float]] = {c: [] for c in names}
+    log: Callable[[str], None] = lambda _: None,
+) -> list[InterleavedPair]:
+    """Time all candidates of some pairs in alternation.
+
+    Args:
+        pairs: Title to the peer and ours. A candidate may be in several pairs; it is timed once per cycle.
+        workspace: The files, with latents written.
+        cycles: Number of cycles.
+        seconds: Length of a turn.
+        log: Called with the names of the candidates.
+    """
+    candidates = list(dict.fromkeys(candidate for pair in pairs.values() for candidate in pair))
+    log(f"interleaved: {', '.join(c.name for c in candidates)}")
     with ExitStack() as stack:
-        pools = {c: stack.enter_context(_loaded(c, checkpoint, bundle, folder, threads)) for c in names}
-        for candidate in [c for cycle in range(cycles) for c in names[:: -1 if cycle % 2 else 1]]:
-            medians[candidate].append(statistics.median(pools[candidate].submit(_turn, seconds).result()))
-    return [
-        Contest(what, peer, ours, tuple(t / o for t, o in zip(medians[peer], medians[ours], strict=True)))
-        for what, (peer, ours) in chosen.items()
-    ]
+        processes = [stack.enter_context(_start_process(c, workspace)) for c in candidates]
+        measures = [partial(_median_ms_of, process, seconds) for process in processes]
+        times = interleaved_times(measures, lambda finished: finished < cycles)
+    times_ms = dict(zip(candidates, times, strict=True))
+    results = []
+    for title, (peer, ours) in pairs.items():
+        ratios = tuple(p / o for p, o in zip(times_ms[peer], times_ms[ours], strict=True))
+        results.append(InterleavedPair(title, peer, ours, ratios))
+    return results
 
 
-def times_faster(found: Sequence[Contest]) -> dict[str, dict[str, Any]]:
-    """As conditions of a benchmark's document."""
-    return {c.what: ratio_facts(c.ratio, c.peer.name, c.ours.name) for c in found}
+def speedup_facts(pairs: Sequence[InterleavedPair]) -> dict[str, dict[str, Any]]:
+    """The entry `times faster` in the conditions of a results file."""
+    return {pair.title: ratio_facts(pair.ratio, pair.peer.name, pair.ours.name) for pair in pairs}
 
 
-def lines(found: Sequence[Contest]) -> Iterator[str]:
-    """A line for each, for people."""
-    for c in found:
-        yield f"{c.ratio} times as fast: {c.what} ({c.ours.name} against {c.peer.name})"
+# --- in the process of a candidate ----------------------------------------------------------------------------------------
+
+_call: Callable[[], object]
 
 
-# --- in a candidate's own process ---------------------------------------------------------------------------------------
-
-_run: Callable[[], object]
-
-
-def _loaded(candidate: Candidate, checkpoint: Path, bundle: Path, folder: Path, threads: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, context, _load, (candidate, checkpoint, bundle, folder, threads))
+def _start_process(candidate: Candidate, workspace: Workspace) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _load, (candidate, workspace))
 
 
-def _load(candidate: Candidate, checkpoint: Path, bundle: Path, folder: Path, threads: int) -> None:
-    global _run
-    _run = partial(runner(candidate, checkpoint, bundle, folder, threads), latents(folder)[:1])
+def _load(candidate: Candidate, workspace: Workspace) -> None:
+    global _call
+    _call = partial(load_runner(candidate, workspace), read_ws(workspace)[:1])
     for _ in range(2):
-        _run()
+        _call()
 
 
-def _turn(seconds: float) -> list[float]:
-    """Milliseconds of calls that take `seconds` together, one at least. The first finds its caches cold and is not counted."""
-    _run()
-    return timed_calls(_run, seconds)
+def _median_ms_of(process: ProcessPoolExecutor, seconds: float) -> float:
+    return process.submit(_median_ms, seconds).result()
+
+
+def _median_ms(seconds: float) -> float:
+    """Median milliseconds of the calls of one turn. The first call finds cold caches and does not count."""
+    _call()
+    return statistics.median(timed_calls(_call, seconds))

@@ -1,4 +1,4 @@
-"""The peers of `comparison.py` as rows of the shared schema: the same network as people run it without stylert, in the same run."""
+"""Stylert and its peers as rows of a results file, for `stylert bench --peers`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.distribution import describe
-from stylert.benchmarks.machine.interference import as_values, merge, remarks, too_short
-from stylert.benchmarks.models import Model, work_of
-from stylert.benchmarks.peers.comparison import CANDIDATES, PRECISIONS, Candidate, Result, compare
-from stylert.benchmarks.peers.interleaved import CYCLES, contests, times_faster
+from stylert.benchmarks.machine.interference import (
+    as_json_values,
+    instability_remarks,
+    merge_interference,
+    sample_size_remarks,
+)
+from stylert.benchmarks.models import Model, model_work
+from stylert.benchmarks.peers.candidates import CANDIDATES, PRECISIONS, Candidate, Workspace
+from stylert.benchmarks.peers.comparison import CandidateResult, best_pairs, compare
+from stylert.benchmarks.peers.interleaved import CYCLES, speedup_facts, time_interleaved
 from stylert.benchmarks.schema import Results, Row
 from stylert.core.errors import InputError
+from stylert.core.host import usable_cores
 
-#: Enough for rows that can be compared; the ratios are of turns of their own.
+#: Enough rounds for rows that can be compared. The ratios have cycles of their own.
 PEER_ROUNDS = 3
 
 
@@ -25,50 +32,71 @@ def with_peers(
     models: Sequence[Model],
     threads: int | None,
     rounds: int,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     candidates: Sequence[Candidate] = CANDIDATES,
     seconds: float = 3.0,
     cycles: int = CYCLES,
 ) -> Results:
-    """`results` with a row for every candidate on every model, and its ratios among the conditions. Raises as `check_peers`."""
+    """Measure every candidate on every model and add the rows, and the ratios of the best candidates, to the results.
+
+    Args:
+        results: The results so far.
+        models: Models with a checkpoint.
+        threads: Threads of every candidate, or None for all cores.
+        rounds: Number of processes per candidate.
+        log: Called with a line about each step.
+        candidates: What to measure.
+        seconds: Least time per candidate and round.
+        cycles: Number of cycles of the interleaved timing.
+
+    Raises:
+        InputError: As `check_peers`.
+    """
     check_peers(models)
     rows: list[Row] = []
-    faster: dict[str, Any] = {}
+    speedups: dict[str, Any] = {}
     for model in models:
         assert model.checkpoint is not None
         with tempfile.TemporaryDirectory(prefix="stylert-peers-") as folder:
-            files = model.checkpoint, model.bundle.path, Path(folder)
-            found = compare(*files, candidates, threads, rounds, seconds, say=say)
-            best = times_faster(contests(found, *files, threads, cycles, say=say))
-        rows += [peer_row(model, result, threads) for result in found]
-        faster |= {f"{model.name}, {what}": facts for what, facts in best.items()}
-    return dataclasses.replace(results, rows=[*results.rows, *rows], conditions=results.conditions | {"times faster": faster})
+            workspace = Workspace(model.checkpoint, model.bundle.path, Path(folder), threads or usable_cores())
+            measured = compare(workspace, candidates, rounds, seconds, log=log)
+            pairs = time_interleaved(best_pairs(measured), workspace, cycles, log=log)
+        rows += [peer_row(model, result, threads) for result in measured]
+        speedups |= {f"{model.name}, {title}": facts for title, facts in speedup_facts(pairs).items()}
+    conditions = results.conditions | {"times faster": speedups}
+    return dataclasses.replace(results, rows=[*results.rows, *rows], conditions=conditions)
 
 
 def check_peers(models: Sequence[Model]) -> None:
-    """Raises InputError for a model whose checkpoint is not at hand, or whose bundle lacks a precision."""
+    """Check that the peers of some models can be made.
+
+    Raises:
+        InputError: A model has no checkpoint, or its bundle lacks one of `PRECISIONS`.
+    """
     for model in models:
         if model.checkpoint is None:
-            raise InputError(f"peers are made from the checkpoint, which is not at hand for {model.name}: use --model")
+            raise InputError(f"peers are made from the checkpoint, and {model.name} has none here: use --model")
         for precision in PRECISIONS:
             model.bundle.precision(precision)
 
 
-def peer_row(model: Model, result: Result, threads: int | None) -> Row:
-    """The median of the rounds' medians; each round was a process of its own."""
-    c, rounds = result.candidate, [r.samples_ms for r in result.rounds]
-    distribution, disturbance = describe(rounds), merge([r.disturbance for r in result.rounds])
+def peer_row(model: Model, result: CandidateResult, threads: int | None) -> Row:
+    """The row of a candidate. Its value is the median of the rounds' medians."""
+    candidate, rounds = result.candidate, [r.samples_ms for r in result.rounds]
+    distribution = describe(rounds)
+    interference = merge_interference([r.interference for r in result.rounds])
+    seconds = sum(map(sum, rounds)) / 1000
     return Row(
         "peer",
-        work_of(model.name, model.bundle) | {"precision": c.precision, "batch": 1},
-        {"backend": c.engine, "form": c.form, "threads": threads},
+        model_work(model.name, model.bundle) | {"precision": candidate.precision, "batch": 1},
+        {"backend": candidate.engine, "form": candidate.form, "threads": threads},
         "latency",
         "ms",
         "lower",
         result.ms,
         rounds,
         distribution,
-        remarks(distribution, disturbance) + too_short(distribution.runs, sum(map(sum, rounds)) / 1000),
-        disturbance=as_values(disturbance),
-        details={"kind": c.kind, "psnr_db": result.psnr_db},
+        instability_remarks(distribution, interference) + sample_size_remarks(distribution.runs, seconds),
+        disturbance=as_json_values(interference),
+        details={"kind": candidate.kind, "psnr_db": result.psnr_db},
     )

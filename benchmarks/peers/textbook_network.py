@@ -1,8 +1,11 @@
-"""StyleGAN2's synthesis as it is usually written, on the same parameters: what others would export. For comparison only.
+"""StyleGAN2's synthesis network as it is usually written in PyTorch, on the same parameters. For comparison only.
 
-`grouped`: weights modulated and demodulated per sample, one group per sample (the official code's fused form, Karras et al.
-2020a). `scaled`: activations scaled in front of and behind an ordinary convolution (the official code's other form). The
-noise is constant, the image float32.
+The two forms are those of the official code (Karras et al. 2020a):
+
+- `grouped`: the weights of each sample are modulated and demodulated; a grouped convolution has one group per sample.
+- `scaled`: the activations are scaled before and after an ordinary convolution.
+
+Noise is constant, and images are float32.
 """
 
 from __future__ import annotations
@@ -18,16 +21,21 @@ from stylert.models.stylegan2.networks import SynthesisLayer, SynthesisNetwork, 
 Modulation = Literal["grouped", "scaled"]
 
 
-class PlainSynthesis(nn.Module):
-    """ws `[N, num_ws, w_dim]` to images `[N, C, R, R]` in `[-1, 1]`: `network`'s parameters, textbook operations.
+class TextbookSynthesis(nn.Module):
+    """The textbook form of a synthesis network: ws `[N, num_ws, w_dim]` to images `[N, C, R, R]` in `[-1, 1]`.
 
-    Skip architecture with the 4-tap filter only: what the benchmarked networks have.
+    Args:
+        network: Its parameters are shared. It must have the skip architecture and the 4-tap filter.
+        modulation: `grouped` or `scaled`.
+
+    Raises:
+        ValueError: The network has another architecture or filter.
     """
 
     def __init__(self, network: SynthesisNetwork, modulation: Modulation) -> None:
         super().__init__()
         if network.cfg.architecture != "skip" or len(network.cfg.resample_filter) != 4:
-            raise ValueError("the plain form is written for the skip architecture and the 4-tap filter")
+            raise ValueError("the textbook forms are written for the skip architecture and the 4-tap filter")
         self.network, self.modulation = network, modulation
 
     def forward(self, ws: Tensor) -> Tensor:
@@ -54,16 +62,10 @@ class PlainSynthesis(nn.Module):
         if self.modulation == "grouped":
             weight = layer.weight.unsqueeze(0) * style[:, None, :, None, None]
             weight = weight * (weight.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
-            x = _grouped(x, weight, spec.up)
+            x = _grouped_conv(x, weight, spec.up)
         else:
             demod = ((layer.weight.unsqueeze(0) * style[:, None, :, None, None]).square().sum((2, 3, 4)) + 1e-8).rsqrt()
-            x = x * style[:, :, None, None]
-            x = (
-                F.conv_transpose2d(x, layer.weight.transpose(0, 1), stride=2)
-                if spec.up == 2
-                else F.conv2d(x, layer.weight, padding=1)
-            )
-            x = x * demod[:, :, None, None]
+            x = _shared_conv(x * style[:, :, None, None], layer.weight, spec.up) * demod[:, :, None, None]
         if spec.up == 2:
             x = _filter(x, fir * 4, 1)
         x = x + layer.noise_const * layer.noise_strength + layer.bias[:, None, None]
@@ -72,14 +74,21 @@ class PlainSynthesis(nn.Module):
     def _to_rgb(self, layer: ToRGB, x: Tensor, w: Tensor) -> Tensor:
         style = layer.affine(w) * layer.weight_gain
         if self.modulation == "grouped":
-            y = _grouped(x, layer.weight.unsqueeze(0) * style[:, None, :, None, None], 1)
+            y = _grouped_conv(x, layer.weight.unsqueeze(0) * style[:, None, :, None, None], 1)
         else:
             y = F.conv2d(x * style[:, :, None, None], layer.weight)
         return y + layer.bias[:, None, None]
 
 
-def _grouped(x: Tensor, weight: Tensor, up: int) -> Tensor:
-    """Convolve each sample with its own `weight` `[N, O, I, k, k]`."""
+def _shared_conv(x: Tensor, weight: Tensor, up: int) -> Tensor:
+    """Convolve `x` `[N, I, H, W]` with one weight for all samples, `[O, I, 3, 3]`."""
+    if up == 2:
+        return F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    return F.conv2d(x, weight, padding=1)
+
+
+def _grouped_conv(x: Tensor, weight: Tensor, up: int) -> Tensor:
+    """Convolve `x` `[N, I, H, W]` with one weight per sample, `[N, O, I, k, k]`."""
     n, o, i, k, _ = weight.shape
     x = x.reshape(1, n * i, *x.shape[2:])
     if up == 2:
@@ -90,11 +99,12 @@ def _grouped(x: Tensor, weight: Tensor, up: int) -> Tensor:
 
 
 def _filter(x: Tensor, fir: Tensor, pad: int) -> Tensor:
+    """Convolve every channel with the FIR filter."""
     return F.conv2d(x, fir.flip((0, 1)).expand(x.shape[1], 1, -1, -1), padding=pad, groups=x.shape[1])
 
 
 def _upsample(x: Tensor, fir: Tensor) -> Tensor:
-    """2x with zero insertion, padding [2, 1, 2, 1] and the FIR, as the official code."""
+    """Upsample 2x as the official code: insert zeros, pad by [2, 1, 2, 1], filter."""
     n, c, h, w = x.shape
     x = F.pad(x.reshape(n, c, h, 1, w, 1), [0, 1, 0, 0, 0, 1]).reshape(n, c, 2 * h, 2 * w)
     return _filter(F.pad(x, [2, 1, 2, 1]), fir * 4, 0)

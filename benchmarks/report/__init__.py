@@ -1,1 +1,8 @@
-"""Results as tables, plots and pages, and the comparison of two results."""
+"""Results as tables, plots and HTML pages, and comparisons of results.
+
+- `tables.py`: rows as table cells, numbers as text, Markdown tables
+- `plots.py`: the plots of a report, as SVG and PNG
+- `page.py` and `*.html`: `report.html` of one results file, and the page of a comparison
+- `compare.py`: rows of the same work in two files; `significance.py`: whether their difference is more than chance
+- `summary.py`: the tables at the head of README.md and docs/performance.md
+"""

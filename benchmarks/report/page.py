@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained page with accuracy beside speed, the distributions, samples and the machine."""
+"""The HTML pages: `report.html` of one results file, and the page of a comparison. Each is one file that works offline."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from stylert.core.errors import missing_extra
 
 
 def write_report(document: dict[str, Any], path: str | Path, pictures: Path | None = None) -> None:
-    """Render a document of `schema.py`; its pictures lie in `pictures`, beside the page by default. Opens offline. Atomic."""
+    """Write the report of a results file atomically.
+
+    Args:
+        document: Contents of the results file.
+        path: The page.
+        pictures: Folder of the sample images, by default the folder of the page. Missing files are left out.
+    """
     folder = Path(path).parent if pictures is None else pictures
-    images = {}
-    for picture in document.get("pictures", []):
-        file = folder / picture["file"]
-        if file.is_file():
-            images[picture["caption"]] = base64.b64encode(file.read_bytes()).decode()
-    drawn = {name: as_svg(draw, height(name, document)) for name, draw in plots(document).items()}
+    accuracy = document.get("accuracy", [])
     sections = [
-        (tables.TITLES[s], tables.columns(s), [(r, tables.cells(r, document.get("accuracy", []))) for r in rows])
-        for s, rows in tables.by_scenario(document["rows"]).items()
+        (tables.TITLES[scenario], tables.columns(scenario), [(row, tables.cells(row, accuracy)) for row in rows])
+        for scenario, rows in tables.by_scenario(document["rows"]).items()
     ]
-    marked = [r for r in document["rows"] if r["remarks"]]
-    kinds = Counter(kind for r in marked for kind in {remark.partition(":")[0] for remark in r["remarks"]})
+    weak = [row for row in document["rows"] if row["remarks"]]
     _render(
         "report.html",
         path,
         document=document,
         sections=sections,
-        marked=marked,
-        kinds=[f"{kind} ({count})" for kind, count in kinds.most_common()],
-        plots=drawn,
-        pictures=images,
+        weak=weak,
+        remark_kinds=_remark_kinds(weak),
+        plots={name: as_svg(draw, height(name, document)) for name, draw in plots(document).items()},
+        pictures=_embedded_pictures(document, folder),
         tables=tables,
     )
 
 
 def write_plots(document: dict[str, Any], folder: Path) -> list[Path]:
-    """Every plot of the report as `<name>.png` in `folder`."""
+    """Write every plot of the report as `<name>.png`, and return the files."""
     files = []
     for name, draw in plots(document).items():
         files.append(folder / f"{name}.png")
@@ -56,13 +56,40 @@ def write_plots(document: dict[str, Any], folder: Path) -> list[Path]:
 def write_comparison(
     comparisons: Sequence[Comparison], documents: Sequence[tuple[str, dict[str, Any]]], path: str | Path
 ) -> None:
-    """The comparison as a page: table, chart, and the machines. Atomic."""
+    """Write the page of a comparison atomically.
+
+    Args:
+        comparisons: The first document compared with each of the others.
+        documents: File name and contents of each results file, the first one first.
+        path: The page.
+    """
     draw, inches = comparison_plot(comparisons)
-    has_any = any(line.difference for c in comparisons for line in c.lines)
-    plot = as_svg(draw, inches) if has_any else ""
+    has_intervals = any(row.difference for comparison in comparisons for row in comparison.rows)
     _render(
-        "comparison.html", path, comparisons=comparisons, documents=documents, plot=plot, tables=tables, negligible=NEGLIGIBLE
+        "comparison.html",
+        path,
+        comparisons=comparisons,
+        documents=documents,
+        plot=as_svg(draw, inches) if has_intervals else "",
+        tables=tables,
+        negligible=NEGLIGIBLE,
     )
+
+
+def _remark_kinds(weak: Sequence[dict[str, Any]]) -> list[str]:
+    """Each kind of remark with its number of rows, the most frequent one first."""
+    kinds = Counter(kind for row in weak for kind in {remark.partition(":")[0] for remark in row["remarks"]})
+    return [f"{kind} ({count})" for kind, count in kinds.most_common()]
+
+
+def _embedded_pictures(document: dict[str, Any], folder: Path) -> dict[str, str]:
+    """Caption to the PNG file in base64."""
+    embedded = {}
+    for picture in document.get("pictures", []):
+        file = folder / picture["file"]
+        if file.is_file():
+            embedded[picture["caption"]] = base64.b64encode(file.read_bytes()).decode()
+    return embedded
 
 
 def _render(template: str, path: str | Path, **values: Any) -> None:
@@ -71,6 +98,6 @@ def _render(template: str, path: str | Path, **values: Any) -> None:
     except ImportError:
         raise missing_extra("Jinja2", "bench") from None
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template(template).render(**values)
+    text = environment.get_template(template).render(**values)
     with atomic_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")

@@ -1,10 +1,12 @@
-"""Whether two measurements of the same work differ, and by how much.
+"""The ratio of two measurements of the same work, with its confidence interval and its significance.
 
-Runs within one process resemble each other more than runs of two processes do: memory lies elsewhere, the machine is in
-another mood. So the round, a process of its own, is what counts as one observation (Kalibera and Jones 2013): Welch's t-test
-on the logarithms of the rounds' medians, whose difference is the ratio. With fewer than three rounds on a side there is only
-the series itself, and its blocks are drawn anew (moving-block bootstrap, Künsch 1989), which keeps the dependence of
-neighbouring runs, but knows nothing of other processes: such an interval is too narrow, and says so in `method`.
+Runs of one process resemble each other more than runs of two processes. So one round, which is one process, is one observation
+(Kalibera and Jones 2013). The test is Welch's t-test on the logarithms of the rounds' medians:
+
+    ratio = exp(mean(log(medians of the second)) - mean(log(medians of the first)))
+
+With fewer than three rounds on a side, the interval comes from a moving-block bootstrap of the runs (Künsch 1989). It keeps the
+dependence of neighbouring runs, but it is too narrow, because it knows a single process only. `method` says so.
 """
 
 from __future__ import annotations
@@ -18,15 +20,25 @@ import numpy as np
 
 from stylert.core.statistics import CONFIDENCE
 
+#: Least number of rounds on each side for the t-test.
 MIN_ROUNDS = 3
+#: Number of bootstrap draws.
 DRAWS = 2000
-#: Differences below this share are called the same: code that merely lies elsewhere in memory differs as much.
+#: Smaller differences do not count. The placement of code in memory alone makes differences of this size.
 NEGLIGIBLE = 0.02
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Ratio of the second's median to the first's, its interval, and how likely chance alone makes such a ratio."""
+    """Difference of two measurements.
+
+    Attributes:
+        ratio: The second's median over the first's.
+        low: Lower end of the 95 % interval of the ratio.
+        high: Upper end of the interval.
+        p: Probability of a ratio at least as far from 1 if the two do not differ.
+        method: The statistical method.
+    """
 
     ratio: float
     low: float
@@ -36,14 +48,22 @@ class Difference:
 
 
 def compare(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> Difference:
-    """The second measurement against the first, each given as rounds of positive samples."""
+    """Compare two measurements.
+
+    Args:
+        first: The rounds of the first measurement, each a list of positive samples.
+        second: The rounds of the second measurement.
+    """
     if min(len(first), len(second)) >= MIN_ROUNDS:
         return _welch([float(np.median(r)) for r in first], [float(np.median(r)) for r in second])
     return _bootstrap(np.concatenate([np.asarray(r) for r in first]), np.concatenate([np.asarray(r) for r in second]))
 
 
 def holm(probabilities: Sequence[float]) -> list[float]:
-    """Probabilities adjusted for the number of comparisons (Holm 1979), so that twenty rows do not yield one false alarm."""
+    """Adjust probabilities for the number of comparisons (Holm 1979), in the same order.
+
+    Without it, one of twenty rows would seem to differ by chance.
+    """
     order = np.argsort(probabilities, kind="stable")
     adjusted, largest = [0.0] * len(order), 0.0
     for rank, index in enumerate(order):
@@ -52,8 +72,14 @@ def holm(probabilities: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def verdict(difference: Difference, adjusted: float, better: str) -> str:
-    """`faster`, `slower`, or that no difference is significant, for values of which the `better` ones are lower or higher."""
+def outcome(difference: Difference, adjusted: float, better: str) -> str:
+    """The difference in words: `faster`, `slower`, or that there is none.
+
+    Args:
+        difference: Of the second measurement to the first.
+        adjusted: Its probability after `holm`.
+        better: `lower` if lower values are better, or `higher`.
+    """
     if adjusted >= 1 - CONFIDENCE:
         return "no significant difference"
     if abs(difference.ratio - 1) < NEGLIGIBLE:
@@ -62,12 +88,12 @@ def verdict(difference: Difference, adjusted: float, better: str) -> str:
 
 
 def student_p(t: float, freedom: float) -> float:
-    """P(|T| > t) of Student's t-distribution with at least 2 degrees of freedom."""
+    """P(|T| > t) for Student's t-distribution. `freedom` is the degrees of freedom, at least 2."""
     if not math.isfinite(t):
         return 0.0
     if freedom > 1000:
         return math.erfc(abs(t) / math.sqrt(2))
-    # With t = sqrt(freedom) tan a the density is proportional to cos(a) ** (freedom - 1): smooth, on a finite interval.
+    # With t = sqrt(freedom) tan(a), the density is proportional to cos(a) ** (freedom - 1) on a finite interval.
     nodes, weights = _quadrature()
     start = math.atan(abs(t) / math.sqrt(freedom))
     half = (math.pi / 2 - start) / 2
@@ -77,13 +103,16 @@ def student_p(t: float, freedom: float) -> float:
 
 
 def student_quantile(confidence: float, freedom: float) -> float:
-    """t such that |T| stays below it with probability `confidence`."""
+    """The t for which P(|T| < t) equals `confidence`, for Student's t-distribution."""
     low, high = 0.0, 1.0
     while student_p(high, freedom) > 1 - confidence:
         high *= 2
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if student_p(middle, freedom) > 1 - confidence else (low, middle)
+        if student_p(middle, freedom) > 1 - confidence:
+            low = middle
+        else:
+            high = middle
     return high
 
 
@@ -101,25 +130,25 @@ def _welch(first: Sequence[float], second: Sequence[float]) -> Difference:
         ratio = math.exp(distance)
         return Difference(ratio, ratio, ratio, 1.0 if distance == 0 else 0.0, method)
     freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
-    reach = student_quantile(CONFIDENCE, freedom) * error
+    half_width = student_quantile(CONFIDENCE, freedom) * error
     p = student_p(distance / error, freedom)
-    return Difference(math.exp(distance), math.exp(distance - reach), math.exp(distance + reach), p, method)
+    return Difference(math.exp(distance), math.exp(distance - half_width), math.exp(distance + half_width), p, method)
 
 
 def _bootstrap(first: np.ndarray, second: np.ndarray) -> Difference:
-    rng = np.random.Generator(np.random.Philox(0))  # the same files always compare alike
+    rng = np.random.Generator(np.random.Philox(0))  # the same files give the same result
     logs = np.log(_block_medians(second, rng)) - np.log(_block_medians(first, rng))
     ratio = float(np.median(second) / np.median(first))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.exp(np.quantile(logs, [tail, 1 - tail]))
-    # Twice the share of draws on the other side of 1; never 0, since the draws are finite.
-    beyond = min(int((logs <= 0).sum()), int((logs >= 0).sum()))
-    p = min(1.0, 2 * (beyond + 1) / (DRAWS + 1))
+    # Twice the share of draws on the other side of ratio 1. One is added, because a finite number of draws cannot show p = 0.
+    opposite = min(int((logs <= 0).sum()), int((logs >= 0).sum()))
+    p = min(1.0, 2 * (opposite + 1) / (DRAWS + 1))
     return Difference(ratio, float(low), float(high), p, "block bootstrap within one process: other processes may differ more")
 
 
 def _block_medians(series: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Medians of `DRAWS` series of blocks drawn from one series; blocks of twice the cube root of its length."""
+    """The medians of `DRAWS` resampled series. A block has about twice the cube root of the series' length."""
     n = len(series)
     length = min(n, max(1, round(2 * n ** (1 / 3))))
     starts = rng.integers(0, n - length + 1, (DRAWS, math.ceil(n / length)))

@@ -1,58 +1,87 @@
-"""What a network takes on a machine in every way that was measured there: the tables that README.md and the page of figures
-begin with.
-"""
+"""The tables at the head of README.md and docs/performance.md: stylert and its peers on each machine."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stylert.benchmarks.report.tables import markdown, number
-from stylert.core.statistics import Ratio
+from stylert.benchmarks.report.tables import markdown, number, ratio_from_facts
 
-NAMES = {"eager": "PyTorch eager", "torch.compile": "torch.compile", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+ENGINE_NAMES = {
+    "eager": "PyTorch eager",
+    "torch.compile": "torch.compile",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+}
+
+#: The documents of one machine, by the model that each is used for.
+DocumentByModel = Mapping[str, dict[str, Any]]
 
 
 def summaries(documents: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """By machine, two tables in Markdown: the peers and stylert, of each the better form, and how many times as fast the best are.
+    """Two Markdown tables for each machine: times and accuracy of the peers and stylert, and the ratios of the best.
 
-    The machine that measured last is the first; of a network that a machine has measured more than once, the newest.
+    The machine of the newest document comes first. If a machine measured a model several times, the newest document counts.
+    Of the two textbook forms the faster one is shown.
+
+    Args:
+        documents: Contents of results files. Those without peers are ignored.
+
+    Returns:
+        Machine to the text of both tables.
     """
     by_machine: dict[str, dict[str, dict[str, Any]]] = {}
     for document in sorted(documents, key=lambda d: d["created"], reverse=True):
         machine = f"{document['machine']['cpu']}, {document['machine']['cores']} cores"
-        for model in {row["work"]["model"]: None for row in document["rows"] if row["scenario"] == "peer"}:
-            by_machine.setdefault(machine, {}).setdefault(model, document)
-    return {machine: _tables(dict(sorted(found.items(), key=_resolution))) for machine, found in by_machine.items()}
+        for row in document["rows"]:
+            if row["scenario"] == "peer":
+                by_machine.setdefault(machine, {}).setdefault(row["work"]["model"], document)
+    return {machine: _tables(_by_resolution(of_model)) for machine, of_model in by_machine.items()}
 
 
-def _resolution(of_model: tuple[str, dict[str, Any]]) -> int:
-    model, document = of_model
-    return document["models"][model]["resolution"]
+def _by_resolution(documents: DocumentByModel) -> DocumentByModel:
+    return dict(sorted(documents.items(), key=lambda item: item[1]["models"][item[0]]["resolution"]))
 
 
-def _tables(documents: dict[str, dict[str, Any]]) -> str:
-    """`documents` by the model that each is read for."""
-    ways: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
-    ratios: dict[str, dict[str, str]] = {}
+def _tables(documents: DocumentByModel) -> str:
+    return f"{_times_table(documents)}\n{_ratios_table(documents)}"
+
+
+def _times_table(documents: DocumentByModel) -> str:
+    """One line per form, engine and precision, with two columns per model."""
+    fastest: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
     for model, document in documents.items():
         for row in document["rows"]:
-            if row["scenario"] == "peer" and row["work"]["model"] == model:
-                form = "stylert" if row["details"]["kind"] == "ours" else "plain"
-                best = ways.setdefault((form, row["setup"]["backend"], row["work"]["precision"]), {})
-                best[model] = min(best.get(model, row), row, key=lambda r: r["value"])
-        for name, found in document["conditions"].get("times faster", {}).items():
-            if name.startswith(f"{model}, "):
-                ratio = Ratio(found["ratio"], found["low"], found["high"], found["cycles"])
-                ratios.setdefault(name.removeprefix(f"{model}, "), {})[model] = str(ratio)
-    heads = ["<form", "<on", "<precision", *(h for m in documents for h in (f"{m}, ms", "PSNR dB"))]
-    lines = [
-        [form, NAMES.get(engine, engine), precision, *(c for m in documents for c in _cells(of_model.get(m)))]
-        for (form, engine, precision), of_model in ways.items()
-    ]
-    times = [[what, *(of_model.get(m, "–") for m in documents)] for what, of_model in ratios.items()]
-    return markdown(heads, lines) + "\n" + markdown(["<times as fast [95 %]", *documents], times)
+            if row["scenario"] != "peer" or row["work"]["model"] != model:
+                continue
+            form = "stylert" if row["details"]["kind"] == "ours" else "textbook"
+            row_by_model = fastest.setdefault((form, row["setup"]["backend"], row["work"]["precision"]), {})
+            row_by_model[model] = min(row_by_model.get(model, row), row, key=lambda r: r["value"])
+    heads = ["<form", "<on", "<precision"]
+    for model in documents:
+        heads += [f"{model}, ms", "PSNR dB"]
+    lines = []
+    for (form, engine, precision), row_by_model in fastest.items():
+        line = [form, ENGINE_NAMES.get(engine, engine), precision]
+        for model in documents:
+            line += _time_cells(row_by_model.get(model))
+        lines.append(line)
+    return markdown(heads, lines)
 
 
-def _cells(row: dict[str, Any] | None) -> tuple[str, str]:
-    return ("–", "–") if row is None else (number(row["value"]), f"{row['details']['psnr_db']:.1f}")
+def _time_cells(row: dict[str, Any] | None) -> tuple[str, str]:
+    if row is None:
+        return "–", "–"
+    return number(row["value"]), f"{row['details']['psnr_db']:.1f}"
+
+
+def _ratios_table(documents: DocumentByModel) -> str:
+    """One line per ratio, with one column per model."""
+    ratios: dict[str, dict[str, str]] = {}
+    for model, document in documents.items():
+        for title, facts in document["conditions"].get("times faster", {}).items():
+            of_model, _, pair = title.partition(", ")
+            if of_model == model:
+                ratios.setdefault(pair, {})[model] = str(ratio_from_facts(facts))
+    lines = [[pair, *(ratio_by_model.get(model, "–") for model in documents)] for pair, ratio_by_model in ratios.items()]
+    return markdown(["<times as fast [95 %]", *documents], lines)

@@ -1,69 +1,106 @@
-"""Rows as text, for the terminal, Markdown and the report alike: what each column says is decided here once."""
+"""Rows of a results file as table cells, for the terminal, Markdown and the HTML report.
+
+Each scenario has a list of columns. A column is its head and a function from a row to the text of a cell.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from stylert.benchmarks.schema import row_name
 from stylert.core.statistics import Ratio
 
-#: Scenarios that are tables of their own, with the unit of their value.
+#: Title of each scenario's table, in the order of a report.
 TITLES = {
     "single-stream": "single-stream: one image at a time, latents to image in host memory",
     "offline": "offline: batch after batch",
-    "server": "server: single images at random moments (Poisson)",
+    "server": "server: single images requested at random times (Poisson)",
     "cold-start": "cold-start: start of a process to its first image",
     "build": "build: network to engine",
     "kernel": "kernels, and the synthesis network on them, without copies to the host",
-    "training": "training: steps of a run, with the regularisers as often as a run has them",
-    "peer": "peers: the same network in other ways",
+    "training": "training: steps of a run, with the regularisers as often as in a run",
+    "peer": "peers: the same network run in other ways",
 }
 
+#: Entries of a row's `phases_ms` on a GPU, with the heads of their columns.
+PHASES = {
+    "h2d": "inputs to the device ms",
+    "compute": "network ms",
+    "d2h": "images to the host ms",
+    "enqueue": "enqueueing by the host ms",
+}
+PHASES_TITLE = "phases of a call"
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Three significant digits, without an exponent; a dash for what is not known."""
-    if value is None:
-        return "–"
-    text = f"{value:.{digits}g}"
-    return f"{float(text):.0f}" if "e" in text else text
-
-
-def interval(percentile: dict[str, Any] | None) -> str:
-    """`41.2 [40.9, 41.8]`, open where too few runs bound it."""
-    if percentile is None:
-        return "–"
-    low, high = (number(percentile[k]) if percentile[k] is not None else "?" for k in ("low", "high"))
-    return f"{number(percentile['value'])} [{low}, {high}]"
+Row = dict[str, Any]
+#: The `accuracy` part of a results file.
+Accuracy = Sequence[dict[str, Any]]
 
 
-def share(row: dict[str, Any]) -> str:
-    """How much of what the machine could do: floor over time, or rate over the highest rate."""
-    if row.get("floor") is None or not row["value"]:
-        return "–"
-    part = row["floor"] / row["value"] if row["better"] == "lower" else row["value"] / row["floor"]
-    return f"{part:.0%}"
+class Column(NamedTuple):
+    """One column of a scenario's table. A head that starts with `<` marks text; the others are numbers."""
+
+    head: str
+    cell: Callable[[Row, Accuracy], str]
 
 
-def doubts(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What speaks against each row that is weak evidence, a line each; rows of one measurement stand together."""
-    found: dict[tuple[str, ...], list[str]] = {}
+def columns(scenario: str) -> list[str]:
+    """The heads of a scenario's table. A head that starts with `<` marks text; the others are numbers."""
+    return [column.head for column in COLUMNS[scenario]]
+
+
+def cells(row: Row, accuracy: Accuracy = ()) -> list[str]:
+    """The cells of a row under `columns(row["scenario"])`.
+
+    Args:
+        row: A row of a results file.
+        accuracy: The `accuracy` part of the file, for the column of the PSNR.
+    """
+    return [column.cell(row, accuracy) for column in COLUMNS[row["scenario"]]]
+
+
+def by_scenario(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each scenario, in the order of `TITLES`. A scenario without rows is missing."""
+    groups = {scenario: [row for row in rows if row["scenario"] == scenario] for scenario in TITLES}
+    return {scenario: group for scenario, group in groups.items() if group}
+
+
+def phase_cells(rows: Sequence[Row]) -> list[list[str]]:
+    """For each row with phases of a GPU's call: its name, and the cells under the heads of `PHASES`."""
+    timed = [row for row in rows if "compute" in row.get("phases_ms", {})]
+    return [
+        [f"{row_name(row)} ({row['scenario']})", *(number(row["phases_ms"].get(phase)) for phase in PHASES)] for row in timed
+    ]
+
+
+def weak_rows(rows: Sequence[Row]) -> list[str]:
+    """A line for each row that has remarks: its name, its scenarios, and the remarks by kind.
+
+    Rows with the same name and the same remarks share a line.
+    """
+    scenarios_of: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
         if row["remarks"]:
-            found.setdefault((row_name(row), *row["remarks"]), []).append(row["scenario"])
+            scenarios_of.setdefault((row_name(row), *row["remarks"]), []).append(row["scenario"])
     lines = []
-    for (name, *remarks), scenarios in found.items():
-        kinds: dict[str, list[str]] = {}
+    for (name, *remarks), scenarios in scenarios_of.items():
+        observations: dict[str, list[str]] = {}
         for remark in remarks:
-            kind, _, seen = remark.partition(": ")
-            kinds.setdefault(kind, []).append(seen)
-        seen_by_kind = [f"{kind}: {', '.join(seen)}" for kind, seen in kinds.items()]
-        lines.append(f"{name} ({', '.join(scenarios)}): {'; '.join(seen_by_kind)}")
+            kind, _, observation = remark.partition(": ")
+            observations.setdefault(kind, []).append(observation)
+        by_kind = "; ".join(f"{kind}: {', '.join(each)}" for kind, each in observations.items())
+        lines.append(f"{name} ({', '.join(scenarios)}): {by_kind}")
     return lines
 
 
 def ratio_facts(ratio: Ratio, peer: str, ours: str) -> dict[str, Any]:
-    """How many times as fast ours is, as a document's conditions keep it."""
+    """One entry of `times faster` in the conditions of a results file.
+
+    Args:
+        ratio: Time of the peer over time of ours.
+        peer: Name of the peer.
+        ours: Name of our candidate.
+    """
     return {
         "ratio": ratio.value,
         "low": ratio.low,
@@ -74,137 +111,228 @@ def ratio_facts(ratio: Ratio, peer: str, ours: str) -> dict[str, Any]:
     }
 
 
-def times_faster(document: dict[str, Any]) -> list[str]:
-    """Which ratios a document has, a line each: with the interval and what was compared."""
+def ratio_from_facts(facts: dict[str, Any]) -> Ratio:
+    """The inverse of `ratio_facts`."""
+    return Ratio(facts["ratio"], facts["low"], facts["high"], facts["cycles"])
+
+
+def speedup_lines(document: dict[str, Any]) -> list[str]:
+    """A line for each ratio in `times faster`: the ratio with its interval, what was compared, and the number of cycles."""
     return [
-        f"{what}: {Ratio(found['ratio'], found['low'], found['high'], found['cycles'])} times as fast, "
-        f"{found['ours']} against {found['peer']}, {found['cycles']} cycles of turns"
-        for what, found in document["conditions"].get("times faster", {}).items()
+        f"{title}: {ratio_from_facts(facts)} times as fast, {facts['ours']} against {facts['peer']}, "
+        f"{facts['cycles']} interleaved cycles"
+        for title, facts in document["conditions"].get("times faster", {}).items()
     ]
 
 
-def psnr_of(row: dict[str, Any], accuracy: Sequence[dict[str, Any]]) -> str:
-    """Accuracy beside speed: mean PSNR of the same model, backend and precision."""
+def rate_list(ceiling: dict[str, Any]) -> str:
+    """The peak rates of a results file as text, such as `float32 78.1 GFLOP/s, copy 13.1 GB/s`."""
+    rates = [f"{dtype} {number(1000 * tflops)} GFLOP/s" for dtype, tflops in ceiling["tflops"].items()]
+    return ", ".join([*rates, f"copy {number(ceiling['bandwidth'])} GB/s"])
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with three significant digits and no exponent, or a dash for None."""
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e" in text else text
+
+
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown. Columns whose head starts with `<` are aligned left, the others right."""
+    alignment = ["---" if head.startswith("<") else "---:" for head in heads]
+    lines = [[head.lstrip("<") for head in heads], alignment]
+    lines += [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+# --- cells ----------------------------------------------------------------------------------------------------------------
+
+
+def _of_work(head: str, key: str, other_key: str = "") -> Column:
+    """An entry of the row's work, or another entry if the first is missing."""
+    return Column(head, lambda row, _: str(row["work"].get(key, row["work"].get(other_key, ""))))
+
+
+def _of_setup(head: str, key: str) -> Column:
+    return Column(head, lambda row, _: str(row["setup"].get(key, "")))
+
+
+def _value(head: str, digits: int = 3) -> Column:
+    return Column(head, lambda row, _: number(row["value"], digits))
+
+
+def _of_phases(head: str, key: str) -> Column:
+    return Column(head, lambda row, _: number(row["phases_ms"].get(key)))
+
+
+def _of_details(head: str, key: str) -> Column:
+    return Column(head, lambda row, _: number(row["details"].get(key)))
+
+
+def _percentile(head: str, q: str) -> Column:
+    def cell(row: Row, _: Accuracy) -> str:
+        percentile = _percentiles(row).get(q)
+        return "–" if percentile is None else number(percentile["value"])
+
+    return Column(head, cell)
+
+
+def _percentile_with_interval(head: str, q: str) -> Column:
+    """Such as `41.2 [40.9, 41.8]`. A bound that too few runs cannot give is a question mark."""
+
+    def cell(row: Row, _: Accuracy) -> str:
+        percentile = _percentiles(row).get(q)
+        if percentile is None:
+            return "–"
+        low, high = ("?" if bound is None else number(bound) for bound in (percentile["low"], percentile["high"]))
+        return f"{number(percentile['value'])} [{low}, {high}]"
+
+    return Column(head, cell)
+
+
+def _percentiles(row: Row) -> dict[str, Any]:
+    return {} if row["distribution"] is None else row["distribution"]["percentiles"]
+
+
+def _roofline_share(row: Row, _: Accuracy) -> str:
+    """Lower bound over measured time, or measured rate over its upper bound."""
+    bound = row.get("floor")
+    if bound is None or not row["value"]:
+        return "–"
+    share = bound / row["value"] if row["better"] == "lower" else row["value"] / bound
+    return f"{share:.0%}"
+
+
+def _psnr(row: Row, accuracy: Accuracy) -> str:
+    """The row's own PSNR, or the mean PSNR of the same model, backend and precision."""
     if "psnr_db" in row.get("details", {}):
         return f"{row['details']['psnr_db']:.1f}"
-    work, setup = row["work"], row["setup"]
-    for a in accuracy:
-        if (a["model"], a["backend"], a["precision"]) == (work.get("model"), setup["backend"], work.get("precision")):
-            return f"{a['psnr_db']:.1f}"
+    key = (row["work"].get("model"), row["setup"]["backend"], row["work"].get("precision"))
+    for entry in accuracy:
+        if (entry["model"], entry["backend"], entry["precision"]) == key:
+            return f"{entry['psnr_db']:.1f}"
     return "–"
 
 
-def columns(scenario: str) -> list[str]:
-    """Heads of a scenario's table; a leading `<` is text."""
-    head = ["<model", "<backend", "<precision", "<form"]
-    if scenario == "single-stream":
-        return [
-            *head,
-            "p50 ms [95 %]",
-            "p90",
-            "p95",
-            "p99 [95 %]",
-            "p99.9",
-            "images/s",
-            "of floor",
-            "MiB",
-            "PSNR dB",
-            "<remarks",
-        ]
-    if scenario == "offline":
-        return [*head, "batch", "images/s", "p50 ms", "p99 ms", "of floor", "MiB", "PSNR dB", "<remarks"]
-    if scenario == "server":
-        return [*head, "p99 target ms", "images/s held", "p50 ms", "p99 ms [95 %]", "of floor", "PSNR dB", "<remarks"]
-    if scenario == "cold-start":
-        return [*head, "ms", "import", "load", "first image", "next image", "MiB", "<remarks"]
-    if scenario == "build":
-        return [*head, "s", "engine MiB", "MiB", "<remarks"]
-    if scenario == "training":
-        return [
-            "<preset",
-            "px",
-            "batch",
-            "<form",
-            "<device",
-            "s/kimg",
-            "main step s",
-            "path length s",
-            "R1 s",
-            "MiB",
-            "<remarks",
-        ]
-    if scenario == "kernel":
-        what = ["<kernel", "<of", "<shape", "<dtype", "batch", "<form"]
-        return [*what, "median", "<unit", "runs", "TFLOP/s", "GB/s", "of floor", "PSNR dB", "<remarks"]
-    return ["<what", "<with", "value", "<unit", "runs", "of floor", "PSNR dB", "<remarks"]
+def _remark_kinds(row: Row, _: Accuracy) -> str:
+    kinds = dict.fromkeys(remark.partition(":")[0] for remark in row["remarks"])
+    return ", ".join(kinds) or "–"
 
 
-def cells(row: dict[str, Any], accuracy: Sequence[dict[str, Any]] = ()) -> list[str]:
-    """A row under `columns(row["scenario"])`."""
-    work, setup, scenario = row["work"], row["setup"], row["scenario"]
-    head = [str(work.get("model", "")), setup["backend"], str(work.get("precision", "")), str(setup.get("form", ""))]
-    p = (row["distribution"] or {}).get("percentiles", {})
-
-    def value(q: str) -> str:
-        return number(p[q]["value"]) if q in p else "–"
-
-    memory, note = (
-        number(row.get("peak_memory_mib"), 4),
-        "; ".join(r.split(":")[0] for r in dict.fromkeys(row["remarks"])) or "–",
-    )
-    note = ", ".join(dict.fromkeys(note.split("; ")))
-    psnr = psnr_of(row, accuracy)
-    if scenario == "single-stream":
-        tail = [interval(p.get("50")), value("90"), value("95"), interval(p.get("99")), value("99.9")]
-        return [*head, *tail, number(row["images_per_s"]), share(row), memory, psnr, note]
-    if scenario == "offline":
-        return [*head, str(work["batch"]), number(row["value"]), value("50"), value("99"), share(row), memory, psnr, note]
-    if scenario == "server":
-        return [*head, number(work["p99_ms"]), number(row["value"]), value("50"), interval(p.get("99")), share(row), psnr, note]
-    if scenario == "cold-start":
-        stages = [number(row["phases_ms"].get(n)) for n in ("import", "load", "first_image", "next_image")]
-        return [*head, number(row["value"], 4), *stages, memory, note]
-    if scenario == "build":
-        return [*head, number(row["value"]), number(row["details"]["engine_bytes"] / 2**20), memory, note]
-    if scenario == "training":
-        what = [
-            str(work["preset"]),
-            str(work["resolution"]),
-            str(work["batch"]),
-            setup.get("form", ""),
-            setup.get("device", ""),
-        ]
-        steps = [number(row["details"].get(k)) for k in ("main_s", "path_length_s", "r1_s")]
-        return [*what, number(row["value"]), *steps, memory, note]
-    runs = str(sum(map(len, row["rounds"])))
-    if scenario == "kernel":
-        place, dtype = work.get("layer", work.get("model", "")), work.get("dtype", work.get("precision", ""))
-        what = [str(v) for v in (work["kernel"], place, work.get("shape", ""), dtype, work["batch"], setup["form"])]
-        rates = [number(row["details"].get(k)) for k in ("tflops", "gbps")]
-        return [*what, number(row["value"]), row["unit"], runs, *rates, share(row), psnr, note]
-    named = " ".join(str(v) for k, v in work.items() if k not in ("weights", "resolution"))
-    using = " ".join(str(v) for v in setup.values() if v is not None)
-    return [named, using, number(row["value"]), row["unit"], runs, share(row), psnr, note]
+def _number_of_runs(row: Row, _: Accuracy) -> str:
+    return str(sum(map(len, row["rounds"])))
 
 
-#: Parts of a GPU's call, with their heads.
-PARTS = {"h2d": "inputs to the device ms", "compute": "network ms", "d2h": "images to the host ms", "enqueue": "host's part ms"}
-PARTS_TITLE = "where a call's time goes"
+def _whole_work(row: Row, _: Accuracy) -> str:
+    return " ".join(str(value) for key, value in row["work"].items() if key not in ("weights", "resolution"))
 
 
-def parts(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The rows of single images and batches whose calls could be taken apart, under the heads of `PARTS`."""
-    found = [r for r in rows if "compute" in r.get("phases_ms", {})]
-    return [[f"{row_name(r)} ({r['scenario']})", *(number(r["phases_ms"].get(k)) for k in PARTS)] for r in found]
+def _whole_setup(row: Row, _: Accuracy) -> str:
+    return " ".join(str(value) for value in row["setup"].values() if value is not None)
 
 
-def by_scenario(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Rows under their scenario, in the order of `TITLES`, without empty ones."""
-    return {s: found for s in TITLES if (found := [r for r in rows if r["scenario"] == s])}
+MODEL = (
+    _of_work("<model", "model"),
+    _of_setup("<backend", "backend"),
+    _of_work("<precision", "precision"),
+    _of_setup("<form", "form"),
+)
+IMAGES_PER_S = Column("images/s", lambda row, _: number(row["images_per_s"]))
+ENGINE_MIB = Column("engine MiB", lambda row, _: number(row["details"]["engine_bytes"] / 2**20))
+P99_TARGET = Column("p99 target ms", lambda row, _: number(row["work"]["p99_ms"]))
+UNIT = Column("<unit", lambda row, _: row["unit"])
+ROOFLINE = Column("of roofline", _roofline_share)
+MEMORY = Column("MiB", lambda row, _: number(row.get("peak_memory_mib"), 4))
+PSNR = Column("PSNR dB", _psnr)
+REMARKS = Column("<remarks", _remark_kinds)
+RUNS = Column("runs", _number_of_runs)
 
-
-def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, numbers to the right."""
-    rule = ["---" if h.startswith("<") else "---:" for h in heads]
-    text = [[h.lstrip("<") for h in heads], rule, *([c.replace("|", "\\|") for c in line] for line in lines)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in text) + "\n"
+#: The columns of each scenario.
+COLUMNS: dict[str, tuple[Column, ...]] = {
+    "single-stream": (
+        *MODEL,
+        _percentile_with_interval("p50 ms [95 %]", "50"),
+        _percentile("p90", "90"),
+        _percentile("p95", "95"),
+        _percentile_with_interval("p99 [95 %]", "99"),
+        _percentile("p99.9", "99.9"),
+        IMAGES_PER_S,
+        ROOFLINE,
+        MEMORY,
+        PSNR,
+        REMARKS,
+    ),
+    "offline": (
+        *MODEL,
+        _of_work("batch", "batch"),
+        _value("images/s"),
+        _percentile("p50 ms", "50"),
+        _percentile("p99 ms", "99"),
+        ROOFLINE,
+        MEMORY,
+        PSNR,
+        REMARKS,
+    ),
+    "server": (
+        *MODEL,
+        P99_TARGET,
+        _value("images/s held"),
+        _percentile("p50 ms", "50"),
+        _percentile_with_interval("p99 ms [95 %]", "99"),
+        ROOFLINE,
+        PSNR,
+        REMARKS,
+    ),
+    "cold-start": (
+        *MODEL,
+        _value("ms", 4),
+        _of_phases("import", "import"),
+        _of_phases("load", "load"),
+        _of_phases("first image", "first_image"),
+        _of_phases("next image", "next_image"),
+        MEMORY,
+        REMARKS,
+    ),
+    "build": (*MODEL, _value("s"), ENGINE_MIB, MEMORY, REMARKS),
+    "kernel": (
+        _of_work("<kernel", "kernel"),
+        _of_work("<of", "layer", "model"),
+        _of_work("<shape", "shape"),
+        _of_work("<dtype", "dtype", "precision"),
+        _of_work("batch", "batch"),
+        _of_setup("<form", "form"),
+        _value("median"),
+        UNIT,
+        RUNS,
+        _of_details("TFLOP/s", "tflops"),
+        _of_details("GB/s", "gbps"),
+        ROOFLINE,
+        PSNR,
+        REMARKS,
+    ),
+    "training": (
+        _of_work("<preset", "preset"),
+        _of_work("px", "resolution"),
+        _of_work("batch", "batch"),
+        _of_setup("<form", "form"),
+        _of_setup("<device", "device"),
+        _value("s/kimg"),
+        _of_details("main step s", "main_s"),
+        _of_details("path length s", "path_length_s"),
+        _of_details("R1 s", "r1_s"),
+        MEMORY,
+        REMARKS,
+    ),
+    "peer": (
+        Column("<work", _whole_work),
+        Column("<setup", _whole_setup),
+        _value("value"),
+        UNIT,
+        RUNS,
+        ROOFLINE,
+        PSNR,
+        REMARKS,
+    ),
+}

@@ -1,4 +1,4 @@
-"""How long building an engine takes, in a process and a folder of its own: the bundle's own engines stay as they are."""
+"""The build scenario: how long a backend takes to build an engine. It leaves the bundle's own engines as they are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylert.benchmarks.machine.facts import peak_memory_mib
-from stylert.benchmarks.machine.interference import Disturbance, watch
+from stylert.benchmarks.machine.interference import Interference, watch
 from stylert.benchmarks.scenarios.measure import Configuration
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.bundle import MANIFEST, Bundle
@@ -17,17 +17,25 @@ from stylert.runtime.engines import build_engine
 
 @dataclass(frozen=True)
 class Build:
-    """One build; seconds from the network's file to the finished engine, and the engine's bytes."""
+    """Measurements of one build.
+
+    Attributes:
+        seconds: Time from the ONNX file to the finished engine.
+        bytes: Size of the engine.
+        version: Version of the backend.
+        peak_memory_mib: Peak memory of the process, in MiB.
+        interference: Activity of the machine during the build.
+    """
 
     seconds: float
     bytes: int
     version: str
     peak_memory_mib: float
-    disturbance: Disturbance
+    interference: Interference
 
 
 def measure_build(configuration: Configuration) -> Build:
-    """Build once in this process. Raises as `build_engine`."""
+    """Build one engine in this process, in a temporary folder. Raises as `build_engine`."""
     source = Bundle.load(configuration.bundle)
     with tempfile.TemporaryDirectory(prefix="stylert-build-") as temporary:
         folder = Path(temporary)
@@ -36,5 +44,5 @@ def measure_build(configuration: Configuration) -> Build:
         with watch() as watched:
             options = BuildOptions(threads=configuration.threads)
             facts = build_engine(Bundle.load(folder), configuration.backend, configuration.precision, options)
-    assert watched.disturbance is not None
-    return Build(facts["build_seconds"], facts["bytes"], facts["key"]["version"], peak_memory_mib(), watched.disturbance)
+    assert watched.interference is not None
+    return Build(facts["build_seconds"], facts["bytes"], facts["key"]["version"], peak_memory_mib(), watched.interference)

@@ -1,11 +1,13 @@
-"""The server scenario: single images asked for at random moments, and the highest rate at which 99 % come in time.
+"""The server scenario: the highest rate of random requests for single images at which 99 % are answered in time.
 
-Requests arrive as a Poisson process (exponential gaps, seeded) and wait in one queue; latency is from arrival to image. The
-client costs nothing: arrivals are times drawn ahead. A rate holds when the 99th percentile of its requests' latencies is
-within the target and the calls take less time than there is, since a queue that only grows is in time for a while, too. The
-search begins at the rate that a queue of the generator's own times would hold, goes from there in growing steps until it has
-one rate that holds and one that does not, and then halves the distance. Every rate is tried with as many requests as were asked
-for, however slow the network is; a rate that is too high is known for it sooner.
+Requests arrive as a Poisson process and wait in one queue. Their arrival times are drawn in advance, so the client costs no
+time. The latency of a request is the time from its arrival to its image.
+
+A rate holds if two things are true. The 99th percentile of the latencies is within the target. And the calls take less time
+than there is: otherwise the queue grows, even if its first requests are answered in time.
+
+The search starts at the rate that a simulated queue with the generator's own call times holds. It changes the rate in growing
+steps until one rate holds and another does not, and then halves the distance between them.
 """
 
 from __future__ import annotations
@@ -18,27 +20,37 @@ from typing import Any
 
 import numpy as np
 
-from stylert.benchmarks.machine.interference import Disturbance, watch
-from stylert.benchmarks.scenarios.measure import Configuration, calls, timed_calls, warm_up
+from stylert.benchmarks.machine.interference import Interference, watch
+from stylert.benchmarks.scenarios.measure import Configuration, batch_call, timed_calls, warm_up
 
-#: p99 of fewer requests would be a guess.
+#: Least number of requests in a trial. Fewer say little about a 99th percentile.
 MIN_REQUESTS = 100
-#: A trial lasts so long, and so many times the target: the queue of a rate that is a tenth too high has then outgrown it.
+#: Least duration of a trial, in seconds and in multiples of the target. The queue of a rate that is 10 % too high outgrows the
+#: target in this time.
 MIN_SECONDS, MIN_TARGETS = 3.0, 20
-#: Calls one after the other, before the search, at least.
+#: Least duration and number of the calls that are timed before the search.
 SERVICE_SECONDS, SERVICE_RUNS = 1.0, 10
-#: The slowest of these calls are not believed: one in ten would be all of the 99th percentile, and it is cheaper to begin too high.
-BELIEVED = 0.9
-#: The search ends when the rates that hold and do not hold are this close, which is what a hundred requests can tell; after so many
-#: trials; or below this share of the rate at which the server would never idle, where waiting for requests would take the time.
-#: Its first step changes the rate by so much.
-RESOLUTION, MAX_TRIALS, LEAST_SHARE, STEP = 0.1, 10, 0.1, 1.1
+#: Share of these calls that the simulated queue uses, the fastest ones. One slow call of ten would decide the whole 99th
+#: percentile. To start too high is cheaper: such a trial ends early.
+FASTEST_SHARE = 0.9
+#: The search ends when the rates that hold and do not hold differ by less than this share.
+RESOLUTION = 0.1
+#: The search ends after this number of trials.
+MAX_TRIALS = 10
+#: The search ends below this share of the rate of a server that is never idle. A trial would mostly wait for requests.
+MIN_SHARE = 0.1
+#: Factor of the first change of the rate.
+FIRST_STEP = 1.1
 
 
 @dataclass(frozen=True)
-class Served:
-    """Latencies in ms of the requests answered before the trial of `requests` ended: all, or too few to hold any more. `busy_ms` is
-    what a call took on average.
+class RequestLatencies:
+    """The answered requests of one trial.
+
+    Attributes:
+        latencies_ms: Latency of each answered request. There are fewer than `requests` if the trial ended early.
+        requests: Number of requests of the whole trial.
+        busy_ms: Mean duration of a call.
     """
 
     latencies_ms: list[float]
@@ -47,13 +59,22 @@ class Served:
 
     @property
     def p99_ms(self) -> float:
-        """A lower bound where the trial ended early: as if the others had taken no time."""
-        return float(np.percentile(self.latencies_ms + [0.0] * (self.requests - len(self.latencies_ms)), 99))
+        """99th percentile. It is a lower bound if the trial ended early, because missing requests count as 0 ms."""
+        missing = [0.0] * (self.requests - len(self.latencies_ms))
+        return float(np.percentile(self.latencies_ms + missing, 99))
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One rate tried, with the requests answered. Latencies in ms; p99 as that of `Served`."""
+class RateTrial:
+    """One rate that was tried.
+
+    Attributes:
+        rate: Requests per second.
+        requests: Number of answered requests.
+        p50_ms: Median latency.
+        p99_ms: As `RequestLatencies.p99_ms`.
+        holds: Whether the rate holds.
+    """
 
     rate: float
     requests: int
@@ -63,112 +84,156 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Search:
-    """The highest rate that held, images per second (0 when none did), its latencies, and every rate tried.
+class RateSearch:
+    """Result of a search.
 
-    `service_ms` is what one image takes by itself.
+    Attributes:
+        rate: The highest rate that held, in images per second; 0 if none did.
+        target_ms: Target of the 99th percentile.
+        trials: Every rate that was tried.
+        latencies_ms: Latencies at `rate`.
+        interference: Activity of the machine during the search.
+        service_ms: Median duration of a call without a queue.
     """
 
     rate: float
     target_ms: float
-    trials: list[Trial]
+    trials: list[RateTrial]
     latencies_ms: list[float] = field(default_factory=list)
-    disturbance: Disturbance | None = None
+    interference: Interference | None = None
     service_ms: float = 0.0
 
     def remarks(self) -> list[str]:
-        """Why the rate is weak evidence, or why there is none. A rate that no trial exceeded is a lower bound."""
-        found = []
+        """Reasons why no rate held, why the rate is only a lower bound, or why it rests on too few requests."""
+        remarks = []
         if not self.rate and self.service_ms > self.target_ms:
-            found.append(f"no rate held: one image takes {self.service_ms:.0f} ms, and {self.target_ms:g} ms are the target")
+            remarks.append(f"no rate held: one image takes {self.service_ms:.0f} ms, and the target is {self.target_ms:g} ms")
         elif not self.rate:
-            lowest = min(t.rate for t in self.trials)
-            found.append(f"no rate held: {lowest:.2g} images/s, the lowest tried, were too many")
-        elif all(t.holds for t in self.trials):
-            found.append(f"every rate held that was tried: the highest lies above {self.rate:.2g} images/s")
+            lowest = min(trial.rate for trial in self.trials)
+            remarks.append(f"no rate held: the lowest one tried was {lowest:.2g} images/s")
+        elif all(trial.holds for trial in self.trials):
+            remarks.append(f"every rate that was tried held: the limit is above {self.rate:.2g} images/s")
         requests = len(self.latencies_ms)
         if self.rate and requests < MIN_REQUESTS:
-            found.append(f"short: {requests} requests, where {MIN_REQUESTS} are the least that a 99th percentile can rest on")
-        return found
+            remarks.append(f"short: {requests} requests (a 99th percentile needs at least {MIN_REQUESTS})")
+        return remarks
 
 
-def measure_server(configuration: Configuration, target_ms: float, requests: int = MIN_REQUESTS, seed: int = 0) -> Search:
-    """Search in this process, with at least `requests` at every rate. Raises as `Generator.load`."""
+def measure_server(
+    configuration: Configuration, target_ms: float, min_requests: int = MIN_REQUESTS, seed: int = 0
+) -> RateSearch:
+    """Search the highest rate in this process. Raises as `Generator.load`.
+
+    Args:
+        configuration: What to run. Its batch is ignored: every request is one image.
+        target_ms: Target of the 99th percentile.
+        min_requests: Least number of requests in each trial.
+        seed: Seed of the arrival times.
+    """
     with configuration.load() as generator:
-        call = calls(generator, 1)
+        call = batch_call(generator, 1)
         warm_up(call)
         services_ms = timed_calls(call, SERVICE_SECONDS, SERVICE_RUNS)
+
+        def run_trial(rate: float) -> RequestLatencies:
+            return serve(call, rate, target_ms, number_of_requests(rate, target_ms, min_requests), seed)
+
         with watch() as watched:
-            found = search(
-                lambda rate: serve(call, rate, target_ms, requests_at(rate, target_ms, requests), seed), services_ms, target_ms
-            )
-    return replace(found, disturbance=watched.disturbance)
+            result = search(run_trial, services_ms, target_ms)
+    return replace(result, interference=watched.interference)
 
 
-#: A rate, per second, to what came of it
-Serve = Callable[[float], Served]
+def search(run_trial: Callable[[float], RequestLatencies], services_ms: Sequence[float], target_ms: float) -> RateSearch:
+    """Search the highest rate that holds.
 
-
-def search(serve_at: Serve, services_ms: Sequence[float], target_ms: float) -> Search:
-    """The highest rate that holds, for a generator whose images take `services_ms` one after the other."""
-    service_ms, trials = float(np.median(services_ms)), list[Trial]()
-    good, bad, best = 0.0, float("inf"), list[float]()
-    if service_ms > target_ms:  # a server that idles and is still late will never be in time
-        return Search(good, target_ms, trials, best, service_ms=service_ms)
-    lowest = LEAST_SHARE * 1000 / service_ms
-    believed = sorted(services_ms)[: math.ceil(BELIEVED * len(services_ms))]
-    rate, step = max(queue_rate(believed, target_ms), lowest), STEP
-    while len(trials) < MAX_TRIALS and rate >= lowest and (bad == float("inf") or bad - good > RESOLUTION * bad):
-        served = serve_at(rate)
-        holds = served.p99_ms <= target_ms and rate * served.busy_ms < 1000
-        p50_ms = float(np.median(served.latencies_ms))
-        trials.append(Trial(rate, len(served.latencies_ms), p50_ms, served.p99_ms, holds))
+    Args:
+        run_trial: Serves requests at a rate, in requests per second.
+        services_ms: Durations of calls without a queue.
+        target_ms: Target of the 99th percentile.
+    """
+    service_ms = float(np.median(services_ms))
+    trials: list[RateTrial] = []
+    if service_ms > target_ms:  # late even without a queue
+        return RateSearch(0.0, target_ms, trials, service_ms=service_ms)
+    min_rate = MIN_SHARE * 1000 / service_ms
+    fastest_ms = sorted(services_ms)[: math.ceil(FASTEST_SHARE * len(services_ms))]
+    rate, step = max(queue_rate(fastest_ms, target_ms), min_rate), FIRST_STEP
+    highest_good, lowest_bad = 0.0, float("inf")
+    latencies_ms: list[float] = []
+    while len(trials) < MAX_TRIALS and rate >= min_rate and not _is_close(highest_good, lowest_bad):
+        answered = run_trial(rate)
+        holds = answered.p99_ms <= target_ms and rate * answered.busy_ms < 1000
+        median_ms = float(np.median(answered.latencies_ms))
+        trials.append(RateTrial(rate, len(answered.latencies_ms), median_ms, answered.p99_ms, holds))
         if holds:
-            good, best = rate, served.latencies_ms
+            highest_good, latencies_ms = rate, answered.latencies_ms
         else:
-            bad = rate
-        if good and bad < float("inf"):
-            rate = (good + bad) / 2
+            lowest_bad = rate
+        if highest_good and lowest_bad < float("inf"):
+            rate = (highest_good + lowest_bad) / 2
         else:
             rate, step = rate * step if holds else rate / step, step**2
-    return Search(good, target_ms, trials, best, service_ms=service_ms)
+    return RateSearch(highest_good, target_ms, trials, latencies_ms, service_ms=service_ms)
 
 
 def queue_rate(services_ms: Sequence[float], target_ms: float, requests: int = 4000) -> float:
-    """The highest rate, per second, at which the 99th percentile is within the target if service times are drawn from those
-    given, by Lindley's recursion; 0 when there is none.
+    """The highest rate at which a simulated queue keeps its 99th percentile within the target, by Lindley's recursion.
+
+    Args:
+        services_ms: Durations of calls. The simulation draws from them.
+        target_ms: Target of the 99th percentile.
+        requests: Number of simulated requests.
+
+    Returns:
+        Requests per second, or 0 if no rate holds.
     """
     rng = np.random.Generator(np.random.Philox(0))
     services, gaps = rng.choice(np.asarray(services_ms), requests), rng.exponential(1000.0, requests)
     low, high = 0.0, 1000 / float(np.mean(services_ms))
     while high - low > 0.01 * high and high > 1e-9:
         rate = (low + high) / 2
-        # A request waits for as far as the sum of service times less gaps has risen above its lowest value so far.
+        # The wait of a request is the sum of services minus gaps before it, above the lowest value of this sum so far.
         backlog = np.concatenate([[0.0], np.cumsum(services[:-1] - gaps[1:] / rate)])
         waits = backlog - np.minimum.accumulate(backlog)
-        low, high = (rate, high) if np.percentile(waits + services, 99) <= target_ms else (low, rate)
+        if np.percentile(waits + services, 99) <= target_ms:
+            low = rate
+        else:
+            high = rate
     return low
 
 
-def requests_at(rate: float, target_ms: float, least: int) -> int:
-    """How many requests a rate is tried with."""
-    return max(least, int(max(MIN_SECONDS, MIN_TARGETS * target_ms / 1000) * rate))
+def number_of_requests(rate: float, target_ms: float, min_requests: int) -> int:
+    """Number of requests in a trial, so that it has `min_requests`, `MIN_SECONDS` and `MIN_TARGETS`."""
+    seconds = max(MIN_SECONDS, MIN_TARGETS * target_ms / 1000)
+    return max(min_requests, int(seconds * rate))
 
 
-def serve(call: Callable[[], Any], rate: float, target_ms: float, requests: int, seed: int) -> Served:
-    """`requests` arriving at `rate` per second, while their 99th percentile may still be within `target_ms`."""
+def serve(call: Callable[[], Any], rate: float, target_ms: float, requests: int, seed: int) -> RequestLatencies:
+    """Serve one trial in real time. It ends as soon as too many requests are late for the 99th percentile to hold.
+
+    Args:
+        call: Makes one image.
+        rate: Requests per second.
+        target_ms: Target of the 99th percentile.
+        requests: Number of requests.
+        seed: Seed of the arrival times.
+    """
     arrivals = np.cumsum(np.random.Generator(np.random.Philox(seed)).exponential(1 / rate, requests))
-    latencies: list[float] = []
+    latencies_ms: list[float] = []
     late, busy, begin = 0, 0.0, time.perf_counter()
     for arrival in arrivals:
         while (wait := begin + arrival - time.perf_counter()) > 0:
             time.sleep(wait)
-        called = time.perf_counter()
+        start = time.perf_counter()
         call()
-        done = time.perf_counter()
-        busy += done - called
-        latencies.append(1000 * (done - begin - arrival))
-        late += latencies[-1] > target_ms
+        end = time.perf_counter()
+        busy += end - start
+        latencies_ms.append(1000 * (end - begin - arrival))
+        late += latencies_ms[-1] > target_ms
         if late > 0.01 * requests + 1:
             break
-    return Served(latencies, requests, 1000 * busy / len(latencies))
+    return RequestLatencies(latencies_ms, requests, 1000 * busy / len(latencies_ms))
+
+
+def _is_close(good: float, bad: float) -> bool:
+    return bad < float("inf") and bad - good <= RESOLUTION * bad

@@ -1,6 +1,8 @@
-"""What `gpu_suite.sh` measured in its stages as one benchmark: `python benchmarks/tools/gpu_results.py OUT`.
+"""Merges the results of the stages of `gpu_suite.sh` into one results file, for one report and one comparison.
 
-Each stage's JSON is a document of `schema.py` already; `OUT/results.json` has the rows of all, for one report and one comparison.
+    python benchmarks/tools/gpu_results.py OUT
+
+Each stage wrote `OUT/<stage>.json`. The merged file is `OUT/results.json`.
 """
 
 from __future__ import annotations
@@ -20,25 +22,27 @@ STAGES = ("kernels", "generator", "training")
 
 
 def merged(folder: Path) -> dict[str, Any]:
-    """The stages' documents as one: rows in their order, conditions and ceilings by stage, the rest from the first.
+    """One document from those of the stages: all rows, the conditions and peak rates by stage, and the rest of the first.
 
     Raises:
-        InputError: `folder` has none of them, or one that is no benchmark of this schema.
+        InputError: The folder has no stage's file, or one of them cannot be read or has another schema.
     """
-    parts = {stage: _read(path) for stage in STAGES if (path := folder / f"{stage}.json").is_file()}
-    if not parts:
+    documents = {stage: _read(path) for stage in STAGES if (path := folder / f"{stage}.json").is_file()}
+    if not documents:
         raise InputError(f"{folder} holds no results of gpu_suite.sh: none of {', '.join(f'{s}.json' for s in STAGES)}")
-    first = next(iter(parts.values()))
+    first = next(iter(documents.values()))
     return first | {
-        "title": "; ".join(part["title"] for part in parts.values()),
+        "title": "; ".join(document["title"] for document in documents.values()),
         "command": ["benchmarks/gpu_suite.sh"],
-        "conditions": {stage: part["conditions"] | {"ceiling": part["ceiling"]} for stage, part in parts.items()},
-        "rows": [row for part in parts.values() for row in part["rows"]],
+        "conditions": {
+            stage: document["conditions"] | {"ceiling": document["ceiling"]} for stage, document in documents.items()
+        },
+        "rows": [row for document in documents.values() for row in document["rows"]],
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; exit status 2 where there is nothing to read."""
+    """Command line of this tool. Returns the exit status: 2 if there is nothing to merge."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if len(given) != 1:
         print("error: name the folder that gpu_suite.sh wrote", file=sys.stderr)
@@ -56,15 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """A stage's document. It is validated only if jsonschema is installed, which a GPU machine may lack."""
     if importlib.util.find_spec("jsonschema") is not None:
         return read_results(path)
-    try:  # a GPU machine may have no jsonschema; whoever reads the whole has
-        found = json.loads(path.read_text())
+    try:
+        document = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict) or (found.get("kind"), found.get("schema")) != (KIND, SCHEMA):
-        raise InputError(f"{path} is not what gpu_suite.sh writes")
-    return found
+    if not isinstance(document, dict) or (document.get("kind"), document.get("schema")) != (KIND, SCHEMA):
+        raise InputError(f"{path} was not written by gpu_suite.sh")
+    return document
 
 
 if __name__ == "__main__":

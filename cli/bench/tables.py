@@ -14,27 +14,25 @@ def show_results(document: dict[str, Any]) -> None:
     for scenario, rows in tables.by_scenario(document["rows"]).items():
         print_table(tables.TITLES[scenario], tables.columns(scenario), [tables.cells(r, document["accuracy"]) for r in rows])
         console.print()
-    if apart := tables.parts(document["rows"]):
-        print_table(tables.PARTS_TITLE, ["<", *tables.PARTS.values()], apart)
+    if phases := tables.phase_cells(document["rows"]):
+        print_table(tables.PHASES_TITLE, ["<row", *tables.PHASES.values()], phases)
     for line in tables.speedup_lines(document):
         print_line(line)
-    ceiling = document["ceiling"]
-    if ceiling is not None:
-        rates = ", ".join(f"{name} {tables.number(1000 * v)} GFLOP/s" for name, v in ceiling["tflops"].items())
-        line = f"ceilings: {rates}, copy {tables.number(ceiling['bandwidth'])} GB/s ({ceiling['source']})"
-        print_line(line)
+    peak_rates = document["ceiling"]
+    if peak_rates is not None:
+        print_line(f"peak rates: {tables.rate_list(peak_rates)} ({peak_rates['source']})")
     weak_rows = tables.weak_rows(document["rows"])
-    for doubt in weak_rows:
-        print_line(f"weak: {doubt}", style="yellow")
+    for line in weak_rows:
+        print_line(f"weak: {line}", style="yellow")
     if not weak_rows:
-        print_line("no row is marked: latencies were steady and nothing else used the machine")
+        print_line("no row has a remark: latencies were steady and nothing else used the machine")
 
 
 def show_comparison(found: Comparison) -> None:
     """Print a comparison. Ratios are the second value over the first."""
     print_table(
         f"{found.second} against {found.first}",
-        ["<scenario", "<row", "<unit", "first", "second", "ratio", "95 %", "p", "<verdict", "<"],
+        ["<scenario", "<row", "<unit", "first", "second", "ratio", "95 %", "p", "<outcome", "<"],
         [
             (
                 line.scenario,
@@ -51,7 +49,7 @@ def show_comparison(found: Comparison) -> None:
             for line in found.rows
         ],
     )
-    for doubt in found.weak_rows:
-        print_line(f"weak: {doubt}", style="yellow")
-    for name in found.unmatched:
-        print_line(f"only in {name}")
+    for line in found.weak_rows:
+        print_line(f"weak: {line}", style="yellow")
+    for line in found.unmatched:
+        print_line(f"only in {line}")

@@ -14,14 +14,14 @@ import pytest
 from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.machine import interference as disturbance
 from stylert.benchmarks.machine import nvml as gpu
-from stylert.benchmarks.machine.interference import Disturbance, merge, remarks, watch
+from stylert.benchmarks.machine.interference import Interference, instability_remarks, merge_interference, watch
 
-CALM = Disturbance(seconds=3, others=0.01, stolen=0, own=0.9, switches=2, denied=0, thermal=0)
+CALM = Interference(seconds=3, others=0.01, stolen=0, own=0.9, switches=2, denied=0, thermal=0)
 
 
 def test_a_steady_run_on_a_quiet_machine_has_no_remark() -> None:
     rounds = [list(1 + 0.01 * np.sin(np.arange(50) * 2.4 + i)) for i in range(5)]
-    assert remarks(describe(rounds), CALM) == []
+    assert instability_remarks(describe(rounds), CALM) == []
 
 
 @pytest.mark.parametrize(
@@ -29,19 +29,19 @@ def test_a_steady_run_on_a_quiet_machine_has_no_remark() -> None:
     [
         ({"others": 0.5}, "unstable: other programs took 50% of the cores"),
         ({"stolen": 0.1}, "unstable: the hypervisor took 10% of the cores"),
-        ({"denied": 0.2}, "throttled: the processor quota held the process up for 20% of the time"),
+        ({"denied": 0.2}, "throttled: a processor quota stopped the process for 20% of the time"),
         ({"thermal": 3}, "throttled: the processor slowed down 3 times from heat"),
         ({"gpu_throttled": ("power cap",)}, "throttled: GPU, power cap"),
     ],
 )
 def test_every_disturbance_is_said(change: dict[str, float], remark: str) -> None:
-    assert remarks(None, Disturbance(**{**vars(CALM), **change})) == [remark]
+    assert instability_remarks(None, Interference(**{**vars(CALM), **change})) == [remark]
 
 
 def test_unsteady_series_are_marked_by_what_is_wrong_with_them() -> None:
     steady, slower = [1.0] * 30, [1.3] * 30
-    assert [r.split(":")[1].split()[0] for r in remarks(describe([[1.0, 1.5] * 30]), None)] == ["calls"]
-    found = " ".join(remarks(describe([steady, slower]), None))
+    assert [r.split(":")[1].split()[0] for r in instability_remarks(describe([[1.0, 1.5] * 30]), None)] == ["calls"]
+    found = " ".join(instability_remarks(describe([steady, slower]), None))
     assert "the last third is +30% from the first" in found
     assert "medians differ by 30%" in found
 
@@ -59,21 +59,21 @@ def test_a_throttled_run_on_busy_cores_is_flagged_unstable(monkeypatch: pytest.M
     counters(monkeypatch, time=10, busy=19, own=8, steal=0.5, switches=3000, denied=1)
     with watch() as watched:
         pass
-    found = watched.disturbance
+    found = watched.interference
     assert found is not None
     assert found.others == pytest.approx(0.55)
     assert found.own == pytest.approx(0.4)
     assert found.stolen == pytest.approx(0.025)
     assert found.switches == 300
     assert found.denied == pytest.approx(0.1)
-    assert [r.split(":")[0] for r in remarks(None, found)] == ["unstable", "unstable", "throttled"]
+    assert [r.split(":")[0] for r in instability_remarks(None, found)] == ["unstable", "unstable", "throttled"]
 
 
 def test_own_work_is_not_a_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
     counters(monkeypatch, time=10, busy=20, own=20)
     with watch() as watched:
         pass
-    assert remarks(None, watched.disturbance) == []
+    assert instability_remarks(None, watched.interference) == []
 
 
 def test_the_counters_of_this_system_go_forward() -> None:
@@ -85,10 +85,10 @@ def test_the_counters_of_this_system_go_forward() -> None:
 
 
 def test_rounds_are_merged_by_their_time() -> None:
-    other = Disturbance(
+    other = Interference(
         seconds=1, others=0.41, stolen=0, own=0.1, switches=6, denied=0, thermal=2, gpu_throttled=("power cap",)
     )
-    both = merge([CALM, other])
+    both = merge_interference([CALM, other])
     assert both.seconds == 4
     assert both.others == pytest.approx(0.11)
     assert both.switches == pytest.approx(3)

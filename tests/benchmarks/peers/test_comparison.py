@@ -1,25 +1,31 @@
-"""The peers run the same network: the textbook forms equal ours, and every candidate's images are the same picture."""
+"""All candidates run the same network: the textbook forms equal ours, and all images are alike."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from stylert.benchmarks.machine.interference import Disturbance
-from stylert.benchmarks.models import own_model
-from stylert.benchmarks.peers.comparison import CANDIDATES, LEAST_RUNS, Candidate, PeerRound, Result, compare, main
+from stylert.benchmarks.machine.interference import Interference
+from stylert.benchmarks.models import user_model
+from stylert.benchmarks.peers.candidates import CANDIDATES, Candidate, Workspace
+from stylert.benchmarks.peers.comparison import (
+    MIN_RUNS,
+    CandidateResult,
+    CandidateRound,
+    best_pairs,
+    compare,
+    main,
+    table,
+)
 from stylert.benchmarks.peers.rows import peer_row
-from stylert.benchmarks.peers.textbook_network import PlainSynthesis
+from stylert.benchmarks.peers.textbook_network import TextbookSynthesis
 from stylert.benchmarks.schema import Results, validate
-from stylert.benchmarks.standard import NAMES, standard_weights
-from stylert.core.errors import InputError
 from stylert.export.pipeline import export_bundle
-from stylert.models.checkpoint import generator_module, load_generator
+from stylert.models.checkpoint import load_generator
 from stylert.runtime.bundle import Bundle
 
 
@@ -28,27 +34,62 @@ from stylert.runtime.bundle import Bundle
 def test_the_textbook_forms_equal_the_network(checkpoint: Path, modulation: str, batch: int) -> None:
     synthesis = load_generator(checkpoint).synthesis.double()
     cfg = synthesis.cfg
-    ws = torch.randn(batch, cfg.num_ws, cfg.w_dim)  # float32 at the network's door
-    plain = PlainSynthesis(synthesis, modulation)(ws.double())  # type: ignore[arg-type]
+    ws = torch.randn(batch, cfg.num_ws, cfg.w_dim)  # the network converts ws to float32 itself
+    textbook = TextbookSynthesis(synthesis, modulation)(ws.double())  # type: ignore[arg-type]
     expected = load_generator(checkpoint).synthesis(ws, "const")
-    assert float((plain - expected).detach().abs().max()) < 1e-4 * float(expected.detach().abs().max())
+    assert float((textbook - expected).detach().abs().max()) < 1e-4 * float(expected.detach().abs().max())
 
 
 @pytest.mark.slow
 def test_every_candidate_makes_the_same_images(checkpoint: Path, tmp_path: Path) -> None:
     chosen = [c for c in CANDIDATES if c.engine != "torch.compile"]
-    made = export_bundle(checkpoint, tmp_path / "bundle", ["fp32", "bf16", "int8"])
-    results = compare(checkpoint, made.path, tmp_path, chosen, threads=1, rounds=1, seconds=0.01, images=2)
+    bundle = export_bundle(checkpoint, tmp_path / "bundle", ["fp32", "bf16", "int8"])
+    workspace = Workspace(checkpoint, bundle.path, tmp_path, threads=1)
+    results = compare(workspace, chosen, rounds=1, seconds=0.01, images=2)
     assert [r.candidate for r in results] == chosen
     for r in results:
-        assert [len(found.samples_ms) >= LEAST_RUNS for found in r.rounds] == [True]
+        assert [len(one.samples_ms) >= MIN_RUNS for one in r.rounds] == [True]
         assert r.psnr_db > {"fp32": 50, "bf16": 25, "int8": 20}[r.candidate.precision], r
 
 
-QUIET = Disturbance(seconds=1.0, others=0.0, stolen=0.0, own=1.0, switches=0.0, denied=0.0, thermal=0)
+QUIET = Interference(seconds=1.0, others=0.0, stolen=0.0, own=1.0, switches=0.0, denied=0.0, thermal=0)
 
 
-def test_a_peer_is_a_row_that_says_what_is_weak_about_it(bundle: Bundle) -> None:
+def result(kind: str, engine: str, precision: str, *rounds_ms: list[float]) -> CandidateResult:
+    rounds = [CandidateRound(samples, QUIET, 50.0 if i == 0 else float("nan")) for i, samples in enumerate(rounds_ms)]
+    return CandidateResult(Candidate(kind, "f", engine, precision), tuple(rounds))
+
+
+RESULTS = [
+    result("peer", "onnxruntime", "fp32", [40], [30], [30]),
+    result("peer", "eager", "fp32", [60]),
+    result("peer", "openvino", "bf16", [25, 24, 90], [20, 1, 20], [20]),
+    result("ours", "openvino", "bf16", [1], [10], [12]),
+    result("ours", "onnxruntime", "fp32", [11], [11], [11]),
+    result("ours", "openvino", "int8", [5]),
+    result("ours", "onnxruntime", "int8", [8], [6], [6]),
+]
+
+
+def test_the_best_are_chosen_by_medians_so_that_one_fast_round_changes_nothing() -> None:
+    assert RESULTS[2].medians_ms == (25, 20, 20)
+    assert RESULTS[2].psnr_db == 50.0
+    assert "25.0, 20.0" in table(RESULTS)
+    eager, peer, bf16, int8 = (RESULTS[i].candidate for i in (1, 2, 3, 5))
+    assert list(best_pairs(RESULTS).values()) == [
+        (peer, bf16),
+        (peer, int8),
+        (RESULTS[0].candidate, RESULTS[6].candidate),
+        (eager, int8),
+    ]
+
+
+def test_a_pair_without_one_of_its_sides_is_left_out() -> None:
+    assert list(best_pairs(RESULTS[2:4])) == ["fp32 or bf16 over the best peer"]
+    assert best_pairs(RESULTS[:3]) == {}
+
+
+def test_a_peers_row_has_a_remark_for_each_of_its_weaknesses(bundle: Bundle) -> None:
     steady = [10.0 + 0.01 * (i % 7) for i in range(200)]
     for rounds, busy, words in (
         ([steady, steady], 0.0, []),
@@ -56,12 +97,13 @@ def test_a_peer_is_a_row_that_says_what_is_weak_about_it(bundle: Bundle) -> None
         ([steady, steady], 0.3, ["other programs took 30%"]),
         ([[10.0] * 9, [10.0] * 8], 0.0, ["short: 17 images in 0.17 s"]),
     ):
-        disturbance = dataclasses.replace(QUIET, others=busy)
-        found = Result(
-            Candidate("peer", "grouped", "openvino", "bf16"), tuple(PeerRound(samples, disturbance, 48.5) for samples in rounds)
+        interference = dataclasses.replace(QUIET, others=busy)
+        measured = CandidateResult(
+            Candidate("peer", "grouped", "openvino", "bf16"),
+            tuple(CandidateRound(samples, interference, 48.5) for samples in rounds),
         )
-        row = peer_row(own_model(bundle.path), found, None)
-        assert (row.value, row.unit, row.scenario, row.setup["form"]) == (found.ms, "ms", "peer", "grouped")
+        row = peer_row(user_model(bundle.path), measured, None)
+        assert (row.value, row.unit, row.scenario, row.setup["form"]) == (measured.ms, "ms", "peer", "grouped")
         assert len(row.remarks) == len(words)
         assert all(word in remark for word, remark in zip(words, row.remarks, strict=True)), row.remarks
         validate(Results("peers", [row], command=[]).document(), "peers")
@@ -96,16 +138,3 @@ def test_the_command_writes_what_it_prints(checkpoint: Path, tmp_path: Path, cap
     for what, best in facts["times faster"].items():
         assert best["cycles"] == 3
         assert f"{best['ratio']:.2f} [?, ?] times as fast: {what}" in printed
-
-
-def test_standard_models_are_the_same_everywhere_and_alive() -> None:
-    weights = standard_weights("sg2-256")
-    digest = hashlib.sha256(b"".join(k.encode() + v.tobytes() for k, v in sorted(weights.arrays.items()))).hexdigest()
-    assert digest == "1c21b99746dfb1ba4a5433a8f896c5da4efc0aa1b70450352ee70db7f8c57e18", (
-        "a change of these weights makes every earlier measurement of them incomparable"
-    )
-    image = generator_module(weights)(torch.randn(1, 512)).detach()
-    assert 0.1 < float(image.std()) < 10
-    with pytest.raises(InputError, match="sg2-256"):
-        standard_weights("sg2-13")
-    assert NAMES == ("sg2-256", "sg2-512", "sg2-1024")

@@ -1,4 +1,4 @@
-"""The ratios of the best are of turns: they do not change when the whole machine does."""
+"""Interleaved ratios do not change if the whole machine becomes slower or faster."""
 
 from __future__ import annotations
 
@@ -7,80 +7,63 @@ from typing import ClassVar
 
 import pytest
 
-from stylert.benchmarks.machine.interference import Disturbance
-from stylert.benchmarks.peers import interleaved as turns
-from stylert.benchmarks.peers.comparison import Candidate, PeerRound, Result, table
-from stylert.benchmarks.peers.interleaved import contests, lines, pairs, times_faster
+from stylert.benchmarks.peers import interleaved
+from stylert.benchmarks.peers.candidates import Candidate, Workspace
+from stylert.benchmarks.peers.comparison import ratio_lines
+from stylert.benchmarks.peers.interleaved import speedup_facts, time_interleaved
 
-QUIET = Disturbance(seconds=1.0, others=0.0, stolen=0.0, own=1.0, switches=0.0, denied=0.0, thermal=0)
+PEER_BF16 = Candidate("peer", "f", "openvino", "bf16")
+PEER_FP32 = Candidate("peer", "f", "onnxruntime", "fp32")
+EAGER = Candidate("peer", "f", "eager", "fp32")
+OUR_BF16 = Candidate("ours", "f", "openvino", "bf16")
+OUR_INT8 = Candidate("ours", "f", "openvino", "int8")
+OUR_ORT_INT8 = Candidate("ours", "f", "onnxruntime", "int8")
 
-
-def result(kind: str, engine: str, precision: str, *rounds_ms: list[float]) -> Result:
-    rounds = [PeerRound(samples, QUIET, 50.0 if i == 0 else float("nan")) for i, samples in enumerate(rounds_ms)]
-    return Result(Candidate(kind, "f", engine, precision), tuple(rounds))
-
-
-RESULTS = [
-    result("peer", "onnxruntime", "fp32", [40], [30], [30]),
-    result("peer", "eager", "fp32", [60]),
-    result("peer", "openvino", "bf16", [25, 24, 90], [20, 1, 20], [20]),
-    result("ours", "openvino", "bf16", [1], [10], [12]),
-    result("ours", "onnxruntime", "fp32", [11], [11], [11]),
-    result("ours", "openvino", "int8", [5]),
-    result("ours", "onnxruntime", "int8", [8], [6], [6]),
-]
+PAIRS = {
+    "bf16": (PEER_BF16, OUR_BF16),
+    "int8": (PEER_BF16, OUR_INT8),
+    "ONNX Runtime": (PEER_FP32, OUR_ORT_INT8),
+    "eager": (EAGER, OUR_INT8),
+}
+#: Milliseconds of a call on a calm machine; the candidates that are not listed take 10.
+CALM_MS = {PEER_BF16: 20.0, PEER_FP32: 30.0, EAGER: 60.0}
 
 
-def test_the_best_are_chosen_by_medians_so_that_one_fast_round_changes_nothing() -> None:
-    assert RESULTS[2].medians_ms == (25, 20, 20)
-    assert RESULTS[2].psnr_db == 50.0
-    assert "25.0, 20.0" in "\n".join(table(RESULTS))
-    eager, peer, bf16, int8 = (RESULTS[i].candidate for i in (1, 2, 3, 5))
-    assert list(pairs(RESULTS).values()) == [
-        (peer, bf16),
-        (peer, int8),
-        (RESULTS[0].candidate, RESULTS[6].candidate),
-        (eager, int8),
-    ]
-    assert list(pairs(RESULTS[2:4])) == ["fp32 or bf16 over the best peer"]
-    assert pairs(RESULTS[:3]) == {}
+class FakeProcess:
+    """Stands for a candidate's process. All candidates are three times slower in every third cycle."""
 
+    calls: ClassVar[list[Candidate]] = []
 
-class OneByOne:
-    """Stands for the candidates' processes: one is slow in some cycles, together with all others, and only one turn at a time."""
+    def __init__(self, candidate: Candidate, workspace: Workspace) -> None:
+        self.candidate = candidate
 
-    calls: ClassVar[list[str]] = []
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> OneByOne:
+    def __enter__(self) -> FakeProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
-    def submit(self, function: object, seconds: float) -> OneByOne:
+    def submit(self, function: object, seconds: float) -> FakeProcess:
         return self
 
-    def result(self) -> list[float]:
+    def result(self) -> float:
         cycle = len(self.calls) // 6
-        self.calls.append(self.name)
-        mood = 3.0 if cycle % 3 == 1 else 1.0
-        return [mood * {"openvino bf16 peer": 20, "onnxruntime fp32 peer": 30, "eager fp32 peer": 60}.get(self.name, 10)]
+        self.calls.append(self.candidate)
+        slowdown = 3.0 if cycle % 3 == 1 else 1.0
+        return slowdown * CALM_MS.get(self.candidate, 10.0)
 
 
 def test_a_machine_that_slows_down_changes_no_ratio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    OneByOne.calls = []
-    monkeypatch.setattr(turns, "_loaded", lambda c, *_: OneByOne(f"{c.engine} {c.precision} {c.kind}"))
-    found = contests(RESULTS, tmp_path, tmp_path, tmp_path, cycles=9)
-    assert [c.ratio.value for c in found] == pytest.approx([2.0, 2.0, 3.0, 6.0])
-    assert [(c.ratio.low, c.ratio.high) for c in found] == [pytest.approx((r, r)) for r in (2.0, 2.0, 3.0, 6.0)]
-    assert OneByOne.calls[6:12] == OneByOne.calls[5::-1]
-    facts = times_faster(found)["int8 over the best peer"]
+    FakeProcess.calls = []
+    monkeypatch.setattr(interleaved, "_start_process", FakeProcess)
+    pairs = time_interleaved(PAIRS, Workspace(tmp_path, tmp_path, tmp_path, 1), cycles=9)
+    assert [p.ratio.value for p in pairs] == pytest.approx([2.0, 2.0, 3.0, 6.0])
+    assert [(p.ratio.low, p.ratio.high) for p in pairs] == [pytest.approx((r, r)) for r in (2.0, 2.0, 3.0, 6.0)]
+    assert FakeProcess.calls[6:12] == FakeProcess.calls[5::-1]
+    facts = speedup_facts(pairs)["int8"]
     assert (facts["cycles"], facts["peer"], facts["ours"]) == (9, "f on openvino bf16", "f on openvino int8")
-    assert [line[:24] for line in lines(found)] == [f"{r:.2f} [{r:.2f}, {r:.2f}] times " for r in (2, 2, 3, 6)]
+    assert [line[:24] for line in ratio_lines(pairs)] == [f"{r:.2f} [{r:.2f}, {r:.2f}] times " for r in (2, 2, 3, 6)]
 
 
-def test_nothing_to_compare_is_no_contest(tmp_path: Path) -> None:
-    assert contests(RESULTS[:3], tmp_path, tmp_path, tmp_path) == []
+def test_without_pairs_nothing_is_timed(tmp_path: Path) -> None:
+    assert time_interleaved({}, Workspace(tmp_path, tmp_path, tmp_path, 1)) == []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from stylert.benchmarks.report.tables import PARTS, doubts, parts, ratio_facts, times_faster
-from stylert.benchmarks.scenarios.measure import bound
+from stylert.benchmarks.report.tables import PHASES, phase_cells, ratio_facts, speedup_lines, weak_rows
+from stylert.benchmarks.scenarios.measure import bottleneck_remarks
 from stylert.core.statistics import Ratio
 
 
@@ -17,29 +17,29 @@ def row(scenario: str, batch: int, *remarks: str) -> dict[str, Any]:
 def test_rows_of_one_measurement_and_remarks_of_one_kind_stand_together() -> None:
     seen = ("unstable: calls vary by 9%", "unstable: it drifts", "short: 3 images")
     rows = [row("single-stream", 1, *seen), row("offline", 1, *seen), row("offline", 4, seen[1]), row("offline", 8)]
-    assert doubts(rows) == [
+    assert weak_rows(rows) == [
         "m b fp32 ×1 (single-stream, offline): unstable: calls vary by 9%, it drifts; short: 3 images",
         "m b fp32 ×4 (offline): unstable: it drifts",
     ]
 
 
 def test_nothing_speaks_against_good_rows() -> None:
-    assert doubts([row("offline", 1)]) == []
+    assert weak_rows([row("offline", 1)]) == []
 
 
 def test_calls_that_could_be_taken_apart_show_their_parts() -> None:
     on_gpu = row("offline", 4) | {"phases_ms": {"h2d": 0.25, "compute": 3.0, "d2h": 0.5}}
     started = row("cold-start", 1) | {"phases_ms": {"import": 200.0}}
-    assert parts([row("offline", 1), started, on_gpu]) == [["m b fp32 ×4 (offline)", "0.25", "3", "0.5", "–"]]
-    assert len(PARTS) == 4
+    assert phase_cells([row("offline", 1), started, on_gpu]) == [["m b fp32 ×4 (offline)", "0.25", "3", "0.5", "–"]]
+    assert len(PHASES) == 4
 
 
 def test_a_row_says_when_its_time_is_the_hosts_or_the_copies() -> None:
-    assert bound({}) == []
-    assert bound({"h2d": 0.1, "compute": 1.0, "d2h": 0.2, "enqueue": 1.2}) == []
-    (late,) = bound({"h2d": 0.1, "compute": 1.0, "d2h": 0.2, "enqueue": 1.4})
+    assert bottleneck_remarks({}) == []
+    assert bottleneck_remarks({"h2d": 0.1, "compute": 1.0, "d2h": 0.2, "enqueue": 1.2}) == []
+    (late,) = bottleneck_remarks({"h2d": 0.1, "compute": 1.0, "d2h": 0.2, "enqueue": 1.4})
     assert late == "enqueue-bound: the host takes 1.4 ms to hand over 1.3 ms of work"
-    (copies,) = bound({"h2d": 0.4, "compute": 1.0, "d2h": 0.8})
+    (copies,) = bottleneck_remarks({"h2d": 0.4, "compute": 1.0, "d2h": 0.8})
     assert copies == "transfer-bound: copies take 1.2 ms, the network 1 ms"
 
 
@@ -53,7 +53,7 @@ def test_a_ratio_says_what_it_is_of() -> None:
         "peer": "scaled on eager fp32",
     }
     assert ratio_facts(Ratio(1.5, 1.4, None, 5), turns["peer"], turns["ours"]) == turns
-    assert times_faster({"conditions": {"times faster": {"sg2-256, best": turns}}}) == [
-        "sg2-256, best: 1.50 [1.40, ?] times as fast, stylert on openvino bf16 against scaled on eager fp32, 5 cycles of turns"
+    assert speedup_lines({"conditions": {"times faster": {"sg2-256, best": turns}}}) == [
+        "sg2-256, best: 1.50 [1.40, ?] times as fast, stylert on openvino bf16 against scaled on eager fp32, 5 interleaved cycles"
     ]
-    assert times_faster({"conditions": {}}) == []
+    assert speedup_lines({"conditions": {}}) == []

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from stylert.benchmarks import suite
 from stylert.benchmarks.machine.interference import watch
-from stylert.benchmarks.machine.roofline import Ceiling
-from stylert.benchmarks.models import own_model
+from stylert.benchmarks.models import user_model
 from stylert.benchmarks.report.compare import compare_results
 from stylert.benchmarks.report.page import write_comparison, write_plots, write_report
 from stylert.benchmarks.report.tables import cells, columns
@@ -26,10 +25,11 @@ from stylert.benchmarks.scenarios.runner import SCENARIOS, Effort, single_stream
 from stylert.benchmarks.schema import read_results, row_name, schema, to_json, validate, write_results
 from stylert.benchmarks.suite import Matrix, configurations, run_suite
 from stylert.core.errors import InputError
+from stylert.core.roofline import PeakRates
 from stylert.runtime.bundle import Bundle
 
 QUICK = Effort(seconds=0.02, runs=6, rounds=3, server_requests=20, target_ms=200, starts=1, builds=2)
-CEILING = Ceiling({"float32": 1.0, "int8": 4.0}, 100.0, "made up")
+CEILING = PeakRates({"float32": 1.0, "int8": 4.0}, 100.0, "made up")
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def measured(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     matrix = Matrix(["onnxruntime"], batches=(1, 2), threads=1, scenarios=SCENARIOS, seeds=2)
     with pytest.MonkeyPatch.context() as patch:
         for module in (scenarios, suite):
-            patch.setattr(module, "alone", lambda function, *arguments: function(*arguments))
-        patch.setattr(suite, "measure_ceiling", lambda threads: CEILING)
-        results = run_suite([own_model(bundle.path)], matrix, QUICK, folder)
+            patch.setattr(module, "in_new_process", lambda function, *arguments: function(*arguments))
+        patch.setattr(suite, "measure_peak_rates", lambda threads: CEILING)
+        results = run_suite([user_model(bundle.path)], matrix, QUICK, folder)
     return folder, write_results(results, folder / "results.json")
 
 
@@ -61,12 +61,12 @@ def test_a_run_that_ends_early_has_saved_every_row_that_it_measured(
         raise KeyboardInterrupt
 
     for module in (scenarios, suite):
-        monkeypatch.setattr(module, "alone", lambda function, *arguments: function(*arguments))
-    monkeypatch.setattr(suite, "_layers", interrupted)
+        monkeypatch.setattr(module, "in_new_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(suite, "_profile_layers", interrupted)
     matrix = Matrix(["onnxruntime"], ["fp32"], (1, 2), threads=1, scenarios=("single-stream", "offline"), ceilings=False)
     out = tmp_path / "results.json"
     with pytest.raises(KeyboardInterrupt):
-        run_suite([own_model(bundle.path)], matrix, QUICK, save=lambda results: write_results(results, out))
+        run_suite([user_model(bundle.path)], matrix, QUICK, save=lambda results: write_results(results, out))
     assert [r["scenario"] for r in read_results(out)["rows"]] == ["single-stream", "offline", "offline"]
 
 
@@ -82,11 +82,11 @@ def test_a_run_that_ends_between_rounds_has_saved_those_that_ended(
             raise KeyboardInterrupt
         return function(*arguments)
 
-    monkeypatch.setattr(scenarios, "alone", interrupted)
+    monkeypatch.setattr(scenarios, "in_new_process", interrupted)
     matrix = Matrix(["onnxruntime"], ["fp32"], (1, 2), threads=1, scenarios=("single-stream", "offline"), ceilings=False)
     out = tmp_path / "results.json"
     with pytest.raises(KeyboardInterrupt):
-        run_suite([own_model(bundle.path)], matrix, QUICK, save=lambda results: write_results(results, out))
+        run_suite([user_model(bundle.path)], matrix, QUICK, save=lambda results: write_results(results, out))
     rows = {(r["scenario"], r["work"]["batch"]): len(r["rounds"]) for r in read_results(out)["rows"]}
     assert rows == {("single-stream", 1): 2, ("offline", 1): 2, ("offline", 2): 1}
 
@@ -120,12 +120,12 @@ def test_rows_say_what_their_samples_say(measured: tuple[Path, dict[str, Any]]) 
 def test_a_row_repeats_once_what_the_backend_said_in_any_of_its_processes(tmp_path: Path) -> None:
     with watch() as watched:
         pass
-    assert watched.disturbance is not None
-    plain = Round([1.0, 1.1, 1.2], 0.1, True, "1.0", 100.0, watched.disturbance)
+    assert watched.interference is not None
+    plain = Round([1.0, 1.1, 1.2], 0.1, True, "1.0", 100.0, watched.interference)
     said = dataclasses.replace(plain, remarks=("without a CUDA graph, because capturing one failed",))
     configuration = Configuration("own", tmp_path, "torch", "fp32")
     for rounds, times in (([plain, plain], 0), ([plain, said, said], 1)):
-        row = single_stream(configuration, {"model": "own"}, rounds, QUICK)
+        row = single_stream(configuration, {"model": "own"}, rounds)
         assert row.remarks.count(said.remarks[0]) == times
 
 
@@ -193,9 +193,9 @@ def test_the_schema_itself_is_valid_and_names_every_field() -> None:
 def test_a_second_run_of_the_same_numbers_does_not_differ(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     document = measured[1]
     (comparison,) = compare_results([("a", document), ("b", copy.deepcopy(document))])
-    assert {line.verdict for line in comparison.lines} <= {"no significant difference", "one side has no samples"}
-    assert len(comparison.lines) == len(document["rows"])
-    assert comparison.only == []
+    assert {line.outcome for line in comparison.rows} <= {"no significant difference", "too few samples"}
+    assert len(comparison.rows) == len(document["rows"])
+    assert comparison.unmatched == []
 
 
 def test_a_machine_half_as_fast_is_slower_in_every_unit(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -208,9 +208,9 @@ def test_a_machine_half_as_fast_is_slower_in_every_unit(measured: tuple[Path, di
         row["rounds"], row["value"] = [[v * factor for v in r] for r in row["rounds"]], row["value"] * factor
     documents = [("a", first), ("b", second)]
     (comparison,) = compare_results(documents)
-    assert {line.verdict for line in comparison.lines if line.difference} == {"slower"}
+    assert {line.outcome for line in comparison.rows if line.difference} == {"slower"}
     (back,) = compare_results(documents[::-1])
-    assert {line.verdict for line in back.lines if line.difference} == {"faster"}
+    assert {line.outcome for line in back.rows if line.difference} == {"faster"}
     write_comparison([comparison], documents, tmp_path / "page.html")
     assert "slower" in (tmp_path / "page.html").read_text()
 
@@ -234,13 +234,13 @@ def test_different_work_is_not_compared(measured: tuple[Path, dict[str, Any]]) -
     other["rows"] = other["rows"][:1]
     other["rows"][0]["remarks"] = ["unstable: it rained"]
     (comparison,) = compare_results([("a", document), ("b", other)])
-    assert [line.weak for line in comparison.lines] == [True]
+    assert [line.weak for line in comparison.rows] == [True]
     name, scenario = row_name(other["rows"][0]), other["rows"][0]["scenario"]
-    assert f"b: {name} ({scenario}): unstable: it rained" in comparison.doubts
+    assert f"b: {name} ({scenario}): unstable: it rained" in comparison.weak_rows
     alone = document["rows"][1:]
-    assert len(comparison.only) == len({row["scenario"] for row in alone})
+    assert len(comparison.unmatched) == len({row["scenario"] for row in alone})
     for row in alone:
-        assert any(o.startswith(f"a, {row['scenario']}: ") and row_name(row) in o for o in comparison.only)
+        assert any(o.startswith(f"a, {row['scenario']}: ") and row_name(row) in o for o in comparison.unmatched)
 
 
 def test_the_report_stands_alone_and_shows_every_row(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_cells_stand_under_their_heads(measured: tuple[Path, dict[str, Any]]) ->
 
 
 def test_what_cannot_be_measured_is_refused_first(bundle: Bundle) -> None:
-    models = [own_model(bundle.path)]
+    models = [user_model(bundle.path)]
     for matrix, message in (
         (Matrix(batches=(0,)), "batch"),
         (Matrix(batches=()), "batch"),
@@ -292,7 +292,7 @@ def test_the_documents_of_all_benchmarks_are_valid(measured: tuple[Path, dict[st
 @pytest.mark.slow
 def test_a_row_is_measured_in_processes_of_its_own(bundle: Bundle) -> None:
     matrix = Matrix(["onnxruntime"], ["int8"], (1,), scenarios=("single-stream",), ceilings=False, layers=False, seeds=0)
-    results = run_suite([own_model(bundle.path)], matrix, Effort(seconds=0.02, runs=4, rounds=2))
+    results = run_suite([user_model(bundle.path)], matrix, Effort(seconds=0.02, runs=4, rounds=2))
     (row,) = results.rows
     assert len(row.rounds) == 2
     assert row.disturbance is not None

@@ -1,4 +1,4 @@
-"""The page of figures says what the committed results say."""
+"""docs/performance.md and README.md agree with the committed results."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from stylert.benchmarks.report.summary import summaries
 ROOT = Path(__file__).parents[3]
 
 
-def test_the_page_is_made_from_the_committed_results(tmp_path: Path) -> None:
+def test_the_committed_page_is_up_to_date(tmp_path: Path) -> None:
     main(["--results", str(ROOT / "benchmarks" / "results"), "--out", str(tmp_path / "page.md")])
     assert (tmp_path / "page.md").read_text() == (ROOT / "docs" / "performance.md").read_text(), (
         "run: python benchmarks/tools/performance_page.py"
     )
 
 
-def test_the_readme_begins_with_the_same_figures() -> None:
-    newest = summaries([document for _, document in read_all(ROOT / "benchmarks" / "results")])
-    tables = next(iter(newest.values()))
+def test_the_readme_has_the_summary_of_the_newest_machine() -> None:
+    by_machine = summaries([document for _, document in read_all(ROOT / "benchmarks" / "results")])
+    tables = next(iter(by_machine.values()))
     assert tables in (ROOT / "README.md").read_text(), "copy the tables under `In short` of docs/performance.md"
 
 
@@ -46,7 +46,7 @@ def test_a_summary_takes_the_better_form_and_the_newest_run() -> None:
         "a machine, 2 cores": """\
 | form | on | precision | 8, ms | PSNR dB | 64, ms | PSNR dB |
 | --- | --- | --- | ---: | ---: | ---: | ---: |
-| plain | PyTorch eager | fp32 | 20 | 50.0 | 800 | 50.0 |
+| textbook | PyTorch eager | fp32 | 20 | 50.0 | 800 | 50.0 |
 | stylert | ONNX Runtime | fp32 | 5 | 50.0 | – | – |
 
 | times as fast [95 %] | 8 | 64 |
@@ -71,7 +71,7 @@ def test_every_row_and_every_remark_is_on_the_page() -> None:
                 assert remark.partition(": ")[2] in text
 
 
-def test_no_results_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_results_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as e:
         main(["--results", str(tmp_path), "--out", str(tmp_path / "page.md")])
     assert e.value.code == 2
