@@ -1,259 +1,208 @@
-"""Time per layer of the network, from what each backend tells about its own nodes.
+"""The time of each layer of the network, from the profilers of the backends.
 
-Compilers rename, split and fuse; what they leave are names of tensors. The exporter names every node after its layer, and each
-layer's last tensor bears the layer's name, so an unnamed node belongs to the layer of what it feeds: the mapping walks the
-graph that the backend really runs (ONNX Runtime's optimised file, OpenVINO's runtime model) from its end to its beginning.
-A reordering that a backend puts between two layers counts to the later one.
-
-TensorRT's kernels tell the nodes that they were fused from, and PyTorch runs the bundle's own nodes.
+ONNX Runtime, OpenVINO, TensorRT and PyTorch time the nodes or kernels of their own compiled graphs. `layer_assignment.py` finds
+the layer of each, and the times of a layer are added.
 """
 
 from __future__ import annotations
 
 import bisect
-import itertools
 import json
 import os
-import re
 import statistics
 import tempfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stylert.benchmarks.machine.interference import remarks, watch
-from stylert.benchmarks.machine.lower_bounds import layer_floors
-from stylert.benchmarks.machine.roofline import Ceiling
+from stylert.benchmarks.layer_assignment import (
+    IMAGE,
+    STYLES,
+    Node,
+    assign_layers,
+    engine_layers,
+    first_layer_of,
+    given_layer,
+    in_execution_order,
+    layer_of,
+    name_nodes_by_layer,
+    onnx_layers,
+    style_node_names,
+)
+from stylert.benchmarks.machine.interference import instability_remarks, watch
+from stylert.benchmarks.machine.lower_bounds import layer_lower_bounds
 from stylert.benchmarks.scenarios.measure import Configuration
 from stylert.benchmarks.schema import LayerTime, Profile
 from stylert.core.errors import BackendError
+from stylert.core.roofline import PeakRates
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.bundle import Bundle
-from stylert.runtime.engines import engine_to_load, open_synthesis
+from stylert.runtime.loading import engine_to_load, open_synthesis
+from stylert.runtime.session import LayerTimer
 
-#: Calls that are profiled, after those that are not.
-CALLS, WARM_UP = 10, 3
-#: Before every layer: the styles of all of them. Behind: the conversion of the image.
-STYLES, IMAGE = "styles", "image"
-TAIL = frozenset({"scaled", "shifted", "clipped", "floored", "nhwc", "image"})
-MARK = re.compile(rf"(b\d+\.\w+|{STYLES}|{IMAGE})@\d+")
-LAYER = re.compile(r"\bb(\d+)\.(conv0|conv1|torgb|skip|upsampled|img|sum|const)\b")
+TIMED_CALLS, WARM_UP_CALLS = 10, 3
+
+#: By layer, milliseconds of a call and the number of nodes.
+LayerTimes = dict[str, tuple[float, int]]
 
 
-@dataclass(frozen=True)
-class Node:
-    """One node of the graph that a backend runs; `layer` where its own name tells."""
+def profile_layers(configuration: Configuration, work: dict[str, Any], rates: PeakRates | None = None) -> Profile:
+    """Time every layer, in this process.
 
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    layer: str | None
+    Args:
+        configuration: What to run.
+        work: The work of the profile in the results.
+        rates: Peak rates of the machine, for lower bounds; None for no lower bounds.
 
-
-def layer_of(name: str) -> str | None:
-    """The layer in a node's or tensor's name: `b64.conv1`, or `b64.skip` for what carries the RGB image up; None for others."""
-    found = LAYER.search(name)
-    if found is None:
-        return IMAGE if name in TAIL else None
-    block, part = found.groups()
-    return f"b{block}.{part if part.startswith('conv') or part == 'torgb' else 'skip'}"
-
-
-def assign_layers(nodes: Sequence[Node], styles: frozenset[str] = frozenset()) -> dict[str, str]:
-    """The layer of every node by name, from nodes in an order in which each stands before those that read it.
-
-    A node without a layer of its own takes that of the first node that reads it, `image` at the end. Names in `styles`, and
-    nodes that feed nothing else, belong to the styles.
+    Raises:
+        BackendError: The backend gives no time per layer here.
     """
-    readers: dict[str, str] = {}
-    layers: dict[str, str] = {}
-    for node in reversed(nodes):
-        mine = node.layer
-        if mine is None and node.name in styles:
-            mine = STYLES
-        if mine is None:
-            mine = next((readers[o] for o in node.outputs if o in readers), IMAGE)
-        layers[node.name] = mine
-        for tensor in node.inputs:
-            readers[tensor] = mine  # the first reader in the graph's order, as this walk goes backwards
-    return layers
-
-
-def profile_layers(configuration: Configuration, work: dict[str, Any], ceiling: Ceiling | None = None) -> Profile:
-    """Measure per layer, in this process. Raises BackendError for a backend that has no profile here."""
     bundle = Bundle.load(configuration.bundle)
     if configuration.backend not in PROFILERS:
         raise BackendError(f"{configuration.backend} gives no time per layer here")
     with watch() as watched:
         times, method = PROFILERS[configuration.backend](bundle, configuration)
-    assert watched.disturbance is not None
-    method = "; ".join([method, *remarks(None, watched.disturbance)])
+    assert watched.interference is not None
+    method = "; ".join([method, *instability_remarks(None, watched.interference)])
     config = GeneratorConfig.from_dict(bundle.model)
-    floors = layer_floors(config, configuration.precision, configuration.batch, ceiling) if ceiling else {}
-    order = [STYLES, *dict.fromkeys(name for s in config.layers() for name in (f"b{s.resolution}.skip", s.name)), IMAGE]
-    layers = [LayerTime(name, *times[name], floors.get(name)) for name in order if name in times]
+    bounds = layer_lower_bounds(config, configuration.precision, configuration.batch, rates) if rates else {}
+    layers = [LayerTime(name, *times[name], bounds.get(name)) for name in _layer_names(config) if name in times]
     setup = {"backend": configuration.backend, "form": configuration.form, "threads": configuration.threads}
     return Profile(work, setup, "ms", sum(layer.value for layer in layers), method, layers)
 
 
-def _onnxruntime(bundle: Bundle, configuration: Configuration) -> tuple[dict[str, tuple[float, int]], str]:
-    """ONNX Runtime's profile. Its optimiser keeps a node's name, or begins with it, so the nodes are named after their layers
-    before it sees them; what it inserts is looked up in the graph that it writes down."""
+def _layer_names(config: GeneratorConfig) -> list[str]:
+    """Every name that a node can be assigned to, in the order of the network."""
+    names = [STYLES]
+    for spec in config.layers():
+        names += [f"b{spec.resolution}.skip", spec.name]
+    return list(dict.fromkeys([*names, IMAGE]))
+
+
+def _onnxruntime(bundle: Bundle, configuration: Configuration) -> tuple[LayerTimes, str]:
+    """By ONNX Runtime's profile.
+
+    The nodes are named after their layers before ONNX Runtime sees them, since its optimiser keeps the beginning of a node's
+    name. The optimised graph, which it writes to a file, tells the layers of the nodes that it inserts.
+    """
     import onnx
     import onnxruntime as ort
 
-    source = bundle.checked_file(bundle.network(configuration.precision, configuration.backend))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
+        options.profile_file_prefix = str(folder / "profile")
+        options.optimized_model_filepath = str(folder / "optimised.onnx")
         if configuration.threads is not None:
             options.intra_op_num_threads = configuration.threads
-        onnx.save(named_by_layer(source), Path(folder) / "named.onnx")
-        session = ort.InferenceSession(Path(folder) / "named.onnx", options, providers=["CPUExecutionProvider"])
-        inputs = _inputs(bundle, configuration.batch)
-        for _ in range(WARM_UP + CALLS):
+        onnx.save(name_nodes_by_layer(_network(bundle, configuration)), folder / "named.onnx")
+        session = ort.InferenceSession(folder / "named.onnx", options, providers=["CPUExecutionProvider"])
+        inputs = _random_inputs(bundle, configuration.batch)
+        for _ in range(WARM_UP_CALLS + TIMED_CALLS):
             session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text())
-        graph = onnx.load(Path(folder) / "optimised.onnx", load_external_data=False).graph
-    layers = assign_layers([Node(n.name, tuple(n.input), tuple(n.output), _marked(n.name)) for n in _in_order(graph)])
-    starts = sorted(e["ts"] for e in events if e["name"] == "model_run")[-CALLS:]
-    calls = [Call() for _ in starts]
+        graph = onnx.load(folder / "optimised.onnx", load_external_data=False).graph
+    nodes = [Node(n.name, tuple(n.input), tuple(n.output), given_layer(n.name)) for n in in_execution_order(graph)]
+    layers = assign_layers(nodes)
+    starts = sorted(event["ts"] for event in events if event["name"] == "model_run")[-TIMED_CALLS:]
+    calls = [CallTimes() for _ in starts]
     for event in events:
         if event["cat"] == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= starts[0]:
-            name = event["name"].removesuffix("_kernel_time")
-            calls[bisect.bisect(starts, event["ts"]) - 1].add(layers.get(name, IMAGE), event["dur"] / 1000)
-    return medians(calls), f"ONNX Runtime's profiler, median of {CALLS} calls"
+            call = calls[bisect.bisect(starts, event["ts"]) - 1]
+            node = event["name"].removesuffix("_kernel_time")
+            call.add(layers.get(node, IMAGE), event["dur"] / 1000)
+    return median_times(calls), f"ONNX Runtime's profiler, median of {TIMED_CALLS} calls"
 
 
-def named_by_layer(source: Path) -> Any:
-    """The network with its functions inlined, each node named `<layer>@<number>`, inside branches too."""
-    import onnx
-    from onnx.inliner import inline_local_functions
-
-    model = inline_local_functions(onnx.load(source))
-    numbers = itertools.count()
-    # The inliner's own names may repeat.
-    found = list(enumerate(model.graph.node))
-    nodes = [Node(f"{i}", _read(n), tuple(n.output), _own_layer((n.name, *n.output))) for i, n in found]
-    written = _style_names(source)
-    layers = assign_layers(nodes, frozenset(f"{i}" for i, n in found if n.name in written))
-
-    def name(node: Any, layer: str) -> None:
-        node.name = f"{layer}@{next(numbers)}"
-        for attribute in node.attribute:
-            for inner in attribute.g.node:
-                name(inner, layer)
-
-    for i, node in found:
-        name(node, layers[f"{i}"])
-    return model
-
-
-def _openvino(bundle: Bundle, configuration: Configuration) -> tuple[dict[str, tuple[float, int]], str]:
-    """OpenVINO's counters of its runtime model, whose nodes know the names of the ONNX nodes that they come from."""
+def _openvino(bundle: Bundle, configuration: Configuration) -> tuple[LayerTimes, str]:
+    """By OpenVINO's counters. The nodes of its runtime model know the ONNX nodes that they were made from."""
     import onnx
     import openvino as ov
 
     from stylert.runtime.lowering import lower
 
-    source = bundle.checked_file(bundle.network(configuration.precision, configuration.backend))
-    hint = "bf16" if configuration.precision in ("bf16", "int8") else "f32"  # as the backend sets it
-    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": True}
+    source = _network(bundle, configuration)
+    # The same settings as in the backend.
+    hint = "bf16" if configuration.precision in ("bf16", "int8") else "f32"
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": True}
     if configuration.threads is not None:
-        config["INFERENCE_NUM_THREADS"] = configuration.threads
+        options["INFERENCE_NUM_THREADS"] = configuration.threads
     with tempfile.TemporaryDirectory() as folder:
-        plain = lower(source, Path(folder) / "plain.onnx", configuration.batch)  # of fixed shape, as the backend runs it
-        graph = onnx.load(plain).graph
-        compiled = ov.Core().compile_model(ov.Core().read_model(plain), "CPU", config)
-    onnx_nodes = [Node(n.name, _read(n), tuple(n.output), _own_layer((n.name, *n.output))) for n in graph.node]
-    known = assign_layers(onnx_nodes, _style_names(source))
+        lowered = lower(source, Path(folder) / "lowered.onnx", configuration.batch)
+        graph = onnx.load(lowered).graph
+        compiled = ov.Core().compile_model(ov.Core().read_model(lowered), "CPU", options)
+    source_layers = onnx_layers(graph, style_node_names(source))
     nodes = []
     for op in compiled.get_runtime_model().get_ordered_ops():
-        origins = str(op.get_rt_info()["originalLayersNames"].astype(str)).split(",") if op.get_type_name() != "Result" else []
-        own = next((known[o] for o in origins if o in known), None)
+        is_result = op.get_type_name() == "Result"
+        origins = [] if is_result else str(op.get_rt_info()["originalLayersNames"].astype(str)).split(",")
+        layer = next((source_layers[origin] for origin in origins if origin in source_layers), None)
         inputs = tuple(i.get_source_output().get_node().get_friendly_name() for i in op.inputs())
         name = op.get_friendly_name()
-        nodes.append(Node(name, inputs, (name,), own or _own_layer((name,))))
+        nodes.append(Node(name, inputs, (name,), layer or first_layer_of((name,))))
     layers = assign_layers(nodes)
-    request, inputs_ = compiled.create_infer_request(), _inputs(bundle, configuration.batch)
+    request, random_inputs = compiled.create_infer_request(), _random_inputs(bundle, configuration.batch)
     calls = []
-    for _ in range(WARM_UP + CALLS):
-        request.infer(inputs_)
-        calls.append(Call())
+    for _ in range(WARM_UP_CALLS + TIMED_CALLS):
+        request.infer(random_inputs)
+        call = CallTimes()
         for info in request.profiling_info:
             if "EXECUTED" in str(info.status):
-                calls[-1].add(layers.get(info.node_name, IMAGE), 1000 * info.real_time.total_seconds())
-    return medians(calls[WARM_UP:]), f"OpenVINO's counters, median of {CALLS} calls"
+                call.add(layers.get(info.node_name, IMAGE), 1000 * info.real_time.total_seconds())
+        calls.append(call)
+    return median_times(calls[WARM_UP_CALLS:]), f"OpenVINO's counters, median of {TIMED_CALLS} calls"
 
 
-def _torch(bundle: Bundle, configuration: Configuration) -> tuple[dict[str, tuple[float, int]], str]:
-    """PyTorch's profiler, node by node of the canonical file, whose nodes bear their layers' names."""
+def _torch(bundle: Bundle, configuration: Configuration) -> tuple[LayerTimes, str]:
+    """By PyTorch's profiler. It runs the nodes of the bundle's own file; a node goes by its first output."""
     import onnx
 
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # its profiler tells of each start and stop otherwise
-    source = bundle.checked_file(bundle.network(configuration.precision, configuration.backend))
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler otherwise prints each start and stop
+    source = _network(bundle, configuration)
+    style_nodes = style_node_names(source)
     graph = onnx.load(source).graph
-    nodes = [Node(n.output[0], tuple(n.input), tuple(n.output), _own_layer((n.name, *n.output))) for n in graph.node]
-    written = _style_names(source)
-    layers = assign_layers(nodes, frozenset(n.output[0] for n in graph.node if n.name in written))
-    return _told(bundle, configuration, layers), f"PyTorch's profiler, median of {CALLS} calls without a CUDA graph"
+    nodes = [Node(n.output[0], tuple(n.input), tuple(n.output), first_layer_of((n.name, *n.output))) for n in graph.node]
+    layers = assign_layers(nodes, frozenset(n.output[0] for n in graph.node if n.name in style_nodes))
+    times = _session_times(bundle, configuration, layers)
+    return times, f"PyTorch's profiler, median of {TIMED_CALLS} calls without a CUDA graph"
 
 
-def _tensorrt(bundle: Bundle, configuration: Configuration) -> tuple[dict[str, tuple[float, int]], str]:
-    """The library's profiler, whose names are those of the table in `engine.json`, which knows the nodes that each came from."""
+def _tensorrt(bundle: Bundle, configuration: Configuration) -> tuple[LayerTimes, str]:
+    """By the engine's profiler. The table in `engine.json` has the ONNX nodes that each kernel was made from."""
     from stylert.runtime.lowering import lower
 
-    source = bundle.checked_file(bundle.network(configuration.precision, configuration.backend))
+    source = _network(bundle, configuration)
     engine = engine_to_load(bundle, configuration.backend, configuration.precision)
-    table = json.loads((engine / "engine.json").read_text())["layers"] if engine is not None else []
+    kernels = json.loads((engine / "engine.json").read_text())["layers"] if engine is not None else []
     with tempfile.TemporaryDirectory() as folder:
-        layers = engine_layers(table, lower(source, Path(folder) / "plain.onnx"), _style_names(source))
-    times = _told(bundle, configuration, layers)
-    return times, f"the engine's profiler, median of {CALLS} calls without a CUDA graph"
+        layers = engine_layers(kernels, lower(source, Path(folder) / "lowered.onnx"), style_node_names(source))
+    times = _session_times(bundle, configuration, layers)
+    return times, f"the engine's profiler, median of {TIMED_CALLS} calls without a CUDA graph"
 
 
-def engine_layers(table: Sequence[Mapping[str, Any]], lowered: Path, styles: frozenset[str]) -> dict[str, str]:
-    """The layer of every kernel in an engine's table, by the kernel's name.
-
-    A kernel that was fused from nodes of several layers belongs to the one that most of them belong to.
-    """
-    import onnx
-
-    graph = onnx.load(lowered, load_external_data=False).graph
-    known = assign_layers(
-        [Node(n.name, _read(n), tuple(n.output), _own_layer((n.name, *n.output))) for n in graph.node], styles
-    )
-    found = {}
-    for kernel in table:
-        origins = [known.get(name) or _own_layer((name,)) for name in kernel["origins"]]
-        counts = Counter(layer for layer in origins if layer is not None)
-        found[kernel["name"]] = max(counts, key=counts.__getitem__, default=layer_of(kernel["name"]) or STYLES)
-    return found
-
-
-def _told(bundle: Bundle, configuration: Configuration, layers: Mapping[str, str]) -> dict[str, tuple[float, int]]:
-    """Times by layer of a session that tells them by name."""
-    session: Any = open_synthesis(bundle, configuration.backend, configuration.precision, configuration.threads)[0]
+def _session_times(bundle: Bundle, configuration: Configuration, layers: Mapping[str, str]) -> LayerTimes:
+    """The times of a session that times its own nodes; `layers` are the layers of nodes by name."""
+    session = open_synthesis(bundle, configuration.backend, configuration.precision, configuration.threads)[0]
     calls = []
     try:
-        for _ in range(WARM_UP + CALLS):
-            calls.append(Call())
-            for name, ms in session.layer_times(_inputs(bundle, configuration.batch)):
-                calls[-1].add(layers.get(name) or layer_of(name) or IMAGE, ms)
+        if not isinstance(session, LayerTimer):
+            raise BackendError(f"{configuration.backend} does not time its layers")
+        for _ in range(WARM_UP_CALLS + TIMED_CALLS):
+            call = CallTimes()
+            for name, ms in session.layer_times(_random_inputs(bundle, configuration.batch)):
+                call.add(layers.get(name) or layer_of(name) or IMAGE, ms)
+            calls.append(call)
     finally:
         session.close()
-    return medians(calls[WARM_UP:])
+    return median_times(calls[WARM_UP_CALLS:])
 
 
-class Call:
-    """What the nodes of every layer took in one call."""
+class CallTimes:
+    """Milliseconds of the nodes of each layer in one call."""
 
     def __init__(self) -> None:
         self.ms: dict[str, list[float]] = {}
@@ -262,65 +211,30 @@ class Call:
         self.ms.setdefault(layer, []).append(ms)
 
 
-def medians(calls: Sequence[Call]) -> dict[str, tuple[float, int]]:
-    """For every layer the median over the calls of its nodes' time together, and how many nodes there are."""
-    names = dict.fromkeys(name for call in calls for name in call.ms)
-    each = {name: [call.ms.get(name, []) for call in calls] for name in names}
-    return {name: (statistics.median(map(sum, found)), max(map(len, found))) for name, found in each.items()}
+def median_times(calls: Sequence[CallTimes]) -> LayerTimes:
+    """For each layer the median over the calls of the sum of its nodes, and the largest number of nodes."""
+    times = {}
+    for layer in dict.fromkeys(layer for call in calls for layer in call.ms):
+        nodes_of_calls = [call.ms.get(layer, []) for call in calls]
+        times[layer] = statistics.median(map(sum, nodes_of_calls)), max(map(len, nodes_of_calls))
+    return times
 
 
-def _inputs(bundle: Bundle, batch: int) -> dict[str, np.ndarray]:
+def _network(bundle: Bundle, configuration: Configuration) -> Path:
+    """The file of the synthesis network that the backend runs."""
+    return bundle.checked_file(bundle.network(configuration.precision, configuration.backend))
+
+
+def _random_inputs(bundle: Bundle, batch: int) -> dict[str, np.ndarray]:
+    """`ws` and the noise inputs."""
     rng = np.random.default_rng(0)
     inputs = {"ws": rng.standard_normal((batch, bundle.num_ws, bundle.model["w_dim"]), np.float32)}
-    return inputs | {n: rng.standard_normal((batch, 1, r, r), np.float32) for n, r in bundle.noise_inputs.items()}
+    for name, resolution in bundle.noise_inputs.items():
+        inputs[name] = rng.standard_normal((batch, 1, resolution, resolution), np.float32)
+    return inputs
 
 
-def _read(node: Any) -> tuple[str, ...]:
-    """What a node reads, its branches included: those take tensors of the graph around them without naming them as inputs."""
-    inner = (tensor for attribute in node.attribute for n in attribute.g.node for tensor in _read(n))
-    outer = (o.name for attribute in node.attribute for o in attribute.g.output)
-    return (*node.input, *inner, *outer)
-
-
-def _marked(name: str) -> str | None:
-    """The layer that `named_by_layer` wrote into a node's name."""
-    found = MARK.search(name)
-    return found[1] if found else None
-
-
-def _own_layer(names: Sequence[str]) -> str | None:
-    return next((layer for layer in map(layer_of, names) if layer is not None), None)
-
-
-def _style_names(source: Path) -> frozenset[str]:
-    """Nodes that the exporter wrote and that belong to no layer: they make the styles."""
-    import onnx
-
-    graph = onnx.load(source, load_external_data=False).graph
-    return frozenset(n.name for n in graph.node if _own_layer((n.name, *n.output)) is None)
-
-
-def _in_order(graph: Any) -> list[Any]:
-    """A graph's nodes, each behind those whose results it reads; optimisers append theirs at the end."""
-    made = {o: n for n in graph.node for o in n.output}
-    order: list[Any] = []
-    done: set[int] = set()
-    for last in graph.node:
-        stack = [(last, False)]
-        while stack:
-            node, ready = stack.pop()
-            if id(node) in done:
-                continue
-            if ready:
-                done.add(id(node))
-                order.append(node)
-                continue
-            stack.append((node, True))
-            stack += [(made[i], False) for i in node.input if i in made and id(made[i]) not in done]
-    return order
-
-
-#: Backends that tell their times node by node
+#: By backend, a function from a bundle and a configuration to times and a description of the method.
 PROFILERS = {
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,

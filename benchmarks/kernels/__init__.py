@@ -1,1 +1,16 @@
-"""The GPU kernels by themselves: tiles, parity, time per layer, and the whole synthesis network."""
+"""The GPU kernels by themselves. `benchmarks/gpu_suite.sh` runs the commands one after the other.
+
+Commands, each a module of `python -m stylert.benchmarks.kernels.<name>`:
+
+- `parity`: every kernel against float64.
+- `autotune`: the tables of tiles, measured or by the cost model.
+- `layers`: each layer in several forms (`forms`), with times and lower bounds.
+- `generator`: the whole synthesis network (`synthesis`) beside PyTorch's forms of it.
+
+Shared by them:
+
+- `options`: command-line options and the measured networks.
+- `device`: the GPU, or the CPU of a dry run.
+- `timing`, `gpu_rates`: time of single calls, and the peak rates of the GPU.
+- `results`: rows and result files.
+"""

@@ -1,24 +1,41 @@
-"""Each operator in the forms that `layers.py` compares: on random operands, calls that compute the same numbers."""
+"""The forms of each operator that `layers.py` compares: functions that compute the same numbers from random operands."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from stylert.benchmarks.kernels.command_line import Call, eight_bit_product
-from stylert.benchmarks.machine.roofline import Case
+from stylert.benchmarks.kernels.gpu_rates import eight_bit_product
+from stylert.benchmarks.machine.layer_operators import LayerOperator
+
+#: One way to compute an operator: it takes nothing and returns the result.
+Form = Callable[[], Any]
+
+#: Largest error of a form, relative to the largest value of its reference, by dtype of the weights.
+TOLERANCE = {"float16": 1e-2, "bfloat16": 8e-2, "float32": 5e-3, "int8": 1e-2, "fp8": 1e-2}
 
 
-def forms_of(case: Case, batch: int, dtype: str, device: str) -> tuple[dict[str, Call], Any]:
-    """The calls by name, and what they should give in float32. `dtype` is torch's name of one, or int8 or fp8 for the weights."""
+def operator_forms(operator: LayerOperator, batch: int, dtype: str, device: str) -> tuple[dict[str, Form], Any]:
+    """The forms of one operator by name, and its reference result.
+
+    Args:
+        operator: The operator and its shape.
+        batch: Images.
+        dtype: Name of a torch dtype, or `int8` or `fp8` for the weights alone.
+        device: `cuda`, or `cpu` for Triton's interpreter.
+
+    Returns:
+        Forms and the float32 result that they should give. Both are of the same operands and of the same layout.
+    """
     import torch
 
     if dtype in ("int8", "fp8"):
-        return _eight_bit_forms(case, batch, torch.int8 if dtype == "int8" else torch.float8_e4m3fn, device)
-    make = {"modulated_conv2d": _modulated_conv2d_forms, "upfirdn2d": _upfirdn2d_forms, "bias_act": _bias_act_forms}
-    return make[case.kernel](case, batch, getattr(torch, dtype), device)
+        return _eight_bit_forms(operator, batch, torch.int8 if dtype == "int8" else torch.float8_e4m3fn, device)
+    make_forms = {"modulated_conv2d": _modulated_conv2d_forms, "upfirdn2d": _upfirdn2d_forms, "bias_act": _bias_act_forms}
+    return make_forms[operator.operator](operator, batch, getattr(torch, dtype), device)
 
 
-def _modulated_conv2d_forms(case: Case, batch: int, dtype: Any, device: str) -> tuple[dict[str, Call], Any]:
+def _modulated_conv2d_forms(operator: LayerOperator, batch: int, dtype: Any, device: str) -> tuple[dict[str, Form], Any]:
     import torch
     import torch.nn.functional as F
 
@@ -29,60 +46,75 @@ def _modulated_conv2d_forms(case: Case, batch: int, dtype: Any, device: str) -> 
     from stylert.plugins.triton.modulated_conv2d import conv_problem, modulated_conv2d_into, workspace_elements
     from stylert.plugins.triton.tiles import choose_tile
 
-    s, conv = case.spec, case.spec.kind == "conv"
-    size = s.resolution // s.up
-    exact: dict[str, Any] = {"device": device, "dtype": torch.float32}
-    x, style = torch.randn(batch, s.in_channels, size, size, **exact), torch.randn(batch, s.in_channels, **exact)
-    weight = torch.randn(s.out_channels, s.in_channels, s.kernel, s.kernel, **exact) / (s.in_channels * s.kernel**2) ** 0.5
-    demod = demodulation(weight, style) if conv else None
-    noise = torch.randn(s.resolution, s.resolution, **exact) if conv else None
-    bias, f = torch.randn(s.out_channels, **exact), setup_filter().to(device)
-    activation = "lrelu" if conv else "linear"
-    named: dict[str, Any] = {"up": s.up, "f": f if s.up == 2 else None, "activation": activation, "clamp": 256.0}
-    x, weight = x.to(dtype), weight.to(dtype)
-    reference = modulated_conv2d(x.float(), weight.float(), style, demod, noise, bias, **named)
+    spec = operator.spec
+    is_conv = spec.kind == "conv"
+    size = spec.resolution // spec.up
+    activation = "lrelu" if is_conv else "linear"
 
-    phases = (fold(weight.float(), f).to(dtype) if s.up == 2 else weight[None]).permute(0, 1, 3, 4, 2).contiguous()
-    nhwc, tail = x.permute(0, 2, 3, 1).contiguous(), Epilogue.of(activation, clamp=256.0)
-    y = torch.full((batch, s.resolution, s.resolution, s.out_channels), float("nan"), device=device, dtype=dtype)
-    noise_map = None if noise is None else noise.expand(batch, -1, -1)
+    # The operands of the definition.
+    x = torch.randn(batch, spec.in_channels, size, size, device=device)
+    style = torch.randn(batch, spec.in_channels, device=device)
+    weight = torch.randn(spec.out_channels, spec.in_channels, spec.kernel, spec.kernel, device=device)
+    weight = weight / (spec.in_channels * spec.kernel**2) ** 0.5
+    demod = demodulation(weight, style) if is_conv else None
+    noise = torch.randn(spec.resolution, spec.resolution, device=device) if is_conv else None
+    bias = torch.randn(spec.out_channels, device=device)
+    f = setup_filter().to(device)
+    options: dict[str, Any] = {"up": spec.up, "f": f if spec.up == 2 else None, "activation": activation, "clamp": 256.0}
+    x, weight = x.to(dtype), weight.to(dtype)
+    reference = modulated_conv2d(x.float(), weight.float(), style, demod, noise, bias, **options)
+
+    # The same in the layouts of the kernel.
+    folded = fold(weight.float(), f).to(dtype) if spec.up == 2 else weight[None]
+    phases = folded.permute(0, 1, 3, 4, 2).contiguous()
+    x_nhwc = x.permute(0, 2, 3, 1).contiguous()
+    noise_maps = None if noise is None else noise.expand(batch, -1, -1)
+    # An element that the kernel does not write stays NaN.
+    y = torch.full((batch, spec.resolution, spec.resolution, spec.out_channels), float("nan"), device=device, dtype=dtype)
+    epilogue = Epilogue.of(activation, clamp=256.0)
+    tile = choose_tile(conv_problem(x_nhwc, phases))
+    elements = workspace_elements(batch, size**2, spec.out_channels, spec.up**2, tile.splits)
+    workspace = torch.empty(elements, device=device) if elements else None
     # The interpreter cannot multiply bfloat16.
     precision = "ieee" if device == "cpu" and dtype == torch.bfloat16 else "tf32x3"
 
-    tile = choose_tile(conv_problem(nhwc, phases))
-    elements = workspace_elements(batch, size**2, s.out_channels, s.up**2, tile.splits)
-    work = torch.empty(elements, device=device) if elements else None
-
     def kernel() -> Any:
         modulated_conv2d_into(
-            y, nhwc, phases, style, demod, noise_map, bias, tail=tail, tile=tile, precision=precision, workspace=work
-        )
+            y, x_nhwc, phases, style, demod, noise_maps, bias,
+            epilogue=epilogue, tile=tile, precision=precision, workspace=workspace,
+        )  # fmt: skip
         return y.permute(0, 3, 1, 2)
 
     def definition() -> Any:
-        return modulated_conv2d(x, weight, style, demod, noise, bias, **named)
+        return modulated_conv2d(x, weight, style, demod, noise, bias, **options)
 
-    x_last, w_last = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
+    # The same in the layouts and dtypes of cuDNN.
+    x_last, weight_last = (t.contiguous(memory_format=torch.channels_last) for t in (x, weight))
     transposed = weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
-    blur = (f * 4).to(dtype).expand(s.out_channels, 1, 4, 4).contiguous()
-    style_4, noise_4, bias_4 = style.to(dtype)[:, :, None, None], noise if noise is None else noise.to(dtype), bias.to(dtype)
+    blur = (f * 4).to(dtype).expand(spec.out_channels, 1, 4, 4).contiguous()
+    style_nchw = style.to(dtype)[:, :, None, None]
+    demod_nchw = None if demod is None else demod.to(dtype)[:, :, None, None]
+    noise_map = None if noise is None else noise.to(dtype)
+    bias_nchw = bias.to(dtype)[:, None, None]
 
     def cudnn() -> Any:
-        v = x_last * style_4
-        if s.up == 2:
-            v = F.conv2d(F.conv_transpose2d(v, transposed, stride=2), blur, padding=1, groups=s.out_channels)
+        v = x_last * style_nchw
+        if spec.up == 2:
+            v = F.conv2d(F.conv_transpose2d(v, transposed, stride=2), blur, padding=1, groups=spec.out_channels)
         else:
-            v = F.conv2d(v, w_last, padding=s.kernel // 2)
-        if demod is not None and noise_4 is not None:
-            v = v * demod.to(dtype)[:, :, None, None] + noise_4
-        v = v + bias_4[:, None, None]
-        return (F.leaky_relu(v, 0.2) * 2**0.5 if conv else v).clamp(-256, 256)
+            v = F.conv2d(v, weight_last, padding=spec.kernel // 2)
+        if demod_nchw is not None and noise_map is not None:
+            v = v * demod_nchw + noise_map
+        v = v + bias_nchw
+        if is_conv:
+            v = F.leaky_relu(v, 0.2) * 2**0.5
+        return v.clamp(-256, 256)
 
     return {"kernel": kernel, "eager": definition, "compile": _compiled(definition, device), "cudnn": cudnn}, reference
 
 
-def _eight_bit_forms(case: Case, batch: int, narrow: Any, device: str) -> tuple[dict[str, Call], Any]:
-    """A convolution with weights and modulated activations in 8 bits, float16 in and out."""
+def _eight_bit_forms(operator: LayerOperator, batch: int, eight_bit: Any, device: str) -> tuple[dict[str, Form], Any]:
+    """A convolution whose weights and modulated activations are 8-bit; it reads and writes float16 `[N, H, W, C]`."""
     import torch
     import torch.nn.functional as F
 
@@ -95,63 +127,71 @@ def _eight_bit_forms(case: Case, batch: int, narrow: Any, device: str) -> tuple[
     from stylert.plugins.triton.modulated_conv2d import conv_problem, modulated_conv2d_into, workspace_elements
     from stylert.plugins.triton.tiles import choose_tile
 
-    s, largest = case.spec, LARGEST[narrow]
-    size = s.resolution // s.up
-    x = torch.randn(batch, size, size, s.in_channels, device=device).half()
-    style, bias = torch.randn(batch, s.in_channels, device=device), torch.randn(s.out_channels, device=device)
-    noise = torch.randn(s.resolution, s.resolution, device=device).expand(batch, -1, -1)
-    weight = torch.randn(s.out_channels, s.in_channels, s.kernel, s.kernel, device=device)
-    folded = fold(weight, setup_filter().to(device)) if s.up == 2 else weight[None]
-    phases, scale = quantize_weight(folded.permute(0, 1, 3, 4, 2), narrow)
+    spec, largest = operator.spec, LARGEST[eight_bit]
+    is_int8 = eight_bit == torch.int8
+    size = spec.resolution // spec.up
+    pixels, phase_count = batch * size**2, spec.up**2
+
+    x = torch.randn(batch, size, size, spec.in_channels, device=device).half()
+    style = torch.randn(batch, spec.in_channels, device=device)
+    bias = torch.randn(spec.out_channels, device=device)
+    noise = torch.randn(spec.resolution, spec.resolution, device=device).expand(batch, -1, -1)
+    weight = torch.randn(spec.out_channels, spec.in_channels, spec.kernel, spec.kernel, device=device)
+    folded = fold(weight, setup_filter().to(device)) if spec.up == 2 else weight[None]
+    phases, weight_scale = quantize_weight(folded.permute(0, 1, 3, 4, 2), eight_bit)
     phases = phases.contiguous()
     activation_scale = float((x.float() * style[:, None, None]).abs().max()) / largest
-    style, demod = layer_operands(style, demodulation(weight, style), activation_scale, scale)
-    y = torch.full((batch, s.resolution, s.resolution, s.out_channels), float("nan"), device=device, dtype=torch.float16)
-    tail, tile = Epilogue.of("lrelu", clamp=256.0), choose_tile(conv_problem(x, phases))
-    elements = workspace_elements(batch, size**2, s.out_channels, s.up**2, tile.splits)
-    work = (
-        torch.empty(elements, device=device, dtype=torch.int32 if narrow == torch.int8 else torch.float32) if elements else None
-    )
+    style, demod = layer_operands(style, demodulation(weight, style), activation_scale, weight_scale)
+
+    # An element that the kernel does not write stays NaN.
+    shape = (batch, spec.resolution, spec.resolution, spec.out_channels)
+    y = torch.full(shape, float("nan"), device=device, dtype=torch.float16)
+    epilogue = Epilogue.of("lrelu", clamp=256.0)
+    tile = choose_tile(conv_problem(x, phases))
+    elements = workspace_elements(batch, size**2, spec.out_channels, phase_count, tile.splits)
+    accumulator = torch.int32 if is_int8 else torch.float32
+    workspace = torch.empty(elements, device=device, dtype=accumulator) if elements else None
     # The interpreter cannot round to FP8.
-    precision = "ieee" if device == "cpu" and narrow != torch.int8 else "tf32x3"
+    precision = "ieee" if device == "cpu" and not is_int8 else "tf32x3"
 
     def kernel() -> Any:
         modulated_conv2d_into(
-            y, x, phases, style, demod, noise, bias, tail=tail, tile=tile, precision=precision, workspace=work
-        )
+            y, x, phases, style, demod, noise, bias,
+            epilogue=epilogue, tile=tile, precision=precision, workspace=workspace,
+        )  # fmt: skip
         return y
 
-    def rounded() -> Any:
-        units = (x.float() * style[:, None, None]).clamp(-largest, largest)
-        return (units.round() if narrow == torch.int8 else units).to(narrow)
+    def quantized_activations() -> Any:
+        scaled = (x.float() * style[:, None, None]).clamp(-largest, largest)
+        return (scaled.round() if is_int8 else scaled).to(eight_bit)
 
-    def finished(sums: Any) -> Any:
-        """From `[N, H, W, phase, O]`."""
-        v = (sums.float() * demod[:, None, None, None]).reshape(batch, size, size, s.up, s.up, s.out_channels)
-        v = v.permute(0, 1, 3, 2, 4, 5).reshape(y.shape) + noise[..., None]
+    def apply_epilogue(sums: Any) -> Any:
+        """From sums `[N, H, W, phase, O]` to the layer's result in float32."""
+        v = (sums.float() * demod[:, None, None, None]).reshape(batch, size, size, spec.up, spec.up, spec.out_channels)
+        v = v.permute(0, 1, 3, 2, 4, 5).reshape(shape) + noise[..., None]
         return bias_act(v.permute(0, 3, 1, 2), bias, activation="lrelu", clamp=256.0).permute(0, 2, 3, 1)
 
-    # Bytes are moved as int8, for which every operation is there. The sides of the product are padded to what cuBLAS takes; those
-    # of config F are so by themselves, but for the rows of a single image of 4 px.
-    columns = phases.view(torch.int8).reshape(s.up**2 * s.out_channels, -1)
-    columns = F.pad(columns, (0, -columns.shape[1] % 16, 0, -columns.shape[0] % 16)).contiguous().view(narrow)
-    products = batch * size**2
+    # cuBLAS takes matrices of at least 17 rows with sides that are multiples of 16, so both factors are padded. They are moved
+    # as int8, since PyTorch has few operations for FP8.
+    factor = phases.view(torch.int8).reshape(phase_count * spec.out_channels, -1)
+    factor = F.pad(factor, (0, -factor.shape[1] % 16, 0, -factor.shape[0] % 16)).contiguous().view(eight_bit)
 
     def definition() -> Any:
-        around = F.pad(rounded().view(torch.int8), (0, 0, *[s.kernel // 2] * 4)).unfold(1, s.kernel, 1).unfold(2, s.kernel, 1)
-        rows = around.permute(0, 1, 2, 4, 5, 3).reshape(products, -1)
-        rows = F.pad(rows, (0, columns.shape[1] - rows.shape[1], 0, max(0, 32 - products)))
-        sums = eight_bit_product(rows.view(narrow), columns)[:products, : s.up**2 * s.out_channels]
-        return finished(sums.reshape(batch, size, size, s.up**2, s.out_channels)).half()
+        padded = F.pad(quantized_activations().view(torch.int8), (0, 0, *[spec.kernel // 2] * 4))
+        windows = padded.unfold(1, spec.kernel, 1).unfold(2, spec.kernel, 1)
+        rows = windows.permute(0, 1, 2, 4, 5, 3).reshape(pixels, -1)
+        rows = F.pad(rows, (0, factor.shape[1] - rows.shape[1], 0, max(0, 32 - pixels)))
+        sums = eight_bit_product(rows.view(eight_bit), factor)[:pixels, : phase_count * spec.out_channels]
+        return apply_epilogue(sums.reshape(batch, size, size, phase_count, spec.out_channels)).half()
 
-    # The sums of the rounded numbers are exact in float64.
-    values = F.pad(rounded().double().permute(0, 3, 1, 2), [s.kernel // 2] * 4)
-    exact = [F.conv2d(values, taps.double().permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for taps in phases]
-    reference = finished(torch.stack(exact, 3))
+    # In float64 the sums of the rounded numbers are exact.
+    values = F.pad(quantized_activations().double().permute(0, 3, 1, 2), [spec.kernel // 2] * 4)
+    sums = [F.conv2d(values, taps.double().permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for taps in phases]
+    reference = apply_epilogue(torch.stack(sums, 3))
     return {"kernel": kernel, "eager": definition, "compile": _compiled(definition, device)}, reference
 
 
-def _upfirdn2d_forms(case: Case, batch: int, dtype: Any, device: str) -> tuple[dict[str, Call], Any]:
+def _upfirdn2d_forms(operator: LayerOperator, batch: int, dtype: Any, device: str) -> tuple[dict[str, Form], Any]:
     import torch
     import torch.nn.functional as F
 
@@ -159,53 +199,55 @@ def _upfirdn2d_forms(case: Case, batch: int, dtype: Any, device: str) -> tuple[d
     from stylert.plugins.shapes import Resampling
     from stylert.plugins.triton.upfirdn2d import upfirdn2d_into
 
-    s, f = case.spec, setup_filter().to(device)
-    x = torch.randn(batch, s.in_channels, s.resolution // 2, s.resolution // 2, device=device).to(dtype)
-    reference, spec = upsample2d(x.float(), f), Resampling.of(up=2, padding=(2, 1, 2, 1), gain=4.0)
+    spec, f = operator.spec, setup_filter().to(device)
+    x = torch.randn(batch, spec.in_channels, spec.resolution // 2, spec.resolution // 2, device=device).to(dtype)
+    reference = upsample2d(x.float(), f)
+    resampling = Resampling.of(up=2, padding=(2, 1, 2, 1), gain=4.0)
     y = torch.full(reference.shape, float("nan"), device=device, dtype=dtype)
-    taps = (f * 4).to(dtype).expand(s.in_channels, 1, 4, 4).contiguous()
+    taps = (f * 4).to(dtype).expand(spec.in_channels, 1, 4, 4).contiguous()
 
     def kernel() -> Any:
-        upfirdn2d_into(y, x, f, spec)
+        upfirdn2d_into(y, x, f, resampling)
         return y
 
     def definition() -> Any:
         return upsample2d(x, f)
 
-    def cudnn() -> Any:  # zero insertion and filter in one depthwise transposed convolution
-        return F.conv_transpose2d(x, taps, stride=2, padding=1, groups=s.in_channels)
+    def cudnn() -> Any:
+        """Zero insertion and FIR as one depthwise transposed convolution."""
+        return F.conv_transpose2d(x, taps, stride=2, padding=1, groups=spec.in_channels)
 
     return {"kernel": kernel, "eager": definition, "compile": _compiled(definition, device), "cudnn": cudnn}, reference
 
 
-def _bias_act_forms(case: Case, batch: int, dtype: Any, device: str) -> tuple[dict[str, Call], Any]:
+def _bias_act_forms(operator: LayerOperator, batch: int, dtype: Any, device: str) -> tuple[dict[str, Form], Any]:
     import torch
 
     from stylert.plugins.reference.bias_act import bias_act
     from stylert.plugins.shapes import Epilogue
     from stylert.plugins.triton.bias_act import bias_act_into
 
-    s, tail = case.spec, Epilogue.of("lrelu", clamp=256.0)
-    x = torch.randn(batch, s.out_channels, s.resolution, s.resolution, device=device).to(dtype)
+    spec, epilogue = operator.spec, Epilogue.of("lrelu", clamp=256.0)
+    x = torch.randn(batch, spec.out_channels, spec.resolution, spec.resolution, device=device).to(dtype)
     x = x.contiguous(memory_format=torch.channels_last)
-    b, y = torch.randn(s.out_channels, device=device), torch.full_like(x, float("nan"))
-    step = 1 if x.stride(1) == 1 else s.resolution**2
-    reference = bias_act(x.float(), b, activation="lrelu", clamp=256.0)
+    bias, y = torch.randn(spec.out_channels, device=device), torch.full_like(x, float("nan"))
+    channel_stride = 1 if x.stride(1) == 1 else spec.resolution**2
+    reference = bias_act(x.float(), bias, activation="lrelu", clamp=256.0)
 
     def kernel() -> Any:
-        bias_act_into(y, x, b, tail, step=step)
+        bias_act_into(y, x, bias, epilogue, channel_stride=channel_stride)
         return y
 
     def definition() -> Any:
-        return bias_act(x, b, activation="lrelu", clamp=256.0)
+        return bias_act(x, bias, activation="lrelu", clamp=256.0)
 
     return {"kernel": kernel, "eager": definition, "compile": _compiled(definition, device)}, reference
 
 
-def _compiled(definition: Call, device: str) -> Call:
+def _compiled(definition: Form, device: str) -> Form:
     import torch
 
-    # Every layer compiles anew, and would otherwise be taken for one function with ever more shapes.
+    # Without a reset, torch.compile takes the layers for one function with ever more shapes.
     torch._dynamo.reset()
-    compiled: Call = torch.compile(definition, backend="inductor" if device == "cuda" else "aot_eager", dynamic=False)
+    compiled: Form = torch.compile(definition, backend="inductor" if device == "cuda" else "aot_eager", dynamic=False)
     return compiled

@@ -1,22 +1,21 @@
-"""The GPU kernels layer by layer against what PyTorch offers: `python -m stylert.benchmarks.kernels.layers`.
+"""The GPU kernels layer by layer beside PyTorch's own: `python -m stylert.benchmarks.kernels.layers`.
 
-Every layer of StyleGAN2's config F at 1024 px, in each dtype and batch, in forms that compute the same numbers:
+Every layer of StyleGAN2's config F at 1024 px, in each dtype and batch, in these forms (`forms.py`):
 
-- `kernel`: ours, weights prepared ahead, as an engine would have them;
-- `eager`: the operator's definition in PyTorch, as it is written;
-- `compile`: `torch.compile` of that definition;
-- `cudnn`: cuDNN's convolution on channels-last tensors, and each pointwise step by itself.
+- `kernel`: our Triton kernel, with weights prepared ahead as in an engine;
+- `eager`: the operator's definition in PyTorch;
+- `compile`: `torch.compile` of the definition;
+- `cudnn`: cuDNN's convolution on channels-last tensors, and each pointwise operation as a kernel of its own.
 
-int8 and fp8 are the 3x3 convolutions, with float16 activations. PyTorch has no convolution in 8 bits on a GPU: its definition gathers
-the rounded activations of each pixel, multiplies matrices in 8 bits, and applies the rest; there is no `cudnn` form.
+A form is timed after its result has been compared with the definition in float32. A time is the median of single calls
+with a cold L2 cache. Its lower bound is the roofline at rates that were measured in the same run. cuDNN multiplies
+float32 in TF32, which is PyTorch's default.
 
-A form is timed only after its result has been compared with the definition in float32. Times are the median of single
-calls between CUDA events, each with a cold L2 cache; the floor is the larger of arithmetic and traffic at the rates of a
-matrix product and a copy measured in the same run. Arithmetic is what the definition needs, a transposed convolution
-counting at its input size; traffic is every operand once. cuDNN multiplies float32 in TF32, PyTorch's default.
+Rows of int8 and FP8 are 3x3 convolutions with float16 activations. PyTorch has no such convolution on a GPU, so there is no
+`cudnn` form. The definition gathers the pixels under each tap into rows and multiplies matrices in 8 bits.
 
-`--json` writes a result that `stylert bench compare` and `stylert bench report` read. On a machine without a GPU only the floors are
-printed, from the figures of an H100 or those given.
+`--json` writes a result for `stylert bench compare` and `stylert bench report`. Without a GPU the command prints only the lower
+bounds, at the sustained rates of an H100 or at given rates.
 """
 
 from __future__ import annotations
@@ -30,160 +29,174 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.kernels.command_line import (
-    TOLERANCE,
-    aligned,
-    block_resolutions,
-    chosen_names,
-    command_line,
-    device_for,
-    device_name,
-    has_fp8,
-    has_gpu,
-    measured_ceiling,
-    measured_row,
-    run,
-    save,
-    time_calls,
-)
-from stylert.benchmarks.kernels.forms import forms_of
+from stylert.benchmarks.kernels.device import device_name, has_gpu, select_device, supports_fp8
+from stylert.benchmarks.kernels.forms import TOLERANCE, operator_forms
+from stylert.benchmarks.kernels.gpu_rates import measure_gpu_rates
+from stylert.benchmarks.kernels.options import benchmark_parser, parse_names, run_command, selected_layers
+from stylert.benchmarks.kernels.results import measured_row, save_results
+from stylert.benchmarks.kernels.timing import time_calls
+from stylert.benchmarks.machine.layer_operators import LayerOperator, layer_operators
+from stylert.benchmarks.machine.lower_bounds import ACTIVATION_DTYPES
 from stylert.benchmarks.machine.nvml import watch_gpu
-from stylert.benchmarks.machine.roofline import Case, Ceiling, cases
 from stylert.benchmarks.schema import Row
 from stylert.core.errors import BackendError, InputError
-
-#: Rates of an H100 SXM, TFLOP/s by dtype and GB/s: half precision and memory as measured by others, the rest its data sheet.
-H100_TFLOPS = {"float16": 790.0, "bfloat16": 790.0, "float32": 67.0, "int8": 1979.0, "fp8": 1979.0}
-H100_BANDWIDTH = 3000.0
+from stylert.core.gpu_specs import GPU_SPECS
+from stylert.core.roofline import PeakRates
+from stylert.core.text_table import aligned_columns
 
 FORMS = ("kernel", "eager", "compile", "cudnn")
-#: What activations are beside 8-bit weights, in memory.
-ACTIVATIONS = {"int8": "float16", "fp8": "float16"}
 
 
-def works(chosen: Sequence[Case], dtypes: Sequence[str], batches: Sequence[int]) -> list[tuple[str, int, Case]]:
-    """What there is to measure: in 8 bits only convolutions."""
+def combinations(
+    operators: Sequence[LayerOperator], dtypes: Sequence[str], batches: Sequence[int]
+) -> list[tuple[str, int, LayerOperator]]:
+    """Each dtype with each batch and operator; in 8 bits only the convolutions."""
     return [
-        (dtype, batch, case)
-        for dtype, batch, case in itertools.product(dtypes, batches, chosen)
-        if dtype not in ACTIVATIONS or (case.kernel == "modulated_conv2d" and case.spec.kind == "conv")
+        (dtype, batch, operator)
+        for dtype, batch, operator in itertools.product(dtypes, batches, operators)
+        if dtype not in ACTIVATION_DTYPES or (operator.operator == "modulated_conv2d" and operator.spec.kind == "conv")
     ]
 
 
-def work_of(case: Case, batch: int, dtype: str) -> dict[str, Any]:
-    """What is computed, in words: rows with the same are comparable."""
-    s = case.spec
-    shape = f"{s.in_channels} to {s.out_channels} channels, {s.resolution} px"
-    return {"kernel": case.kernel, "layer": case.layer, "shape": shape, "dtype": dtype, "batch": batch}
+def work_of(operator: LayerOperator, batch: int, dtype: str) -> dict[str, Any]:
+    """The work of a row: rows with equal work are comparable."""
+    spec = operator.spec
+    shape = f"{spec.in_channels} to {spec.out_channels} channels, {spec.resolution} px"
+    return {"kernel": operator.operator, "layer": operator.layer, "shape": shape, "dtype": dtype, "batch": batch}
 
 
-def floor_of(case: Case, batch: int, dtype: str, ceiling: Ceiling) -> float:
-    return ceiling.floor_ms(case, batch, dtype, ACTIVATIONS.get(dtype))
-
-
-def measure(case: Case, batch: int, dtype: str, ceiling: Ceiling, seconds: float, device: str) -> list[Row]:
-    """Every form of one case, checked and timed for about `seconds` each.
+def measure(operator: LayerOperator, batch: int, dtype: str, rates: PeakRates, seconds: float, device: str) -> list[Row]:
+    """Check and time every form of one operator, about `seconds` each.
 
     Raises:
-        BackendError: a form's result is not the definition's.
+        BackendError: The result of a form is wrong.
     """
-    forms, reference = forms_of(case, batch, dtype, device)
-    floor, rows = floor_of(case, batch, dtype, ceiling), []
-    moved = case.bytes(batch, dtype, ACTIVATIONS.get(dtype))
-    for form, call in forms.items():
-        result = call().float()
+    forms, reference = operator_forms(operator, batch, dtype, device)
+    activation_dtype = ACTIVATION_DTYPES.get(dtype)
+    lower_bound = operator.lower_bound_ms(batch, dtype, rates, activation_dtype)
+    flops, bytes_moved = operator.flops(batch), operator.bytes_moved(batch, dtype, activation_dtype)
+    rows = []
+    for name, form in forms.items():
+        result = form().float()
         error = float((result - reference).abs().max() / reference.abs().max())
-        if not error <= TOLERANCE[dtype]:  # NaN is no result either
-            raise BackendError(f"{form} of {case.layer} in {dtype} is wrong: relative error {error:.2g}")
+        if not error <= TOLERANCE[dtype]:  # also where the error is NaN
+            raise BackendError(f"{name} of {operator.layer} in {dtype} is wrong: relative error {error:.2g}")
         with watch_gpu() as gpu:
-            times = time_calls(call, seconds, device)
+            times = time_calls(form, seconds, device)
         ms = statistics.median(times)
-        tflops, gbps = case.flops(batch) / ms / 1e9, moved / ms / 1e6
-        shares = {"of_tflops": tflops / ceiling.tflops[dtype], "of_bandwidth": gbps / ceiling.bandwidth}
-        details = {"tflops": tflops, "gbps": gbps, **shares, "error": error}
-        rows.append(measured_row(work_of(case, batch, dtype), form, "time", times, floor, device, gpu, details=details))
+        tflops, gbps = flops / ms / 1e9, bytes_moved / ms / 1e6
+        details = {
+            "tflops": tflops,
+            "gbps": gbps,
+            "of_tflops": tflops / rates.tflops[dtype],
+            "of_bandwidth": gbps / rates.bandwidth,
+            "error": error,
+        }
+        work = work_of(operator, batch, dtype)
+        rows.append(measured_row(work, name, "time", times, lower_bound, device, gpu, details=details))
     return rows
 
 
 def table(rows: Sequence[Row]) -> str:
-    """One line per layer, dtype and batch: the floor, each form's milliseconds and share of it, our rates and shares of the ceilings."""
-    heads = ("layer", "kernel", "dtype", "batch")
-    lines = [[*heads, "floor ms", *(f"{form} ms" for form in FORMS), "TFLOP/s", "GB/s"]]
-    found: dict[tuple[str, ...], dict[str, Row]] = {}
+    """One line per layer, dtype and batch.
+
+    It has the lower bound, the time of each form with the share that the lower bound is of it, and the rates of our kernel
+    with their shares of the peak rates.
+    """
+    keys = ("layer", "kernel", "dtype", "batch")
+    lines = [[*keys, "floor ms", *(f"{form} ms" for form in FORMS), "TFLOP/s", "GB/s"]]
+    rows_of_work: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
-        found.setdefault(tuple(str(row.work[head]) for head in heads), {})[row.setup["form"]] = row
-    for key, mine in found.items():
-        ours = mine["kernel"]
-        shares = {form: (row.floor or 0) / row.value for form, row in mine.items()}
-        cells = [f"{mine[form].value:.4f} ({shares[form]:.0%})" if form in mine else "" for form in FORMS]
+        work = tuple(str(row.work[key]) for key in keys)
+        rows_of_work.setdefault(work, {})[row.setup["form"]] = row
+    for work, by_form in rows_of_work.items():
+        times = []
+        for form in FORMS:
+            measured = by_form.get(form)
+            times.append("" if measured is None else f"{measured.value:.4f} ({(measured.floor or 0) / measured.value:.0%})")
+        ours = by_form["kernel"]
         rates = (
             f"{ours.details['tflops']:.1f} ({ours.details['of_tflops']:.0%})",
             f"{ours.details['gbps']:.0f} ({ours.details['of_bandwidth']:.0%})",
         )
-        lines.append([*key, f"{ours.floor:.4f}", *cells, *rates])
-    return aligned(lines)
+        lines.append([*work, f"{ours.floor:.4f}", *times, *rates])
+    return aligned_columns(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; exit status 2 on a wrong argument or a wrong result, 0 on a machine without a GPU."""
-    parser = command_line("kernels.layers", __doc__, resolutions="", batches="1,8", seconds=0.3)
+    """Command line. Exit status 2 on a wrong argument or a wrong result; 0 on a machine without a GPU."""
+    parser = benchmark_parser("kernels.layers", __doc__, resolutions="", batches="1,8", seconds=0.3)
     parser.add_argument("--dtypes", default="float16", help=f"comma-separated, of {', '.join(TOLERANCE)}; default: float16")
-    parser.add_argument("--budget", type=float, default=1e9, help="seconds after which nothing new is begun")
-    parser.add_argument("--json", type=Path, help="write every figure here too")
-    parser.add_argument("--tflops", type=float, help="rate for the floors on a machine without a GPU, default: an H100's")
+    parser.add_argument("--budget", type=float, default=1e9, help="seconds after which no further layer is measured")
+    parser.add_argument("--json", type=Path, help="write every figure to this file too")
+    parser.add_argument(
+        "--tflops", type=float, help="peak rate for the lower bounds on a machine without a GPU, default: an H100's"
+    )
     parser.add_argument("--bandwidth", type=float, help="the same for memory, GB/s")
-    return run(_run, parser, arguments)
+    return run_command(_run, parser, arguments)
 
 
 def _run(options: argparse.Namespace) -> int:
-    dtypes = chosen_names(options.dtypes, tuple(TOLERANCE), "dtype")
-    chosen = list(cases(*block_resolutions(options)))
+    dtypes = parse_names(options.dtypes, tuple(TOLERANCE), "dtype")
+    operators = list(layer_operators(*selected_layers(options)))
     if not dtypes:
         raise InputError("give at least one dtype")
     if any(rate is not None and not rate > 0 for rate in (options.tflops, options.bandwidth)):
         raise InputError("rates are above 0")
     if not options.dry_run and not has_gpu():
-        return _floors(options, works(chosen, dtypes, options.batches))
-    device = device_for(options)
-    if "fp8" in dtypes and not has_fp8(device):
+        return _print_lower_bounds(options, combinations(operators, dtypes, options.batches))
+    device = select_device(options)
+    if "fp8" in dtypes and not supports_fp8(device):
         dtypes.remove("fp8")
         print(f"{device_name(device)} has no FP8: left out")
-    ceiling = measured_ceiling(dtypes, options.seconds, device)
-    end, rows = time.perf_counter() + options.budget, []
-    for dtype, batch, case in works(chosen, dtypes, options.batches):
+    rates = measure_gpu_rates(dtypes, options.seconds, device)
+    end = time.perf_counter() + options.budget
+    rows: list[Row] = []
+    for dtype, batch, operator in combinations(operators, dtypes, options.batches):
         if time.perf_counter() > end:
-            print(f"{case.layer} {dtype} x{batch}: not begun, the time was up")
+            print(f"{operator.layer} {dtype} x{batch}: not measured, the time was up")
             continue
-        rows += measure(case, batch, dtype, ceiling, options.seconds, device)
-        save(options.json, f"Kernels on {device_name(device)}", "kernels.layers", rows, ceiling)
-    rates = ", ".join(f"{name} {value:.4g} TFLOP/s" for name, value in ceiling.tflops.items())
-    print(f"{rates}, copy {ceiling.bandwidth:.4g} GB/s ({ceiling.source})")
+        rows += measure(operator, batch, dtype, rates, options.seconds, device)
+        save_results(options.json, f"Kernels on {device_name(device)}", "kernels.layers", rows, rates)
+    tflops = ", ".join(f"{dtype} {rate:.4g} TFLOP/s" for dtype, rate in rates.tflops.items())
+    print(f"{tflops}, copy {rates.bandwidth:.4g} GB/s ({rates.source})")
     print(table(rows))
     return 0
 
 
-def _floors(options: argparse.Namespace, wanted: Sequence[tuple[str, int, Case]]) -> int:
-    """What can be said without a GPU."""
-    given = options.tflops is not None or options.bandwidth is not None
-    tflops = H100_TFLOPS if options.tflops is None else dict.fromkeys(TOLERANCE, options.tflops)
-    ceiling = Ceiling(tflops, options.bandwidth or H100_BANDWIDTH, "given" if given else "an H100's figures")
-    floors: list[dict[str, Any]] = [
-        work_of(case, batch, dtype)
-        | {
-            "gflop": case.flops(batch) / 1e9,
-            "mb": case.bytes(batch, dtype, ACTIVATIONS.get(dtype)) / 1e6,
-            "floor_ms": floor_of(case, batch, dtype, ceiling),
+def _print_lower_bounds(options: argparse.Namespace, work: Sequence[tuple[str, int, LayerOperator]]) -> int:
+    """Print and write the lower bounds, which need no GPU."""
+    rates = _assumed_rates(options.tflops, options.bandwidth)
+    bounds: list[dict[str, Any]] = []
+    for dtype, batch, operator in work:
+        activation_dtype = ACTIVATION_DTYPES.get(dtype)
+        figures = {
+            "gflop": operator.flops(batch) / 1e9,
+            "mb": operator.bytes_moved(batch, dtype, activation_dtype) / 1e6,
+            "floor_ms": operator.lower_bound_ms(batch, dtype, rates, activation_dtype),
         }
-        for dtype, batch, case in wanted
-    ]
-    rates = ", ".join(f"{dtype} {tflops[dtype]:g} TFLOP/s" for dtype in dict.fromkeys(dtype for dtype, _, _ in wanted))
-    print(f"no CUDA GPU here, so nothing was measured. Floors at {rates} and {ceiling.bandwidth:g} GB/s ({ceiling.source}):")
-    shown = [("layer", "layer"), ("kernel", "kernel"), ("dtype", "dtype"), ("batch", "batch"), ("gflop", "GFLOP"), ("mb", "MB")]
-    shown.append(("floor_ms", "floor ms"))
-    lines = [[f"{f[key]:.4f}" if isinstance(f[key], float) else str(f[key]) for key, _ in shown] for f in floors]
-    print(aligned([[head for _, head in shown], *lines]))
-    save(options.json, "Floors of the kernels", "kernels.layers", [], ceiling, floors=floors)
+        bounds.append(work_of(operator, batch, dtype) | figures)
+    dtypes = dict.fromkeys(dtype for dtype, _, _ in work)
+    tflops = ", ".join(f"{dtype} {rates.tflops[dtype]:g} TFLOP/s" for dtype in dtypes)
+    print(f"no CUDA GPU here, so nothing was measured. Floors at {tflops} and {rates.bandwidth:g} GB/s ({rates.source}):")
+    heads = {
+        "layer": "layer", "kernel": "kernel", "dtype": "dtype", "batch": "batch", "gflop": "GFLOP", "mb": "MB", "floor_ms": "floor ms",
+    }  # fmt: skip
+    lines = [list(heads.values())]
+    for bound in bounds:
+        lines.append([f"{bound[key]:.4f}" if isinstance(bound[key], float) else str(bound[key]) for key in heads])
+    print(aligned_columns(lines))
+    save_results(options.json, "Floors of the kernels", "kernels.layers", [], rates, floors=bounds)
     return 0
+
+
+def _assumed_rates(tflops: float | None, bandwidth: float | None) -> PeakRates:
+    """The given rates, one TFLOP/s figure for every dtype; those of an H100 where none is given."""
+    h100 = GPU_SPECS[90].sustained_rates()
+    if tflops is None and bandwidth is None:
+        return h100
+    by_dtype = h100.tflops if tflops is None else dict.fromkeys(TOLERANCE, tflops)
+    return PeakRates(by_dtype, bandwidth or h100.bandwidth, "given")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Every kernel on this GPU against float64: `python -m stylert.benchmarks.kernels.parity`.
+"""Every GPU kernel against float64: `python -m stylert.benchmarks.kernels.parity`.
 
-Random shapes, odd sizes and absences among them, with outputs full of NaN so that an element that is not written shows. Errors are
-relative to the largest value of the reference. Beside the launchers it calls the PyTorch ops: their gradients, `opcheck`, and
-a capture in a CUDA graph. Exit status 1 where anything is wrong; `--dry-run` runs tiny shapes in Triton's interpreter.
+Shapes are random, with odd sizes and absent operands among them. Outputs are full of NaN before each launch, so an element that
+is not written shows. Errors are relative to the largest value of the reference. The PyTorch ops are checked too: gradients,
+`opcheck`, and a capture in a CUDA graph.
+
+The exit status is 1 where anything is wrong. `--dry-run` checks tiny shapes in Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -11,274 +13,404 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stylert.benchmarks.kernels.command_line import device_for
+from stylert.benchmarks.kernels.device import select_device, supports_fp8
 from stylert.core.atomic import atomic_file, check_writable
 from stylert.core.errors import InputError, StylertError
 
-TOLERANCE = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
-LARGE, TINY = (5, 150, 60), (2, 12, 4)  # samples, channels and pixels of a side, at most
+#: Largest relative error of a kernel, by dtype of its activations.
+MAX_ERROR = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
 
-Draw = Callable[..., Any]
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest random shapes."""
+
+    samples: int
+    channels: int
+    pixels: int  # of a side
+
+
+GPU_LIMITS = Limits(5, 150, 60)
+INTERPRETER_LIMITS = Limits(2, 12, 4)
+
+
+@dataclass(frozen=True)
+class Check:
+    """The error of one kernel on one random case."""
+
+    kernel: str
+    dtype: str
+    case: str
+    error: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        """False for NaN too."""
+        return bool(self.error <= self.tolerance)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; exit status 1 where a kernel is wrong, 2 where there is no GPU."""
+    """Command line; exit status 1 where a kernel is wrong, 2 on a wrong argument or where there is no GPU."""
     parser = argparse.ArgumentParser(
         prog="python -m stylert.benchmarks.kernels.parity", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--cases", type=int, default=6, help="of each kernel and dtype")
-    parser.add_argument("--seed", type=int, help="default: a fresh one, which is printed")
-    parser.add_argument("--json", type=Path, help="write every error here too")
+    parser.add_argument("--cases", type=int, default=6, help="random cases of each kernel and dtype")
+    parser.add_argument("--seed", type=int, help="default: a fresh seed, which is printed")
+    parser.add_argument("--json", type=Path, help="write every error to this file too")
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes, on the CPU")
     options = parser.parse_args(arguments)
     try:
         if options.cases < 1 or (options.seed or 0) < 0:
             raise InputError("give at least one case, and a seed that is not negative")
         check_writable(options.json)
-        device = device_for(options)
-    except StylertError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
+        device = select_device(options)
+    except StylertError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     import torch
 
-    torch.backends.cudnn.allow_tf32 = False  # which the ops would follow
+    torch.backends.cudnn.allow_tf32 = False  # the PyTorch ops compute float32 by it
     seed = options.seed if options.seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
     rng = np.random.default_rng(seed)
-    rows: list[dict[str, Any]] = [
-        {"kernel": kernel, "dtype": dtype, "case": case, "error": error, "tolerance": bound, "ok": bool(error <= bound)}
-        for _ in range(options.cases)
-        for kernel, dtype, case, error, bound in _checks(rng, device)
-    ]
+    checks = [check for _ in range(options.cases) for check in _checks(rng, device)]
+    _print_summary(checks, seed)
+    if options.json is not None:
+        _write_json(options.json, checks, seed, device)
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def _print_summary(checks: Sequence[Check], seed: int) -> None:
     worst: dict[tuple[str, str], float] = {}
-    for row in rows:
-        key = row["kernel"], row["dtype"]
-        worst[key] = float(np.fmax(worst.get(key, 0.0), row["error"] if np.isfinite(row["error"]) else np.inf))
+    for check in checks:
+        key = check.kernel, check.dtype
+        worst[key] = max(worst.get(key, 0.0), check.error if np.isfinite(check.error) else np.inf)
     for (kernel, dtype), error in worst.items():
         print(f"{kernel:28} {dtype:9} worst error {error:.2e}")
-    wrong = [row for row in rows if not row["ok"]]
-    for row in wrong:
-        print(
-            f"WRONG {row['kernel']} {row['dtype']} {row['case']}: {row['error']:.3g} > {row['tolerance']:.3g}", file=sys.stderr
-        )
-    print(f"seed {seed}: {len(rows) - len(wrong)} of {len(rows)} right")
-    if options.json is not None:
-        # JSON has no NaN: an output that is not finite is an error of null.
-        plain = [row | {"error": row["error"] if np.isfinite(row["error"]) else None} for row in rows]
-        with atomic_file(options.json) as path:
-            path.write_text(json.dumps({"schema": 1, "device": device, "seed": seed, "rows": plain}, indent=1) + "\n")
-    return 1 if wrong else 0
+    wrong = [check for check in checks if not check.ok]
+    for check in wrong:
+        print(f"WRONG {check.kernel} {check.dtype} {check.case}: {check.error:.3g} > {check.tolerance:.3g}", file=sys.stderr)
+    print(f"seed {seed}: {len(checks) - len(wrong)} of {len(checks)} right")
 
 
-def _checks(rng: np.random.Generator, device: str) -> Iterator[tuple[str, str, str, float, float]]:
-    """Kernel, dtype, case, error and bound, one case of everything."""
-    import torch
+def _write_json(path: Path, checks: Sequence[Check], seed: int, device: str) -> None:
+    rows = [
+        {
+            "kernel": check.kernel,
+            "dtype": check.dtype,
+            "case": check.case,
+            "error": check.error if np.isfinite(check.error) else None,  # JSON has no NaN
+            "tolerance": check.tolerance,
+            "ok": check.ok,
+        }
+        for check in checks
+    ]
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps({"schema": 1, "device": device, "seed": seed, "rows": rows}, indent=1) + "\n")
 
-    limits = TINY if device == "cpu" else LARGE
-    fp8 = device == "cpu" or torch.cuda.get_device_capability() >= (8, 9)
-    for dtype, bound in TOLERANCE.items():
-        for check in (_upfirdn2d, _bias_act, _conv, _conv_rgb):
-            kernel, case, error = check(rng, device, dtype, None, limits)
-            yield kernel, dtype, case, error, bound
-    for eight_bit in ("int8", "fp8") if fp8 else ("int8",):
-        for check in (_conv, _conv_rgb):
-            kernel, case, error = check(rng, device, "float16", eight_bit, limits)
-            yield f"{kernel} {eight_bit}", "float16", case, error, TOLERANCE["float16"]
+
+def _checks(rng: np.random.Generator, device: str) -> Iterator[Check]:
+    """One random case of every kernel in every dtype, and of the PyTorch ops."""
+    limits = INTERPRETER_LIMITS if device == "cpu" else GPU_LIMITS
+    for dtype in MAX_ERROR:
+        yield _upfirdn2d(rng, device, dtype, limits)
+        yield _bias_act(rng, device, dtype, limits)
+        yield _conv(rng, device, dtype, None, limits)
+        yield _conv_rgb(rng, device, dtype, None, limits)
+    for eight_bit in ("int8", "fp8") if supports_fp8(device) else ("int8",):
+        yield _conv(rng, device, "float16", eight_bit, limits)
+        yield _conv_rgb(rng, device, "float16", eight_bit, limits)
     yield from _ops(rng, device)
 
 
-def _error(y: Any, reference: Any, unclamped: Any = None, terms: Any = None) -> float:
-    """Relative to the largest value, before a clamp; or to a fifth of the largest sum of `terms`' sizes, where terms cancel."""
+def _relative_error(y: Any, reference: Any, unclamped: Any = None, terms: Any = None) -> float:
+    """The largest error of `y` relative to the largest value of `reference`.
+
+    Args:
+        y: A result.
+        reference: float64, of the same shape.
+        unclamped: The reference before its clamp, which then sets the scale.
+        terms: Sums of the sizes of the terms. Where terms cancel, a fifth of the largest sum sets the scale.
+    """
     scale = (reference if unclamped is None else unclamped).abs().max().clamp(min=1e-3)
     if terms is not None:
         scale = scale.maximum(0.2 * terms.max())
     return float((y.double() - reference).abs().max() / scale)
 
 
-def _drawing(rng: np.random.Generator, device: str) -> Draw:
+def _worst(errors: Sequence[float]) -> float:
+    """The largest error; NaN where one is NaN."""
+    return float(np.max(errors))
+
+
+def _normal_tensors(rng: np.random.Generator, device: str) -> Callable[..., Any]:
+    """A function from a shape to a float64 tensor of normal numbers."""
     import torch
 
     return lambda *shape: torch.from_numpy(rng.standard_normal(shape)).to(device)
 
 
-def _upfirdn2d(rng: np.random.Generator, device: str, dtype: str, _: None, limits: tuple[int, ...]) -> tuple[str, str, float]:
+def _upfirdn2d(rng: np.random.Generator, device: str, dtype: str, limits: Limits) -> Check:
     import torch
 
     from stylert.plugins.reference.upfirdn2d import upfirdn2d
     from stylert.plugins.shapes import Resampling
     from stylert.plugins.triton.upfirdn2d import upfirdn2d_into
 
-    draw = _drawing(rng, device)
+    draw = _normal_tensors(rng, device)
     while True:
         up, down = (tuple(int(v) for v in rng.integers(1, 4 if rng.integers(2) else 3, 2)) for _ in range(2))
         spec = Resampling.of(up, down, [int(v) for v in rng.integers(-1, 5, 4)], bool(rng.integers(2)), 1.5)
-        n, c, h, w = (int(rng.integers(1, limits[k] + 1)) for k in (0, 1, 2, 2))
+        n, c, h, w = _random_sizes(rng, limits.samples, limits.channels, limits.pixels, limits.pixels)
         taps = tuple(int(v) for v in rng.integers(1, 6, 2))
         try:
             out = spec.output_size((h, w), (taps[0], taps[1]))
             break
         except ValueError:
-            continue
+            continue  # the result would be empty
     layout = [torch.contiguous_format, torch.channels_last][int(rng.integers(2))]
-    x, f = draw(n, c, h, w).to(getattr(torch, dtype)).contiguous(memory_format=layout), draw(*taps).float()
+    x = draw(n, c, h, w).to(getattr(torch, dtype)).contiguous(memory_format=layout)
+    f = draw(*taps).float()
     y = torch.full((n, c, *out), float("nan"), dtype=x.dtype, device=device).contiguous(memory_format=layout)
     upfirdn2d_into(y, x, f, spec)
-    exact = upfirdn2d(x.double(), f.double(), spec.up, spec.down, spec.padding, spec.flip, spec.gain)
-    return "upfirdn2d", f"{list(x.shape)} {spec}", _error(y, exact)
+    reference = upfirdn2d(x.double(), f.double(), spec.up, spec.down, spec.padding, spec.flip, spec.gain)
+    return Check("upfirdn2d", dtype, f"{list(x.shape)} {spec}", _relative_error(y, reference), MAX_ERROR[dtype])
 
 
-def _bias_act(rng: np.random.Generator, device: str, dtype: str, _: None, limits: tuple[int, ...]) -> tuple[str, str, float]:
+def _bias_act(rng: np.random.Generator, device: str, dtype: str, limits: Limits) -> Check:
+    """Forward and backward."""
     import torch
 
     from stylert.plugins.reference.bias_act import bias_act
     from stylert.plugins.shapes import Epilogue
     from stylert.plugins.triton.bias_act import bias_act_gradient_into, bias_act_into
 
-    draw = _drawing(rng, device)
-    n, c, h, w = (int(rng.integers(1, limits[k] + 1)) for k in (0, 1, 2, 2))
+    draw = _normal_tensors(rng, device)
+    n, c, h, w = _random_sizes(rng, limits.samples, limits.channels, limits.pixels, limits.pixels)
     x, dy = (draw(n, c, h, w).to(getattr(torch, dtype)) for _ in range(2))
-    b, tail = draw(c).float(), Epilogue.of("lrelu", clamp=1.0)
-    exact = x.double().requires_grad_()
-    reference = bias_act(exact, b.double(), activation="lrelu", clamp=1.0)
+    b, epilogue = draw(c).float(), Epilogue.of("lrelu", clamp=1.0)
+    exact_x = x.double().requires_grad_()
+    reference = bias_act(exact_x, b.double(), activation="lrelu", clamp=1.0)
+    (expected_dx,) = torch.autograd.grad(reference, exact_x, dy.double())
     y, dx = torch.full_like(x, float("nan")), torch.full_like(x, float("nan"))
-    bias_act_into(y, x, b, tail, step=h * w)
-    bias_act_gradient_into(dx, y, dy, tail)
-    (expected,) = torch.autograd.grad(reference, exact, dy.double())
-    # Where rounding decides on which side of a kink a value lies, its gradient may be either; it may also round to the clamp.
+    bias_act_into(y, x, b, epilogue, channel_stride=h * w)
+    bias_act_gradient_into(dx, y, dy, epilogue)
+    # Close to 0 and to the clamp, rounding decides between two gradients, and both are right.
     v = (x.double() + b.double()[:, None, None]) * 2**0.5
-    kink = torch.minimum(v.abs(), torch.minimum((v - 1).abs(), (0.2 * v + 1).abs())) < max(torch.finfo(x.dtype).eps, 1e-4)
-    error = max(_error(y, reference.detach()), _error(torch.where(kink, expected.to(dx.dtype), dx), expected))
-    return "bias_act", f"{list(x.shape)}", error
+    to_kink = torch.minimum(v.abs(), torch.minimum((v - 1).abs(), (0.2 * v + 1).abs()))
+    undecided = to_kink < max(torch.finfo(x.dtype).eps, 1e-4)
+    dx = torch.where(undecided, expected_dx.to(dx.dtype), dx)
+    error = _worst([_relative_error(y, reference.detach()), _relative_error(dx, expected_dx)])
+    return Check("bias_act", dtype, f"{list(x.shape)}", error, MAX_ERROR[dtype])
 
 
-def _conv(
-    rng: np.random.Generator, device: str, dtype: str, eight_bit: str | None, limits: tuple[int, ...], fused: bool = False
-) -> tuple[str, str, float]:
+@dataclass(frozen=True)
+class ConvOperands:
+    """Random operands of `modulated_conv2d_into`, and the modulated activations that the kernel multiplies."""
+
+    x: Any  # [N, H, W, I]
+    weight: Any  # [up * up, O, k, k, I]
+    style: Any  # [N, I]
+    demod: Any  # [N, O]
+    noise: Any  # [N, H * up, W * up]
+    bias: Any  # [O]
+    modulated: Any  # [N, H, W, I], float64
+
+
+def _random_conv(
+    rng: np.random.Generator, device: str, dtype: str, eight_bit: str | None, sizes: Sequence[int], up: int, ksize: int
+) -> ConvOperands:
+    """Operands for `sizes` N, I, O, H, W."""
     import torch
 
     from stylert.plugins.eight_bit import LARGEST
-    from stylert.plugins.shapes import Epilogue
-    from stylert.plugins.triton.modulated_conv2d import Rgb, modulated_conv2d_into, workspace_elements
-    from stylert.plugins.triton.tiles import Tile
 
-    draw, kind = _drawing(rng, device), getattr(torch, dtype)
-    n, i, o, h, w = (int(rng.integers(1, limits[k] + 1)) for k in (0, 1, 1, 2, 2))
-    up = 1 if fused else int(rng.integers(1, 3))
-    ksize = int(rng.choice([1, 3]))
-    x, style = draw(n, h, w, i).to(kind), draw(n, i).float()
+    n, i, o, h, w = sizes
+    draw, torch_dtype = _normal_tensors(rng, device), getattr(torch, dtype)
+    x, style = draw(n, h, w, i).to(torch_dtype), draw(n, i).float()
     weight, spread = draw(up * up, o, ksize, ksize, i), (i * ksize**2) ** 0.5
     demod, noise, bias = draw(n, o).abs().float(), draw(n, h * up, w * up).float(), draw(o).float()
-    if eight_bit:
-        narrow = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}[eight_bit]
-        weight, style = (weight * 40).clamp(-127, 127).round().to(narrow), style * 30
-        demod = demod / (1500 * spread)
-        modulated = (x.float() * style[:, None, None]).clamp(-LARGEST[narrow], LARGEST[narrow])
-        decoded = (modulated.round() if eight_bit == "int8" else modulated.to(narrow)).double()
-    else:
-        weight = (weight / spread).to(kind)
-        # Modulated activations are of the dtype too, as in the definition.
-        decoded = x.double() * style.double()[:, None, None]
-    splits = 1 if fused else int(rng.choice([1, 4]))
-    wide = max(16, 1 << (o - 1).bit_length())
-    tile = Tile(32, wide if fused else 32, 32, splits=splits, group=int(rng.choice([1, 3])))
-    y = torch.full((n, h * up, w * up, o), float("nan"), dtype=kind, device=device)
+    if eight_bit is None:
+        modulated = x.double() * style.double()[:, None, None]
+        return ConvOperands(x, (weight / spread).to(torch_dtype), style, demod, noise, bias, modulated)
+    eight_bit_dtype = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}[eight_bit]
+    weight, style = (weight * 40).clamp(-127, 127).round().to(eight_bit_dtype), style * 30
+    demod = demod / (1500 * spread)
+    largest = LARGEST[eight_bit_dtype]
+    scaled = (x.float() * style[:, None, None]).clamp(-largest, largest)
+    modulated = (scaled.round() if eight_bit == "int8" else scaled.to(eight_bit_dtype)).double()
+    return ConvOperands(x, weight, style, demod, noise, bias, modulated)
+
+
+def _conv_sums(operands: ConvOperands, up: int) -> tuple[Any, Any]:
+    """The layer before its activation in float64, `[N, O, H * up, W * up]`, and the same with the sizes of all terms."""
+    factors = (
+        operands.modulated,
+        operands.weight.double(),
+        operands.demod.double(),
+        operands.noise.double(),
+        operands.bias.double(),
+    )
+    return _conv_float64(*factors, up), _conv_float64(*(factor.abs() for factor in factors), up)
+
+
+def _conv_float64(modulated: Any, weight: Any, demod: Any, noise: Any, bias: Any, up: int) -> Any:
+    import torch
+    import torch.nn.functional as F
+
+    n, h, w, _ = modulated.shape
+    padded = F.pad(modulated.permute(0, 3, 1, 2), [weight.shape[2] // 2] * 4)
+    v = torch.empty(n, weight.shape[1], h * up, w * up, dtype=torch.float64, device=modulated.device)
+    for phase, taps in enumerate(weight.permute(0, 1, 4, 2, 3)):
+        v[:, :, phase // up :: up, phase % up :: up] = F.conv2d(padded, taps)
+    return v * demod[:, :, None, None] + noise[:, None] + bias[:, None, None]
+
+
+def _leaky_relu(v: Any) -> Any:
+    """With the gain of the activation, in float64."""
+    import torch
+
+    return 2**0.5 * torch.where(v > 0, v, 0.2 * v)
+
+
+def _conv_precision(device: str, dtype: str, eight_bit: str | None) -> str:
+    """The interpreter multiplies neither bfloat16 nor FP8."""
+    return "ieee" if device == "cpu" and (dtype == "bfloat16" or eight_bit == "fp8") else "tf32x3"
+
+
+def _conv_name(name: str, eight_bit: str | None) -> str:
+    return name if eight_bit is None else f"{name} {eight_bit}"
+
+
+def _conv(rng: np.random.Generator, device: str, dtype: str, eight_bit: str | None, limits: Limits) -> Check:
+    """A layer with one program per tile, or with split sums."""
+    import torch
+
+    from stylert.plugins.shapes import Epilogue
+    from stylert.plugins.triton.modulated_conv2d import modulated_conv2d_into, workspace_elements
+    from stylert.plugins.triton.tiles import Tile
+
+    n, i, o, h, w = sizes = _random_sizes(rng, limits.samples, limits.channels, limits.channels, limits.pixels, limits.pixels)
+    up, ksize = int(rng.integers(1, 3)), int(rng.choice([1, 3]))
+    operands = _random_conv(rng, device, dtype, eight_bit, sizes, up, ksize)
+    splits = int(rng.choice([1, 4]))
+    tile = Tile(32, 32, 32, splits=splits, group=int(rng.choice([1, 3])))
+    # Numbers that would show in the result if the kernel did not write every sum.
     accumulator = torch.int32 if eight_bit == "int8" else torch.float32
     elements = workspace_elements(n, h * w, o, up * up, splits)
-    work = torch.full((elements,), 2**30, dtype=accumulator, device=device) if elements else None
-    rgb: Any = None
-    if fused:
-        h, w = 2 * h, 2 * w
-        x = x.repeat(1, 2, 2, 1).contiguous()
-        decoded, noise = decoded.repeat(1, 2, 2, 1), draw(n, h, w).float()
-        y = torch.full((n, h, w, o), float("nan"), dtype=kind, device=device)
-        image = torch.full((n, h, w, 3), float("nan"), device=device)
-        skip, f = draw(n, h // 2, w // 2, 3).float(), (draw(4, 4) / 4).float()
-        rgb = Rgb(image, (draw(3, o) / o**0.5).float(), draw(n, o).float(), draw(3).float(), skip, f, 2.0)
-    precision = "ieee" if device == "cpu" and (dtype == "bfloat16" or eight_bit == "fp8") else "tf32x3"
+    workspace = torch.full((elements,), 2**30, dtype=accumulator, device=device) if elements else None
+    y = torch.full((n, h * up, w * up, o), float("nan"), dtype=operands.x.dtype, device=device)
     modulated_conv2d_into(
-        y,
-        x,
-        weight,
-        style,
-        demod,
-        noise,
-        bias,
-        tail=Epilogue.of("lrelu"),
-        tile=tile,
-        precision=precision,
-        workspace=work,
-        rgb=rgb,
+        y, operands.x, operands.weight, operands.style, operands.demod, operands.noise, operands.bias,
+        epilogue=Epilogue.of("lrelu"), tile=tile, precision=_conv_precision(device, dtype, eight_bit), workspace=workspace,
+    )  # fmt: skip
+    v, terms = _conv_sums(operands, up)
+    error = _relative_error(y.permute(0, 3, 1, 2), _leaky_relu(v), terms=terms)
+    name = _conv_name("modulated_conv2d split" if splits > 1 else "modulated_conv2d", eight_bit)
+    return Check(name, dtype, f"x {[n, h, w, i]} weight {list(operands.weight.shape)} {tile}", error, MAX_ERROR[dtype])
+
+
+def _conv_rgb(rng: np.random.Generator, device: str, dtype: str, eight_bit: str | None, limits: Limits) -> Check:
+    """A layer with torgb and the image of the block below in the same kernel."""
+    import torch
+
+    from stylert.benchmarks.kernels.synthesis import RGB_CHANNELS
+    from stylert.plugins.reference.modulated_conv2d import modulated_conv2d
+    from stylert.plugins.reference.upfirdn2d import upsample2d
+    from stylert.plugins.shapes import Epilogue
+    from stylert.plugins.triton.modulated_conv2d import Rgb, modulated_conv2d_into
+    from stylert.plugins.triton.tiles import Tile
+
+    channels, half = min(limits.channels, RGB_CHANNELS), limits.pixels // 2
+    n, i, o, half_h, half_w = _random_sizes(rng, limits.samples, channels, channels, half, half)
+    h, w = 2 * half_h, 2 * half_w
+    operands = _random_conv(rng, device, dtype, eight_bit, (n, i, o, h, w), up=1, ksize=int(rng.choice([1, 3])))
+    draw = _normal_tensors(rng, device)
+    rgb = Rgb(
+        image=torch.full((n, h, w, 3), float("nan"), device=device),
+        weight=(draw(3, o) / o**0.5).float(),
+        style=draw(n, o).float(),
+        bias=draw(3).float(),
+        skip=draw(n, half_h, half_w, 3).float(),
+        f=(draw(4, 4) / 4).float(),
+        clamp=2.0,
     )
+    # The tile spans all output channels.
+    tile = Tile(32, max(16, 1 << (o - 1).bit_length()), 32, group=int(rng.choice([1, 3])))
+    y = torch.full((n, h, w, o), float("nan"), dtype=operands.x.dtype, device=device)
+    modulated_conv2d_into(
+        y, operands.x, operands.weight, operands.style, operands.demod, operands.noise, operands.bias,
+        epilogue=Epilogue.of("lrelu"), tile=tile, precision=_conv_precision(device, dtype, eight_bit), rgb=rgb,
+    )  # fmt: skip
+    v, terms = _conv_sums(operands, up=1)
+    reference = _leaky_relu(v)
+    activation_error = _relative_error(y.permute(0, 3, 1, 2), reference, terms=terms)
 
-    def sums(decoded: Any, weight: Any, noise: Any, bias: Any) -> Any:
-        padded = torch.nn.functional.pad(decoded.permute(0, 3, 1, 2), [ksize // 2] * 4)
-        v = torch.empty(n, o, h * up, w * up, dtype=torch.float64, device=device)
-        for phase, taps in enumerate(weight.permute(0, 1, 4, 2, 3)):
-            v[:, :, phase // up :: up, phase % up :: up] = torch.nn.functional.conv2d(padded, taps)
-        return v * demod.double()[:, :, None, None] + noise[:, None] + bias[:, None, None]
-
-    operands = decoded, weight.double(), noise.double(), bias.double()
-    v, terms = sums(*operands), sums(*(t.abs() for t in operands))
-    exact = 2**0.5 * torch.where(v > 0, v, 0.2 * v)
-    error = _error(y.permute(0, 3, 1, 2), exact, terms=terms)
-    if rgb is not None:
-        from stylert.plugins.reference.modulated_conv2d import modulated_conv2d
-        from stylert.plugins.reference.upfirdn2d import upsample2d
-
-        below = upsample2d(rgb.skip.double().permute(0, 3, 1, 2), rgb.f.double())
-        small = rgb.weight.double()[:, :, None, None], rgb.style.double()
-        images = [modulated_conv2d(exact, *small, bias=rgb.bias.double(), clamp=c) + below for c in (2.0, None)]
-        sizes = modulated_conv2d(2**0.5 * terms, small[0].abs(), small[1].abs(), bias=rgb.bias.double().abs())
-        error = float(np.fmax(error, _error(rgb.image.permute(0, 3, 1, 2), images[0], images[1], sizes)))
-    name = "modulated_conv2d rgb" if fused else "modulated_conv2d split" if splits > 1 else "modulated_conv2d"
-    return name, f"x {[n, h, w, i]} weight {list(weight.shape)} {tile}", error
+    weight, style, bias = rgb.weight.double()[:, :, None, None], rgb.style.double(), rgb.bias.double()
+    below = upsample2d(rgb.skip.double().permute(0, 3, 1, 2), rgb.f.double())
+    image = modulated_conv2d(reference, weight, style, bias=bias, clamp=rgb.clamp) + below
+    unclamped = modulated_conv2d(reference, weight, style, bias=bias) + below
+    image_terms = modulated_conv2d(2**0.5 * terms, weight.abs(), style.abs(), bias=bias.abs())
+    image_error = _relative_error(rgb.image.permute(0, 3, 1, 2), image, unclamped, image_terms)
+    name, error = _conv_name("modulated_conv2d rgb", eight_bit), _worst([activation_error, image_error])
+    return Check(name, dtype, f"x {[n, h, w, i]} weight {list(operands.weight.shape)} {tile}", error, MAX_ERROR[dtype])
 
 
-def _conv_rgb(
-    rng: np.random.Generator, device: str, dtype: str, eight_bit: str | None, limits: tuple[int, ...]
-) -> tuple[str, str, float]:
-    return _conv(rng, device, dtype, eight_bit, (limits[0], min(limits[1], 128), limits[2] // 2), fused=True)
+def _random_sizes(rng: np.random.Generator, *limits: int) -> tuple[int, ...]:
+    """A number from 1 to each limit."""
+    return tuple(int(rng.integers(1, limit + 1)) for limit in limits)
 
 
-def _ops(rng: np.random.Generator, device: str) -> Iterator[tuple[str, str, str, float, float]]:
-    """The PyTorch ops: gradients to second order beside those of the reference, opcheck, and a CUDA graph's replay."""
+def _ops(rng: np.random.Generator, device: str) -> Iterator[Check]:
+    """The PyTorch ops: gradients to second order against the reference, opcheck, and the replay of a CUDA graph."""
     import torch
 
     from stylert.plugins import ops
     from stylert.plugins.reference import modulated_conv2d as conv_reference
     from stylert.plugins.reference.upfirdn2d import setup_filter
 
-    draw, f = _drawing(rng, device), setup_filter().to(device)
+    draw, f = _normal_tensors(rng, device), setup_filter().to(device)
     for up in (1, 2):
+        name = f"ops.modulated_conv2d up{up}"
         shapes = [(2, 5, 6, 4), (4, 5, 3, 3), (2, 5), (2, 4), (1, 1, 6 * up, 4 * up), (4,)]
         operands = [draw(*shape).float().requires_grad_() for shape in shapes]
-        results = []
-        for module, dtype in ((ops, torch.float32), (conv_reference, torch.float64)):
-            mine = [t.detach().to(dtype).requires_grad_() for t in operands]
-            y = module.modulated_conv2d(*mine, up=up, f=f.to(dtype), activation="lrelu")
-            first = torch.autograd.grad(y.square().sum(), mine, create_graph=True)
-            results.append([y, *first, *torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), mine)])
+        results = [
+            _value_and_gradients(module.modulated_conv2d, operands, dtype, up, f)
+            for module, dtype in ((ops, torch.float32), (conv_reference, torch.float64))
+        ]
         # A second derivative sums thousands of products of four factors, each of which rounds in float32.
-        error = max(_error(a.detach(), b.detach()) for a, b in zip(*results, strict=True))
-        yield f"ops.modulated_conv2d up{up}", "float32", "second order", error, 1e-3
+        error = _worst([_relative_error(a.detach(), b.detach()) for a, b in zip(*results, strict=True)])
+        yield Check(name, "float32", "second order", error, 1e-3)
         if up == 2:
-            call = (*operands, f, up, "lrelu", None, None)
-            torch.library.opcheck(torch.ops.stylert.modulated_conv2d.default, call)
-            yield f"ops.modulated_conv2d up{up}", "float32", "opcheck", 0.0, 0.0
+            torch.library.opcheck(torch.ops.stylert.modulated_conv2d.default, (*operands, f, up, "lrelu", None, None))
+            yield Check(name, "float32", "opcheck", 0.0, 0.0)  # opcheck raises where it finds a fault
         if device == "cuda":
-            fixed = [t.detach() for t in operands]
+            fixed = [operand.detach() for operand in operands]
             ops.modulated_conv2d(*fixed, up=up, f=f)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 y = ops.modulated_conv2d(*fixed, up=up, f=f)
             fixed[0].copy_(draw(*shapes[0]))
             graph.replay()
-            exact = conv_reference.modulated_conv2d(*(t.double() for t in fixed), up=up, f=f.double())
-            yield f"ops.modulated_conv2d up{up}", "float32", "CUDA graph", _error(y, exact), TOLERANCE["float32"]
+            reference = conv_reference.modulated_conv2d(*(operand.double() for operand in fixed), up=up, f=f.double())
+            yield Check(name, "float32", "CUDA graph", _relative_error(y, reference), MAX_ERROR["float32"])
+
+
+def _value_and_gradients(operator: Callable[..., Any], operands: Sequence[Any], dtype: Any, up: int, f: Any) -> list[Any]:
+    """The result of a layer, and its first and second derivatives by every operand."""
+    import torch
+
+    inputs = [operand.detach().to(dtype).requires_grad_() for operand in operands]
+    y = operator(*inputs, up=up, f=f.to(dtype), activation="lrelu")
+    first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
+    second = torch.autograd.grad(torch.stack([gradient.square().sum() for gradient in first]).sum(), inputs)
+    return [y, *first, *second]
 
 
 if __name__ == "__main__":

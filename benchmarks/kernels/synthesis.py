@@ -1,9 +1,8 @@
-"""The synthesis network on our own kernels, for PyTorch on a GPU: one launch per layer, one CUDA graph for all of them.
+"""The synthesis network on the GPU kernels: one kernel per layer, and one CUDA graph for all of them.
 
-What an engine's builder would do, done by hand: weights are normalised, folded (`polyphase.fold`), laid out and quantised once;
-every style and demodulation comes from two batched products; activations live in buffers of their own; where a tile spans
-all channels, torgb and the image of the block below are computed in the convolution's program, and the last layer's activations
-are never written.
+The weights are normalised, folded (`polyphase.fold`), laid out and quantised once. All styles and demodulations come from two
+batched products. Every layer writes to a buffer of its own. Where a tile spans all output channels, torgb and the image of
+the block below run within the convolution's kernel; the last activations are then never written.
 
     synthesis = KernelSynthesis(prepare(network, "fp16", "cuda"), batch=1).captured()
     images = synthesis(ws)  # uint8 [N, R, R, C], on the device
@@ -27,7 +26,7 @@ from stylert.plugins.polyphase import fold
 from stylert.plugins.shapes import Epilogue, Resampling
 from stylert.plugins.triton.tiles import Tile
 
-#: Precision to the dtype of activations, and that of the weights of layers that take it.
+#: By precision, the dtype of activations, and the dtype of weights where a layer supports it.
 PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype]] = {
     "fp32": (torch.float32, torch.float32),
     "fp16": (torch.float16, torch.float16),
@@ -36,31 +35,50 @@ PRECISIONS: dict[str, tuple[torch.dtype, torch.dtype]] = {
     "fp8": (torch.float16, torch.float8_e4m3fn),
 }
 
-#: torgb is computed by the convolution's program up to this many channels: beyond, its tile would not fit the registers.
+#: torgb runs within the convolution up to this many output channels; a larger tile would not fit the registers.
 RGB_CHANNELS = 128
+#: 8-bit layers have at least this resolution and this many input and output channels.
+EIGHT_BIT_RESOLUTION, EIGHT_BIT_CHANNELS = 8, 16
 
 
 @dataclass(frozen=True)
 class PreparedLayer:
-    """A layer as the kernels take it: weight `[P, O, k, k, I]`, noise `[R, R]` scaled, or None, and bias `[O]`.
+    """A layer's weights as the kernels take them.
 
-    `weight_scale` `[O]` and `activation_scale` belong to 8-bit weights; the latter is None until `calibrate` has run.
+    Attributes:
+        spec: Shape of the layer.
+        weight: `[P, O, k, k, I]`, one kernel for each of P phases.
+        bias: `[O]`.
+        noise: `[R, R]`, times the noise strength; None for torgb.
+        epilogue: Activation, gain and clamp.
+        weight_scale: `[O]`, scales of 8-bit weights, else None.
+        activation_scale: Scale of the modulated activations beside 8-bit weights; None until `calibrate` has run.
     """
 
     spec: LayerSpec
     weight: Tensor
     bias: Tensor
     noise: Tensor | None
-    tail: Epilogue
+    epilogue: Epilogue
     weight_scale: Tensor | None = None
     activation_scale: float | None = None
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A synthesis network's weights on a device. The batched products' factors are padded to the widest layer.
+class PreparedNetwork:
+    """The weights of a synthesis network on a device, for L layers.
 
-    affine: `[L, w_dim, I]` and its bias `[L, 1, I]`, a slice per layer; energy: `[L, I, O]`, sums of squares over the taps.
+    The factors of the two batched products are padded to the largest numbers of channels, I and O.
+
+    Attributes:
+        config: The network.
+        dtype: Type of the activations.
+        layers: The layers in their order.
+        const: `[4, 4, C]`, the constant input.
+        f: `[4, 4]`, the FIR.
+        affine: `[L, w_dim, I]`, from `ws` to styles.
+        affine_bias: `[L, 1, I]`.
+        squared_weights: `[L, I, O]`, squares of the weights, summed over the taps; zero for torgb.
     """
 
     config: GeneratorConfig
@@ -70,68 +88,89 @@ class Prepared:
     f: Tensor
     affine: Tensor
     affine_bias: Tensor
-    energy: Tensor
+    squared_weights: Tensor
 
 
-def prepare(network: SynthesisNetwork, precision: str, device: str) -> Prepared:
-    """Weights of `network` for the kernels; its noise is the constant one.
+def prepare(network: SynthesisNetwork, precision: str, device: str) -> PreparedNetwork:
+    """Prepare the weights of `network` for the kernels, with constant noise.
 
-    In 8 bits are the 3x3 convolutions from 8 px up with at least 16 channels; the others are float16.
+    8-bit layers are the 3x3 convolutions from 8 px up with at least 16 channels. The others are float16.
 
     Raises:
-        InputError: an unknown precision, or a network that is not of the skip architecture with the 4-tap filter.
+        InputError: An unknown precision, or a network that is not of the skip architecture with the 4-tap filter.
     """
-    cfg = network.cfg
+    config = network.cfg
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}: choose from {', '.join(PRECISIONS)}")
-    if cfg.architecture != "skip" or len(cfg.resample_filter) != 4 or cfg.img_channels > 4:
+    if config.architecture != "skip" or len(config.resample_filter) != 4 or config.img_channels > 4:
         raise InputError("the kernels run networks of the skip architecture with the 4-tap filter and at most 4 image channels")
-    dtype, narrow = PRECISIONS[precision]
-    specs = cfg.layers()
-    widest_in, widest_out = max(s.in_channels for s in specs), max(s.out_channels for s in specs)
-    affine = torch.zeros(len(specs), cfg.w_dim, widest_in, device=device)
-    bias = torch.zeros(len(specs), 1, widest_in, device=device)
-    energy = torch.zeros(len(specs), widest_in, widest_out, device=device)
-    first: Any = network.b4
-    f = first.resample_filter.detach().float().to(device)
+    dtype, weight_dtype = PRECISIONS[precision]
+    specs = config.layers()
+    max_in, max_out = max(spec.in_channels for spec in specs), max(spec.out_channels for spec in specs)
+    affine = torch.zeros(len(specs), config.w_dim, max_in, device=device)
+    affine_bias = torch.zeros(len(specs), 1, max_in, device=device)
+    squared_weights = torch.zeros(len(specs), max_in, max_out, device=device)
+    first_block: Any = network.b4
+    f = first_block.resample_filter.detach().float().to(device)
     layers = []
     for index, spec in enumerate(specs):
         module: Any = getattr(getattr(network, f"b{spec.resolution}"), spec.name.split(".")[1])
-        i, o = spec.in_channels, spec.out_channels
-        gain = module.weight_gain if spec.kind == "torgb" else 1.0
-        affine[index, :, :i] = module.affine.weight.detach().float().to(device).t() * (module.affine.weight_gain * gain)
-        bias[index, 0, :i] = module.affine.bias.detach().float().to(device) * (module.affine.bias_gain * gain)
+        is_conv = spec.kind == "conv"
+        style_gain = 1.0 if is_conv else module.weight_gain
+        affine_weight = module.affine.weight.detach().float().to(device)
+        affine[index, :, : spec.in_channels] = affine_weight.t() * (module.affine.weight_gain * style_gain)
+        bias = module.affine.bias.detach().float().to(device)
+        affine_bias[index, 0, : spec.in_channels] = bias * (module.affine.bias_gain * style_gain)
         weight = module.weight.detach().float().to(device)
-        noise = None
-        if spec.kind == "conv":
-            # Demodulation undoes any scale of an output channel, so each gets unit norm and float16 does not overflow.
+        if is_conv:
+            # Demodulation undoes any scale of an output channel. At unit norm float16 does not overflow.
             weight = weight / weight.square().sum((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
-            energy[index, :i, :o] = weight.square().sum((2, 3)).t()
-            noise = (module.noise_const * module.noise_strength).detach().float().to(device)
-        # In float64, which no GPU rounds to tf32.
-        folded = fold(weight.double(), f).float() if spec.up == 2 else weight[None]
-        phases = folded.permute(0, 1, 3, 4, 2).contiguous()
-        tail = Epilogue.of("lrelu" if spec.kind == "conv" else "linear", clamp=module.clamp)
-        layer = PreparedLayer(spec, phases.to(dtype), module.bias.detach().float().to(device), noise, tail)
-        if narrow in LARGEST and spec.kind == "conv" and spec.resolution >= 8 and min(i, o) >= 16:
-            q, scale = quantize_weight(phases, narrow)
-            layer = replace(layer, weight=q, weight_scale=scale)
-        layers.append(layer)
-    const = first.const.detach().permute(1, 2, 0).contiguous().to(device, dtype)
-    return Prepared(cfg, dtype, tuple(layers), const, f, affine, bias, energy)
+            squared_weights[index, : spec.in_channels, : spec.out_channels] = weight.square().sum((2, 3)).t()
+        layers.append(_prepared_layer(spec, module, weight, f, dtype, weight_dtype))
+    const = first_block.const.detach().permute(1, 2, 0).contiguous().to(device, dtype)
+    return PreparedNetwork(config, dtype, tuple(layers), const, f, affine, affine_bias, squared_weights)
 
 
-def calibrate(network: SynthesisNetwork, prepared: Prepared, ws: Tensor) -> Prepared:
-    """Activation scales from the largest modulated activation that `ws` `[N, num_ws, w_dim]` meet in `network`."""
+def _prepared_layer(
+    spec: LayerSpec, module: Any, weight: Tensor, f: Tensor, dtype: torch.dtype, weight_dtype: torch.dtype
+) -> PreparedLayer:
+    """A layer from its module and its normalised weight `[O, I, k, k]`."""
+    is_conv, device = spec.kind == "conv", weight.device
+    # Folding in float64 keeps GPUs from rounding to TF32.
+    folded = fold(weight.double(), f).float() if spec.up == 2 else weight[None]
+    phases = folded.permute(0, 1, 3, 4, 2).contiguous()
+    bias = module.bias.detach().float().to(device)
+    noise = (module.noise_const * module.noise_strength).detach().float().to(device) if is_conv else None
+    epilogue = Epilogue.of("lrelu" if is_conv else "linear", clamp=module.clamp)
+    wide_enough = min(spec.in_channels, spec.out_channels) >= EIGHT_BIT_CHANNELS
+    if weight_dtype in LARGEST and is_conv and spec.resolution >= EIGHT_BIT_RESOLUTION and wide_enough:
+        quantized, scale = quantize_weight(phases, weight_dtype)
+        return PreparedLayer(spec, quantized, bias, noise, epilogue, weight_scale=scale)
+    return PreparedLayer(spec, phases.to(dtype), bias, noise, epilogue)
+
+
+def calibrate(network: SynthesisNetwork, prepared: PreparedNetwork, ws: Tensor) -> PreparedNetwork:
+    """Set the activation scales of 8-bit layers.
+
+    Each scale is that of the largest modulated activation of the float32 network.
+
+    Args:
+        network: The network that was prepared.
+        prepared: Its weights in any precision; those without 8-bit layers are returned as they are.
+        ws: `[N, num_ws, w_dim]`, the latents to calibrate on.
+    """
     if all(layer.weight_scale is None for layer in prepared.layers):
         return prepared
-    wide = prepare(network, "fp32", str(prepared.const.device))
     largest: list[float] = []
-    KernelSynthesis(wide, ws.shape[0])(ws, lambda x, style: largest.append(float((x * style[:, None, None, :]).abs().max())))
-    peaks = iter(largest)
+
+    def observe(x: Tensor, style: Tensor) -> None:
+        largest.append(float((x * style[:, None, None, :]).abs().max()))
+
+    KernelSynthesis(prepare(network, "fp32", str(prepared.const.device)), ws.shape[0])(ws, observe)
+    largest_of_convs = iter(largest)
     layers = []
     for layer in prepared.layers:
-        peak = next(peaks) if layer.spec.kind == "conv" else 0.0
+        peak = next(largest_of_convs) if layer.spec.kind == "conv" else 0.0
         if layer.weight_scale is not None:
             layer = replace(layer, activation_scale=max(peak, 1e-12) / LARGEST[layer.weight.dtype])
         layers.append(layer)
@@ -139,167 +178,227 @@ def calibrate(network: SynthesisNetwork, prepared: Prepared, ws: Tensor) -> Prep
 
 
 @dataclass(frozen=True)
-class Step:
-    """Where a layer's results go: `y` `[N, R, R, O]`, sums of split tiles, and the image so far `[N, R, R, C]`, float32.
+class Launch:
+    """The buffers and the tile of one layer.
 
-    A torgb that is `fused` is done by the convolution before it, which is `fused` too.
+    Attributes:
+        fused: For a convolution, whether the torgb behind it runs in the same kernel; for a torgb, whether it ran so.
+        y: `[N, R, R, O]`, the layer's result.
+        image: `[N, R, R, C]`, float32, the image up to this block.
+        tile: Tile of a convolution; None for torgb.
+        workspace: Sums of the programs that share a tile; None without split sums.
     """
 
     fused: bool
     y: Tensor
     image: Tensor
     tile: Tile | None = None
-    work: Tensor | None = None
+    workspace: Tensor | None = None
 
 
 class KernelSynthesis:
-    """ws `[N, num_ws, w_dim]` to uint8 images `[N, R, R, C]`, or float32 ones with `output="float"`, for one N."""
+    """From `ws` `[N, num_ws, w_dim]` to images `[N, R, R, C]`, for one N.
 
-    def __init__(self, prepared: Prepared, batch: int, output: str = "uint8") -> None:
-        """Allocates every buffer.
+    Images are uint8, or float32 with `output="float"`.
+    """
+
+    def __init__(self, prepared: PreparedNetwork, batch: int, output: str = "uint8") -> None:
+        """Allocate every buffer.
 
         Raises:
-            InputError: an unknown output, a batch below 1, or 8-bit weights without `calibrate`.
+            InputError: An unknown output, a batch below 1, or 8-bit weights without `calibrate`.
         """
         if output not in ("uint8", "float") or batch < 1:
             raise InputError(f"output is uint8 or float and a batch at least 1, not {output!r} and {batch}")
-        layers, device = prepared.layers, prepared.const.device
-        if any(layer.weight_scale is not None and layer.activation_scale is None for layer in layers):
+        if any(layer.weight_scale is not None and layer.activation_scale is None for layer in prepared.layers):
             raise InputError("8-bit weights need the activations' scales: calibrate first")
+        config, device = prepared.config, prepared.const.device
         self.prepared, self.batch, self.output = prepared, batch, output
         self.const = prepared.const.expand(batch, -1, -1, -1).contiguous()
-        size, channels = prepared.config.resolution, prepared.config.img_channels
-        kind = torch.uint8 if output == "uint8" else torch.float32
-        self.image = torch.empty(batch, size, size, channels, dtype=kind, device=device)
-        self.steps = self._steps()
+        image_dtype = torch.uint8 if output == "uint8" else torch.float32
+        shape = (batch, config.resolution, config.resolution, config.img_channels)
+        self.image = torch.empty(shape, dtype=image_dtype, device=device)
+        self.launches = self._launches()
+        self._prepare_styles()
 
-        self.ws_index = torch.tensor([layer.spec.ws_index for layer in layers], device=device)
-        widths = [layer.spec.in_channels if layer.spec.kind == "conv" else 0 for layer in layers]
-        self.widths = torch.tensor(widths, dtype=torch.float32, device=device)[:, None, None]
-        self.style_scale = torch.ones(len(layers), 1, 1, device=device)
-        self.demod_scale = torch.ones(len(layers), 1, prepared.energy.shape[2], device=device)
-        for index, layer in enumerate(layers):
-            if layer.weight_scale is not None and layer.activation_scale is not None:
-                self.style_scale[index] = 1 / layer.activation_scale
-                self.demod_scale[index, 0, : layer.spec.out_channels] = layer.weight_scale * layer.activation_scale
-        # Rows of the padded products, cut to each layer's width and laid one after the other.
-        self.style_at = _cut([layer.spec.in_channels for layer in layers], batch, prepared.energy.shape[1]).to(device)
-        self.demod_at = _cut([layer.spec.out_channels for layer in layers], batch, prepared.energy.shape[2]).to(device)
+    def __call__(self, ws: Tensor, observe: Callable[[Tensor, Tensor], None] | None = None) -> Tensor:
+        """Synthesise.
 
-    def __call__(self, ws: Tensor, watch: Callable[[Tensor, Tensor], None] | None = None) -> Tensor:
-        """Images, in a buffer that the next call writes over. `watch` sees each convolution's input `[N, H, W, I]` and style."""
-        from stylert.plugins.triton.modulated_conv2d import Rgb, modulated_conv2d_into
+        Args:
+            ws: `[N, num_ws, w_dim]`, float.
+            observe: Called before each convolution with its input `[N, H, W, I]` and its style `[N, I]`.
 
+        Returns:
+            Images, in a buffer that the next call overwrites.
+        """
         styles, demods = self.styles(ws)
-        x, skip = self.const, None
-        for index, (layer, step) in enumerate(zip(self.prepared.layers, self.steps, strict=True)):
+        layers, final_resolution = self.prepared.layers, self.prepared.config.resolution
+        x: Tensor = self.const
+        image: Tensor | None = None
+        for index, (layer, launch) in enumerate(zip(layers, self.launches, strict=True)):
             if layer.spec.kind == "torgb":
-                if not step.fused:
-                    modulated_conv2d_into(
-                        step.y,
-                        x,
-                        layer.weight,
-                        styles[index],
-                        bias=layer.bias,
-                        tail=layer.tail,
-                        precision=_precision(layer.weight),
-                    )
-                    skip = self._add(step, skip)
+                if not launch.fused:
+                    self._launch_torgb(layer, launch, x, styles[index])
+                    image = self._add_to_image(launch, image)
                 continue
-            if watch is not None:
-                watch(x, styles[index])
-            rgb, last = None, layer.spec.resolution == self.prepared.config.resolution
-            if step.fused:
-                torgb, f = self.prepared.layers[index + 1], None if skip is None else self.prepared.f
-                image = self.image if last else step.image
-                weight = torgb.weight.reshape(torgb.spec.out_channels, -1)
-                rgb = Rgb(image, weight, styles[index + 1], torgb.bias, skip, f, torgb.tail.clamp)
-            modulated_conv2d_into(
-                None if rgb is not None and last else step.y, x, layer.weight, styles[index], demods[index],
-                None if layer.noise is None else layer.noise.expand(self.batch, -1, -1), layer.bias,
-                tail=layer.tail, tile=step.tile, precision=_precision(layer.weight), workspace=step.work, rgb=rgb,
-            )  # fmt: skip
-            x = step.y
-            skip = skip if rgb is None else rgb.image
-        if not self.steps[-1].fused:
-            assert skip is not None
-            self.image.copy_((skip * 127.5 + 128).clamp(0, 255) if self.output == "uint8" else skip)
+            if observe is not None:
+                observe(x, styles[index])
+            is_final = layer.spec.resolution == final_resolution
+            if launch.fused:
+                output = self.image if is_final else launch.image
+                self._launch_conv(index, x, styles, demods, below=image, image=output, keep_activations=not is_final)
+                image = output
+            else:
+                self._launch_conv(index, x, styles, demods)
+            x = launch.y
+        if not self.launches[-1].fused:
+            assert image is not None
+            self.image.copy_((image * 127.5 + 128).clamp(0, 255) if self.output == "uint8" else image)
         return self.image
 
     def captured(self) -> Callable[[Tensor], Tensor]:
-        """The same as one CUDA graph, in the same buffers; it takes ws on any device."""
-        ws = torch.zeros(self.batch, self.prepared.config.num_ws, self.prepared.config.w_dim, device=self.const.device)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(2):  # Triton compiles, cuBLAS allocates
+        """The same as one CUDA graph with the same buffers, as a function that takes `ws` on any device."""
+        config = self.prepared.config
+        ws = torch.zeros(self.batch, config.num_ws, config.w_dim, device=self.const.device)
+        side_stream = torch.cuda.Stream()
+        side_stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side_stream):
+            for _ in range(2):  # Triton compiles and cuBLAS allocates, which no graph can capture
                 self(ws)
-        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.current_stream().wait_stream(side_stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self(ws)
 
-        def replay(latents: Tensor) -> Tensor:
-            ws.copy_(latents)
+        def replay(new_ws: Tensor) -> Tensor:
+            ws.copy_(new_ws)
             graph.replay()
             return self.image
 
         return replay
 
     def styles(self, ws: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Each layer's style `[N, I]` and demodulation `[N, O]`, float32, as the kernels take them; torgb has no use for the latter."""
-        p = self.prepared
-        raw = torch.baddbmm(p.affine_bias, ws.float().transpose(0, 1)[self.ws_index], p.affine)
-        # A convolution's style at unit mean square: demodulation undoes that too, and float16 has room for any w.
-        norm = (raw.square().sum(2, keepdim=True) / self.widths.clamp_min(1) + 1e-12).rsqrt()
-        style = torch.where(self.widths > 0, raw * norm, raw)
-        demod = (style.square() @ p.energy + DEMOD_EPS).rsqrt() * self.demod_scale
-        flat = (style * self.style_scale).flatten()[self.style_at], demod.flatten()[self.demod_at]
-        counts = [layer.spec.in_channels for layer in p.layers], [layer.spec.out_channels for layer in p.layers]
-        cut = [t.split([self.batch * c for c in widths]) for t, widths in zip(flat, counts, strict=True)]
-        styles, demods = ([row.reshape(self.batch, -1) for row in rows] for rows in cut)
+        """Styles and demodulations for the kernels.
+
+        Args:
+            ws: `[N, num_ws, w_dim]`, float.
+
+        Returns:
+            For each layer a style `[N, I]` and a demodulation `[N, O]`, float32. That of torgb has no meaning.
+        """
+        prepared = self.prepared
+        style = torch.baddbmm(prepared.affine_bias, ws.float().transpose(0, 1)[self._ws_index], prepared.affine)
+        # The style of a convolution gets unit mean square, which demodulation undoes, so that float16 has room for any w.
+        mean_square = style.square().sum(2, keepdim=True) / self._conv_channels.clamp_min(1)
+        style = torch.where(self._conv_channels > 0, style * (mean_square + 1e-12).rsqrt(), style)
+        demod = (style.square() @ prepared.squared_weights + DEMOD_EPS).rsqrt() * self._demod_scale
+        style = style * self._style_scale
+        specs = [layer.spec for layer in prepared.layers]
+        styles = self._split(style, self._style_positions, [spec.in_channels for spec in specs])
+        demods = self._split(demod, self._demod_positions, [spec.out_channels for spec in specs])
         return styles, demods
 
-    def _steps(self) -> tuple[Step, ...]:
+    def _split(self, padded: Tensor, positions: Tensor, channels: Sequence[int]) -> list[Tensor]:
+        """From `[L, N, C]`, padded, a contiguous `[N, channels[l]]` for each layer."""
+        flat = padded.flatten()[positions]
+        return [part.reshape(self.batch, -1) for part in flat.split([self.batch * count for count in channels])]
+
+    def _prepare_styles(self) -> None:
+        """Constants of `styles`."""
+        layers, device = self.prepared.layers, self.prepared.const.device
+        _, max_in, max_out = self.prepared.squared_weights.shape
+        self._ws_index = torch.tensor([layer.spec.ws_index for layer in layers], device=device)
+        # Input channels of each convolution; 0 for torgb, whose style is not normalised.
+        channels = [layer.spec.in_channels if layer.spec.kind == "conv" else 0 for layer in layers]
+        self._conv_channels = torch.tensor(channels, dtype=torch.float32, device=device)[:, None, None]
+        self._style_scale = torch.ones(len(layers), 1, 1, device=device)
+        self._demod_scale = torch.ones(len(layers), 1, max_out, device=device)
+        for index, layer in enumerate(layers):
+            if layer.weight_scale is not None and layer.activation_scale is not None:
+                self._style_scale[index] = 1 / layer.activation_scale
+                self._demod_scale[index, 0, : layer.spec.out_channels] = layer.weight_scale * layer.activation_scale
+        self._style_positions = _unpadded_positions([layer.spec.in_channels for layer in layers], self.batch, max_in).to(device)
+        self._demod_positions = _unpadded_positions([layer.spec.out_channels for layer in layers], self.batch, max_out).to(
+            device
+        )
+
+    def _launches(self) -> tuple[Launch, ...]:
+        """The launch of every layer, in their order."""
         from stylert.plugins.triton.modulated_conv2d import conv_problem, workspace_elements
         from stylert.plugins.triton.tiles import choose_tile
 
-        layers, cfg, device = self.prepared.layers, self.prepared.config, self.const.device
-        steps: list[Step] = []
+        layers, device = self.prepared.layers, self.const.device
+        launches: list[Launch] = []
         x = self.const
         for index, layer in enumerate(layers):
-            size, o = layer.spec.resolution, layer.spec.out_channels
-            y = torch.empty(self.batch, size, size, o, dtype=self.prepared.dtype, device=device)
-            image = torch.empty(self.batch, size, size, cfg.img_channels, device=device)
+            size, channels = layer.spec.resolution, layer.spec.out_channels
+            y = torch.empty(self.batch, size, size, channels, dtype=self.prepared.dtype, device=device)
+            image = torch.empty(self.batch, size, size, self.prepared.config.img_channels, device=device)
             if layer.spec.kind == "torgb":
-                steps.append(Step(steps[-1].fused, y, image))
+                launches.append(Launch(launches[-1].fused, y, image))
                 continue
-            fused = layers[index + 1].spec.kind == "torgb" and o <= RGB_CHANNELS
-            tile = choose_tile(conv_problem(x, layer.weight), whole=fused, columns=o if fused else 0)
-            elements = workspace_elements(self.batch, x.shape[1] * x.shape[2], o, layer.spec.up**2, tile.splits)
-            sums = torch.int32 if layer.weight.dtype == torch.int8 else torch.float32
-            work = torch.empty(elements, dtype=sums, device=device) if elements else None
-            steps.append(Step(fused, y, image, tile, work))
+            fused = layers[index + 1].spec.kind == "torgb" and channels <= RGB_CHANNELS
+            tile = choose_tile(conv_problem(x, layer.weight), whole=fused, columns=channels if fused else 0)
+            elements = workspace_elements(self.batch, x.shape[1] * x.shape[2], channels, layer.spec.up**2, tile.splits)
+            accumulator = torch.int32 if layer.weight.dtype == torch.int8 else torch.float32
+            workspace = torch.empty(elements, dtype=accumulator, device=device) if elements else None
+            launches.append(Launch(fused, y, image, tile, workspace))
             x = y
-        return tuple(steps)
+        return tuple(launches)
 
-    def _add(self, step: Step, skip: Tensor | None) -> Tensor:
-        """The image so far and a block's own: `upsampled skip + y`."""
+    def _launch_conv(
+        self, index: int, x: Tensor, styles: Sequence[Tensor], demods: Sequence[Tensor], *,
+        below: Tensor | None = None, image: Tensor | None = None, keep_activations: bool = True,
+    ) -> None:  # fmt: skip
+        """Run the convolution at `index`, and with an `image` the torgb behind it too.
+
+        Args:
+            index: Index of the layer.
+            x: `[N, H, W, I]`, the input.
+            styles: Styles of all layers.
+            demods: Demodulations of all layers.
+            below: The image of the block below, or None.
+            image: Where torgb writes, or None.
+            keep_activations: Whether the layer's own result is written.
+        """
+        from stylert.plugins.triton.modulated_conv2d import Rgb, modulated_conv2d_into
+
+        layer, launch = self.prepared.layers[index], self.launches[index]
+        rgb = None
+        if image is not None:
+            torgb = self.prepared.layers[index + 1]
+            weight = torgb.weight.reshape(torgb.spec.out_channels, -1)
+            f = None if below is None else self.prepared.f
+            rgb = Rgb(image, weight, styles[index + 1], torgb.bias, below, f, torgb.epilogue.clamp)
+        noise = None if layer.noise is None else layer.noise.expand(self.batch, -1, -1)
+        modulated_conv2d_into(
+            launch.y if keep_activations else None, x, layer.weight, styles[index], demods[index], noise, layer.bias,
+            epilogue=layer.epilogue, tile=launch.tile, precision=_precision(layer.weight), workspace=launch.workspace, rgb=rgb,
+        )  # fmt: skip
+
+    def _launch_torgb(self, layer: PreparedLayer, launch: Launch, x: Tensor, style: Tensor) -> None:
+        from stylert.plugins.triton.modulated_conv2d import modulated_conv2d_into
+
+        precision = _precision(layer.weight)
+        modulated_conv2d_into(launch.y, x, layer.weight, style, bias=layer.bias, epilogue=layer.epilogue, precision=precision)
+
+    def _add_to_image(self, launch: Launch, below: Tensor | None) -> Tensor:
+        """The image of a block: the result of its torgb, plus the upsampled image of the block below."""
         from stylert.plugins.triton.upfirdn2d import upfirdn2d_into
 
-        if skip is None:
-            return step.image.copy_(step.y)
-        spec = Resampling.of(up=2, padding=(2, 1, 2, 1), gain=4.0)
-        upfirdn2d_into(step.image.permute(0, 3, 1, 2), skip.permute(0, 3, 1, 2), self.prepared.f, spec)
-        return step.image.add_(step.y)
+        if below is None:
+            return launch.image.copy_(launch.y)
+        resampling = Resampling.of(up=2, padding=(2, 1, 2, 1), gain=4.0)
+        upfirdn2d_into(launch.image.permute(0, 3, 1, 2), below.permute(0, 3, 1, 2), self.prepared.f, resampling)
+        return launch.image.add_(launch.y)
 
 
-def _cut(widths: Sequence[int], batch: int, padded: int) -> Tensor:
-    """Where the first `widths[l]` of every row of `[L, batch, padded]` lie, layer by layer."""
-    rows = torch.arange(len(widths) * batch * padded).reshape(len(widths), batch, padded)
-    return torch.cat([row[:, :width].flatten() for row, width in zip(rows, widths, strict=True)])
+def _unpadded_positions(channels: Sequence[int], batch: int, padded: int) -> Tensor:
+    """Positions of the first `channels[l]` values of every row in a flattened `[L, batch, padded]`, layer by layer."""
+    positions = torch.arange(len(channels) * batch * padded).reshape(len(channels), batch, padded)
+    return torch.cat([rows[:, :count].flatten() for rows, count in zip(positions, channels, strict=True)])
 
 
 def _precision(weight: Tensor) -> str:
-    """Float32 as three tf32 products; on a CPU the interpreter multiplies neither bfloat16 nor FP8 itself."""
+    """Float32 as three TF32 products; the interpreter on a CPU multiplies neither bfloat16 nor FP8."""
     return "ieee" if weight.device.type == "cpu" and weight.dtype in (torch.bfloat16, torch.float8_e4m3fn) else "tf32x3"

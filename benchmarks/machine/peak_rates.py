@@ -1,8 +1,8 @@
-"""What this machine can do at best, measured: bytes per second of a copy, and operations per second of a matrix product.
+"""Peak rates of this machine's processor, measured: a matrix product for arithmetic, a copy for memory.
 
-Each rate is that of the fastest library at hand (NumPy, ONNX Runtime, OpenVINO; PyTorch on a GPU), because a floor should
-be one for all of them. A product of 2048-cubed matrices is large enough to keep every core busy and small enough to be
-quick; the copy is of arrays far larger than a cache, one slice per thread. The best run counts: a ceiling is what was possible.
+Each rate is that of the fastest library at hand (NumPy, ONNX Runtime, OpenVINO), so that one lower bound holds for all of
+them. The fastest run counts. The matrices are large enough to keep every core busy; the copied arrays are far larger
+than a cache.
 """
 
 from __future__ import annotations
@@ -15,41 +15,52 @@ from typing import Any
 
 import numpy as np
 
-from stylert.benchmarks.machine.roofline import Ceiling
 from stylert.core.host import usable_cores
+from stylert.core.roofline import PeakRates
 
+#: Side of the square matrices.
 SIZE = 2048
 COPY_BYTES = 256 * 2**20
-#: Precisions of a CPU, with the name that a floor looks them up by.
+#: Precisions that are measured, each with its dtype in `PeakRates.tflops`.
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 
 
-def measure_ceiling(
+def measure_peak_rates(
     threads: int | None = None, seconds: float = 0.5, size: int = SIZE, copy_bytes: int = COPY_BYTES
-) -> Ceiling:
-    """Rates of the processor here, about `seconds` for each library and precision."""
-    count = threads or usable_cores()
+) -> PeakRates:
+    """Measure the processor.
+
+    Args:
+        threads: Threads of every library; by default as many as there are usable cores.
+        seconds: Time for each library and precision.
+        size: Side of the square matrices.
+        copy_bytes: Size of the array that is copied.
+    """
+    threads = threads or usable_cores()
     tflops: dict[str, float] = {}
     sources = []
     for precision, dtype in DTYPES.items():
-        found = {name: 2 * size**3 / _best(run, seconds) / 1e12 for name, run in _products(precision, size, count)}
-        if found:
-            best = max(found, key=found.__getitem__)
-            tflops[dtype] = found[best]
-            sources.append(f"{precision} {best}")
-    return Ceiling(tflops, _copy_rate(count, seconds, copy_bytes), f"measured: {', '.join(sources)}, copy NumPy")
+        rates = {
+            library: 2 * size**3 / _fastest_seconds(run, seconds) / 1e12 for library, run in _products(precision, size, threads)
+        }
+        if rates:
+            fastest = max(rates, key=rates.__getitem__)
+            tflops[dtype] = rates[fastest]
+            sources.append(f"{precision} {fastest}")
+    return PeakRates(tflops, _copy_rate(threads, seconds, copy_bytes), f"measured: {', '.join(sources)}, copy NumPy")
 
 
-def highest(moments: Sequence[Ceiling]) -> Ceiling | None:
-    """The best rates of several moments: a host that is shared may be slow in one of them. None of none."""
-    if len(moments) < 2:
-        return moments[0] if moments else None
-    tflops = {dtype: max(c.tflops[dtype] for c in moments) for dtype in moments[0].tflops}
-    return Ceiling(tflops, max(c.bandwidth for c in moments), f"{moments[0].source}; best of {len(moments)} moments")
+def highest_rates(measurements: Sequence[PeakRates]) -> PeakRates | None:
+    """The best rate of each kind over several measurements, since a shared host may be slow in one; None without any."""
+    if len(measurements) < 2:
+        return measurements[0] if measurements else None
+    tflops = {dtype: max(rates.tflops[dtype] for rates in measurements) for dtype in measurements[0].tflops}
+    bandwidth = max(rates.bandwidth for rates in measurements)
+    return PeakRates(tflops, bandwidth, f"{measurements[0].source}; best of {len(measurements)} moments")
 
 
 def _products(precision: str, size: int, threads: int) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Matrix products of `size`-cubed in each library that computes in this precision."""
+    """By library, a function that multiplies two `[size, size]` matrices in this precision."""
     if precision == "fp32":
         yield "NumPy", _numpy_product(size)
     model = _int8_product(size) if precision == "int8" else _float_product(size)
@@ -67,7 +78,7 @@ def _numpy_product(size: int) -> Callable[[], Any]:
 
 
 def _float_product(size: int) -> bytes:
-    """a `[size, size]` times a constant; the sum of the result is its output, so that none is copied out."""
+    """An ONNX file that multiplies `a` `[size, size]` by a constant."""
     from onnx import helper, numpy_helper
 
     weight = np.random.default_rng(1).standard_normal((size, size), np.float32)
@@ -75,7 +86,7 @@ def _float_product(size: int) -> bytes:
 
 
 def _int8_product(size: int) -> bytes:
-    """The same in 8 bits, written as every runtime reads it: quantised and dequantised values around the product."""
+    """The same in 8 bits, in the form that every runtime recognises: Q/DQ pairs around the product."""
     from onnx import helper, numpy_helper
 
     weight = np.random.default_rng(1).integers(-127, 128, (size, size)).astype(np.int8)
@@ -95,14 +106,16 @@ def _int8_product(size: int) -> bytes:
 
 
 def _model(size: int, nodes: list[Any], constants: list[Any]) -> bytes:
+    """An ONNX file of these nodes, from `a` to `y`."""
     from onnx import TensorProto, helper
 
-    nodes = [*nodes, helper.make_node("ReduceMax", ["y"], ["sum"], keepdims=0)]
+    # A single number as output, so that copying the result out takes no time.
+    nodes = [*nodes, helper.make_node("ReduceMax", ["y"], ["largest"], keepdims=0)]
     graph = helper.make_graph(
         nodes,
         "product",
         [helper.make_tensor_value_info("a", TensorProto.FLOAT, [size, size])],
-        [helper.make_tensor_value_info("sum", TensorProto.FLOAT, [])],
+        [helper.make_tensor_value_info("largest", TensorProto.FLOAT, [])],
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
@@ -129,21 +142,23 @@ def _openvino(model: bytes, inputs: dict[str, np.ndarray], threads: int, hint: s
 
 
 def _copy_rate(threads: int, seconds: float, size: int) -> float:
-    """GB/s that a copy reads and writes together."""
+    """GB/s that a copy of `size` bytes reads and writes together, one slice of the array per thread."""
     source, target = np.ones(size // 8), np.zeros(size // 8)
-    parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
-    with ThreadPoolExecutor(threads) as pool:  # NumPy copies without holding the interpreter's lock
-        best = _best(lambda: list(pool.map(lambda p: np.copyto(*p), parts)), seconds)
-    return 2 * size / best / 1e9
+    targets, sources = np.array_split(target, threads), np.array_split(source, threads)
+    # NumPy copies without holding the interpreter's lock.
+    with ThreadPoolExecutor(threads) as pool:
+        fastest = _fastest_seconds(lambda: list(pool.map(np.copyto, targets, sources)), seconds)
+    return 2 * size / fastest / 1e9
 
 
-def _best(run: Callable[[], Any], seconds: float) -> float:
-    """Seconds of the fastest of at least three runs."""
+def _fastest_seconds(run: Callable[[], Any], seconds: float) -> float:
+    """Seconds of the fastest of at least three runs, after a warm-up."""
     run()
-    best, runs, end = float("inf"), 0, time.perf_counter() + seconds
+    fastest, runs = float("inf"), 0
+    end = time.perf_counter() + seconds
     while runs < 3 or time.perf_counter() < end:
         start = time.perf_counter()
         run()
-        best = min(best, time.perf_counter() - start)
+        fastest = min(fastest, time.perf_counter() - start)
         runs += 1
-    return best
+    return fastest

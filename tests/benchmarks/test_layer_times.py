@@ -1,4 +1,4 @@
-"""Nodes are counted to the layer whose name the network gives them, also when a compiler renamed or inserted them."""
+"""Every node is assigned to a layer of the network, also where a compiler renamed, fused or inserted it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 import onnx
 import pytest
 
-from stylert.benchmarks import layer_times as layers
-from stylert.benchmarks.layer_times import Call, Node, assign_layers, engine_layers, layer_of, medians, profile_layers
-from stylert.benchmarks.machine.lower_bounds import layer_floors, network_floor
-from stylert.benchmarks.machine.roofline import Ceiling, cases
+from stylert.benchmarks import layer_times
+from stylert.benchmarks.layer_assignment import Node, assign_layers, engine_layers, layer_of, style_node_names
+from stylert.benchmarks.layer_times import CallTimes, median_times, profile_layers
+from stylert.benchmarks.machine.layer_operators import layer_operators
+from stylert.benchmarks.machine.lower_bounds import layer_lower_bounds, network_lower_bound
 from stylert.benchmarks.scenarios.measure import Configuration
 from stylert.core.devices import Driver, Gpu
 from stylert.core.errors import BackendError
+from stylert.core.roofline import PeakRates
 from stylert.export.pipeline import export_bundle
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime import Bundle, lowering
@@ -40,11 +42,11 @@ from stylert.runtime.lowering import lower
         ("b12x.conv1", None),
     ],
 )
-def test_layers_in_names(name: str, layer: str | None) -> None:
+def test_a_name_of_the_exporter_tells_the_layer(name: str, layer: str | None) -> None:
     assert layer_of(name) == layer
 
 
-def test_nameless_nodes_belong_to_what_they_feed() -> None:
+def test_a_node_without_a_name_of_ours_belongs_to_the_layer_that_it_feeds() -> None:
     chain = [
         Node("affine", ("ws",), ("s",), None),
         Node("b4.conv1.conv", ("s",), ("a",), "b4.conv1"),
@@ -53,14 +55,14 @@ def test_nameless_nodes_belong_to_what_they_feed() -> None:
         Node("b8.conv0.conv", ("c",), ("d",), "b8.conv0"),
         Node("Reorder_3", ("d",), ("e",), None),
     ]
-    found = assign_layers(chain, frozenset({"affine"}))
-    assert found == {
+    layers = assign_layers(chain, frozenset({"affine"}))
+    assert layers == {
         "affine": "styles", "b4.conv1.conv": "b4.conv1", "Reorder_1": "b8.conv0", "Reorder_2": "b8.conv0",
         "b8.conv0.conv": "b8.conv0", "Reorder_3": "image",
     }  # fmt: skip
 
 
-def test_of_several_readers_the_first_counts() -> None:
+def test_of_several_readers_the_first_decides_the_layer() -> None:
     nodes = [
         Node("r", ("x",), ("y",), None),
         Node("first", ("y",), ("p",), "b8.conv1"),
@@ -70,34 +72,34 @@ def test_of_several_readers_the_first_counts() -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_the_kernels_of_an_engine_are_counted_to_the_layers_that_they_were_fused_from(
+def test_a_kernel_of_an_engine_belongs_to_the_layer_that_it_was_fused_from(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    """The engine is real; its times come from a session of our own, since no GPU is here."""
+    """The engine is real. Its times come from a stand-in for the session, since there is no GPU."""
     pytest.importorskip("tensorrt_rtx")
     bundle = export_bundle(checkpoint, tmp_path / "bundle", [precision], backends=["tensorrt-rtx"])
     table = build_engine(bundle, "tensorrt-rtx", precision, BuildOptions(target="sm_89"))["layers"]
     driver = Driver("13.0", (Gpu(0, "a GPU", (8, 9), 2**34),), None)
     monkeypatch.setattr("stylert.runtime.backends.tensorrt_rtx.find_gpus", lambda: driver)
-    told = SimpleNamespace(layer_times=lambda inputs: [(k["name"], 0.25) for k in table], close=lambda: None)
-    monkeypatch.setattr(layers, "open_synthesis", lambda *_: (told, None))
+    session = SimpleNamespace(layer_times=lambda inputs: [(k["name"], 0.25) for k in table], close=lambda: None)
+    monkeypatch.setattr(layer_times, "open_synthesis", lambda *_: (session, None))
     configuration = Configuration("own", bundle.path, "tensorrt-rtx", precision)
     profile = profile_layers(configuration, {})
-    found = {entry.layer: entry for entry in profile.layers}
+    names = {entry.layer for entry in profile.layers}
     assert profile.total == pytest.approx(0.25 * len(table))
     assert sum(entry.nodes for entry in profile.layers) == len(table)
-    assert {s.name for s in GeneratorConfig.from_dict(bundle.model).layers() if "conv" in s.name} <= set(found)
-    assert {"styles", "b8.skip", "b16.skip"} <= set(found)
-    with_layer = [k for k in table if layer_of(k["name"]) is not None]
-    assert with_layer  # those that still bear their layer's name belong to it
-    for kernel in with_layer:
-        assert assigned(bundle, table)[kernel["name"]] == layer_of(kernel["name"])
+    assert {s.name for s in GeneratorConfig.from_dict(bundle.model).layers() if "conv" in s.name} <= names
+    assert {"styles", "b8.skip", "b16.skip"} <= names
+    assigned = assigned_layers(bundle, table)
+    named_by_layer = [kernel["name"] for kernel in table if layer_of(kernel["name"]) is not None]
+    assert named_by_layer
+    assert all(assigned[name] == layer_of(name) for name in named_by_layer)
 
 
-def assigned(bundle: Bundle, table: list[dict[str, Any]]) -> dict[str, str]:
+def assigned_layers(bundle: Bundle, table: list[dict[str, Any]]) -> dict[str, str]:
     (precision,) = bundle.precisions
     source = bundle.path / bundle.network(precision, "tensorrt-rtx")
-    return engine_layers(table, lower(source, bundle.path / "plain.onnx"), layers._style_names(source))
+    return engine_layers(table, lower(source, bundle.path / "plain.onnx"), style_node_names(source))
 
 
 def test_a_kernel_fused_from_several_layers_belongs_to_the_one_with_most_of_its_nodes(tmp_path: Path) -> None:
@@ -118,14 +120,14 @@ def test_a_kernel_fused_from_several_layers_belongs_to_the_one_with_most_of_its_
 def test_one_slow_call_does_not_change_a_layers_time() -> None:
     calls = []
     for ms in (1.0, 1.0, 90.0):
-        calls.append(Call())
+        calls.append(CallTimes())
         calls[-1].add("b4.conv1", ms)
         calls[-1].add("b4.conv1", 2 * ms)
     calls[0].add("image", 5.0)
-    assert medians(calls) == {"b4.conv1": (3.0, 2), "image": (0.0, 1)}
+    assert median_times(calls) == {"b4.conv1": (3.0, 2), "image": (0.0, 1)}
 
 
-def test_pytorch_tells_the_time_of_every_layer(checkpoint: Path, tmp_path: Path) -> None:
+def test_pytorch_times_every_layer(checkpoint: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     bundle = export_bundle(checkpoint, tmp_path / "bundle", ["fp32"], backends=[])
     profile = profile_layers(Configuration("own", bundle.path, "torch", "fp32", batch=2), {})
@@ -139,11 +141,11 @@ def test_pytorch_tells_the_time_of_every_layer(checkpoint: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_openvinos_times_are_of_the_network_of_fixed_shape_that_it_runs(
+def test_openvino_times_the_network_of_fixed_shape_that_its_backend_runs(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     pytest.importorskip("openvino")
-    assert batch in openvino.SIZES
+    assert batch in openvino.BATCHES
     batches = []
 
     def lowered(source: Path, destination: Path, batch: int | None = None) -> Path:
@@ -156,29 +158,28 @@ def test_openvinos_times_are_of_the_network_of_fixed_shape_that_it_runs(
     assert profile.total > 0
 
 
-def test_a_backend_that_tells_no_times_says_so(bundle: Bundle) -> None:
+def test_a_backend_without_a_profiler_is_refused(bundle: Bundle) -> None:
     with pytest.raises(BackendError, match="no time per layer"):
         profile_layers(Configuration("own", bundle.path, "onnxruntime-cuda", "fp32"), {})
 
 
-def test_the_floor_of_a_network_is_the_sum_of_its_layers() -> None:
-    config, ceiling = GeneratorConfig(64), Ceiling({"float32": 0.1, "bfloat16": 0.4, "int8": 0.8}, 20.0, "made up")
+def test_the_lower_bound_of_a_network_is_the_sum_of_its_layers() -> None:
+    config, rates = GeneratorConfig(64), PeakRates({"float32": 0.1, "bfloat16": 0.4, "int8": 0.8}, 20.0, "made up")
+    operators = [o for o in layer_operators(config, config.block_resolutions) if o.operator != "bias_act"]
     for precision, dtype in (("fp32", "float32"), ("bf16", "bfloat16"), ("fp16", "float32")):
-        expected = {
-            c.layer: ceiling.floor_ms(c, 2, dtype) for c in cases(config, config.block_resolutions) if c.kernel != "bias_act"
-        }
-        assert layer_floors(config, precision, 2, ceiling) == expected
-        assert network_floor(config, precision, 2, ceiling) == pytest.approx(sum(expected.values()))
+        expected = {operator.layer: operator.lower_bound_ms(2, dtype, rates) for operator in operators}
+        assert layer_lower_bounds(config, precision, 2, rates) == expected
+        assert network_lower_bound(config, precision, 2, rates) == pytest.approx(sum(expected.values()))
 
 
 def test_in_int8_the_convolutions_count_in_8_bits_and_the_rest_in_the_fastest_format() -> None:
-    config, ceiling = GeneratorConfig(16), Ceiling({"float32": 0.1, "bfloat16": 0.4, "int8": 0.8}, 20.0, "made up")
-    floors = layer_floors(config, "int8", 1, ceiling)
-    for case in cases(config, config.block_resolutions):
-        if case.kernel == "modulated_conv2d":
+    config, rates = GeneratorConfig(16), PeakRates({"float32": 0.1, "bfloat16": 0.4, "int8": 0.8}, 20.0, "made up")
+    bounds = layer_lower_bounds(config, "int8", 1, rates)
+    for case in layer_operators(config, config.block_resolutions):
+        if case.operator == "modulated_conv2d":
             eight = case.spec.kind == "conv" and case.spec.resolution >= 8
-            assert floors[case.layer] == ceiling.floor_ms(case, 1, "int8" if eight else "bfloat16")
+            assert bounds[case.layer] == case.lower_bound_ms(1, "int8" if eight else "bfloat16", rates)
 
 
-def test_without_a_rate_there_is_no_floor() -> None:
-    assert network_floor(GeneratorConfig(16), "bf16", 1, Ceiling({"int8": 1.0}, 20.0, "made up")) is None
+def test_without_a_rate_there_is_no_lower_bound() -> None:
+    assert network_lower_bound(GeneratorConfig(16), "bf16", 1, PeakRates({"int8": 1.0}, 20.0, "made up")) is None

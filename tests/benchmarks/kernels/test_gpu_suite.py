@@ -1,4 +1,4 @@
-"""What the GPU is measured with, gone through on a CPU: every stage of the suite, and its parts by themselves."""
+"""Every stage of the GPU suite runs on a CPU, and each command refuses wrong arguments."""
 
 import json
 import os
@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from stylert.benchmarks.kernels import autotune, generator, parity
-from stylert.benchmarks.machine.roofline import Ceiling
+from stylert.benchmarks.machine.lower_bounds import fused_network_lower_bound
 from stylert.benchmarks.schema import read_results
+from stylert.core.roofline import PeakRates
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.plugins.triton.tiles import read_table
 
@@ -24,7 +25,7 @@ def run(*command, **environment):
 
 
 @pytest.mark.slow
-def test_a_dry_run_goes_through_every_stage_and_a_second_one_has_nothing_to_do(tmp_path):
+def test_a_dry_run_completes_every_stage_and_a_second_one_skips_them(tmp_path):
     done = run("bash", SUITE, tmp_path, "--dry-run", PYTHON=sys.executable)
     assert done.returncode == 0, done.stdout + done.stderr
     checks = json.loads((tmp_path / "parity.json").read_text())["rows"]
@@ -42,7 +43,7 @@ def test_a_dry_run_goes_through_every_stage_and_a_second_one_has_nothing_to_do(t
     assert again.stdout.count("done before") == 5
 
 
-def test_the_suite_refuses_a_machine_without_a_gpu_and_options_that_it_does_not_know(tmp_path):
+def test_the_suite_refuses_a_machine_without_a_gpu_and_unknown_options(tmp_path):
     done = run("bash", SUITE, tmp_path, PYTHON=sys.executable, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2
     assert "no CUDA GPU" in done.stderr
@@ -50,7 +51,7 @@ def test_the_suite_refuses_a_machine_without_a_gpu_and_options_that_it_does_not_
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments", "said"),
+    ("module", "arguments", "message"),
     [
         ("autotune", ["--model"], "--arch"), ("autotune", ["--model", "--arch", "sm_70"], "sm_80"),
         ("autotune", ["--dry-run"], "--out"), ("autotune", ["--dry-run", "--dtypes", "float64"], "float64"),
@@ -66,12 +67,12 @@ def test_the_suite_refuses_a_machine_without_a_gpu_and_options_that_it_does_not_
     ],
     ids=str,
 )  # fmt: skip
-def test_wrong_arguments_are_one_line_and_status_2(capsys, module, arguments, said):
+def test_wrong_arguments_are_one_line_and_status_2(capsys, module, arguments, message):
     mains = {"autotune": autotune.main, "generator": generator.main, "parity": parity.main}
     assert mains[module](arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert said in error
+    assert message in error
     assert len(error.splitlines()) == 1
 
 
@@ -82,16 +83,22 @@ def test_without_a_gpu_nothing_is_measured(monkeypatch, capsys):
         assert "no CUDA GPU" in capsys.readouterr().err
 
 
-def test_the_floor_of_config_f_is_its_macs_or_its_traffic():
-    cfg, rates = GeneratorConfig(1024), {"float16": 790.0, "float32": 67.0, "int8": 1500.0}
-    floor = partial(generator.floor_ms, cfg)
+def test_the_fused_lower_bound_of_config_f_is_its_macs_or_its_traffic():
+    config, tflops = GeneratorConfig(1024), {"float16": 790.0, "float32": 67.0, "int8": 1500.0}
+    bound = partial(fused_network_lower_bound, config)
     for batch, precision, rate in ((1, "fp16", 790), (8, "fp16", 790), (1, "fp32", 67), (4, "int8", 1500)):
-        assert floor(batch, precision, Ceiling(rates, 1e9, "given")) == pytest.approx(batch * 2 * cfg.macs() / (rate * 1e9))
-    # At 3 TB/s 8-bit products wait for activations, which are float16: everything but the last is written and read once.
+        fast_memory = PeakRates(tflops, 1e9, "given")
+        assert bound(batch=batch, precision=precision, rates=fast_memory) == pytest.approx(
+            batch * 2 * config.macs() / (rate * 1e9)
+        )
+    # At 3 TB/s 8-bit products wait for the float16 activations. All but the last are written once and read once.
     activations = sum(
-        s.in_channels * (s.resolution // s.up) ** 2 + s.out_channels * s.resolution**2 for s in cfg.layers() if s.kind == "conv"
+        s.in_channels * (s.resolution // s.up) ** 2 + s.out_channels * s.resolution**2
+        for s in config.layers()
+        if s.kind == "conv"
     )
     activations -= 32 * 1024**2
-    weights = sum(s.in_channels * s.out_channels * 9 for s in cfg.layers() if s.kind == "conv")
+    weights = sum(s.in_channels * s.out_channels * 9 for s in config.layers() if s.kind == "conv")
     moved = 2 * activations + weights + 3 * 1024**2
-    assert floor(1, "int8", Ceiling(rates, 3000.0, "given")) == pytest.approx(max(moved / 3e9, 2 * cfg.macs() / 1500e9))
+    expected = pytest.approx(max(moved / 3e9, 2 * config.macs() / 1500e9))
+    assert bound(batch=1, precision="int8", rates=PeakRates(tflops, 3000.0, "given")) == expected

@@ -1,4 +1,4 @@
-"""The kernel benchmark counts what the networks count, refuses wrong results, and runs whole without a GPU."""
+"""The layer benchmark counts the arithmetic of the networks, refuses wrong results, and runs whole without a GPU."""
 
 from __future__ import annotations
 
@@ -10,41 +10,45 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylert.benchmarks.kernels import layers as kernels
-from stylert.benchmarks.kernels.command_line import CONFIG_F, TINY
-from stylert.benchmarks.kernels.layers import ACTIVATIONS, FORMS, main, measure
-from stylert.benchmarks.machine.roofline import Case, Ceiling, cases
+from stylert.benchmarks.kernels import layers as layers_module
+from stylert.benchmarks.kernels.forms import TOLERANCE
+from stylert.benchmarks.kernels.layers import FORMS, main, measure
+from stylert.benchmarks.kernels.options import CONFIG_F, TINY
+from stylert.benchmarks.machine.layer_operators import LayerOperator, layer_operators
+from stylert.benchmarks.machine.lower_bounds import ACTIVATION_DTYPES
 from stylert.benchmarks.schema import read_results
 from stylert.core.errors import BackendError
+from stylert.core.roofline import PeakRates
 
-ONE = Ceiling({"float32": 1.0, "float16": 2.0}, 1000.0, "made up")
+RATES = PeakRates({"float32": 1.0, "float16": 2.0}, 1000.0, "made up")
 
 
 def test_the_arithmetic_is_that_of_the_generator() -> None:
     for config in (CONFIG_F, TINY):
-        layers = [c for c in cases(config, config.block_resolutions) if c.kernel == "modulated_conv2d"]
-        assert [c.spec for c in layers] == config.layers()
-        filters = sum(2 * 16 * c.spec.out_channels * c.spec.resolution**2 for c in layers if c.spec.up == 2)
-        assert sum(c.flops(3) for c in layers) == 3 * (2 * config.macs() + filters)
+        operators = layer_operators(config, config.block_resolutions)
+        layers = [layer for layer in operators if layer.operator == "modulated_conv2d"]
+        assert [layer.spec for layer in layers] == config.layers()
+        filters = sum(2 * 16 * layer.spec.out_channels * layer.spec.resolution**2 for layer in layers if layer.spec.up == 2)
+        assert sum(layer.flops(3) for layer in layers) == 3 * (2 * config.macs() + filters)
 
 
-def test_a_floor_is_the_slower_of_arithmetic_and_traffic() -> None:
-    for case in cases(CONFIG_F, (4, 64, 1024)):
-        arithmetic, traffic = case.flops(2) / 2e12 * 1000, case.bytes(2, "float16") / 1e12 * 1000
-        assert ONE.floor_ms(case, 2, "float16") == pytest.approx(max(arithmetic, traffic))
-        assert case.bytes(1, "float32") > case.bytes(1, "float16")
+def test_a_lower_bound_is_the_longer_of_arithmetic_and_traffic() -> None:
+    for case in layer_operators(CONFIG_F, (4, 64, 1024)):
+        arithmetic, traffic = case.flops(2) / 2e12 * 1000, case.bytes_moved(2, "float16") / 1e12 * 1000
+        assert case.lower_bound_ms(2, "float16", RATES) == pytest.approx(max(arithmetic, traffic))
+        assert case.bytes_moved(1, "float32") > case.bytes_moved(1, "float16")
 
 
 def test_beside_8_bit_weights_activations_are_counted_in_float16() -> None:
-    for case in cases(CONFIG_F, (64,)):
+    for case in layer_operators(CONFIG_F, (64,)):
         s = case.spec
-        weights = s.in_channels * s.out_channels * s.kernel**2 if case.kernel == "modulated_conv2d" else 0
-        assert case.bytes(3, "int8", ACTIVATIONS["int8"]) == case.bytes(3, "float16") - weights
-        assert case.bytes(3, "fp8") == case.bytes(3, "int8") < case.bytes(3, "float16")
+        weights = s.in_channels * s.out_channels * s.kernel**2 if case.operator == "modulated_conv2d" else 0
+        assert case.bytes_moved(3, "int8", ACTIVATION_DTYPES["int8"]) == case.bytes_moved(3, "float16") - weights
+        assert case.bytes_moved(3, "fp8") == case.bytes_moved(3, "int8") < case.bytes_moved(3, "float16")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this is about machines without a GPU")
-def test_without_a_gpu_the_floors_are_printed_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the test is about machines without a GPU")
+def test_without_a_gpu_only_lower_bounds_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "--dtypes",
         "float16,float32,int8",
@@ -91,10 +95,10 @@ def test_wrong_arguments_are_one_line_and_status_2(arguments: list[str], capsys:
 @pytest.mark.parametrize("wrong", [torch.tensor([1.0, 2.5]), torch.tensor([1.0, float("nan")])], ids=["off", "unwritten"])
 def test_a_form_with_a_wrong_result_is_not_timed(monkeypatch: pytest.MonkeyPatch, wrong: torch.Tensor) -> None:
     right = torch.tensor([1.0, 2.0])
-    monkeypatch.setattr(kernels, "forms_of", lambda *_: ({"eager": lambda: right, "kernel": lambda: wrong}, right))
-    case = Case("bias_act", "layer", TINY.layers()[0])
+    monkeypatch.setattr(layers_module, "operator_forms", lambda *_: ({"eager": lambda: right, "kernel": lambda: wrong}, right))
+    case = LayerOperator("bias_act", "layer", TINY.layers()[0])
     with pytest.raises(BackendError, match="kernel of layer in float32 is wrong"):
-        measure(case, 1, "float32", ONE, 0.001, "cpu")
+        measure(case, 1, "float32", RATES, 0.001, "cpu")
 
 
 def test_a_dry_run_measures_every_form_of_every_kernel(tmp_path: Path) -> None:
@@ -106,17 +110,17 @@ def test_a_dry_run_measures_every_form_of_every_kernel(tmp_path: Path) -> None:
     document = read_results(tmp_path / "k.json")
     expected = {
         (case.layer, "float16", form)
-        for case in cases(TINY, (8,))
+        for case in layer_operators(TINY, (8,))
         for form in FORMS
-        if form != "cudnn" or case.kernel != "bias_act"  # which is pointwise alone
+        if form != "cudnn" or case.operator != "bias_act"  # bias_act has no convolution
     }
     expected |= {(f"b8.conv{k}", dtype, form) for k in (0, 1) for dtype in ("int8", "fp8") for form in FORMS[:3]}
     assert {(row["work"]["layer"], row["work"]["dtype"], row["setup"]["form"]) for row in document["rows"]} == expected
     for row in document["rows"]:
         assert row["distribution"]["runs"] == sum(map(len, row["rounds"])) >= 1
-        assert row["details"]["error"] <= kernels.TOLERANCE[row["work"]["dtype"]]
+        assert row["details"]["error"] <= TOLERANCE[row["work"]["dtype"]]
         shares = row["details"]["of_tflops"], row["details"]["of_bandwidth"]
         assert row["floor"] / row["value"] == pytest.approx(max(shares), rel=1e-4)
         assert any("figures mean nothing" in remark for remark in row["remarks"])
     assert "figures mean nothing" in document["title"]
-    assert len(done.stdout.splitlines()) == 2 + len(list(cases(TINY, (8,)))) + 4
+    assert len(done.stdout.splitlines()) == 2 + len(list(layer_operators(TINY, (8,)))) + 4

@@ -1,4 +1,4 @@
-"""The network on our kernels, in Triton's interpreter, against the PyTorch network."""
+"""The network on the kernels, in Triton's interpreter, gives the images of the PyTorch network."""
 
 import numpy as np
 import pytest
@@ -33,26 +33,25 @@ def latents(rng, net, n):
 
 
 def psnr(image, reference):
-    """dB over the range of the reference, which random weights do not keep within [-1, 1]."""
-    reach = float(reference.max() - reference.min())
-    return 20 * np.log10(reach / float((image - reference).square().mean().sqrt()))
+    """In dB over the range of the reference; images of random weights leave [-1, 1]."""
+    value_range = float(reference.max() - reference.min())
+    return 20 * np.log10(value_range / float((image - reference).square().mean().sqrt()))
 
 
-def exact(net, ws):
-    """In float32, which the network's float32 styles are."""
+def float32_images(net, ws):
     return net(ws, noise_mode="const").permute(0, 2, 3, 1).double()
 
 
-#: At least this many dB; int8 and FP8 are scaled by the largest activation alone, of the latents that are drawn.
-FLOOR = {"fp32": 90, "fp16": 45, "bf16": 28, "int8": 24, "fp8": 20}
+#: Least PSNR in dB. int8 and FP8 have one activation scale per layer, from the largest activation of the drawn latents.
+LEAST_PSNR = {"fp32": 90, "fp16": 45, "bf16": 28, "int8": 24, "fp8": 20}
 
 
 @pytest.mark.parametrize(
     ("precision", "fused"),
-    [(p, True) for p in FLOOR] + [("fp16", False)],
-    ids=lambda v: {True: "fused", False: "apart"}.get(v, v),
+    [(p, True) for p in LEAST_PSNR] + [("fp16", False)],
+    ids=lambda v: {True: "fused", False: "separate"}.get(v, v),
 )
-def test_the_image_is_the_networks(rng, precision, fused, monkeypatch):
+def test_the_image_is_that_of_the_pytorch_network(rng, precision, fused, monkeypatch):
     if not fused:
         monkeypatch.setattr(kernel_synthesis, "RGB_CHANNELS", 0)
     net = network(rng, img_channels=int(rng.integers(1, 5)), conv_clamp=[None, 256.0][int(rng.integers(2))])
@@ -60,7 +59,7 @@ def test_the_image_is_the_networks(rng, precision, fused, monkeypatch):
     ws = latents(rng, net, n)
     prepared = calibrate(net, prepare(net, precision, "cpu"), ws)
     image = KernelSynthesis(prepared, n, output="float")(ws).double()
-    assert psnr(image, exact(net, ws)) >= FLOOR[precision]
+    assert psnr(image, float32_images(net, ws)) >= LEAST_PSNR[precision]
 
 
 def test_the_bytes_are_those_of_the_float_image(rng):
@@ -71,7 +70,7 @@ def test_the_bytes_are_those_of_the_float_image(rng):
     assert torch.equal(KernelSynthesis(prepared, 2)(ws), expected)
 
 
-def test_what_the_kernels_cannot_run_is_refused(rng):
+def test_unsupported_networks_precisions_and_outputs_are_refused(rng):
     net = network(rng)
     for wrong in (network(rng, architecture="resnet"), network(rng, resample_filter=(1, 2, 1))):
         with pytest.raises(InputError, match="skip architecture"):

@@ -1,4 +1,4 @@
-"""Ceilings are rates of real products and copies."""
+"""Peak rates are those of real matrix products and copies."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from stylert.benchmarks.machine import peak_rates as ceilings
-from stylert.benchmarks.machine.peak_rates import highest, measure_ceiling
-from stylert.benchmarks.machine.roofline import Ceiling
+from stylert.benchmarks.machine import peak_rates
+from stylert.benchmarks.machine.peak_rates import highest_rates, measure_peak_rates
+from stylert.core.roofline import PeakRates
 from tests.draws import fresh
 
 
 def test_every_precision_has_a_rate_and_its_source() -> None:
-    found = measure_ceiling(threads=1, seconds=0.001, size=32, copy_bytes=2**16)
-    assert set(found.tflops) == {"float32", "bfloat16", "int8"}
-    assert min(*found.tflops.values(), found.bandwidth) > 0
+    rates = measure_peak_rates(threads=1, seconds=0.001, size=32, copy_bytes=2**16)
+    assert set(rates.tflops) == {"float32", "bfloat16", "int8"}
+    assert min(*rates.tflops.values(), rates.bandwidth) > 0
     for word in ("fp32", "bf16 OpenVINO", "int8", "copy NumPy"):
-        assert word in found.source
+        assert word in rates.source
 
 
-@pytest.mark.parametrize("model", [ceilings._float_product, ceilings._int8_product])
-def test_the_products_are_computed(model: object) -> None:
+@pytest.mark.parametrize("model", [peak_rates._float_product, peak_rates._int8_product])
+def test_the_models_compute_their_matrix_product(model: object) -> None:
     a = fresh().uniform(-3.5, 3.5, (32, 32)).astype(np.float32)
     data = model(32)  # type: ignore[operator]
     session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
@@ -44,15 +44,15 @@ def test_the_rate_is_of_the_fastest_run(monkeypatch: pytest.MonkeyPatch) -> None
         nonlocal now
         now += next(durations)
 
-    monkeypatch.setattr(ceilings, "time", SimpleNamespace(perf_counter=lambda: now))
-    assert ceilings._best(run, 0.0) == 0.5
+    monkeypatch.setattr(peak_rates, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert peak_rates._fastest_seconds(run, 0.0) == 0.5
 
 
-def test_the_highest_of_several_moments_counts() -> None:
-    one = Ceiling({"float32": 1.0, "int8": 5.0}, 20.0, "measured")
-    found = highest([one, Ceiling({"float32": 2.0, "int8": 4.0}, 10.0, "measured")])
-    assert found is not None
-    assert (found.tflops, found.bandwidth) == ({"float32": 2.0, "int8": 5.0}, 20.0)
-    assert "2 moments" in found.source
-    assert highest([one]) == one
-    assert highest([]) is None
+def test_the_highest_of_several_measurements_counts() -> None:
+    one = PeakRates({"float32": 1.0, "int8": 5.0}, 20.0, "measured")
+    highest = highest_rates([one, PeakRates({"float32": 2.0, "int8": 4.0}, 10.0, "measured")])
+    assert highest is not None
+    assert (highest.tflops, highest.bandwidth) == ({"float32": 2.0, "int8": 5.0}, 20.0)
+    assert "2 moments" in highest.source
+    assert highest_rates([one]) == one
+    assert highest_rates([]) is None

@@ -1,4 +1,4 @@
-"""Results of the kernel benchmarks are compared like all others, and are written where nothing but PyTorch is installed."""
+"""Results of the kernel benchmarks are compared like all others. Writing them needs nothing but PyTorch."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ import gpu_results
 import numpy as np
 import pytest
 
-from stylert.benchmarks.kernels.command_line import CONFIG_F, DRY_RUN, TINY, measured_row, save
 from stylert.benchmarks.kernels.generator import table as network_table
 from stylert.benchmarks.kernels.layers import table, work_of
+from stylert.benchmarks.kernels.options import CONFIG_F, TINY
+from stylert.benchmarks.kernels.results import DRY_RUN, measured_row, save_results
+from stylert.benchmarks.machine.layer_operators import layer_operators
 from stylert.benchmarks.machine.nvml import GpuWatch
-from stylert.benchmarks.machine.roofline import Ceiling, cases
 from stylert.benchmarks.report.compare import compare_results
 from stylert.benchmarks.report.page import write_report
 from stylert.benchmarks.report.tables import cells, columns
 from stylert.benchmarks.schema import Row, read_results
 from stylert.core.errors import InputError
+from stylert.core.roofline import PeakRates
 
-CEILING = Ceiling({"float16": 100.0}, 1000.0, "measured")
+RATES = PeakRates({"float16": 100.0}, 1000.0, "measured")
 
 
 def kernel_rows(rng: np.random.Generator, scale: float = 1.0, config: Any = CONFIG_F, batch: int = 1) -> list[Row]:
-    """A layer in two forms, a millisecond each, times `scale`."""
-    work = work_of(next(iter(cases(config, (8,)))), batch, "float16")
+    """Rows of one layer in two forms, each of about `scale` milliseconds."""
+    work = work_of(next(iter(layer_operators(config, (8,)))), batch, "float16")
     times = (scale * rng.uniform(0.99, 1.01, (2, 200))).tolist()
     details = {"tflops": 10.0, "gbps": 20.0, "of_tflops": 0.1, "of_bandwidth": 0.02, "error": 0.0}
     return [
@@ -37,37 +39,39 @@ def kernel_rows(rng: np.random.Generator, scale: float = 1.0, config: Any = CONF
     ]
 
 
-def written(path: Path, rows: list[Row]) -> tuple[str, dict[str, Any]]:
-    save(path, "Kernels", "kernels.layers", rows, CEILING)
+def save_and_read(path: Path, rows: list[Row]) -> tuple[str, dict[str, Any]]:
+    save_results(path, "Kernels", "kernels.layers", rows, RATES)
     return path.name, read_results(path)
 
 
-def test_two_machines_are_compared_by_the_same_layers(rng: np.random.Generator, tmp_path: Path) -> None:
-    first, second = (written(tmp_path / name, kernel_rows(rng, scale)) for name, scale in (("a.json", 1.0), ("b.json", 2.0)))
-    (found,) = compare_results([first, second])
-    assert [line.verdict for line in found.lines] == ["slower", "slower"]
-    assert [round(line.difference.ratio, 1) for line in found.lines if line.difference] == [2.0, 2.0]
-    assert found.only == []
+def test_results_of_two_machines_are_compared_layer_by_layer(rng: np.random.Generator, tmp_path: Path) -> None:
+    first, second = (
+        save_and_read(tmp_path / name, kernel_rows(rng, scale)) for name, scale in (("a.json", 1.0), ("b.json", 2.0))
+    )
+    (comparison,) = compare_results([first, second])
+    assert [row.outcome for row in comparison.rows] == ["slower", "slower"]
+    assert [round(row.difference.ratio, 1) for row in comparison.rows if row.difference] == [2.0, 2.0]
+    assert comparison.unmatched == []
 
 
-def test_other_shapes_batches_and_networks_are_other_work(rng: np.random.Generator, tmp_path: Path) -> None:
-    mine = written(tmp_path / "a.json", kernel_rows(rng))
+def test_rows_of_other_shapes_batches_or_networks_are_not_compared(rng: np.random.Generator, tmp_path: Path) -> None:
+    first = save_and_read(tmp_path / "a.json", kernel_rows(rng))
     for other in (kernel_rows(rng, config=TINY), kernel_rows(rng, batch=4), network_rows(rng)):
         with pytest.raises(InputError, match="same work"):
-            compare_results([mine, written(tmp_path / "b.json", other)])
+            compare_results([first, save_and_read(tmp_path / "b.json", other)])
 
 
 def network_rows(rng: np.random.Generator) -> list[Row]:
     work = {"model": "sg2-8", "kernel": "synthesis", "precision": "int8", "batch": 2}
-    named: dict[str, Any] = {"device": "cuda", "details": {"psnr_db": 60.0}}
+    fields: dict[str, Any] = {"device": "cuda", "details": {"psnr_db": 60.0}}
     times, rates = rng.uniform(1.9, 2.1, 30).tolist(), rng.uniform(890, 910, 5).tolist()
     return [
-        measured_row(work, "kernels", "p50", times, 0.1, gpu=GpuWatch(throttled={"power cap"}), **named),
-        measured_row(work, "kernels", "rate", rates, 20000.0, gpu=None, **named),
+        measured_row(work, "kernels", "p50", times, 0.1, gpu=GpuWatch(throttled={"power cap"}), **fields),
+        measured_row(work, "kernels", "rate", rates, 20000.0, gpu=None, **fields),
     ]
 
 
-def test_rows_say_what_speaks_against_them(rng: np.random.Generator) -> None:
+def test_a_row_names_throttling_and_dry_runs_in_its_remarks(rng: np.random.Generator) -> None:
     time, rate = network_rows(rng)
     assert (time.unit, time.better, rate.unit, rate.better) == ("ms", "lower", "images/s", "higher")
     assert [remark for remark in time.remarks if "power cap" in remark]
@@ -76,7 +80,7 @@ def test_rows_say_what_speaks_against_them(rng: np.random.Generator) -> None:
     assert measured_row({"kernel": "k"}, "f", "time", [1.0, 2.0, 9.0], 0.1, "cpu", None).value == 2.0
 
 
-def test_tables_have_a_line_per_case(rng: np.random.Generator) -> None:
+def test_a_table_has_one_line_for_all_forms_of_a_layer(rng: np.random.Generator) -> None:
     heads, line = table([*kernel_rows(rng)]).splitlines()
     assert heads.split()[0] == "layer"
     assert "(25%)" in line
@@ -86,19 +90,21 @@ def test_tables_have_a_line_per_case(rng: np.random.Generator) -> None:
     assert line.split()[-1] == "60.0"
 
 
-def test_the_stages_of_the_suite_become_one_result(rng: np.random.Generator, tmp_path: Path, capsys: Any) -> None:
+def test_the_results_of_all_stages_become_one_document(rng: np.random.Generator, tmp_path: Path, capsys: Any) -> None:
     assert gpu_results.main([str(tmp_path)]) == 2
-    save(tmp_path / "kernels.json", "Kernels", "kernels.layers", kernel_rows(rng), CEILING)
-    save(tmp_path / "generator.json", "Network", "kernels.generator", network_rows(rng), CEILING, notes=["one did not run"])
+    save_results(tmp_path / "kernels.json", "Kernels", "kernels.layers", kernel_rows(rng), RATES)
+    save_results(
+        tmp_path / "generator.json", "Network", "kernels.generator", network_rows(rng), RATES, notes=["one did not run"]
+    )
     assert gpu_results.main([str(tmp_path)]) == 0
-    found = read_results(tmp_path / "results.json")
-    assert [(row["scenario"], row["metric"]) for row in found["rows"]] == [
+    merged = read_results(tmp_path / "results.json")
+    assert [(row["scenario"], row["metric"]) for row in merged["rows"]] == [
         ("kernel", m) for m in ("time", "time", "p50", "rate")
     ]
-    assert found["conditions"]["generator"]["notes"] == ["one did not run"]
-    assert compare_results([("a", found), ("b", found)])[0].only == []
-    assert all(len(cells(row)) == len(columns("kernel")) for row in found["rows"])
-    assert cells(found["rows"][0])[:6] == [
+    assert merged["conditions"]["generator"]["notes"] == ["one did not run"]
+    assert compare_results([("a", merged), ("b", merged)])[0].unmatched == []
+    assert all(len(cells(row)) == len(columns("kernel")) for row in merged["rows"])
+    assert cells(merged["rows"][0])[:6] == [
         "modulated_conv2d",
         "b8.conv0",
         "512 to 512 channels, 8 px",
@@ -106,8 +112,8 @@ def test_the_stages_of_the_suite_become_one_result(rng: np.random.Generator, tmp
         "1",
         "kernel",
     ]
-    assert cells(found["rows"][2])[:2] == ["synthesis", "sg2-8"]
-    write_report(found, tmp_path / "report.html")
+    assert cells(merged["rows"][2])[:2] == ["synthesis", "sg2-8"]
+    write_report(merged, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert "modulated_conv2d" in page
     assert "power cap" in page
@@ -119,19 +125,19 @@ def test_the_stages_of_the_suite_become_one_result(rng: np.random.Generator, tmp
     assert all(line.startswith("error: ") for line in errors)
 
 
-def test_a_machine_without_jsonschema_and_psutil_writes_the_same(
+def test_results_are_written_without_jsonschema_and_psutil(
     rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    absent, found, imported = ("jsonschema", "psutil"), importlib.util.find_spec, builtins.__import__
+    absent, find_spec, import_module = ("jsonschema", "psutil"), importlib.util.find_spec, builtins.__import__
 
-    def refuse(name: str, *rest: Any) -> Any:
+    def import_present(name: str, *rest: Any) -> Any:
         if name.partition(".")[0] in absent:
             raise ModuleNotFoundError(name)
-        return imported(name, *rest)
+        return import_module(name, *rest)
 
     with monkeypatch.context() as bare:
-        bare.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in absent else found(name, *rest))
-        bare.setattr(builtins, "__import__", refuse)
-        save(tmp_path / "kernels.json", "Kernels", "kernels.layers", kernel_rows(rng), CEILING)
+        bare.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in absent else find_spec(name, *rest))
+        bare.setattr(builtins, "__import__", import_present)
+        save_results(tmp_path / "kernels.json", "Kernels", "kernels.layers", kernel_rows(rng), RATES)
         assert gpu_results.main([str(tmp_path)]) == 0
     assert len(read_results(tmp_path / "results.json")["rows"]) == 2
