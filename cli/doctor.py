@@ -11,7 +11,7 @@ from stylert.cli.app import JsonFile, app
 from stylert.cli.console import print_line, print_table
 from stylert.core.atomic import check_writable
 from stylert.core.devices import find_gpus
-from stylert.core.errors import StylertError
+from stylert.core.errors import StylertError, install_command
 from stylert.core.host import cpu_name, instruction_sets, memory_bytes, usable_cores
 from stylert.runtime.backends import BACKENDS, backend
 
@@ -91,30 +91,30 @@ def show(facts: dict[str, Any]) -> None:
 
 def _backend_findings(name: str) -> dict[str, Any]:
     """`state`: runs; builds, where only running lacks something; missing; or broken, where what is installed fails."""
-    module = backend(name)
+    chosen = backend(name)
     found: dict[str, Any] = {
         "name": name,
         "version": None,
-        "precisions": list(module.PRECISIONS),
+        "precisions": list(chosen.facts.precisions),
         "install": None,
         "note": None,
     }
-    if not module.available():
-        install = getattr(module, "INSTALL", f"pip install 'stylert[{module.EXTRA}]'")
+    if not chosen.available():
+        install = chosen.facts.install
         return {**found, "state": "missing", "install": install, "note": f"not installed: {install}"}
     try:
-        found["version"] = module.version()
-        unavailable_reason = module.unavailable_reason()
+        found["version"] = chosen.version()
+        unavailable_reason = chosen.unavailable_reason()
     except StylertError as e:
         return {**found, "state": "broken", "note": str(e)}
     if unavailable_reason is None:
         return {**found, "state": "runs"}
-    return {**found, "state": "builds" if hasattr(module, "targets") else "waits for a GPU", "note": unavailable_reason}
+    return {**found, "state": "builds" if chosen.targets() else "waits for a GPU", "note": unavailable_reason}
 
 
 def _package_findings(name: str, purpose: str, extra: str) -> dict[str, Any]:
     try:
         return {"name": name, "version": version(name), "for": purpose, "install": None, "note": None}
     except PackageNotFoundError:
-        install = f"pip install 'stylert[{extra}]'"
+        install = install_command(extra)
         return {"name": name, "version": None, "for": purpose, "install": install, "note": f"not installed: {install}"}

@@ -1,43 +1,48 @@
-"""What a build may be told, and how the command line's text for it is read."""
+"""The options of `stylert build`, and the text form of batch ranges on the command line."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stylert.core.errors import InputError
 from stylert.runtime.batching import BatchRange
 
-#: `(stage, done, total)`
-Progress = Callable[[str, int, int], None]
-
-#: Least, best and largest batch of an engine when nothing else is asked for.
+#: Least, best and largest batch of an engine by default
 DEFAULT_BATCH = (1, 4, 16)
 MAX_BATCH = 4096
 MAX_PROFILES = 8
-#: TensorRT's builder optimisation levels
+#: The highest of TensorRT's builder optimisation levels
 MAX_LEVEL = 5
-#: What an engine is to be best at: one call after the other, or many at once
+#: Performance hints: short single calls, or many calls at once
 LATENCY, THROUGHPUT = "latency", "throughput"
 
-#: The first architecture whose matrix units multiply E4M3.
+#: The first architecture with E4M3 matrix units: Ada
 FP8_FROM = 89
+#: The first architecture that runs hardware-compatible engines: Ampere
+HARDWARE_COMPATIBLE_FROM = 80
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Options of `build_engine`. Each backend takes from them what concerns it, and refuses what it cannot give.
+    """Options of `build_engine`. Each backend uses those that it knows and refuses those that it cannot follow.
 
-    `threads` is for CPUs. `target` is `current` (the device here) or an architecture such as `sm_89`. `batch` is least,
-    best and largest batch of a GPU engine, or several such ranges, of which each gets an optimisation profile; CPU engines
-    run any batch. `level` is TensorRT's optimisation level. The two compatibilities make engines that run on later
-    versions, or on every GPU from Ampere on; `stripped` ones hold no weights and take them from the bundle when they are
-    loaded. `plugins` gives TensorRT our own kernels for the two operators instead of their functions' plain form. `hint` is
-    `latency` or, for OpenVINO, `throughput`.
+    Attributes:
+        threads: Threads of a CPU engine; None leaves the number to the library.
+        target: `current` (this machine's device) or an architecture such as `sm_89`.
+        batch: Least, best and largest batch of a GPU engine, or several of these ranges, each for an optimisation
+            profile. CPU engines take any batch.
+        level: TensorRT's builder optimisation level, 0 to 5.
+        version_compatible: Build an engine that later versions of the library run.
+        hardware_compatible: Build an engine that every GPU from Ampere on runs.
+        stripped: Leave out the weights. Loading takes them from the bundle.
+        plugins: Use stylert's kernels for the two operators in TensorRT, instead of their ONNX functions.
+        hint: `latency`, or for OpenVINO also `throughput`.
 
-    Raises InputError for values that no backend could mean.
+    Raises:
+        InputError: A value makes no sense for any backend.
     """
 
     threads: int | None = None
@@ -55,9 +60,9 @@ class BuildOptions:
             raise InputError(f"a target is current or an architecture such as sm_89, not {self.target[:40]!r}")
         if not 1 <= len(self.profiles) <= MAX_PROFILES:
             raise InputError(f"an engine has 1 to {MAX_PROFILES} batch ranges, not {len(self.profiles)}")
-        for batch in self.profiles:
-            if not 1 <= batch[0] <= batch[1] <= batch[2] <= MAX_BATCH:
-                raise InputError(f"a batch range rises from 1 to at most {MAX_BATCH}, not {':'.join(map(str, batch))}")
+        for least, best, largest in self.profiles:
+            if not 1 <= least <= best <= largest <= MAX_BATCH:
+                raise InputError(f"a batch range rises from 1 to at most {MAX_BATCH}, not {least}:{best}:{largest}")
         if self.level is not None and not 0 <= self.level <= MAX_LEVEL:
             raise InputError(f"a builder level is from 0 to {MAX_LEVEL}, not {self.level}")
         if self.hint not in (LATENCY, THROUGHPUT):
@@ -65,11 +70,11 @@ class BuildOptions:
 
     @property
     def profiles(self) -> tuple[BatchRange, ...]:
-        """The batch ranges, also where there is one."""
+        """The batch ranges, one for each optimisation profile."""
         return tuple([self.batch] if self.batch and isinstance(self.batch[0], int) else self.batch)
 
     def gpu_flags(self, precision: str) -> dict[str, Any]:
-        """What every GPU engine depends on."""
+        """The part of `Backend.flags` that all GPU backends share."""
         return {
             "batch": [list(batch) for batch in self.profiles],
             "level": self.level,
@@ -79,23 +84,15 @@ class BuildOptions:
         }
 
 
-def check_fp8(backend: str, precision: str, architectures: Sequence[str]) -> None:
-    """Raises InputError where fp8 is to run on an architecture without it."""
-    without = [a for a in architectures if int(a.removeprefix("sm_")) < FP8_FROM]
-    if precision == "fp8" and without:
-        raise InputError(
-            f"{backend}: fp8 needs Ada, Hopper or later (from sm_{FP8_FROM} on), which {', '.join(without)} is not"
-        )
-
-
-#: What a build does when it is told nothing.
+#: The options of a build without any
 DEFAULTS = BuildOptions()
 
 
 def parse_batch_ranges(text: str) -> tuple[BatchRange, ...]:
-    """`"1:4:16"` to least, best, largest; `"8"` is a batch of just 8; `"1,4:8:16"` are two ranges.
+    """Read batch ranges: `"1:4:16"` is least, best and largest, `"8"` is exactly 8, and `"1,4:8:16"` are two ranges.
 
-    Raises InputError on anything else.
+    Raises:
+        InputError: The text has another form.
     """
     ranges = []
     for part in text.split(","):
@@ -107,10 +104,17 @@ def parse_batch_ranges(text: str) -> tuple[BatchRange, ...]:
     return tuple(ranges)
 
 
-def only_this_cpu(name: str, options: BuildOptions) -> None:
-    """Raise InputError when options ask a CPU backend for what only a GPU engine has."""
+def check_fp8(backend: str, precision: str, architectures: Sequence[str]) -> None:
+    """Raise InputError if the precision is fp8 and one of the architectures has no matrix units for it."""
+    without = [name for name in architectures if int(name.removeprefix("sm_")) < FP8_FROM]
+    if precision == "fp8" and without:
+        raise InputError(f"{backend}: fp8 needs Ada, Hopper or later (from sm_{FP8_FROM} on), not {', '.join(without)}")
+
+
+def refuse_gpu_options(backend: str, options: BuildOptions) -> None:
+    """Raise InputError if a CPU backend gets an option of GPU engines."""
     if options.target != "current":
-        raise InputError(f"{name} builds for the CPU here, not for {options.target}: targets are for tensorrt-rtx")
+        raise InputError(f"{backend} builds for this CPU, not for {options.target}: targets are for tensorrt-rtx")
     compatible = options.version_compatible or options.hardware_compatible
     if options.level is not None or compatible or options.stripped or options.plugins:
-        raise InputError(f"{name} has no builder level, compatible or stripped engines or plugins: these are for TensorRT")
+        raise InputError(f"{backend} has no builder level, compatible or stripped engines or plugins: these are for TensorRT")

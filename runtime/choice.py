@@ -1,8 +1,7 @@
-"""`backend="auto"`: the fastest backend of this machine for this network, measured once and remembered.
+"""`backend="auto"`: measures which backend is the fastest on this machine, and remembers the result.
 
-No fixed order would be right: which CPU backend wins depends on the network's size, the precision and the processor's
-instruction sets, and changes with the libraries' versions. So the first use measures single images, for at most a few
-seconds, and the user's cache folder keeps the result for as long as nothing of that changes.
+The order of the backends depends on the network, the precision, the processor and the libraries' versions. The first use
+measures single images, for a few seconds. The user's cache folder keeps the times until one of these changes.
 """
 
 from __future__ import annotations
@@ -21,68 +20,87 @@ from stylert.core.errors import BackendError, OutputError, StylertError
 from stylert.core.host import cpu_identity, usable_cores
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.bundle import Bundle
-from stylert.runtime.engines import engine_to_load, open_synthesis
+from stylert.runtime.loading import engine_to_load, open_synthesis
 from stylert.runtime.session import Session
 
-#: Each candidate runs at least this often, and until this time is up; the fastest run counts, as others only disturb.
+#: Every backend runs at least `MIN_RUNS` times, and all of them for `SECONDS` each.
 MIN_RUNS, SECONDS = 3, 0.5
 
 
 def choose_backend(bundle: Bundle, precision: str, threads: int | None = None, cache: Path | None = None) -> tuple[str, str]:
-    """The fastest backend that runs `precision` here, and why, in one line for people.
+    """Choose the fastest backend for one image.
 
-    `cache` is the folder that remembers measurements, the user's own by default; one that cannot be written only means
-    that the next start measures again. Raises InputError when the bundle lacks the precision, and BackendError when no
-    backend runs it.
+    Args:
+        bundle: The bundle.
+        precision: The precision to run.
+        threads: CPU threads; None leaves the number to the library.
+        cache: The folder that keeps the times, by default in the user's cache folder. If it cannot be written, the next
+            start measures again.
+
+    Returns:
+        The backend's name, and the reason for it in one line.
+
+    Raises:
+        InputError: The bundle lacks the precision.
+        BackendError: No backend on this machine runs the precision.
     """
     bundle.precision(precision)
-    names = [n for n in available_backends() if precision in backend(n).PRECISIONS]
-    usable = [n for n in names if not backend(n).NEEDS_ENGINE or _has_engine(bundle, n, precision, threads)]
-    if not usable:
+    names = [name for name in available_backends() if _can_run(bundle, name, precision, threads)]
+    if not names:
         raise BackendError(f"no backend here runs {precision}; stylert doctor says what is missing")
-    if len(usable) == 1:
-        return usable[0], f"{usable[0]} is the only backend here that runs {precision}"
-    file = (cache or cache_folder()) / "auto" / f"{_digest(bundle, usable, precision, threads)}.json"
-    times, when = _remembered(file, usable), "measured before"
+    if len(names) == 1:
+        return names[0], f"{names[0]} is the only backend here that runs {precision}"
+    file = (cache or cache_folder()) / "auto" / f"{_digest(bundle, names, precision, threads)}.json"
+    times, source = _read_times(file, names), "measured before"
     if times is None:
-        times, when = measure(bundle, usable, precision, threads), "measured now"
+        times, source = measure(bundle, names, precision, threads), "measured now"
         try:
             with atomic_file(file) as temporary:
                 temporary.write_text(json.dumps(times))
         except OutputError:
-            when += ", and not remembered: the cache folder cannot be written"
+            source += ", and not remembered: the cache folder cannot be written"
     if not times:
         raise BackendError(f"no backend here loads the {precision} network of {bundle.path}; try --backend onnxruntime for why")
-    best = min(times, key=times.__getitem__)
-    shown = ", ".join(f"{name} {times[name]:.1f} ms" for name in sorted(times, key=times.__getitem__))
-    return best, f"{best} is the fastest for one {precision} image: {shown} ({when})"
+    order = sorted(times, key=times.__getitem__)
+    all_times = ", ".join(f"{name} {times[name]:.1f} ms" for name in order)
+    return order[0], f"{order[0]} is the fastest for one {precision} image: {all_times} ({source})"
 
 
 def measure(bundle: Bundle, names: list[str], precision: str, threads: int | None) -> dict[str, float]:
-    """Milliseconds for one image on each backend that loads; the backends take turns, so that disturbances meet all."""
+    """The least time of one image on each backend that loads, in milliseconds.
+
+    The backends run alternately, so that a disturbance affects all of them.
+    """
     sessions: dict[str, Session] = {}
     try:
         for name in names:
             try:
                 sessions[name] = open_synthesis(bundle, name, precision, threads)[0]
             except StylertError:
-                continue  # it does not work here, so it is not a candidate
+                continue  # a backend that does not load is no candidate
         inputs = {"ws": np.zeros((1, bundle.num_ws, bundle.model["w_dim"]), np.float32)}
         inputs |= {n: np.zeros((1, 1, side, side), np.float32) for n, side in bundle.noise_inputs.items()}
         for session in sessions.values():
             session.run(inputs)  # the first run allocates
-        best = dict.fromkeys(sessions, float("inf"))
+        least = dict.fromkeys(sessions, float("inf"))
         end, runs = time.perf_counter() + SECONDS * len(sessions), 0
         while sessions and (runs < MIN_RUNS or time.perf_counter() < end):
             for name, session in sessions.items():
                 start = time.perf_counter()
                 session.run(inputs)
-                best[name] = min(best[name], 1000 * (time.perf_counter() - start))
+                least[name] = min(least[name], 1000 * (time.perf_counter() - start))
             runs += 1
-        return best
+        return least
     finally:
         for session in sessions.values():
             session.close()
+
+
+def _can_run(bundle: Bundle, name: str, precision: str, threads: int | None) -> bool:
+    facts = backend(name).facts
+    if precision not in facts.precisions:
+        return False
+    return not facts.needs_engine or _has_engine(bundle, name, precision, threads)
 
 
 def _has_engine(bundle: Bundle, name: str, precision: str, threads: int | None) -> bool:
@@ -93,6 +111,7 @@ def _has_engine(bundle: Bundle, name: str, precision: str, threads: int | None) 
 
 
 def _digest(bundle: Bundle, names: list[str], precision: str, threads: int | None) -> str:
+    """A digest of everything that the times depend on."""
     facts: dict[str, Any] = {
         "machine": cpu_identity(),
         "cores": usable_cores(),
@@ -104,8 +123,8 @@ def _digest(bundle: Bundle, names: list[str], precision: str, threads: int | Non
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _remembered(file: Path, names: list[str]) -> dict[str, float] | None:
-    """Times of an earlier measurement; None where there is none, or what is there makes no sense."""
+def _read_times(file: Path, names: list[str]) -> dict[str, float] | None:
+    """Times of an earlier measurement; None if there are none, or the file is damaged."""
     try:
         times = json.loads(file.read_text())
         if isinstance(times, dict) and times and set(times) <= set(names):

@@ -1,4 +1,4 @@
-"""`Generator`: seeds or latents in, images out, on any backend."""
+"""`Generator`: from seeds or latents to images, on any backend."""
 
 from __future__ import annotations
 
@@ -15,27 +15,33 @@ import numpy as np
 
 from stylert.core.errors import BackendError, InputError, OutOfMemory
 from stylert.core.seeds import z_from_seeds
-from stylert.runtime.backends import backend
 from stylert.runtime.batching import BatchChunk, batch_chunks, limited
 from stylert.runtime.build_options import LATENCY
-from stylert.runtime.bundle import MAPPING_FILE, Bundle
-from stylert.runtime.cuda.arrays import OnDevice, on_device, on_host
-from stylert.runtime.engines import open_synthesis
-from stylert.runtime.session import DeviceSession, Session, Timings
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.cuda.arrays import DeviceView, device_view
+from stylert.runtime.inputs import chunk_inputs, float_input, host_floats, one_hot
+from stylert.runtime.loading import open_mapping, open_synthesis
+from stylert.runtime.session import HostInputs, Inputs, Session, Timings, device_session
 
 if TYPE_CHECKING:
     from stylert.runtime.cuda.device_array import DeviceArray
 
 
 class Generator:
-    """A generator ready to run.
+    """A bundle's networks, loaded and ready to run.
 
         with Generator.load("bundle/", precision="int8") as g:
             images = g(seeds=[0, 1, 2], psi=0.7)  # uint8 [3, H, W, 3]
 
-    Calls may come from several threads. `z` for seed s is `RandomState(s).randn(1, z_dim)`, as in the official tools.
-    A batch larger than `max_batch`, or than the engine takes, runs in several steps. `why` says how the backend was
-    chosen. After `close` every call raises BackendError.
+    Calls may come from several threads. A batch larger than `max_batch`, or than the engine takes, runs in chunks. After
+    `close`, every call raises BackendError.
+
+    Attributes:
+        bundle: The bundle.
+        backend: The name of the backend.
+        precision: The precision of the synthesis network.
+        engine: The main file of the built engine that runs; None if an ONNX file runs.
+        why: How the backend was chosen, in one line.
     """
 
     def __init__(
@@ -49,9 +55,11 @@ class Generator:
         max_batch: int | None = None,
         why: str = "asked for",
     ) -> None:
+        """Most callers use `load`."""
         self.bundle, self.backend, self.precision, self.engine, self.why = bundle, backend_name, precision, engine, why
         self._mapping, self._synthesis, self._max_batch = mapping, synthesis, max_batch
-        self._calls = Calls()
+        self._device_session = device_session(synthesis)
+        self._in_flight = InFlight()
 
     @classmethod
     def load(
@@ -63,14 +71,21 @@ class Generator:
         max_batch: int | None = None,
         hint: str = LATENCY,
     ) -> Generator:
-        """Load a bundle's two networks, from a built engine where a matching one is there.
+        """Load a bundle's two networks. A built engine is used if the bundle has one that runs on this machine.
 
-        `backend="auto"` takes the fastest of those that run here, as `choose_backend` says. `max_batch` bounds the memory of
-        one step. `hint="throughput"` makes OpenVINO divide the cores among calls that come from several threads, or from `stream`,
-        instead of giving each call all of them.
+        Args:
+            path: The bundle, or its folder.
+            backend: The name of a backend, or `auto` for the fastest on this machine (see `choice.choose_backend`).
+            precision: The precision of the synthesis network.
+            threads: CPU threads of each network; None leaves the number to the library.
+            max_batch: The most images that run at once. A smaller number needs less memory.
+            hint: `latency`, or for OpenVINO `throughput`: the CPU's cores are then shared by calls from several threads
+                or from `stream`, instead of all working on one call.
 
-        Raises BundleError for damaged files, InputError for a precision that the bundle lacks or an unknown backend, and
-        BackendError for a backend that is not installed or has no device, or no engine for it.
+        Raises:
+            BundleError: A file of the bundle is damaged.
+            InputError: The bundle lacks the precision, the backend is unknown, or an argument is out of range.
+            BackendError: The backend is not installed, has no device, or lacks an engine that it needs.
         """
         bundle = path if isinstance(path, Bundle) else Bundle.load(path)
         if max_batch is not None and (isinstance(max_batch, bool) or not isinstance(max_batch, int) or max_batch < 1):
@@ -82,8 +97,8 @@ class Generator:
             if hint != LATENCY:
                 raise InputError("auto chooses by latency: name the backend, openvino, with another hint")
             backend, why = choose_backend(bundle, precision, threads)
-        with ThreadPoolExecutor(1) as pool:  # beside the synthesis network, which takes longer
-            opening = pool.submit(_open_mapping, bundle, threads)
+        with ThreadPoolExecutor(1) as pool:  # opens the mapping network while the larger one is opened here
+            opening = pool.submit(open_mapping, bundle, threads)
             synthesis, engine = open_synthesis(bundle, backend, precision, threads, hint)
         try:
             mapping = opening.result()
@@ -100,123 +115,146 @@ class Generator:
         labels: Sequence[int] | np.ndarray | None = None,
         noise: dict[str, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """Images of `seeds`: uint8 `[N, H, W, C]`, or float32 `[N, C, H, W]` for a bundle with float output."""
+        """Make one image for each seed. A seed's z is that of the official tools: `RandomState(seed).randn(1, z_dim)`.
+
+        Args:
+            seeds: Whole numbers from 0 to 2**32 - 1.
+            psi: Truncation, see `map`.
+            cutoff: How many latents are truncated, see `map`.
+            labels: Labels of a conditional network, see `map`.
+            noise: Noise inputs, see `synthesize`.
+
+        Returns:
+            Images as `synthesize`.
+
+        Raises:
+            InputError: An argument has another form, shape or range.
+            BackendError: There is too little memory.
+        """
         z = z_from_seeds(seeds, self.bundle.model["z_dim"])
         return self.synthesize(self.map(z, psi=psi, cutoff=cutoff, labels=labels), noise)
 
     def map(
         self, z: Any, psi: float = 1.0, cutoff: int | None = None, labels: Sequence[int] | np.ndarray | None = None
     ) -> np.ndarray:
-        """z `[N, z_dim]` to ws `[N, num_ws, w_dim]`, truncated by `psi` on the first `cutoff` latents (all by default).
+        """Map z to the latents ws.
 
-        `labels`: class indices `[N]` or vectors `[N, c_dim]`, for a conditional network.
+        Args:
+            z: Float array `[N, z_dim]`.
+            psi: Truncation: 1 leaves ws as they are, 0 gives the average w.
+            cutoff: How many latents, from the first on, are truncated; None truncates all.
+            labels: For a conditional network, class indices `[N]` or label vectors `[N, c_dim]`.
+
+        Returns:
+            ws, float32 `[N, num_ws, w_dim]`.
+
+        Raises:
+            InputError: An argument has another form, shape or range.
         """
         model, num_ws = self.bundle.model, self.bundle.num_ws
-        z = _float32(z, ("N", model["z_dim"]), "z")
+        z = host_floats(z, ("N", model["z_dim"]), "z")
         if isinstance(psi, bool) or not isinstance(psi, (int, float, np.floating, np.integer)) or not math.isfinite(psi):
             raise InputError(f"psi must be a finite number, not {psi!r}")
         if cutoff is not None and (
             isinstance(cutoff, bool) or not isinstance(cutoff, (int, np.integer)) or not 0 <= cutoff <= num_ws
         ):
             raise InputError(f"cutoff must be a whole number from 0 to {num_ws}, not {cutoff!r}")
-        factors = np.ones((len(z), num_ws), np.float32)
-        factors[:, :cutoff] = psi
-        inputs = {"z": z, "psi": factors}
+        psi_of_latents = np.ones((len(z), num_ws), np.float32)
+        psi_of_latents[:, :cutoff] = psi
+        inputs = {"z": z, "psi": psi_of_latents}
         if model["c_dim"]:
-            inputs["c"] = _one_hot(labels, len(z), model["c_dim"])
+            inputs["c"] = one_hot(labels, len(z), model["c_dim"])
         elif labels is not None:
             raise InputError("this network takes no labels")
-        with self._calls:
+        with self._in_flight:
             return self._mapping.run(inputs)
 
     def synthesize(self, ws: Any, noise: dict[str, Any] | None = None) -> np.ndarray:
-        """ws `[N, num_ws, w_dim]` to images. `noise` gives `noise_<resolution>_<layer>` for bundles that take it.
+        """Make one image for each ws.
 
-        Arrays of other libraries are taken through DLPack or `__cuda_array_interface__` without a copy; those on a GPU by
-        GPU backends only, as float32, and there they are not looked at for values that are not finite.
+        Arrays of other libraries are read without a copy, through DLPack or `__cuda_array_interface__`. Only a GPU backend
+        takes arrays on the GPU. They must be float32, and their values are not checked.
+
+        Args:
+            ws: Float array `[N, num_ws, w_dim]`.
+            noise: For a bundle with noise inputs, `noise_<resolution>_<layer>` to a float array `[N, 1, R, R]`.
+
+        Returns:
+            uint8 `[N, H, W, C]`, or float32 `[N, C, H, W]` in [-1, 1] from a bundle with float output.
+
+        Raises:
+            InputError: An array has another shape or type, or is not finite.
+            BackendError: There is too little memory. The message names a `max_batch` that fits.
         """
         inputs = self._synthesis_inputs(ws, noise)
-        with self._calls:
+        with self._in_flight:
             try:
-                parts = [self._synthesis.run(_part(inputs, step))[: step.images] for step in self._steps(len(inputs["ws"]))]
+                parts = [self._run(chunk_inputs(inputs, chunk))[: chunk.images] for chunk in self._chunks(len(inputs["ws"]))]
             except OutOfMemory:
-                raise self._too_many(inputs) from None
+                raise self._memory_error(inputs) from None
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def synthesize_on_device(self, ws: Any, noise: dict[str, Any] | None = None, out: Any = None) -> DeviceArray:
-        """The images, left on the GPU for others to take through DLPack or `__cuda_array_interface__`.
+        """Make images that stay on the GPU, for libraries that read DLPack or `__cuda_array_interface__`.
 
-        They are in new memory, or in `out`, a GPU array of another library with the shape and type of the images, which is
-        then what comes back. Nothing passes through the host, and the images are there when this returns.
+        The images are complete when this returns. None of them passes through host memory.
 
-        Raises BackendError on a backend that has no device, InputError for an `out` that does not fit.
+        Args:
+            ws: As for `synthesize`.
+            noise: As for `synthesize`.
+            out: A GPU array of another library to write the images to, with their shape and type; None allocates one.
+
+        Returns:
+            `out`, or a new array.
+
+        Raises:
+            BackendError: The backend does not compute on a GPU, or there is too little memory.
+            InputError: `out` does not fit, or an input is wrong as for `synthesize`.
         """
         inputs = self._synthesis_inputs(ws, noise)
-        session = self._on_gpu
+        n = len(inputs["ws"])
+        session = self._device_session
         if session is None:
             raise BackendError(f"{self.backend} computes in host memory; only a GPU backend can leave images on a device")
-        with self._calls:
-            plan = self._steps(len(inputs["ws"]))
-            padding = max(step.first + step.batch for step in plan) - len(inputs["ws"])
-            images = session.new_images(len(inputs["ws"]), padding) if out is None else out
-            told = on_device(images)
-            shape = (len(inputs["ws"]), *session.image.shape)
-            if told is None or (told.shape, told.dtype, told.writable) != (shape, session.image.dtype, True):
+        with self._in_flight:
+            chunks = self._chunks(n)
+            padding = max(chunk.first + chunk.batch for chunk in chunks) - n
+            images = session.new_images(n, padding) if out is None else out
+            view = device_view(images)
+            shape = (n, *session.image.shape)
+            if view is None or (view.shape, view.dtype, view.writable) != (shape, session.image.dtype, True):
                 raise InputError(f"out must be a writable GPU array of {session.image.dtype} {list(shape)}")
             if out is not None and padding:
-                raise InputError(f"this engine runs {len(inputs['ws'])} images with {padding} more, for which out has no room")
+                raise InputError(f"this engine runs {n} images with {padding} more, for which out has no room")
             try:
-                for step in plan:
-                    session.run_into(_part(inputs, step), told.pointer + step.first * told.row_bytes)
+                for chunk in chunks:
+                    session.run_into(chunk_inputs(inputs, chunk), view.pointer + chunk.first * view.row_bytes)
             except OutOfMemory:
-                raise self._too_many(inputs) from None
+                raise self._memory_error(inputs) from None
         return images
 
-    def timed_run(self, ws: Any, noise: dict[str, Any] | None = None) -> Timings | None:
-        """As `synthesize`, for where the time goes: copies, network and the host's part. None on a backend without a device.
-
-        First calls of a batch compile, plan and capture: repeat it as often as the call that it is to explain.
-        """
-        session = self._on_gpu
-        if session is None:
-            return None
-        inputs = self._synthesis_inputs(ws, noise)
-        with self._calls:
-            each = [session.timed_run(_part(inputs, step)) for step in self._steps(len(inputs["ws"]))]
-        return sum(each[1:], each[0])
-
-    @property
-    def notes(self) -> list[str]:
-        """What to know of times measured on this generator, such as that no CUDA graph could be captured."""
-        return [] if self._on_gpu is None else list(self._on_gpu.notes)
-
-    @property
-    def device(self) -> str:
-        """Where the synthesis network computes: "cpu" or "cuda"."""
-        return self._synthesis.device
-
-    @property
-    def _on_gpu(self) -> DeviceSession | None:
-        return cast(DeviceSession, self._synthesis) if self.device == "cuda" else None
-
-    def _steps(self, n: int) -> list[BatchChunk]:
-        """How a batch runs: engines say which sizes they take, the others take any."""
-        ranges = getattr(self._synthesis, "ranges", None) or [(1, n, n)]
-        return batch_chunks(n, ranges if self._max_batch is None else limited(ranges, self._max_batch))
-
     def stream(self, ws: Iterable[Any], ahead: int = 1) -> Iterator[np.ndarray]:
-        """Images for each ws `[N, num_ws, w_dim]` of an iterable, in its order, double-buffered.
+        """Make images for a sequence of ws, computing the next ones while the caller uses the last.
 
-        While the caller uses one result, the next `ahead` are computed in another thread; that many items are taken from
-        the iterable before the first result comes. A GPU has two under way at once, so that one's copies run beside the
-        other's kernels. Abandoning the iterator cancels what has not begun.
+        A GPU runs two items at a time, so that the copies of one overlap with the computation of the other. If the
+        caller stops early, items that have not begun are cancelled.
+
+        Args:
+            ws: An iterable of `[N, num_ws, w_dim]`, where N may differ. `ahead` + 1 items are taken before the first result.
+            ahead: How many items are computed in advance, at least 1.
+
+        Returns:
+            An iterator of images as `synthesize`, in the order of `ws`.
+
+        Raises:
+            InputError: `ahead` is out of range.
         """
         if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 1:
             raise InputError(f"ahead is a whole number from 1, not {ahead!r}")
         return self._stream(ws, ahead)
 
     def _stream(self, ws: Iterable[Any], ahead: int) -> Iterator[np.ndarray]:
-        with ThreadPoolExecutor(getattr(self._synthesis, "concurrency", 1), thread_name_prefix="stylert-stream") as pool:
+        with ThreadPoolExecutor(self._synthesis.concurrency, thread_name_prefix="stylert-stream") as pool:
             pending: deque[Future[np.ndarray]] = deque()
             try:
                 for item in ws:
@@ -237,56 +275,48 @@ class Generator:
         labels: Sequence[int] | np.ndarray | None = None,
         noise: dict[str, np.ndarray] | None = None,
     ) -> np.ndarray:
-        """As calling the generator; the event loop goes on meanwhile."""
-        import asyncio  # here, because it costs every other start tens of milliseconds
+        """As calling the generator, in a thread, so that the event loop is not blocked."""
+        import asyncio  # slow to import, and few applications need it
 
         return await asyncio.to_thread(self, seeds, psi, cutoff, labels, noise)
 
     async def synthesize_async(self, ws: Any, noise: dict[str, Any] | None = None) -> np.ndarray:
-        """As `synthesize`; the event loop goes on meanwhile."""
+        """As `synthesize`, in a thread, so that the event loop is not blocked."""
         import asyncio
 
         return await asyncio.to_thread(self.synthesize, ws, noise)
 
+    def timed_run(self, ws: Any, noise: dict[str, Any] | None = None) -> Timings | None:
+        """Run as `synthesize` and time the copies, the network and the host's part.
+
+        The first calls of a batch also compile and capture. Repeat this as often as the call that it explains.
+
+        Returns:
+            The times, or None if the backend computes in host memory.
+        """
+        session = self._device_session
+        if session is None:
+            return None
+        inputs = self._synthesis_inputs(ws, noise)
+        with self._in_flight:
+            timings = [session.timed_run(chunk_inputs(inputs, chunk)) for chunk in self._chunks(len(inputs["ws"]))]
+        return sum(timings[1:], timings[0])
+
+    @property
+    def device(self) -> str:
+        """Where the synthesis network computes: "cpu" or "cuda"."""
+        return self._synthesis.device
+
+    @property
+    def notes(self) -> list[str]:
+        """Remarks that belong beside times of this generator, such as a CUDA graph that could not be captured."""
+        return list(self._synthesis.notes)
+
     def close(self) -> None:
-        """Give back the networks and their memory, once the calls that are running have ended. Closing twice is harmless."""
-        if self._calls.end():
+        """Wait for the running calls, then free the networks. Closing twice is harmless."""
+        if self._in_flight.stop():
             self._mapping.close()
             self._synthesis.close()
-
-    def _too_many(self, inputs: dict[str, np.ndarray | OnDevice]) -> BackendError:
-        """The error for a batch without memory. The batch that it names is the first that runs of half as many, and so on."""
-        n = max(step.batch for step in self._steps(len(inputs["ws"])))
-        fits = n // 2
-        while fits:
-            try:
-                self._synthesis.run(_part(inputs, BatchChunk(0, fits, fits)))
-                return BackendError(f"not enough memory for {n} images at once; {fits} fit: load with max_batch={fits}")
-            except OutOfMemory:
-                fits //= 2
-        return BackendError("not enough memory for one image")
-
-    def _synthesis_inputs(self, ws: Any, noise: dict[str, Any] | None) -> dict[str, np.ndarray | OnDevice]:
-        model = self.bundle.model
-        inputs = {"ws": self._input(ws, ("N", self.bundle.num_ws, model["w_dim"]), "ws")}
-        expected = self.bundle.noise_inputs
-        if set(noise or {}) != set(expected):
-            wanted = f"exactly the noise inputs {', '.join(sorted(expected))}" if expected else "no noise inputs"
-            raise InputError(f"this bundle takes {wanted}")
-        for name, value in (noise or {}).items():
-            inputs[name] = self._input(value, (len(inputs["ws"]), 1, expected[name], expected[name]), name)
-        return inputs
-
-    def _input(self, value: Any, shape: tuple[int | str, ...], name: str) -> np.ndarray | OnDevice:
-        there = on_device(value)
-        if there is None:
-            return _float32(value, shape, name)
-        if self._on_gpu is None:
-            raise InputError(f"{name} is on a GPU, and {self.backend} computes in host memory: copy it there first")
-        if there.dtype != np.float32:
-            raise InputError(f"{name} must be float32 on the GPU, not {there.dtype}")
-        _check_shape(there.shape, shape, name)
-        return there
 
     def __enter__(self) -> Generator:
         return self
@@ -294,17 +324,50 @@ class Generator:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _run(self, inputs: Inputs) -> np.ndarray:
+        if self._device_session is not None:
+            return self._device_session.run(inputs)
+        return self._synthesis.run(cast(HostInputs, inputs))  # `float_input` has refused arrays on a GPU
 
-class Calls:
-    """Counts the calls that are running, so that closing waits for them and later ones are refused."""
+    def _chunks(self, n: int) -> list[BatchChunk]:
+        ranges = self._synthesis.ranges
+        return batch_chunks(n, ranges if self._max_batch is None else limited(ranges, self._max_batch))
+
+    def _synthesis_inputs(self, ws: Any, noise: dict[str, Any] | None) -> dict[str, np.ndarray | DeviceView]:
+        model, expected, given = self.bundle.model, self.bundle.noise_inputs, noise or {}
+        gpu = self._device_session is not None
+        inputs = {"ws": float_input(ws, ("N", self.bundle.num_ws, model["w_dim"]), "ws", gpu, self.backend)}
+        if set(given) != set(expected):
+            wanted = f"exactly the noise inputs {', '.join(sorted(expected))}" if expected else "no noise inputs"
+            raise InputError(f"this bundle takes {wanted}")
+        for name, value in given.items():
+            shape = (len(inputs["ws"]), 1, expected[name], expected[name])
+            inputs[name] = float_input(value, shape, name, gpu, self.backend)
+        return inputs
+
+    def _memory_error(self, inputs: Inputs) -> BackendError:
+        """The error for too little memory. It names a batch that fits, found by halving and running it."""
+        n = max(chunk.batch for chunk in self._chunks(len(inputs["ws"])))
+        fits = n // 2
+        while fits:
+            try:
+                self._run(chunk_inputs(inputs, BatchChunk(0, fits, fits)))
+                return BackendError(f"not enough memory for {n} images at once; {fits} fit: load with max_batch={fits}")
+            except OutOfMemory:
+                fits //= 2
+        return BackendError("not enough memory for one image")
+
+
+class InFlight:
+    """The number of running calls. Each call enters this as a context; `stop` refuses further calls."""
 
     def __init__(self) -> None:
-        self._running, self._ended = 0, False
+        self._running, self._stopped = 0, False
         self._change = threading.Condition()
 
     def __enter__(self) -> None:
         with self._change:
-            if self._ended:
+            if self._stopped:
                 raise BackendError("this generator is closed; load it again")
             self._running += 1
 
@@ -313,62 +376,10 @@ class Calls:
             self._running -= 1
             self._change.notify_all()
 
-    def end(self) -> bool:
-        """Refuse further calls and wait for the running ones. True for the first caller."""
+    def stop(self) -> bool:
+        """Refuse further calls and wait for the running ones. Returns True to the first caller only."""
         with self._change:
-            first = not self._ended
-            self._ended = True
+            is_first = not self._stopped
+            self._stopped = True
             self._change.wait_for(lambda: self._running == 0)
-            return first
-
-
-# `Generator.load` has a parameter of the name `backend`, as the API promises.
-_module = backend
-
-
-def _open_mapping(bundle: Bundle, threads: int | None) -> Session:
-    """The mapping network is a thousandth of the work and decides every pixel: always float32 on ONNX Runtime."""
-    return _module("onnxruntime").load(bundle.checked_file(MAPPING_FILE), "fp32", threads)
-
-
-def _part(inputs: dict[str, np.ndarray | OnDevice], step: BatchChunk) -> dict[str, np.ndarray | OnDevice]:
-    """The rows of one step; those of a padded one are filled up with copies of the last."""
-    part: dict[str, np.ndarray | OnDevice] = {}
-    for name, value in inputs.items():
-        if isinstance(value, OnDevice):
-            if step.batch != step.images:
-                raise InputError(f"this engine runs {step.images} images as {step.batch}: pass {name} with so many rows")
-            part[name] = value.rows(step.first, step.images)
-        else:
-            rows = value[step.first : step.first + step.images]
-            spare = step.batch - step.images
-            part[name] = np.concatenate([rows, np.repeat(rows[-1:], spare, 0)]) if spare else rows
-    return part
-
-
-def _float32(value: Any, shape: tuple[int | str, ...], name: str) -> np.ndarray:
-    array = on_host(value)
-    if array is None or array.dtype not in (np.float32, np.float64, np.float16):
-        kind = type(value).__name__ if array is None else f"an array of {array.dtype}"
-        raise InputError(f"{name} must be a float array, not {kind}")
-    _check_shape(array.shape, shape, name)
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} holds values that are not finite")
-    return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def _check_shape(have: tuple[int, ...], want: tuple[int | str, ...], name: str) -> None:
-    fits = len(have) == len(want) and all(isinstance(w, str) or h == w for h, w in zip(have, want, strict=True))
-    if not fits or have[0] == 0:
-        raise InputError(f"{name} must have shape [{', '.join(map(str, want))}] with N at least 1, not {list(have)}")
-
-
-def _one_hot(labels: Sequence[int] | np.ndarray | None, n: int, c_dim: int) -> np.ndarray:
-    if labels is None:
-        raise InputError(f"this network takes labels: one class from 0 to {c_dim - 1} per image")
-    array = np.asarray(labels)
-    if array.ndim == 2:
-        return _float32(array.astype(np.float32), (n, c_dim), "labels")
-    if array.shape != (n,) or array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= c_dim:
-        raise InputError(f"labels must be {n} classes from 0 to {c_dim - 1}")
-    return np.eye(c_dim, dtype=np.float32)[array]
+            return is_first

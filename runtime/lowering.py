@@ -1,4 +1,7 @@
-"""Lowering: operator nodes with function bodies to plain ONNX operators, for runtimes that do not inline them."""
+"""Lowering: turns a network with stylert's operators into one of plain ONNX operators.
+
+It is for the runtimes that do not inline the operators' functions themselves.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,22 @@ from stylert.core.errors import BundleError, OutputError, missing_extra
 
 
 def lower(source: Path, destination: Path, batch: int | None = None) -> Path:
-    """Write `source` with every function inlined, static branches taken and constants folded, for one `batch` or for any.
+    """Inline every function of an ONNX file, take its static branches and fold its constants.
 
-    Types stay as they are: ONNX Runtime, which could do the rest, writes float16 convolutions as float32 between casts.
-    Raises BundleError when the file cannot be read, and OutputError when the other cannot be written.
+    ONNX Runtime could do this too, but it writes float16 convolutions as float32 between casts. Here types stay the same.
+
+    Args:
+        source: The ONNX file to read.
+        destination: The ONNX file to write.
+        batch: Fixes the batch of the network; None keeps it dynamic.
+
+    Returns:
+        `destination`.
+
+    Raises:
+        BundleError: `source` cannot be read.
+        OutputError: `destination` cannot be written.
+        BackendError: onnxscript is not installed.
     """
     import onnx
 
@@ -26,7 +41,7 @@ def lower(source: Path, destination: Path, batch: int | None = None) -> Path:
     if batch is not None:
         for tensor in (*model.graph.input, *model.graph.output):
             tensor.type.tensor_type.shape.dim[0].dim_value = batch
-        del model.graph.value_info[:]  # they name the batch that was open
+        del model.graph.value_info[:]  # these shapes still have the dynamic batch
     try:
         onnx.save(optimizer.optimize(model), destination)
     except OSError as e:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from stylert.runtime.batching import BatchRange
-from stylert.runtime.cuda.arrays import OnDevice
+from stylert.runtime.cuda.arrays import DeviceView
 from stylert.runtime.cuda.device_array import DeviceArray
 
 LOG = logging.getLogger("stylert")
@@ -22,7 +22,7 @@ LOG = logging.getLogger("stylert")
 #: Named inputs in host memory. The first axis of each is the batch.
 HostInputs = Mapping[str, np.ndarray]
 #: Named inputs in host memory or on the GPU. The first axis of each is the batch.
-Inputs = Mapping[str, np.ndarray | OnDevice]
+Inputs = Mapping[str, np.ndarray | DeviceView]
 
 
 class Session(Protocol):

@@ -38,10 +38,10 @@ def build_all(
     """
     wanted = [
         (b, p, BuildOptions(**(options or {}), target=t))
-        for b in backends or [name for name in available_backends() if backend(name).ENGINE_SUFFIX is not None]
+        for b in backends or [name for name in available_backends() if backend(name).facts.engine_suffix is not None]
         for t in targets
         for p in precisions or bundle.precisions
-        if precisions is not None or p in backend(b).PRECISIONS
+        if precisions is not None or p in backend(b).facts.precisions
     ]
     for name, precision, chosen in wanted:
         engine_key(bundle, name, precision, chosen)

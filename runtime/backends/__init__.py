@@ -1,25 +1,20 @@
-"""Backends: one module each, behind one small protocol.
+"""The backends, one module each. `base.py` defines their interface and says how to add one.
 
-A backend module says what it is in `NAME`, `EXTRA` (what to install), `PRECISIONS`, `ENGINE_SUFFIX` (None where nothing is
-built) and `NEEDS_ENGINE` (whether it runs built engines only, which `load_engine` then opens), and `HINTS` where it can be told
-what to be best at, which `load` and `build` then take; `available()` whether its
-library is there to build with, `unavailable_reason()` why it cannot run here, or None; `version()` is the library's. `load()` opens the
-bundle's own file, or an engine, as a `Session`. A backend that builds also has `target()`, `machine()` and `flags()`, on which an
-engine of it depends, and `build()`, which writes one; files of it named in `READ_LATER` are compared with their sha256 by `load()`
-itself, when they are first read. Modules import their library inside functions, so that listing them
-imports nothing heavy.
+- `onnxruntime`, `openvino`: on the CPU.
+- `onnxruntime_cuda`, `torch`: on a GPU, from the bundle's ONNX files. The graph of `torch` is in `torch_graph`.
+- `tensorrt`, `tensorrt_rtx`: on a GPU, from built engines. Both build with `tensorrt_build`, which reports the
+  engine's kernels through `kernel_table`, and run in `stylert.runtime.cuda`.
 """
 
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
-from types import ModuleType
 
 from stylert.core.devices import find_gpus
 from stylert.core.errors import InputError
+from stylert.runtime.backends.base import Backend
 
-#: Backend name to module; the default first.
+#: The module of each backend. The first is the default.
 BACKENDS = {
     "onnxruntime": "stylert.runtime.backends.onnxruntime",
     "onnxruntime-cuda": "stylert.runtime.backends.onnxruntime_cuda",
@@ -30,21 +25,19 @@ BACKENDS = {
 }
 
 
-def backend(name: str) -> ModuleType:
-    """The module of a backend. Raises InputError for an unknown name."""
+def backend(name: str) -> Backend:
+    """The backend of a name. Raises InputError for an unknown name."""
     if name not in BACKENDS:
         raise InputError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")
-    return importlib.import_module(BACKENDS[name])
+    instance: Backend = importlib.import_module(BACKENDS[name]).BACKEND
+    return instance
 
 
 def available_backends() -> list[str]:
-    """Names of the backends that can run here: library installed, and the device that it needs present.
+    """Names of the backends that can run on this machine: the library is installed and its device is present.
 
-    PyTorch is among them where a GPU is. On a CPU it is the reference, and runs where it is asked for by name.
+    PyTorch is listed only where there is a GPU. On a CPU it is the slow reference, for callers that name it.
     """
-    return [n for n in BACKENDS if backend(n).unavailable_reason() is None and (n != "torch" or not find_gpus().problem)]
-
-
-def engine_file(engine: Path) -> Path:
-    """The one network file of an engine folder, whatever its suffix."""
-    return next(p for p in sorted(engine.iterdir()) if p.stem == "engine" and p.suffix != ".json")
+    has_gpu = not find_gpus().problem
+    runnable = [name for name in BACKENDS if backend(name).unavailable_reason() is None]
+    return [name for name in runnable if has_gpu or not backend(name).facts.only_by_name_on_cpu]

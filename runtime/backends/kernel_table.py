@@ -1,6 +1,6 @@
-"""What a compiler made of a network: its kernels, the bytes that each reads and writes, and the least time that they can take.
+"""The kernels of a built engine, read from TensorRT's log: their types, the bytes that they move and their multiplications.
 
-TensorRT's builder logs the table when it is told to be verbose; its inspector tells the same. An open batch counts as one image.
+The builder writes one line for each layer if its log is verbose. The engine inspector writes the same lines.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 from stylert.core.roofline import PeakRates, lower_bound_ms
 
-#: What the table lists though it runs on the host: the computation of shapes.
-NOT_KERNELS = ("shape_call",)
+#: Kinds of layers that run on the host: the computation of shapes
+HOST_LAYERS = ("shape_call",)
 
 LAYER = re.compile(
     r"^\s*Name: (?P<name>.*?), LayerType: (?P<type>[^,]*), Inputs: (?P<inputs>.*), Outputs: (?P<outputs>.*)$", re.M
 )
-#: TensorRT-RTX ends names with the number of the compiled graph, of which each batch range is one, and of the kernel in it.
+#: The end of a name of TensorRT-RTX: the number of the compiled graph, one for each batch range, and that of the kernel
 RANGE = re.compile(r"_myl(\d+)_\d+$")
 ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 TENSOR = re.compile(r"Dimensions: (\[[-0-9,]*\]).*?Datatype: (\w+)")
@@ -38,43 +38,42 @@ ITEM_BYTES = {
     "FP8": 1,
     "Bool": 1,
 }
-LARGEST_KERNEL = 8  # pixels on a side; what is wider is an image
+#: The largest side of a convolution's kernel, pixels. Wider tensors are images.
+MAX_KERNEL_SIDE = 8
 
 
 def layer_table(log: str, batch_range: int = 0) -> dict[str, Any]:
-    """Kernels and sizes: `kernels`, `kinds`, `moved_bytes` (what all kernels read and write for an image), totals of memory, `layers`.
+    """The table of an engine's layers, with sums over those that are kernels.
 
-    Of each layer its name, its kind, the types that it reads, what it writes, the nodes of the network that it came from, the bytes of
-    its operands and results, and the multiplications of its convolution. Operands count whole, though a kernel may read a part.
-    An engine of several batch ranges has kernels for each: layers tell their `range`, and the figures are of `batch_range` alone.
+    A dynamic batch counts as one image. Operands count whole, even if a kernel reads only a part of them.
+
+    Args:
+        log: The builder's log, or the inspector's lines.
+        batch_range: Index of the batch range that the sums are for. An engine has kernels of its own for each range.
+
+    Returns:
+        JSON values. `layers` has for each layer its `name`, batch `range`, `kind`, the types that it `reads`, the
+        tensors that it `writes`, the ONNX nodes of its `origins`, the `bytes` of its operands and results, and the
+        `macs` of its convolution. The sums are `kernels` (how many), `kinds` (how many of each), and `moved_bytes`.
+        `weights_bytes` and `activation_bytes` are there if the log has them.
     """
-    layers: list[dict[str, Any]] = []
-    for found in LAYER.finditer(log):
-        inputs, _, constants = found["inputs"].partition("Constants:")
-        read, held, written = (_tensors(text) for text in (inputs, constants, found["outputs"]))
-        numbered = RANGE.search(found["name"])
-        layers.append(
-            {
-                "name": found["name"],
-                "range": int(numbered[1]) if numbered else batch_range,
-                "kind": found["type"],
-                "reads": sorted({kind for kind, _ in read}),
-                "writes": [f"{kind}[{','.join(map(str, shape))}]" for kind, shape in written],
-                "origins": ORIGIN.findall(found["outputs"]),
-                "bytes": sum(_bytes(*tensor) for tensor in (*read, *held, *written)),
-                "macs": _macs(f"{found['name']} {found['type']}".lower(), read, held, written),
-            }
-        )
+    layers = [_layer(match, batch_range) for match in LAYER.finditer(log)]
     kernels = kernels_of(layers, batch_range)
-    kinds = {kind: sum(k["kind"] == kind for k in kernels) for kind in sorted({k["kind"] for k in kernels})}
-    sizes = {name: int(total[1]) for name, pattern in TOTALS.items() if (total := pattern.search(log))}
-    moved = sum(k["bytes"] for k in kernels)
-    return {"kernels": len(kernels), "kinds": kinds, "moved_bytes": moved, "range": batch_range, **sizes, "layers": layers}
+    kinds = [kernel["kind"] for kernel in kernels]
+    totals = {name: int(match[1]) for name, pattern in TOTALS.items() if (match := pattern.search(log))}
+    return {
+        "kernels": len(kernels),
+        "kinds": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+        "moved_bytes": sum(kernel["bytes"] for kernel in kernels),
+        "range": batch_range,
+        **totals,
+        "layers": layers,
+    }
 
 
 def kernels_of(layers: Sequence[Mapping[str, Any]], batch_range: int) -> list[Mapping[str, Any]]:
-    """Those layers of a batch range that run on the GPU."""
-    return [layer for layer in layers if layer["range"] == batch_range and layer["kind"] not in NOT_KERNELS]
+    """The layers of a batch range that run on the GPU."""
+    return [layer for layer in layers if layer["range"] == batch_range and layer["kind"] not in HOST_LAYERS]
 
 
 def engine_lower_bound_ms(kernels: Sequence[Mapping[str, Any]], rates: PeakRates) -> float:
@@ -101,10 +100,27 @@ def _arithmetic(reads: Sequence[str]) -> str:
     return next((name for kind, name in narrow.items() if kind in reads), "float32")
 
 
-_Tensor = tuple[str, tuple[int, ...]]
+#: Data type and shape
+_TypeAndShape = tuple[str, tuple[int, ...]]
 
 
-def _tensors(text: str) -> list[_Tensor]:
+def _layer(match: re.Match[str], default_range: int) -> dict[str, Any]:
+    inputs, _, constants = match["inputs"].partition("Constants:")
+    read, weights, written = (_tensors(text) for text in (inputs, constants, match["outputs"]))
+    numbered = RANGE.search(match["name"])
+    return {
+        "name": match["name"],
+        "range": int(numbered[1]) if numbered else default_range,
+        "kind": match["type"],
+        "reads": sorted({kind for kind, _ in read}),
+        "writes": [f"{kind}[{','.join(map(str, shape))}]" for kind, shape in written],
+        "origins": ORIGIN.findall(match["outputs"]),
+        "bytes": sum(_bytes(*tensor) for tensor in (*read, *weights, *written)),
+        "macs": _macs(f"{match['name']} {match['type']}".lower(), read, weights, written),
+    }
+
+
+def _tensors(text: str) -> list[_TypeAndShape]:
     return [(kind, tuple(int(n) for n in shape.strip("[]").split(",") if n)) for shape, kind in TENSOR.findall(text)]
 
 
@@ -116,13 +132,19 @@ def _size(shape: tuple[int, ...]) -> int:
     return prod(max(n, 1) for n in shape)
 
 
-def _macs(what: str, read: list[_Tensor], held: list[_Tensor], written: list[_Tensor]) -> int:
-    """Of a convolution `[O, I, k, k]`, over its output, or of a transposed one `[I, O, k, k]`, over its input; 0 of anything else."""
-    if not ("corr" in what or "conv" in what) or not read or not written:
+def _macs(name_and_kind: str, read: list[_TypeAndShape], weights: list[_TypeAndShape], written: list[_TypeAndShape]) -> int:
+    """Multiplications of a convolution; 0 for any other layer.
+
+    A convolution `[O, I, k, k]` uses every weight once for each pixel that it writes. A transposed one `[I, O, k, k]`
+    uses every weight once for each pixel that it reads.
+    """
+    if not ("corr" in name_and_kind or "conv" in name_and_kind) or not read or not written:
         return 0
-    kernels = [s for _, s in (*read[1:], *held) if len(s) == 4 and s[0] > 0 and max(s[2:]) <= LARGEST_KERNEL]
-    if not kernels:
+    candidates = [
+        shape for _, shape in (*read[1:], *weights) if len(shape) == 4 and shape[0] > 0 and max(shape[2:]) <= MAX_KERNEL_SIDE
+    ]
+    if not candidates:
         return 0
-    kernel = max(kernels, key=_size)
-    pixels = read[0][1] if "deconv" in what else written[0][1]
+    kernel = max(candidates, key=_size)
+    pixels = read[0][1] if "deconv" in name_and_kind else written[0][1]
     return _size(pixels) * _size(kernel) // kernel[0]

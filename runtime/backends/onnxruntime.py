@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the backend that every installation has."""
+"""ONNX Runtime on the CPU: the default backend, which every installation has."""
 
 from __future__ import annotations
 
@@ -11,97 +11,94 @@ import numpy as np
 from stylert.core.errors import BackendError, BundleError, OutOfMemory, OutputError
 from stylert.core.host import cpu_identity
 from stylert.core.progress import Progress
-from stylert.runtime.build_options import BuildOptions, only_this_cpu
+from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory
+from stylert.runtime.batching import ANY_BATCH
+from stylert.runtime.build_options import BuildOptions, refuse_gpu_options
+from stylert.runtime.session import HostInputs
 
-NAME = "onnxruntime"
-EXTRA = None
-#: fp8 is computed in float32 between its roundings: to verify what a GPU will make, not to be fast.
-PRECISIONS = ("fp32", "fp16", "int8", "fp8")
-ENGINE_SUFFIX = ".onnx"
-NEEDS_ENGINE = False
-#: Weights of an engine lie in a file of their own, which loading maps into memory instead of reading it.
+#: The weights of an engine. Loading maps this file into memory instead of reading it.
 WEIGHTS_FILE = "weights.bin"
 MIN_WEIGHT_BYTES = 1024
 
 
-def available() -> bool:
-    return True
+class OnnxRuntime(Backend):
+    """Engines are networks that ONNX Runtime has already optimised for this CPU."""
 
+    facts = BackendFacts(
+        name="onnxruntime",
+        library="ONNX Runtime",
+        install="pip install stylert",
+        # fp8 is for verification only: ONNX Runtime computes it in float32 between the roundings.
+        precisions=("fp32", "fp16", "int8", "fp8"),
+        engine_suffix=".onnx",
+    )
 
-def unavailable_reason() -> str | None:
-    return None
+    def available(self) -> bool:
+        return True
 
+    def version(self) -> str:
+        import onnxruntime
 
-def version() -> str:
-    import onnxruntime
+        return str(onnxruntime.__version__)
 
-    return str(onnxruntime.__version__)
+    def load(self, network: Path, options: LoadOptions) -> OrtSession:
+        return OrtSession(open_session(network, session_options(options.threads)))
 
+    def load_engine(self, engine: BuiltEngine, options: LoadOptions) -> OrtSession:
+        import onnxruntime as ort
 
-def target(options: BuildOptions) -> str:
-    """What an engine built with these options is good for."""
-    only_this_cpu(NAME, options)
-    return "cpu"
+        own_options = session_options(options.threads)
+        own_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return OrtSession(open_session(engine.file, own_options))
 
+    def target(self, options: BuildOptions) -> str:
+        refuse_gpu_options(self.name, options)
+        return "cpu"
 
-def machine(options: BuildOptions) -> str:
-    return cpu_identity()
+    def machine(self, options: BuildOptions) -> str:
+        return cpu_identity()
 
+    def flags(self, precision: str, options: BuildOptions) -> dict[str, Any]:
+        return {"threads": options.threads}
 
-def flags(precision: str, options: BuildOptions) -> dict[str, Any]:
-    return {"threads": options.threads}
-
-
-def build(source: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
-    """Optimise `source` for this CPU (fusion, constant folding, blocked layouts) into `engine` and, beside it, its weights."""
-    chosen = session_options(options.threads)
-    chosen.optimized_model_filepath = str(engine)
-    external = "session.optimized_model_external_initializers_"
-    chosen.add_session_config_entry(f"{external}file_name", WEIGHTS_FILE)
-    chosen.add_session_config_entry(f"{external}min_size_in_bytes", str(MIN_WEIGHT_BYTES))
-    open_session(source, chosen)
-    return {}
-
-
-def load(source: Path, precision: str, threads: int | None = None, built: bool = False) -> OrtSession:
-    """Load an ONNX file, or with `built` an engine that was optimised before.
-
-    Raises BundleError when the file is not a network that ONNX Runtime accepts.
-    """
-    import onnxruntime as ort
-
-    options = session_options(threads)
-    if built:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return OrtSession(open_session(source, options))
+    def build(self, network: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
+        """Write the network as optimised for this CPU: fused operators, folded constants, blocked layouts."""
+        own_options = session_options(options.threads)
+        own_options.optimized_model_filepath = str(engine)
+        prefix = "session.optimized_model_external_initializers_"
+        own_options.add_session_config_entry(f"{prefix}file_name", WEIGHTS_FILE)
+        own_options.add_session_config_entry(f"{prefix}min_size_in_bytes", str(MIN_WEIGHT_BYTES))
+        open_session(network, own_options)
+        return {}
 
 
 class OrtSession:
+    """A `Session` of ONNX Runtime on the CPU."""
+
     device = "cpu"
+    ranges = ANY_BATCH
+    concurrency = 1
+    notes: tuple[str, ...] = ()
 
     def __init__(self, session: Any) -> None:
         self._session = session
         self._output = session.get_outputs()[0].name
 
-    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    def run(self, inputs: HostInputs) -> np.ndarray:
         try:
-            return self._session.run([self._output], inputs)[0]
+            image: np.ndarray = self._session.run([self._output], dict(inputs))[0]
         except Exception as e:  # ONNX Runtime's exceptions share no public base class
-            if lacks_memory(e):
+            if is_out_of_memory(e):
                 raise OutOfMemory("ONNX Runtime: not enough memory for this batch") from None
             raise
+        return image
 
     def close(self) -> None:
         self._session = None
 
 
-def lacks_memory(e: Exception) -> bool:
-    """Whether an exception of a library means that an allocation failed. None of them has a type of its own for it."""
-    return isinstance(e, MemoryError) or "alloc" in str(e)
-
-
 def session_options(threads: int | None) -> Any:
-    """Quiet, and with the asked-for number of threads."""
+    """ONNX Runtime's `SessionOptions` for a number of threads, with a quiet log."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -111,16 +108,26 @@ def session_options(threads: int | None) -> Any:
     return options
 
 
-def open_session(source: Path, options: Any, providers: Sequence[Any] = ("CPUExecutionProvider",)) -> Any:
-    """A session of ONNX Runtime. Raises BundleError for a file that it refuses, OutputError where an optimised one cannot be written."""
+def open_session(file: Path, options: Any, providers: Sequence[Any] = ("CPUExecutionProvider",)) -> Any:
+    """ONNX Runtime's `InferenceSession` of a file.
+
+    Raises:
+        BackendError: There is too little memory.
+        BundleError: ONNX Runtime refuses the file.
+        OutputError: The optimised network cannot be written.
+    """
     import onnxruntime as ort
 
     try:
-        return ort.InferenceSession(source, options, providers=list(providers))
+        return ort.InferenceSession(file, options, providers=list(providers))
     except MemoryError as e:
-        raise BackendError(f"not enough memory to load {source}") from e
+        raise BackendError(f"not enough memory to load {file}") from e
     except Exception as e:  # ONNX Runtime's exceptions share no public base class
-        first = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        if "serialization failed" in first or "Failed to write" in first:  # it blames the network for a full disk
+        first_line = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        # On a full disk ONNX Runtime's message blames the network.
+        if "serialization failed" in first_line or "Failed to write" in first_line:
             raise OutputError(f"cannot write {options.optimized_model_filepath}: is the disk full?") from None
-        raise BundleError(f"ONNX Runtime cannot load {source}: {first}") from None
+        raise BundleError(f"ONNX Runtime cannot load {file}: {first_line}") from None
+
+
+BACKEND = OnnxRuntime()

@@ -1,7 +1,7 @@
-"""ONNX Runtime on an NVIDIA GPU: inputs and outputs bound to memory that stays where it is, replayed as a CUDA graph.
+"""ONNX Runtime on an NVIDIA GPU, with inputs and outputs bound to fixed memory and CUDA graphs.
 
-Its package takes the place of the CPU one under the same module name, so it is no extra of this project: what installs it
-is `INSTALL`. What it computes is the bundle's own file; nothing is built.
+It runs the bundle's ONNX files and builds nothing. Its package replaces the CPU package under the same module name, so
+it cannot be an extra of stylert.
 """
 
 from __future__ import annotations
@@ -22,113 +22,132 @@ import numpy as np
 from stylert.core.devices import find_gpus
 from stylert.core.errors import BackendError, OutOfMemory
 from stylert.runtime.backends import onnxruntime as cpu
-from stylert.runtime.cuda.arrays import OnDevice
+from stylert.runtime.backends.base import Backend, BackendFacts, LoadOptions, is_out_of_memory
+from stylert.runtime.batching import ANY_BATCH
+from stylert.runtime.cuda.arrays import DeviceView
 from stylert.runtime.cuda.device_array import FIRST_GPU, HOST, DeviceArray
 from stylert.runtime.cuda.driver import wait_for_stream
-from stylert.runtime.session import Tensor, Timings, note_missing_graph
+from stylert.runtime.session import Inputs, Tensor, Timings, note_missing_graph
 
-NAME = "onnxruntime-cuda"
-EXTRA = None
 INSTALL = "pip uninstall -y onnxruntime; pip install onnxruntime-gpu"
-PRECISIONS = ("fp32", "fp16")
-ENGINE_SUFFIX = None  # nothing is built
-NEEDS_ENGINE = False
 PROVIDER = "CUDAExecutionProvider"
-#: Batches and places whose memory and graph are kept; a further one takes the place of the one that was used longest ago.
-MAX_BOUND = 4
-#: What ONNX Runtime takes for the number of a graph that is neither captured nor replayed
+#: How many bindings keep their memory and graph. A further one replaces the least recently used.
+MAX_BINDINGS = 4
+#: ONNX Runtime's number for a run without a graph
 NO_GRAPH = -1
 DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(uint8)": np.dtype(np.uint8)}
 
 
-def available() -> bool:
-    try:
-        importlib.metadata.version("onnxruntime-gpu")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+class OnnxRuntimeCuda(Backend):
+    facts = BackendFacts(
+        name="onnxruntime-cuda",
+        library="ONNX Runtime for CUDA",
+        install=INSTALL,
+        precisions=("fp32", "fp16"),
+    )
 
+    def available(self) -> bool:
+        try:
+            importlib.metadata.version("onnxruntime-gpu")
+        except importlib.metadata.PackageNotFoundError:
+            return False
+        return True
 
-def unavailable_reason() -> str | None:
-    if not available():
-        return f"ONNX Runtime for CUDA is not installed: {INSTALL}"
-    problem = find_gpus().problem
-    return f"{NAME} runs on an NVIDIA GPU, and {problem}" if problem else None
+    def unavailable_reason(self) -> str | None:
+        if not self.available():
+            return str(self.missing_library())
+        problem = find_gpus().problem
+        return f"{self.name} runs on an NVIDIA GPU, and {problem}" if problem else None
 
+    def version(self) -> str:
+        try:
+            return importlib.metadata.version("onnxruntime-gpu")
+        except importlib.metadata.PackageNotFoundError:
+            raise self.missing_library() from None
 
-def version() -> str:
-    return importlib.metadata.version("onnxruntime-gpu")
+    def load(self, network: Path, options: LoadOptions) -> BoundSession:
+        """Load an ONNX file on the first GPU.
 
+        Raises:
+            BackendError: ONNX Runtime has no CUDA, or its CUDA libraries cannot be loaded.
+            BundleError: ONNX Runtime refuses the file.
+        """
+        import onnxruntime as ort
 
-def load(source: Path, precision: str, threads: int | None = None, built: bool = False) -> BoundSession:
-    """Open an ONNX file on the first GPU.
+        if PROVIDER not in ort.get_available_providers():
+            raise BackendError(f"this ONNX Runtime has no CUDA: {INSTALL}")
+        open_session = partial(self._open, network, options.threads)
+        try:
+            return BoundSession(open_session, "cuda", True)
+        except BackendError:
+            raise
+        except Exception:  # CUDA graphs need every operator on the GPU; without graphs the others may run on the CPU
+            return BoundSession(open_session, "cuda", False)
 
-    Raises BackendError for an ONNX Runtime without CUDA, or one whose CUDA libraries do not load, and BundleError for a file that
-    it refuses.
-    """
-    import onnxruntime as ort
-
-    if PROVIDER not in ort.get_available_providers():
-        raise BackendError(f"this ONNX Runtime has no CUDA: {INSTALL}")
-    open_it = partial(_open, source, threads)
-    try:
-        return BoundSession(open_it, "cuda", True)
-    except BackendError:
-        raise
-    except Exception:  # CUDA graphs want every operator on the GPU; where one is not, the same runs without
-        return BoundSession(open_it, "cuda", False)
-
-
-def _open(source: Path, threads: int | None, graphs: bool) -> Any:
-    providers = [(PROVIDER, {"device_id": "0", "enable_cuda_graph": str(int(graphs))}), "CPUExecutionProvider"]
-    session = cpu.open_session(source, cpu.session_options(threads), providers)
-    if session.get_providers()[0] != PROVIDER:
-        raise BackendError(
-            f"{NAME} is installed but CUDA does not load: its CUDA and cuDNN libraries are missing or of another version"
-        )
-    return session
+    def _open(self, network: Path, threads: int | None, graphs: bool) -> Any:
+        providers = [(PROVIDER, {"device_id": "0", "enable_cuda_graph": str(int(graphs))}), "CPUExecutionProvider"]
+        session = cpu.open_session(network, cpu.session_options(threads), providers)
+        if session.get_providers()[0] != PROVIDER:
+            raise BackendError(
+                f"{self.name} is installed but CUDA does not load: its CUDA and cuDNN libraries are missing or of another version"
+            )
+        return session
 
 
 @dataclass
-class Bound:
-    """One batch and one set of addresses, which stay the same from call to call."""
+class Binding:
+    """The memory of one batch: the addresses stay the same from call to call.
+
+    Attributes:
+        batch: Number of images.
+        host_inputs: Values of ONNX Runtime on the device, for the inputs that come from the host.
+        device_inputs: The inputs that are on the device already.
+        image: A value of ONNX Runtime, or the device address where the caller wants the images.
+        graph_id: Number of the CUDA graph.
+        io: ONNX Runtime's own binding of all of these.
+        runs: How often it ran.
+    """
 
     batch: int
-    held: dict[str, Any]  # values of ours, for the inputs that come from the host
-    outside: dict[str, OnDevice]  # the other inputs
-    image: Any  # a value of ours, or the address outside where the images go
+    host_inputs: dict[str, Any]
+    device_inputs: dict[str, DeviceView]
+    image: Any
     graph_id: int
-    binding: Any = None
+    io: Any = None
     runs: int = 0
 
 
 class BoundSession:
-    """A `DeviceSession` where `device` is "cuda"; on "cpu" the same is true of host memory. Inputs and output are bound once for
-    each batch and set of addresses. Calls from several threads take turns.
+    """A session with a binding for each batch and set of addresses. Calls from several threads run one after the other.
 
-    `open_it` makes ONNX Runtime's own session, with CUDA graphs or without. What comes once runs without a graph; what comes
-    again is captured and then replayed.
+    The first run of a binding has no CUDA graph. The second run captures one, and later runs replay it.
+
+    With `device` "cuda" this is a `DeviceSession`. With "cpu" it does the same in host memory.
     """
 
-    def __init__(self, open_it: Callable[[bool], Any], device: str, graphs: bool) -> None:
-        self._open, self.device, self._graphs = open_it, device, graphs
-        self._session = open_it(graphs)
+    ranges = ANY_BATCH
+    concurrency = 1
+
+    def __init__(self, open_session: Callable[[bool], Any], device: str, graphs: bool) -> None:
+        """`open_session` opens ONNX Runtime's session, with CUDA graphs or without."""
+        self._open, self.device, self._graphs = open_session, device, graphs
+        self._session = open_session(graphs)
         self._inputs = [_tensor(value, True) for value in self._session.get_inputs()]
         self.image = _tensor(self._session.get_outputs()[0], False)
         self.notes: list[str] = []
         self._lock = threading.Lock()
-        self._bound: OrderedDict[tuple[int, ...], Bound] = OrderedDict()
-        self._made = 0
+        self._bindings: OrderedDict[tuple[int, ...], Binding] = OrderedDict()
+        self._last_graph_id = 0
 
-    def run(self, inputs: dict[str, np.ndarray | OnDevice]) -> np.ndarray:
+    def run(self, inputs: Inputs) -> np.ndarray:
         with self._lock, self._memory_errors():
-            bound = self._placed(inputs, None)
-            self._execute(bound)
-            return np.array(bound.image.numpy())  # on a CPU the value's own memory, which the next call overwrites
+            binding = self._filled_binding(inputs, None)
+            self._execute(binding)
+            return np.array(binding.image.numpy())  # a copy: on a CPU the next call overwrites the value's memory
 
-    def run_into(self, inputs: dict[str, np.ndarray | OnDevice], out: int) -> None:
+    def run_into(self, inputs: Inputs, out: int) -> None:
         with self._lock, self._memory_errors():
-            self._execute(self._placed(inputs, out))
+            self._execute(self._filled_binding(inputs, out))
 
     def new_images(self, n: int, spare: int = 0) -> DeviceArray:
         shape = (n, *self.image.shape)
@@ -137,98 +156,107 @@ class BoundSession:
                 images = self._value(self.image, n + spare)
         except OutOfMemory:
             raise BackendError(f"not enough memory on the GPU for {n} images") from None
-        place = FIRST_GPU if self.device == "cuda" else HOST
-        return DeviceArray(images.data_ptr(), shape, self.image.dtype, lambda: np.array(images.numpy()[:n]), place)
+        device = FIRST_GPU if self.device == "cuda" else HOST
+        return DeviceArray(images.data_ptr(), shape, self.image.dtype, lambda: np.array(images.numpy()[:n]), device)
 
-    def timed_run(self, inputs: dict[str, np.ndarray | OnDevice]) -> Timings:
-        """By the host's clock, as each of the three steps ends when the device is done. What it enqueues cannot be told apart."""
+    def timed_run(self, inputs: Inputs) -> Timings:
+        """Times by the host's clock. Each part ends when the device is done, so `enqueue` is unknown."""
         with self._lock, self._memory_errors():
             start = time.perf_counter()
-            bound = self._placed(inputs, None)
-            there = time.perf_counter()
-            self._execute(bound)
+            binding = self._filled_binding(inputs, None)
+            copied_in = time.perf_counter()
+            self._execute(binding)
             computed = time.perf_counter()
-            bound.image.numpy()
-            end = time.perf_counter()
-        return Timings(1000 * (there - start), 1000 * (computed - there), 1000 * (end - computed), None)
+            binding.image.numpy()
+            copied_out = time.perf_counter()
+        return Timings(1000 * (copied_in - start), 1000 * (computed - copied_in), 1000 * (copied_out - computed), None)
 
     def close(self) -> None:
         with self._lock:
-            self._bound.clear()
+            self._bindings.clear()
             self._session = None
 
-    def _placed(self, inputs: dict[str, Any], out: int | None) -> Bound:
-        """What is bound for these inputs, filled with those of the host, and those of the device ready."""
-        outside = {name: value for name, value in inputs.items() if isinstance(value, OnDevice)}
-        key = (len(inputs["ws"]), out or 0, *(outside[t.name].pointer if t.name in outside else 0 for t in self._inputs))
-        if key not in self._bound:
-            if len(self._bound) >= MAX_BOUND:
-                self._bound.popitem(last=False)
-            self._bound[key] = self._bind(len(inputs["ws"]), outside, out)
-        self._bound.move_to_end(key)
-        bound = self._bound[key]
-        for name, value in bound.held.items():
+    def _filled_binding(self, inputs: Inputs, out: int | None) -> Binding:
+        """The binding for these inputs, with the host's inputs copied in and the device's inputs complete."""
+        device_inputs = {name: value for name, value in inputs.items() if isinstance(value, DeviceView)}
+        addresses = (device_inputs[t.name].pointer if t.name in device_inputs else 0 for t in self._inputs)
+        key = (len(inputs["ws"]), out or 0, *addresses)
+        if key not in self._bindings:
+            if len(self._bindings) >= MAX_BINDINGS:
+                self._bindings.popitem(last=False)
+            self._bindings[key] = self._new_binding(len(inputs["ws"]), device_inputs, out)
+        self._bindings.move_to_end(key)
+        binding = self._bindings[key]
+        for name, value in binding.host_inputs.items():
             value.update_inplace(inputs[name])
-        for array in outside.values():
+        for array in device_inputs.values():
             if array.stream is not None:
                 wait_for_stream(array.stream)
-        return bound
+        return binding
 
-    def _execute(self, bound: Bound) -> None:
+    def _execute(self, binding: Binding) -> None:
         import onnxruntime as ort
 
         options = ort.RunOptions()
         if self._graphs:
-            options.add_run_config_entry("gpu_graph_id", str(bound.graph_id if bound.runs else NO_GRAPH))
+            options.add_run_config_entry("gpu_graph_id", str(binding.graph_id if binding.runs else NO_GRAPH))
         try:
-            self._session.run_with_iobinding(bound.binding, options)
+            self._session.run_with_iobinding(binding.io, options)
         except Exception as e:  # ONNX Runtime's exceptions share no public base class
-            if not (self._graphs and bound.runs) or cpu.lacks_memory(e):
+            if not (self._graphs and binding.runs) or is_out_of_memory(e):
                 raise
             note_missing_graph(self.notes, e)
-            self._graphs = False
-            self._session = self._open(False)
-            for other in self._bound.values():
-                other.binding = self._binding(other)
-            self._session.run_with_iobinding(bound.binding, ort.RunOptions())
-        bound.runs += 1
+            self._reopen_without_graphs()
+            self._session.run_with_iobinding(binding.io, ort.RunOptions())
+        binding.runs += 1
 
-    def _bind(self, batch: int, outside: dict[str, OnDevice], out: int | None) -> Bound:
-        held = {t.name: self._value(t, batch) for t in self._inputs if t.name not in outside}
+    def _reopen_without_graphs(self) -> None:
+        self._graphs = False
+        self._session = self._open(False)
+        for binding in self._bindings.values():
+            binding.io = self._io_binding(binding)
+
+    def _new_binding(self, batch: int, device_inputs: dict[str, DeviceView], out: int | None) -> Binding:
+        host_inputs = {t.name: self._value(t, batch) for t in self._inputs if t.name not in device_inputs}
         image = self._value(self.image, batch) if out is None else out
-        self._made += 1  # a graph's number is never used again: it belongs to addresses
-        bound = Bound(batch, held, outside, image, self._made)
-        bound.binding = self._binding(bound)
-        return bound
-
-    def _binding(self, bound: Bound) -> Any:
-        binding = self._session.io_binding()
-        for name, value in bound.held.items():
-            binding.bind_ortvalue_input(name, value)
-        for name, array in bound.outside.items():
-            binding.bind_input(name, self.device, 0, array.dtype, array.shape, array.pointer)
-        if isinstance(bound.image, int):
-            shape = (bound.batch, *self.image.shape)
-            binding.bind_output(self.image.name, self.device, 0, self.image.dtype, shape, bound.image)
-        else:
-            binding.bind_ortvalue_output(self.image.name, bound.image)
+        self._last_graph_id += 1  # never used again: a graph belongs to its addresses
+        binding = Binding(batch, host_inputs, device_inputs, image, self._last_graph_id)
+        binding.io = self._io_binding(binding)
         return binding
 
+    def _io_binding(self, binding: Binding) -> Any:
+        io = self._session.io_binding()
+        for name, value in binding.host_inputs.items():
+            io.bind_ortvalue_input(name, value)
+        for name, array in binding.device_inputs.items():
+            io.bind_input(name, self.device, 0, array.dtype, array.shape, array.pointer)
+        if isinstance(binding.image, int):
+            shape = (binding.batch, *self.image.shape)
+            io.bind_output(self.image.name, self.device, 0, self.image.dtype, shape, binding.image)
+        else:
+            io.bind_ortvalue_output(self.image.name, binding.image)
+        return io
+
     def _value(self, tensor: Tensor, batch: int) -> Any:
+        """New device memory for a tensor, as a value of ONNX Runtime."""
         import onnxruntime as ort
 
         return ort.OrtValue.ortvalue_from_shape_and_type((batch, *tensor.shape), tensor.dtype, self.device, 0)
 
     @contextlib.contextmanager
     def _memory_errors(self) -> Iterator[None]:
+        """Turn a failed allocation into OutOfMemory, and free all bindings then."""
         try:
             yield
         except Exception as e:  # ONNX Runtime's exceptions share no public base class
-            if not cpu.lacks_memory(e):
+            if not is_out_of_memory(e):
                 raise
-            self._bound.clear()
+            self._bindings.clear()
             raise OutOfMemory("ONNX Runtime: not enough memory on the GPU for this batch") from None
 
 
-def _tensor(described: Any, is_input: bool) -> Tensor:
-    return Tensor(described.name, is_input, DTYPES[described.type], tuple(described.shape[1:]))
+def _tensor(value_info: Any, is_input: bool) -> Tensor:
+    return Tensor(value_info.name, is_input, DTYPES[value_info.type], tuple(value_info.shape[1:]))
+
+
+BACKEND = OnnxRuntimeCuda()

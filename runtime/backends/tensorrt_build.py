@@ -1,8 +1,7 @@
-"""From a plain ONNX file to a TensorRT engine. TensorRT and TensorRT-RTX share this: their Python API is the same module.
+"""Builds a TensorRT or TensorRT-RTX engine from an ONNX file. Both libraries have the same Python API.
 
-Networks are strongly typed: precision lives in the file, as TensorRT 11 wants it and earlier versions allow it. The table
-of kernels is read from the builder's own log, because the engine inspector would need a driver and a device; only where the log has
-none is the inspector asked.
+Networks are strongly typed: their precision is in the file. The table of kernels comes from the builder's log, which
+needs no driver and no GPU. The engine inspector needs both, so it is used only if the log has no table.
 """
 
 from __future__ import annotations
@@ -30,14 +29,28 @@ def build_engine_file(
     stage: str,
     creation_flags: int = 0,
 ) -> dict[str, Any]:
-    """Parse `network_file`, build it with an optimisation profile for each batch range, write `engine`; return layers and sizes.
+    """Build an engine with one optimisation profile for each batch range.
 
-    `trt` is the library's module; `configure` sets on the builder configuration what the two libraries do differently.
-    Raises BundleError for a file that the parser refuses, BackendError for a network that the compiler refuses, and
-    KeyboardInterrupt after Ctrl-C, when the builder has stopped.
+    Args:
+        trt: The module of TensorRT or TensorRT-RTX.
+        network_file: The ONNX file to read.
+        engine: The file to write.
+        options: The batch ranges, the builder level and version compatibility are read here.
+        configure: Sets the library's own options on the builder configuration.
+        progress: Gets `stage` and the percentage done.
+        stage: The stage's name, for progress and errors.
+        creation_flags: Flags of the network definition, besides strong typing.
+
+    Returns:
+        The table of kernels, as `kernel_table.layer_table`.
+
+    Raises:
+        BundleError: The parser refuses the network.
+        BackendError: The compiler refuses the network.
+        KeyboardInterrupt: The user pressed Ctrl-C. The builder has stopped by then.
     """
     stop = threading.Event()
-    monitor = _monitor(trt, stop, lambda done: progress(stage, done, 100))
+    monitor = _progress_monitor(trt, stop, lambda done: progress(stage, done, 100))
 
     def build() -> tuple[Any, Any]:
         log = _log(trt)
@@ -45,7 +58,7 @@ def build_engine_file(
         network = builder.create_network(creation_flags | 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)
         if not parser.parse_from_file(str(network_file)):
-            reason = parser.get_error(0).desc() if parser.num_errors else log.reason()
+            reason = parser.get_error(0).desc() if parser.num_errors else log.first_error()
             raise BundleError(f"{stage}: the network cannot be parsed: {_one_line(reason)}")
         config = builder.create_builder_config()
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -55,42 +68,44 @@ def build_engine_file(
             config.add_optimization_profile(_profile(builder, network, batch))
         if options.version_compatible:
             config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-            # With it an engine would carry a library that loading runs. Nothing in a bundle may be code of the host.
+            # By default the engine would contain a library, and loading would run it. A bundle must not contain code.
             config.set_flag(trt.BuilderFlag.EXCLUDE_LEAN_RUNTIME)
         configure(config)
         config.progress_monitor = monitor
         return log, None if stop.is_set() else builder.build_serialized_network(network, config)
 
-    log, plan = _away_from_ctrl_c(build, stop)
+    log, plan = _run_in_thread(build, stop)
     if monitor.error is not None:
         raise monitor.error
     if plan is None:
-        raise BackendError(f"{stage}: the network cannot be compiled: {_one_line(log.reason())}")
+        raise BackendError(f"{stage}: the network cannot be compiled: {_one_line(log.first_error())}")
     engine.write_bytes(plan)
     progress(stage, 100, 100)
     profiles = options.profiles
-    return table_of(trt, log, plan, min(range(len(profiles)), key=lambda i: profiles[i]))
+    return kernel_facts(trt, log, plan, min(range(len(profiles)), key=lambda i: profiles[i]))
 
 
-def table_of(trt: Any, log: Any, plan: Any, batch_range: int = 0) -> dict[str, Any]:
-    """The table of kernels as the builder logged it, or else as the library's inspector tells it."""
+def kernel_facts(trt: Any, log: Any, plan: Any, batch_range: int = 0) -> dict[str, Any]:
+    """The table of kernels from the builder's log, or from the engine inspector if the log has none."""
     text = log.text()
-    return layer_table(text if LAYER.search(text) else f"{text}\n{_inspected(trt, log, plan)}", batch_range)
+    if not LAYER.search(text):
+        text = f"{text}\n{_inspected(trt, log, plan)}"
+    return layer_table(text, batch_range)
 
 
-def _away_from_ctrl_c(work: Callable[[], Any], stop: threading.Event) -> Any:
-    """Do `work` in a thread of its own, so that Ctrl-C arrives here and not inside a callback, where the library would eat it."""
+def _run_in_thread(build: Callable[[], Any], stop: threading.Event) -> Any:
+    """Run `build` in its own thread. Ctrl-C then arrives here, not in a callback, where the library would swallow it."""
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work)
+        future = pool.submit(build)
         try:
             return future.result()
         except BaseException:
-            stop.set()  # the builder asks after each step; leaving the pool waits for it
+            stop.set()  # the builder checks this after each step; leaving the pool waits for it
             raise
 
 
 def _inspected(trt: Any, log: Any, plan: Any) -> str:
-    """The table of a library whose builder does not log it. It needs the GPU, as that library's builder does anyway."""
+    """The inspector's lines for all layers; empty if the library cannot open the engine."""
     engine = trt.Runtime(log).deserialize_cuda_engine(plan)
     if engine is None:
         return ""
@@ -109,7 +124,7 @@ def _profile(builder: Any, network: Any, batch: BatchRange) -> Any:
 
 
 def _log(trt: Any) -> Any:
-    """A logger that keeps what it is told: nothing reaches the terminal, and an error has a reason."""
+    """A logger that keeps all messages and prints none. The class is made here because its base is in the library."""
 
     class Log(trt.ILogger):
         def __init__(self) -> None:
@@ -119,26 +134,26 @@ def _log(trt: Any) -> Any:
         def log(self, severity: Any, message: str) -> None:
             self.messages.append((severity, message))
 
-        def reason(self) -> str:
-            serious = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
-            return next((m for s, m in self.messages if s in serious), "no reason was given")
+        def first_error(self) -> str:
+            errors = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+            return next((message for severity, message in self.messages if severity in errors), "no reason was given")
 
         def text(self) -> str:
-            return "\n".join(m for _, m in self.messages)
+            return "\n".join(message for _, message in self.messages)
 
     return Log()
 
 
-def _monitor(trt: Any, stop: threading.Event, report: Callable[[int], None]) -> Any:
-    """The library's nested phases as one percentage. Its methods are called from the library's threads."""
+def _progress_monitor(trt: Any, stop: threading.Event, report: Callable[[int], None]) -> Any:
+    """A monitor that reports the library's nested phases as one percentage. The library calls it from its own threads."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.error: BaseException | None = None
             self._lock = threading.Lock()
-            self._phases: list[list[Any]] = []  # open ones, outermost first: name, steps, steps done
-            self._shown = -1
+            self._phases: list[list[Any]] = []  # the open ones, outermost first: name, steps, steps done
+            self._reported = -1
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             with self._lock:
@@ -150,26 +165,27 @@ def _monitor(trt: Any, stop: threading.Event, report: Callable[[int], None]) -> 
                     pass
 
         def step_complete(self, phase_name: str, step: int) -> bool:
+            """Whether the build goes on."""
             with self._lock:
                 for phase in self._phases:
                     if phase[0] == phase_name:
                         phase[2] = min(step + 1, phase[1])
                 done = min(int(100 * self._fraction()), 99)
-                new = done > self._shown
-                self._shown = max(done, self._shown)
+                is_new = done > self._reported
+                self._reported = max(done, self._reported)
             try:
-                if new:
+                if is_new:
                     report(done)
-            except BaseException as e:  # an exception must not pass through the library's own frames
+            except BaseException as e:  # an exception must not pass through the library's frames
                 self.error = e
                 stop.set()
             return not stop.is_set()
 
         def _fraction(self) -> float:
-            inner = 0.0
+            fraction = 0.0  # of the phase inside
             for _, steps, done in reversed(self._phases):
-                inner = min((done + inner) / steps, 1.0)
-            return inner
+                fraction = min((done + fraction) / steps, 1.0)
+            return fraction
 
     return Monitor()
 

@@ -1,7 +1,6 @@
-"""PyTorch, running the canonical file: the reference on a CPU, and on a GPU our own kernels under a CUDA graph.
+"""PyTorch: on a GPU, stylert's own kernels under a CUDA graph; on a CPU, the slow reference.
 
-On a CPU it is slower than the others and is taken only where it is asked for by name. `threads` sets PyTorch's number for
-the whole process, which is the only one that it has.
+It runs the bundle's ONNX files and builds nothing. A CPU is used only if the caller names this backend.
 """
 
 from __future__ import annotations
@@ -12,81 +11,96 @@ import importlib.util
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stylert.core.errors import BackendError, OutOfMemory, missing_extra
-from stylert.runtime.backends.onnxruntime import lacks_memory
+from stylert.core.errors import BackendError, OutOfMemory, install_command
+from stylert.runtime.backends.base import Backend, BackendFacts, LoadOptions, is_out_of_memory
+from stylert.runtime.backends.torch_graph import TorchGraph
+from stylert.runtime.batching import ANY_BATCH
 from stylert.runtime.cuda import dlpack
-from stylert.runtime.cuda.arrays import LEGACY_STREAM, OnDevice
+from stylert.runtime.cuda.arrays import LEGACY_STREAM, DeviceView
 from stylert.runtime.cuda.device_array import FIRST_GPU, HOST, DeviceArray
-from stylert.runtime.session import Tensor, Timings, note_missing_graph
+from stylert.runtime.session import HostInputs, Inputs, Tensor, Timings, note_missing_graph
 
-NAME = "torch"
-EXTRA = "gpu"
-PRECISIONS = ("fp32", "fp16")
-ENGINE_SUFFIX = None  # nothing is built
-NEEDS_ENGINE = False
-#: Before a step's number in a profile
-STEP = "stylert step "
+if TYPE_CHECKING:
+    import torch
+
+#: Prefix of a node's number in a profile
+NODE_MARK = "stylert node "
 
 
-def available() -> bool:
-    return importlib.util.find_spec("torch") is not None
+class Torch(Backend):
+    facts = BackendFacts(
+        name="torch",
+        library="PyTorch",
+        install=install_command("gpu"),
+        precisions=("fp32", "fp16"),
+        only_by_name_on_cpu=True,
+    )
 
+    def available(self) -> bool:
+        return importlib.util.find_spec("torch") is not None
 
-def unavailable_reason() -> str | None:
-    return None if available() else str(missing_extra("PyTorch", EXTRA))
+    def version(self) -> str:
+        try:
+            return importlib.metadata.version("torch")
+        except importlib.metadata.PackageNotFoundError:
+            raise self.missing_library() from None
 
+    def load(self, network: Path, options: LoadOptions) -> TorchSession:
+        """Load an ONNX file on the first GPU that PyTorch can use, or else on the CPU.
 
-def version() -> str:
-    return importlib.metadata.version("torch")
+        `threads` changes the number of threads for the whole process: PyTorch has only one such number.
 
-
-def load(source: Path, precision: str, threads: int | None = None, built: bool = False) -> TorchSession:
-    """Open an ONNX file on the first GPU that PyTorch can use, or else on the CPU.
-
-    Raises BackendError without PyTorch, BundleError for a network that is not one of ours.
-    """
-    try:
-        import torch
-    except ImportError:
-        raise missing_extra("PyTorch", EXTRA) from None
-    from stylert.runtime.backends.torch_graph import TorchGraph
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return TorchSession(TorchGraph(source, device), device, device == "cuda")
-    except torch.OutOfMemoryError as e:
-        raise BackendError(f"not enough memory on the GPU for {source}: {str(e).splitlines()[0]}") from None
+        Raises:
+            BackendError: PyTorch is not installed, or the GPU has too little memory.
+            BundleError: The file has an operator that the exporter does not write.
+        """
+        try:
+            import torch
+        except ImportError:
+            raise self.missing_library() from None
+        if options.threads is not None:
+            torch.set_num_threads(options.threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            return TorchSession(TorchGraph(network, device), device, capture=device == "cuda")
+        except torch.OutOfMemoryError as e:
+            raise BackendError(f"not enough memory on the GPU for {network}: {str(e).splitlines()[0]}") from None
 
 
 class TorchSession:
-    """A `DeviceSession` where `device` is "cuda"; on "cpu" the same is true of host memory. `capture` says whether to replay
-    CUDA graphs. Calls from several threads take turns.
+    """A session that prepares the network for the batch of the last call. Calls from several threads run one by one.
+
+    With `device` "cuda" this is a `DeviceSession`. With "cpu" it does the same in host memory.
     """
 
-    def __init__(self, graph: Any, device: str, capture: bool) -> None:
-        self._graph, self.device, self.capture = graph, device, capture
+    ranges = ANY_BATCH
+    concurrency = 1
+
+    def __init__(self, graph: TorchGraph, device: str, capture: bool) -> None:
+        """`capture` allows CUDA graphs."""
+        self.device, self.capture = device, capture
         self.image: Tensor = graph.image
         self.notes: list[str] = []
+        self._graph: TorchGraph | None = graph
         self._lock = threading.Lock()
-        self._prepared: Prepared | None = None
+        self._prepared: PreparedBatch | None = None
 
-    def run(self, inputs: dict[str, np.ndarray | OnDevice]) -> np.ndarray:
-        with self._lock, self._guarded():
-            return self._images(inputs).to("cpu", copy=True).numpy()
+    def run(self, inputs: Inputs) -> np.ndarray:
+        with self._lock, self._inference():
+            images: np.ndarray = self._images(inputs).to("cpu", copy=True).numpy()
+            return images
 
-    def run_into(self, inputs: dict[str, np.ndarray | OnDevice], out: int) -> None:
+    def run_into(self, inputs: Inputs, out: int) -> None:
         shape = (len(inputs["ws"]), *self.image.shape)
-        with self._lock, self._guarded():
-            self._lent(out, shape, self.image.dtype).copy_(self._images(inputs))
-            self._finish()
+        with self._lock, self._inference():
+            self._tensor_at(out, shape, self.image.dtype).copy_(self._images(inputs))
+            self._synchronize()
 
     def new_images(self, n: int, spare: int = 0) -> DeviceArray:
         import torch
@@ -96,116 +110,149 @@ class TorchSession:
             images = torch.empty((n + spare, *self.image.shape), dtype=dtype, device=self.device)[:n]
         except RuntimeError as e:
             raise BackendError(f"not enough memory on the GPU for {n} images: {str(e).splitlines()[0]}") from None
-        place = FIRST_GPU if self.device == "cuda" else HOST
-        return DeviceArray(
-            images.data_ptr(), tuple(images.shape), self.image.dtype, lambda: images.to("cpu", copy=True).numpy(), place
-        )
 
-    def timed_run(self, inputs: dict[str, np.ndarray | OnDevice]) -> Timings:
-        """On the GPU's own clock. Both copies are of memory that is not pinned, as in `run`."""
+        def copy_to_host() -> np.ndarray:
+            copy: np.ndarray = images.to("cpu", copy=True).numpy()
+            return copy
+
+        return DeviceArray(images.data_ptr(), tuple(images.shape), self.image.dtype, copy_to_host, self._dlpack_device())
+
+    def timed_run(self, inputs: Inputs) -> Timings:
+        """Times by the GPU's clock. Both copies use memory that is not pinned, as in `run`."""
         import torch
 
         events = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
-        with self._lock, self._guarded():
+        with self._lock, self._inference():
             start = time.perf_counter()
             image = self._images(inputs, events)
             enqueue = 1000 * (time.perf_counter() - start)
             image.to("cpu", copy=True)
             events[3].record()
-            self._finish()
-        h2d, compute, d2h = (a.elapsed_time(b) for a, b in itertools.pairwise(events))
+            self._synchronize()
+        h2d, compute, d2h = (before.elapsed_time(after) for before, after in itertools.pairwise(events))
         return Timings(h2d, compute, d2h, enqueue)
 
-    def layer_times(self, inputs: dict[str, np.ndarray | OnDevice]) -> list[tuple[str, float]]:
-        """The result's name and the milliseconds of every node of the network in one call, in its order, without a graph: of its
-        kernels on a GPU, of its operators on a CPU, as PyTorch's profiler tells them."""
+    def layer_times(self, inputs: HostInputs) -> list[tuple[str, float]]:
+        """The output's name and the milliseconds of every node, by PyTorch's profiler, without a CUDA graph."""
         from torch.profiler import ProfilerActivity, profile, record_function
 
-        kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if self.device == "cuda" else [])
-        with self._lock, self._guarded():
-            there = {name: self._tensor(value).to(self.device) for name, value in inputs.items()}
-            with profile(activities=kinds) as profiler:
-                self._graph(there, lambda i: record_function(f"{STEP}{i}"))
-                self._finish()
-        found = {e.key: e for e in profiler.key_averages() if e.key.startswith(STEP)}
-        own = "device_time_total" if self.device == "cuda" else "cpu_time_total"
-        return [(name, getattr(found[f"{STEP}{i}"], own) / 1000) for i, name in enumerate(self._graph.results)]
+        on_gpu = self.device == "cuda"
+        activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
+        graph = self._network()
+        with self._lock, self._inference():
+            tensors = {name: self._tensor(value).to(self.device) for name, value in inputs.items()}
+            with profile(activities=activities) as profiler:
+                graph(tensors, lambda i: record_function(f"{NODE_MARK}{i}"))
+                self._synchronize()
+        averages = {e.key: e for e in profiler.key_averages() if e.key.startswith(NODE_MARK)}
+        times = []
+        for i, name in enumerate(graph.results):
+            average = averages[f"{NODE_MARK}{i}"]
+            microseconds = average.device_time_total if on_gpu else average.cpu_time_total
+            times.append((name, microseconds / 1000))
+        return times
 
     def close(self) -> None:
         with self._lock:
             self._graph = self._prepared = None
 
-    def _images(self, inputs: dict[str, Any], events: Sequence[Any] = ()) -> Any:
-        """The images as a tensor that the next call overwrites, with events recorded before the inputs, behind them, and behind
-        the network."""
-        batch = len(inputs["ws"])
-        if self._prepared is None or self._prepared.batch != batch:
-            self._prepared = None  # before the other is made: its memory is free then
-            self._prepared = Prepared(self, {name: self._tensor(value) for name, value in inputs.items()}, batch)
-        return self._prepared.run({name: self._tensor(value) for name, value in inputs.items()}, events)
+    def _network(self) -> TorchGraph:
+        assert self._graph is not None, "the session is closed"
+        return self._graph
 
-    def _tensor(self, value: np.ndarray | OnDevice) -> Any:
-        """A tensor of the same memory, once the work of its stream is over."""
+    def _images(self, inputs: Inputs, events: Sequence[torch.cuda.Event] = ()) -> torch.Tensor:
+        """The images, in memory that the next call overwrites. `events` are those of `PreparedBatch.run`."""
+        batch = len(inputs["ws"])
+        tensors = {name: self._tensor(value) for name, value in inputs.items()}
+        if self._prepared is None or self._prepared.batch != batch:
+            self._prepared = None  # frees its memory before the next one allocates
+            self._prepared = PreparedBatch(self, self._network(), tensors, batch)
+        return self._prepared.run(tensors, events)
+
+    def _tensor(self, value: np.ndarray | DeviceView) -> torch.Tensor:
+        """A tensor on the memory of an input. The current stream waits for the stream that writes it."""
         import torch
 
-        if not isinstance(value, OnDevice):
+        if not isinstance(value, DeviceView):
             return torch.from_numpy(value)
         if value.stream is not None:
-            theirs = torch.cuda.default_stream() if value.stream == LEGACY_STREAM else torch.cuda.ExternalStream(value.stream)
-            torch.cuda.current_stream().wait_stream(theirs)
-        return self._lent(value.pointer, value.shape, value.dtype)
+            writer = torch.cuda.default_stream() if value.stream == LEGACY_STREAM else torch.cuda.ExternalStream(value.stream)
+            torch.cuda.current_stream().wait_stream(writer)
+        return self._tensor_at(value.pointer, value.shape, value.dtype)
 
-    def _lent(self, pointer: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    def _tensor_at(self, pointer: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
         import torch
 
-        place = FIRST_GPU if self.device == "cuda" else HOST
-        return torch.from_dlpack(dlpack.lend(pointer, shape, dtype, place, None))
+        tensor: torch.Tensor = torch.from_dlpack(dlpack.to_capsule(pointer, shape, dtype, self._dlpack_device(), None))
+        return tensor
 
-    def _finish(self) -> None:
+    def _dlpack_device(self) -> tuple[int, int]:
+        return FIRST_GPU if self.device == "cuda" else HOST
+
+    def _synchronize(self) -> None:
         if self.device == "cuda":
             import torch
 
             torch.cuda.current_stream().synchronize()
 
     @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
+    def _inference(self) -> Iterator[None]:
+        """Inference mode. A failed allocation becomes OutOfMemory and frees the prepared batch."""
         import torch
 
         try:
             with torch.inference_mode():
                 yield
         except RuntimeError as e:
-            if lacks_memory(e) or isinstance(e, torch.OutOfMemoryError):
+            if is_out_of_memory(e) or isinstance(e, torch.OutOfMemoryError):
                 self._prepared = None
                 raise OutOfMemory("PyTorch: not enough memory for this batch") from None
             raise
 
 
-class Prepared:
-    """The network for one batch, with the tensors that it reads. It is captured as a CUDA graph when the batch comes a second
-    time, where it can be: batches that change all the time never pay for captures.
+class PreparedBatch:
+    """The network for one batch, with its input tensors on the device.
+
+    The second run captures a CUDA graph and later runs replay it. Batches that change with every call are never captured.
     """
 
-    def __init__(self, session: TorchSession, inputs: dict[str, Any], batch: int) -> None:
-        self.batch, self._runs, self._session = batch, 0, session
-        self._graph: Any = None
-        self._image: Any = None
+    def __init__(self, session: TorchSession, network: TorchGraph, inputs: Mapping[str, torch.Tensor], batch: int) -> None:
+        self.batch, self._runs = batch, 0
+        self._session, self._network = session, network
         self._inputs = {name: value.to(session.device, copy=True) for name, value in inputs.items()}
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._image: torch.Tensor | None = None
+
+    def run(self, inputs: Mapping[str, torch.Tensor], events: Sequence[torch.cuda.Event] = ()) -> torch.Tensor:
+        """The images. Three `events`, if given, are recorded before the inputs, after them and after the network."""
+        self._runs += 1
+        if self._runs == 2 and self._session.capture:
+            self._capture()
+        remaining = iter(events)
+        _record_next(remaining)
+        for name, value in inputs.items():
+            self._inputs[name].copy_(value)
+        _record_next(remaining)
+        if self._graph is None or self._image is None:
+            self._image = self._network(self._inputs).contiguous()
+        else:
+            self._graph.replay()
+        _record_next(remaining)
+        return self._image
 
     def _capture(self) -> None:
         import torch
 
-        network = self._session._graph
-        # What a capture may not do, such as compiling kernels, is done before; on a stream of its own, as captures are.
+        # A capture must not compile kernels, so one run comes before it, on a stream of its own as PyTorch demands.
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            network(self._inputs)
+            self._network(self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
-                self._image = network(self._inputs).contiguous()
+                self._image = self._network(self._inputs).contiguous()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as e:
@@ -214,24 +261,11 @@ class Prepared:
         else:
             self._graph = graph
 
-    def run(self, inputs: dict[str, Any], events: Sequence[Any]) -> Any:
-        self._runs += 1
-        if self._runs == 2 and self._session.capture:
-            self._capture()
-        marks = iter(events)
-        _record(marks)
-        for name, value in inputs.items():
-            self._inputs[name].copy_(value)
-        _record(marks)
-        if self._graph is None:
-            self._image = self._session._graph(self._inputs).contiguous()
-        else:
-            self._graph.replay()
-        _record(marks)
-        return self._image
 
-
-def _record(marks: Iterator[Any]) -> None:
-    event = next(marks, None)
+def _record_next(events: Iterator[torch.cuda.Event]) -> None:
+    event = next(events, None)
     if event is not None:
         event.record()
+
+
+BACKEND = Torch()

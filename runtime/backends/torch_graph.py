@@ -1,15 +1,15 @@
-"""A bundle's synthesis network as PyTorch calls: our operators run as our own kernels, everything else as what torch has.
+"""Runs a bundle's ONNX file in PyTorch, node by node: stylert's operators by its own kernels, all others by torch.
 
-It reads the canonical ONNX file, so it needs neither the checkpoint nor the training code. Only the operators that the
-exporter writes into the networks of floating point are known; any other is an error before anything runs.
+It needs neither the checkpoint nor the training code. It knows only the operators that the exporter writes into
+floating-point networks, and refuses a file with any other before it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stylert.core.errors import BundleError
 from stylert.runtime.session import Tensor
@@ -17,14 +17,15 @@ from stylert.runtime.session import Tensor
 if TYPE_CHECKING:
     import torch
 
-#: `(attributes, operands) -> result`
+#: `(attributes, operands) -> result` of one ONNX node
 Operator = Callable[[dict[str, Any], list[Any]], Any]
 
 
 class TorchGraph:
-    """The network of an ONNX file on a device. Calling it with named tensors gives its one output.
+    """The network of an ONNX file on a device. Calling it with named tensors returns its one output.
 
-    Raises BundleError for a file that cannot be read, or that holds an operator which is not known here.
+    Raises:
+        BundleError: The file cannot be read, or it has an unknown operator.
     """
 
     def __init__(self, file: Path, device: str) -> None:
@@ -36,60 +37,68 @@ class TorchGraph:
             graph = onnx.load(file).graph
         except Exception as e:  # protobuf's exceptions share no public base class
             raise BundleError(f"{file} is not a network that can be read: {' '.join(str(e).split())}") from None
-        known = _operators()
-        unknown = sorted({node.op_type for node in graph.node} - set(known))
+        operators = _operators()
+        unknown = sorted({node.op_type for node in graph.node} - set(operators))
         if unknown:
             raise BundleError(f"{file}: the torch backend does not know {', '.join(unknown)}")
-        # Whole numbers are shapes, axes and indices: they stay on the host, where reading them waits for nothing.
-        self._constants = {
-            value.name: torch.from_numpy(to_array(value).copy()).to(
-                "cpu" if value.data_type == onnx.TensorProto.INT64 else device
-            )
-            for value in graph.initializer
-        }
-        self._steps = [
-            (
-                known[node.op_type],
+        self._constants = {}
+        for value in graph.initializer:
+            # Whole numbers are shapes, axes and indices. They stay on the host, where reading them needs no wait.
+            constant_device = "cpu" if value.data_type == onnx.TensorProto.INT64 else device
+            self._constants[value.name] = torch.from_numpy(to_array(value).copy()).to(constant_device)
+        self._nodes = [
+            Node(
+                operators[node.op_type],
                 {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute},
                 list(node.input),
                 node.output[0],
             )
             for node in graph.node
         ]
-        #: What each step computes, in their order: the name of its result
-        self.results = [output for _, _, _, output in self._steps]
+        #: The output's name of every node, in the order in which they run
+        self.results = [node.output for node in self._nodes]
         self.image = _tensor(graph.output[0])
-        self._last_use = {name: i for i, step in enumerate(self._steps) for name in step[2]}
+        self._last_use = {name: i for i, node in enumerate(self._nodes) for name in node.inputs}
 
     def __call__(
-        self, inputs: dict[str, torch.Tensor], around: Callable[[int], AbstractContextManager[Any]] | None = None
+        self,
+        inputs: Mapping[str, torch.Tensor],
+        node_context: Callable[[int], AbstractContextManager[Any]] | None = None,
     ) -> torch.Tensor:
-        """The images. `around` gives for each step's number what it is to run within: a profiler's mark."""
+        """The images. `node_context` returns the context manager in which the node of an index runs, for profiling."""
         values = dict(inputs)
-        for i, (operator, attributes, names, output) in enumerate(self._steps):
-            operands = [values[n] if n in values else self._constants[n] for n in names]
-            with nullcontext() if around is None else around(i):
-                values[output] = operator(attributes, operands)
-            for name in names:  # activations are let go as soon as nobody reads them any more
+        for i, node in enumerate(self._nodes):
+            operands = [values[name] if name in values else self._constants[name] for name in node.inputs]
+            with nullcontext() if node_context is None else node_context(i):
+                values[node.output] = node.operator(node.attributes, operands)
+            for name in node.inputs:
                 if self._last_use[name] == i:
-                    values.pop(name, None)
+                    values.pop(name, None)  # frees the activation
         return values[self.image.name]
 
 
-def _tensor(described: Any) -> Tensor:
+class Node(NamedTuple):
+    operator: Operator
+    attributes: dict[str, Any]
+    inputs: list[str]
+    output: str
+
+
+def _tensor(value_info: Any) -> Tensor:
     import onnx
 
-    kind = described.type.tensor_type
+    kind = value_info.type.tensor_type
     shape = tuple(d.dim_value for d in kind.shape.dim)[1:]
-    return Tensor(described.name, False, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), shape)
+    return Tensor(value_info.name, False, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), shape)
 
 
 def _operators() -> dict[str, Operator]:
+    """The function of every known ONNX operator."""
     import torch
 
     from stylert.plugins import ops
 
-    types = {1: torch.float32, 2: torch.uint8, 10: torch.float16}
+    onnx_types = {1: torch.float32, 2: torch.uint8, 10: torch.float16}
 
     def upfirdn2d(a: dict[str, Any], x: list[Any]) -> Any:
         top, bottom, left, right = a["padding"]
@@ -137,7 +146,8 @@ def _operators() -> dict[str, Operator]:
         if x[1].ndim == 0:
             return x[0].select(axis, int(x[1]))
         indices = x[1].tolist()
-        return torch.stack([x[0].select(axis, i) for i in indices], axis)  # no index tensor: nothing to copy to the device
+        # An index tensor would have to be copied to the device first.
+        return torch.stack([x[0].select(axis, i) for i in indices], axis)
 
     def unsqueeze(a: dict[str, Any], x: list[Any]) -> Any:
         for axis in sorted(x[1].tolist()):
@@ -157,7 +167,7 @@ def _operators() -> dict[str, Operator]:
         "Floor": lambda a, x: x[0].floor(),
         "Identity": lambda a, x: x[0],
         "Clip": lambda a, x: x[0].clamp(x[1], x[2]),
-        "Cast": lambda a, x: x[0].to(types[a["to"]]),
+        "Cast": lambda a, x: x[0].to(onnx_types[a["to"]]),
         "Transpose": lambda a, x: x[0].permute(*a["perm"]),
         "ReduceSum": lambda a, x: x[0].sum(x[1].tolist(), keepdim=bool(a.get("keepdims", 1))),
         "Slice": slice_,

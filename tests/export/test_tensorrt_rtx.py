@@ -48,7 +48,7 @@ def build(
     )
     (folder / "network.onnx").write_bytes(synthesis_model(weights, plan=plan).SerializeToString())
     options = BuildOptions(target=target, batch=batch)
-    return tensorrt_rtx.build(folder / "network.onnx", precision, folder / "engine", options, lambda *_: None)
+    return tensorrt_rtx.BACKEND.build(folder / "network.onnx", precision, folder / "engine", options, lambda *_: None)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from stylert.core.errors import BackendError, BundleError, InputError
 from stylert.runtime import Bundle, Generator, choice
-from stylert.runtime.backends import available_backends
+from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.choice import choose_backend, measure
 
 CPU = ["onnxruntime", "openvino"]
@@ -98,7 +99,7 @@ def test_measuring_runs_every_backend_and_leaves_out_what_does_not_load(
     def refuse(*args: object, **kwargs: object) -> None:
         raise BundleError("no")
 
-    monkeypatch.setattr("stylert.runtime.backends.openvino.load", refuse)
+    monkeypatch.setattr(backend("openvino"), "load", refuse)
     assert set(measure(bundle, CPU, "int8", 1)) == {"onnxruntime"}
 
 
@@ -129,6 +130,7 @@ def test_auto_refuses_what_nothing_here_runs(bundle: Bundle, monkeypatch: pytest
     with pytest.raises(InputError, match="fp64"):
         Generator.load(bundle, "auto", "fp64")
     for name in CPU:
-        monkeypatch.setattr(f"stylert.runtime.backends.{name}.PRECISIONS", ())
+        facts = dataclasses.replace(backend(name).facts, precisions=())
+        monkeypatch.setattr(backend(name), "facts", facts)
     with pytest.raises(BackendError, match="doctor"):
         Generator.load(bundle, "auto", "fp32")

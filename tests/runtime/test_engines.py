@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import shutil
@@ -17,9 +18,9 @@ from stylert.core.errors import BackendError, BundleError, InputError
 from stylert.core.image_similarity import psnr
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime import Bundle, Generator
-from stylert.runtime.backends import available_backends, backend, engine_file
+from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.build_options import BuildOptions
-from stylert.runtime.engines import build_engine, engine_folder, engine_key, find_engine
+from stylert.runtime.engines import build_engine, engine_file, engine_folder, engine_key, find_engine
 
 
 @pytest.fixture
@@ -186,6 +187,7 @@ main()
 
 
 def test_a_precision_that_a_backend_cannot_run_is_refused(own: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend("openvino"), "PRECISIONS", ("fp32",))
+    facts = dataclasses.replace(backend("openvino").facts, precisions=("fp32",))
+    monkeypatch.setattr(backend("openvino"), "facts", facts)
     with pytest.raises(BackendError, match="fp32"):
         build_engine(own, "openvino", "int8")

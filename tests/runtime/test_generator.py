@@ -16,7 +16,8 @@ from stylert.core.image_similarity import psnr
 from stylert.core.seeds import z_from_seeds
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
-from stylert.runtime.backends import available_backends
+from stylert.runtime.backends import available_backends, backend
+from stylert.runtime.backends.base import LoadOptions
 
 EACH = [(b, p) for b in available_backends() for p in ("fp32", "int8")]
 
@@ -25,9 +26,9 @@ def most_steps_apart(a: np.ndarray, b: np.ndarray) -> int:
     return int(np.abs(a.astype(int) - b.astype(int)).max())
 
 
-@pytest.mark.parametrize(("backend", "precision"), EACH)
-def test_an_image_does_not_depend_on_its_batch(bundle: Bundle, backend: str, precision: str) -> None:
-    with Generator.load(bundle, backend, precision) as g:
+@pytest.mark.parametrize(("name", "precision"), EACH)
+def test_an_image_does_not_depend_on_its_batch(bundle: Bundle, name: str, precision: str) -> None:
+    with Generator.load(bundle, name, precision) as g:
         together = g(range(17), psi=0.8)
         assert (together.shape, together.dtype) == ((17, 16, 16, 3), np.uint8)
         for n in (1, 2, 5):
@@ -39,17 +40,17 @@ def test_an_image_does_not_depend_on_its_batch(bundle: Bundle, backend: str, pre
                 assert most_steps_apart(together, apart) <= 1
 
 
-@pytest.mark.parametrize(("backend", "precision"), EACH)
-def test_threads_do_not_disturb_each_other(bundle: Bundle, backend: str, precision: str) -> None:
-    with Generator.load(bundle, backend, precision) as g, ThreadPoolExecutor(4) as pool:
+@pytest.mark.parametrize(("name", "precision"), EACH)
+def test_threads_do_not_disturb_each_other(bundle: Bundle, name: str, precision: str) -> None:
+    with Generator.load(bundle, name, precision) as g, ThreadPoolExecutor(4) as pool:
         alone = [g([s]) for s in range(12)]
         for image, expected in zip(pool.map(lambda s: g([s]), list(range(12)) * 3), alone * 3, strict=True):
             np.testing.assert_array_equal(image, expected)
 
 
 def test_a_result_is_not_overwritten_by_the_next_call(bundle: Bundle) -> None:
-    for backend in available_backends():
-        with Generator.load(bundle, backend) as g:
+    for name in available_backends():
+        with Generator.load(bundle, name) as g:
             first = g([1])
             kept = first.copy()
             g([2])
@@ -145,7 +146,7 @@ def test_values_that_are_not_finite_are_refused(bundle: Bundle) -> None:
 def test_unknown_backends_and_missing_extras_say_what_to_do(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="onnxruntime"):
         Generator.load(bundle, "abacus")
-    monkeypatch.setattr("stylert.runtime.backends.openvino.available", lambda: False)
+    monkeypatch.setattr(backend("openvino"), "available", lambda: False)
     with pytest.raises(BackendError, match=r"pip install 'stylert\[openvino\]'"):
         Generator.load(bundle, "openvino")
 
@@ -153,8 +154,6 @@ def test_unknown_backends_and_missing_extras_say_what_to_do(bundle: Bundle, monk
 def test_a_network_that_the_backend_cannot_read_is_one_line(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"not a network")
     for name in available_backends():
-        from stylert.runtime.backends import backend
-
         with pytest.raises(StylertError) as e:
-            backend(name).load(tmp_path / "x.onnx", "fp32")
+            backend(name).load(tmp_path / "x.onnx", LoadOptions("fp32"))
         assert "\n" not in str(e.value)

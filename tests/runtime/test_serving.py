@@ -30,6 +30,8 @@ class FakeEngine:
     """A session that takes only batches from `least` to `most`, as a GPU engine does, and remembers them."""
 
     device = "cpu"
+    concurrency = 1
+    notes = ()
 
     def __init__(self, least: int, most: int) -> None:
         self.ranges = [(least, most, most)]

@@ -13,8 +13,8 @@ from stylert.core.errors import BackendError, InputError
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.backends import onnxruntime as cpu
-from stylert.runtime.backends.onnxruntime_cuda import MAX_BOUND, PROVIDER, BoundSession
-from stylert.runtime.cuda.arrays import OnDevice
+from stylert.runtime.backends.onnxruntime_cuda import MAX_BINDINGS, PROVIDER, BoundSession
+from stylert.runtime.cuda.arrays import DeviceView
 from stylert.runtime.engines import build_engine
 
 CUDA = backend("onnxruntime-cuda")
@@ -44,7 +44,7 @@ def test_bound_memory_gives_the_images_of_the_plain_session_for_any_order_of_bat
         for n in (1, 2, 1, 3, 4, 5, 6, 1, 2, 2):
             ws = rng.standard_normal((n, bundle.num_ws, 20), np.float32)
             np.testing.assert_array_equal(session.run({"ws": ws}), g.synthesize(ws))
-            assert len(session._bound) <= MAX_BOUND
+            assert len(session._bindings) <= MAX_BINDINGS
 
 
 def test_a_result_is_not_overwritten_by_the_next_call_nor_by_another_thread(
@@ -61,11 +61,11 @@ def test_a_result_is_not_overwritten_by_the_next_call_nor_by_another_thread(
 def test_the_tensors_keep_their_addresses_from_call_to_call(bundle: Bundle, session: BoundSession) -> None:
     ws = np.zeros((2, bundle.num_ws, 20), np.float32)
     session.run({"ws": ws})
-    (first,) = session._bound.values()
-    held = (first.held["ws"].data_ptr(), first.image.data_ptr())
+    (first,) = session._bindings.values()
+    held = (first.host_inputs["ws"].data_ptr(), first.image.data_ptr())
     session.run({"ws": ws})
-    (again,) = session._bound.values()
-    assert (again.held["ws"].data_ptr(), again.image.data_ptr()) == held
+    (again,) = session._bindings.values()
+    assert (again.host_inputs["ws"].data_ptr(), again.image.data_ptr()) == held
 
 
 def test_images_are_written_where_they_are_asked_for_and_latents_read_where_they_lie(
@@ -73,7 +73,7 @@ def test_images_are_written_where_they_are_asked_for_and_latents_read_where_they
 ) -> None:
     out = np.zeros((2, 16, 16, 3), np.uint8)
     latents = np.zeros((2, bundle.num_ws, 20), np.float32)
-    there = OnDevice(latents.ctypes.data, latents.shape, latents.dtype, False, None, latents)
+    there = DeviceView(latents.ctypes.data, latents.shape, latents.dtype, False, None, latents)
     for _ in range(3):
         latents[...] = rng.standard_normal(latents.shape)
         expected = session.run({"ws": latents.copy()})

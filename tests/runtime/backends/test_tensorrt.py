@@ -17,12 +17,13 @@ import pytest
 from stylert.core.devices import Driver, Gpu
 from stylert.core.errors import BackendError, InputError
 from stylert.runtime import Bundle, Generator
-from stylert.runtime.backends import available_backends, backend
-from stylert.runtime.backends.tensorrt_build import table_of
+from stylert.runtime.backends import available_backends, tensorrt
+from stylert.runtime.backends.tensorrt_build import kernel_facts
 from stylert.runtime.build_options import BuildOptions
-from stylert.runtime.engines import build_engine, engine_folder, engine_key, engine_to_load
+from stylert.runtime.engines import build_engine, engine_folder, engine_key
+from stylert.runtime.loading import engine_to_load
 
-TENSORRT = backend("tensorrt")
+TENSORRT = tensorrt.BACKEND
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def fake_library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def has(monkeypatch: pytest.MonkeyPatch, *gpus: Gpu) -> None:
     driver = Driver("13.0", gpus, None if gpus else "no NVIDIA driver is installed")
-    monkeypatch.setattr(TENSORRT, "find_gpus", lambda: driver)
+    monkeypatch.setattr("stylert.runtime.backends.tensorrt.find_gpus", lambda: driver)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
@@ -152,7 +153,7 @@ def test_an_engine_without_weights_is_opened_with_the_network_that_it_was_built_
 
     def open_it(library: object, engine: Path, kernels: None = None, weights: Path | None = None) -> object:
         opened.append((library, engine.parent, weights is not None and b"ws" in weights.read_bytes()))
-        return SimpleNamespace(ranges=[(1, 1, 1)], close=lambda: None)
+        return SimpleNamespace(device="cpu", close=lambda: None)
 
     monkeypatch.setattr("stylert.runtime.cuda.session.CudaSession", open_it)
     stripped = built(own, stripped=True)
@@ -174,7 +175,7 @@ def test_the_lean_runtime_is_enough_for_a_version_compatible_engine(
 
     def open_it(library: object, engine: Path) -> object:
         opened.append((library, engine.parent))
-        return SimpleNamespace(ranges=[(1, 1, 1)], close=lambda: None)
+        return SimpleNamespace(device="cpu", close=lambda: None)
 
     monkeypatch.setattr("stylert.runtime.cuda.session.CudaSession", open_it)
     Generator.load(own, "tensorrt").close()  # both are there: the lean one, for which the engine was made
@@ -199,7 +200,7 @@ ONE_LINE = (
 
 
 @pytest.mark.parametrize("logged", [True, False])
-def test_the_table_of_kernels_comes_from_the_log_or_else_from_the_inspector(
+def test_the_kernel_facts_kernels_comes_from_the_log_or_else_from_the_inspector(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: bool
 ) -> None:
     lines = [ONE_LINE, ONE_LINE.replace("b8.conv1.conv, Layer", "b8.torgb, Layer")]
@@ -211,7 +212,7 @@ def test_the_table_of_kernels_comes_from_the_log_or_else_from_the_inspector(
         LayerInformationFormat=SimpleNamespace(ONELINE="one line"),
     )
     log = "\n".join(lines) if logged else "nothing of the kind"
-    table = table_of(library, SimpleNamespace(text=lambda: log), b"plan")
+    table = kernel_facts(library, SimpleNamespace(text=lambda: log), b"plan")
     assert asked == ([] if logged else [(0, "one line"), (1, "one line")])
     assert (table["kernels"], [k["name"] for k in table["layers"]]) == (2, ["b8.conv1.conv", "b8.torgb"])
     assert table["layers"][0] == {
@@ -219,7 +220,7 @@ def test_the_table_of_kernels_comes_from_the_log_or_else_from_the_inspector(
         "origins": ["b8.conv1.conv", "b8.conv1.noisy"], "bytes": 8192, "macs": 0, "range": 0,
     }  # fmt: skip
     if not logged:  # an engine that its own library will not open, as one without its weights, has no table
-        assert table_of(library, SimpleNamespace(text=lambda: log), b"another")["layers"] == []
+        assert kernel_facts(library, SimpleNamespace(text=lambda: log), b"another")["layers"] == []
 
 
 def test_plugins_that_cannot_be_registered_are_one_line(fake_library: SimpleNamespace) -> None:

@@ -22,7 +22,8 @@ from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import backend, tensorrt_build
 from stylert.runtime.build_options import BuildOptions
-from stylert.runtime.engines import build_engine, engine_folder, engine_key, engine_to_load, find_engine
+from stylert.runtime.engines import build_engine, engine_folder, engine_key, find_engine
+from stylert.runtime.loading import engine_to_load
 
 trt = pytest.importorskip("tensorrt_rtx")
 
@@ -86,7 +87,7 @@ def test_each_batch_range_gets_kernels_of_its_own(own: Bundle) -> None:
 
 def here(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
     gpu = Gpu(0, "a GPU", capability, 2**34)
-    monkeypatch.setattr(backend(RTX), "find_gpus", lambda: Driver("13.0", (gpu,), None))
+    monkeypatch.setattr("stylert.runtime.backends.tensorrt_rtx.find_gpus", lambda: Driver("13.0", (gpu,), None))
 
 
 def test_one_compatible_engine_serves_every_gpu_from_ampere_on(own: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +290,8 @@ def test_without_the_library_the_command_that_installs_it_is_named(own: Bundle, 
 
 
 def test_without_a_gpu_running_is_one_clear_line(own: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend(RTX), "find_gpus", lambda: Driver(None, (), "no NVIDIA driver is installed"))
+    driver = Driver(None, (), "no NVIDIA driver is installed")
+    monkeypatch.setattr("stylert.runtime.backends.tensorrt_rtx.find_gpus", lambda: driver)
     build_engine(own, RTX, "int8", SM89)
     with pytest.raises(BackendError, match="no NVIDIA driver") as e:
         Generator.load(own, RTX, "int8")

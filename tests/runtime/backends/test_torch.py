@@ -23,9 +23,10 @@ from stylert.models.checkpoint import generator_module
 from stylert.models.importers.imported import read_any_generator
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends, backend
+from stylert.runtime.backends.base import LoadOptions
 from stylert.runtime.backends.torch import TorchSession
 from stylert.runtime.backends.torch_graph import TorchGraph
-from stylert.runtime.cuda.arrays import OnDevice
+from stylert.runtime.cuda.arrays import DeviceView
 from stylert.runtime.engines import build_engine
 
 torch = pytest.importorskip("torch")
@@ -123,7 +124,7 @@ def test_images_are_written_where_they_are_asked_for_and_latents_read_where_they
     session = session_of(bundle)
     for n in (2, 2, 3):
         latents = rng.standard_normal((n, bundle.num_ws, 20), np.float32)
-        there = OnDevice(latents.ctypes.data, latents.shape, latents.dtype, False, None, latents)
+        there = DeviceView(latents.ctypes.data, latents.shape, latents.dtype, False, None, latents)
         expected = session.run({"ws": latents})
         np.testing.assert_array_equal(session.run({"ws": there}), expected)
         images = session.new_images(n, 2)
@@ -281,10 +282,10 @@ def test_what_it_cannot_run_and_a_missing_torch_are_one_line(
     with pytest.raises(InputError, match="no engines"):
         build_engine(bundle, "torch", "fp32")
     with pytest.raises(BundleError, match=r"does not know .*QuantizeLinear"):
-        backend("torch").load(bundle.path / "synthesis.int8.onnx", "fp32")
+        backend("torch").load(bundle.path / "synthesis.int8.onnx", LoadOptions("fp32"))
     (tmp_path / "x.onnx").write_bytes(b"not a network")
     with pytest.raises(BundleError, match="not a network") as e:
-        backend("torch").load(tmp_path / "x.onnx", "fp32")
+        backend("torch").load(tmp_path / "x.onnx", LoadOptions("fp32"))
     assert "\n" not in str(e.value)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BackendError, match=r"pip install 'stylert\[gpu\]'"):

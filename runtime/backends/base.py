@@ -1,0 +1,172 @@
+"""The interface of a backend: a library that runs a bundle's networks and may build engines of them.
+
+To add a backend:
+
+1. Write a module in this folder with a subclass of `Backend` and one instance of it, `BACKEND`. Import the library
+   inside functions only, so that listing the backends loads none.
+2. Fill in `BackendFacts`, and write `available`, `version` and `load`, which returns a `Session`.
+3. If it builds engines, set `engine_suffix` and write `target`, `machine`, `flags`, `build` and `load_engine`.
+4. Add the module to `BACKENDS` in `__init__.py`, and the library as an extra to `pyproject.toml`.
+5. Run `tests/runtime/backends/test_interface.py` and `tests/runtime/test_generator.py`, which test every backend.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stylert.core.errors import BackendError, InputError
+from stylert.core.progress import Progress
+from stylert.runtime.build_options import LATENCY, BuildOptions
+from stylert.runtime.session import Session
+
+
+@dataclass(frozen=True)
+class BackendFacts:
+    """What is known of a backend without its library.
+
+    Attributes:
+        name: The name in the API and on the command line.
+        library: The library's name for people.
+        install: The shell command that installs the library.
+        precisions: The precisions that it runs.
+        hints: The performance hints that it follows.
+        engine_suffix: The suffix of its engines, or None if it builds none.
+        needs_engine: Whether it runs built engines only, never the bundle's ONNX files.
+        deferred_files: Names of an engine's files that `load_engine` itself verifies, when it first reads them.
+        only_by_name_on_cpu: Whether a machine without a GPU uses it only if the caller names it.
+    """
+
+    name: str
+    library: str
+    install: str
+    precisions: tuple[str, ...]
+    hints: tuple[str, ...] = (LATENCY,)
+    engine_suffix: str | None = None
+    needs_engine: bool = False
+    deferred_files: tuple[str, ...] = ()
+    only_by_name_on_cpu: bool = False
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load a network. `threads` counts CPU threads; None leaves the number to the library."""
+
+    precision: str
+    threads: int | None = None
+    hint: str = LATENCY
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine of a bundle, ready to load.
+
+    Attributes:
+        file: The engine's main file. Its bytes are verified.
+        verify: Takes the path and the bytes of a deferred file. Raises BundleError if they are not those of the build.
+        version_compatible: Whether it was built to run on later versions of the library.
+        weights: The ONNX network with the weights of a stripped engine; None if the engine holds its weights.
+    """
+
+    file: Path
+    verify: Callable[[Path, memoryview], None]
+    version_compatible: bool = False
+    weights: Path | None = None
+
+
+class Backend(ABC):
+    """A library that runs a bundle's networks.
+
+    The methods below `load_engine` are for backends that build engines. A backend without engines leaves them out.
+    """
+
+    @property
+    @abstractmethod
+    def facts(self) -> BackendFacts:
+        """What is known of the backend without its library."""
+
+    @property
+    def name(self) -> str:
+        return self.facts.name
+
+    @abstractmethod
+    def available(self) -> bool:
+        """Whether the library is installed. This does not import it."""
+
+    def unavailable_reason(self) -> str | None:
+        """Why the backend cannot run on this machine, in one line; None if it can."""
+        return None if self.available() else str(self.missing_library())
+
+    @abstractmethod
+    def version(self) -> str:
+        """The version of the installed library.
+
+        Raises:
+            BackendError: The library is missing, cannot be imported or is too old.
+        """
+
+    def load(self, network: Path, options: LoadOptions) -> Session:
+        """Load an ONNX file.
+
+        Raises:
+            BackendError: The library or its device is missing, or there is too little memory.
+            BundleError: The library refuses the file.
+        """
+        raise BackendError(f"{self.name} runs built engines only: stylert build BUNDLE --backend {self.name}")
+
+    def load_engine(self, engine: BuiltEngine, options: LoadOptions) -> Session:
+        """Load a built engine. Raises as `load`."""
+        raise self.no_engines()
+
+    def targets(self) -> list[str]:
+        """Architectures that it builds for on any machine, such as `sm_89`; empty if it builds for this machine only."""
+        return []
+
+    def target(self, options: BuildOptions) -> str:
+        """The device that an engine with these options is for: `cpu`, or an architecture such as `sm_89`.
+
+        Raises:
+            BackendError: The engine is for the GPU of this machine, which has none.
+            InputError: The backend does not build for this target.
+        """
+        raise self.no_engines()
+
+    def machine(self, options: BuildOptions) -> str:
+        """The one model of processor or GPU that an engine is for; empty if every device of its target runs it."""
+        raise self.no_engines()
+
+    def flags(self, precision: str, options: BuildOptions) -> dict[str, Any]:
+        """All other options on which the content of an engine depends, as JSON values.
+
+        Raises:
+            InputError: The backend does not have one of these options.
+        """
+        raise self.no_engines()
+
+    def build(self, network: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
+        """Build an ONNX file into the file `engine`, with any further files beside it.
+
+        Returns:
+            Facts for `engine.json`, as JSON values.
+
+        Raises:
+            BackendError: The library cannot build this network.
+            BundleError: The library cannot read the file.
+        """
+        raise self.no_engines()
+
+    def missing_library(self) -> BackendError:
+        """The error for a library that is not installed. It names the command that installs it."""
+        return BackendError(f"this needs {self.facts.library}: {self.facts.install}")
+
+    def no_engines(self) -> InputError:
+        """The error for building or loading an engine of a backend that has none."""
+        return InputError(f"{self.name} has no engines to build: it runs the bundle's ONNX files")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a library's exception means that an allocation failed. The libraries have no type of their own for it."""
+    return isinstance(error, MemoryError) or "alloc" in str(error)
