@@ -1,19 +1,24 @@
-"""Training steps beside the plain form of the same steps: seconds per thousand images, and peak memory, in one run.
+"""Training steps in several forms: seconds per thousand images (s/kimg) and peak memory.
 
     python -m stylert.benchmarks.training --preset cpu --resolution 64 --json training.json
 
-The plain form is what the papers write down: weights modulated per sample and a grouped convolution, PyTorch's own layout,
-and upfirdn differentiated by autograd. Both forms take the same steps of the same networks (a test compares their losses).
-`--forms stylert,compiled` sets torch.compile beside ours. Every form runs in a process of its own, in several rounds that
-go through all; a figure is the median of its rounds.
+Forms:
 
-A step is main (both losses), and every 4th and 16th one has a regulariser too. They are timed apart, as medians, and
-weighted as a run would: `main + path length / 4 + R1 / 16`.
+- `stylert`: the training of this project.
+- `plain`: the same steps in the form of the papers. Weights are modulated per sample, each with a grouped convolution. The
+  memory layout is PyTorch's own, and upfirdn2d is differentiated by autograd.
+- `compiled`: `stylert` with torch.compile.
+
+Every process runs one form. Each round starts a process for every form, and a figure is the median over the rounds.
+
+Every step has both losses; some steps add a regulariser. The parts are timed apart and weighted as in a run:
+`main + path length / 4 + R1 / 16`, with the intervals of the preset.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import math
 import multiprocessing
@@ -22,7 +27,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +36,14 @@ import numpy as np
 
 from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.machine.facts import peak_memory_mib
-from stylert.benchmarks.machine.interference import Interference, as_json_values, instability_remarks, merge_interference, watch
+from stylert.benchmarks.machine.interference import (
+    Interference,
+    Watch,
+    as_json_values,
+    instability_remarks,
+    merge_interference,
+    watch,
+)
 from stylert.benchmarks.report.tables import number, ratio_facts
 from stylert.benchmarks.schema import Results, Row, row_name, write_results
 from stylert.core.atomic import check_writable
@@ -43,8 +54,18 @@ FORMS = ("stylert", "plain", "compiled")
 
 
 @dataclass(frozen=True)
-class Round:
-    """What one process measured. Times are seconds per step; memory is the peak of the process, or of the GPU."""
+class TrainingRound:
+    """The measurements of one process.
+
+    Attributes:
+        batch: Images of a step.
+        main_s: Seconds of a step without regularisers.
+        path_length_s: Seconds that the path length regulariser adds to its steps.
+        r1_s: Seconds that the R1 regulariser adds to its steps.
+        sec_per_kimg: Seconds for 1000 images.
+        peak_memory_mib: Peak memory of the process, or of the GPU.
+        interference: Use of the machine by others; None where its counters cannot be read.
+    """
 
     batch: int
     main_s: float
@@ -52,13 +73,23 @@ class Round:
     r1_s: float
     sec_per_kimg: float
     peak_memory_mib: float
-    disturbance: Interference | None  # None where the machine's counters cannot be read
+    interference: Interference | None
 
 
 def measure(
     preset: str, resolution: int, form: str, device: str = "cpu", threads: int | None = None, steps: int = 3, **overrides: Any
-) -> Round:
-    """Time `steps` steps of each kind, after one of each, in this process."""
+) -> TrainingRound:
+    """Time training steps in this process.
+
+    Args:
+        preset: Name of a preset.
+        resolution: Pixels.
+        form: One of `FORMS`.
+        device: `cpu` or `cuda`.
+        threads: Threads of PyTorch; None for its default.
+        steps: Timed steps of each kind, after one untimed.
+        **overrides: Fields of the preset to replace.
+    """
     import torch
 
     from stylert.train.presets import resolve
@@ -67,26 +98,31 @@ def measure(
     if threads is not None:
         torch.set_num_threads(threads)
     cfg = resolve(preset, resolution, **overrides)
-    with plain_forms() if form == "plain" else _as_it_is():
-        trainer = Trainer(cfg, _noise(resolution, max(cfg.batch, 2)), device, compiled=form == "compiled")
+    with plain_form() if form == "plain" else contextlib.nullcontext():
+        trainer = Trainer(cfg, _random_dataset(resolution, max(cfg.batch, 2)), device, compiled=form == "compiled")
 
-        def step(number: int) -> float:
-            """Step numbers decide which regularisers a step has."""
+        def step_seconds(number: int) -> float:
+            """The number of a step decides which regularisers it has."""
             trainer.step = number
             start = time.perf_counter()
             trainer.train_step()  # returns numbers, so the device has finished
             return time.perf_counter() - start
 
-        kinds = (cfg.d_reg_interval * cfg.g_reg_interval, cfg.g_reg_interval, 1)  # all; with path length; main alone
+        with_both, with_path_length, without = cfg.d_reg_interval * cfg.g_reg_interval, cfg.g_reg_interval, 1
+        kinds = (with_both, with_path_length, without)
         for number in kinds:
-            step(number)
-        with _watched() as watched:
-            both, with_length, main = (statistics.median(step(number) for _ in range(steps)) for number in kinds)
-    length, r1 = max(with_length - main, 0.0), max(both - with_length, 0.0)
-    whole = main + length / cfg.g_reg_interval + r1 / cfg.d_reg_interval
+            step_seconds(number)
+        with _watch_if_possible() as watched:
+            both_s, path_length_step_s, main_s = (
+                statistics.median(step_seconds(number) for _ in range(steps)) for number in kinds
+            )
+    path_length_s, r1_s = max(path_length_step_s - main_s, 0.0), max(both_s - path_length_step_s, 0.0)
+    mean_step_s = main_s + path_length_s / cfg.g_reg_interval + r1_s / cfg.d_reg_interval
     memory = torch.cuda.max_memory_allocated() / 2**20 if torch.device(device).type == "cuda" else peak_memory_mib()
-    seen = watched and watched.interference
-    return Round(cfg.batch, main, length, r1, whole / cfg.batch * 1000, round(float(memory), 1), seen)
+    interference = watched.interference if watched is not None else None
+    return TrainingRound(
+        cfg.batch, main_s, path_length_s, r1_s, mean_step_s / cfg.batch * 1000, round(float(memory), 1), interference
+    )
 
 
 def compare(
@@ -99,44 +135,51 @@ def compare(
     forms: Sequence[str] = ("stylert", "plain"),
     **overrides: Any,
 ) -> list[Row]:
-    """A row of each form, from `rounds` fresh processes that took turns."""
-    found: dict[str, list[Round]] = {form: [] for form in forms}
+    """A row of each form.
+
+    Args:
+        preset, resolution, device, threads, steps, **overrides: As in `measure`.
+        rounds: Processes of each form; the forms alternate.
+        forms: Some of `FORMS`.
+    """
+    rounds_of: dict[str, list[TrainingRound]] = {form: [] for form in forms}
     for _ in range(rounds):
         for form in forms:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
-                one = child.submit(measure, preset, resolution, form, device, threads, steps, **overrides).result()
-                found[form].append(one)
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                future = process.submit(measure, preset, resolution, form, device, threads, steps, **overrides)
+                rounds_of[form].append(future.result())
     setup = {"backend": "torch", "device": device, "threads": threads}
     work = {"preset": preset, "resolution": resolution} | overrides
-    return [row(work, setup | {"form": form}, found[form]) for form in forms]
+    return [training_row(work, setup | {"form": form}, rounds_of[form]) for form in forms]
 
 
-def row(work: dict[str, Any], setup: dict[str, Any], rounds: Sequence[Round]) -> Row:
-    """One form's rounds in the schema of all benchmarks."""
+def training_row(work: dict[str, Any], setup: dict[str, Any], rounds: Sequence[TrainingRound]) -> Row:
+    """The row of one form, from its rounds."""
     samples = [[r.sec_per_kimg] for r in rounds]
     distribution = describe(samples)
-    seen = [r.disturbance for r in rounds if r.disturbance is not None]
-    disturbance = merge_interference(seen) if seen else None
+    known = [r.interference for r in rounds if r.interference is not None]
+    interference = merge_interference(known) if known else None
+    parts = ("main_s", "path_length_s", "r1_s")
     return Row(
-        "training",
-        work | {"batch": rounds[0].batch},
-        setup,
-        "time",
-        "s/kimg",
-        "lower",
-        statistics.median(r.sec_per_kimg for r in rounds),
-        samples,
-        distribution,
-        instability_remarks(distribution if len(rounds) > 1 else None, disturbance),
+        scenario="training",
+        work=work | {"batch": rounds[0].batch},
+        setup=setup,
+        metric="time",
+        unit="s/kimg",
+        better="lower",
+        value=statistics.median(r.sec_per_kimg for r in rounds),
+        rounds=samples,
+        distribution=distribution,
+        remarks=instability_remarks(distribution if len(rounds) > 1 else None, interference),
         peak_memory_mib=max(r.peak_memory_mib for r in rounds),
-        disturbance=as_json_values(disturbance),
-        details={k: statistics.median(getattr(r, k) for r in rounds) for k in ("main_s", "path_length_s", "r1_s")},
+        disturbance=as_json_values(interference),
+        details={part: statistics.median(getattr(r, part) for r in rounds) for part in parts},
     )
 
 
-@contextmanager
-def _watched() -> Iterator[Any]:
-    """What disturbs the block, where psutil is there to tell: a GPU machine may have nothing but PyTorch."""
+@contextlib.contextmanager
+def _watch_if_possible() -> Iterator[Watch | None]:
+    """Watch the machine during the block, or yield None without psutil, which a GPU machine may lack."""
     if importlib.util.find_spec("psutil") is None:
         yield None
     else:
@@ -144,34 +187,34 @@ def _watched() -> Iterator[Any]:
             yield watched
 
 
-@contextmanager
-def plain_forms() -> Iterator[None]:
-    """While it lasts, new trainers and their steps use the plain forms."""
+@contextlib.contextmanager
+def plain_form() -> Iterator[None]:
+    """Make new trainers and their steps use the `plain` form within the block."""
     import torch
 
     from stylert.models.stylegan2 import discriminator, generator
     from stylert.plugins import ops
-    from stylert.plugins.reference import upfirdn2d as operator
+    from stylert.plugins.reference import upfirdn2d
     from stylert.train import trainer
 
-    class PlainLayout:
-        """`torch`, where channels last is PyTorch's own layout."""
+    class TorchWithoutChannelsLast:
+        """The module `torch`, but with PyTorch's default layout in place of channels last."""
 
         channels_last = torch.contiguous_format
 
         def __getattr__(self, name: str) -> Any:
             return getattr(torch, name)
 
-    def by_autograd(x: Any, f: Any, spec: Any) -> Any:
-        return operator._filter(x, f, spec)
+    def differentiated_by_autograd(x: Any, f: Any, spec: Any) -> Any:
+        return upfirdn2d._filter(x, f, spec)
 
     with (
         mock.patch.object(ops, "has_kernels", return_value=False),
         mock.patch.object(generator, "modulated_conv2d", grouped_modulated_conv2d),
-        mock.patch.object(operator._Upfirdn2d, "apply", by_autograd),
-        mock.patch.object(generator, "torch", PlainLayout()),
-        mock.patch.object(discriminator, "torch", PlainLayout()),
-        mock.patch.object(trainer, "torch", PlainLayout()),
+        mock.patch.object(upfirdn2d._Upfirdn2d, "apply", differentiated_by_autograd),
+        mock.patch.object(generator, "torch", TorchWithoutChannelsLast()),
+        mock.patch.object(discriminator, "torch", TorchWithoutChannelsLast()),
+        mock.patch.object(trainer, "torch", TorchWithoutChannelsLast()),
     ):
         yield
 
@@ -190,39 +233,28 @@ def grouped_modulated_conv2d(
     gain: float | None = None,
     clamp: float | None = None,
 ) -> Any:
-    """`stylert.plugins.reference.modulated_conv2d` by weights of each sample's own, in one grouped convolution (Karras et al. 2020a)."""
-    import torch.nn.functional as F
+    """`stylert.plugins.reference.modulated_conv2d` with one weight per sample, in one grouped convolution (Karras et al. 2020a).
 
+    Arguments and result are those of the reference.
+    """
+    from stylert.benchmarks.peers.textbook_network import grouped_conv
     from stylert.plugins.reference.bias_act import bias_act
     from stylert.plugins.reference.upfirdn2d import upfirdn2d
 
-    n, i, h, w = x.shape
-    o, _, k, _ = weight.shape
-    own = weight[None] * style[:, None, :, None, None]
+    weights = weight[None] * style[:, None, :, None, None]
     if demod is not None:
-        own = own * demod[:, :, None, None, None]
-    own = own.to(x.dtype)
-    x = x.reshape(1, n * i, h, w)
-    if up == 1:
-        x = F.conv2d(x, own.reshape(n * o, i, k, k), padding=k // 2, groups=n)
-    else:
-        x = F.conv_transpose2d(x, own.transpose(1, 2).reshape(n * i, o, k, k), stride=2, groups=n)
-    x = x.reshape(n, o, *x.shape[2:])
+        weights = weights * demod[:, :, None, None, None]
+    x = grouped_conv(x, weights.to(x.dtype), up)
     if up == 2:
-        total = f.shape[0] - 1 - (k - 2)
-        x = upfirdn2d(x, f, padding=[math.ceil(total / 2), total // 2] * 2, gain=4.0)
+        padding = f.shape[0] - 1 - (weight.shape[2] - 2)
+        x = upfirdn2d(x, f, padding=[math.ceil(padding / 2), padding // 2] * 2, gain=4.0)
     if noise is not None:
         x = x + noise.to(x.dtype)
     return bias_act(x, bias, activation=activation, gain=gain, clamp=clamp)
 
 
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield
-
-
-def _noise(resolution: int, count: int) -> Any:
-    """A dataset of random pixels: how long a step takes does not depend on what they show."""
+def _random_dataset(resolution: int, count: int) -> Any:
+    """An `ImageDataset` of random pixels, since the time of a step does not depend on the images."""
     from stylert.train.data.dataset import ImageDataset
 
     dataset = ImageDataset.__new__(ImageDataset)
@@ -232,6 +264,7 @@ def _noise(resolution: int, count: int) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line; exits with status 2 on a wrong argument."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="cpu", help="comma-separated presets")
     parser.add_argument("--resolution", default="64", help="comma-separated, pixels")
@@ -242,42 +275,43 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each kind")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each form, which take turns")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each form; the forms alternate")
     parser.add_argument("--json", type=Path, help="results for stylert bench compare and stylert bench report")
     args = parser.parse_args(arguments)
     forms, presets = args.forms.split(","), args.preset.split(",")
     try:
         resolutions = [int(text) for text in args.resolution.split(",")]
-        given = {"batch": args.batch, "half": args.half, "channel_base": args.channel_base}
-        overrides = {k: v for k, v in given.items() if v is not None}
+        options = {"batch": args.batch, "half": args.half, "channel_base": args.channel_base}
+        overrides = {name: value for name, value in options.items() if value is not None}
         _check(presets, resolutions, forms, overrides)
         check_writable(args.json)
-    except (ValueError, OutputError) as e:
-        parser.error(str(e))
+    except (ValueError, OutputError) as error:
+        parser.error(str(error))
     if min(args.steps, args.rounds, args.threads or 1) < 1:
         parser.error("--steps, --rounds and --threads are at least 1")
     command = ["python", "-m", "stylert.benchmarks.training", *(sys.argv[1:] if arguments is None else arguments)]
-    effort = {"steps": args.steps, "rounds": args.rounds}
     rows: list[Row] = []
-    faster: dict[str, dict[str, Any]] = {}
+    times_faster: dict[str, dict[str, Any]] = {}
+    conditions = {"effort": {"steps": args.steps, "rounds": args.rounds}, "times faster": times_faster}
     for preset in presets:
         for resolution in resolutions:
-            found = compare(preset, resolution, args.device, args.threads, args.steps, args.rounds, forms, **overrides)
-            rows += found
-            for r in found:
-                print(f"{row_name(r)}: {number(r.value)} s/kimg, {r.peak_memory_mib:.0f} MiB", *r.remarks, sep="; ")
-            for r in found[1:]:
-                ratio = median_ratio([their[0] / our[0] for their, our in zip(r.rounds, found[0].rounds, strict=True)])
-                name = f"training, {preset}, {resolution} px, over the {r.setup['form']} form"
-                faster[name] = ratio_facts(ratio, r.setup["form"], forms[0])
-                print(f"{preset} {resolution} px: {forms[0]} is {ratio} times as fast as {r.setup['form']}")
-            if args.json is not None:  # after each, so that what ends a long run early loses nothing
-                conditions = {"effort": effort, "times faster": faster}
+            new_rows = compare(preset, resolution, args.device, args.threads, args.steps, args.rounds, forms, **overrides)
+            rows += new_rows
+            for row in new_rows:
+                print(f"{row_name(row)}: {number(row.value)} s/kimg, {row.peak_memory_mib:.0f} MiB", *row.remarks, sep="; ")
+            for peer in new_rows[1:]:
+                pairs = zip(peer.rounds, new_rows[0].rounds, strict=True)
+                ratio = median_ratio([peer_samples[0] / our_samples[0] for peer_samples, our_samples in pairs])
+                peer_form = peer.setup["form"]
+                name = f"training, {preset}, {resolution} px, over the {peer_form} form"
+                times_faster[name] = ratio_facts(ratio, peer_form, forms[0])
+                print(f"{preset} {resolution} px: {forms[0]} is {ratio} times as fast as {peer_form}")
+            if args.json is not None:  # after each resolution, so that an interrupted run keeps its results
                 write_results(Results("Training steps", rows, conditions=conditions, command=command), args.json)
 
 
 def _check(presets: Sequence[str], resolutions: Sequence[int], forms: Sequence[str], overrides: dict[str, Any]) -> None:
-    """Raises ValueError for what would only be found when its turn comes."""
+    """Check all options before the first measurement. Raises ValueError."""
     from stylert.train.presets import resolve
 
     for form in forms:

@@ -62,7 +62,7 @@ class TextbookSynthesis(nn.Module):
         if self.modulation == "grouped":
             weight = layer.weight.unsqueeze(0) * style[:, None, :, None, None]
             weight = weight * (weight.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
-            x = _grouped_conv(x, weight, spec.up)
+            x = grouped_conv(x, weight, spec.up)
         else:
             demod = ((layer.weight.unsqueeze(0) * style[:, None, :, None, None]).square().sum((2, 3, 4)) + 1e-8).rsqrt()
             x = _shared_conv(x * style[:, :, None, None], layer.weight, spec.up) * demod[:, :, None, None]
@@ -74,7 +74,7 @@ class TextbookSynthesis(nn.Module):
     def _to_rgb(self, layer: ToRGB, x: Tensor, w: Tensor) -> Tensor:
         style = layer.affine(w) * layer.weight_gain
         if self.modulation == "grouped":
-            y = _grouped_conv(x, layer.weight.unsqueeze(0) * style[:, None, :, None, None], 1)
+            y = grouped_conv(x, layer.weight.unsqueeze(0) * style[:, None, :, None, None], 1)
         else:
             y = F.conv2d(x * style[:, :, None, None], layer.weight)
         return y + layer.bias[:, None, None]
@@ -87,7 +87,7 @@ def _shared_conv(x: Tensor, weight: Tensor, up: int) -> Tensor:
     return F.conv2d(x, weight, padding=1)
 
 
-def _grouped_conv(x: Tensor, weight: Tensor, up: int) -> Tensor:
+def grouped_conv(x: Tensor, weight: Tensor, up: int) -> Tensor:
     """Convolve `x` `[N, I, H, W]` with one weight per sample, `[N, O, I, k, k]`."""
     n, o, i, k, _ = weight.shape
     x = x.reshape(1, n * i, *x.shape[2:])
