@@ -12,7 +12,7 @@ from typing import Any
 
 from stylert.benchmarks.layer_times import PROFILERS, profile_layers
 from stylert.benchmarks.machine.lower_bounds import network_lower_bound
-from stylert.benchmarks.machine.peak_rates import highest, measure_ceiling
+from stylert.benchmarks.machine.peak_rates import highest_rates, measure_peak_rates
 from stylert.benchmarks.models import Model, model_facts, model_work
 from stylert.benchmarks.scenarios.measure import PSI, Configuration
 from stylert.benchmarks.scenarios.runner import Effort, check_scenarios, in_new_process, run_scenarios
@@ -28,7 +28,7 @@ FORMS = ("stylert", "portable")
 
 @dataclass(frozen=True)
 class Matrix:
-    """What to measure of each model.
+    """Everything to measure of each model.
 
     Attributes:
         backends: Names of backends, or None for all that run here.
@@ -80,14 +80,14 @@ def run_suite(
     works = {m.name: model_work(m.name, m.bundle) for m in models}
     rates_by_round: list[PeakRates] = []
 
-    def measure_peak_rates() -> None:
+    def measure_rates() -> None:
         """Measured before the first round and after each one, because the speed of a shared host changes by the minute."""
         if matrix.ceilings:
-            progress("ceilings", 0, 1)
-            rates_by_round.append(in_new_process(measure_ceiling, matrix.threads))
-            progress("ceilings", 1, 1)
+            progress("peak rates", 0, 1)
+            rates_by_round.append(in_new_process(measure_peak_rates, matrix.threads))
+            progress("peak rates", 1, 1)
 
-    measure_peak_rates()
+    measure_rates()
     results = Results(
         title=", ".join(f"{m.name}, {m.bundle.resolution} px" for m in models),
         rows=[],
@@ -97,14 +97,14 @@ def run_suite(
         provenance={m.name: _provenance(m) for m in models},
     )
     newest_rows: dict[str, Row] = {}
-    for row in run_scenarios(chosen, works, matrix.scenarios, effort, progress, measure_peak_rates):
+    for row in run_scenarios(chosen, works, matrix.scenarios, effort, progress, measure_rates):
         newest_rows[f"{row.scenario} {row_name(row)}"] = row
-        rates = highest(rates_by_round)
+        rates = highest_rates(rates_by_round)
         rows = [with_lower_bound(r, models_by_name[r.work["model"]], rates) for r in newest_rows.values()]
         results = replace(results, rows=rows, ceiling=None if rates is None else asdict(rates))
         save(results)
     single = list(dict.fromkeys(replace(c, batch=1) for c in chosen if c.form == "stylert"))
-    rates = highest(rates_by_round)
+    rates = highest_rates(rates_by_round)
     layers = _profile_layers(single, works, rates, progress) if matrix.layers else []
     accuracy = [row for m in models for row in _accuracy(m, matrix, single, progress)] if matrix.seeds else []
     pictures = [picture for m in models for picture in _write_samples(m, single, folder)] if folder is not None else []

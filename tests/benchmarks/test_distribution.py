@@ -1,4 +1,4 @@
-"""What is said of a series of rounds."""
+"""The statistics of a series agree with NumPy's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SERIES = st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=200)
 
 @settings(deadline=None)
 @given(st.lists(SERIES, min_size=1, max_size=4))
-def test_a_description_agrees_with_its_series(rounds: list[list[float]]) -> None:
+def test_the_statistics_agree_with_those_of_the_whole_series(rounds: list[list[float]]) -> None:
     everything = np.concatenate(rounds)
     d = describe(rounds)
     assert d.runs == len(everything)
@@ -28,12 +28,12 @@ def test_a_description_agrees_with_its_series(rounds: list[list[float]]) -> None
         assert p.high is None or p.high >= p.value
 
 
-def test_drift_compares_the_ends() -> None:
+def test_drift_compares_the_last_third_with_the_first() -> None:
     assert drift(np.array([1.0, 1, 1, 9, 9, 9, 2, 2, 2])) == 1.0
-    assert drift(np.array([2.0, 2, 1, 1])) == 0.0  # too short to tell
+    assert drift(np.array([2.0, 2, 1, 1])) == 0.0  # fewer than six samples
     assert drift(np.linspace(1, 1, 30)) == 0.0
 
 
-def test_nothing_cannot_be_described() -> None:
+def test_rounds_without_a_sample_are_refused() -> None:
     with pytest.raises(ValueError, match="nothing"):
         describe([])

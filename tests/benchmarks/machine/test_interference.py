@@ -1,4 +1,4 @@
-"""Busy cores, throttling and unsteady series are marked; a quiet, steady measurement is not."""
+"""Busy cores, throttling and unsteady series get remarks; a steady measurement on a quiet machine gets none."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from stylert.benchmarks.distribution import describe
-from stylert.benchmarks.machine import interference as disturbance
-from stylert.benchmarks.machine import nvml as gpu
+from stylert.benchmarks.machine import interference, nvml
 from stylert.benchmarks.machine.interference import Interference, instability_remarks, merge_interference, watch
 
 CALM = Interference(seconds=3, others=0.01, stolen=0, own=0.9, switches=2, denied=0, thermal=0)
@@ -34,11 +33,11 @@ def test_a_steady_run_on_a_quiet_machine_has_no_remark() -> None:
         ({"gpu_throttled": ("power cap",)}, "throttled: GPU, power cap"),
     ],
 )
-def test_every_disturbance_is_said(change: dict[str, float], remark: str) -> None:
+def test_each_kind_of_interference_has_its_remark(change: dict[str, float], remark: str) -> None:
     assert instability_remarks(None, Interference(**{**vars(CALM), **change})) == [remark]
 
 
-def test_unsteady_series_are_marked_by_what_is_wrong_with_them() -> None:
+def test_each_kind_of_unsteady_series_has_its_remark() -> None:
     steady, slower = [1.0] * 30, [1.3] * 30
     assert [r.split(":")[1].split()[0] for r in instability_remarks(describe([[1.0, 1.5] * 30]), None)] == ["calls"]
     found = " ".join(instability_remarks(describe([steady, slower]), None))
@@ -46,17 +45,17 @@ def test_unsteady_series_are_marked_by_what_is_wrong_with_them() -> None:
     assert "medians differ by 30%" in found
 
 
-def counters(monkeypatch: pytest.MonkeyPatch, **changes: float) -> None:
-    """Two readings, the second with these changes."""
+def fake_counters(monkeypatch: pytest.MonkeyPatch, **changes: float) -> None:
+    """Let the counters of a machine with two cores grow by these amounts during a measurement."""
     first = {"time": 10.0, "busy": 100.0, "steal": 1.0, "own": 20.0, "switches": 5.0, "denied": 0.0, "thermal": 0.0}
     readings: Iterator[dict[str, float]] = iter([first, {k: v + changes.get(k, 0.0) for k, v in first.items()}])
-    monkeypatch.setattr(disturbance, "_counters", lambda: next(readings))
+    monkeypatch.setattr(interference, "_counters", lambda: next(readings))
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
 
 
-def test_a_throttled_run_on_busy_cores_is_flagged_unstable(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Ten seconds on two cores, of which this process got eight core seconds and others eleven.
-    counters(monkeypatch, time=10, busy=19, own=8, steal=0.5, switches=3000, denied=1)
+def test_shares_are_of_the_core_seconds_of_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of the 20 core-seconds, this process used 8 and other programs 11.
+    fake_counters(monkeypatch, time=10, busy=19, own=8, steal=0.5, switches=3000, denied=1)
     with watch() as watched:
         pass
     found = watched.interference
@@ -69,22 +68,22 @@ def test_a_throttled_run_on_busy_cores_is_flagged_unstable(monkeypatch: pytest.M
     assert [r.split(":")[0] for r in instability_remarks(None, found)] == ["unstable", "unstable", "throttled"]
 
 
-def test_own_work_is_not_a_disturbance(monkeypatch: pytest.MonkeyPatch) -> None:
-    counters(monkeypatch, time=10, busy=20, own=20)
+def test_own_work_is_not_interference(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_counters(monkeypatch, time=10, busy=20, own=20)
     with watch() as watched:
         pass
     assert instability_remarks(None, watched.interference) == []
 
 
-def test_the_counters_of_this_system_go_forward() -> None:
-    first = disturbance._counters()
+def test_the_counters_of_this_system_never_decrease() -> None:
+    first = interference._counters()
     sum(i * i for i in range(200_000))
-    second = disturbance._counters()
+    second = interference._counters()
     assert all(second[name] >= first[name] for name in first)
-    assert second["own"] > first["own"] or second["time"] - first["time"] < 0.05  # of 10 ms ticks
+    assert second["own"] > first["own"] or second["time"] - first["time"] < 0.05  # the counter has a resolution of 10 ms
 
 
-def test_rounds_are_merged_by_their_time() -> None:
+def test_merged_shares_are_weighted_by_time_and_events_are_added() -> None:
     other = Interference(
         seconds=1, others=0.41, stolen=0, own=0.1, switches=6, denied=0, thermal=2, gpu_throttled=("power cap",)
     )
@@ -97,12 +96,12 @@ def test_rounds_are_merged_by_their_time() -> None:
 
 
 class NVMLError(Exception):
-    """As NVML's own."""
+    """Stands for the exception of pynvml."""
 
 
 def fake_nvml(**missing: bool) -> ModuleType:
-    """A GPU of 300 W whose counter says 60 J per reading, power-capped."""
-    nvml = ModuleType("pynvml")
+    """A power-capped GPU at 300 W. Its energy counter advances by 60 J at each reading. Functions in `missing` are not supported."""
+    module = ModuleType("pynvml")
     energy = iter(range(0, 10**9, 60_000))
 
     def refuse(*_: object) -> None:
@@ -124,17 +123,17 @@ def fake_nvml(**missing: bool) -> ModuleType:
         "nvmlDeviceGetTotalEnergyConsumption": lambda h: next(energy),
     }
     for name, function in functions.items():
-        setattr(nvml, name, refuse if missing.get(name) else function)
-    nvml.NVMLError, nvml.NVML_CLOCK_SM = NVMLError, 1  # type: ignore[attr-defined]
-    return nvml
+        setattr(module, name, refuse if missing.get(name) else function)
+    module.NVMLError, module.NVML_CLOCK_SM = NVMLError, 1  # type: ignore[attr-defined]
+    return module
 
 
 def test_a_gpu_is_watched_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml())
-    facts = gpu.gpu_facts()
+    facts = nvml.gpu_facts()
     assert facts is not None
     assert (facts["name"], facts["memory_mib"], facts["max_sm_mhz"], facts["power_limit_w"]) == ("Some GPU", 81920, 1980, 700)
-    with gpu.watch_gpu() as found:
+    with nvml.watch_gpu() as found:
         pass
     assert found is not None
     assert found.energy_j == 60
@@ -144,13 +143,13 @@ def test_a_gpu_is_watched_through_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched.gpu is not None
 
 
-def test_a_gpu_that_counts_no_energy_is_judged_by_its_power(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_energy_counter_the_energy_is_power_times_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         sys.modules, "pynvml", fake_nvml(nvmlDeviceGetTotalEnergyConsumption=True, nvmlDeviceGetMaxClockInfo=True)
     )
-    assert "max_sm_mhz" not in (gpu.gpu_facts() or {})
-    monkeypatch.setattr(gpu, "SAMPLE_SECONDS", 0.001)
-    with gpu.watch_gpu() as found:
+    assert "max_sm_mhz" not in (nvml.gpu_facts() or {})
+    monkeypatch.setattr(nvml, "SAMPLE_SECONDS", 0.001)
+    with nvml.watch_gpu() as found:
         assert found is not None
         while not found.power_w or found.memory_mib is None:
             pass
@@ -160,24 +159,24 @@ def test_a_gpu_that_counts_no_energy_is_judged_by_its_power(monkeypatch: pytest.
     assert set(found.power_w) == {300}
 
 
-def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_driver_there_are_no_facts_and_no_readings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "pynvml", None)  # type: ignore[arg-type]
-    assert gpu.gpu_facts() is None
+    assert nvml.gpu_facts() is None
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(nvmlInit=True))
-    assert gpu.gpu_facts() is None
-    with gpu.watch_gpu() as found:
+    assert nvml.gpu_facts() is None
+    with nvml.watch_gpu() as found:
         assert found is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
-def test_without_the_package_the_drivers_program_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_the_package_the_facts_come_from_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "nvidia-smi"
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "pynvml", None)  # type: ignore[arg-type]
     program.write_text("#!/bin/sh\necho 'Some GPU, 600.1, 8192, 1980, [N/A]'\necho 'Some GPU, 600.1, 8192, 1980, 300.00'\n")
     program.chmod(0o755)
-    assert gpu.gpu_facts() == {"name": "Some GPU", "driver": "600.1", "count": 2, "memory_mib": 8192, "max_sm_mhz": 1980}
+    assert nvml.gpu_facts() == {"name": "Some GPU", "driver": "600.1", "count": 2, "memory_mib": 8192, "max_sm_mhz": 1980}
     for wrong in ("exit 9", "echo", "echo 'No devices were found'"):
         program.write_text(f"#!/bin/sh\n{wrong}\n")
-        assert gpu.gpu_facts() is None
+        assert nvml.gpu_facts() is None

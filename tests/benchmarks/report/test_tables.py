@@ -1,4 +1,4 @@
-"""What speaks against a row is said once; ratios say what they are of."""
+"""Remarks, phases and ratios as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def row(scenario: str, batch: int, *remarks: str) -> dict[str, Any]:
     return {"scenario": scenario, "work": work, "setup": {"backend": "b"}, "remarks": list(remarks)}
 
 
-def test_rows_of_one_measurement_and_remarks_of_one_kind_stand_together() -> None:
+def test_rows_with_equal_remarks_and_remarks_of_one_kind_share_a_line() -> None:
     seen = ("unstable: calls vary by 9%", "unstable: it drifts", "short: 3 images")
     rows = [row("single-stream", 1, *seen), row("offline", 1, *seen), row("offline", 4, seen[1]), row("offline", 8)]
     assert weak_rows(rows) == [
@@ -23,18 +23,18 @@ def test_rows_of_one_measurement_and_remarks_of_one_kind_stand_together() -> Non
     ]
 
 
-def test_nothing_speaks_against_good_rows() -> None:
+def test_a_row_without_remarks_has_no_line() -> None:
     assert weak_rows([row("offline", 1)]) == []
 
 
-def test_calls_that_could_be_taken_apart_show_their_parts() -> None:
-    on_gpu = row("offline", 4) | {"phases_ms": {"h2d": 0.25, "compute": 3.0, "d2h": 0.5}}
+def test_only_rows_with_phases_of_a_gpu_call_are_shown() -> None:
+    gpu = row("offline", 4) | {"phases_ms": {"h2d": 0.25, "compute": 3.0, "d2h": 0.5}}
     started = row("cold-start", 1) | {"phases_ms": {"import": 200.0}}
-    assert phase_cells([row("offline", 1), started, on_gpu]) == [["m b fp32 ×4 (offline)", "0.25", "3", "0.5", "–"]]
+    assert phase_cells([row("offline", 1), started, gpu]) == [["m b fp32 ×4 (offline)", "0.25", "3", "0.5", "–"]]
     assert len(PHASES) == 4
 
 
-def test_a_row_says_when_its_time_is_the_hosts_or_the_copies() -> None:
+def test_a_row_has_a_remark_if_enqueueing_or_copies_take_longer_than_the_network() -> None:
     assert bottleneck_remarks({}) == []
     assert bottleneck_remarks({"h2d": 0.1, "compute": 1.0, "d2h": 0.2, "enqueue": 1.2}) == []
     (late,) = bottleneck_remarks({"h2d": 0.1, "compute": 1.0, "d2h": 0.2, "enqueue": 1.4})
@@ -43,8 +43,8 @@ def test_a_row_says_when_its_time_is_the_hosts_or_the_copies() -> None:
     assert copies == "transfer-bound: copies take 1.2 ms, the network 1 ms"
 
 
-def test_a_ratio_says_what_it_is_of() -> None:
-    turns: dict[str, Any] = {
+def test_a_ratio_is_written_with_its_interval_and_both_candidates() -> None:
+    facts: dict[str, Any] = {
         "ratio": 1.5,
         "low": 1.4,
         "high": None,
@@ -52,8 +52,8 @@ def test_a_ratio_says_what_it_is_of() -> None:
         "ours": "stylert on openvino bf16",
         "peer": "scaled on eager fp32",
     }
-    assert ratio_facts(Ratio(1.5, 1.4, None, 5), turns["peer"], turns["ours"]) == turns
-    assert speedup_lines({"conditions": {"times faster": {"sg2-256, best": turns}}}) == [
+    assert ratio_facts(Ratio(1.5, 1.4, None, 5), facts["peer"], facts["ours"]) == facts
+    assert speedup_lines({"conditions": {"times faster": {"sg2-256, best": facts}}}) == [
         "sg2-256, best: 1.50 [1.40, ?] times as fast, stylert on openvino bf16 against scaled on eager fp32, 5 interleaved cycles"
     ]
     assert speedup_lines({"conditions": {}}) == []

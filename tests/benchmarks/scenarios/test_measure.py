@@ -1,4 +1,4 @@
-"""Calls are timed one by one, for as long and as often as was asked."""
+"""Calls are timed one by one, until the least time and the least number are reached."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.clock import Clock
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=found))
-    return found
+    fake = Clock()
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=fake))
+    return fake
 
 
 @pytest.mark.parametrize(
-    ("seconds", "least", "count"),
+    ("seconds", "min_runs", "count"),
     [(1.0, 1, 4), (1.0, 7, 7), (0.0, 3, 3), (0.2, 1, 1)],
 )
-def test_both_the_time_and_the_number_are_reached(clock: Clock, seconds: float, least: int, count: int) -> None:
-    assert timed_calls(lambda: clock.sleep(0.25), seconds, least) == pytest.approx([250.0] * count)
+def test_both_the_least_time_and_the_least_number_are_reached(clock: Clock, seconds: float, min_runs: int, count: int) -> None:
+    assert timed_calls(lambda: clock.sleep(0.25), seconds, min_runs) == pytest.approx([250.0] * count)
 
 
 def test_every_call_has_its_own_time(clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""A run of the suite measures what was asked for, states its conditions, and its results, report and comparison hold together."""
+"""A run of the suite has a row for every combination, and its results, report and comparison agree."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_combination_has_a_row(measured: tuple[Path, dict[str, Any]]) -> N
     assert found == sorted(expected, key=lambda e: (e[0], e[1], e[2] or 0))
 
 
-def test_a_run_that_ends_early_has_saved_every_row_that_it_measured(
+def test_a_run_that_ends_early_has_saved_every_measured_row(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> None:
@@ -70,7 +70,7 @@ def test_a_run_that_ends_early_has_saved_every_row_that_it_measured(
     assert [r["scenario"] for r in read_results(out)["rows"]] == ["single-stream", "offline", "offline"]
 
 
-def test_a_run_that_ends_between_rounds_has_saved_those_that_ended(
+def test_a_run_that_ends_during_a_round_has_saved_the_finished_rounds(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
@@ -78,7 +78,7 @@ def test_a_run_that_ends_between_rounds_has_saved_those_that_ended(
     def interrupted(function: Any, *arguments: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == 4:  # two batch sizes: in the middle of the second round
+        if calls == 4:  # with two batch sizes, the middle of the second round
             raise KeyboardInterrupt
         return function(*arguments)
 
@@ -91,7 +91,7 @@ def test_a_run_that_ends_between_rounds_has_saved_those_that_ended(
     assert rows == {("single-stream", 1): 2, ("offline", 1): 2, ("offline", 2): 1}
 
 
-def test_rows_say_what_their_samples_say(measured: tuple[Path, dict[str, Any]]) -> None:
+def test_the_values_of_rows_agree_with_their_samples(measured: tuple[Path, dict[str, Any]]) -> None:
     for row in measured[1]["rows"]:
         samples = [v for r in row["rounds"] for v in r]
         d = row["distribution"]
@@ -100,15 +100,15 @@ def test_rows_say_what_their_samples_say(measured: tuple[Path, dict[str, Any]]) 
             assert d["runs"] == len(samples) >= QUICK.runs
             assert row["value"] == pytest.approx(np.median(samples), rel=1e-4)
             assert row["images_per_s"] == pytest.approx(1000 / np.mean(samples), rel=1e-4)
-            assert any(r.startswith("short") for r in row["remarks"])  # six runs are nothing to rely on
+            assert any(r.startswith("short") for r in row["remarks"])  # six runs are too few
             assert row["floor"] > 0
         if row["scenario"] == "offline":
             assert d["runs"] * row["work"]["batch"] >= QUICK.runs
             assert row["value"] == pytest.approx(1000 * row["work"]["batch"] / d["mean"], rel=1e-4)
         if row["scenario"] == "server":
-            tried = row["details"]["trials"]
-            assert row["value"] == max((t["rate"] for t in tried if t["holds"]), default=0)
-            assert len(tried) >= 1
+            trials = row["details"]["trials"]
+            assert row["value"] == max((t["rate"] for t in trials if t["holds"]), default=0)
+            assert len(trials) >= 1
         if row["scenario"] == "cold-start":
             assert sum(row["phases_ms"][n] for n in ("import", "load", "first_image")) < row["value"]
         if row["scenario"] == "build":
@@ -117,23 +117,23 @@ def test_rows_say_what_their_samples_say(measured: tuple[Path, dict[str, Any]]) 
             assert 10 < row["peak_memory_mib"] < 8000
 
 
-def test_a_row_repeats_once_what_the_backend_said_in_any_of_its_processes(tmp_path: Path) -> None:
+def test_a_note_of_the_backend_is_one_remark_however_many_processes_have_it(tmp_path: Path) -> None:
     with watch() as watched:
         pass
     assert watched.interference is not None
-    plain = Round([1.0, 1.1, 1.2], 0.1, True, "1.0", 100.0, watched.interference)
-    said = dataclasses.replace(plain, remarks=("without a CUDA graph, because capturing one failed",))
+    silent = Round([1.0, 1.1, 1.2], 0.1, True, "1.0", 100.0, watched.interference)
+    with_note = dataclasses.replace(silent, remarks=("without a CUDA graph, because capturing one failed",))
     configuration = Configuration("own", tmp_path, "torch", "fp32")
-    for rounds, times in (([plain, plain], 0), ([plain, said, said], 1)):
+    for rounds, times in (([silent, silent], 0), ([silent, with_note, with_note], 1)):
         row = single_stream(configuration, {"model": "own"}, rounds)
-        assert row.remarks.count(said.remarks[0]) == times
+        assert row.remarks.count(with_note.remarks[0]) == times
 
 
-def test_the_bundle_keeps_no_engine_of_a_measured_build(measured: tuple[Path, dict[str, Any]], bundle: Bundle) -> None:
+def test_a_measured_build_leaves_no_engine_in_the_bundle(measured: tuple[Path, dict[str, Any]], bundle: Bundle) -> None:
     assert not (bundle.path / "engines").exists()
 
 
-def test_layers_bear_the_names_of_the_network_and_hold_its_time(measured: tuple[Path, dict[str, Any]]) -> None:
+def test_layer_times_have_the_names_of_the_layers_and_add_up_to_the_total(measured: tuple[Path, dict[str, Any]]) -> None:
     profiles = measured[1]["layers"]
     assert [p["work"]["precision"] for p in profiles] == ["fp32", "int8"]
     convolutions = {"b4.conv1", "b8.conv0", "b8.conv1", "b16.conv0", "b16.conv1"}
@@ -142,11 +142,11 @@ def test_layers_bear_the_names_of_the_network_and_hold_its_time(measured: tuple[
         assert convolutions | {"styles", "b4.torgb", "b8.skip", "b16.torgb", "image"} <= set(times)
         assert p["total"] == pytest.approx(sum(layer["value"] for layer in p["layers"]), rel=1e-3)
         assert all(times[name]["floor"] > 0 for name in convolutions)
-        # Modulation, convolution, demodulation, noise, bias and activation are the layer's own, whatever they are fused to.
+        # Modulation, convolution, demodulation, noise, bias and activation belong to the layer, however they are fused.
         assert all(times[name]["nodes"] >= 4 for name in convolutions), times
 
 
-def test_results_are_read_as_they_were_written(measured: tuple[Path, dict[str, Any]]) -> None:
+def test_reading_results_gives_what_was_written(measured: tuple[Path, dict[str, Any]]) -> None:
     folder, document = measured
     assert read_results(folder / "results.json") == document
     assert json.loads(to_json(document)) == document
@@ -155,11 +155,11 @@ def test_results_are_read_as_they_were_written(measured: tuple[Path, dict[str, A
 @settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
                     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))  # fmt: skip
-def test_lists_of_numbers_on_one_line_are_the_same_json(value: Any) -> None:
+def test_lists_of_numbers_on_one_line_do_not_change_the_json(value: Any) -> None:
     assert json.loads(to_json({"value": value})) == {"value": value}
 
 
-def test_a_damaged_file_is_one_line(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_in_one_line(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     document = measured[1]
     cases = {
         "nothing": ("", "is not JSON"),
@@ -190,17 +190,19 @@ def test_the_schema_itself_is_valid_and_names_every_field() -> None:
     assert {f.name for f in fields(Results)} <= set(schema()["properties"])
 
 
-def test_a_second_run_of_the_same_numbers_does_not_differ(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_equal_results_do_not_differ(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     document = measured[1]
     (comparison,) = compare_results([("a", document), ("b", copy.deepcopy(document))])
-    assert {line.outcome for line in comparison.rows} <= {"no significant difference", "too few samples"}
+    assert {row.outcome for row in comparison.rows} <= {"no significant difference", "too few samples"}
     assert len(comparison.rows) == len(document["rows"])
     assert comparison.unmatched == []
 
 
-def test_a_machine_half_as_fast_is_slower_in_every_unit(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_results_of_a_machine_half_as_fast_are_slower_in_every_unit(
+    measured: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     first = copy.deepcopy(measured[1])
-    for row in first["rows"]:  # steady rounds, so that the verdict is not of this machine's mood
+    for row in first["rows"]:  # steady rounds, which do not depend on this machine
         row["rounds"] = [[row["value"] * f] * 3 for f in (1.0, 1.01, 0.99)] if row["value"] else []
     second = copy.deepcopy(first)
     for row in second["rows"]:
@@ -208,9 +210,9 @@ def test_a_machine_half_as_fast_is_slower_in_every_unit(measured: tuple[Path, di
         row["rounds"], row["value"] = [[v * factor for v in r] for r in row["rounds"]], row["value"] * factor
     documents = [("a", first), ("b", second)]
     (comparison,) = compare_results(documents)
-    assert {line.outcome for line in comparison.rows if line.difference} == {"slower"}
+    assert {row.outcome for row in comparison.rows if row.difference} == {"slower"}
     (back,) = compare_results(documents[::-1])
-    assert {line.outcome for line in back.rows if line.difference} == {"faster"}
+    assert {row.outcome for row in back.rows if row.difference} == {"faster"}
     write_comparison([comparison], documents, tmp_path / "page.html")
     assert "slower" in (tmp_path / "page.html").read_text()
 
@@ -234,16 +236,17 @@ def test_different_work_is_not_compared(measured: tuple[Path, dict[str, Any]]) -
     other["rows"] = other["rows"][:1]
     other["rows"][0]["remarks"] = ["unstable: it rained"]
     (comparison,) = compare_results([("a", document), ("b", other)])
-    assert [line.weak for line in comparison.rows] == [True]
+    assert [row.weak for row in comparison.rows] == [True]
     name, scenario = row_name(other["rows"][0]), other["rows"][0]["scenario"]
     assert f"b: {name} ({scenario}): unstable: it rained" in comparison.weak_rows
-    alone = document["rows"][1:]
-    assert len(comparison.unmatched) == len({row["scenario"] for row in alone})
-    for row in alone:
-        assert any(o.startswith(f"a, {row['scenario']}: ") and row_name(row) in o for o in comparison.unmatched)
+    only_first = document["rows"][1:]
+    assert len(comparison.unmatched) == len({row["scenario"] for row in only_first})
+    for row in only_first:
+        prefix = f"a, {row['scenario']}: "
+        assert any(line.startswith(prefix) and row_name(row) in line for line in comparison.unmatched)
 
 
-def test_the_report_stands_alone_and_shows_every_row(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_the_report_is_one_file_and_shows_every_row(measured: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, document = measured
     document = document | {"title": "<script>alert(1)</script>"}
     write_report(document, tmp_path / "report.html", folder)
@@ -261,12 +264,12 @@ def test_the_report_stands_alone_and_shows_every_row(measured: tuple[Path, dict[
     assert all(f.read_bytes().startswith(b"\x89PNG") for f in files)
 
 
-def test_cells_stand_under_their_heads(measured: tuple[Path, dict[str, Any]]) -> None:
+def test_a_row_has_a_cell_for_each_head(measured: tuple[Path, dict[str, Any]]) -> None:
     for row in measured[1]["rows"]:
         assert len(cells(row, [])) == len(columns(row["scenario"]))
 
 
-def test_what_cannot_be_measured_is_refused_first(bundle: Bundle) -> None:
+def test_a_wrong_matrix_is_refused_before_anything_is_measured(bundle: Bundle) -> None:
     models = [user_model(bundle.path)]
     for matrix, message in (
         (Matrix(batches=(0,)), "batch"),
@@ -290,7 +293,7 @@ def test_the_documents_of_all_benchmarks_are_valid(measured: tuple[Path, dict[st
 
 
 @pytest.mark.slow
-def test_a_row_is_measured_in_processes_of_its_own(bundle: Bundle) -> None:
+def test_each_round_of_a_row_is_measured_in_a_process_of_its_own(bundle: Bundle) -> None:
     matrix = Matrix(["onnxruntime"], ["int8"], (1,), scenarios=("single-stream",), ceilings=False, layers=False, seeds=0)
     results = run_suite([user_model(bundle.path)], matrix, Effort(seconds=0.02, runs=4, rounds=2))
     (row,) = results.rows
