@@ -1,4 +1,4 @@
-"""The bundle: a folder of ONNX networks with `bundle.json`, which says what they are and what their bytes hash to."""
+"""The bundle: a folder of ONNX networks and the manifest `bundle.json`, which describes them and holds their sha256."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAPPING_FILE = "mapping.onnx"
 
 @dataclass(frozen=True)
 class FileEntry:
-    """Identity of one file of the bundle."""
+    """Hash and size of one file of the bundle."""
 
     sha256: str
     bytes: int
@@ -26,17 +26,21 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class PrecisionEntry:
-    """One synthesis network: its file, the recipe that made it and the accuracy that it promises.
+    """The synthesis network of one precision.
 
-    `min_psnr_db` is the bundle's own threshold against the float32 PyTorch images; `recipe` and `accuracy` are facts
-    for people.
+    Attributes:
+        file: The canonical file, for every backend.
+        min_psnr_db: The least PSNR against PyTorch's float32 images that the bundle promises, dB.
+        recipe: How export made the network, for people.
+        accuracy: Measured accuracy by backend, for people.
+        plans: By backend, the file of the same network in the form that suits it.
     """
 
     file: str
     min_psnr_db: float
     recipe: dict[str, Any] = field(default_factory=dict)
     accuracy: dict[str, Any] = field(default_factory=dict)
-    plans: dict[str, str] = field(default_factory=dict)  # by backend: the same network in the form that suits it
+    plans: dict[str, str] = field(default_factory=dict)
 
     @property
     def files(self) -> list[str]:
@@ -45,14 +49,26 @@ class PrecisionEntry:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What `bundle.json` says, and where it lies."""
+    """The content of `bundle.json`, and the folder that it is in.
+
+    Attributes:
+        path: The folder.
+        model: The generator's configuration.
+        num_ws: The number of latents in ws.
+        noise: `const`, `none` or `input`.
+        noise_inputs: The name of each noise input, and the side of its map in pixels. Empty unless `noise` is `input`.
+        output: `uint8` or `float`.
+        files: Every file of the bundle, without the engines.
+        precisions: The synthesis network of each precision.
+        provenance: Where the bundle comes from: checkpoint, versions, date.
+    """
 
     path: Path
-    model: dict[str, Any]  # the generator's configuration
+    model: dict[str, Any]
     num_ws: int
-    noise: str  # const, none, input
-    noise_inputs: dict[str, int]  # name to side in pixels; empty unless noise is input
-    output: str  # uint8, float
+    noise: str
+    noise_inputs: dict[str, int]
+    output: str
     files: dict[str, FileEntry]
     precisions: dict[str, PrecisionEntry]
     provenance: dict[str, Any]
@@ -63,84 +79,72 @@ class Bundle:
 
     @classmethod
     def load(cls, path: str | Path) -> Bundle:
-        """Read and check `bundle.json`. Files are checked when they are opened, by `checked_file`.
+        """Read and check `bundle.json`. The bytes of the other files are checked by `checked_file`, when they are used.
 
-        Raises BundleError when the folder or the manifest is missing, damaged or of another schema.
+        Raises:
+            BundleError: The folder or the manifest is missing, damaged or of another schema.
         """
         path = Path(path)
         manifest = path / MANIFEST
+        data = _read_manifest(path)
         try:
-            data = json.loads(manifest.read_text())
-        except FileNotFoundError:
-            what = f"has no {MANIFEST}" if path.is_dir() else "does not exist"
-            raise BundleError(f"bundle {path} {what}; make one with: stylert export model.safetensors --out {path}") from None
-        except NotADirectoryError:
-            raise BundleError(
-                f"{path} is a file, not a bundle; make one of a checkpoint: stylert export {path} --out bundle"
-            ) from None
-        except (OSError, ValueError) as e:
-            raise BundleError(f"{manifest} cannot be read: {e}") from None
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA_VERSION:
-            found = data.get("schema") if isinstance(data, dict) else None
-            raise BundleError(f"{manifest} has schema {found!r}; this stylert reads schema {SCHEMA_VERSION}")
-        try:
-            bundle = cls(
-                path=path,
-                model=dict(data["model"]),
-                num_ws=_whole(data["io"]["num_ws"]),
-                noise_inputs={str(n): _whole(side) for n, side in data["io"]["noise_inputs"].items()},
-                noise=_one_of(data["io"]["noise"], ("const", "none", "input")),
-                output=_one_of(data["io"]["output"], ("uint8", "float")),
-                files={_plain_name(n): FileEntry(str(f["sha256"]), int(f["bytes"])) for n, f in data["files"].items()},
-                precisions={
-                    str(name): PrecisionEntry(
-                        _plain_name(p["file"]),
-                        float(p["min_psnr_db"]),
-                        dict(p["recipe"]),
-                        dict(p["accuracy"]),
-                        {str(backend): _plain_name(file) for backend, file in p.get("plans", {}).items()},
-                    )
-                    for name, p in data["precisions"].items()
-                },
-                provenance=dict(data["provenance"]),
-            )
-            for key in ("resolution", "z_dim", "c_dim", "w_dim", "img_channels"):
-                _whole(bundle.model[key])
-            missing = {MAPPING_FILE, *(f for p in bundle.precisions.values() for f in p.files)} - set(bundle.files)
-            if missing:
-                raise ValueError(f"{min(missing)} is not listed under files")
+            return cls._from_json(path, data)
         except KeyError as e:
             raise BundleError(f"{manifest} lacks {e.args[0]!r}") from None
         except (AttributeError, TypeError, ValueError) as e:
             raise BundleError(f"{manifest} is not a valid bundle manifest: {e}") from None
+
+    @classmethod
+    def _from_json(cls, path: Path, data: dict[str, Any]) -> Bundle:
+        """Raises KeyError, AttributeError, TypeError or ValueError for values that are missing or wrong."""
+        io = data["io"]
+        bundle = cls(
+            path=path,
+            model=dict(data["model"]),
+            num_ws=_whole(io["num_ws"]),
+            noise_inputs={str(name): _whole(side) for name, side in io["noise_inputs"].items()},
+            noise=_one_of(io["noise"], ("const", "none", "input")),
+            output=_one_of(io["output"], ("uint8", "float")),
+            files={_plain_name(n): FileEntry(str(f["sha256"]), int(f["bytes"])) for n, f in data["files"].items()},
+            precisions={str(name): _precision_entry(entry) for name, entry in data["precisions"].items()},
+            provenance=dict(data["provenance"]),
+        )
+        for key in ("resolution", "z_dim", "c_dim", "w_dim", "img_channels"):
+            _whole(bundle.model[key])
+        needed = {MAPPING_FILE, *(file for entry in bundle.precisions.values() for file in entry.files)}
+        if unlisted := needed - set(bundle.files):
+            raise ValueError(f"{min(unlisted)} is not listed under files")
         return bundle
 
     def precision(self, name: str) -> PrecisionEntry:
-        """The entry of a precision. Raises InputError when the bundle does not hold it."""
+        """The entry of a precision. Raises InputError if the bundle does not have it."""
         if name not in self.precisions:
             raise InputError(f"bundle {self.path} has no {name!r} network, only: {', '.join(self.precisions)}")
         return self.precisions[name]
 
     def network(self, precision: str, backend: str) -> str:
-        """The file of a precision that a backend runs: the form made for it, or the canonical one."""
+        """The name of the file that a backend runs: the form that suits it, or else the canonical file."""
         entry = self.precision(precision)
         return entry.plans.get(backend, entry.file)
 
     def checked_file(self, name: str) -> Path:
-        """The path of a listed file after comparing its bytes with the manifest. Raises BundleError when they differ."""
+        """The path of a listed file, after comparing its bytes with the manifest.
+
+        Raises:
+            BundleError: The file is missing, or its bytes are others.
+        """
         path, entry = self.path / name, self.files[name]
         if not path.is_file():
             raise BundleError(f"bundle file {path} is missing; export the bundle again")
-        if path.stat().st_size != entry.bytes:
-            raise BundleError(
-                f"bundle file {path} has {path.stat().st_size} bytes, the manifest says {entry.bytes}; export the bundle again"
-            )
+        size = path.stat().st_size
+        if size != entry.bytes:
+            raise BundleError(f"bundle file {path} has {size} bytes, the manifest says {entry.bytes}; export the bundle again")
         if sha256_of(path) != entry.sha256:
             raise BundleError(f"bundle file {path} does not match its sha256 in {MANIFEST}; export the bundle again")
         return path
 
     def save(self) -> None:
-        """Write `bundle.json`. The same content gives the same bytes. Atomic."""
+        """Write `bundle.json`, atomically. The same content gives the same bytes."""
         data = {
             "schema": SCHEMA_VERSION,
             "model": self.model,
@@ -163,7 +167,7 @@ class Bundle:
 
 
 def file_entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:
-    """Hash files in `folder`."""
+    """The entries of files in a folder, by name."""
     return {name: FileEntry(sha256_of(folder / name), (folder / name).stat().st_size) for name in names}
 
 
@@ -172,7 +176,38 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The JSON object in a bundle's manifest. Raises BundleError if there is none of this schema."""
+    manifest = path / MANIFEST
+    try:
+        data = json.loads(manifest.read_text())
+    except FileNotFoundError:
+        problem = f"has no {MANIFEST}" if path.is_dir() else "does not exist"
+        raise BundleError(f"bundle {path} {problem}; make one with: stylert export model.safetensors --out {path}") from None
+    except NotADirectoryError:
+        raise BundleError(
+            f"{path} is a file, not a bundle; make one of a checkpoint: stylert export {path} --out bundle"
+        ) from None
+    except (OSError, ValueError) as e:
+        raise BundleError(f"{manifest} cannot be read: {e}") from None
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA_VERSION:
+        raise BundleError(f"{manifest} has schema {schema!r}; this stylert reads schema {SCHEMA_VERSION}")
+    return dict(data)
+
+
+def _precision_entry(data: dict[str, Any]) -> PrecisionEntry:
+    return PrecisionEntry(
+        file=_plain_name(data["file"]),
+        min_psnr_db=float(data["min_psnr_db"]),
+        recipe=dict(data["recipe"]),
+        accuracy=dict(data["accuracy"]),
+        plans={str(backend): _plain_name(file) for backend, file in data.get("plans", {}).items()},
+    )
+
+
 def _plain_name(name: Any) -> str:
+    """The name itself, if it is a file name without a folder. Raises ValueError otherwise."""
     if not isinstance(name, str) or not name or name in (".", "..") or Path(name).name != name or "\\" in name or "\0" in name:
         raise ValueError(f"{name!r} is not a plain file name")
     return name
