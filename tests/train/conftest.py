@@ -1,4 +1,4 @@
-"""Fixtures of the training tests: those of the networks, and datasets."""
+"""Fixtures of the training tests: those of the network tests, and small datasets."""
 
 import json
 import zipfile
@@ -20,7 +20,7 @@ def png(array: np.ndarray) -> bytes:
 
 @pytest.fixture
 def write_dataset(tmp_path: Path):
-    """Write `{name: array or bytes}` and labels as a zip or folder in the official layout."""
+    """A function that writes `{name: array or bytes}` and labels as a zip or folder of the official layout."""
 
     def write(files: dict[str, np.ndarray | bytes], labels: object = None, kind: str = "zip", name: str = "data") -> Path:
         raw = {k: v if isinstance(v, bytes) else png(v) for k, v in files.items()}

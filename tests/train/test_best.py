@@ -1,4 +1,4 @@
-"""The best snapshot stays: by the first metric, over restarts, whole."""
+"""The generator with the lowest first metric is kept, also over restarts."""
 
 import json
 
@@ -14,7 +14,7 @@ values = st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, ma
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values)
-def test_the_file_is_that_of_the_first_lowest_value(tmp_path_factory, measured):
+def test_the_kept_file_is_the_first_with_the_lowest_finite_value(tmp_path_factory, measured):
     out = tmp_path_factory.mktemp("run")
     model = out / "model.safetensors"
     best = None
@@ -33,7 +33,7 @@ def test_the_file_is_that_of_the_first_lowest_value(tmp_path_factory, measured):
 
 
 @pytest.mark.parametrize("damage", ["", '{"kimg": 3, "F', "[1]\n", '{"kimg": 1, "FD": "x"}\n'])
-def test_a_line_that_a_kill_cut_off_is_passed_over(tmp_path, damage):
+def test_damaged_lines_are_ignored(tmp_path, damage):
     (tmp_path / "model.safetensors").write_bytes(b"a")
     keep_if_best(tmp_path, tmp_path / "model.safetensors", 1, {"FD": 5.0})
     with open(tmp_path / METRICS_FILE, "a") as f:

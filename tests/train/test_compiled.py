@@ -1,4 +1,4 @@
-"""Without a compiler, torch.compile is not used, and one line says so."""
+"""Where torch.compile does not work, the check gives the reason in one line."""
 
 import subprocess
 import sys
@@ -9,21 +9,21 @@ import torch
 from stylert.train.compiled import unavailable_reason
 
 
-def test_what_fails_is_told_in_one_line(monkeypatch):
-    for raised, told in (
+def test_the_reason_is_one_line(monkeypatch):
+    for error, reason in (
         (RuntimeError("no compiler: try another.\n\nmuch more\n"), "no compiler: try another"),
         (ValueError(), "ValueError"),
         (RuntimeError("x" * 1000), "x" * 200),
     ):
 
-        def fail(function, raised=raised):
-            raise raised
+        def fail(function, error=error):
+            raise error
 
         monkeypatch.setattr(torch, "compile", fail)
-        assert unavailable_reason() == told
+        assert unavailable_reason() == reason
 
 
-def test_what_works_is_no_obstacle(monkeypatch):
+def test_there_is_no_reason_where_compilation_works(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function: function)
     assert unavailable_reason() is None
 
@@ -31,7 +31,7 @@ def test_what_works_is_no_obstacle(monkeypatch):
 @pytest.mark.slow
 def test_a_missing_compiler_is_named(tmp_path):
     code = "from stylert.train.compiled import unavailable_reason; print(unavailable_reason())"
-    nowhere = str(tmp_path / "g++")
-    variables = {"CXX": nowhere, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "PATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=1000)
-    assert nowhere in done.stdout.strip(), done.stderr
+    missing = str(tmp_path / "g++")
+    variables = {"CXX": missing, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "PATH": str(tmp_path)}
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=1000)
+    assert missing in process.stdout.strip(), process.stderr

@@ -1,4 +1,4 @@
-"""The training loop: exact resume, the moving average, lazy Adam, stopping, and what a failure leaves behind."""
+"""The training loop: exact resume, the moving average, lazy Adam, signals, and the files that are left after a failure."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def config(c_dim=0, **changes):
 
 @pytest.fixture
 def dataset(rng, write_dataset):
-    """Seven images, so that no number of batches is an epoch."""
+    """Seven labelled images: batches of four do not end with an epoch."""
     images = {f"{i}.png": rng.integers(0, 256, (8, 8, 3), np.uint8) for i in range(7)}
     return ImageDataset(write_dataset(images, [[f"{i}.png", i % 2] for i in range(7)]), use_labels=True)
 
@@ -57,7 +57,7 @@ def assert_same_state(a, b):
 
 
 @pytest.mark.parametrize("half", ["none", "bf16"])
-def test_a_resumed_run_takes_the_steps_that_it_would_have_taken(dataset, rng, half):
+def test_a_resumed_run_makes_the_same_steps_as_one_that_went_on(dataset, rng, half):
     before, after = (int(n) for n in rng.integers(1, 6, 2))
     cfg = config(c_dim=2, half=half)
     straight = Trainer(cfg, dataset)
@@ -66,7 +66,7 @@ def test_a_resumed_run_takes_the_steps_that_it_would_have_taken(dataset, rng, ha
     tensors, facts = straight.state()
     tensors = {k: v.clone() for k, v in tensors.items()}
     statistics = [straight.train_step() for _ in range(after)]
-    torch.manual_seed(0)  # another process starts elsewhere
+    torch.manual_seed(0)  # a new process has another random state
     resumed = Trainer(cfg, dataset)
     resumed.load_state(tensors, json.loads(json.dumps(facts)))
     assert [resumed.train_step() for _ in range(after)] == statistics
@@ -74,8 +74,7 @@ def test_a_resumed_run_takes_the_steps_that_it_would_have_taken(dataset, rng, ha
     assert (resumed.nimg, resumed.step) == (4 * (before + after), before + after)
 
 
-def test_the_state_is_everything_that_a_step_changes(dataset):
-    """Networks, both optimizers' moments and steps for every parameter, random state, path length, counters."""
+def test_the_state_holds_everything_that_a_step_changes(dataset):
     trainer = Trainer(config(c_dim=2), dataset)
     trainer.train_step()
     names = set(trainer.state()[0])
@@ -109,7 +108,7 @@ def test_the_generator_file_is_the_moving_average(unlabelled, tmp_path):
     assert list(tmp_path.glob("fakes-*.png"))
 
 
-def test_the_average_follows_its_formula(unlabelled):
+def test_g_ema_follows_its_formula(unlabelled):
     trainer = Trainer(config(ema_kimg=0.1, ema_rampup=0.5), unlabelled)
     for step in range(1, 5):
         before = {k: v.double() for k, v in trainer.G_ema.state_dict().items()}
@@ -134,35 +133,35 @@ def test_lazy_regularisation_scales_adam_by_k_over_k_plus_one(unlabelled, networ
 
 
 def test_regularisers_run_at_their_intervals_with_their_weights(unlabelled, monkeypatch):
-    trainer, seen = Trainer(config(pl_weight=3.0), unlabelled), []
+    trainer, values = Trainer(config(pl_weight=3.0), unlabelled), []
 
-    def watched(loss):
+    def recorded(loss):
         def compute(images, c):
-            value, shown = loss(images, c)
-            seen.append(value.item())
-            return value, shown
+            value, stats = loss(images, c)
+            values.append(value.item())
+            return value, stats
 
         return compute
 
     for name in ("_generator_loss", "_path_length", "_discriminator_loss", "_r1"):
-        monkeypatch.setattr(trainer, name, watched(getattr(trainer, name)))
+        monkeypatch.setattr(trainer, name, recorded(getattr(trainer, name)))
     for step in range(7):
-        seen.clear()
+        values.clear()
         stats = trainer.train_step()
         assert ("path_length" in stats) == (step % 2 == 0)
         assert ("r1" in stats) == (step % 3 == 0)
         expected = [stats["loss_G"], stats.get("path_length", np.nan) * 3 * 2, stats["loss_D"], stats.get("r1", np.nan) * 3]
-        assert seen == pytest.approx([x for x in expected if np.isfinite(x)], rel=1e-5)
+        assert values == pytest.approx([x for x in expected if np.isfinite(x)], rel=1e-5)
 
 
-def test_a_step_moves_every_weight_and_the_average_latent(dataset):
+def test_a_step_changes_every_weight_and_w_avg(dataset):
     trainer = Trainer(config(c_dim=2), dataset)
     before = {n: {k: v.clone() for k, v in getattr(trainer, n).state_dict().items()} for n in ("G", "D")}
     trainer.train_step()
     for network, state in before.items():
         for name, t in getattr(trainer, network).state_dict().items():
-            moved = not torch.equal(t, state[name])
-            assert moved == (not name.endswith(("noise_const", "resample_filter"))), f"{network}.{name}"
+            changed = not torch.equal(t, state[name])
+            assert changed == (not name.endswith(("noise_const", "resample_filter"))), f"{network}.{name}"
 
 
 def test_a_batch_is_the_next_images_of_the_stream(dataset):
@@ -194,9 +193,7 @@ def test_a_signal_saves_and_stops(unlabelled, tmp_path, number):
 
 
 @pytest.mark.parametrize(("seconds", "steps"), [(-1.0, [1, 2, 3]), (1e9, [3])])
-def test_statistics_come_after_a_while_and_at_the_end_whatever_the_number_of_steps(
-    unlabelled, tmp_path, monkeypatch, seconds, steps
-):
+def test_statistics_are_written_after_some_seconds_and_at_the_end(unlabelled, tmp_path, monkeypatch, seconds, steps):
     monkeypatch.setattr("stylert.train.loop.SECONDS_PER_LINE", seconds)
     train(config(kimg=0.012), unlabelled, tmp_path)
     assert [json.loads(line)["step"] for line in (tmp_path / "stats.jsonl").read_text().splitlines()] == steps
@@ -214,7 +211,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(unlabelled,
     assert (tmp_path / "snapshot.safetensors").read_bytes() == snapshot
 
 
-def test_snapshots_are_written_on_the_way(unlabelled, tmp_path, monkeypatch):
+def test_snapshots_are_written_at_their_interval(unlabelled, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr("stylert.train.loop.save", lambda trainer, out, snap_kimg: saved.append(trainer.nimg))
     train(config(kimg=0.06), unlabelled, tmp_path, snap_kimg=0.02)
@@ -222,7 +219,7 @@ def test_snapshots_are_written_on_the_way(unlabelled, tmp_path, monkeypatch):
     assert saved[-1] == 60
 
 
-def test_refuses_data_that_the_networks_do_not_take(dataset):
+def test_refuses_data_that_does_not_fit_the_networks(dataset):
     with pytest.raises(DataError, match="2 label dimensions, the networks 0"):
         Trainer(config(), dataset)
     dataset.images = np.zeros((7, 1, 8, 8), np.uint8)
@@ -250,7 +247,7 @@ def test_refuses_to_resume_other_networks_and_damaged_snapshots(unlabelled, tmp_
 
 
 @pytest.mark.parametrize("c_dim", [0, 3])
-def test_samples_are_the_generators_images_of_the_seeds(c_dim):
+def test_samples_are_the_images_of_consecutive_seeds(c_dim):
     generator = Generator(GeneratorConfig(**NETWORK, z_dim=4, w_dim=4, c_dim=c_dim))
     images = sample_images(generator, 18, psi=0.5)
     assert (images.dtype, images.shape) == (np.uint8, (18, 8, 8, 3))
@@ -261,7 +258,7 @@ def test_samples_are_the_generators_images_of_the_seeds(c_dim):
     assert np.abs(images[17] - np.floor(np.clip(expected, 0, 255))).max() <= 1
 
 
-def test_the_last_snapshots_are_kept_by_kimg(unlabelled, tmp_path):
+def test_the_last_snapshots_are_kept_under_their_kimg(unlabelled, tmp_path):
     train(config(batch=100, kimg=5), unlabelled, tmp_path, snap_kimg=1, keep=2)
     assert sorted(p.name for p in tmp_path.glob("snapshot*")) == [
         "snapshot-000004.safetensors",
@@ -274,18 +271,18 @@ def test_the_last_snapshots_are_kept_by_kimg(unlabelled, tmp_path):
     assert {p.name for p in tmp_path.glob("snapshot-*")} == {"snapshot-000006.safetensors", "snapshot-mine.safetensors"}
 
 
-def test_snapshots_less_than_a_kimg_apart_are_kept_apart_and_in_order(unlabelled, tmp_path):
+def test_snapshots_less_than_a_kimg_apart_have_names_of_their_own_in_order(unlabelled, tmp_path):
     train(config(batch=100, kimg=1.3), unlabelled, tmp_path, snap_kimg=0.1, keep=3)
     kept = [f"snapshot-00000{k}.safetensors" for k in ("1.100", "1.200", "1.300")]
     assert sorted(p.name for p in tmp_path.glob("snapshot-*")) == kept
     assert [read_metadata(tmp_path / name)["facts"]["nimg"] for name in kept] == [1100, 1200, 1300]
     assert len(list(tmp_path.glob("fakes-*.png"))) == 13
-    # Going on with snapshots further apart: whole numbers are among the others where they belong.
+    # A resumed run with a larger interval: names without decimals are ordered among the others.
     train(config(batch=100, kimg=2.0), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors", snap_kimg=1, keep=2)
     assert sorted(p.name for p in tmp_path.glob("snapshot-*")) == [kept[-1], "snapshot-000002.safetensors"]
 
 
-def test_every_snapshot_is_measured_and_the_best_generator_kept(unlabelled, tmp_path, monkeypatch):
+def test_every_snapshot_is_evaluated_and_the_best_generator_kept(unlabelled, tmp_path, monkeypatch):
     measured, reported = iter([3.0, 1.0, 2.0, 1.5]), []
     run = {
         "snap_kimg": 0.02,
@@ -294,7 +291,7 @@ def test_every_snapshot_is_measured_and_the_best_generator_kept(unlabelled, tmp_
     }
     train(config(kimg=0.06), unlabelled, tmp_path, **run)
     best = (tmp_path / "best.safetensors").read_bytes()
-    assert [line["kimg"] for line in reported] == [0.02, 0.04, 0.06]  # the last one once
+    assert [line["kimg"] for line in reported] == [0.02, 0.04, 0.06]  # the final snapshot is evaluated once
     assert load_generator(tmp_path / "best.safetensors").cfg == config().generator
     assert read_metadata(tmp_path / "best.safetensors")["info"] == {"kimg": 0.04}
     train(config(kimg=0.08), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors", **run)
@@ -303,7 +300,7 @@ def test_every_snapshot_is_measured_and_the_best_generator_kept(unlabelled, tmp_
     assert [line["FD"] for line in lines] == [3.0, 1.0, 2.0, 1.5]
 
 
-def test_measuring_does_not_change_the_steps(unlabelled, tmp_path):
+def test_evaluation_does_not_change_the_steps(unlabelled, tmp_path):
     for name, evaluate in (("a", None), ("b", lambda generator: {"FD": float(sample_images(generator, 3).mean())})):
         train(config(kimg=0.06), unlabelled, tmp_path / name, snap_kimg=0.02, evaluate=evaluate)
     assert (tmp_path / "a" / "snapshot.safetensors").read_bytes() == (tmp_path / "b" / "snapshot.safetensors").read_bytes()
@@ -316,9 +313,9 @@ from test_loop import ImageDataset, config, train
 torch.set_num_threads(1)
 write, path = snapshot.save_file, sys.argv[2]
 
-def slow(tensors, place, metadata):
-    write(tensors, place, metadata)
-    with open(place, "r+b") as f:
+def slow(tensors, file, metadata):
+    write(tensors, file, metadata)
+    with open(file, "r+b") as f:
         f.truncate(f.seek(0, 2) // 2)
     print("half written", flush=True)
     time.sleep(100)
@@ -328,7 +325,7 @@ train(config(kimg=1), ImageDataset(sys.argv[1]), path, resume=f"{path}/snapshot.
 """
 
 
-def test_a_kill_during_a_write_leaves_the_last_snapshot_to_go_on_from(rng, write_dataset, tmp_path):
+def test_a_kill_during_a_write_leaves_the_last_snapshot_to_resume_from(rng, write_dataset, tmp_path):
     data = write_dataset({f"{i}.png": rng.integers(0, 256, (8, 8, 3), np.uint8) for i in range(7)})
     out, dataset = tmp_path / "run", ImageDataset(data)
     train(config(), dataset, out)
@@ -342,7 +339,7 @@ def test_a_kill_during_a_write_leaves_the_last_snapshot_to_go_on_from(rng, write
     assert read_metadata(out / "snapshot.safetensors")["facts"]["nimg"] == 40
 
 
-def test_tensorboard_is_named_when_it_is_missing(unlabelled, tmp_path, monkeypatch):
+def test_a_missing_tensorboard_is_named(unlabelled, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(BackendError, match=r"stylert\[tensorboard\]"):
         train(config(), unlabelled, tmp_path / "run", tensorboard=True)

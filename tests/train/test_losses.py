@@ -1,4 +1,4 @@
-"""Losses and regularisers against float64 formulas and finite differences of the networks in float64 NumPy."""
+"""Losses equal their formulas, and regularisers equal finite differences of the networks in float64 NumPy."""
 
 from collections import Counter
 
@@ -21,7 +21,7 @@ def generator(rng, randomize):
     generator = randomize(Generator(GeneratorConfig(**TINY, z_dim=6, w_dim=5)))
     for name, p in generator.named_parameters():
         if name.endswith("noise_strength"):
-            p.data.zero_()  # so that the images are a function of ws alone
+            p.data.zero_()  # the images then depend on ws alone
     return generator
 
 
@@ -66,7 +66,7 @@ def test_path_length_is_the_jacobian_product_by_finite_differences(generator, re
     tensor = torch.from_numpy(ws).float().requires_grad_()
     before, decay = 0.3, 0.25
     torch.manual_seed(seed)
-    # The same draws as the penalty makes: the layers' noise, then y.
+    # The penalty draws in the same order: the noise of the layers, then y.
     y = torch.randn_like(generator.synthesis(tensor, "random")).detach().double().numpy() / 8
     paper, product = reference(generator), np.empty_like(ws)
     for k in np.ndindex(*ws.shape[1:]):
@@ -98,25 +98,25 @@ def test_second_derivatives_reach_the_weights(generator, discriminator, rng):
     assert real.grad is None, "the images are no parameters"
 
 
-def test_the_penalty_does_not_pull_its_own_average(generator):
+def test_no_gradient_flows_into_pl_mean(generator):
     pl_mean = torch.zeros([], requires_grad=False)
     losses.path_length_penalty(generator, losses.mixed_ws(generator, torch.randn(2, 6), None, 0), pl_mean).backward()
     assert not pl_mean.requires_grad
     assert pl_mean > 0
 
 
-def test_r1_follows_the_slope_of_gamma(discriminator, rng):
+def test_r1_is_proportional_to_gamma(discriminator, rng):
     real = torch.from_numpy(rng.normal(size=(2, 1, 8, 8))).float()
     one, three = (losses.r1_penalty(discriminator, real, None, gamma).item() for gamma in (1.0, 3.0))
     assert three == pytest.approx(3 * one, rel=1e-5)
 
 
-def test_without_mixing_every_layer_has_the_latent_of_z(generator):
+def test_without_mixing_every_layer_gets_the_w_of_z(generator):
     z = torch.randn(3, 6)
     assert torch.equal(losses.mixed_ws(generator, z, None, 0.0), generator.mapping(z))
 
 
-def test_mixing_crosses_once_anywhere_for_the_whole_batch(rng):
+def test_mixing_has_one_uniform_crossover_for_the_whole_batch(rng):
     generator = Generator(GeneratorConfig(**{**TINY, "resolution": 16}, z_dim=6, w_dim=5))
     z, crossovers = torch.randn(3, 6), Counter()
     for _ in range(200):
@@ -124,22 +124,22 @@ def test_mixing_crosses_once_anywhere_for_the_whole_batch(rng):
         own = (ws == generator.mapping(z)).all(2)
         assert (own == own[0]).all(), "one crossover for the batch"
         n = int(own[0].sum())
-        assert own[0, :n].all(), "own latents come first"
-        assert (ws[:, n:] == ws[:, n : n + 1]).all(), "the tail is one other latent"
+        assert own[0, :n].all(), "the first layers keep their w"
+        assert (ws[:, n:] == ws[:, n : n + 1]).all(), "the last layers share one other w"
         crossovers[n] += 1
     # Five crossovers of probability 1/5: 200 draws give one of them 12 times or fewer once in 10^6.
     assert set(crossovers) == {1, 2, 3, 4, 5}
     assert min(crossovers.values()) > 12
 
 
-def test_mixing_happens_as_often_as_asked(generator):
+def test_mixing_happens_with_its_probability(generator):
     z = torch.randn(1, 6)
     plain = generator.mapping(z)
     mixed = sum(not torch.equal(losses.mixed_ws(generator, z, None, 0.3), plain) for _ in range(500))
     assert 150 - 55 < mixed < 150 + 55  # more than five standard deviations
 
 
-def test_only_the_first_latent_moves_the_average_and_only_when_asked(generator):
+def test_only_the_first_latent_updates_w_avg_and_only_on_request(generator):
     z, before = torch.randn(64, 6), generator.mapping.w_avg.clone()
     losses.mixed_ws(generator, z, None, 1.0)
     assert torch.equal(generator.mapping.w_avg, before)

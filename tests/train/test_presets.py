@@ -1,4 +1,4 @@
-"""Presets: the published table row by row, the formulas of `auto`, overrides and refusals."""
+"""Presets equal the published table; `auto` follows its formulas; overrides replace values; wrong values are refused."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ def row(cfg):
 
 @pytest.mark.parametrize("name", TABLE)
 @given(resolution=resolutions, gpus=st.sampled_from([1, 2, 8]))
-def test_fixed_presets_are_the_table_at_any_resolution_and_number_of_gpus(name, resolution, gpus):
+def test_fixed_presets_equal_the_table_at_any_resolution_and_number_of_gpus(name, resolution, gpus):
     cfg = resolve(name, resolution, gpus=gpus)
     assert row(cfg) == TABLE[name]
     assert cfg.discriminator.channel_base == cfg.generator.channel_base
@@ -54,7 +54,7 @@ def test_auto_follows_resolution_and_gpus(r, g):
 
 
 @given(r=resolutions, batch=st.integers(1, 8).map(lambda k: 4 * k))
-def test_presets_for_a_cpu_weight_r1_by_the_pixels_and_stay_small(r, batch):
+def test_cpu_presets_weight_r1_by_the_number_of_pixels_and_have_few_channels(r, batch):
     cfg = resolve("cpu", r, batch=batch)
     assert cfg.r1_gamma == pytest.approx(1.6 * (r / 64) ** 2)
     assert resolve("cpu", r).batch == 16
@@ -66,7 +66,7 @@ def test_presets_for_a_cpu_weight_r1_by_the_pixels_and_stay_small(r, batch):
 
 @pytest.mark.parametrize("name", ["auto", *TABLE])
 @given(resolution=resolutions)
-def test_what_every_published_preset_shares(name, resolution):
+def test_published_presets_share_their_other_values(name, resolution):
     cfg, cifar = resolve(name, resolution), name == "cifar"
     assert (cfg.generator.z_dim, cfg.generator.w_dim, cfg.generator.channel_max) == (512, 512, 512)
     assert (cfg.g_reg_interval, cfg.d_reg_interval, cfg.pl_decay, cfg.pl_batch_shrink) == (4, 16, 0.01, 2)
@@ -78,7 +78,7 @@ def test_what_every_published_preset_shares(name, resolution):
 
 
 @given(st.sampled_from(list(PRESETS)), st.integers(1, 4), st.integers(0, 20))
-def test_data_facts_reach_both_networks(name, channels, labels):
+def test_the_shape_of_the_data_reaches_both_networks(name, channels, labels):
     cfg = resolve(name, 32, c_dim=labels, img_channels=channels)
     for network in (cfg.generator, cfg.discriminator):
         assert (network.resolution, network.c_dim, network.img_channels) == (32, labels, channels)
@@ -93,7 +93,7 @@ def test_overrides_of_shared_fields_reach_both_networks(name, base, ceiling, cla
 
 
 @given(st.sampled_from(list(PRESETS)), st.floats(0.1, 100), st.floats(1e-5, 1), st.integers(1, 16))
-def test_overrides_of_the_run_replace_the_preset(name, gamma, lr, groups):
+def test_overrides_replace_values_of_the_preset(name, gamma, lr, groups):
     group = resolve(name, 64).discriminator.mbstd_group_size
     cfg = resolve(name, 64, r1_gamma=gamma, lr=lr, batch=group * groups, w_dim=64, architecture="skip", half="bf16")
     assert (cfg.r1_gamma, cfg.lr, cfg.batch, cfg.half) == (gamma, lr, group * groups, "bf16")
@@ -101,7 +101,7 @@ def test_overrides_of_the_run_replace_the_preset(name, gamma, lr, groups):
 
 
 @given(batch=st.integers(1, 16).map(lambda k: 4 * k))
-def test_auto_derives_from_an_overridden_batch(batch):
+def test_auto_derives_its_values_from_an_overridden_batch(batch):
     cfg = resolve("auto", 256, batch=batch)
     assert cfg.r1_gamma == pytest.approx(0.0002 * 256**2 / batch)
     assert cfg.ema_kimg == pytest.approx(batch * 10 / 32)
@@ -155,7 +155,7 @@ def test_refuses_unknown_options_and_values_out_of_range(overrides, message):
         resolve("auto", 64, **overrides)
 
 
-def test_a_configuration_from_before_augmentation_is_read_as_a_run_without():
+def test_a_configuration_without_the_fields_of_augmentation_gets_their_defaults():
     saved = resolve("auto", 64).to_dict()
     for name in ("aug", "aug_pipeline", "aug_p", "ada_target", "ada_kimg", "batch_gpu", "freeze_d"):
         del saved[name]
@@ -163,14 +163,14 @@ def test_a_configuration_from_before_augmentation_is_read_as_a_run_without():
     assert (cfg.aug, cfg.batch_gpu, cfg.freeze_d) == ("noaug", None, 0)
 
 
-def test_published_presets_augment_adaptively_and_those_for_a_cpu_do_not():
+def test_published_presets_use_ada_and_cpu_presets_do_not():
     assert {name: resolve(name, 32).aug for name in PRESETS} == {n: "noaug" if "cpu" in n else "ada" for n in PRESETS}
     cfg = resolve("auto", 32)
     assert (cfg.aug_pipeline, cfg.ada_target, cfg.ada_kimg, cfg.aug_p) == ("bgc", 0.6, 500, 0)
 
 
 @given(st.sampled_from(list(PRESETS)), resolutions)
-def test_every_value_of_a_plan_can_be_set_from_its_text(name, resolution):
+def test_every_field_can_be_set_from_its_text(name, resolution):
     cfg = resolve(name, resolution)
     for part in (cfg, cfg.generator, cfg.discriminator):
         for field in dataclasses.fields(part):
@@ -193,12 +193,12 @@ def test_every_value_of_a_plan_can_be_set_from_its_text(name, resolution):
         ("resample_filter", "1,x", "resample_filter cannot be"),
     ],
 )
-def test_settings_of_another_name_or_type_are_refused(name, text, message):
+def test_settings_of_an_unknown_name_or_wrong_type_are_refused(name, text, message):
     with pytest.raises(ValueError, match=message):
         parse_setting(name, text)
 
 
-def test_a_setting_of_one_network_goes_before_that_of_both():
+def test_a_setting_of_one_network_replaces_that_of_both():
     cfg = resolve("auto", 64, **{"generator.channel_max": 7, "channel_max": 9, "discriminator.mapping_layers": 3})
     assert (cfg.generator.channel_max, cfg.discriminator.channel_max) == (7, 9)
     assert (cfg.generator.mapping_layers, cfg.discriminator.mapping_layers) == (2, 3)
@@ -215,7 +215,7 @@ def test_a_setting_of_one_network_goes_before_that_of_both():
             parse_setting(name, "1")
 
 
-def test_only_settings_of_another_value_differ():
+def test_changed_settings_are_those_with_another_value():
     cfg = resolve("cpu", 64, channel_max=16)
     assert changed_settings(cfg, {"channel_max": 16, "batch": cfg.batch, "generator.channel_max": 16}) == []
     assert changed_settings(cfg, {"channel_max": 17, "lr": 1.0, "aug": cfg.aug}) == ["channel_max", "lr"]

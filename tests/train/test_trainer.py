@@ -1,4 +1,4 @@
-"""Augmentation, micro-batches, several processes and frozen layers in the training step."""
+"""The training step with augmentation, micro-batches, several processes, frozen layers and torch.compile."""
 
 import json
 import os
@@ -43,12 +43,12 @@ def dataset(data):
 
 
 def difference(a, b):
-    """The largest deviation of any tensor, relative to the largest value of that tensor."""
+    """The largest difference of any tensor, relative to the largest value of that tensor."""
     return max(float((a[k] - b[k]).abs().max() / a[k].abs().max().clamp(min=1e-3)) for k in a if a[k].is_floating_point())
 
 
 @pytest.mark.parametrize("steps", [3, 4, 6])
-def test_an_adaptive_run_resumes_exactly_also_between_two_adjustments(dataset, steps):
+def test_a_run_with_ada_resumes_exactly_also_between_two_adjustments(dataset, steps):
     cfg = config(aug="ada", ada_kimg=0.2, aug_p=0.3)
     straight, resumed = Trainer(cfg, dataset), Trainer(cfg, dataset)
     for _ in range(steps):
@@ -59,12 +59,12 @@ def test_an_adaptive_run_resumes_exactly_also_between_two_adjustments(dataset, s
     expected = [(straight.train_step(), straight.aug_p) for _ in range(6)]
     torch.set_rng_state(rng_state)
     assert [(resumed.train_step(), resumed.aug_p) for _ in range(6)] == expected
-    assert any(p != 0.3 for _, p in expected)  # it was adjusted on the way
+    assert any(p != 0.3 for _, p in expected)  # p was adjusted
     for name, t in straight.state()[0].items():
         assert torch.equal(t, resumed.state()[0][name]), name
 
 
-def test_a_snapshot_without_augmentation_state_starts_it_and_a_wrong_one_is_refused(dataset):
+def test_without_a_state_of_ada_p_starts_at_aug_p_and_a_wrong_state_is_refused(dataset):
     plain = Trainer(config(), dataset)
     plain.train_step()
     tensors, facts = plain.state()
@@ -78,20 +78,20 @@ def test_a_snapshot_without_augmentation_state_starts_it_and_a_wrong_one_is_refu
 
 
 def test_every_image_that_the_discriminator_sees_is_augmented(dataset, monkeypatch):
-    seen = []
+    calls = []
 
     def grey(images, p, pipeline):
-        seen.append((len(images), p, pipeline))
+        calls.append((len(images), p, pipeline))
         return images * 0
 
     monkeypatch.setattr("stylert.train.trainer.augment", grey)
     trainer = Trainer(config(aug="fixed", aug_p=0.4, aug_pipeline="bg"), dataset)
     stats = trainer.train_step()
-    assert seen == [(8, 0.4, "bg")] * 4  # the generator's, then fake, real, and R1's real ones
-    assert stats["r1"] == 0  # its gradient passes through the augmentation
+    assert calls == [(8, 0.4, "bg")] * 4  # phase G: fake; phase D: fake and real; phase r1: real
+    assert stats["r1"] == 0  # the gradient passes through the augmentation
 
 
-def test_no_augmentation_draws_no_random_number(dataset):
+def test_augmentation_with_p_zero_draws_no_random_numbers(dataset):
     plain, zero = Trainer(config(), dataset), Trainer(config(aug="fixed", aug_p=0.0), dataset)
     torch.manual_seed(1)
     first = plain.train_step()
@@ -99,12 +99,12 @@ def test_no_augmentation_draws_no_random_number(dataset):
     assert zero.train_step() == first
 
 
-def test_the_mean_of_the_parts_gradients_is_the_step(dataset, monkeypatch):
-    """With the parts' draws made alike, two equal halves are the step of one half."""
+def test_the_step_uses_the_mean_gradient_of_the_micro_batches(dataset, monkeypatch):
+    """Two micro-batches with the same images and random numbers make the same step as one of them alone."""
     monkeypatch.setattr(Trainer, "_seed_micro_batch", lambda self, phase, index: torch.manual_seed(self.step * 10 + 1))
     whole, parts = Trainer(config(batch=4), dataset), Trainer(config(batch=8, batch_gpu=4), dataset)
     parts.loader.batch = lambda position: (torch.cat([whole.loader._read(0)[0]] * 2), None)
-    update = whole._run_phase  # a single part draws from one stream throughout; here every phase begins it anew
+    update = whole._run_phase  # a single micro-batch is not seeded anew in every phase; here it is
     monkeypatch.setattr(whole, "_run_phase", lambda phase, *a: (torch.manual_seed(1), update(phase, *a)))
     one, two = whole.train_step(), parts.train_step()
     assert one == pytest.approx(two, rel=1e-4)
@@ -121,7 +121,7 @@ def test_micro_batches_are_deterministic_and_resume_exactly(dataset):
     torch.manual_seed(99)
     b.load_state({k: v.clone() for k, v in tensors.items()}, facts)
     expected = a.train_step()
-    torch.manual_seed(5)  # nothing of a step depends on what was drawn before it
+    torch.manual_seed(5)  # a step does not depend on earlier random numbers
     assert b.train_step() == expected
 
 
@@ -141,17 +141,17 @@ with process_group("cpu") as processes:
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one(data, tmp_path):
+def test_two_processes_make_the_same_steps_as_one(data, tmp_path):
     for world in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
         (tmp_path / "run.py").write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{SCRIPT}")
-        done = subprocess.run(
+        process = subprocess.run(
             [*command, tmp_path / "run.py", data, tmp_path / f"of{world}"], capture_output=True, text=True, timeout=1500
         )
-        assert done.returncode == 0, done.stderr
+        assert process.returncode == 0, process.stderr
     alone, first, second = (load_file(tmp_path / name) for name in ("of1.0", "of2.0", "of2.1"))
     assert all(torch.equal(first[k], second[k]) for k in first)
-    assert abs(alone["stats"][-1] - 0.3) > 1e-6  # the probability of augmentation was adjusted, once
+    assert abs(alone["stats"][-1] - 0.3) > 1e-6  # p was adjusted
     assert difference(alone, first) < 1e-3
 
 
@@ -161,7 +161,7 @@ def test_processes_that_cannot_share_a_batch_are_refused(dataset):
 
 
 @pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "1"), ("x", "1")])
-def test_an_odd_environment_is_refused(monkeypatch, rank, world):
+def test_a_wrong_rank_or_world_size_is_refused(monkeypatch, rank, world):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", world)
     with pytest.raises(InputError, match="WORLD_SIZE"):
@@ -169,7 +169,7 @@ def test_an_odd_environment_is_refused(monkeypatch, rank, world):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_frozen_layers_stay_and_the_others_move(dataset, count):
+def test_frozen_layers_stay_and_the_others_change(dataset, count):
     trainer = Trainer(config(freeze_d=count), dataset)
     frozen = ["b8.fromrgb", "b8.conv0", "b8.conv1"][:count]
     before = {k: v.clone() for k, v in trainer.D.named_parameters()}
@@ -187,8 +187,8 @@ def test_freezing_more_layers_than_there_are_is_refused(dataset):
         Trainer(config(freeze_d=5), dataset)
 
 
-def test_the_loader_fetches_ahead_what_it_would_fetch(dataset):
-    """The thread of the GPU's loader, on the CPU."""
+def test_prefetched_batches_equal_those_read_on_demand(dataset):
+    """Runs the thread that a GPU's loader has, on the CPU."""
     from concurrent.futures import ThreadPoolExecutor
 
     from stylert.train.data.loader import BatchLoader
@@ -210,19 +210,19 @@ def test_a_gradient_that_overflows_float16_costs_a_step_and_not_the_run(dataset,
         return torch.isfinite(bias).all()
 
     assert step("fp16")
-    assert not step("none")  # elsewhere it is a mistake, and the next loss says so
+    assert not step("none")  # without float16 it is a mistake, which the next loss shows
 
 
-def test_steps_do_not_depend_on_where_the_images_are(data):
-    kept, wanted = (Trainer(config(), ImageDataset(data, memory=memory)) for memory in (2**20, 0))
-    assert torch.equal(kept.loader.batch(8)[0], wanted.loader.batch(8)[0])
+def test_lazy_images_give_the_same_batches(data):
+    in_memory, lazy = (Trainer(config(), ImageDataset(data, memory=memory)) for memory in (2**20, 0))
+    assert torch.equal(in_memory.loader.batch(8)[0], lazy.loader.batch(8)[0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "generator",
     [
-        "aot_eager",  # the same operations, traced: seconds
+        "aot_eager",  # traces the same operations, within seconds
         pytest.param(
             "inductor",
             marks=pytest.mark.skipif(
@@ -231,15 +231,15 @@ def test_steps_do_not_depend_on_where_the_images_are(data):
         ),
     ],
 )
-def test_compiled_networks_take_the_same_steps(dataset, generator):
-    # Inductor would draw the noise from a generator of its own.
+def test_compiled_networks_make_the_same_steps(dataset, generator):
+    # Otherwise Inductor draws the noise from its own random generator.
     with inductor.patch(fallback_random=True), pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", partial(torch.compile, backend=generator))
-        found = []
+        statistics = []
         for compiled in (False, True):
             trainer = Trainer(config(), dataset, compiled=compiled)
-            found.append([trainer.train_step() for _ in range(3)])
-    assert found[0][0].keys() == {"loss_G", "path_length", "loss_D", "real_sign", "r1"}
-    for plain, traced in zip(*found, strict=True):
+            statistics.append([trainer.train_step() for _ in range(3)])
+    assert statistics[0][0].keys() == {"loss_G", "path_length", "loss_D", "real_sign", "r1"}
+    for plain, traced in zip(*statistics, strict=True):
         for name, value in plain.items():
             assert traced[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name

@@ -1,4 +1,4 @@
-"""A new run from the networks of another: what fits is taken over, and a grown generator makes the same images, larger."""
+"""Transfer copies the tensors that match, and a grown generator makes the same images at twice the size."""
 
 import numpy as np
 import pytest
@@ -35,23 +35,23 @@ def images(generator):
 
 
 @pytest.mark.parametrize("source", ["snapshot.safetensors", "model.safetensors"])
-def test_a_grown_generator_makes_the_smaller_ones_images_upsampled(small, rng, write_dataset, source):
+def test_a_grown_generator_makes_the_images_of_the_smaller_one_upsampled(small, rng, write_dataset, source):
     trainer, folder = small
     grown = run(rng, write_dataset, 16, seed=1)
-    taken = {t.network: t for t in transfer(grown, folder / source)}
+    results = {r.network: r for r in transfer(grown, folder / source)}
     expected = upsample2d(images(trainer.G_ema), setup_filter())
     assert images(grown.G_ema) == pytest.approx(expected, abs=1e-5)
-    assert {name.split(".")[1] for name in taken["G"].initial} == {"b16"}
-    assert "synthesis.b16.conv0" in str(taken["G"])
-    assert "synthesis.b8" not in str(taken["G"])
-    assert ("D" in taken) == source.startswith("snapshot")
-    if "D" in taken:
+    assert {name.split(".")[1] for name in results["G"].initial} == {"b16"}
+    assert "synthesis.b16.conv0" in str(results["G"])
+    assert "synthesis.b8" not in str(results["G"])
+    assert ("D" in results) == source.startswith("snapshot")
+    if "D" in results:
         for key in set(trainer.D.state_dict()) & set(grown.D.state_dict()):
             assert torch.equal(trainer.D.state_dict()[key], grown.D.state_dict()[key]), key
-        assert {name.split(".")[0] for name in taken["D"].initial} == {"b16"}
+        assert {name.split(".")[0] for name in results["D"].initial} == {"b16"}
 
 
-def test_a_grown_run_trains_and_opens_its_new_block(small, rng, write_dataset):
+def test_a_grown_run_trains_its_new_block(small, rng, write_dataset):
     _, folder = small
     grown = run(rng, write_dataset, 16, seed=1)
     transfer(grown, folder / "snapshot.safetensors")
@@ -62,10 +62,10 @@ def test_a_grown_run_trains_and_opens_its_new_block(small, rng, write_dataset):
         assert not torch.equal(before[key], grown.G.state_dict()[key]), key
 
 
-def test_the_same_shape_is_taken_over_whole_and_optimizers_start_anew(small, rng, write_dataset):
+def test_networks_of_the_same_shape_are_copied_completely_and_optimizers_are_new(small, rng, write_dataset):
     trainer, folder = small
     again = run(rng, write_dataset, 8, seed=1)
-    assert all(not t.initial and t.copied == t.total for t in transfer(again, folder / "snapshot.safetensors"))
+    assert all(not r.initial and r.copied == r.total for r in transfer(again, folder / "snapshot.safetensors"))
     for name in ("G", "D", "G_ema"):
         for key, value in getattr(trainer, name).state_dict().items():
             assert torch.equal(getattr(again, name).state_dict()[key], value), key
@@ -73,13 +73,13 @@ def test_the_same_shape_is_taken_over_whole_and_optimizers_start_anew(small, rng
     assert again.nimg == 0
 
 
-def test_other_widths_keep_what_fits(small, rng, write_dataset):
+def test_tensors_of_another_width_keep_their_initial_values(small, rng, write_dataset):
     _, folder = small
     wider = run(rng, write_dataset, 8, channel_max=8)
-    taken = {t.network: t for t in transfer(wider, folder / "snapshot.safetensors")}
-    assert "mapping.fc0.weight" not in taken["G"].initial
-    assert "synthesis.b4.conv1.weight" in taken["G"].initial
-    # Its RGB layers are all new: silent ones would leave an image of nothing.
+    results = {r.network: r for r in transfer(wider, folder / "snapshot.safetensors")}
+    assert "mapping.fc0.weight" not in results["G"].initial
+    assert "synthesis.b4.conv1.weight" in results["G"].initial
+    # All its RGB layers are new. With zero weights, the images would be empty.
     assert wider.G.synthesis.b4.torgb.weight.abs().max() > 0
 
 

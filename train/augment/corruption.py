@@ -78,7 +78,7 @@ def cut_out(images: Tensor, cutouts: Tensor) -> Tensor:
 
 
 def _cut_pixels(side: int, centre: Tensor, size: Tensor) -> Tensor:
-    """Which pixels of an axis a cutout covers, boolean `[N, side]`."""
+    """A mask of the pixels of one axis that a cutout covers, boolean `[N, side]`."""
     pixel = torch.arange(side, dtype=torch.float64)
     first, end = ((centre - size / 2) * side).round(), ((centre + size / 2) * side).round()
     return (pixel >= first[:, None]) & (pixel < end[:, None])

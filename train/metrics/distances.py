@@ -92,7 +92,7 @@ def inception_score(logits: np.ndarray, splits: int = SPLITS) -> tuple[float, fl
     scores = []
     for part in np.split(p, [i * len(p) // splits for i in range(1, splits)]):
         mean = part.mean(0)
-        # Where p is 0, the factor below is 0 as well, so any finite logarithm serves.
+        # A probability of 0 contributes 0 to the sum below, so its logarithm may be any finite number.
         log_ratio = np.log(np.where(part > 0, part, 1)) - np.log(np.where(mean > 0, mean, 1))
         scores.append(np.exp((part * log_ratio).sum(1).mean()))
     return float(np.mean(scores)), float(np.std(scores))

@@ -1,4 +1,4 @@
-"""Color, filter, noise and cutout against NumPy and SciPy in float64."""
+"""The groups color, filter, noise and cutout equal NumPy and SciPy in float64."""
 
 import math
 
@@ -26,7 +26,7 @@ def drawn_color(rng, n):
 
 
 def by_hand(rgb, brightness, contrast, flip, hue, saturation):
-    """One colour after another."""
+    """The changes of one pixel, one after another."""
     axis = np.ones(3) / math.sqrt(3)
     rgb = (rgb + brightness) * contrast
     if flip:
@@ -36,7 +36,7 @@ def by_hand(rgb, brightness, contrast, flip, hue, saturation):
     return grey + (rgb - grey) * saturation
 
 
-def test_colors_change_one_step_after_another(rng):
+def test_the_color_matrix_equals_the_changes_one_after_another(rng):
     n = 6
     color, images = drawn_color(rng, n), rng.normal(size=(n, 3, 4, 4))
     result = apply_color(torch.from_numpy(images), color.matrices()).numpy()
@@ -46,19 +46,19 @@ def test_colors_change_one_step_after_another(rng):
             np.testing.assert_allclose(result[i, :, y, x], by_hand(images[i, :, y, x], *values), atol=1e-10)
 
 
-def test_grey_images_change_as_grey_colors_do(rng):
+def test_grey_images_change_like_grey_colors(rng):
     color, images = drawn_color(rng, 5), torch.from_numpy(rng.normal(size=(5, 1, 4, 4)))
     colored = apply_color(images.expand(-1, 3, -1, -1), color.matrices())
     torch.testing.assert_close(apply_color(images, color.matrices()).expand(-1, 3, -1, -1), colored)
 
 
 @pytest.mark.parametrize("p", [0.3, 1.0])
-def test_colors_are_drawn_as_often_and_as_far_as_the_paper_says(seed, p):
+def test_random_colors_have_the_probabilities_and_std_of_the_paper(seed, p):
     torch.manual_seed(seed)
     n = 40_000
     color, tolerance = random_color(n, p), 4.5 * 0.5 / math.sqrt(n)
-    for values, still in ((color.brightness, 0), (color.contrast, 1), (color.hue, 0), (color.saturation, 1)):
-        assert float((values != still).double().mean()) == pytest.approx(p, abs=tolerance)
+    for values, neutral in ((color.brightness, 0), (color.contrast, 1), (color.hue, 0), (color.saturation, 1)):
+        assert float((values != neutral).double().mean()) == pytest.approx(p, abs=tolerance)
     assert float((color.lumaflip == 1).double().mean()) == pytest.approx(p / 2, abs=tolerance)
     assert float(color.brightness[color.brightness != 0].std()) == pytest.approx(0.2, rel=0.05)
     assert float(color.contrast[color.contrast != 1].log2().std()) == pytest.approx(0.5, rel=0.05)
@@ -67,7 +67,7 @@ def test_colors_are_drawn_as_often_and_as_far_as_the_paper_says(seed, p):
 
 @pytest.mark.parametrize("size", [8, 24])
 def test_bands_are_filtered_in_both_directions_with_mirrored_edges(rng, size):
-    """Also where the 43 taps are wider than the image."""
+    """Includes images that are narrower than the 43 taps."""
     images, gains = rng.normal(size=(4, 3, size, size)), rng.uniform(0.2, 3, (4, 4))
     result = filter_bands(torch.from_numpy(images), torch.from_numpy(gains)).numpy()
     for i in range(4):
@@ -76,28 +76,28 @@ def test_bands_are_filtered_in_both_directions_with_mirrored_edges(rng, size):
         np.testing.assert_allclose(result[i], expected, atol=1e-10)
 
 
-def test_band_gains_keep_the_expected_power_and_are_drawn_with_p(seed):
+def test_band_gains_keep_the_expected_power_and_have_probability_p(seed):
     torch.manual_seed(seed)
     power = np.array([10, 1, 1, 1]) / 13
     gains = random_band_gains(20_000, 0.25).numpy()
     untouched = (gains == 1).all(1)
     assert untouched.mean() == pytest.approx(0.75**4, abs=0.02)
     once = gains[~untouched][:, [0, 1, 2, 3]]
-    single = [g for g in once if len({*g.round(12)}) == 2]  # one band amplified, the others equal
+    single = [g for g in once if len({*g.round(12)}) == 2]  # exactly one band was amplified
     assert len(single) > 1000
     np.testing.assert_allclose([(power * g**2).sum() for g in single], 1, atol=1e-9)
 
 
-def test_noise_has_the_drawn_deviation(seed):
+def test_noise_has_its_standard_deviation(seed):
     torch.manual_seed(seed)
     images = torch.zeros(3, 3, 128, 128)
     noisy = add_noise(images, torch.tensor([0.0, 0.1, 0.3]))
     assert torch.equal(noisy[0], images[0])
     assert noisy[1:].std((1, 2, 3)).tolist() == pytest.approx([0.1, 0.3], rel=0.03)
     assert float(torch.corrcoef(noisy[2].flatten(1))[0, 1].abs()) < 0.05
-    deviations = random_noise_std(40_000, 0.5)
-    assert float((deviations > 0).double().mean()) == pytest.approx(0.5, abs=0.02)
-    assert float(deviations[deviations > 0].mean()) == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.05)
+    std = random_noise_std(40_000, 0.5)
+    assert float((std > 0).double().mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(std[std > 0].mean()) == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.05)
 
 
 def test_a_square_of_half_the_side_is_cut(rng, seed):

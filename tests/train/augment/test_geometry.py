@@ -1,4 +1,4 @@
-"""Blit and geom: matrices composed by hand, and pixels resampled by direct sums in float64."""
+"""The groups blit and geom equal matrices composed by hand, direct sums in float64, and SciPy."""
 
 import math
 
@@ -35,7 +35,7 @@ def move(x, y):
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.0]])
 
 
-def test_the_matrix_is_the_product_in_the_papers_order(rng):
+def test_the_matrix_is_the_product_in_the_order_of_the_paper(rng):
     xflip, rotate90 = int(rng.integers(0, 2)), int(rng.integers(0, 4))
     xint, xfrac = rng.integers(-5, 6, 2), rng.normal(size=2)
     scale, aniso = rng.uniform(0.5, 2, 2)
@@ -79,7 +79,7 @@ def by_direct_sums(image, matrix):
     size, pad = len(image), len(image) - 1
     x = np.pad(image, pad, mode="reflect")
     length = len(x)
-    up = np.zeros((2 * length, length))  # fine pixel m takes pixel k by tap m - 2 k + 5 of the reversed filter
+    up = np.zeros((2 * length, length))  # tap m - 2 k + 5 of the reversed filter leads from pixel k to fine pixel m
     for m in range(2 * length):
         for k in range(length):
             if 0 <= m - 2 * k + 5 < 12:
@@ -98,7 +98,7 @@ def by_direct_sums(image, matrix):
             for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
                 if 0 <= v0 + a < 2 * length and 0 <= u0 + b < 2 * length:
                     looked[i, j] += fine[v0 + a, u0 + b] * abs(1 - a - v + v0) * abs(1 - b - u + u0)
-    down = np.zeros((size, count))  # pixel k takes fine pixel m by tap 2 k + 6 - m
+    down = np.zeros((size, count))  # tap 2 k + 6 - m leads from fine pixel m to pixel k
     for k in range(size):
         for m in range(count):
             if 0 <= 2 * (k + reach) + 6 - m < 12:
@@ -106,7 +106,7 @@ def by_direct_sums(image, matrix):
     return down @ looked @ down.T
 
 
-def test_resampling_is_the_papers_sum_over_wavelet_taps(rng):
+def test_warp_equals_the_sum_over_wavelet_taps(rng):
     size = 8
     image = rng.normal(size=(1, 1, size, size))
     drawn = neutral(
@@ -116,8 +116,8 @@ def test_resampling_is_the_papers_sum_over_wavelet_taps(rng):
     np.testing.assert_allclose(result, by_direct_sums(image[0, 0], drawn.matrices()[0].numpy()), atol=1e-9)
 
 
-def test_smooth_images_go_where_scipys_cubic_splines_take_them(rng):
-    """Far from the edges, where the two extend an image differently, to a two-hundredth of the range."""
+def test_warp_of_smooth_images_agrees_with_cubic_splines(rng):
+    """Compared far from the edges, where SciPy extends the image differently."""
     size, n = 32, 6
     drawn = random_geometry(n, size, 1.0, True, True)
     at = np.arange(size) - (size - 1) / 2
@@ -127,7 +127,7 @@ def test_smooth_images_go_where_scipys_cubic_splines_take_them(rng):
     matrices = drawn.matrices()
     result = warp(torch.from_numpy(images), matrices).numpy()
     for i, back in enumerate(np.linalg.inv(matrices.numpy())):
-        swapped = back[[1, 0, 2]][:, [1, 0, 2]]  # SciPy counts rows first
+        swapped = back[[1, 0, 2]][:, [1, 0, 2]]  # SciPy's order is (row, column)
         centre = np.full(2, (size - 1) / 2)
         offset = swapped[:2, 2] + centre - swapped[:2, :2] @ centre
         expected = affine_transform(images[i, 0], swapped[:2, :2], offset, order=3, mode="mirror")
@@ -136,20 +136,20 @@ def test_smooth_images_go_where_scipys_cubic_splines_take_them(rng):
         assert np.abs(result[i, 0] - expected)[inside].max(initial=0) < 0.01
 
 
-def test_shifts_by_whole_pixels_are_undone_by_the_wavelets(rng):
+def test_warp_by_whole_pixels_equals_blit(rng):
     images = torch.from_numpy(rng.normal(size=(3, 3, 16, 16)))
     drawn = neutral(3, xint=rng.integers(-6, 7, (3, 2)))
     torch.testing.assert_close(warp(images, drawn.matrices()), blit(images, drawn.matrices()), atol=1e-9, rtol=0)
 
 
-def test_an_untouched_image_among_others_stays_bit_for_bit(rng):
+def test_an_image_with_the_identity_matrix_stays_bit_for_bit(rng):
     images = torch.from_numpy(rng.normal(size=(3, 3, 16, 16))).float()
     result = warp(images, neutral(3, pre_rotation=[0, 0.5, 0], scale=[1, 1, 1.3]).matrices())
     assert torch.equal(result[0], images[0])
     assert not torch.isclose(result[1:], images[1:]).all()
 
 
-def test_scaling_far_down_leaves_black_beyond_the_reflections(rng):
+def test_a_much_smaller_image_is_surrounded_by_black_beyond_its_reflections(rng):
     images = torch.ones(1, 3, 32, 32, dtype=torch.float64)
     result = warp(images, neutral(scale=[0.2]).matrices())  # 94 pixels become 19
     assert result[0, :, :3].abs().max() < 1e-6
@@ -157,7 +157,7 @@ def test_scaling_far_down_leaves_black_beyond_the_reflections(rng):
 
 
 @pytest.mark.parametrize("p", [0.2, 1.0])
-def test_transformations_are_drawn_as_often_and_as_far_as_the_paper_says(seed, p):
+def test_random_transformations_have_the_probabilities_and_deviations_of_the_paper(seed, p):
     torch.manual_seed(seed)
     n, size = 40_000, 64
     g = random_geometry(n, size, p, True, True)

@@ -1,4 +1,4 @@
-"""Whole pipelines: identity at 0, one draw per image, derivatives to second order, refusals; and the control of p."""
+"""Whole pipelines: identity at p = 0, independent images, second derivatives, refusals; and the adaptive p."""
 
 import math
 
@@ -21,7 +21,7 @@ def test_p_zero_is_the_identity_bit_for_bit(rng, pipeline):
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_that_draw_nothing_stay_bit_for_bit(rng, pipeline, channels):
+def test_images_without_a_transformation_stay_bit_for_bit(rng, pipeline, channels):
     images = torch.from_numpy(rng.normal(size=(64, channels, 16, 16))).float()
     result = augment(images, 0.02, pipeline)
     same = (result == images).flatten(1).all(1)
@@ -30,8 +30,8 @@ def test_images_that_draw_nothing_stay_bit_for_bit(rng, pipeline, channels):
     assert result.isfinite().all()
 
 
-def test_at_p_one_half_of_the_images_are_mirrored(seed):
-    """So that no transformation becomes the generator's idea of an image (Karras et al. 2020b, section 2.2)."""
+def test_at_p_one_every_orientation_is_equally_likely(seed):
+    """Even at p = 1, half of the images are mirrored (Karras et al. 2020b, section 2.2)."""
     torch.manual_seed(seed)
     n = 3000
     columns = torch.arange(16.0).expand(n, 3, 16, 16)
@@ -43,7 +43,7 @@ def test_at_p_one_half_of_the_images_are_mirrored(seed):
 
 
 @pytest.mark.parametrize("pipeline", ["blit", "geom", "color", "filter", "noise", "cutout", "bgcfnc"])
-def test_derivatives_are_right_to_second_order(rng, seed, pipeline):
+def test_first_and_second_derivatives_equal_finite_differences(rng, seed, pipeline):
     images = torch.from_numpy(rng.normal(size=(2, 3, 8, 8))).requires_grad_()
     mixing = torch.from_numpy(rng.normal(size=(3 * 8 * 8, 2)))
 
@@ -55,7 +55,7 @@ def test_derivatives_are_right_to_second_order(rng, seed, pipeline):
     assert torch.autograd.gradgradcheck(scalars, [images], fast_mode=True)
 
 
-def test_parameters_are_the_same_whatever_the_type_of_the_images(rng, seed):
+def test_random_parameters_do_not_depend_on_the_type_of_the_images(rng, seed):
     images = torch.from_numpy(rng.normal(size=(4, 3, 16, 16)))
     torch.manual_seed(seed)
     double = augment(images, 0.9, "bgcf")
@@ -74,36 +74,36 @@ def test_parameters_are_the_same_whatever_the_type_of_the_images(rng, seed):
         ((2, 3, 8, 4), 0.5, "bgc", "square"),
     ],
 )
-def test_refuses_what_it_cannot_augment(shape, p, pipeline, message):
+def test_refuses_wrong_shapes_probabilities_and_pipelines(shape, p, pipeline, message):
     with pytest.raises(ValueError, match=message):
         augment(torch.zeros(shape), p, pipeline)
 
 
 @given(st.lists(st.floats(-1, 1), max_size=60), st.integers(1, 64), st.floats(0.01, 500), st.floats(0, 1))
-def test_p_moves_by_the_sign_every_fourth_step_and_stays_within_bounds(signs, batch, kimg, target):
-    control, p = AdaptiveProbability(batch, target, kimg), 0.0
+def test_p_changes_by_the_sign_every_fourth_step_and_stays_in_its_range(signs, batch, kimg, target):
+    adaptive, p = AdaptiveProbability(batch, target, kimg), 0.0
     for i, sign in enumerate(signs):
-        control.update(sign)
+        adaptive.update(sign)
         if (i + 1) % INTERVAL == 0:
             mean = sum(signs[i + 1 - INTERVAL : i + 1]) / INTERVAL
             if abs(mean - target) > 1e-9:
                 p = float(np.clip(p + np.sign(mean - target) * batch * INTERVAL / (kimg * 1000), 0, 1))
             else:
-                p = control.p
-        assert control.p == pytest.approx(p)
+                p = adaptive.p
+        assert adaptive.p == pytest.approx(p)
 
 
-def test_p_reaches_one_after_as_many_images_as_it_is_told():
-    control, batch = AdaptiveProbability(32, 0.6, kimg=10), 32
+def test_p_reaches_one_after_ada_kimg():
+    adaptive, batch = AdaptiveProbability(32, 0.6, kimg=10), 32
     shown = 0
-    while control.p < 1:
-        control.update(1.0)
+    while adaptive.p < 1:
+        adaptive.update(1.0)
         shown += batch
     assert shown == pytest.approx(10_000, rel=0.02)
 
 
 @given(st.lists(st.floats(-1, 1), max_size=20), st.lists(st.floats(-1, 1), max_size=20))
-def test_a_restored_control_goes_on_as_the_first(before, after):
+def test_a_restored_state_continues_exactly(before, after):
     first, second = AdaptiveProbability(8, kimg=1), AdaptiveProbability(8, kimg=1)
     for sign in before:
         first.update(sign)
@@ -115,6 +115,6 @@ def test_a_restored_control_goes_on_as_the_first(before, after):
 
 
 @pytest.mark.parametrize("facts", [{}, {"p": 2, "signs": 0, "steps": 0}, {"p": 0.5, "signs": "x", "steps": 0}])
-def test_refuses_a_state_that_is_none(facts):
+def test_refuses_an_invalid_state(facts):
     with pytest.raises(ValueError, match="adaptive augmentation"):
         AdaptiveProbability(8).load_state(facts)

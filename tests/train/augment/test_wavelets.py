@@ -1,4 +1,4 @@
-"""The filter tables against their definition: Daubechies' factors, found by their roots."""
+"""The filter tables equal Daubechies' least asymmetric filters, computed from the roots of their polynomial."""
 
 from itertools import pairwise, product
 from math import comb
@@ -10,7 +10,7 @@ from stylert.train.augment.wavelets import SYM2, SYM6, band_filters
 
 
 def least_asymmetric(moments: int) -> np.ndarray:
-    """All real spectral factors of the Daubechies polynomial, and of these the one whose phase is nearest to linear."""
+    """Among all real spectral factors of the Daubechies polynomial, the one with the most linear phase."""
     y = np.roots([comb(moments - 1 + k, k) for k in reversed(range(moments))])
     pairs = []
     for value in y[y.imag >= -1e-12]:
@@ -29,7 +29,7 @@ def least_asymmetric(moments: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("taps", "moments"), [(SYM2, 2), (SYM6, 6)])
-def test_the_taps_are_the_least_asymmetric_filter(taps, moments):
+def test_the_taps_equal_the_least_asymmetric_filter(taps, moments):
     expected = least_asymmetric(moments)
     assert min(np.abs(taps - expected).max(), np.abs(taps - expected[::-1]).max()) < 1e-6
 

@@ -1,4 +1,4 @@
-"""Datasets: zips and folders of the official layout, the endless stream of epochs, and one-line refusals."""
+"""Zips and folders of the official layout are read, batches follow the endless stream of epochs, damage is one line."""
 
 import json
 import zipfile
@@ -14,13 +14,15 @@ from stylert.train.data.dataset_tool import convert_dataset
 
 
 class Images(dict):
+    """A dictionary with a short representation, because hypothesis prints what it draws."""
+
     def __repr__(self):
         return f"{len(self)} images"
 
 
 @pytest.fixture
 def images(rng):
-    """In the official layout: folders and eight digits."""
+    """Five images with the names of the official layout."""
     return Images({f"{i:05d}/img{i * 10000:08d}.png": rng.integers(0, 256, (8, 8, 3), np.uint8) for i in range(5)})
 
 
@@ -33,7 +35,7 @@ def refusal(path, **options):
 
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
-def test_every_pixel_arrives_in_the_order_of_names(images, write_dataset, kind):
+def test_images_are_read_exactly_in_the_order_of_their_names(images, write_dataset, kind):
     shuffled = dict(reversed(images.items()))
     dataset = ImageDataset(write_dataset(shuffled | {"README.txt": b"no image"}, kind=kind))
     assert dataset.names == sorted(images)
@@ -52,17 +54,17 @@ def test_class_indices_become_one_hot(images, write_dataset, rng, kind):
     np.testing.assert_array_equal(dataset.labels, np.eye(3)[classes])
 
 
-@pytest.mark.parametrize("place", ["", "run/"])
-def test_the_folder_of_a_run_is_no_dataset(images, write_dataset, tmp_path, place):
+@pytest.mark.parametrize("folder", ["", "run/"])
+def test_the_folder_of_a_run_is_refused_as_a_dataset(images, write_dataset, tmp_path, folder):
     path = write_dataset(
-        {f"{place}fakes-000000.png": images["00000/img00000000.png"], f"{place}snapshot.safetensors": b""}, kind="folder"
+        {f"{folder}fakes-000000.png": images["00000/img00000000.png"], f"{folder}snapshot.safetensors": b""}, kind="folder"
     )
     assert "folder of a training run" in refusal(path)
     with pytest.raises(DataError, match="folder of a training run"):
         convert_dataset(path, tmp_path / "out.zip", 8)
 
 
-def test_label_vectors_arrive_as_they_are(images, write_dataset, rng):
+def test_label_vectors_are_kept(images, write_dataset, rng):
     vectors = rng.normal(size=(5, 4))
     path = write_dataset(images, [[n, v] for n, v in zip(images, vectors.tolist(), strict=True)])
     np.testing.assert_array_equal(ImageDataset(path, use_labels=True).labels, vectors.astype(np.float32))
@@ -77,7 +79,7 @@ def test_grey_images_keep_one_channel_and_others_become_rgb(write_dataset, rng):
     np.testing.assert_array_equal(dataset.images[0], rgba[:, :, :3].transpose(2, 0, 1))
 
 
-def test_limit_takes_the_first_names_and_progress_counts_them(images, write_dataset):
+def test_limit_takes_the_first_names_and_progress_is_reported(images, write_dataset):
     reports = []
     dataset = ImageDataset(write_dataset(images), limit=3, progress=lambda *report: reports.append(report))
     assert dataset.names == sorted(images)[:3]
@@ -85,7 +87,7 @@ def test_limit_takes_the_first_names_and_progress_counts_them(images, write_data
 
 
 class Sized(ImageDataset):
-    """A dataset of so many images, for the stream of indices alone."""
+    """A dataset of `size` images without pixels, for `batch_indices` alone."""
 
     def __init__(self, size):
         self.images = np.empty(size)
@@ -98,7 +100,7 @@ def test_each_epoch_shows_every_image_once(size, epoch, seed):
 
 
 @given(st.integers(1, 20), st.integers(0, 100), st.lists(st.integers(1, 25), min_size=1, max_size=6), st.integers(0, 9))
-def test_any_split_of_the_stream_is_the_stream(size, start, counts, seed):
+def test_the_stream_does_not_depend_on_how_it_is_split(size, start, counts, seed):
     dataset, parts, position = Sized(size), [], start
     for count in counts:
         parts.append(dataset.batch_indices(position, count, seed))
@@ -107,7 +109,7 @@ def test_any_split_of_the_stream_is_the_stream(size, start, counts, seed):
     np.testing.assert_array_equal(np.concatenate(parts), dataset.batch_indices(start, sum(counts), seed))
 
 
-def test_epochs_and_seeds_shuffle_differently():
+def test_every_epoch_and_every_seed_has_another_order():
     dataset = Sized(50)
     first, second, other = (dataset.batch_indices(start, 50, seed) for start, seed in ((0, 1), (50, 1), (0, 2)))
     assert len({tuple(x) for x in (first, second, other, range(50))}) == 4
@@ -123,12 +125,12 @@ def test_refuses_what_is_missing_or_empty(write_dataset, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
-def test_refuses_images_that_do_not_decode(images, write_dataset, kind):
+def test_refuses_damaged_images(images, write_dataset, kind):
     last = max(images)
     assert last in refusal(write_dataset(images | {last: b"\x89PNG\r\n\x1a\n garbage"}, kind=kind))
 
 
-def test_refuses_mixed_oblong_and_odd_sizes(images, write_dataset):
+def test_refuses_sizes_that_differ_or_are_no_power_of_two(images, write_dataset):
     last = max(images)
     for i, (wrong, message) in enumerate([((16, 16, 3), last), ((8, 8), last), ((8, 4, 3), last)]):
         files = images | {last: np.zeros(wrong, np.uint8)}
@@ -140,11 +142,11 @@ def test_refuses_mixed_oblong_and_odd_sizes(images, write_dataset):
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.floats(0, 0.999) | st.none(), flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(1, 255)), max_size=3))
 def test_a_damaged_zip_is_refused_or_loads(images, write_dataset, cut, flips):
-    """No damage raises anything else; a cut one never loads."""
+    """Damage raises DataError or nothing, and a zip that was cut never loads."""
     path = write_dataset(images, [[n, 0] for n in images])
     data = bytearray(path.read_bytes())
-    for place, mask in flips:
-        data[int(place * len(data))] ^= mask
+    for position, mask in flips:
+        data[int(position * len(data))] ^= mask
     path.write_bytes(data[: int(cut * len(data))] if cut is not None else data)
     try:
         dataset = ImageDataset(path, use_labels=True)
@@ -194,18 +196,19 @@ def test_a_compressed_zip_reads_like_a_stored_one(images, write_dataset, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
-def test_images_beyond_the_memory_are_decoded_when_wanted(images, write_dataset, rng, kind):
-    path, calls = write_dataset(images, kind=kind), []
-    kept, wanted = ImageDataset(path), ImageDataset(path, memory=5 * 8 * 8 * 3 - 1, progress=lambda *a: calls.append(a))
-    assert (kept.in_memory, wanted.in_memory, calls) == (True, False, [])
+def test_a_dataset_larger_than_the_memory_is_lazy_and_equal(images, write_dataset, rng, kind):
+    path, reports = write_dataset(images, kind=kind), []
+    in_memory = ImageDataset(path)
+    lazy = ImageDataset(path, memory=5 * 8 * 8 * 3 - 1, progress=lambda *report: reports.append(report))
+    assert (in_memory.in_memory, lazy.in_memory, reports) == (True, False, [])
     assert ImageDataset(path, memory=5 * 8 * 8 * 3).in_memory
-    assert (len(wanted), wanted.resolution, wanted.images.shape) == (5, 8, kept.images.shape)
+    assert (len(lazy), lazy.resolution, lazy.images.shape) == (5, 8, in_memory.images.shape)
     for index in (rng.integers(0, 5, 30), slice(1, 4), slice(None), np.array([], int)):
-        np.testing.assert_array_equal(wanted.images[index], kept.images[index])
+        np.testing.assert_array_equal(lazy.images[index], in_memory.images[index])
 
 
 @pytest.mark.parametrize("wrong", [b"\x89PNG garbage", np.zeros((16, 16, 3), np.uint8), np.zeros((8, 8), np.uint8)])
-def test_what_is_wrong_with_an_image_is_said_when_it_is_wanted(images, write_dataset, wrong):
+def test_a_lazy_dataset_reports_a_wrong_image_when_it_is_indexed(images, write_dataset, wrong):
     last = max(images)
     dataset = ImageDataset(write_dataset(images | {last: wrong}), memory=0)
     assert dataset.images[:4].shape == (4, 3, 8, 8)

@@ -1,4 +1,4 @@
-"""From pictures to the official layout: pixels, labels, the same bytes; damage and attacks refused in one line."""
+"""The dataset tool: exact pixels and labels, the same bytes, transforms, and refusals in one line."""
 
 import stat
 import zipfile
@@ -11,12 +11,12 @@ from stylert.core.errors import DataError, InputError
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.data.dataset_tool import convert_dataset
 from stylert.train.data.sources import files
-from tests.train.data.sources.source_files import encoded, fashion, labels_of, refusal
+from tests.train.data.sources.source_files import encoded, idx_files, labels_of, refusal
 
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
 @pytest.mark.parametrize("labels", [None, [3, 0, 1, 1, 2], [[0.5, 1.0]] * 5])
-def test_an_official_dataset_comes_through_unchanged(pixels, write_dataset, out, kind, labels):
+def test_an_official_dataset_stays_unchanged(pixels, write_dataset, out, kind, labels):
     names = [f"00000/img{i:08d}.png" for i in range(5)]
     table = None if labels is None else [list(row) for row in zip(names, labels, strict=True)]
     source = write_dataset(dict(zip(names, pixels, strict=True)), table, kind)
@@ -38,7 +38,7 @@ def test_the_same_pictures_give_the_same_bytes(pixels, write_dataset, tmp_path):
 
 
 def test_many_images_are_numbered_in_folders_of_a_thousand(tmp_path):
-    convert_dataset(fashion(tmp_path, np.zeros((1002, 28, 28), np.uint8)), tmp_path / "x.zip", 4)
+    convert_dataset(idx_files(tmp_path, np.zeros((1002, 28, 28), np.uint8)), tmp_path / "x.zip", 4)
     assert ImageDataset(tmp_path / "x.zip").names[-2:] == ["00001/img00001000.png", "00001/img00001001.png"]
 
 
@@ -61,7 +61,7 @@ def test_center_crop_wide_keeps_four_to_three_between_black_bars(write_dataset, 
     assert not made[:, 28:].any()
 
 
-def test_pad_shows_all_between_black_bars(write_dataset, out):
+def test_pad_keeps_the_whole_picture_between_black_bars(write_dataset, out):
     convert_dataset(write_dataset({"a.png": np.full((20, 40, 3), 255, np.uint8)}), out, 32, "pad")
     made = ImageDataset(out).images[0]
     assert (made[:, 8:24] == 255).all()
@@ -75,17 +75,17 @@ def test_an_oblong_picture_needs_a_transform(rng, write_dataset, out):
     assert not out.exists()
 
 
-def test_transparency_is_laid_over_white_and_orientation_followed(rng, tmp_path, write_dataset):
+def test_transparency_becomes_white_and_exif_orientation_is_applied(rng, tmp_path, write_dataset):
     clear = np.zeros((8, 8, 4), np.uint8)
     convert_dataset(write_dataset({"a.png": clear}, name="clear"), tmp_path / "white.zip", 8)
     assert (ImageDataset(tmp_path / "white.zip").images == 255).all()
     image, exif = rng.integers(0, 256, (8, 8, 3), np.uint8), Image.Exif()
-    exif[0x112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x112] = 6  # rotate by 90 degrees clockwise
     convert_dataset(write_dataset({"a.png": encoded(image, exif=exif)}, name="turned"), tmp_path / "upright.zip", 8)
     np.testing.assert_array_equal(ImageDataset(tmp_path / "upright.zip").images[0].transpose(1, 2, 0), np.rot90(image, -1))
 
 
-def test_grey_pictures_stay_grey_and_mixed_ones_become_colored_or_are_refused(rng, write_dataset, tmp_path):
+def test_the_first_picture_decides_between_grey_and_color(rng, write_dataset, tmp_path):
     grey, color = rng.integers(0, 256, (8, 8), np.uint8), rng.integers(0, 256, (8, 8, 3), np.uint8)
     first_grey = write_dataset({"a.png": grey, "b.png": color}, name="g")
     first_color = write_dataset({"a.png": color, "b.png": grey}, name="c")
@@ -115,7 +115,7 @@ def test_corrupt_pictures_are_listed_or_skipped_and_their_labels_with_them(pixel
     assert [label for _, label in labels_of(out)] == [0, 2, 4]
 
 
-def test_a_source_of_nothing_but_damage_is_refused(write_dataset, out):
+def test_a_source_with_damaged_pictures_only_is_refused(write_dataset, out):
     assert "no picture that can be decoded" in refusal(DataError, write_dataset({"a.png": b"x"}), out, 8, skip_corrupt=True)
 
 
@@ -125,7 +125,7 @@ def test_a_decompression_bomb_is_not_decoded(write_dataset, out, monkeypatch):
     assert "40x40 pixels are too many" in refusal(DataError, source, out, 8)
 
 
-def test_an_archive_that_explodes_or_holds_a_huge_picture_is_refused(tmp_path, out, monkeypatch):
+def test_a_zip_bomb_or_a_huge_picture_is_refused(tmp_path, out, monkeypatch):
     bomb = tmp_path / "bomb.zip"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(10_000_000))
@@ -163,7 +163,7 @@ def test_links_are_refused(pixels, tmp_path, out):
 @pytest.mark.parametrize(
     "labels", [[["0.png", 1]], [[f"{i}.png", -1] for i in range(5)], [[f"{i}.png", "x"] for i in range(5)], 3]
 )
-def test_labels_that_are_incomplete_or_none_are_refused(pixels, write_dataset, out, labels):
+def test_incomplete_or_invalid_labels_are_refused(pixels, write_dataset, out, labels):
     source = write_dataset({f"{i}.png": x for i, x in enumerate(pixels)}, labels)
     assert "dataset.json" in refusal(DataError, source, out, 16)
 
@@ -172,7 +172,7 @@ def test_labels_that_are_incomplete_or_none_are_refused(pixels, write_dataset, o
     ("options", "message"),
     [((48, "none"), "power of two"), ((2, "none"), "power of two"), ((16, "squeeze"), "unknown transform 'squeeze'")],
 )
-def test_refuses_what_cannot_be_made(pixels, write_dataset, out, options, message):
+def test_refuses_wrong_resolutions_and_transforms(pixels, write_dataset, out, options, message):
     assert message in refusal(InputError, write_dataset({"a.png": pixels[0]}), out, *options)
 
 

@@ -1,4 +1,4 @@
-"""Mode coverage on images whose parts are known: what is drawn is read back, what is missing is counted."""
+"""Mode coverage on images of known parts: the classifier reads them back, and missing parts are counted."""
 
 import json
 
@@ -13,14 +13,14 @@ SIZES = (3, 5, 2)
 
 
 def draw(patterns, parts):
-    """One pattern of every layer, added up: uint8 `[N, 3, R, R]`."""
+    """The sum of one pattern per layer, uint8 `[N, 3, R, R]`."""
     total = sum(p[column] for p, column in zip(patterns, parts.T, strict=True))
     return np.clip(127.5 + total, 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(params=[8, 64])
 def patterns(request, rng):
-    """Random patterns of 8 by 8 squares, orthogonal, so that no draw makes two of them alike."""
+    """Random patterns of 8 by 8 squares. They are orthogonal, so no two are similar."""
     basis = np.linalg.qr(rng.normal(size=(192, sum(SIZES))))[0].T.reshape(-1, 3, 8, 8)
     scale = request.param // 8
     whole = np.kron(basis, np.ones((1, 1, scale, scale))) * 40 / np.abs(basis).max()
@@ -31,7 +31,7 @@ def choices(rng, count, sizes=SIZES):
     return np.stack([rng.integers(0, n, count) for n in sizes], axis=1)
 
 
-def test_the_parts_of_drawn_images_are_read_back(patterns, rng):
+def test_the_classifier_reads_the_parts_of_unseen_images(patterns, rng):
     known, unseen = choices(rng, 600), choices(rng, 200)
     classifier = PartClassifier(draw(patterns, known), known)
     np.testing.assert_array_equal(classifier.predict(draw(patterns, unseen)), unseen)
@@ -41,17 +41,17 @@ def test_the_parts_of_drawn_images_are_read_back(patterns, rng):
     np.testing.assert_array_equal(margins > 0, one_hot > 0)
 
 
-def test_parts_that_are_missing_or_rare_are_not_covered():
+def test_missing_and_rare_parts_are_not_covered():
     real = np.stack([np.arange(1000) % 5, np.arange(1000) % 2], axis=1)
     assert coverage(real, real) == Coverage(7, 7, 0.0, 10 / 1000)
-    found = real.copy()
-    found[found[:, 0] == 4, 0] = 0  # one part in five lost, to another one
-    assert coverage(found, real) == Coverage(6, 7, pytest.approx(0.2 / 2), 8 / 1000)
-    found[:51, 0] = 4  # 51 of 1000, where real images have 200
-    assert coverage(found, real).covered == 7
-    found[:51, 0] = 0
-    found[:49, 0] = 4
-    assert coverage(found, real).covered == 6
+    generated = real.copy()
+    generated[generated[:, 0] == 4, 0] = 0  # one part of five becomes another one
+    assert coverage(generated, real) == Coverage(6, 7, pytest.approx(0.2 / 2), 8 / 1000)
+    generated[:51, 0] = 4  # 51 of 1000 images; 200 of the real ones
+    assert coverage(generated, real).covered == 7
+    generated[:51, 0] = 0
+    generated[:49, 0] = 4
+    assert coverage(generated, real).covered == 6
 
 
 def test_disjoint_parts_are_at_distance_one(rng):
@@ -60,7 +60,7 @@ def test_disjoint_parts_are_at_distance_one(rng):
 
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])
-def test_parts_come_by_the_names_of_the_images(write_dataset, rng, kind):
+def test_parts_are_found_by_the_names_of_the_images(write_dataset, rng, kind):
     images = {f"{i:02d}.png": rng.integers(0, 256, (4, 4, 3), np.uint8) for i in range(12)}
     parts = choices(rng, 12)
     rows = {name: row.tolist() for name, row in zip(images, parts, strict=True)}
@@ -83,7 +83,7 @@ def test_parts_come_by_the_names_of_the_images(write_dataset, rng, kind):
         b'{"choices": {"a.png": [99999999]}}',
     ],
 )
-def test_parts_that_are_missing_or_none_are_refused(write_dataset, rng, parts):
+def test_missing_and_invalid_parts_are_refused(write_dataset, rng, parts):
     files = {"a.png": rng.integers(0, 256, (4, 4, 3), np.uint8)} | ({} if parts is None else {"parts.json": parts})
     path = write_dataset(files)
     with pytest.raises(DataError, match="parts") as e:

@@ -1,4 +1,4 @@
-"""Metrics by name: what is asked for is computed on what it is defined on, once, and what is missing is said at once."""
+"""Metrics by name: shared inputs are computed once, values are named by their network, missing inputs are reported early."""
 
 import json
 
@@ -18,16 +18,16 @@ from stylert.train.metrics.metric import METRICS, Metric
 
 
 class Projections:
-    """A cheap extractor: fixed projections of the pixels. Counts the images that it sees."""
+    """A cheap extractor: fixed projections of the pixels. It counts its images."""
 
     width = 6
 
     def __init__(self, name="EffNetLite0"):
         self.name = self.identity = name
-        self.seen = 0
+        self.images_seen = 0
 
     def __call__(self, images):
-        self.seen += len(images)
+        self.images_seen += len(images)
         x = images.reshape(len(images), -1).astype(float) / 255
         return x @ np.random.default_rng(len(self.name)).normal(size=(x.shape[1], self.width))
 
@@ -43,7 +43,7 @@ def generator(seed):
 
 @pytest.fixture
 def data(write_dataset, rng):
-    """Forty images, and parts of two layers that their first pixels show."""
+    """Forty images. Their first rows show the parts of two layers."""
     images = {f"{i:02d}.png": rng.integers(0, 256, (8, 8, 3), np.uint8) for i in range(40)}
     parts = {name: [i % 2, i % 3] for i, name in enumerate(images)}
     for name, (a, b) in parts.items():
@@ -53,11 +53,11 @@ def data(write_dataset, rng):
 
 @pytest.fixture
 def extractors(monkeypatch):
-    """Stand-ins for both networks, by name."""
-    made = {"EffNetLite0": Projections(), "Inception": Projections("Inception")}
-    monkeypatch.setattr(metrics, "EffNetLite0", lambda: made["EffNetLite0"])
-    monkeypatch.setattr(metrics, "Inception", lambda weights: made["Inception"])
-    return made
+    """Cheap replacements of both networks, by name."""
+    cheap = {"EffNetLite0": Projections(), "Inception": Projections("Inception")}
+    monkeypatch.setattr(metrics, "EffNetLite0", lambda: cheap["EffNetLite0"])
+    monkeypatch.setattr(metrics, "Inception", lambda weights: cheap["Inception"])
+    return cheap
 
 
 @given(st.sampled_from(METRICS), st.integers(10, 99_999), st.integers(10, 99), st.integers(10, 99_999))
@@ -70,7 +70,7 @@ def test_a_name_may_end_in_a_number_of_images(name, number, thousands, default):
 @pytest.mark.parametrize(
     "text", ["", "fd-5k", "ppl", "ppl_x", "5k", "fid50K", "fid 50k", "FID", "fd5kk", "fd99999999", "fd0", "pr3", "is9"]
 )
-def test_other_names_and_too_few_images_are_refused(text):
+def test_unknown_names_and_too_few_images_are_refused(text):
     with pytest.raises(InputError) as e:
         Metric.parse(text, 100)
     assert "\n" not in str(e.value)
@@ -82,28 +82,28 @@ def test_features_are_shared_and_each_metric_takes_its_number_of_images(generato
     values = evaluator.evaluate(generator)
     assert set(values) == {f"{n}-EffNetLite0" for n in ("FD", "KID", "precision", "recall")}
     extractor = extractors["EffNetLite0"]
-    assert extractor.seen == 60
+    assert extractor.images_seen == 60
     real = extractor(evaluator.dataset.images[:30].transpose(0, 2, 3, 1))
     fake = extractor(metrics.generated_images(generator, 0, 30))
-    # Images are drawn in portions: sums in another order may round a pixel to the other side.
+    # The batches differ from the evaluator's. Sums in another order may round a pixel differently.
     assert values["FD-EffNetLite0"] == pytest.approx(frechet_distance(fake, real), rel=1e-2, abs=1e-2)
     assert values["KID-EffNetLite0"] == pytest.approx(kernel_distance(fake[:20], real[:20]), rel=1e-2, abs=1e-2)
-    seen = extractor.seen
+    images_seen = extractor.images_seen
     evaluator.evaluate(generator)
-    assert extractor.seen == seen + 30  # real ones are known
+    assert extractor.images_seen == images_seen + 30  # real features are kept
     assert Evaluator([Metric("fd", 50)], EvaluationInputs(data)).evaluate(generator).keys() == {"FD-EffNetLite0"}
     assert evaluator.real_images == 30
 
 
-def test_inceptions_metrics_are_named_as_published_and_others_never(generator, data, extractors, tmp_path):
+def test_only_metrics_on_inception_have_the_published_names(generator, data, extractors, tmp_path):
     chosen = [Metric(name, 30) for name in ("fd", "fid", "kid", "pr", "is")]
     values = Evaluator(chosen, EvaluationInputs(data, inception=tmp_path / "w.pth")).evaluate(generator)
     names = {"FD-EffNetLite0", "FID", "KID", "precision-Inception", "recall-Inception", "IS", "IS-deviation"}
     assert set(values) == names
-    assert extractors["Inception"].seen == extractors["EffNetLite0"].seen == 60
+    assert extractors["Inception"].images_seen == extractors["EffNetLite0"].images_seen == 60
 
 
-def test_what_a_metric_lacks_is_said_before_anything_is_computed(data, write_dataset, rng, generator):
+def test_missing_inputs_are_reported_before_anything_is_computed(data, write_dataset, rng, generator):
     for name, source, message in [
         ("fid", EvaluationInputs(data), "--inception; fd is the offline stand-in"),
         ("is", EvaluationInputs(data), "--inception"),
@@ -120,7 +120,7 @@ def test_what_a_metric_lacks_is_said_before_anything_is_computed(data, write_dat
         Evaluator([Metric("modes", 20)], EvaluationInputs(plain)).evaluate(generator)
 
 
-def test_the_floor_is_the_same_between_real_images(generator, data, extractors):
+def test_the_floor_has_the_values_between_real_images(generator, data, extractors):
     chosen = [Metric("fd", 20), Metric("modes", 20), Metric("ppl_w", 20)]
     floor = Evaluator(chosen, EvaluationInputs(data, floor=data)).floor()
     assert floor["FD-EffNetLite0"] == pytest.approx(0, abs=1e-6)
@@ -129,7 +129,7 @@ def test_the_floor_is_the_same_between_real_images(generator, data, extractors):
     assert Evaluator([Metric("fd", 20)], EvaluationInputs(data)).floor() == {}
 
 
-def test_modes_and_separability_read_the_parts_of_generated_images(generator, data):
+def test_modes_and_separability_of_generated_images_are_within_their_ranges(generator, data):
     values = Evaluator([Metric("modes", 30), Metric("ls_z", 30), Metric("ls_w", 20)], EvaluationInputs(data)).evaluate(
         generator
     )

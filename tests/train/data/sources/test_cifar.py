@@ -1,4 +1,4 @@
-"""CIFAR's pickles: read by a reader of our own, whoever wrote them; hostile ones run nothing."""
+"""CIFAR is read without unpickling, from Python 2 and 3, and hostile pickles run no code."""
 
 import pickle
 import pickletools
@@ -10,7 +10,7 @@ from stylert.core.errors import DataError
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.data.dataset_tool import convert_dataset
 from stylert.train.data.sources.cifar import OPERATIONS_OF_PYTHON_2
-from tests.train.data.sources.source_files import labels_of, python2, refusal, tar
+from tests.train.data.sources.source_files import cifar_tar, labels_of, python2_pickle, refusal
 
 
 @pytest.mark.parametrize("writer", ["python 2", "python 3"])
@@ -20,16 +20,20 @@ def test_cifar_is_read_from_its_pickles_without_unpickling(rng, tmp_path, out, w
     rows = images.transpose(0, 3, 1, 2).reshape(7, -1)
     members = {"data_batch_2": (4, 7), "data_batch_1": (0, 4), "readme.html": None}
     packed = {}
-    for name, span in members.items():
-        batch = {"batch_label": "x", "labels": labels[slice(*span)], "data": rows[slice(*span)]} if span else None
-        if span is None:
+    for name, rows_of_batch in members.items():
+        batch = (
+            {"batch_label": "x", "labels": labels[slice(*rows_of_batch)], "data": rows[slice(*rows_of_batch)]}
+            if rows_of_batch
+            else None
+        )
+        if rows_of_batch is None:
             packed[name] = b"<html>"
         elif writer == "python 2":
-            packed[name] = b"\x80\x02" + python2(batch) + b"."
-            assert pickle.loads(packed[name], encoding="latin-1")["labels"] == batch["labels"]  # the test's own writer is right
+            packed[name] = b"\x80\x02" + python2_pickle(batch) + b"."
+            assert pickle.loads(packed[name], encoding="latin-1")["labels"] == batch["labels"]  # checks the writer of this test
         else:
             packed[name] = pickle.dumps(batch | {"data": np.ascontiguousarray(batch["data"])}, protocol=4)
-    path = tar(tmp_path / "cifar-10-python.tar.gz", packed)
+    path = cifar_tar(tmp_path / "cifar-10-python.tar.gz", packed)
     monkeypatch.setattr(pickle, "loads", None)
     monkeypatch.setattr(pickle, "load", None)
     monkeypatch.setattr(pickle, "Unpickler", None)
@@ -44,21 +48,21 @@ class Evil:
 
 
 @pytest.mark.parametrize("form", ["call", "labels", "length", "list", "garbage", "empty"])
-def test_hostile_and_damaged_cifar_batches_are_refused_and_run_nothing(tmp_path, out, capsys, form):
+def test_hostile_and_damaged_batches_are_refused_and_run_no_code(tmp_path, out, capsys, form):
     rows = np.zeros((2, 3072), np.uint8)
     data = {
         "call": pickle.dumps({"data": Evil(), "labels": [1, 2]}, protocol=2),
-        "labels": b"\x80\x02" + python2({"labels": [1, 999], "data": rows}) + b".",
-        "length": b"\x80\x02" + python2({"labels": [1], "data": rows}) + b".",
-        "list": b"\x80\x02" + python2([1, 2]) + b".",
+        "labels": b"\x80\x02" + python2_pickle({"labels": [1, 999], "data": rows}) + b".",
+        "length": b"\x80\x02" + python2_pickle({"labels": [1], "data": rows}) + b".",
+        "list": b"\x80\x02" + python2_pickle([1, 2]) + b".",
         "garbage": b"\xff" * 100,
         "empty": b"",
     }[form]
-    refusal(DataError, tar(tmp_path / "cifar-10-python.tar.gz", {"data_batch_1": data}), out, 32)
+    refusal(DataError, cifar_tar(tmp_path / "cifar-10-python.tar.gz", {"data_batch_1": data}), out, 32)
     assert capsys.readouterr().out == ""
 
 
-def test_python_2s_strings_are_opcodes_of_cifar_alone():
+def test_only_the_opcodes_of_python_2_strings_are_added():
     from stylert.models.importers.pickle_reader import OPERATIONS
 
     names = {op.code: op.name for op in pickletools.opcodes}

@@ -1,4 +1,4 @@
-"""LSUN's databases."""
+"""LMDB databases, as for LSUN, are read in the order of their keys."""
 
 import lmdb
 import numpy as np
@@ -9,7 +9,7 @@ from stylert.train.data.dataset_tool import convert_dataset
 from tests.train.data.sources.source_files import encoded, refusal
 
 
-def test_lsuns_database_is_read_in_the_order_of_its_keys(pixels, tmp_path, out):
+def test_an_lmdb_is_read_in_the_order_of_its_keys(pixels, tmp_path, out):
     folder = tmp_path / "church_lmdb"
     database = lmdb.open(str(folder), map_size=2**20)
     with database.begin(write=True) as transaction:

@@ -1,4 +1,4 @@
-"""Parquet files and the folders of Hugging Face datasets."""
+"""Parquet files and folders of Hugging Face datasets are read row by row."""
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,7 @@ from tests.train.data.sources.source_files import labels_of, refusal, table_of
 
 
 @pytest.mark.parametrize("form", ["parquet", "parquet folder", "plain binary", "datasets stream", "datasets file"])
-def test_tables_of_hugging_face_are_read_row_by_row(pixels, tmp_path, out, form):
+def test_every_form_of_table_is_read_row_by_row(pixels, tmp_path, out, form):
     table, labels = table_of(pixels, [4, 0, 2, 2, 1], form == "plain binary"), [4, 0, 2, 2, 1]
     source = tmp_path / "data"
     source.mkdir()
@@ -33,7 +33,7 @@ def test_tables_of_hugging_face_are_read_row_by_row(pixels, tmp_path, out, form)
     assert [label for _, label in labels_of(out)] == labels
 
 
-def test_tables_without_pictures_without_labels_and_with_missing_ones(pixels, tmp_path, out):
+def test_missing_labels_and_columns_and_several_tables(pixels, tmp_path, out):
     pq.write_table(table_of(pixels), tmp_path / "plain.parquet")
     convert_dataset(tmp_path / "plain.parquet", out, 16)
     assert labels_of(out) is None
