@@ -1,1 +1,18 @@
-"""What a network is: its configuration, its PyTorch modules, its checkpoint, and the readers of other projects' files."""
+"""The networks: their configurations, PyTorch modules and checkpoints, and readers of other projects' checkpoints.
+
+- `stylegan2/`: the network that the other stages train, export and run.
+- `checkpoint.py`: stylert's own files.
+- `importers/`: files of other projects.
+- `features/`: networks whose features compare images, for metrics.
+
+The folder of a generative network holds:
+
+- `config.py`: a frozen dataclass of hyperparameters, and the list of layers with name, shape and latent.
+- `state_dict.py`: name and shape of every tensor, from the configuration.
+- `networks.py`: the PyTorch modules, whose state dict has these names and shapes.
+
+A reader of its foreign checkpoints is a module in `importers/`.
+
+Each stage needs a part of it. Export needs the list of layers and the arrays, without torch. Training needs the modules.
+A checkpoint needs the configuration as JSON (`to_dict`, `from_dict`) and the shapes.
+"""

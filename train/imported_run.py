@@ -14,12 +14,14 @@ import torch
 
 from stylert.core.errors import CheckpointError, InputError, OutputError
 from stylert.models.checkpoint import SNAPSHOT_FILE
-from stylert.models.importers.imported import Imported
+from stylert.models.importers.imported import ImportedCheckpoint
 from stylert.train.presets import TrainConfig, resolve
 from stylert.train.snapshot import write_snapshot
 
 
-def imported_run_config(folder: str | Path, imported: Imported, preset: str = "auto", **overrides: Any) -> TrainConfig:
+def imported_run_config(
+    folder: str | Path, imported: ImportedCheckpoint, preset: str = "auto", **overrides: Any
+) -> TrainConfig:
     """The configuration of a run in `folder`: hyperparameters of the preset, networks of the imported file.
 
     Writes nothing, so mistakes show before the first file is written.
@@ -51,7 +53,7 @@ def imported_run_config(folder: str | Path, imported: Imported, preset: str = "a
         raise InputError(f"preset {preset} does not fit this network: {e}") from None
 
 
-def write_first_snapshot(folder: str | Path, imported: Imported, cfg: TrainConfig) -> Path:
+def write_first_snapshot(folder: str | Path, imported: ImportedCheckpoint, cfg: TrainConfig) -> Path:
     """Write the snapshot that `stylert train --resume --out FOLDER` starts from.
 
     Args:

@@ -1,1 +1,6 @@
-"""Networks in whose features images are compared: Inception, EfficientNet-Lite0 and LPIPS."""
+"""Networks whose features compare images. All need torch.
+
+- `extractors.py`: an image to a feature vector, by Inception (on which FID is defined) or EfficientNet-Lite0.
+- `perceptual.py`: the distance of two images, by LPIPS or EfficientNet-Lite0.
+- `local_weights.py`: weights from a local file of the user.
+"""

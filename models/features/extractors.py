@@ -1,8 +1,8 @@
-"""Networks whose features images are compared in: Inception, on which FID is defined, and an offline stand-in.
+"""Networks that turn an image into one feature vector: Inception, and EfficientNet-Lite0 as a stand-in for it.
 
-FID (Heusel et al. 2017) and the published values of KID, IS, precision and recall are defined on one particular network,
-whose weights no package ships: `Inception` takes them from a local file. `EffNetLite0` comes as a package; distances in its
-features have the same formulas (`distances.py`), compare only with each other, and are never FID.
+FID (Heusel et al. 2017) and the published KID, IS, precision and recall are defined on the features of one Inception
+network. No package ships its weights, so `Inception` reads them from a local file. The weights of `EffNetLite0` come with
+a package. Distances in its features use the same formulas, but compare only with each other and are never called FID.
 """
 
 from __future__ import annotations
@@ -18,33 +18,86 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stylert.core.errors import InputError, missing_extra
-from stylert.models.features.local_weights import digest_of_file, read_weights
+from stylert.models.features.local_weights import file_digest, read_weights
 
+#: Height and width that EfficientNet-Lite0 was trained at, in pixels.
 INPUT_SIZE = 224
-AT_ONCE = 8
-#: Normalisations by name, and the convolutions in front of them, of a block and of the network itself.
+#: Images per forward pass. The activations of more do not fit into a CPU's cache, and memory bounds this network.
+BATCH = 8
+#: Mean and standard deviation of ImageNet's images in [0, 1], with which EfficientNet-Lite0 normalises.
+IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)
+IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
+#: Each batch normalisation of EfficientNet-Lite0, and the convolution in front of it: in a block, or in the whole network.
 CONVOLUTIONS = {
     "_bn0": ("_expand_conv", "_conv_stem"),
     "_bn1": ("_depthwise_conv", "_conv_head"),
     "_bn2": ("_project_conv",),
 }
-#: What the package that ships the weights normalises with.
-IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)
-IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
 
 
 class Extractor(Protocol):
-    """uint8 images `[N, H, W, C]`, C 1 or 3, to float64 features `[N, width]`, of each image alone."""
+    """A network that turns images into features.
 
-    name: str  #: as it stands in the names of metrics
+    Attributes:
+        name: Part of the names of the metrics that are computed on it.
+        width: Number of features per image.
+        identity: Changes whenever the same pixels would give other features. It names cached features.
+    """
+
+    name: str
     width: int
-    identity: str  #: differs whenever the same pixels would give other features
+    identity: str
 
-    def __call__(self, images: np.ndarray) -> np.ndarray: ...
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """uint8 images `[N, H, W, 1 or 3]` to float64 features `[N, width]`."""
+        ...
+
+
+class Inception:
+    """The Inception network of FID: 2048 pooled features, as torch-fidelity computes them. Needs the `fidelity` extra.
+
+    Args:
+        weights: torch-fidelity's `weights-inception-2015-12-05-6726825d.pth`, or safetensors of the same tensors.
+
+    Raises:
+        InputError: The file is missing or damaged, or holds the weights of another network.
+        BackendError: torch-fidelity is not installed.
+    """
+
+    name = "Inception"
+    width = 2048
+
+    def __init__(self, weights: str | Path) -> None:
+        tensors = read_weights(weights, "Inception")
+        network_class = _inception_class()
+        # This class unpickles its file without restriction, so it gets a new file that holds only the tensors.
+        with tempfile.TemporaryDirectory() as folder:
+            safe_file = Path(folder) / "inception.pth"
+            torch.save(tensors, safe_file)
+            try:
+                self.network = network_class("inception", ["2048"], feature_extractor_weights_path=str(safe_file))
+            except (RuntimeError, KeyError) as e:
+                reason = str(e).strip().splitlines()[0].rstrip(":")
+                raise InputError(f"{weights} holds no weights of the FID Inception network ({reason})") from None
+        self.identity = f"Inception-{file_digest(weights)}"
+
+    @torch.no_grad()
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        features: Tensor = self.network(_as_rgb(images))[0]
+        return features.double().numpy()
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Features `[N, 2048]` to class logits `[N, 1008]`. The bias is left out, as in the Inception Score."""
+        weight: np.ndarray = self.network.fc.weight.double().numpy()
+        return features @ weight.T
 
 
 class EffNetLite0:
-    """1280 pooled features of EfficientNet-Lite0. Needs the `metrics` extra."""
+    """EfficientNet-Lite0: 1280 pooled features. Needs the `metrics` extra.
+
+    Raises:
+        BackendError: The packages of the network or of its weights are not installed.
+    """
 
     name = "EffNetLite0"
     width = 1280
@@ -65,71 +118,19 @@ class EffNetLite0:
 
     @torch.no_grad()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        # A few at a time: activations of more fall out of a CPU's cache, and the network is bound by memory.
-        parts = [self.maps(part.float()).mean((2, 3)) for part in _rgb(images).split(AT_ONCE)]
-        return torch.cat(parts).double().numpy()
+        pooled = [self.maps(batch.float()).mean((2, 3)) for batch in _as_rgb(images).split(BATCH)]
+        return torch.cat(pooled).double().numpy()
 
     def maps(self, x: Tensor) -> Tensor:
-        """Images float `[N, 3, H, W]` of the range 0 to 255 to feature maps `[N, 1280, 7, 7]`."""
+        """Images `[N, 3, H, W]`, float from 0 to 255, to feature maps `[N, 1280, 7, 7]`."""
         x = F.interpolate(x, (INPUT_SIZE, INPUT_SIZE), mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
-        maps: Tensor = self.network.extract_features(
-            ((x / 255 - IMAGENET_MEAN) / IMAGENET_STD).contiguous(memory_format=torch.channels_last)
-        )
+        x = (x / 255 - IMAGENET_MEAN) / IMAGENET_STD
+        maps: Tensor = self.network.extract_features(x.contiguous(memory_format=torch.channels_last))
         return maps
 
 
-def _fold_batch_norms(network: nn.Module) -> None:
-    """Put each normalisation, which is linear once trained, into its convolution; activate in place."""
-    for block in list(network.modules()):
-        children = dict(block.named_children())
-        for name, convolutions in CONVOLUTIONS.items():
-            norm = children.get(name)
-            if isinstance(norm, nn.BatchNorm2d):
-                before = next(c for c in convolutions if c in children)
-                setattr(block, before, fuse_conv_bn_eval(cast(nn.Conv2d, children[before]), norm))
-                setattr(block, name, nn.Identity())
-        for child in children.values():
-            if isinstance(child, nn.ReLU6):
-                child.inplace = True
-
-
-class Inception:
-    """2048 pooled features of the Inception network of FID, as torch-fidelity computes them. Needs the `fidelity` extra.
-
-    `weights` is torch-fidelity's `weights-inception-2015-12-05-6726825d.pth`, or safetensors of the same tensors.
-
-    Raises InputError when that file is missing, or is of another network.
-    """
-
-    name = "Inception"
-    width = 2048
-
-    def __init__(self, weights: str | Path) -> None:
-        tensors = read_weights(weights, "Inception")
-        network = _inception_class()
-        # The class unpickles its file without restriction, so it gets one of nothing but the tensors that were read.
-        with tempfile.TemporaryDirectory() as folder:
-            clean = Path(folder) / "inception.pth"
-            torch.save(tensors, clean)
-            try:
-                self.network = network("inception", ["2048"], feature_extractor_weights_path=str(clean))
-            except (RuntimeError, KeyError) as e:
-                first = str(e).strip().splitlines()[0].rstrip(":")
-                raise InputError(f"{weights} holds no weights of the FID Inception network ({first})") from None
-        self.identity = f"Inception-{digest_of_file(weights)}"
-
-    @torch.no_grad()
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        features: Tensor = self.network(_rgb(images))[0]
-        return features.double().numpy()
-
-    def logits(self, features: np.ndarray) -> np.ndarray:
-        """Class logits `[N, 1008]` of features, without the bias, as the Inception Score takes them."""
-        weight: np.ndarray = self.network.fc.weight.double().numpy()
-        return features @ weight.T
-
-
-def _rgb(images: np.ndarray) -> Tensor:
+def _as_rgb(images: np.ndarray) -> Tensor:
+    """uint8 images `[N, H, W, 1 or 3]` to `[N, 3, H, W]`."""
     x = torch.from_numpy(images).permute(0, 3, 1, 2)
     return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
 
@@ -139,6 +140,21 @@ def _inception_class() -> Any:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError:
         raise missing_extra("the Inception network", "fidelity") from None
-    except RuntimeError as e:  # torchvision, which torch-fidelity imports, was built for another torch
+    except RuntimeError as e:  # torch-fidelity imports torchvision, which may be built for another torch
         raise InputError(f"torch-fidelity cannot be imported: {e}") from None
     return FeatureExtractorInceptionV3
+
+
+def _fold_batch_norms(network: nn.Module) -> None:
+    """Fold each batch normalisation into the convolution in front of it, and activate in place."""
+    for block in list(network.modules()):
+        children = dict(block.named_children())
+        for norm_name, candidates in CONVOLUTIONS.items():
+            norm = children.get(norm_name)
+            if isinstance(norm, nn.BatchNorm2d):
+                conv_name = next(name for name in candidates if name in children)
+                setattr(block, conv_name, fuse_conv_bn_eval(cast(nn.Conv2d, children[conv_name]), norm))
+                setattr(block, norm_name, nn.Identity())
+        for child in children.values():
+            if isinstance(child, nn.ReLU6):
+                child.inplace = True

@@ -1,4 +1,4 @@
-"""Weights that a user brings in a file of their own: PyTorch's format or safetensors, read without running anything."""
+"""Weights from a local file of the user: a PyTorch file or safetensors, read without running code from it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,37 @@ from torch import Tensor
 from stylert.core.errors import InputError
 
 
-def read_weights(path: str | Path, what: str) -> dict[str, Tensor]:
-    """The tensors of a state dict by name. Raises InputError, naming `what` they are wanted for, when there are none."""
+def read_weights(path: str | Path, network: str) -> dict[str, Tensor]:
+    """Read the tensors of a state dict by name.
+
+    Args:
+        path: A safetensors file where the name ends in `.safetensors`, else a PyTorch file.
+        network: Name of the network that needs them, for messages.
+
+    Raises:
+        InputError: The file is missing, damaged, would run code, or holds no named tensors.
+    """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"the weights for {what} are wanted in a local file: {path} is none")
+        raise InputError(f"the weights for {network} must be a local file: {path} is not a file")
     try:
-        # weights_only: a file of tensors is read, anything that would run code is refused.
-        found = load_file(str(path)) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        # weights_only refuses every pickle that would run code.
+        content = load_file(str(path)) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except SafetensorError as e:
         raise InputError(f"{path} is not a whole safetensors file: {e}") from None
-    except Exception:  # damaged archives raise many kinds, pickles with code another
+    except Exception:  # torch.load raises many types, one for each kind of damage
         raise InputError(
-            f"{path} cannot be read as a PyTorch file of plain tensors, which the weights for {what} are"
+            f"{path} cannot be read: the weights for {network} must be a PyTorch file of plain tensors, or safetensors"
         ) from None
-    tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
+    tensors = {}
+    if isinstance(content, dict):
+        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
-        raise InputError(f"{path} holds no named tensors: {what} takes a state dict")
+        raise InputError(f"{path} holds no named tensors: {network} takes a state dict")
     return tensors
 
 
-def digest_of_file(path: str | Path) -> str:
-    """sha256 of the bytes."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+def file_digest(path: str | Path) -> str:
+    """sha256 of the bytes of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,11 @@
-"""Checkpoints of other projects, read without running anything that they contain.
+"""Checkpoints of other projects, read without torch and without running any code from them.
 
-From the bytes up: `pickle_reader` interprets pickle opcodes into plain data, `records` says which foreign names may be
-called and what they make, `archive` opens the containers of `torch.save`. On these stand the three layouts, `official`
-(stylegan2-ada-pytorch and the stylegan3 repository), `rosinality` and `tensorflow`, and `imported` is the way in.
-Nothing here needs torch, and nothing is imported by this file.
+`imported.py` is the way in. The other files, from bytes to networks:
+
+- `pickle_reader.py`: interprets the opcodes of a pickle into plain data.
+- `records.py` and `allow_list.py`: the objects that a pickle may name, as inert records.
+- `archive.py`: the containers of `torch.save`.
+- `official.py` with `official_modules.py`, `rosinality.py`, `tensorflow.py`: one reader for each project.
+- `weights.py` and `settings.py`: the steps that the readers share, from tensors to arrays and from settings to ours.
+- `errors.py`: the refusals.
 """

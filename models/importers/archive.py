@@ -1,17 +1,21 @@
-"""The containers of `torch.save`: the zip archive, the older stream of pickles, and that stream nested in a parameter.
+"""The containers that hold pickles: a plain pickle, and the three forms of `torch.save`.
 
-Written for what torch writes and nothing else: members of an archive are stored, never compressed, so that a file holds
-no more than its own bytes, and a storage is a window on them.
+- `read_pickle`: a plain pickle, as the official code writes it. Each of its parameters nests a legacy torch file.
+- `read_torch_zip`: the zip archive of `torch.save` since torch 1.6.
+- `read_torch_legacy`: the series of pickles of `torch.save` before torch 1.6.
+
+The zip reader accepts only what torch writes. Members are stored, never compressed, so a file holds no more than its own
+bytes, and a storage is a window on them.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any
 
-from stylert.models.importers.pickle_reader import Name, OpcodeBudget, PickleReader
-from stylert.models.importers.records import STORAGE_BYTES, Storage, allow_list
-from stylert.models.importers.refusal import Refused, shown
+from stylert.models.importers.allow_list import allow_list, storage_names
+from stylert.models.importers.errors import FormatError, printable
+from stylert.models.importers.pickle_reader import Global, OpcodeBudget, PickleReader
+from stylert.models.importers.records import MAX_LENGTH, STORAGE_BYTES, Storage
 
 ZIP_MAGIC = b"PK\x03\x04"
 #: The first pickle of a legacy torch file: protocol 2, a ten-byte integer, stop.
@@ -19,149 +23,175 @@ LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 LEGACY_PROTOCOL = 1001
 MAX_MEMBERS = 65_535
 
+#: Signatures of the zip format: end of the directory, the same of zip64, its locator, and an entry of the directory.
 END, END64, LOCATOR64, ENTRY = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK\x01\x02"
+#: A 32-bit size or offset of this value stands in the zip64 extra field instead.
+IN_ZIP64 = 0xFFFFFFFF
+DAMAGED_DIRECTORY = "its zip directory is damaged or cut short"
 
 
 def read_pickle(data: memoryview) -> object:
-    """The object of a plain pickle, which official files are."""
+    """Read the object of a plain pickle. Raises FormatError."""
     budget = OpcodeBudget()
     return PickleReader(data, allow_list(lambda nested: _nested_storage(nested, budget)), budget).read()[0]
 
 
 def read_torch_zip(data: memoryview) -> object:
-    """The object of a file that `torch.save` wrote since torch 1.6."""
-    members = _members(data)
+    """Read the object of a torch zip archive. Raises FormatError."""
+    members = _zip_members(data)
     roots = [name.removesuffix("data.pkl") for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(roots) != 1:
-        raise Refused("it is a zip archive, but not one of torch.save: it has no single data.pkl")
+        raise FormatError("it is a zip archive, but not one of torch.save: it has no single data.pkl")
     root = roots[0]
     if bytes(members.get(f"{root}byteorder", memoryview(b"little"))) != b"little":
-        raise Refused("its tensors are not little-endian")
+        raise FormatError("its tensors are not little-endian")
 
-    def storage(reference: object) -> Storage:
+    def load_storage(reference: object) -> Storage:
         kind, key, numel = _storage_reference(reference)
         if f"{root}data/{key}" not in members:
-            raise Refused(f"it lacks the storage {shown(key)}")
+            raise FormatError(f"it lacks the storage {printable(key)}")
         content = members[f"{root}data/{key}"]
         if len(content) != numel * STORAGE_BYTES[kind]:
-            raise Refused(f"it declares {shown(numel)} elements in the storage {shown(key)} of {len(content)} bytes")
+            raise FormatError(
+                f"it declares {printable(numel)} elements in the storage {printable(key)} of {len(content)} bytes"
+            )
         return Storage(kind, numel, content)
 
     budget = OpcodeBudget()
-    makers = allow_list(lambda nested: _nested_storage(nested, budget))
-    return PickleReader(members[f"{root}data.pkl"], makers, budget, storage).read()[0]
+    names = allow_list(lambda nested: _nested_storage(nested, budget))
+    return PickleReader(members[f"{root}data.pkl"], names, budget, load_storage).read()[0]
 
 
 def read_torch_legacy(data: memoryview) -> object:
-    """The object of a file that `torch.save` wrote before torch 1.6."""
-    return _legacy(data, OpcodeBudget(), nested=False)
+    """Read the object of a legacy torch file. Raises FormatError."""
+    return _read_legacy(data, OpcodeBudget(), nested=False)
+
+
+# --- the legacy container ------------------------------------------------------------------------------------------
 
 
 def _nested_storage(data: memoryview, budget: OpcodeBudget) -> Storage:
-    value = _legacy(data, budget, nested=True)
+    """The storage in a legacy torch file that a pickle nests in a parameter."""
+    value = _read_legacy(data, budget, nested=True)
     if not isinstance(value, Storage):
-        raise Refused("its pickle holds a tensor whose bytes are no storage")
+        raise FormatError("its pickle holds a tensor whose bytes are not a storage")
     return value
 
 
-def _legacy(data: memoryview, budget: OpcodeBudget, nested: bool) -> object:
-    """Magic, protocol, system, the object, the keys of its storages, then each storage as a count and its elements."""
+def _read_legacy(data: memoryview, budget: OpcodeBudget, nested: bool) -> object:
+    """Read pickles in this order: magic number, protocol, system, the object, the keys of its storages.
+
+    Each storage follows them as a count of elements and its bytes. A `nested` file may mention storages alone.
+    """
     if bytes(data[: len(LEGACY_MAGIC)]) != LEGACY_MAGIC:
-        raise Refused("it holds tensors in a form that is not torch's")
+        raise FormatError("it holds tensors in a form that is not torch's")
     storages: dict[str, Storage] = {}
 
-    def storage(reference: object) -> Storage:
+    def load_storage(reference: object) -> Storage:
         kind, key, numel = _storage_reference(reference)
-        known = storages.setdefault(key, Storage(kind, numel))
-        if (known.kind, known.numel) != (kind, numel):
-            raise Refused(f"it declares the storage {shown(key)} in two ways")
-        return known
+        storage = storages.setdefault(key, Storage(kind, numel))
+        if (storage.kind, storage.numel) != (kind, numel):
+            raise FormatError(f"it declares the storage {printable(key)} in two ways")
+        return storage
 
-    names: dict[tuple[str, str], Any] = {("torch", name): None for name in STORAGE_BYTES}
-    makers = names if nested else allow_list(lambda inner: _nested_storage(inner, budget))
-    reader = PickleReader(data, makers, budget, storage)
-    at = len(LEGACY_MAGIC)
-    protocol, at = reader.read(at)
-    system, at = reader.read(at)
+    names = storage_names() if nested else allow_list(lambda inner: _nested_storage(inner, budget))
+    reader = PickleReader(data, names, budget, load_storage)
+    protocol, position = reader.read(len(LEGACY_MAGIC))
+    system, position = reader.read(position)
     if protocol != LEGACY_PROTOCOL or type(system) is not dict or system.get("little_endian") is not True:
-        raise Refused("it was written by an unknown version of torch, or is not little-endian")
-    value, at = reader.read(at)
-    keys, at = reader.read(at)
-    if type(keys) is not list or not all(isinstance(k, str) for k in keys) or sorted(keys) != sorted(storages):
-        raise Refused("its list of storages does not match its tensors")
+        raise FormatError("it was written by an unknown version of torch, or is not little-endian")
+    value, position = reader.read(position)
+    keys, position = reader.read(position)
+    if type(keys) is not list or not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(storages):
+        raise FormatError("its list of storages does not match its tensors")
     for key in keys:
-        known = storages[key]
-        size = known.numel * STORAGE_BYTES[known.kind]
-        if len(data) - at < 8 + size or struct.unpack_from("<q", data, at)[0] != known.numel:
-            raise Refused(f"it declares {shown(known.numel)} elements in the storage {shown(key)}, which has not as many")
-        known.data = data[at + 8 : at + 8 + size]
-        at += 8 + size
+        storage = storages[key]
+        size = storage.numel * STORAGE_BYTES[storage.kind]
+        if len(data) - position < 8 + size or struct.unpack_from("<q", data, position)[0] != storage.numel:
+            raise FormatError(
+                f"it declares {printable(storage.numel)} elements in the storage {printable(key)}, which holds another number"
+            )
+        position += 8
+        storage.data = data[position : position + size]
+        position += size
     return value
 
 
 def _storage_reference(reference: object) -> tuple[str, str, int]:
+    """Kind, key and number of elements, from the persistent identifier of a storage."""
     match reference:
-        case ("storage", Name("torch", kind), str(key), str(), int(numel), *rest) if (
-            kind in STORAGE_BYTES and 0 <= numel < 2**48 and len(key) <= 64 and all(r is None for r in rest)
+        case ("storage", Global("torch", kind), str(key), str(), int(numel), *rest) if (
+            kind in STORAGE_BYTES and 0 <= numel < MAX_LENGTH and len(key) <= 64 and all(item is None for item in rest)
         ):
             return kind, key, numel
-    raise Refused("its pickle refers to data in an unknown form")
+    raise FormatError("its pickle refers to data in an unknown form")
 
 
-def _members(data: memoryview) -> dict[str, memoryview]:
+# --- the zip container ---------------------------------------------------------------------------------------------
+
+
+def _zip_members(data: memoryview) -> dict[str, memoryview]:
     """The stored members of a zip archive by name."""
     try:
-        return _directory(data)
+        return _read_directory(data)
     except (struct.error, UnicodeDecodeError):
-        raise Refused("its zip directory is damaged or cut short") from None
+        raise FormatError(DAMAGED_DIRECTORY) from None
 
 
-def _directory(data: memoryview) -> dict[str, memoryview]:
+def _read_directory(data: memoryview) -> dict[str, memoryview]:
+    count, start = _directory_place(data)
+    members: dict[str, memoryview] = {}
+    position = start
+    for _ in range(count):
+        if bytes(data[position : position + 4]) != ENTRY:
+            raise FormatError(DAMAGED_DIRECTORY)
+        flags, method = struct.unpack_from("<2H", data, position + 8)
+        packed_size, size, name_length, extra_length, comment_length = struct.unpack_from("<2I3H", data, position + 20)
+        (offset,) = struct.unpack_from("<I", data, position + 42)
+        name_end = position + 46 + name_length
+        name = str(data[position + 46 : name_end], "utf-8")
+        extra = data[name_end : name_end + extra_length]
+        size, packed_size, offset = _from_zip64(extra, [size, packed_size, offset])
+        if method or packed_size != size:
+            raise FormatError(f"its zip member {printable(name)} is compressed, which torch.save never does")
+        if flags & 1 or name in members:
+            raise FormatError(f"its zip member {printable(name)} is encrypted or there twice")
+        if bytes(data[offset : offset + 4]) != ZIP_MAGIC:
+            raise FormatError(f"its zip member {printable(name)} is not where the directory says")
+        local_name_length, local_extra_length = struct.unpack_from("<2H", data, offset + 26)
+        begin = offset + 30 + local_name_length + local_extra_length
+        if begin + size > start:
+            raise FormatError(f"its zip member {printable(name)} is cut short")
+        members[name] = data[begin : begin + size]
+        position = name_end + extra_length + comment_length
+    return members
+
+
+def _directory_place(data: memoryview) -> tuple[int, int]:
+    """Number of entries in the directory, and the position of its first byte."""
     end = len(data) - 22
     if end < 0 or bytes(data[end : end + 4]) != END:
-        raise Refused("its zip directory is damaged or cut short")
+        raise FormatError(DAMAGED_DIRECTORY)
     count, size, start = struct.unpack_from("<H2I", data, end + 10)
     if bytes(data[max(end - 20, 0) : max(end - 16, 0)]) == LOCATOR64:
         (end64,) = struct.unpack_from("<Q", data, end - 12)
         if bytes(data[end64 : end64 + 4]) != END64:
-            raise Refused("its zip directory is damaged or cut short")
+            raise FormatError(DAMAGED_DIRECTORY)
         count, size, start = struct.unpack_from("<3Q", data, end64 + 32)
     if count > MAX_MEMBERS or start + size > len(data):
-        raise Refused("its zip directory declares more than there is")
-    members: dict[str, memoryview] = {}
-    at = start
-    for _ in range(count):
-        if bytes(data[at : at + 4]) != ENTRY:
-            raise Refused("its zip directory is damaged or cut short")
-        flags, method = struct.unpack_from("<2H", data, at + 8)
-        packed, full, n, m, k = struct.unpack_from("<2I3H", data, at + 20)
-        (local,) = struct.unpack_from("<I", data, at + 42)
-        name = str(data[at + 46 : at + 46 + n], "utf-8")
-        full, packed, local = _wide(data[at + 46 + n : at + 46 + n + m], [full, packed, local])
-        if method or packed != full:
-            raise Refused(f"its zip member {shown(name)} is compressed, which torch.save never does")
-        if flags & 1 or name in members:
-            raise Refused(f"its zip member {shown(name)} is encrypted or there twice")
-        if bytes(data[local : local + 4]) != ZIP_MAGIC:
-            raise Refused(f"its zip member {shown(name)} is not where the directory says")
-        skip, extra = struct.unpack_from("<2H", data, local + 26)
-        begin = local + 30 + skip + extra
-        if begin + full > start:
-            raise Refused(f"its zip member {shown(name)} is cut short")
-        members[name] = data[begin : begin + full]
-        at += 46 + n + m + k
-    return members
+        raise FormatError("its zip directory declares more than the file holds")
+    return count, start
 
 
-def _wide(extra: memoryview, fields: list[int]) -> list[int]:
-    """Sizes and offset, each from the zip64 extra field where the directory's 32 bits are full."""
-    if all(f != 0xFFFFFFFF for f in fields):
+def _from_zip64(extra: memoryview, fields: list[int]) -> list[int]:
+    """Sizes and offset of a member. Those that 32 bits cannot hold stand in the zip64 extra field."""
+    if IN_ZIP64 not in fields:
         return fields
-    at = 0
-    while at + 4 <= len(extra):
-        tag, length = struct.unpack_from("<2H", extra, at)
+    position = 0
+    while position + 4 <= len(extra):
+        tag, length = struct.unpack_from("<2H", extra, position)
         if tag == 1:
-            values = iter(struct.unpack_from(f"<{length // 8}Q", extra, at + 4))
-            return [next(values, f) if f == 0xFFFFFFFF else f for f in fields]
-        at += 4 + length
+            values = iter(struct.unpack_from(f"<{length // 8}Q", extra, position + 4))
+            return [next(values, field) if field == IN_ZIP64 else field for field in fields]
+        position += 4 + length
     return fields

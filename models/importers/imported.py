@@ -1,4 +1,4 @@
-"""The way in: a checkpoint of any project that has one of StyleGAN2's forms, as stylert's configuration and arrays."""
+"""The way in: a checkpoint of any known project as a configuration and arrays of stylert."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import CheckpointError
-from stylert.models.checkpoint import GeneratorWeights, read_generator, read_metadata, write_generator
+from stylert.models.checkpoint import GeneratorWeights, check_is_file, read_generator, read_metadata, write_generator
 from stylert.models.importers.archive import LEGACY_MAGIC, ZIP_MAGIC, read_pickle, read_torch_legacy, read_torch_zip
-from stylert.models.importers.official import official_networks
-from stylert.models.importers.records import Allowance, Module, Record
-from stylert.models.importers.refusal import Refused, shown
-from stylert.models.importers.rosinality import is_rosinality, rosinality_networks
-from stylert.models.importers.tensorflow import is_tensorflow, tensorflow_networks
-from stylert.models.importers.weights import Networks
+from stylert.models.importers.errors import FormatError, printable
+from stylert.models.importers.official import read_official
+from stylert.models.importers.records import MemoryBudget, StoredModule, StoredObject
+from stylert.models.importers.rosinality import is_rosinality, read_rosinality
+from stylert.models.importers.tensorflow import is_tensorflow, read_tensorflow
+from stylert.models.importers.weights import ImportedNetworks
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 
-#: A 1024 px checkpoint with both optimizers is near 1 GB.
+#: A 1024 px checkpoint with both optimizers has about 1 GB.
 MAX_FILE_BYTES = 8 * 2**30
-#: Arrays may take this many times the bytes of the file: twice for float16 stored, and once more for shared tensors.
+#: Bytes of arrays per byte of the file: float16 becomes float32, and tensors that share a storage become arrays of their own.
 MAX_EXPANSION = 4
-#: What a file may cost whatever its size: the reading of small ones.
-MIN_ALLOWANCE = 2**20
+#: Bytes of arrays that a file of any size may need.
+MIN_BUDGET_BYTES = 2**20
 
-#: What damaged data can raise in the interpreter or NumPy. The readers check before they use, so this is the second line.
-DAMAGE = (
+#: Errors that damaged data can raise in Python or NumPy. The readers check first, so this is a second line of defence.
+DAMAGE_ERRORS = (
     ArithmeticError,
     AttributeError,
     EOFError,
@@ -44,127 +44,137 @@ DAMAGE = (
 
 
 @dataclass(frozen=True)
-class Imported:
-    """What a checkpoint holds, in stylert's terms. Arrays are float32 under the official names.
+class ImportedCheckpoint:
+    """A checkpoint in stylert's terms. Arrays are float32 under the official names.
 
-    `arrays` is the averaged generator, which makes the images. `raw` is the generator that was trained, and
-    `discriminator` its opponent, where the file has them and they can be represented. `notes` says in words what was
-    converted, dropped or assumed.
+    Attributes:
+        format: Project and container that the file comes from, or "stylert".
+        config: Configuration of the generators.
+        arrays: The averaged generator, G_ema, which makes the images.
+        notes: What was converted, dropped or assumed, in sentences for the user.
+        info: Free facts to keep in stylert's own file.
+        raw: The generator as it was trained, G. None where the file has none that stylert can represent.
+        discriminator_config: Configuration of the discriminator, likewise.
+        discriminator: The discriminator, D, likewise.
     """
 
     format: str
     config: GeneratorConfig
     arrays: dict[str, np.ndarray]
     notes: tuple[str, ...]
+    info: dict[str, Any]
     raw: dict[str, np.ndarray] | None = None
     discriminator_config: DiscriminatorConfig | None = None
     discriminator: dict[str, np.ndarray] | None = None
-    info: dict[str, Any] | None = None
 
 
-def import_checkpoint(path: str | Path, training: bool = True) -> Imported:
+def read_any_generator(path: str | Path) -> GeneratorWeights:
+    """Read the averaged generator of a checkpoint of any known project. Raises as `import_checkpoint`."""
+    imported = import_checkpoint(path, training=False)
+    return GeneratorWeights(imported.config, imported.arrays, imported.info)
+
+
+def import_checkpoint(path: str | Path, training: bool = True) -> ImportedCheckpoint:
     """Read a checkpoint of stylegan2-ada-pytorch, stylegan3 (its StyleGAN2), rosinality, TensorFlow StyleGAN2, or stylert.
 
-    No code from the file runs. Memory is bounded by `MAX_EXPANSION` times the file and time by its size; `training`
-    False leaves out G and D. Raises CheckpointError, one line that names what was refused.
+    No code from the file runs. The size of the file bounds time and memory.
+
+    Args:
+        path: The file.
+        training: Whether to read G and D as well.
+
+    Raises:
+        CheckpointError: The file is missing or refused. The message says why in one line.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} does not exist" if not path.exists() else f"checkpoint {path} is not a file")
+    check_is_file(path)
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
-            raise Refused(f"it is larger than {MAX_FILE_BYTES // 2**30} GiB")
-        with path.open("rb") as f:
-            head = f.read(16)
-            if head[8:9] == b"{":
-                return _own(path)
-            data = memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)) if size else memoryview(b"")
+            raise FormatError(f"it is larger than {MAX_FILE_BYTES // 2**30} GiB")
+        with path.open("rb") as file:
+            head = file.read(16)
+            if head[8:9] == b"{":  # safetensors: the length of the header in 8 bytes, then its JSON
+                return _read_own(path)
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if size else memoryview(b"")
         return import_bytes(data, training)
-    except Refused as e:
+    except FormatError as e:
         raise CheckpointError(f"cannot import {path}: {e}") from None
     except OSError as e:
         raise CheckpointError(f"cannot import {path}: {e.strerror or e}") from None
-    except DAMAGE as e:
+    except DAMAGE_ERRORS as e:
         raise CheckpointError(f"cannot import {path}: it is damaged ({type(e).__name__})") from None
 
 
-def import_bytes(data: memoryview, training: bool = True) -> Imported:
-    """`import_checkpoint` of the foreign formats, from memory. Raises Refused."""
-    value, container = _container(data)
-    allowance = Allowance(MAX_EXPANSION * len(data) + MIN_ALLOWANCE)
-    reader, layout = _layout(value)
-    with np.errstate(all="ignore"):  # what overflows is refused below
-        networks = reader(value, training, allowance)
-    found = [("G", networks.raw), ("D", networks.discriminator)]
-    for name, arrays in [("G_ema", networks.generator), *found]:
-        for key, array in (arrays or {}).items():
+def import_bytes(data: memoryview, training: bool = True) -> ImportedCheckpoint:
+    """`import_checkpoint` from memory, for the formats of other projects. Raises FormatError."""
+    content, container = _read_container(data)
+    read_networks, project = _reader_of(content)
+    budget = MemoryBudget(MAX_EXPANSION * len(data) + MIN_BUDGET_BYTES)
+    with np.errstate(all="ignore"):  # values that overflow are refused below
+        networks = read_networks(content, training, budget)
+    present = {"G_ema": networks.generator, "G": networks.raw, "D": networks.discriminator}
+    for network, arrays in present.items():
+        for name, array in (arrays or {}).items():
             if not np.isfinite(array).all():
-                raise Refused(f"{name}: {key} goes beyond float32 in the conversion")
-    held = ", ".join(["G_ema", *(name for name, arrays in found if arrays is not None)])
-    count = sum(a.size for a in networks.generator.values())
-    cfg = networks.config
-    summary = f"converted {held}: {cfg.resolution} px, {cfg.architecture}, {count / 1e6:.2f} M values in G_ema"
-    return Imported(
-        f"{layout}, {container}",
-        cfg,
+                raise FormatError(f"{network}: {name} goes beyond float32 in the conversion")
+    config = networks.config
+    converted = ", ".join(network for network, arrays in present.items() if arrays is not None)
+    count = sum(array.size for array in networks.generator.values())
+    summary = f"converted {converted}: {config.resolution} px, {config.architecture}, {count / 1e6:.2f} M values in G_ema"
+    format_name, notes = f"{project}, {container}", (summary, *networks.notes)
+    return ImportedCheckpoint(
+        format_name,
+        config,
         networks.generator,
-        (summary, *networks.notes),
+        notes,
+        {"imported": {"format": format_name, "notes": list(notes)}},
         networks.raw,
         networks.discriminator_config,
         networks.discriminator,
     )
 
 
-def _container(data: memoryview) -> tuple[object, str]:
+def write_imported(path: str | Path, imported: ImportedCheckpoint) -> None:
+    """Write the averaged generator as stylert's own file. An existing file stays until the new one is complete."""
+    write_generator(path, imported.config, imported.arrays, info=imported.info)
+
+
+def _read_container(data: memoryview) -> tuple[object, str]:
+    """The content of the file, and the name of its container."""
     head = bytes(data[: len(LEGACY_MAGIC)])
     if head.startswith(ZIP_MAGIC):
         return read_torch_zip(data), "torch zip"
     if head == LEGACY_MAGIC:
         return read_torch_legacy(data), "torch legacy"
-    if head[:1] == b"\x80":
+    if head[:1] == b"\x80":  # the opcode PROTO, with which every pickle of protocol 2 or later begins
         return read_pickle(data), "pickle"
-    raise Refused("it is no pickle, torch file or safetensors")
+    raise FormatError("it is no pickle, torch file or safetensors")
 
 
-def _layout(value: object) -> tuple[Callable[[Any, bool, Allowance], Networks], str]:
-    if is_tensorflow(value):
-        return tensorflow_networks, "StyleGAN2 (TensorFlow)"
-    if isinstance(value, dict):
-        if any(isinstance(value.get(k), Module) for k in ("G", "D", "G_ema")):
-            return official_networks, "stylegan2-ada-pytorch or stylegan3"
-        if is_rosinality(value):
-            return rosinality_networks, "rosinality"
-        keys = ", ".join(shown(k) for k in list(value)[:4])
-        raise Refused(f"it holds no StyleGAN2 networks, but {keys or 'nothing'}")
-    if isinstance(value, Module):
-        raise Refused(f"it holds a single {shown(value.class_name)}, where official files hold G, D and G_ema")
-    if isinstance(value, Record):
-        raise Refused("it holds a single TensorFlow network, where StyleGAN2's files hold three")
-    raise Refused(f"it holds {shown(value)} and no networks")
+def _reader_of(content: object) -> tuple[Callable[[Any, bool, MemoryBudget], ImportedNetworks], str]:
+    """The reader of this content, and the name of its project."""
+    if is_tensorflow(content):
+        return read_tensorflow, "StyleGAN2 (TensorFlow)"
+    if isinstance(content, dict):
+        if any(isinstance(content.get(name), StoredModule) for name in ("G", "D", "G_ema")):
+            return read_official, "stylegan2-ada-pytorch or stylegan3"
+        if is_rosinality(content):
+            return read_rosinality, "rosinality"
+        keys = ", ".join(printable(key) for key in list(content)[:4])
+        raise FormatError(f"it holds no StyleGAN2 networks, but {keys or 'nothing'}")
+    if isinstance(content, StoredModule):
+        raise FormatError(f"it holds a single {printable(content.class_name)}, where official files hold G, D and G_ema")
+    if isinstance(content, StoredObject):
+        raise FormatError("it holds a single TensorFlow network, where StyleGAN2's files hold three")
+    raise FormatError(f"it holds {printable(content)} and no networks")
 
 
-def _own(path: Path) -> Imported:
+def _read_own(path: Path) -> ImportedCheckpoint:
+    """A checkpoint of stylert itself."""
     kind = read_metadata(path)["kind"]
     weights = read_generator(path)
     notes = ["nothing to convert: the file is stylert's own"]
     if kind == "training":
-        notes.append("taken: G_ema; training goes on from the file itself, with its optimizers")
-    return Imported("stylert", weights.config, weights.arrays, tuple(notes), info=weights.info)
-
-
-def write_imported(path: str | Path, imported: Imported) -> None:
-    """Write the averaged generator as stylert's own file, with where it came from in its info. Atomic."""
-    info = imported.info or {"imported": {"format": imported.format, "notes": list(imported.notes)}}
-    write_generator(path, imported.config, imported.arrays, info=info)
-
-
-def read_any_generator(path: str | Path) -> GeneratorWeights:
-    """The averaged generator of a checkpoint of any known project, ready for export. Errors as `import_checkpoint`."""
-    imported = import_checkpoint(path, training=False)
-    info = (
-        imported.info
-        if imported.format == "stylert"
-        else {"imported": {"format": imported.format, "notes": list(imported.notes)}}
-    )
-    return GeneratorWeights(imported.config, imported.arrays, info or {})
+        notes.append("read: G_ema; to go on training, resume from the file itself, which has its optimizers")
+    return ImportedCheckpoint("stylert", weights.config, weights.arrays, tuple(notes), weights.info)

@@ -1,8 +1,10 @@
-"""rosinality/stylegan2-pytorch: state dicts under other names, their configuration read from shapes alone.
+"""Reader of rosinality/stylegan2-pytorch: state dicts under other names, with settings that follow from the shapes.
 
-Its generator is the skip architecture, its discriminator the residual one, both without labels, half precision or
-clamping. It scales a weight by 1/sqrt(fan_in) in front of the demodulation, which the official code does not: the two
-differ by the epsilon under the square root only, of which fan_in times as much counts there.
+Its generator has the skip architecture and its discriminator the residual one. Neither has labels, half precision or
+clamping. The mapping layers have our learning rate multiplier.
+
+Its code scales a weight by `1 / sqrt(fan_in)` in front of the demodulation, which the official code does not do. The
+epsilon under the square root then counts `fan_in` times as much; nothing else differs.
 """
 
 from __future__ import annotations
@@ -13,108 +15,119 @@ from typing import Any
 
 import numpy as np
 
-from stylert.models.importers.records import Allowance, Record, Tensor
-from stylert.models.importers.refusal import Refused, Unrepresentable, shown
-from stylert.models.importers.weights import Arrays, Networks, Taker, channel_plan, fir_filter, mean_latent
-from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
+from stylert.models.importers.errors import FormatError, UnsupportedNetworkError, printable
+from stylert.models.importers.records import MemoryBudget, StoredObject, StoredTensor
+from stylert.models.importers.settings import channel_settings, epsilon_note, fir_filter, valid_configuration
+from stylert.models.importers.weights import (
+    Arrays,
+    ImportedNetworks,
+    TensorReader,
+    drop_if_unsupported,
+    mean_latent,
+    network_arrays,
+)
+from stylert.models.stylegan2.config import FIR_TAPS, DiscriminatorConfig, GeneratorConfig
 from stylert.models.stylegan2.state_dict import discriminator_shapes, generator_shapes
 
-TAPS = (1.0, 3.0, 3.0, 1.0)
-MBSTD_GROUP = 4
+#: Samples per group of the minibatch standard deviation, a constant of the code.
+MBSTD_GROUP_SIZE = 4
 MAX_BLOCKS = 10
-EPSILON_NOTE = (
-    "rosinality's code weighs the epsilon of the demodulation otherwise: images agree to float32 rounding, not to the bit"
-)
+MAX_LAYERS = 64
 
 
 def is_rosinality(data: Mapping[Any, Any]) -> bool:
-    """Whether this is such a checkpoint, or the bare state dict of its generator."""
-    return any(type(data.get(k)) is dict for k in ("g_ema", "g")) or "input.input" in data
+    """Whether this is a checkpoint of rosinality's code, or the bare state dict of its generator."""
+    return any(type(data.get(key)) is dict for key in ("g_ema", "g")) or "input.input" in data
 
 
-def rosinality_networks(data: dict[Any, Any], training: bool, allowance: Allowance) -> Networks:
-    """The networks of `{g, d, g_ema, latent_avg, ...}`; g and d only when `training`. Raises Refused."""
-    notes = [EPSILON_NOTE]
-    what = next((k for k in ("g_ema", "g") if type(data.get(k)) is dict), None)
-    if what is None:
-        state, what = data, "state dict"
-        notes.append("the file is a bare state dict of a generator: taken for g_ema")
+def read_rosinality(data: dict[Any, Any], training: bool, budget: MemoryBudget) -> ImportedNetworks:
+    """Read the networks of `{g, d, g_ema, latent_avg, ...}`; g and d only when `training`. Raises FormatError."""
+    notes = [epsilon_note("rosinality's code")]
+    network = next((key for key in ("g_ema", "g") if type(data.get(key)) is dict), None)
+    if network is None:
+        state, network = data, "state dict"
+        notes.append("the file is a bare state dict of a generator: used as g_ema")
     else:
-        state = data[what]
-        if what == "g":
-            notes.append("the file has no g_ema: g is taken for it")
-    if isinstance(data.get("args"), Record) and data["args"].state.get("arch", "stylegan2") != "stylegan2":
-        raise Unrepresentable(f"its architecture is {shown(data['args'].state['arch'])}; stylert reads stylegan2")
-    average = data.get("latent_avg") if what != "state dict" else None
-    config, arrays = _generator(state, what, allowance, notes)
-    if isinstance(average, Tensor):
+        state = data[network]
+        if network == "g":
+            notes.append("the file has no g_ema: g is used as g_ema")
+    is_bare = network == "state dict"
+    arguments = data.get("args")
+    if isinstance(arguments, StoredObject) and arguments.state.get("arch", "stylegan2") != "stylegan2":
+        architecture = printable(arguments.state["arch"])
+        raise UnsupportedNetworkError(f"its architecture is {architecture}; stylert reads stylegan2")
+    config, arrays = _read_generator(state, network, budget, notes)
+    average = None if is_bare else data.get("latent_avg")
+    if isinstance(average, StoredTensor):
         if average.shape not in ((config.w_dim,), (1, config.w_dim)):
-            raise Refused(f"latent_avg is {list(average.shape)}, the network needs {[config.w_dim]}")
-        taker = Taker(what, {"latent_avg": average}, allowance)
-        arrays["mapping.w_avg"] = taker.take("latent_avg", average.shape).reshape(config.w_dim)
+            raise FormatError(f"latent_avg is {list(average.shape)}, the network needs {[config.w_dim]}")
+        tensors = TensorReader(network, {"latent_avg": average}, budget)
+        arrays["mapping.w_avg"] = tensors.read("latent_avg", average.shape).reshape(config.w_dim)
     else:
         arrays["mapping.w_avg"] = mean_latent(config, arrays)
-        notes.append("the file has no latent_avg: taken as the mean over fresh latents")
-    networks = Networks(config, arrays, notes=notes)
+        notes.append("the file has no latent_avg: computed as the mean over random latents")
+    networks = ImportedNetworks(config, arrays, notes=notes)
     if training:
-        _training_networks(data, what, networks, allowance)
-    if what != "state dict":
-        extra = sorted(shown(k) for k in set(data) - {"g", "d", "g_ema", "latent_avg"})
+        _read_training_networks(data, network, networks, budget)
+    if not is_bare:
+        extra = sorted(printable(key) for key in set(data) - {"g", "d", "g_ema", "latent_avg"})
         notes += [f"dropped the entry {name}" for name in extra]
     return networks
 
 
-def _training_networks(data: dict[Any, Any], served: str, networks: Networks, allowance: Allowance) -> None:
-    if type(data.get("g")) is dict and served != "g":
-        config, raw = _generator(data["g"], "g", allowance, [])
+def _read_training_networks(data: dict[Any, Any], averaged: str, networks: ImportedNetworks, budget: MemoryBudget) -> None:
+    """Add g and d to `networks`. `averaged` is the entry that serves as g_ema."""
+    if type(data.get("g")) is dict and averaged != "g":
+        config, raw = _read_generator(data["g"], "g", budget, [])
         if config != networks.config:
-            networks.notes.append("dropped g: it is configured otherwise than g_ema")
+            networks.notes.append("dropped g: its configuration differs from that of g_ema")
         else:
             networks.raw = {**raw, "mapping.w_avg": networks.generator["mapping.w_avg"]}
     if type(data.get("d")) is dict:
-        try:
-            networks.discriminator_config, networks.discriminator = _discriminator(data["d"], allowance)
-        except Unrepresentable as e:
-            networks.notes.append(f"dropped d: {e}")
+        with drop_if_unsupported("d", networks.notes):
+            networks.discriminator_config, networks.discriminator = _read_discriminator(data["d"], budget)
 
 
-def _generator(state: dict[Any, Any], what: str, allowance: Allowance, notes: list[str]) -> tuple[GeneratorConfig, Arrays]:
-    """Configuration and arrays but for `mapping.w_avg`, which is beside the state dict."""
-    tensors = Taker(what, _tensors(state, what), allowance)
+# --- generator -----------------------------------------------------------------------------------------------------
+
+
+def _read_generator(
+    state: dict[Any, Any], network: str, budget: MemoryBudget, notes: list[str]
+) -> tuple[GeneratorConfig, Arrays]:
+    """Configuration and arrays without `mapping.w_avg`, which the file keeps beside the state dict."""
+    tensors = TensorReader(network, _tensors(state, network), budget)
     if any("iwt" in name or "dwt" in name for name in tensors.tensors):
-        raise Unrepresentable(f"its {what} is a SWAGAN generator; stylert reads StyleGAN2")
-    blocks = _count(tensors, r"to_rgbs\.(\d+)\.bias")
-    resolution = 4 << blocks
+        raise UnsupportedNetworkError(f"its {network} is a SWAGAN generator; stylert reads StyleGAN2")
+    blocks = _count(tensors, r"to_rgbs\.(\d+)\.bias", maximum=MAX_BLOCKS)
     channels = {4: tensors.shape("input.input", 4)[1]}
     channels |= {8 << i: tensors.shape(f"convs.{2 * i + 1}.conv.weight", 5)[1] for i in range(blocks)}
     w_dim, z_dim = tensors.shape("style.1.weight", 2)
-    config = _config(
-        GeneratorConfig,
-        what,
-        resolution=resolution,
-        z_dim=z_dim,
-        w_dim=w_dim,
-        img_channels=tensors.shape("to_rgb1.bias", 4)[1],
-        mapping_layers=_count(tensors, r"style\.(\d+)\.weight", first=1),
-        **channel_plan(channels),
-    )
+    fields: dict[str, Any] = {
+        "resolution": 4 << blocks,
+        "z_dim": z_dim,
+        "w_dim": w_dim,
+        "img_channels": tensors.shape("to_rgb1.bias", 4)[1],
+        "mapping_layers": _count(tensors, r"style\.(\d+)\.weight", first=1, maximum=MAX_LAYERS),
+        **channel_settings(channels),
+    }
+    with valid_configuration(network):
+        config = GeneratorConfig(**fields)
     names = _generator_names(blocks, config.mapping_layers)
-    noiseless = not any(name.startswith("noises.") for name in tensors.tensors)
-    if noiseless:
-        notes.append(f"{what} keeps no noise: drawn from seed 0")
+    has_noise = any(name.startswith("noises.") for name in tensors.tensors)
+    if not has_noise:
+        notes.append(f"{network} keeps no noise: drawn from seed 0")
     rng = np.random.default_rng(0)
-    arrays: Arrays = {}
-    for name, shape in generator_shapes(config).items():
-        if name.endswith("resample_filter"):
-            arrays[name] = fir_filter(TAPS)
-        elif name == "mapping.w_avg":
-            continue
-        elif name.endswith("noise_const") and noiseless:
-            arrays[name] = rng.standard_normal(shape, np.float32)
-        else:
-            arrays[name] = tensors.take(names[name], _wrapped(name, shape)).reshape(shape)
-    _leave_kernels(tensors)
-    tensors.check_empty()
+
+    def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if name.endswith("noise_const") and not has_noise:
+            return rng.standard_normal(shape, np.float32)
+        return tensors.read(names[name], _stored_shape(name, shape)).reshape(shape)
+
+    shapes = generator_shapes(config)
+    del shapes["mapping.w_avg"]
+    arrays = network_arrays(shapes, FIR_TAPS, read)
+    _check_blur_kernels(tensors)
+    tensors.check_all_known()
     return config, arrays
 
 
@@ -122,91 +135,104 @@ def _generator_names(blocks: int, mapping_layers: int) -> dict[str, str]:
     """Official names to rosinality's."""
     names = {"synthesis.b4.const": "input.input"}
     for i in range(mapping_layers):
-        names |= {f"mapping.fc{i}.{t}": f"style.{i + 1}.{t}" for t in ("weight", "bias")}
-    layers = {"b4.conv1": ("conv1", 0), "b4.torgb": ("to_rgb1", None)}
+        names |= _weight_and_bias(f"mapping.fc{i}", f"style.{i + 1}")
+    # Official layer to rosinality's layer and the number of its noise.
+    layers: dict[str, tuple[str, int | None]] = {"b4.conv1": ("conv1", 0), "b4.torgb": ("to_rgb1", None)}
     for i in range(blocks):
-        layers[f"b{8 << i}.conv0"] = (f"convs.{2 * i}", 2 * i + 1)
-        layers[f"b{8 << i}.conv1"] = (f"convs.{2 * i + 1}", 2 * i + 2)
-        layers[f"b{8 << i}.torgb"] = (f"to_rgbs.{i}", None)
-    for ours, (theirs, noise) in layers.items():
-        names[f"synthesis.{ours}.weight"] = f"{theirs}.conv.weight"
-        names |= {f"synthesis.{ours}.affine.{t}": f"{theirs}.conv.modulation.{t}" for t in ("weight", "bias")}
-        names[f"synthesis.{ours}.bias"] = f"{theirs}.bias" if noise is None else f"{theirs}.activate.bias"
-        if noise is not None:
-            names[f"synthesis.{ours}.noise_strength"] = f"{theirs}.noise.weight"
-            names[f"synthesis.{ours}.noise_const"] = f"noises.noise_{noise}"
+        res = 8 << i
+        layers[f"b{res}.conv0"] = (f"convs.{2 * i}", 2 * i + 1)
+        layers[f"b{res}.conv1"] = (f"convs.{2 * i + 1}", 2 * i + 2)
+        layers[f"b{res}.torgb"] = (f"to_rgbs.{i}", None)
+    for official_layer, (layer, noise) in layers.items():
+        official = f"synthesis.{official_layer}"
+        names[f"{official}.weight"] = f"{layer}.conv.weight"
+        names |= _weight_and_bias(f"{official}.affine", f"{layer}.conv.modulation")
+        if noise is None:
+            names[f"{official}.bias"] = f"{layer}.bias"
+        else:
+            names[f"{official}.bias"] = f"{layer}.activate.bias"
+            names[f"{official}.noise_strength"] = f"{layer}.noise.weight"
+            names[f"{official}.noise_const"] = f"noises.noise_{noise}"
     return names
 
 
-def _wrapped(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that rosinality gives a tensor of this official name and shape."""
+def _stored_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in which rosinality keeps the tensor of this official name and shape: dimensions of one are added."""
+    if name.endswith("noise_const"):
+        return (1, 1, *shape)
+    if name.endswith("torgb.bias"):
+        return (1, *shape, 1, 1)
     if name.endswith(("const", "noise_strength")) or re.fullmatch(r"synthesis\.b\d+\.(conv[01]|torgb)\.weight", name):
-        return (1, 1, *shape) if name.endswith("noise_const") else (1, *shape)
-    return (1, *shape, 1, 1) if name.endswith("torgb.bias") else shape
+        return (1, *shape)
+    return shape
 
 
-def _discriminator(state: dict[Any, Any], allowance: Allowance) -> tuple[DiscriminatorConfig, Arrays]:
-    tensors = Taker("d", _tensors(state, "d"), allowance)
-    blocks = _count(tensors, r"convs\.(\d+)\.skip\.1\.weight", first=1)
-    resolution = 4 << blocks
-    blocks_at = {resolution >> i: f"convs.{i + 1}" for i in range(blocks)}
-    channels = {res: tensors.shape(f"{at}.conv1.0.weight", 4)[0] for res, at in blocks_at.items()}
+# --- discriminator -------------------------------------------------------------------------------------------------
+
+
+def _read_discriminator(state: dict[Any, Any], budget: MemoryBudget) -> tuple[DiscriminatorConfig, Arrays]:
+    tensors = TensorReader("d", _tensors(state, "d"), budget)
+    count = _count(tensors, r"convs\.(\d+)\.skip\.1\.weight", first=1, maximum=MAX_BLOCKS)
+    resolution = 4 << count
+    blocks = {resolution >> i: f"convs.{i + 1}" for i in range(count)}
+    channels = {res: tensors.shape(f"{block}.conv1.0.weight", 4)[0] for res, block in blocks.items()}
     channels[4] = tensors.shape("final_conv.0.weight", 4)[0]
-    names = {"b4.conv.weight": "final_conv.0.weight", "b4.conv.bias": "final_conv.1.bias"}
-    for t in ("weight", "bias"):
-        names |= {f"b4.fc.{t}": f"final_linear.0.{t}", f"b4.out.{t}": f"final_linear.1.{t}"}
-    names |= {f"b{resolution}.fromrgb.weight": "convs.0.0.weight", f"b{resolution}.fromrgb.bias": "convs.0.1.bias"}
-    for res, at in blocks_at.items():
-        names |= {f"b{res}.conv0.weight": f"{at}.conv1.0.weight", f"b{res}.conv0.bias": f"{at}.conv1.1.bias"}
-        names |= {f"b{res}.conv1.weight": f"{at}.conv2.1.weight", f"b{res}.conv1.bias": f"{at}.conv2.2.bias"}
-        names[f"b{res}.skip.weight"] = f"{at}.skip.1.weight"
-    config = _config(
-        DiscriminatorConfig,
-        "d",
-        resolution=resolution,
-        img_channels=tensors.shape("convs.0.0.weight", 4)[1],
-        mbstd_group_size=MBSTD_GROUP,
-        **channel_plan(channels),
-    )
-    arrays = {
-        name: fir_filter(TAPS) if name.endswith("resample_filter") else tensors.take(names[name], shape)
-        for name, shape in discriminator_shapes(config).items()
+    fields: dict[str, Any] = {
+        "resolution": resolution,
+        "img_channels": tensors.shape("convs.0.0.weight", 4)[1],
+        "mbstd_group_size": MBSTD_GROUP_SIZE,
+        **channel_settings(channels),
     }
-    _leave_kernels(tensors)
-    tensors.check_empty()
+    with valid_configuration("d"):
+        config = DiscriminatorConfig(**fields)
+    names = _discriminator_names(resolution, blocks)
+    shapes = discriminator_shapes(config)
+    arrays = network_arrays(shapes, FIR_TAPS, lambda name, shape: tensors.read(names[name], shape))
+    _check_blur_kernels(tensors)
+    tensors.check_all_known()
     return config, arrays
 
 
-def _tensors(state: dict[Any, Any], what: str) -> dict[str, Tensor]:
-    if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise Refused(f"its {what} is no state dict")
-    # A wrapper for several GPUs puts this in front of every name.
-    return {k.removeprefix("module."): v for k, v in state.items()}
+def _discriminator_names(resolution: int, blocks: dict[int, str]) -> dict[str, str]:
+    """Official names to rosinality's. `blocks` gives rosinality's block at each resolution."""
+    names = {f"b{resolution}.fromrgb.weight": "convs.0.0.weight", f"b{resolution}.fromrgb.bias": "convs.0.1.bias"}
+    for res, block in blocks.items():
+        names |= {f"b{res}.conv0.weight": f"{block}.conv1.0.weight", f"b{res}.conv0.bias": f"{block}.conv1.1.bias"}
+        names |= {f"b{res}.conv1.weight": f"{block}.conv2.1.weight", f"b{res}.conv1.bias": f"{block}.conv2.2.bias"}
+        names[f"b{res}.skip.weight"] = f"{block}.skip.1.weight"
+    names |= {"b4.conv.weight": "final_conv.0.weight", "b4.conv.bias": "final_conv.1.bias"}
+    names |= _weight_and_bias("b4.fc", "final_linear.0")
+    names |= _weight_and_bias("b4.out", "final_linear.1")
+    return names
 
 
-def _count(tensors: Taker, pattern: str, first: int = 0) -> int:
-    """How many names match; their numbers must follow each other."""
-    found = sorted(int(m[1]) for name in tensors.tensors if (m := re.fullmatch(pattern, name)) and len(m[1]) < 4)
-    if (
-        found != list(range(first, first + len(found)))
-        or len(found) > 64
-        or ("style" not in pattern and len(found) > MAX_BLOCKS)
-    ):
-        raise Refused(f"the layers of its {tensors.what} are not numbered as rosinality's")
-    return len(found)
+# --- both networks -------------------------------------------------------------------------------------------------
 
 
-def _leave_kernels(tensors: Taker) -> None:
-    """Blur kernels are constants in both codes; another one than [1, 3, 3, 1] is another network."""
-    expected = fir_filter(TAPS)
-    for name in [n for n in tensors.tensors if n.endswith(".kernel")]:
-        kernel = tensors.take(name, (4, 4))
+def _weight_and_bias(official: str, name: str) -> dict[str, str]:
+    return {f"{official}.{tensor}": f"{name}.{tensor}" for tensor in ("weight", "bias")}
+
+
+def _tensors(state: dict[Any, Any], network: str) -> dict[str, StoredTensor]:
+    if not all(isinstance(name, str) and isinstance(value, StoredTensor) for name, value in state.items()):
+        raise FormatError(f"its {network} is not a state dict")
+    # DataParallel puts this in front of every name.
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _count(tensors: TensorReader, pattern: str, maximum: int, first: int = 0) -> int:
+    """How many names match. Their numbers must run from `first` without a gap."""
+    matches = [re.fullmatch(pattern, name) for name in tensors.tensors]
+    numbers = sorted(int(match[1]) for match in matches if match and len(match[1]) < 4)
+    if numbers != list(range(first, first + len(numbers))) or len(numbers) > maximum:
+        raise FormatError(f"the layers of its {tensors.network} are not numbered as rosinality's")
+    return len(numbers)
+
+
+def _check_blur_kernels(tensors: TensorReader) -> None:
+    """Check that every blur kernel has our taps. Both codes keep them as constants."""
+    expected = fir_filter(FIR_TAPS)
+    for name in [name for name in tensors.tensors if name.endswith(".kernel")]:
+        kernel = tensors.read(name, (4, 4))
         if not any(np.allclose(kernel, expected * gain, rtol=1e-3, atol=1e-6) for gain in (1, 4)):
-            raise Unrepresentable(f"its {tensors.what} has another blur than [1, 3, 3, 1] in {shown(name)}")
-
-
-def _config(cls: type[Any], what: str, **fields: Any) -> Any:
-    try:
-        return cls(**fields)
-    except (TypeError, ValueError) as e:
-        raise Unrepresentable(f"its {what} has no valid configuration: {' '.join(str(e).split())[:200]}") from None
+            raise UnsupportedNetworkError(f"its {tensors.network} has another blur than [1, 3, 3, 1] in {printable(name)}")

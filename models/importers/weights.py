@@ -1,25 +1,37 @@
-"""From tensors of a file to arrays of a network: by name, shape and type, and never more than the file holds."""
+"""From the tensors of a file to the arrays of a network, checked by name, shape and type."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from stylert.models.importers.records import Allowance, Tensor
-from stylert.models.importers.refusal import Refused, Unrepresentable, shown
-from stylert.models.stylegan2.config import MAPPING_LR_MULTIPLIER, DiscriminatorConfig, GeneratorConfig
+from stylert.models.importers.errors import FormatError, UnsupportedNetworkError, printable
+from stylert.models.importers.records import MemoryBudget, StoredTensor
+from stylert.models.importers.settings import fir_filter
+from stylert.models.stylegan2.config import MAPPING_LR_MULTIPLIER, NORM_EPS, DiscriminatorConfig, GeneratorConfig
+from stylert.plugins.constants import ACTIVATION_GAIN, LRELU_SLOPE
 
 Arrays = dict[str, np.ndarray]
 
-#: Latents whose mean stands in for an average that the file does not keep.
+#: Number of latents that `mean_latent` averages.
 MEAN_LATENTS = 4096
 
 
 @dataclass
-class Networks:
-    """What a file holds. `generator` is the averaged one; `raw` is the one that was trained, of the same configuration."""
+class ImportedNetworks:
+    """The networks of a file, in stylert's terms. Arrays are float32 under the official names.
+
+    Attributes:
+        config: Configuration of both generators.
+        generator: The averaged generator, G_ema, which makes the images.
+        raw: The generator as it was trained, G.
+        discriminator_config: Configuration of the discriminator.
+        discriminator: The discriminator, D.
+        notes: What was converted, dropped or assumed, in sentences for the user.
+    """
 
     config: GeneratorConfig
     generator: Arrays
@@ -29,107 +41,129 @@ class Networks:
     notes: list[str] = field(default_factory=list)
 
 
-class Taker:
-    """Takes the tensors of one network by name; what is not taken in the end is a part that the network does not have."""
+class TensorReader:
+    """Reads the tensors of one network by name, and keeps account of those that were read.
 
-    def __init__(self, what: str, tensors: Mapping[str, Tensor], allowance: Allowance) -> None:
-        self.what, self.tensors, self.allowance = what, tensors, allowance
-        self.taken: set[str] = set()
+    Args:
+        network: Name of the network in the file, for messages.
+        tensors: Its tensors by name.
+        budget: Memory that remains for arrays.
+    """
+
+    def __init__(self, network: str, tensors: Mapping[str, StoredTensor], budget: MemoryBudget) -> None:
+        self.network, self.tensors, self.budget = network, tensors, budget
+        self.known: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
 
     def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
-        """The shape of a tensor that must be there and have this many dimensions."""
+        """The shape of a tensor. Raises FormatError where it is missing, empty, or has other than `dimensions` dimensions."""
         if name not in self.tensors:
-            raise Refused(f"its {self.what} lacks the tensor {name}")
+            raise FormatError(f"its {self.network} lacks the tensor {name}")
         shape = self.tensors[name].shape
         if len(shape) != dimensions or 0 in shape:
-            raise Refused(f"{self.what}: {name} is {list(shape)}, not of {dimensions} dimensions")
+            raise FormatError(f"{self.network}: {name} is {list(shape)}, not of {dimensions} dimensions")
         return shape
 
-    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A float32 array of finite values. Raises Refused by name."""
-        found = self.shape(name, len(shape))
-        if found != shape:
-            raise Refused(f"{self.what}: {name} is {list(found)}, the network needs {list(shape)}")
+    def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """The tensor as a float32 array.
+
+        Raises:
+            FormatError: It is missing, has another shape, or holds values that are not finite floats.
+        """
+        stored_shape = self.shape(name, len(shape))
+        if stored_shape != shape:
+            raise FormatError(f"{self.network}: {name} is {list(stored_shape)}, the network needs {list(shape)}")
         try:
-            array = self.tensors[name].array(self.allowance)
-        except Refused as e:
-            raise Refused(f"{self.what}: {name} {e}") from None
+            array = self.tensors[name].array(self.budget)
+        except FormatError as e:
+            raise FormatError(f"{self.network}: {name} {e}") from None
         if not np.isfinite(array).all():
-            raise Refused(f"{self.what}: {name} holds values that are not finite, or beyond float32")
-        self.taken.add(name)
+            raise FormatError(f"{self.network}: {name} holds values that are not finite, or beyond float32")
+        self.known.add(name)
         return array
 
-    def leave(self, names: Iterable[str]) -> None:
-        """These are known and not needed."""
-        self.taken.update(names)
+    def ignore(self, names: Iterable[str]) -> None:
+        """Count these tensors as known. They are not needed."""
+        self.known.update(names)
 
-    def check_empty(self) -> None:
-        """Raises Unrepresentable when a tensor is left over: then this is some other network."""
-        for name in sorted(set(self.tensors) - self.taken):
-            raise Unrepresentable(f"its {self.what} holds the tensor {shown(name)}, which no StyleGAN2 has")
+    def check_all_known(self) -> None:
+        """Raise UnsupportedNetworkError where a tensor was neither read nor ignored: then this is another network."""
+        for name in sorted(set(self.tensors) - self.known):
+            raise UnsupportedNetworkError(f"its {self.network} holds the tensor {printable(name)}, which no StyleGAN2 has")
 
 
-def channel_plan(channels: Mapping[int, int], base: object = None, ceiling: object = None) -> dict[str, int]:
-    """`channel_base` and `channel_max` that give these channels by resolution; `base` and `ceiling` where they do.
+def network_arrays(
+    shapes: Mapping[str, tuple[int, ...]],
+    taps: tuple[float, ...],
+    read: Callable[[str, tuple[int, ...]], np.ndarray],
+    mapping_gain: float = 1.0,
+) -> Arrays:
+    """The arrays of a network under the official names.
 
-    Raises Unrepresentable when the channels do not follow min(base // resolution, max).
+    Args:
+        shapes: Official name to shape, in the order of the result.
+        taps: Taps of the FIR filter. Its buffers are computed, not read.
+        read: Official name and shape to array.
+        mapping_gain: Factor of the weights and biases of the mapping layers, see `settings.mapping_gain`.
     """
-    if type(base) is int and type(ceiling) is int and all(min(base // r, ceiling) == c for r, c in channels.items()):
-        return {"channel_base": base, "channel_max": ceiling}
-    most = max(channels.values())
-    least_base = max(c * r for r, c in channels.items())
-    if any(min(least_base // r, most) != c for r, c in channels.items()):
-        raise Unrepresentable(f"its channels, {', '.join(f'{c} at {r} px' for r, c in channels.items())}, follow no base")
-    return {"channel_base": least_base, "channel_max": most}
+    arrays: Arrays = {}
+    for name, shape in shapes.items():
+        if name.endswith("resample_filter"):
+            arrays[name] = fir_filter(taps)
+        elif name.startswith("mapping.fc"):
+            arrays[name] = read(name, shape) * mapping_gain
+        else:
+            arrays[name] = read(name, shape)
+    return arrays
 
 
-def fir_taps(f: np.ndarray, where: str) -> tuple[float, ...]:
-    """The taps whose outer product, normalised, is this filter: [n, n], or [n] where it was kept separable."""
-    f = f.astype(np.float64) / f.sum(dtype=np.float64)
-    taps = f if f.ndim == 1 else f.sum(1)
-    if f.ndim == 2 and not np.allclose(f, np.outer(taps, taps), rtol=1e-4, atol=1e-6):
-        raise Unrepresentable(f"its filter {where} is not separable")
-    whole = taps / np.abs(taps[np.abs(taps) > 1e-6]).min()
-    return tuple(float(t) for t in (np.rint(whole) if np.allclose(whole, np.rint(whole), atol=1e-4) else taps))
-
-
-def fir_filter(taps: tuple[float, ...]) -> np.ndarray:
-    """The buffer that stands for taps in a state dict: float32 `[n, n]` with unit sum."""
-    f = np.outer(taps, taps)
-    return (f / f.sum()).astype(np.float32)
+@contextmanager
+def drop_if_unsupported(network: str, notes: list[str]) -> Iterator[None]:
+    """Note that a network is dropped where stylert cannot represent it. The rest of the file is imported."""
+    try:
+        yield
+    except UnsupportedNetworkError as e:
+        notes.append(f"dropped {network}: {e}")
 
 
 def mean_latent(config: GeneratorConfig, arrays: Arrays) -> np.ndarray:
-    """The mean of w over `MEAN_LATENTS` z (and labels) of seed 0, for files that keep no average. float32 `[w_dim]`."""
+    """The mean of w over `MEAN_LATENTS` z and labels from seed 0, float32 `[w_dim]`. For files without `w_avg`."""
     rng = np.random.default_rng(0)
-
-    def normalized(x: np.ndarray) -> np.ndarray:
-        return x / np.sqrt(np.square(x).mean(1, keepdims=True) + 1e-8)
-
-    def linear(x: np.ndarray, name: str, lr: float) -> np.ndarray:
-        weight = arrays[f"mapping.{name}.weight"]
-        return x @ weight.T * np.float32(lr / weight.shape[1] ** 0.5) + arrays[f"mapping.{name}.bias"] * np.float32(lr)
-
-    # In parts, so that wide networks take no more memory than narrow ones.
+    # In batches, so that wide networks need no more memory than narrow ones.
     width = max(config.z_dim + config.w_dim, config.c_dim)
-    rows = min(max(MEAN_LATENTS * 1024 // width, 1), MEAN_LATENTS)
+    batch = min(max(MEAN_LATENTS * 1024 // width, 1), MEAN_LATENTS)
     total = np.zeros(config.w_dim)
     with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, MEAN_LATENTS, rows):
-            n = min(rows, MEAN_LATENTS - start)
-            w = normalized(rng.standard_normal((n, config.z_dim), np.float32))
+        for start in range(0, MEAN_LATENTS, batch):
+            n = min(batch, MEAN_LATENTS - start)
+            z = rng.standard_normal((n, config.z_dim), np.float32)
+            labels = None
             if config.c_dim:
                 labels = np.zeros((n, config.c_dim), np.float32)
                 labels[np.arange(n), rng.integers(0, config.c_dim, n)] = 1
-                w = np.concatenate([w, normalized(linear(labels, "embed", 1.0))], axis=1)
-            for i in range(config.mapping_layers):
-                y = linear(w, f"fc{i}", MAPPING_LR_MULTIPLIER)
-                w = np.where(y > 0, y, 0.2 * y) * np.float32(2**0.5)
-            total += w.sum(0, dtype=np.float64)
+            total += _mapping(config, arrays, z, labels).sum(0, dtype=np.float64)
         average = (total / MEAN_LATENTS).astype(np.float32)
     if not np.isfinite(average).all():
-        raise Refused("its mapping network gives values that are not finite")
+        raise FormatError("its mapping network gives values that are not finite")
     return average
+
+
+def _mapping(config: GeneratorConfig, arrays: Arrays, z: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    """`MappingNetwork` in NumPy: z `[N, z_dim]` and labels `[N, c_dim]` to w `[N, w_dim]`."""
+
+    def normalized(x: np.ndarray) -> np.ndarray:
+        return x / np.sqrt(np.square(x).mean(1, keepdims=True) + NORM_EPS)
+
+    def linear(x: np.ndarray, layer: str, lr: float) -> np.ndarray:
+        weight, bias = arrays[f"mapping.{layer}.weight"], arrays[f"mapping.{layer}.bias"]
+        return x @ weight.T * np.float32(lr / weight.shape[1] ** 0.5) + bias * np.float32(lr)
+
+    w = normalized(z)
+    if labels is not None:
+        w = np.concatenate([w, normalized(linear(labels, "embed", 1.0))], axis=1)
+    for i in range(config.mapping_layers):
+        y = linear(w, f"fc{i}", MAPPING_LR_MULTIPLIER)
+        w = np.where(y > 0, y, LRELU_SLOPE * y) * np.float32(ACTIVATION_GAIN["lrelu"])
+    return w

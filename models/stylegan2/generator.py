@@ -49,7 +49,8 @@ class SynthesisLayer(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise_mode: NoiseMode = "const", gain: float = 1.0) -> Tensor:
         """x `[N, in, H, W]` and w `[N, w_dim]` to `[N, out, H * up, W * up]`, times `gain`. The clamp scales with it."""
-        style, weight = self.affine(w), self.weight
+        weight: Tensor = self.weight
+        style = self.affine(w)
         if x.dtype == torch.float16:
             weight, style = self._normalized(weight, style)
         return modulated_conv2d(

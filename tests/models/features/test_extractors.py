@@ -1,4 +1,4 @@
-"""Inception through torch-fidelity: from local weights of tensors alone, on the pixels, without a download."""
+"""Inception through torch-fidelity: it reads local weights of tensors alone, and downloads nothing."""
 
 import sys
 import types
@@ -14,8 +14,8 @@ from stylert.models.features.extractors import Inception
 MODULE = "torch_fidelity.feature_extractor_inceptionv3"
 
 
-class Small(nn.Module):
-    """torch-fidelity's class in small: 2048 means of the pixels, and 1008 logits."""
+class SmallInception(nn.Module):
+    """A small stand-in for torch-fidelity's class: its 2048 features are all the mean of the pixels."""
 
     def __init__(self, name, features_list, feature_extractor_weights_path=None):
         super().__init__()
@@ -32,9 +32,9 @@ class Small(nn.Module):
 
 @pytest.fixture
 def fidelity(monkeypatch):
-    """torch-fidelity, as far as it is used, so that its absence and its size do not matter here."""
+    """Replace torch-fidelity, so that the tests need neither the package nor its weights."""
     module = types.ModuleType(MODULE)
-    module.FeatureExtractorInceptionV3 = Small
+    module.FeatureExtractorInceptionV3 = SmallInception
     monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
     monkeypatch.setitem(sys.modules, MODULE, module)
 
@@ -42,13 +42,11 @@ def fidelity(monkeypatch):
 @pytest.fixture
 def weights(tmp_path):
     path = tmp_path / "inception.pth"
-    torch.save(nn.Linear(2048, 1008).state_dict() | {}, path)
-    state = {f"fc.{k}": v for k, v in torch.load(path, weights_only=True).items()}
-    torch.save(state, path)
+    torch.save({f"fc.{name}": tensor for name, tensor in nn.Linear(2048, 1008).state_dict().items()}, path)
     return path
 
 
-def test_features_are_the_networks_and_logits_leave_the_bias_out(fidelity, weights, rng):
+def test_features_come_from_the_network_and_logits_leave_out_the_bias(fidelity, weights, rng):
     extractor = Inception(weights)
     images = rng.integers(0, 256, (3, 4, 4, 3), np.uint8)
     features = extractor(images)
@@ -58,7 +56,7 @@ def test_features_are_the_networks_and_logits_leave_the_bias_out(fidelity, weigh
     np.testing.assert_allclose(extractor(images[..., :1])[:, 0], images[..., 0].reshape(3, -1).mean(1), rtol=1e-5)
 
 
-def test_other_weights_are_another_identity(fidelity, weights, tmp_path):
+def test_other_weights_give_another_identity(fidelity, weights, tmp_path):
     other = tmp_path / "other.pth"
     torch.save({k: v + 1 for k, v in torch.load(weights, weights_only=True).items()}, other)
     assert Inception(weights).identity == Inception(weights).identity != Inception(other).identity
@@ -72,19 +70,14 @@ def test_weights_of_another_network_are_refused(fidelity, tmp_path):
     assert "\n" not in str(e.value)
 
 
-class Runs:
-    def __reduce__(self):
-        return print, ("this ran",)
-
-
-def test_weights_that_would_run_code_are_refused_and_do_not_run(fidelity, tmp_path, capsys):
-    torch.save({"fc.weight": Runs()}, tmp_path / "w.pth")
+def test_weights_that_would_run_code_are_refused_and_do_not_run(fidelity, runs_code, tmp_path, capsys):
+    torch.save({"fc.weight": runs_code}, tmp_path / "w.pth")
     with pytest.raises(InputError, match="plain tensors"):
         Inception(tmp_path / "w.pth")
     assert "this ran" not in capsys.readouterr().out
 
 
-def test_absent_weights_and_an_absent_package_are_named(fidelity, weights, tmp_path, monkeypatch):
+def test_a_missing_file_and_a_missing_package_are_named(fidelity, weights, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="local file"):
         Inception(tmp_path / "nothing.pth")
     monkeypatch.setitem(sys.modules, MODULE, None)

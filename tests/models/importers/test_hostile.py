@@ -20,8 +20,8 @@ from stylert.cli.pipeline.importing import run_import
 from stylert.core.errors import CheckpointError
 from stylert.models.checkpoint import read_generator
 from stylert.models.importers import imported, pickle_reader
+from stylert.models.importers.errors import FormatError
 from stylert.models.importers.imported import import_bytes, import_checkpoint
-from stylert.models.importers.refusal import Refused
 
 any_damage = settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LAYOUTS = ["official", "rosinality", "rosinality-legacy", "tensorflow"]
@@ -248,7 +248,7 @@ def readable(data: bytes) -> None:
     """Reads, or is refused in one line; without the second line of defence of `import_checkpoint`."""
     try:
         found = import_bytes(memoryview(data))
-    except Refused as e:
+    except FormatError as e:
         assert str(e).isprintable()
     else:
         assert all(np.isfinite(a).all() for a in found.arrays.values())
@@ -258,7 +258,7 @@ def readable(data: bytes) -> None:
 @given(st.floats(0, 1, exclude_max=True))
 def test_every_truncation_is_refused(whole, fraction):
     data = whole.read_bytes()
-    with pytest.raises(Refused):
+    with pytest.raises(FormatError):
         import_bytes(memoryview(data[: int(fraction * len(data))]))
 
 
@@ -274,7 +274,7 @@ def test_flipped_bytes_raise_nothing_else(whole, flips):
 @any_damage
 @given(st.binary(max_size=400), st.sampled_from([b"", b"\x80\x04", b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."]))
 def test_random_bytes_are_refused(data, start):
-    with pytest.raises(Refused):
+    with pytest.raises(FormatError):
         import_bytes(memoryview(start + data))
 
 

@@ -206,7 +206,7 @@ def test_a_bare_state_dict_and_one_from_several_gpus_are_known(nets, foreign, tm
         torch.save(data, tmp_path / "x.pt")
         imported = import_checkpoint(tmp_path / "x.pt")
         np.testing.assert_array_equal(imported.arrays["synthesis.b4.const"], g.synthesis.b4.const.detach())
-        assert any("taken for" in note for note in imported.notes)
+        assert any("used as g_ema" in note for note in imported.notes)
 
 
 def test_what_does_not_fit_the_discriminator_leaves_the_generator(nets, foreign, tmp_path):

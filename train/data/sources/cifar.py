@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import CheckpointError, DataError
+from stylert.models.importers.errors import FormatError
 from stylert.models.importers.pickle_reader import OPERATIONS, OpcodeBudget, PickleReader
-from stylert.models.importers.refusal import Refused
 from stylert.train.data.sources.picture import Picture, Source, check_count, one_line_message
 
 #: Names of the training batches, each with the key of its labels.
@@ -90,7 +90,7 @@ def _batches(path: Path, archive: tarfile.TarFile) -> Iterator[tuple[str, np.nda
 
 
 def _read_batch(data: bytes, label_key: str) -> tuple[np.ndarray, list[int]]:
-    """Images `[N, 32, 32, 3]` and labels of one pickled batch. Raises Refused for any other content."""
+    """Images `[N, 32, 32, 3]` and labels of one pickled batch. Raises FormatError for any other content."""
     constructors: dict[tuple[str, str], Any] = {
         ("numpy.core.multiarray", "_reconstruct"): lambda arguments: Record(),
         ("numpy._core.multiarray", "_reconstruct"): lambda arguments: Record(),
@@ -100,14 +100,14 @@ def _read_batch(data: bytes, label_key: str) -> tuple[np.ndarray, list[int]]:
     }
     value, _ = PickleReader(memoryview(data), constructors, OpcodeBudget(), operations=OPERATIONS_OF_PYTHON_2).read()
     if not isinstance(value, Mapping):
-        raise Refused("a batch is no dictionary")
+        raise FormatError("a batch is no dictionary")
     array, labels = value.get("data"), value.get(label_key)
     state = array.state if isinstance(array, Record) else None
     raw = _as_bytes(state[-1]) if isinstance(state, tuple) and state else None
     if raw is None or not isinstance(labels, list) or len(raw) != len(labels) * BYTES_PER_PICTURE:
-        raise Refused(f"a batch has no array of as many pictures as {label_key}")
+        raise FormatError(f"a batch has no array of as many pictures as {label_key}")
     if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < MAX_CLASSES for v in labels):
-        raise Refused(f"{label_key} holds values that are no class index")
+        raise FormatError(f"{label_key} holds values that are no class index")
     return np.frombuffer(raw, np.uint8).reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1), labels
 
 
@@ -124,6 +124,6 @@ def _as_bytes(value: object) -> bytes | None:
 
 #: The opcodes of checkpoints, and those of Python 2's byte strings, which no checkpoint uses.
 OPERATIONS_OF_PYTHON_2 = OPERATIONS | {
-    pickle.SHORT_BINSTRING[0]: lambda r: r.stack.append(str(r._bytes(r._number("<B")), "latin-1")),
-    pickle.BINSTRING[0]: lambda r: r.stack.append(str(r._bytes(r._number("<I")), "latin-1")),
+    pickle.SHORT_BINSTRING[0]: lambda r: r.stack.append(str(r.read_bytes(r.read_number("<B")), "latin-1")),
+    pickle.BINSTRING[0]: lambda r: r.stack.append(str(r.read_bytes(r.read_number("<I")), "latin-1")),
 }
