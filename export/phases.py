@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
+from stylert.plugins.polyphase import fold
+
 
 def polyphase_weights(weight: np.ndarray, fir: np.ndarray) -> np.ndarray:
-    """The four 3x3 kernels of a stride-2 transposed convolution with a FIR after it: `[O, I, 3, 3]` to `[4 O, I, 3, 3]`.
+    """The four 3x3 kernels of a stride-2 transposed convolution with a FIR after it, phase-major; see `plugins.polyphase`.
 
-    `fir` is the correlation kernel `[4, 4]` with its gain. Convolved with it, the 3x3 kernel has 6x6 taps; every output pixel
-    meets nine of them, those of its parity.
+    Args:
+        weight: `[O, I, 3, 3]`.
+        fir: `[4, 4]`, the correlation kernel of the FIR, with its gain of 4.
+
+    Returns:
+        `[4 O, I, 3, 3]` in the dtype of `weight`, computed in float64.
     """
     o, i = weight.shape[:2]
-    full = np.zeros((o, i, 6, 6))
-    for y in range(3):
-        for x in range(3):
-            full[:, :, y : y + 4, x : x + 4] += weight[:, :, y, x, None, None] * fir[::-1, ::-1].astype(np.float64)
-    # Output pixel 2 q + r sees input pixel q + t - 1 through tap 4 + r - 2 t: from the last taps to the first.
-    taps = [[4 + r - 2 * t for t in range(3)] for r in (0, 1)]
-    phases = [full[:, :, taps[ry]][:, :, :, taps[rx]] for ry in (0, 1) for rx in (0, 1)]
-    return np.concatenate(phases).astype(weight.dtype)
+    phases = fold(weight.astype(np.float64), fir[::-1, ::-1].astype(np.float64) / 4)
+    return phases.reshape(4 * o, i, 3, 3).astype(weight.dtype)
 
 
 def phase_weights(weight: np.ndarray) -> np.ndarray:

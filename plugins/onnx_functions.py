@@ -1,8 +1,8 @@
-"""The two operators as ONNX: node contracts and function bodies, domain `stylert`, version 1.
+"""The two operators as ONNX functions of domain `stylert`, version 1: their nodes and their bodies. No torch.
 
-A function body makes a node of an unknown domain run anywhere: ONNX Runtime and TensorRT-RTX inline it, and TensorRT puts
-its plugin in the node's place. Every attribute is a number, because a body can only pass attributes on or compute with
-them. Constants are combined in float32 and cast last, because runtimes fold float16 arithmetic less readily. No torch.
+A function body lets a node of an unknown domain run anywhere. ONNX Runtime and TensorRT-RTX inline it, and TensorRT replaces the node
+by its plugin. Every attribute is a number, because a body can only compute with attributes and pass them on. Constants are combined in
+float32 and cast last, because runtimes fold float16 arithmetic less readily.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ DOMAIN = "stylert"
 DOMAIN_VERSION = 1
 OPSET = 20
 
-#: Upfirdn2d(x [N,C,H,W], f [fh,fw]) -> y. `up`, `down`: [y, x]; `padding`: [top, bottom, left, right], negative crops;
-#: `flip` 1 correlates; `group` must be C (a function cannot compute the attribute of the depthwise convolution it needs).
+#: Upfirdn2d(x, f) -> y.
+#:
+#: - x `[N, C, H, W]`, f `[fh, fw]`, y `[N, C, H', W']`.
+#: - `up`, `down`: `[y, x]`. `padding`: `[top, bottom, left, right]`, negative crops. `flip`: 1 correlates. `gain`: any number.
+#: - `group` must be C. A function cannot compute the attribute `group` of its depthwise convolution.
 UPFIRDN2D = f"""
 <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
 Upfirdn2d <up, down, padding, flip, gain, group> (x, f) => (y)
@@ -72,9 +75,13 @@ Upfirdn2d <up, down, padding, flip, gain, group> (x, f) => (y)
 }}
 """
 
-#: ModulatedConv2d(x [N or 1,I,H,W], weight [O,I,k,k], style [N,I], demod [N,O], noise [1 or N,1,H' or 1,W' or 1], bias [O],
-#: f [4,4]) -> y [N,O,H',W']. `up`: 1, or 2 with k = 3 (H' = 2H); `alpha`: slope of the leaky ReLU, 1 is linear; `gain`
-#: > 0; `clamp`: bound of |y|, 0 is none; `group` must be O, as above.
+#: ModulatedConv2d(x, weight, style, demod, noise, bias, f) -> y.
+#:
+#: - x `[N or 1, I, H, W]`, weight `[O, I, k, k]`, style `[N, I]`, demod `[N, O]`, noise `[1 or N, 1, H' or 1, W' or 1]`, bias `[O]`,
+#:   f `[4, 4]`, y `[N, O, H', W']`.
+#: - `up`: 1, or 2 with k = 3, which makes H' = 2 H. `alpha`: slope of the leaky ReLU, 1 is linear. `gain`: above 0. `clamp`: bound of
+#:   |y|, 0 is no bound.
+#: - `group` must be O, as above.
 MODULATED_CONV2D = f"""
 <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
 ModulatedConv2d <up, alpha, gain, clamp, group> (x, weight, style, demod, noise, bias, f) => (y)
@@ -146,10 +153,10 @@ ModulatedConv2d <up, alpha, gain, clamp, group> (x, weight, style, demod, noise,
 
 
 def function_protos() -> list[onnx.FunctionProto]:
-    """The bodies of both operators, to be attached to a model that uses them."""
+    """The bodies of both operators, for a model that uses them."""
     return [onnx.parser.parse_function(UPFIRDN2D), onnx.parser.parse_function(MODULATED_CONV2D)]
 
 
 def opset_imports() -> list[onnx.OperatorSetIdProto]:
-    """What such a model imports."""
+    """The operator sets that a model with these functions imports."""
     return [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]

@@ -1,21 +1,39 @@
-"""Shape rules and attribute checks of the operators, shared by fake kernels, launchers and plugins. No imports of torch."""
+"""Shape rules and attribute checks of the operators: the only place that has them.
+
+The PyTorch references, the custom ops, the launchers of the kernels and the TensorRT plugins all call these functions. Shapes are
+sequences of ints, so torch is not imported.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stylert.plugins.constants import ACTIVATION_GAIN, LRELU_SLOPE
+from stylert.plugins.constants import LRELU_SLOPE, activation_gain
 
-#: Offsets inside one sample are 32-bit in the kernels.
+#: The largest offset inside one sample. The kernels count offsets in 32 bits.
 MAX_OFFSET = 2**31 - 1
+
+#: Input name to number of dimensions, of the ONNX node Upfirdn2d.
+UPFIRDN2D_RANKS = {"x": 4, "f": 2}
+
+#: The same of ModulatedConv2d.
+MODULATED_CONV2D_RANKS = {"x": 4, "weight": 4, "style": 2, "demod": 2, "noise": 4, "bias": 1, "f": 2}
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """The attributes of Upfirdn2d, normalised: `up` and `down` are `(y, x)`, `padding` is `(top, bottom, left, right)`."""
+    """The attributes of Upfirdn2d in one form.
+
+    Attributes:
+        up: Factors of zero insertion `(y, x)`.
+        down: Factors of decimation `(y, x)`.
+        padding: `(top, bottom, left, right)` in upsampled pixels. Negative values crop.
+        flip: False convolves with the filter, True correlates.
+        gain: Multiplies the result.
+    """
 
     up: tuple[int, int] = (1, 1)
     down: tuple[int, int] = (1, 1)
@@ -32,14 +50,14 @@ class Resampling:
         flip: bool = False,
         gain: float = 1.0,
     ) -> Resampling:
-        """From what a user may write: an int, `(y, x)`, and for the padding also four values.
+        """From the arguments of a user: one int or `(y, x)`, and for the padding also four values.
 
         Raises:
-            ValueError: a factor below 1, a wrong count of values, a value that is not whole, or a gain that is not finite.
+            ValueError: A factor below 1, a wrong number of values, a value that is not whole, or a gain that is not finite.
         """
-        up_y, up_x = _ints(up, "up", (2,))
-        down_y, down_x = _ints(down, "down", (2,))
-        pads = _ints(padding, "padding", (2, 4))
+        up_y, up_x = _whole_numbers(up, "up", (2,))
+        down_y, down_x = _whole_numbers(down, "down", (2,))
+        pads = _whole_numbers(padding, "padding", (2, 4))
         if min(up_y, up_x, down_y, down_x) < 1:
             raise ValueError(f"upfirdn2d: up and down must be at least 1, not up {(up_y, up_x)}, down {(down_y, down_x)}")
         if not math.isfinite(gain):
@@ -47,11 +65,45 @@ class Resampling:
         top, bottom, left, right = (pads[0], pads[0], pads[1], pads[1]) if len(pads) == 2 else pads
         return cls((up_y, up_x), (down_y, down_x), (top, bottom, left, right), bool(flip), float(gain))
 
+    @classmethod
+    def upsampling(cls, taps: Sequence[int], up: int) -> Resampling:
+        """Makes an image `up` times as large. Every pixel keeps its place, and the image its mean.
+
+        Args:
+            taps: Height and width of the filter, whose sum is 1.
+            up: Factor of both axes.
+        """
+        return cls.of(up, padding=[pad for t in taps for pad in ((t + up - 1) // 2, (t - up) // 2)], gain=float(up * up))
+
+    @classmethod
+    def downsampling(cls, taps: Sequence[int], down: int) -> Resampling:
+        """Makes one pixel of every `down` pixels of an axis, centred on them. `taps` is height and width of the filter."""
+        return cls.of(down=down, padding=[pad for t in taps for pad in ((t - down + 1) // 2, (t - down) // 2)])
+
+    @classmethod
+    def after_transposed_convolution(cls, k: int, taps: int) -> Resampling:
+        """The FIR filter behind a stride-2 transposed convolution.
+
+        It cuts the `2 H + k - 2` pixels of that convolution to the `2 H` pixels of the output. Its gain of 4 makes up for
+        the inserted zeros.
+
+        Args:
+            k: Width of the convolution's kernel.
+            taps: Width of the square filter.
+        """
+        total = taps + 1 - k
+        before = math.ceil(total / 2)
+        return cls.of(padding=(before, total - before, before, total - before), gain=4.0)
+
     def output_size(self, size: tuple[int, int], taps: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the result: `(H * up + top + bottom - fh) // down + 1`.
 
+        Args:
+            size: Height and width of the input.
+            taps: Height and width of the filter.
+
         Raises:
-            ValueError: the padded input is smaller than the filter, or one of them is empty.
+            ValueError: The padded input is smaller than the filter, or one of them is empty.
         """
         if min(*size, *taps) < 1:
             raise ValueError(f"upfirdn2d: input {size} and filter {taps} must not be empty")
@@ -61,52 +113,87 @@ class Resampling:
         return out
 
     def output_expressions(self, size: tuple[Any, Any], taps: tuple[Any, Any]) -> tuple[Any, Any]:
-        """`output_size`, unchecked, of sizes that are known only as expressions with `+`, `*` and `//`."""
+        """`output_size` without its checks. Sizes may be symbolic: they need `+`, `*` and `//`."""
         top, bottom, left, right = self.padding
         room_y = size[0] * self.up[0] + (top + bottom) + taps[0] * -1
         room_x = size[1] * self.up[1] + (left + right) + taps[1] * -1
         return room_y // self.down[0] + 1, room_x // self.down[1] + 1
 
     def adjoint(self, size: tuple[int, int], taps: tuple[int, int]) -> Resampling:
-        """The transpose of this linear map, itself an upfirdn: it takes a gradient of the output back to `size`.
+        """The transpose of this linear map. It is an upfirdn too, and takes a gradient of the output back to the input.
 
         With `y[o] = sum_k K[k] u[o * down + k - top]` and `u[up * i] = x[i]`, the gradient is
-        `dx[i] = sum_o dy[o] K[up * i + top - o * down]`: factors exchanged, the filter reversed, and
-        `top' = fh - 1 - top`. The padding after the last row is what makes the sizes meet.
+
+            dx[i] = sum_o dy[o] K[up * i + top - o * down]
+
+        So the factors change places, the filter is reversed, and `top' = fh - 1 - top`. The padding after the last row
+        follows from the size of the input.
+
+        Args:
+            size: Height and width of the input of this map.
+            taps: Height and width of the filter.
         """
         out = self.output_size(size, taps)
         top, _, left, _ = self.padding
 
-        def after(axis: int, before: int) -> int:
+        def padding_after(axis: int, before: int) -> int:
             return size[axis] * self.up[axis] - out[axis] * self.down[axis] + before - self.up[axis] + 1
 
-        padding = (taps[0] - 1 - top, after(0, top), taps[1] - 1 - left, after(1, left))
+        padding = (taps[0] - 1 - top, padding_after(0, top), taps[1] - 1 - left, padding_after(1, left))
         return Resampling(self.down, self.up, padding, not self.flip, self.gain)
 
 
 @dataclass(frozen=True)
 class Epilogue:
-    """The end of a layer, `clamp(gain * leaky_relu(v, slope))`, with every default resolved; `clamp` 0 is none."""
+    """The end of a layer: `clamp(gain * leaky_relu(v, slope))`.
+
+    Attributes:
+        slope: Slope of the leaky ReLU for negative values. 1 is a linear activation.
+        gain: Positive and finite.
+        clamp: Bound of the absolute value, finite. 0 is no bound.
+
+    Raises:
+        ValueError: A gain or a clamp out of its range.
+    """
 
     slope: float = 1.0
     gain: float = 1.0
     clamp: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not (self.gain > 0 and math.isfinite(self.gain)):
+            raise ValueError(f"gain must be positive and finite, not {self.gain}")
+        if not (self.clamp >= 0 and math.isfinite(self.clamp)):
+            raise ValueError(f"clamp must be finite and not negative, not {self.clamp}")
+
     @classmethod
     def of(cls, activation: str = "linear", gain: float | None = None, clamp: float | None = None) -> Epilogue:
-        """From what a user may write.
+        """From the arguments of a user.
+
+        Args:
+            activation: "linear" or "lrelu" (slope 0.2).
+            gain: Positive and finite. None is the activation's own gain (1 and sqrt(2)).
+            clamp: Positive and finite, or None.
 
         Raises:
-            ValueError: unknown activation, or a gain or clamp that is not positive and finite.
+            ValueError: An unknown activation, or a gain or a clamp out of its range.
         """
-        if activation not in ACTIVATION_GAIN:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATION_GAIN)}, not {activation!r}")
-        resolved = ACTIVATION_GAIN[activation] if gain is None else float(gain)
-        if not (resolved > 0 and math.isfinite(resolved)):
-            raise ValueError(f"gain must be positive and finite, not {gain}")
+        resolved_gain = activation_gain(activation, gain)
         if clamp is not None and not (clamp > 0 and math.isfinite(clamp)):
             raise ValueError(f"clamp must be positive and finite, or None, not {clamp}")
-        return cls(LRELU_SLOPE if activation == "lrelu" else 1.0, resolved, float(clamp or 0.0))
+        return cls(LRELU_SLOPE if activation == "lrelu" else 1.0, resolved_gain, float(clamp or 0.0))
+
+
+def upfirdn2d_shape(x: Sequence[int], f: Sequence[int], spec: Resampling) -> tuple[int, int, int, int]:
+    """Shape `(N, C, H', W')` of the result of Upfirdn2d from the shapes of its operands.
+
+    Raises:
+        ValueError: A wrong number of dimensions, an empty operand, or a padded input smaller than the filter.
+    """
+    if len(x) != 4 or len(f) != 2:
+        raise ValueError(f"upfirdn2d takes x [N, C, H, W] and a filter [fh, fw], not {list(x)} and {list(f)}")
+    n, c, h, w = x
+    return (n, c, *spec.output_size((h, w), (f[0], f[1])))
 
 
 def modulated_conv2d_shape(
@@ -122,7 +209,8 @@ def modulated_conv2d_shape(
     """Shape `(N, O, H * up, W * up)` of the result of ModulatedConv2d from the shapes of its operands.
 
     Raises:
-        ValueError: operands that do not fit together, an even or oblong kernel, `up` other than 1 and 2, no FIR for `up` 2.
+        ValueError: Operands that do not fit together, a kernel that is even or not square, `up` other than 1 and 2, or no FIR
+            filter for `up` 2.
     """
     if up not in (1, 2):
         raise ValueError(f"modulated_conv2d: up must be 1 or 2, not {up}")
@@ -140,31 +228,63 @@ def modulated_conv2d_shape(
     if bias is not None and tuple(bias) != (o,):
         raise ValueError(f"modulated_conv2d: bias {list(bias)} does not match {o} channels")
     if up == 2 and (f is None or len(f) != 2 or f[0] != f[1]):
-        raise ValueError(f"modulated_conv2d: up=2 needs a square FIR filter f, not {None if f is None else list(f)}")
+        raise ValueError(f"modulated_conv2d: up=2 needs the FIR filter f, square, not {None if f is None else list(f)}")
     out = (n, o, h * up, w * up)
     if noise is not None:
-        wanted = (1,) * (4 - len(noise)) + tuple(noise)
-        if len(wanted) != 4 or any(a not in (1, b) for a, b in zip(wanted, (n, 1, out[2], out[3]), strict=True)):
+        padded = (1,) * (4 - len(noise)) + tuple(noise)
+        allowed = (n, 1, out[2], out[3])
+        if len(padded) != 4 or any(size not in (1, whole) for size, whole in zip(padded, allowed, strict=True)):
             raise ValueError(
-                f"modulated_conv2d: noise {list(noise)} does not broadcast to [{n}, 1, {out[2]}, {out[3]}], "
+                f"modulated_conv2d: noise {list(noise)} does not broadcast to {list(allowed)}, "
                 "one value for all channels of a pixel"
             )
     return out
 
 
-def phase_geometry(k: int, taps: int) -> tuple[int, int]:
-    """How a kernel of `k` and a FIR of `taps` fold into phase kernels: their radius, and the shift of the first output.
+def check_bias_act(x: Sequence[int], b: Sequence[int] | None) -> None:
+    """Check the shapes of the operands of bias_act: x `[N, C, ...]` and b `[C]` or None.
 
-    See `polyphase`: phase kernel `r` has `2 radius + 1` taps, of which tap `t` is `g[r + shift + 2 radius - 2 t]`.
+    Raises:
+        ValueError: Fewer than two dimensions, or a bias that does not match the channels.
     """
-    shift = taps - 1 - (taps + 2 - k) // 2
-    # Offsets reach from the last tap of g to the first, whichever parity goes further.
+    if len(x) < 2:
+        raise ValueError(f"bias_act takes x [N, C, ...], not {list(x)}")
+    if b is not None and tuple(b) != (x[1],):
+        raise ValueError(f"bias_act: bias {list(b)} does not match {x[1]} channels")
+
+
+def check_ranks(operator: str, shapes: Mapping[str, Sequence[Any]], expected: Mapping[str, int]) -> None:
+    """Check how many dimensions the inputs of an ONNX node have. Sizes may be symbolic.
+
+    Args:
+        operator: Name of the operator, for the message.
+        shapes: Input name to shape.
+        expected: Input name to number of dimensions, with at least the names of `shapes`.
+
+    Raises:
+        ValueError: An input has another number of dimensions.
+    """
+    wrong = {name: len(shape) for name, shape in shapes.items() if len(shape) != expected[name]}
+    if wrong:
+        expected_ranks = ", ".join(f"{name} {expected[name]}" for name in wrong)
+        ranks = ", ".join(f"{name} {rank}" for name, rank in wrong.items())
+        raise ValueError(f"{operator}: wrong number of dimensions: {ranks}, not {expected_ranks}")
+
+
+def phase_geometry(k: int, taps: int) -> tuple[int, int]:
+    """Radius and shift of the phase kernels that a kernel of width `k` and a FIR of `taps` make.
+
+    A phase kernel has `2 radius + 1` taps on an axis. Tap `t` of phase `r` is `g[r + shift + 2 (radius - t)]`; see `polyphase`.
+    """
+    shift = taps - 1 - Resampling.after_transposed_convolution(k, taps).padding[0]
+    # The two parities reach differently far. The radius serves both.
     return max((1 + shift) // 2, (k + taps - 2 - shift) // 2), shift
 
 
-def _ints(value: int | Sequence[int], name: str, counts: tuple[int, ...]) -> tuple[int, ...]:
+def _whole_numbers(value: int | Sequence[int], name: str, counts: tuple[int, ...]) -> tuple[int, ...]:
+    """One value twice, or as many values as one of `counts`."""
     values = tuple(value) if isinstance(value, Sequence) else (value, value)
-    # SymInts of torch.compile are whole but not int; they have no `is_integer`, floats do.
+    # The SymInt of torch.compile is whole, but it is no int. So the types that are not whole are refused.
     if any(isinstance(v, bool | float | str) or v is None for v in values):
         raise ValueError(f"upfirdn2d: {name} must be whole numbers, not {value!r}")
     if len(values) not in counts:

@@ -1,23 +1,23 @@
-"""Both operators as TensorRT plugins, through `tensorrt.plugin`: for TensorRT from 10.15 and 11.
+"""Both operators as TensorRT plugins, through `tensorrt.plugin`, for TensorRT 10.15 and later.
 
 `register()` declares `stylert::Upfirdn2d` and `stylert::ModulatedConv2d` with the inputs and attributes of our ONNX nodes
-(`onnx_functions`), which carry `plugin_namespace` and so find them. A plugin has two sides:
+(`onnx_functions.py`). The nodes carry `plugin_namespace`, by which the ONNX parser finds the plugins. A plugin has two sides:
 
-- ahead of time (`aot_impl`): one Triton kernel, compiled to PTX for one architecture with every attribute baked in. Its
-  arguments are the node's inputs, 32-bit sizes and the output, and the finished engine needs neither Python nor a library.
-  Nothing can be prepared for it, so 2x up layers fold the FIR into the weights in the kernel.
-- just in time (`impl`): the same kernel through Triton's launcher, while Python runs beside the engine. Needs torch.
+- Ahead of time (`aot_impl`): one Triton kernel, compiled to PTX for one architecture, with every attribute as a constant. Its arguments
+  are the node's inputs, 32-bit sizes and the output. The finished engine needs neither Python nor a plugin library. A 2x up layer folds
+  the FIR into the weights inside the kernel, because nothing can be prepared before it.
+- Just in time (`impl`): the same kernel through Triton's launcher, while Python runs beside the engine. It needs torch.
 
-A weight of ModulatedConv2d may be int8, with its scales in style and demod (`nodes.modulated_conv2d_node`).
+If both sides exist, the user selects one: with `NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS`, or with `aot` on the node.
 
-Where both exist TensorRT asks which is wanted: `NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS`, or `aot` on
-the node. Every input of a node is there: noise of zeros, demod of ones and bias of zeros stand for an absent one.
+Every input of a node is present. Zeros stand for an absent noise or bias, and ones for an absent demod. The weight of ModulatedConv2d
+may be int8. Style and demod then carry its scales (`nodes.modulated_conv2d_node`).
 
-This has run against TensorRT 11's own bindings (signatures, shape expressions, launch parameters, assembled PTX), and
-never in an engine: `tests/plugins/test_tensorrt.py` names what is unproven.
+The tests run this module on TensorRT 11's own bindings: signatures, shape expressions, launch parameters, assembled PTX. No engine has
+been built with it. `tests/plugins/test_tensorrt.py` lists what is unproven.
 """
 
-# TensorRT reads annotations as objects: no `from __future__ import annotations` here.
+# TensorRT reads annotations as objects, so there is no `from __future__ import annotations` here.
 
 import importlib
 from typing import Any
@@ -27,24 +27,27 @@ import numpy.typing as npt
 
 from stylert.plugins.onnx_functions import DOMAIN
 
-#: The first release in which ahead-of-time plugins work: 10.14 has them, broken.
-OLDEST = (10, 15)
+#: The first release with working ahead-of-time plugins. Those of 10.14 are broken.
+OLDEST_VERSION = (10, 15)
 
 PLUGINS = (f"{DOMAIN}::Upfirdn2d", f"{DOMAIN}::ModulatedConv2d")
 
-#: How TensorRT may lay an image or a weight out in memory: columns fastest, or channels fastest and without padding.
+#: Memory layouts of images and weights, by TensorRT's names: NCHW, and NHWC without padding.
 LAYOUTS = ("LINEAR", "HWC")
 
 
 def register(architecture: str | None = None, lazy: bool = False) -> tuple[str, ...]:
-    """Declare both plugins to TensorRT, once per process, and return their names.
+    """Declare both plugins to TensorRT. A second call does nothing.
 
     Args:
-        architecture: what ahead-of-time kernels are compiled for, such as "sm_90"; None is the GPU of this machine.
-        lazy: declare them to the Python API only, not to TensorRT's registry.
+        architecture: The target of ahead-of-time kernels, such as "sm_90". None is the GPU of this machine.
+        lazy: Declare them to the Python API only, and not to TensorRT's registry.
+
+    Returns:
+        The names of the plugins.
 
     Raises:
-        ImportError: TensorRT or Triton is missing, broken, too old, or TensorRT for RTX, which has no plugins.
+        ImportError: TensorRT or Triton is missing, broken or too old, or TensorRT is TensorRT for RTX, which has no plugins.
     """
     trt, trtp = load()
     if hasattr(trtp.op, DOMAIN):
@@ -55,10 +58,10 @@ def register(architecture: str | None = None, lazy: bool = False) -> tuple[str, 
 
 
 def load() -> tuple[Any, Any]:
-    """`tensorrt` and `tensorrt.plugin`, if they can take these plugins.
+    """The modules `tensorrt` and `tensorrt.plugin`.
 
     Raises:
-        ImportError: one line that says what is wrong with the installation.
+        ImportError: The installation cannot take these plugins. The message is one line.
     """
     try:
         importlib.import_module("triton")
@@ -67,11 +70,13 @@ def load() -> tuple[Any, Any]:
     try:
         trt = importlib.import_module("tensorrt")
         version = tuple(int(part) for part in trt.__version__.split(".")[:2])
-    except Exception as error:  # a stub that cannot download, a missing library, a half-removed package
+    except Exception as error:  # A stub package, a missing library or a half-removed package each fail in their own way.
         raise ImportError(f"TensorRT does not load ({error}): pip install 'stylert[tensorrt]'") from error
-    # A plugin that is registered in TensorRT for RTX, whose versions start anew at 1, aborts the process.
-    if "rtx" in trt.__name__ or version < OLDEST:
-        raise ImportError(f"plugins need TensorRT {OLDEST[0]}.{OLDEST[1]} or later, not {trt.__name__} {trt.__version__}")
+    # TensorRT for RTX aborts the process when a plugin is registered. Its version numbers start at 1 again.
+    if "rtx" in trt.__name__ or version < OLDEST_VERSION:
+        raise ImportError(
+            f"plugins need TensorRT {OLDEST_VERSION[0]}.{OLDEST_VERSION[1]} or later, not {trt.__name__} {trt.__version__}"
+        )
     return trt, importlib.import_module("tensorrt.plugin")
 
 
@@ -79,7 +84,7 @@ def load() -> tuple[Any, Any]:
 
 
 def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: bool) -> None:
-    from stylert.plugins.shapes import Resampling
+    from stylert.plugins.shapes import UPFIRDN2D_RANKS, Resampling, check_ranks
     from stylert.plugins.triton.nodes import FIR_WARPS, run, upfirdn2d_node
 
     name = PLUGINS[0]
@@ -94,16 +99,15 @@ def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: boo
     def describe(
         x: trtp.TensorDesc, f: trtp.TensorDesc, up: Ints, down: Ints, padding: Ints, flip: int, gain: float, group: int
     ) -> trtp.TensorDesc:
-        if len(x.shape_expr) != 4 or len(f.shape_expr) != 2:
-            raise ValueError(f"Upfirdn2d: x and f have 4 and 2 dimensions, not {len(x.shape_expr)} and {len(f.shape_expr)}")
-        size = resampling(up, down, padding, flip, gain).output_expressions(tuple(x.shape_expr)[2:], tuple(f.shape_expr))
+        x_shape, f_shape = tuple(x.shape_expr), tuple(f.shape_expr)
+        check_ranks("Upfirdn2d", {"x": x_shape, "f": f_shape}, UPFIRDN2D_RANKS)
         y = x.like()
-        y.shape_expr[2], y.shape_expr[3] = size
+        y.shape_expr[2], y.shape_expr[3] = resampling(up, down, padding, flip, gain).output_expressions(x_shape[2:], f_shape)
         return y
 
     @trtp.autotune(name)
     def tune(x: trtp.TensorDesc, f: trtp.TensorDesc, outputs: tuple[trtp.TensorDesc]) -> list[trtp.AutoTuneCombination]:
-        types = f"{_type(trt, x.dtype)}, {_type(trt, f.dtype)}, {_type(trt, x.dtype)}"
+        types = f"{_type_name(trt, x.dtype)}, {_type_name(trt, f.dtype)}, {_type_name(trt, x.dtype)}"
         return [trtp.AutoTuneCombination(types, f"{layout}, LINEAR, {layout}", list(FIR_WARPS)) for layout in LAYOUTS]
 
     @trtp.impl(name)
@@ -113,7 +117,7 @@ def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: boo
     ) -> None:  # fmt: skip
         launch = upfirdn2d_node(
             tuple(x.shape), tuple(f.shape), resampling(up, down, padding, flip, gain),
-            nhwc=_is_hwc(trt, x), itemsize=trt.DataType(x.dtype).itemsize, num_warps=_choice(FIR_WARPS, tactic),
+            nhwc=_is_hwc(trt, x), itemsize=trt.DataType(x.dtype).itemsize, num_warps=_of_tactic(FIR_WARPS, tactic),
         )  # fmt: skip
         with _on_stream(stream):
             run(launch, [as_torch(t) for t in (x, f)], as_torch(outputs[0]))
@@ -125,7 +129,7 @@ def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: boo
     ) -> Launch:  # fmt: skip
         launch = upfirdn2d_node(
             tuple(x.shape_expr), tuple(f.shape_expr), resampling(up, down, padding, flip, gain),
-            nhwc=_is_hwc(trt, x), itemsize=trt.DataType(x.dtype).itemsize, num_warps=_choice(FIR_WARPS, tactic),
+            nhwc=_is_hwc(trt, x), itemsize=trt.DataType(x.dtype).itemsize, num_warps=_of_tactic(FIR_WARPS, tactic),
         )  # fmt: skip
         return _compiled(trt, trtp, launch, [x, f, outputs[0]], architecture)
 
@@ -134,7 +138,8 @@ def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: boo
 
 
 def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, lazy: bool) -> None:
-    from stylert.plugins.triton.nodes import conv_tiles, modulated_conv2d_node, run
+    from stylert.plugins.shapes import check_ranks
+    from stylert.plugins.triton.nodes import conv_tiles, modulated_conv2d_node, modulated_conv2d_ranks, run
 
     name = PLUGINS[1]
     Launch = tuple[str, str, trtp.KernelLaunchParams, trtp.SymExprs]
@@ -144,13 +149,12 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
         x: trtp.TensorDesc, weight: trtp.TensorDesc, style: trtp.TensorDesc, demod: trtp.TensorDesc, noise: trtp.TensorDesc,
         bias: trtp.TensorDesc, f: trtp.TensorDesc, up: int, alpha: float, gain: float, clamp: float, group: int,
     ) -> trtp.TensorDesc:  # fmt: skip
-        ranks = [len(t.shape_expr) for t in (x, weight, style, demod, noise, bias, f)]
-        wanted = [4, 5 if weight.dtype == trt.int8 and up == 2 else 4, 2, 2, 4, 1, 2]
-        if ranks != wanted:
-            raise ValueError(f"ModulatedConv2d: its inputs have {wanted} dimensions, not {ranks}")
+        inputs = {"x": x, "weight": weight, "style": style, "demod": demod, "noise": noise, "bias": bias, "f": f}
+        shapes = {name: tuple(t.shape_expr) for name, t in inputs.items()}
+        check_ranks("ModulatedConv2d", shapes, modulated_conv2d_ranks(up, weight.dtype == trt.int8))
         y = x.like()
-        y.shape_expr[0], y.shape_expr[1] = style.shape_expr[0], weight.shape_expr[wanted[1] - 4]
-        y.shape_expr[2], y.shape_expr[3] = x.shape_expr[2] * up, x.shape_expr[3] * up
+        y.shape_expr[0], y.shape_expr[1] = shapes["style"][0], shapes["weight"][-4]
+        y.shape_expr[2], y.shape_expr[3] = shapes["x"][2] * up, shapes["x"][3] * up
         return y
 
     @trtp.autotune(name)
@@ -160,10 +164,10 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
     ) -> list[trtp.AutoTuneCombination]:  # fmt: skip
         int8 = weight.dtype == trt.int8
         if weight.dtype != x.dtype and not int8:
-            raise ValueError(f"ModulatedConv2d: weight is {weight.dtype}, and must be as x, {x.dtype}, or int8")
-        others = [_type(trt, t.dtype) for t in (style, demod, noise, bias, f, x)]
-        types = ", ".join([_type(trt, x.dtype), "INT8" if int8 else _type(trt, weight.dtype), *others])
-        # Phases that were folded ahead have five dimensions, and no layout but as they are written.
+            raise ValueError(f"ModulatedConv2d: weight must be {x.dtype}, as x, or int8, not {weight.dtype}")
+        others = [_type_name(trt, t.dtype) for t in (style, demod, noise, bias, f, x)]
+        types = ", ".join([_type_name(trt, x.dtype), "INT8" if int8 else _type_name(trt, weight.dtype), *others])
+        # A folded weight has five dimensions. TensorRT has one layout for it.
         weight_layouts = LAYOUTS[:1] if int8 and up == 2 else LAYOUTS
         return [
             trtp.AutoTuneCombination(types, ", ".join([layout, weights, *["LINEAR"] * 5, layout]), list(tiles(x, weight, up)))
@@ -177,7 +181,7 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
     def node(x: Any, weight: Any, style: Any, noise: Any, shapes: list[Any], tactic: int, **attributes: Any) -> Any:
         return modulated_conv2d_node(
             *shapes, **attributes, nhwc=_is_hwc(trt, x), ohwi=_is_hwc(trt, weight),
-            tile=_choice(tiles(x, weight, attributes["up"]), tactic), int8=weight.dtype == trt.int8,
+            tile=_of_tactic(tiles(x, weight, attributes["up"]), tactic), int8=weight.dtype == trt.int8,
         )  # fmt: skip
 
     @trtp.impl(name)
@@ -202,18 +206,15 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
         return _compiled(trt, trtp, launch, [x, weight, style, demod, noise, bias, f, outputs[0]], architecture)
 
 
-# --- both ------------------------------------------------------------------------------------------------------------
+# --- for both --------------------------------------------------------------------------------------------------------
 
 
 def _compiled(trt: Any, trtp: Any, launch: Any, tensors: list[Any], architecture: str | None) -> Any:
-    """What TensorRT stores of a launch: kernel name, PTX, launch parameters and the sizes between inputs and output."""
-    from stylert.plugins.aot import compile_kernel, without_hidden_pointers
+    """The parts of a launch that an engine stores: kernel name, PTX, launch parameters, and the sizes that are arguments."""
+    from stylert.plugins.triton.compiler import compile_kernel, without_hidden_pointers
 
-    names = [name for name in launch.kernel.arg_names if name.endswith("_ptr")]
-    dtypes = {"FP32": "float32", "FP16": "float16"}
-    pointers = {
-        name: "int8" if t.dtype == trt.int8 else dtypes[_type(trt, t.dtype)] for name, t in zip(names, tensors, strict=True)
-    }
+    pointer_names = [name for name in launch.kernel.arg_names if name.endswith("_ptr")]
+    pointers = {name: _kernel_dtype(trt, t.dtype) for name, t in zip(pointer_names, tensors, strict=True)}
     compiled, arguments = compile_kernel(
         launch.kernel, pointers, launch.constants, launch.aligned, architecture or _this_gpu(),
         num_warps=launch.num_warps, num_stages=launch.num_stages,
@@ -228,14 +229,14 @@ def _compiled(trt: Any, trtp: Any, launch: Any, tensors: list[Any], architecture
 
 
 def as_torch(tensor: Any) -> Any:
-    """TensorRT's tensor as PyTorch's, over the same memory."""
+    """A PyTorch tensor over the memory of a TensorRT tensor."""
     import torch
 
     return torch.as_tensor(tensor, device="cuda")
 
 
 def _on_stream(stream: int) -> Any:
-    """Triton launches on PyTorch's current stream, which becomes TensorRT's."""
+    """Makes TensorRT's stream PyTorch's current stream, on which Triton launches."""
     import torch
 
     return torch.cuda.stream(torch.cuda.ExternalStream(stream))
@@ -247,17 +248,25 @@ def _this_gpu() -> str:
     return f"sm_{triton.runtime.driver.active.get_current_target().arch}"
 
 
-def _type(trt: Any, dtype: Any) -> str:
+def _type_name(trt: Any, dtype: Any) -> str:
+    """TensorRT's name of a dtype in a type combination."""
     names = {trt.DataType.FLOAT: "FP32", trt.DataType.HALF: "FP16"}
     if dtype not in names:
         raise ValueError(f"the plugins of stylert take float32 and float16, not {dtype}")
     return names[dtype]
 
 
+def _kernel_dtype(trt: Any, dtype: Any) -> str:
+    """The dtype name that `compile_kernel` takes."""
+    if dtype == trt.int8:
+        return "int8"
+    return {"FP32": "float32", "FP16": "float16"}[_type_name(trt, dtype)]
+
+
 def _is_hwc(trt: Any, tensor: Any) -> bool:
     return tensor.format == trt.TensorFormat.HWC
 
 
-def _choice(tactics: dict[int, Any], tactic: int) -> Any:
-    """What a tactic number stands for; 0 is TensorRT's word for no choice."""
-    return tactics[tactic or min(tactics)]
+def _of_tactic(values: dict[int, Any], tactic: int) -> Any:
+    """The value of a tactic number. TensorRT passes 0 if no tactic was chosen; the first then serves."""
+    return values[tactic or min(values)]

@@ -1,11 +1,11 @@
-"""Bias, activation, gain and clamp: the tail of every StyleGAN2 layer. The PyTorch reference."""
+"""bias_act in PyTorch: bias, activation, gain and clamp, the epilogue of every StyleGAN2 layer."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylert.plugins.constants import ACTIVATION_GAIN, LRELU_SLOPE
+from stylert.plugins.shapes import Epilogue, check_bias_act
 
 
 def bias_act(
@@ -22,32 +22,23 @@ def bias_act(
         x: `[N, C, ...]`.
         b: `[C]` or None.
         activation: "linear" or "lrelu" (slope 0.2).
-        gain: positive; None takes the activation's own (1 and sqrt(2)).
-        clamp: bound of the absolute value, or None.
+        gain: Positive. None is the activation's own gain (1 and sqrt(2)).
+        clamp: Positive bound of the absolute value, or None.
+
+    Returns:
+        A tensor of the shape and dtype of `x`. It is `x` itself if there is nothing to do.
 
     Raises:
-        ValueError: unknown activation, a gain that is not positive, or a bias that does not match the channels.
+        ValueError: An unknown activation, a gain or a clamp that is not positive, or a bias that does not match the channels.
     """
-    gain = activation_gain(activation, gain)
+    epilogue = Epilogue.of(activation, gain, clamp)
+    check_bias_act(x.shape, None if b is None else b.shape)
     if b is not None:
-        if b.shape != x.shape[1:2]:
-            raise ValueError(f"bias_act: bias {list(b.shape)} does not match {x.shape[1]} channels")
         x = x + b.to(x.dtype).reshape([1, -1] + [1] * (x.ndim - 2))
-    if activation == "lrelu":
-        x = F.leaky_relu(x, LRELU_SLOPE)
-    if gain != 1.0:
-        x = x * gain
-    if clamp is not None:
-        x = x.clamp(-clamp, clamp)
+    if epilogue.slope != 1.0:
+        x = F.leaky_relu(x, epilogue.slope)
+    if epilogue.gain != 1.0:
+        x = x * epilogue.gain
+    if epilogue.clamp:
+        x = x.clamp(-epilogue.clamp, epilogue.clamp)
     return x
-
-
-def activation_gain(activation: str, gain: float | None = None) -> float:
-    """`gain`, or the activation's own where it is None. ValueError for an unknown activation or a gain that is not positive."""
-    if activation not in ACTIVATION_GAIN:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATION_GAIN)}, not {activation!r}")
-    if gain is None:
-        return ACTIVATION_GAIN[activation]
-    if not gain > 0:
-        raise ValueError(f"gain must be positive, not {gain}")
-    return gain

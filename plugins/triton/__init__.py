@@ -1,8 +1,12 @@
-"""The operators as GPU kernels, in Triton: one file per operator, each a kernel and its launcher.
+"""The operators as GPU kernels in Triton.
 
-The launchers take tensors by their interface alone (`shape`, `stride()`, `dtype`) and write into an output that the
-caller gives, so nothing here imports torch, and a TensorRT plugin can compile the same kernels ahead of time. Their
-argument order is the one that TensorRT's ahead-of-time plugins want: input pointers, 32-bit integers, output pointer;
-every float is a compile-time constant. The modules import triton, and this package imports nothing, so that it can be
-found on a machine without it.
+- `upfirdn2d.py`, `bias_act.py`: kernels and launchers.
+- `modulated_conv2d.py`: launcher. Its kernels are in `conv_programs.py`, their common parts in `conv_parts.py`.
+- `tiles.py`: chooses the tile of a layer from `tile_tables/`. `cost_model.py` made these tables.
+- `nodes.py`: the launch of a kernel for one ONNX node, as a TensorRT plugin needs it.
+- `compiler.py`, `variants.py`: compilation for GPUs that are not in this machine.
+
+Launchers use only `shape`, `stride()` and `dtype` of a tensor, and write into an output of the caller. So nothing here imports torch.
+The arguments of a kernel have the order of TensorRT's ahead-of-time plugins: input pointers, 32-bit integers, output pointer. Floats
+are compile-time constants. The package itself imports nothing, so that it is found on a machine without Triton.
 """

@@ -1,9 +1,11 @@
-"""How long a tile should take on a GPU that nobody has measured: occupancy, waves and traffic, from data sheets.
+"""A model of how long a tile takes on a GPU, from its data sheet: occupancy, waves and traffic. No torch, no triton.
 
-The shipped tables (`tile_tables/`) are made of this, with registers and shared memory from the compiler's report. It ranks
-tiles; its microseconds are no prediction. A program's time is the largest of its arithmetic, its reads from the L2 cache and
-the latency of its steps; programs run in waves of as many as registers, shared memory and warps let an SM hold; and no
-layer is faster than its operands come from memory. No torch, no triton.
+The tables in `tile_tables/` come from this model, with registers and shared memory as the compiler reports them. The model ranks
+tiles. Its times are not predictions.
+
+One step of a program takes the longest of three times: its arithmetic, its reads from the L2 cache, and the latency of its loads.
+Programs run in waves. A wave is as many programs as the registers, shared memory and warps of all SMs hold. No layer is faster than
+the time to move its operands from and to memory.
 """
 
 from __future__ import annotations
@@ -14,33 +16,44 @@ from dataclasses import dataclass, replace
 from stylert.core.gpu_specs import GPU_SPECS, GpuSpec
 from stylert.plugins.triton.tiles import ITEMSIZE, ConvProblem, Tile
 
-#: Seconds that a load takes when nothing hides it, and that one more kernel costs inside a CUDA graph. Round figures.
+#: Seconds of a load that nothing overlaps. A round figure.
 LOAD_LATENCY = 0.6e-6
+#: Seconds that one more kernel costs in a CUDA graph. A round figure.
 KERNEL_GAP = 1.5e-6
+
+#: The architecture that stands for one without a data sheet.
+DEFAULT_ARCHITECTURE = 90
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What the compiler made of a tile: registers per thread, shared memory per program, bytes spilled per thread."""
+class ResourceUsage:
+    """What a compiled tile needs.
+
+    Attributes:
+        registers: Registers per thread.
+        shared: Bytes of shared memory per program.
+        spills: Bytes per thread that did not fit into registers.
+    """
 
     registers: int
     shared: int
     spills: int = 0
 
 
-def candidates(dtype: str) -> list[Tile]:
-    """Tiles worth compiling for weights of `dtype`, the sum whole."""
+def candidate_tiles(dtype: str) -> list[Tile]:
+    """Tiles that are worth compiling for weights of `dtype`, without groups and split sums."""
     if dtype == "float32":
-        shapes = [(64, 64, 32, 4), (64, 32, 32, 4), (32, 32, 32, 4), (16, 64, 32, 4)]
+        sizes = [(64, 64, 32, 4), (64, 32, 32, 4), (32, 32, 32, 4), (16, 64, 32, 4)]
     else:
-        shapes = [(128, 128, 64, 8), (128, 64, 64, 4), (64, 64, 64, 4), (128, 32, 32, 4), (32, 64, 64, 4), (16, 64, 64, 4)]
-    return [Tile(*shape) for shape in shapes]
+        sizes = [(128, 128, 64, 8), (128, 64, 64, 4), (64, 64, 64, 4), (128, 32, 32, 4), (32, 64, 64, 4), (16, 64, 64, 4)]
+    return [Tile(*size) for size in sizes]
 
 
-def variations(problem: ConvProblem, tile: Tile, sms: int) -> list[Tile]:
-    """A tile as it is, in groups where many columns share the pixels, and with its sum split where its programs fill no GPU.
+def tile_variants(problem: ConvProblem, tile: Tile, sms: int) -> list[Tile]:
+    """A tile, and the same tile with groups and with split sums where they can help.
 
-    None of a tile that is wider than the layer has channels.
+    Groups help if many columns share the same pixels. A split sum helps if the programs are too few for `sms` SMs. The list is
+    empty if the tile is much wider than the layer has channels.
     """
     if tile.n >= 2 * max(problem.o, 32):
         return []
@@ -56,65 +69,82 @@ def variations(problem: ConvProblem, tile: Tile, sms: int) -> list[Tile]:
     return variants
 
 
-def promising(problem: ConvProblem, sms: int, count: int) -> list[Tile]:
-    """The `count` tiles, variations among them, that the model would measure first, on the GPU that it knows of the architecture."""
-    gpu = GPU_SPECS.get(problem.architecture or 0, GPU_SPECS[90])
-    known = problem if problem.dtype in gpu.tflops else replace(problem, dtype="float16")
-    tiles = [v for tile in candidates(problem.dtype) for v in variations(problem, tile, sms)]
-    return sorted(tiles, key=lambda tile: seconds(known, tile, nominal(problem, tile), gpu))[:count]
+def ranked_tiles(problem: ConvProblem, sms: int, count: int) -> list[Tile]:
+    """The `count` tiles that are fastest in the model, variants included, fastest first. Nothing is compiled.
+
+    Args:
+        problem: Its architecture decides which data sheet is used.
+        sms: SMs of the GPU that will run the tiles.
+        count: Length of the list.
+    """
+    gpu = GPU_SPECS.get(problem.architecture or 0, GPU_SPECS[DEFAULT_ARCHITECTURE])
+    rated_problem = problem if problem.dtype in gpu.tflops else replace(problem, dtype="float16")
+
+    def model_time(tile: Tile) -> float:
+        return estimated_seconds(rated_problem, tile, nominal_usage(problem, tile), gpu)
+
+    tiles = [variant for tile in candidate_tiles(problem.dtype) for variant in tile_variants(problem, tile, sms)]
+    return sorted(tiles, key=model_time)[:count]
 
 
-def resident(gpu: GpuSpec, tile: Tile, usage: Usage) -> int:
-    """Programs that one SM holds at a time, at least 0."""
-    # Registers are given out to warps in units of 256, and a program takes 1 KiB of shared memory for itself.
-    registers = math.ceil(usage.registers * 32 / 256) * 256 * tile.num_warps
-    return min(65536 // registers, gpu.shared_bytes // (usage.shared + 1024), gpu.warps // tile.num_warps, 32)
+def best_tile(problem: ConvProblem, usages: dict[Tile, ResourceUsage], gpu: GpuSpec) -> Tile:
+    """The fastest tile in the model, of those in `usages` and their variants. The first of equals wins."""
+    choices = [(variant, usage) for tile, usage in usages.items() for variant in tile_variants(problem, tile, gpu.sms)]
+    return min(choices, key=lambda choice: estimated_seconds(problem, choice[0], choice[1], gpu))[0]
 
 
-def seconds(problem: ConvProblem, tile: Tile, usage: Usage, gpu: GpuSpec) -> float:
-    """The model's time for one layer; infinite where a program does not fit."""
-    held = resident(gpu, tile, usage)
-    if held == 0:
+def estimated_seconds(problem: ConvProblem, tile: Tile, usage: ResourceUsage, gpu: GpuSpec) -> float:
+    """The model's time for one layer. Infinite if one program does not fit an SM."""
+    programs_held = programs_per_sm(gpu, tile, usage)
+    if programs_held == 0:
         return math.inf
-    size = ITEMSIZE[problem.dtype]
-    activation = 2 if size == 1 else size
+    weight_size = ITEMSIZE[problem.dtype]
+    activation_size = _activation_size(problem)
     rows, steps = problem.batch * problem.pixels, math.ceil(_steps(problem, tile) / tile.splits)
     programs = math.ceil(rows / tile.m) * problem.phases * math.ceil(problem.o / tile.n) * tile.splits
     # The kernels compute float32 as three TF32 products.
     tflops = gpu.tf32x3_tflops if problem.dtype == "float32" else gpu.tflops[problem.dtype]
-    peak = tflops * 1e12 / gpu.sms
-    per_step = 2 * tile.m * tile.n * tile.k / peak
-    read = (tile.m * activation + tile.n * size) * tile.k / (gpu.l2_bytes_per_clock * gpu.clock_ghz * 1e9)
-    hidden = LOAD_LATENCY / tile.num_stages
+    sm_rate = tflops * 1e12 / gpu.sms
+    arithmetic = 2 * tile.m * tile.n * tile.k / sm_rate
+    l2_read = (tile.m * activation_size + tile.n * weight_size) * tile.k / (gpu.l2_bytes_per_clock * gpu.clock_ghz * 1e9)
+    latency = LOAD_LATENCY / tile.num_stages
 
-    def wave(together: int) -> float:
-        # Four sub-cores with a tensor unit each want two warps apiece.
-        busy = min(1.0, together * tile.num_warps / 8)
-        return steps * max(together * per_step / busy, together * read, hidden)
+    def wave_time(programs_on_sm: int) -> float:
+        # An SM has four tensor units. Each needs two warps to be busy.
+        busy = min(1.0, programs_on_sm * tile.num_warps / 8)
+        return steps * max(programs_on_sm * arithmetic / busy, programs_on_sm * l2_read, latency)
 
-    capacity = gpu.sms * held
-    time = programs // capacity * wave(held)
+    capacity = gpu.sms * programs_held
+    time = programs // capacity * wave_time(programs_held)
     if rest := programs % capacity:
-        time += wave(math.ceil(rest / gpu.sms))
-    sums = rows * problem.phases * problem.o
-    moved = rows * problem.i * activation + sums * activation + problem.phases * problem.o * problem.i * problem.ksize**2 * size
+        time += wave_time(math.ceil(rest / gpu.sms))
+
+    outputs = rows * problem.phases * problem.o
+    weights = problem.phases * problem.o * problem.i * problem.ksize**2
+    moved = rows * problem.i * activation_size + outputs * activation_size + weights * weight_size
     time = max(time, moved / (gpu.bandwidth * 1e9)) * (2 if usage.spills else 1)
     if tile.splits > 1:
-        # Written to the L2 cache and read again, by one more kernel.
-        time += KERNEL_GAP + 2 * 4 * sums * tile.splits / (gpu.sms * gpu.l2_bytes_per_clock * gpu.clock_ghz * 1e9)
+        # One more kernel. The parts of the sum are written to the L2 cache and read again.
+        time += KERNEL_GAP + 2 * 4 * outputs * tile.splits / (gpu.sms * gpu.l2_bytes_per_clock * gpu.clock_ghz * 1e9)
     return time
 
 
-def best(problem: ConvProblem, usages: dict[Tile, Usage], gpu: GpuSpec) -> Tile:
-    """The tile that the model likes best, of those in `usages` and their variations; the first of equals."""
-    choices = [(variant, usage) for tile, usage in usages.items() for variant in variations(problem, tile, gpu.sms)]
-    return min(choices, key=lambda choice: seconds(problem, choice[0], choice[1], gpu))[0]
+def programs_per_sm(gpu: GpuSpec, tile: Tile, usage: ResourceUsage) -> int:
+    """Programs that one SM holds at a time. 0 if not even one fits."""
+    # A warp gets registers in units of 256. A program needs 1 KiB of shared memory beside its own.
+    registers = math.ceil(usage.registers * 32 / 256) * 256 * tile.num_warps
+    return min(65536 // registers, gpu.shared_bytes // (usage.shared + 1024), gpu.warps // tile.num_warps, 32)
 
 
-def nominal(problem: ConvProblem, tile: Tile) -> Usage:
-    """What a tile takes before it has been compiled: its operands once per stage, and registers as these kernels have on average."""
-    size = ITEMSIZE[problem.dtype]
-    return Usage(160, tile.num_stages * tile.k * (tile.m * (2 if size == 1 else size) + tile.n * size))
+def nominal_usage(problem: ConvProblem, tile: Tile) -> ResourceUsage:
+    """The resources of a tile that is not compiled yet: its operands once per stage, and the registers of an average kernel."""
+    bytes_per_channel = tile.m * _activation_size(problem) + tile.n * ITEMSIZE[problem.dtype]
+    return ResourceUsage(160, tile.num_stages * tile.k * bytes_per_channel)
+
+
+def _activation_size(problem: ConvProblem) -> int:
+    """Bytes of one activation. 8-bit weights have float16 activations."""
+    return max(2, ITEMSIZE[problem.dtype])
 
 
 def _steps(problem: ConvProblem, tile: Tile) -> int:

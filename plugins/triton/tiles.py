@@ -1,9 +1,10 @@
-"""Which tile a ModulatedConv2d takes: from a table of its GPU's architecture, or by rule where the table is silent.
+"""The tile of a ModulatedConv2d layer: from a table of the GPU's architecture, else by a rule. No torch, no triton.
 
-Tables are JSON files, one per architecture. `plugins/tile_tables/` has those of the package: `"source": "model"` says that
-a model of occupancy and traffic chose them (`cost_model.py`), and nobody measured. `python -m stylert.benchmarks.kernels.autotune`
-measures on a GPU and writes `<cache>/stylert/tiles/sm_<NN>.json`, which goes before the package's. The environment variable
-STYLERT_TILES names another folder to read them from. No torch, no triton.
+A table is a JSON file per architecture, `sm_<NN>.json`. There are two folders of them:
+
+- `tile_tables/` beside this file. Its `"source": "model"` says that `cost_model.py` chose the tiles and nobody measured them.
+- `<cache>/stylert/tiles/`, or the folder of the environment variable STYLERT_TILES. `python -m stylert.benchmarks.kernels.autotune`
+  measures on a GPU and writes here. These tables win.
 """
 
 from __future__ import annotations
@@ -24,15 +25,22 @@ SCHEMA = 1
 #: Weight dtypes that tables know, and the bytes of one element.
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1, "fp8": 1}
 
-#: The first compute capability whose tensor cores take FP8.
+#: The first compute capability with FP8 tensor cores.
 FP8_ARCHITECTURE = 89
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Shape of one program's work: `m` pixels by `n` output channels, in steps of `k` input channels.
+    """Shape of one program's work.
 
-    `splits` programs share a tile's sum. `group` blocks of pixels go through all channels together (see `conv_programs.place`).
+    Attributes:
+        m: Pixels, a power of two of at least 16.
+        n: Output channels, likewise.
+        k: Input channels per step, likewise.
+        num_warps: Warps per program.
+        num_stages: Steps that are loaded ahead.
+        splits: Programs that share the sum of one tile.
+        group: Blocks of pixels that go through all channels together (see `conv_parts.tile_coordinates`).
     """
 
     m: int
@@ -46,9 +54,17 @@ class Tile:
 
 @dataclass(frozen=True)
 class ConvProblem:
-    """One product: `batch * pixels` rows by `o` columns for each of `phases`, over `ksize`^2 taps of `i` channels.
+    """The matrix product of one layer: `batch * pixels` rows by `o` columns, for each phase.
 
-    `dtype` is that of the weights, `architecture` a compute capability such as 90, or None where there is no GPU.
+    Attributes:
+        dtype: Dtype of the weights, a key of `ITEMSIZE`.
+        batch: Samples.
+        pixels: Input pixels of one sample.
+        i: Input channels.
+        o: Output channels.
+        ksize: Width of the kernel.
+        phases: 4 for a 2x up layer, else 1.
+        architecture: Compute capability such as 90, or None without a GPU.
     """
 
     dtype: str
@@ -62,62 +78,84 @@ class ConvProblem:
 
     @property
     def layer(self) -> str:
-        """The key of tables: everything but batch and architecture."""
+        """The key in tables: everything but batch and architecture."""
         return f"{self.dtype} {self.ksize}x{self.ksize} {self.i}to{self.o} {self.pixels}px {self.phases}phase"
 
 
 def choose_tile(problem: ConvProblem, *, whole: bool = False, columns: int = 0) -> Tile:
-    """The tile of `problem`: that of the nearest batch in its architecture's table, or by rule.
+    """The tile of `problem`: from the table of its architecture, at the nearest batch, else `default_tile`.
 
-    `whole` rules out tiles whose sum is split; a tile of at least `columns` channels is wanted.
+    Args:
+        problem: The layer, its batch and its architecture.
+        whole: Allow no split sums.
+        columns: The fewest output channels that the tile must have.
+
+    Raises:
+        ValueError: A file of tables that cannot be read.
     """
     if problem.architecture is not None:
-        known = tables(problem.architecture)
-        # What suits float16 suits bfloat16, where that was not measured by itself.
-        batches = known.get(problem.layer) or known.get(problem.layer.replace("bfloat16", "float16"), {})
-        fits = {b: t for b, t in batches.items() if (t.splits == 1 or not whole) and t.n >= columns}
-        if fits:
-            return fits[min(fits, key=lambda batch: abs(math.log2(batch / problem.batch)))]
-    return rule(problem, columns)
+        table = tables(problem.architecture)
+        # A bfloat16 layer that was not measured takes the tile of float16.
+        batches = table.get(problem.layer) or table.get(problem.layer.replace("bfloat16", "float16"), {})
+        fitting = {batch: tile for batch, tile in batches.items() if (tile.splits == 1 or not whole) and tile.n >= columns}
+        if fitting:
+            return fitting[min(fitting, key=lambda batch: abs(math.log2(batch / problem.batch)))]
+    return default_tile(problem, columns)
 
 
-def rule(problem: ConvProblem, columns: int = 0) -> Tile:
-    """A tile by reasoning alone; never a split sum.
+def default_tile(problem: ConvProblem, columns: int = 0) -> Tile:
+    """A tile by rule, never with a split sum.
 
-    Half precision takes 128x128 where both sides fill it. Float32 tiles are a quarter of that, because their operands
-    are twice as wide and the three-product form keeps two copies. Few pixels (4 to 16 px layers) take low tiles, so that
-    there are more programs to share the reading of the weights.
+    Half precision takes up to 128x128. Float32 tiles have a quarter of that area: their operands are twice as wide, and the
+    three-product form keeps two copies. Layers of few pixels (4 to 16 px) take low tiles, so that more programs share the reading
+    of the weights.
+
+    Args:
+        problem: The layer.
+        columns: The fewest output channels that the tile must have.
     """
     itemsize = ITEMSIZE[problem.dtype]
     rows = problem.batch * problem.pixels
-    n = min(64 if itemsize == 4 else 128, max(16, _power_of_2(problem.o)))
-    k = min(32 if itemsize == 4 else 64, max(32 if itemsize == 1 else 16, _power_of_2(problem.i)))
-    m = min(64 if itemsize == 4 else 128, max(16, _power_of_2(rows)))
+    largest = 64 if itemsize == 4 else 128
+    n = min(largest, max(16, _next_power_of_2(problem.o)))
+    m = min(largest, max(16, _next_power_of_2(rows)))
+    k = min(largest // 2, max(32 if itemsize == 1 else 16, _next_power_of_2(problem.i)))
     if rows <= 1024:
         m, n = min(m, 64), min(n, 64)
     if n < columns:
-        n = max(16, _power_of_2(columns))
+        n = max(16, _next_power_of_2(columns))
         m = max(16, min(m, 8192 // n))
     return Tile(m, n, k, num_warps=8 if m * n >= 128 * 128 else 4, num_stages=3)
 
 
 def tables(architecture: int) -> Mapping[str, Mapping[int, Tile]]:
-    """Layer to batch to tile on one architecture: what was measured here, and what the package brings for the rest."""
-    return _tables(architecture, str(folder()))
+    """Layer to batch to tile on one architecture. A layer that was measured here wins over the package's.
+
+    Raises:
+        ValueError: A file that is no table of this schema.
+    """
+    return _tables(architecture, str(measured_tables_folder()))
+
+
+def measured_tables_folder() -> Path:
+    """The folder of the tables that were measured on this machine."""
+    if folder := os.environ.get("STYLERT_TILES"):
+        return Path(folder)
+    return cache_folder() / "tiles"
 
 
 def read_table(path: Path) -> dict[str, dict[int, Tile]]:
-    """A table's layers.
+    """Layer to batch to tile, from a file.
 
     Raises:
-        ValueError: the file is no table of this schema.
+        ValueError: The file is no table of this schema.
     """
     try:
         document = json.loads(path.read_text())
         if document["schema"] != SCHEMA:
             raise ValueError(f"schema {document['schema']}")
         layers = {
-            str(layer): {int(batch): tile_of(tile) for batch, tile in batches.items()}
+            str(layer): {int(batch): tile_from_list(values) for batch, values in batches.items()}
             for layer, batches in document["layers"].items()
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -128,18 +166,25 @@ def read_table(path: Path) -> dict[str, dict[int, Tile]]:
 
 
 def table_document(architecture: int, source: str, facts: Mapping[str, Any], layers: Mapping[str, Mapping[int, Tile]]) -> str:
-    """A table as text: `source` is "model" or "measured", `facts` say how it came about."""
+    """The text of a table's file.
+
+    Args:
+        architecture: Compute capability such as 90.
+        source: "model" or "measured".
+        facts: More fields that say how the table was made.
+        layers: Layer to batch to tile.
+    """
     rows = {layer: {str(batch): astuple(tile) for batch, tile in batches.items()} for layer, batches in layers.items()}
     lines = ",\n".join(f"    {json.dumps(layer)}: {json.dumps(batches)}" for layer, batches in rows.items())
     head = json.dumps({"schema": SCHEMA, "architecture": f"sm_{architecture}", "source": source, **facts}, indent=2)
     return f'{head[:-2]},\n  "layers": {{\n{lines}\n  }}\n}}\n'
 
 
-def tile_of(values: Sequence[int]) -> Tile:
-    """A tile from a table's list: the fields of `Tile` in their order.
+def tile_from_list(values: Sequence[int]) -> Tile:
+    """A tile from a list in a table: the fields of `Tile` in their order.
 
     Raises:
-        ValueError: a size that is no power of two of at least 16, a count that is not positive, or another number of them.
+        ValueError: A size that is no power of two of at least 16, a count below 1, or another number of values.
     """
     if type(values) is not list or len(values) != 7 or any(type(v) is not int for v in values):
         raise ValueError(f"a tile is seven whole numbers, not {values}")
@@ -148,24 +193,16 @@ def tile_of(values: Sequence[int]) -> Tile:
     return Tile(*values)
 
 
-def folder() -> Path:
-    """Where this machine's measured tables are."""
-    if chosen := os.environ.get("STYLERT_TILES"):
-        return Path(chosen)
-    return cache_folder() / "tiles"
-
-
 @functools.cache
-def _tables(architecture: int, measured: str) -> dict[str, dict[int, Tile]]:
-    shipped = Path(__file__).parent / "tile_tables"
+def _tables(architecture: int, measured_folder: str) -> dict[str, dict[int, Tile]]:
     layers: dict[str, dict[int, Tile]] = {}
-    for place in (shipped, Path(measured)):
-        path = place / f"sm_{architecture}.json"
+    for folder in (Path(__file__).parent / "tile_tables", Path(measured_folder)):
+        path = folder / f"sm_{architecture}.json"
         if path.is_file():
             layers |= read_table(path)
     return layers
 
 
-def _power_of_2(value: int) -> int:
+def _next_power_of_2(value: int) -> int:
     """The least power of two that is not below `value`."""
     return 1 << max(0, value - 1).bit_length()

@@ -1,13 +1,13 @@
-"""Upfirdn2d in Triton: every output pixel gathers the taps that meet a sample, so no inserted zero is ever multiplied.
+"""Upfirdn2d in Triton: every output pixel gathers only the taps that meet a sample. No inserted zero is multiplied.
 
-With `u[up * i] = x[i]` and zeros elsewhere, and `K` the filter as a correlation times the gain,
+With `u[up * i] = x[i]` and zeros elsewhere, and with `K` the filter as a correlation kernel times the gain, on each axis
 
-    y[o] = sum_k K[k] * u[o * down + k - pad]          (the same in y and x)
+    y[o] = sum_k K[k] * u[o * down + k - pad]
 
-Two kernels share this formula. `quad_kernel` knows factors, padding and taps at compile time: for factors 1 and 2 the
-input rows that a 2x2 block of outputs needs lie at fixed distances, so each input value is loaded once for all four, and
-which tap meets it is decided while compiling (the polyphase form). `gather_kernel` works out the phase of every pixel at
-run time and serves everything else. Tensors come with strides, so NCHW and NHWC are the same code.
+Two kernels compute this formula. `quad_kernel` knows factors, padding and taps at compile time. For factors 1 and 2, the input rows
+of a 2x2 block of outputs lie at fixed distances. So each input value is loaded once for all four outputs, and the compiler knows
+which tap meets it (the polyphase form). `gather_kernel` computes the phase of every pixel at run time, and serves all other
+attributes. Tensors have strides, so NCHW and NHWC are the same code.
 """
 
 # Kernels are compiled by Triton, whose arguments have no Python types.
@@ -20,32 +20,31 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from stylert.plugins.shapes import MAX_OFFSET, Resampling
+from stylert.plugins.shapes import MAX_OFFSET, Resampling, upfirdn2d_shape
+from stylert.plugins.triton.bias_act import check_kernel_dtype
 
-#: The quad kernel unrolls its window; beyond this many loads it is code that helps nobody.
+#: The quad kernel unrolls its window of input values. A larger window than this takes the gather kernel.
 MAX_UNROLLED_LOADS = 100
 
 
 def upfirdn2d_into(y: Any, x: Any, f: Any, spec: Resampling) -> None:
-    """Write Upfirdn2d of `x` into `y`.
+    """Write Upfirdn2d of `x` into `y`. It is accumulated in float32.
 
     Args:
-        y: `[N, C, H', W']`, any strides, the dtype of `x`; every element is written.
-        x: `[N, C, H, W]`, float16, bfloat16 or float32, any strides; accumulated in float32.
+        y: Output, `[N, C, H', W']`, any strides, in the dtype of `x`.
+        x: `[N, C, H, W]`, any strides, float16, bfloat16 or float32.
         f: `[fh, fw]`, contiguous, float32.
-        spec: factors, padding, flip and gain.
+        spec: Factors, padding, flip and gain.
 
     Raises:
-        ValueError: shapes, dtypes or sizes that the kernel cannot serve.
+        ValueError: Shapes, dtypes or sizes that the kernel cannot serve.
     """
-    check_float(x, "upfirdn2d: x")
-    if len(x.shape) != 4 or len(f.shape) != 2:
-        raise ValueError(f"upfirdn2d takes x [N, C, H, W] and f [fh, fw], not {list(x.shape)} and {list(f.shape)}")
+    check_kernel_dtype(x, "upfirdn2d: x")
+    n, c, out_h, out_w = upfirdn2d_shape(x.shape, f.shape, spec)
+    h, w = x.shape[2:]
+    taps = (f.shape[0], f.shape[1])
     if str(f.dtype) != "torch.float32" or not f.is_contiguous():
         raise ValueError("upfirdn2d: the filter must be contiguous float32")
-    n, c, h, w = x.shape
-    fh, fw = f.shape
-    out_h, out_w = spec.output_size((h, w), (fh, fw))
     if tuple(y.shape) != (n, c, out_h, out_w) or y.dtype != x.dtype:
         raise ValueError(f"upfirdn2d: output is {y.dtype} {list(y.shape)}, not {x.dtype} {[n, c, out_h, out_w]}")
     for t in (x, y):
@@ -54,43 +53,53 @@ def upfirdn2d_into(y: Any, x: Any, f: Any, spec: Resampling) -> None:
     if n * c == 0:
         return
 
-    quad = fits_quad(spec, (fh, fw))
-    block_p, block_c = choose_tile(quad, c, x.stride()[1] == 1 and c > 1, x.element_size())
-    grid = (programs(n, c, out_h, out_w, quad, block_p, block_c),)
+    quad = fits_quad(spec, taps)
+    block_p, block_c = choose_block(quad, c, x.stride()[1] == 1 and c > 1, x.element_size())
+    grid = (program_count(n, c, out_h, out_w, quad, block_p, block_c),)
     strides = (*x.stride(), *y.stride())
     if quad:
-        constants = quad_constants(spec, (fh, fw))
+        constants = quad_constants(spec, taps)
         quad_kernel[grid](x, f, c, h, w, out_h, out_w, *strides, y, **constants, BLOCK_P=block_p, BLOCK_C=block_c)
     else:
-        constants = gather_constants(spec, (fh, fw))
-        before = spec.padding[0], spec.padding[2]
-        gather_kernel[grid](x, f, c, h, w, out_h, out_w, *strides, *before, y, **constants, BLOCK_P=block_p, BLOCK_C=block_c)
+        constants = gather_constants(spec, taps)
+        pads = spec.padding[0], spec.padding[2]
+        gather_kernel[grid](x, f, c, h, w, out_h, out_w, *strides, *pads, y, **constants, BLOCK_P=block_p, BLOCK_C=block_c)
 
 
 def fits_quad(spec: Resampling, taps: tuple[int, int]) -> bool:
-    """Whether the compile-time form serves these attributes: factors 1 and 2 and a window of sensible size."""
-    return max(*spec.up, *spec.down) <= 2 and _window(spec, taps, 0)[2] * _window(spec, taps, 1)[2] <= MAX_UNROLLED_LOADS
+    """Whether `quad_kernel` serves these attributes: factors 1 and 2, and at most `MAX_UNROLLED_LOADS` loads."""
+    if max(*spec.up, *spec.down) > 2:
+        return False
+    rows, columns = (_quad_window(spec, taps, axis)[2] for axis in (0, 1))
+    return rows * columns <= MAX_UNROLLED_LOADS
 
 
-def choose_tile(quad: bool, c: int, channels_fast: bool, itemsize: int) -> tuple[int, int]:
-    """Pixels (or quads of them) and channels of one program. Tiles follow memory: channels are the fast axis of NHWC.
+def choose_block(quad: bool, c: int, channels_last: bool, itemsize: int) -> tuple[int, int]:
+    """Pixels (or quads of pixels) and channels of one program.
 
-    The quad kernel loads 16 bytes per thread in NHWC; in NCHW neighbours are not known to share a row, and load singly.
+    A block follows memory. In NHWC the channels are contiguous, and the quad kernel loads 16 bytes per thread. In NCHW two
+    neighbours may lie in different rows, so each value is loaded alone.
+
+    Args:
+        quad: Whether `quad_kernel` runs.
+        c: Channels.
+        channels_last: Whether channels are contiguous in memory.
+        itemsize: Bytes of one element.
     """
-    block_c = min(64, triton.next_power_of_2(c)) if channels_fast else 1
+    block_c = min(64, triton.next_power_of_2(c)) if channels_last else 1
     if not quad:
         return max(1, 512 // block_c), block_c
-    return (max(1, 2048 // itemsize // block_c) if channels_fast else 256), block_c
+    return (max(1, 2048 // itemsize // block_c) if channels_last else 256), block_c
 
 
-def programs(n: Any, c: Any, out_h: Any, out_w: Any, quad: bool, block_p: int, block_c: int) -> Any:
-    """How many programs make an output of this shape; works on ints and on symbolic sizes alike."""
+def program_count(n: Any, c: Any, out_h: Any, out_w: Any, quad: bool, block_p: int, block_c: int) -> Any:
+    """Number of programs for an output of this shape. Sizes may be ints or symbolic."""
     pixels = ((out_h + 1) // 2) * ((out_w + 1) // 2) if quad else out_h * out_w
     return n * triton.cdiv(c, block_c) * triton.cdiv(pixels, block_p)
 
 
 def gather_constants(spec: Resampling, taps: tuple[int, int]) -> dict[str, Any]:
-    """The compile-time arguments of `gather_kernel`, less its tile."""
+    """The compile-time arguments of `gather_kernel` without its block."""
     return {
         "UP_Y": spec.up[0], "UP_X": spec.up[1], "DOWN_Y": spec.down[0], "DOWN_X": spec.down[1],
         "FH": taps[0], "FW": taps[1], "FLIP": spec.flip, "GAIN": spec.gain,
@@ -98,27 +107,23 @@ def gather_constants(spec: Resampling, taps: tuple[int, int]) -> dict[str, Any]:
 
 
 def quad_constants(spec: Resampling, taps: tuple[int, int]) -> dict[str, Any]:
-    """The compile-time arguments of `quad_kernel`, less its tile."""
-    phase_y, shift_y, rows = _window(spec, taps, 0)
-    phase_x, shift_x, cols = _window(spec, taps, 1)
-    return {
-        "UP_Y": spec.up[0], "UP_X": spec.up[1], "DOWN_Y": spec.down[0], "DOWN_X": spec.down[1],
-        "PHASE_Y": phase_y, "PHASE_X": phase_x, "SHIFT_Y": shift_y, "SHIFT_X": shift_x, "ROWS": rows, "COLS": cols,
-        "FH": taps[0], "FW": taps[1], "FLIP": spec.flip, "GAIN": spec.gain,
+    """The compile-time arguments of `quad_kernel` without its block."""
+    phase_y, shift_y, rows = _quad_window(spec, taps, 0)
+    phase_x, shift_x, columns = _quad_window(spec, taps, 1)
+    window = {
+        "PHASE_Y": phase_y, "PHASE_X": phase_x, "SHIFT_Y": shift_y, "SHIFT_X": shift_x, "ROWS": rows, "COLS": columns,
     }  # fmt: skip
+    return gather_constants(spec, taps) | window
 
 
-def check_float(t: Any, name: str) -> None:
-    """Refuse a dtype that the kernels do not compute in."""
-    if str(t.dtype) not in ("torch.float16", "torch.bfloat16", "torch.float32"):
-        raise ValueError(f"{name} must be float16, bfloat16 or float32, not {t.dtype}")
+def _quad_window(spec: Resampling, taps: tuple[int, int], axis: int) -> tuple[int, int, int]:
+    """The input samples that a pair of outputs needs on one axis.
 
+    Output `2q + r` and tap `k` meet position `e = r * down + k` of a window of `down + taps` positions. Sample `j` of the window is
+    at `e = phase + up * j`. It is input `q * 2 * down / up - shift + j`.
 
-def _window(spec: Resampling, taps: tuple[int, int], axis: int) -> tuple[int, int, int]:
-    """How a pair of outputs sees the input on one axis: first tap that meets a sample, samples before it, samples in all.
-
-    Output `2q + r` and tap `k` meet position `e = r * down + k` of a window of `down + taps` positions. Sample `j` of the
-    window sits at `e = phase + up * j`, and is input `q * 2 * down / up - shift + j`.
+    Returns:
+        `phase`, `shift`, and the number of samples.
     """
     up, down, before = spec.up[axis], spec.down[axis], spec.padding[2 * axis]
     phase = before % up
@@ -133,10 +138,10 @@ def quad_kernel(
     ROWS: tl.constexpr, COLS: tl.constexpr, FH: tl.constexpr, FW: tl.constexpr,
     FLIP: tl.constexpr, GAIN: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """`BLOCK_P` quads of 2x2 outputs by `BLOCK_C` channels, everything static but the sizes.
+    """`BLOCK_P` quads of 2x2 outputs by `BLOCK_C` channels. Only the sizes are known at run time.
 
-    For output `(2 qy + r, 2 qx + s)`: `y = GAIN * sum_{j, l} K[PHASE + UP j - DOWN r, PHASE + UP l - DOWN s] x[j, l]`,
-    where `x[j, l]` is the window that the four outputs share and K is zero outside its taps.
+    Output `(2 qy + r, 2 qx + s)` is `GAIN * sum_{j, l} K[PHASE + UP j - DOWN r, PHASE + UP l - DOWN s] x[j, l]`. `x[j, l]` is the
+    window that the four outputs share, and K is zero outside its taps.
     """
     quads_x = (out_w + 1) // 2
     quads = ((out_h + 1) // 2) * quads_x
@@ -172,22 +177,22 @@ def quad_kernel(
 
     oy = 2 * qy
     ox = 2 * qx
-    at = y_ptr + n * y_n + (ch * y_c)[None, :] + (oy * y_h + ox * y_w)[:, None]
+    y_quad = y_ptr + n * y_n + (ch * y_c)[None, :] + (oy * y_h + ox * y_w)[:, None]
     ok = (q < quads)[:, None] & channel_ok
     below = (oy + 1 < out_h)[:, None]
     beside = (ox + 1 < out_w)[:, None]
     out = y_ptr.dtype.element_ty
-    tl.store(at, (y00 * GAIN).to(out), mask=ok)
-    tl.store(at + y_w, (y01 * GAIN).to(out), mask=ok & beside)
-    tl.store(at + y_h, (y10 * GAIN).to(out), mask=ok & below)
-    tl.store(at + y_h + y_w, (y11 * GAIN).to(out), mask=ok & below & beside)
+    tl.store(y_quad, (y00 * GAIN).to(out), mask=ok)
+    tl.store(y_quad + y_w, (y01 * GAIN).to(out), mask=ok & beside)
+    tl.store(y_quad + y_h, (y10 * GAIN).to(out), mask=ok & below)
+    tl.store(y_quad + y_h + y_w, (y11 * GAIN).to(out), mask=ok & below & beside)
 
 
 @triton.jit
 def add_tap(
     acc, v, f_ptr, KY: tl.constexpr, KX: tl.constexpr, FH: tl.constexpr, FW: tl.constexpr, FLIP: tl.constexpr
 ):  # fmt: skip
-    """`acc + K[KY, KX] * v`, or `acc` where the filter has no such tap; decided while compiling."""
+    """`acc + K[KY, KX] * v`, or `acc` if the filter has no such tap. The compiler decides."""
     if (KY >= 0) & (KY < FH) & (KX >= 0) & (KX < FW):
         if FLIP:
             tap = tl.load(f_ptr + KY * FW + KX)
@@ -204,7 +209,7 @@ def gather_kernel(
     FH: tl.constexpr, FW: tl.constexpr, FLIP: tl.constexpr, GAIN: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """`BLOCK_P` outputs by `BLOCK_C` channels: per output, taps `k0, k0 + up, ...` with `k0 = -(o * down - pad) mod up`."""
+    """`BLOCK_P` outputs by `BLOCK_C` channels. Output `o` needs the taps `k0, k0 + up, ...` with `k0 = -(o * down - pad) mod up`."""
     pixels = out_h * out_w
     blocks_p = (pixels + BLOCK_P - 1) // BLOCK_P
     blocks_c = (c + BLOCK_C - 1) // BLOCK_C
@@ -217,13 +222,13 @@ def gather_kernel(
     ox = p % out_w
     channel_ok = (ch < c)[None, :]
 
-    # The remainder of a negative number has the sign of C: a multiple of up lifts the position above zero first.
-    at_y = oy * DOWN_Y - pad_y
-    at_x = ox * DOWN_X - pad_x
-    ky0 = (UP_Y - (at_y + (pad_y + UP_Y - 1) // UP_Y * UP_Y) % UP_Y) % UP_Y
-    kx0 = (UP_X - (at_x + (pad_x + UP_X - 1) // UP_X * UP_X) % UP_X) % UP_X
-    iy0 = (at_y + ky0) // UP_Y
-    ix0 = (at_x + kx0) // UP_X
+    # In Triton, as in C, the remainder of a negative number is negative. So a multiple of up makes the position positive first.
+    position_y = oy * DOWN_Y - pad_y
+    position_x = ox * DOWN_X - pad_x
+    ky0 = (UP_Y - (position_y + (pad_y + UP_Y - 1) // UP_Y * UP_Y) % UP_Y) % UP_Y
+    kx0 = (UP_X - (position_x + (pad_x + UP_X - 1) // UP_X * UP_X) % UP_X) % UP_X
+    iy0 = (position_y + ky0) // UP_Y
+    ix0 = (position_x + kx0) // UP_X
 
     x_base = x_ptr + n * x_n + (ch * x_c)[None, :]
     acc = tl.full((BLOCK_P, BLOCK_C), 0.0, tl.float32)
@@ -241,5 +246,5 @@ def gather_kernel(
             v = tl.load(x_base + (iy * x_h + ix * x_w)[:, None], mask=ok[:, None] & channel_ok, other=0.0)
             acc += tap[:, None] * v.to(tl.float32)
 
-    at = y_ptr + n * y_n + (ch * y_c)[None, :] + (oy * y_h + ox * y_w)[:, None]
-    tl.store(at, (acc * GAIN).to(y_ptr.dtype.element_ty), mask=(p < pixels)[:, None] & channel_ok)
+    y_pixels = y_ptr + n * y_n + (ch * y_c)[None, :] + (oy * y_h + ox * y_w)[:, None]
+    tl.store(y_pixels, (acc * GAIN).to(y_ptr.dtype.element_ty), mask=(p < pixels)[:, None] & channel_ok)

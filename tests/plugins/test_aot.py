@@ -9,7 +9,8 @@ from fnmatch import fnmatch
 
 import pytest
 
-from stylert.plugins.aot import ARCHITECTURES, compile_all, variants
+from stylert.plugins.aot import ARCHITECTURES, compile_all
+from stylert.plugins.triton.variants import variants
 
 #: Of each kernel the variants that most of a generator's time is spent in.
 HOT = "modulated_conv2d_*_f16"
@@ -65,13 +66,15 @@ def test_fp8_products_are_on_the_tensor_cores_where_there_are_any(tmp_path):
 def test_sizes_of_one_which_a_launch_makes_constants_compile_too(tmp_path):
     """A launch compiles arguments that are 1 into the kernel: there they are no tensors, and have no methods."""
     code = """if True:
-        from stylert.plugins.aot import compile_kernel, conv_variant, _kernels
+        from stylert.plugins.triton.compiler import compile_kernel
         from stylert.plugins.triton.tiles import Tile
-        for kernel, tile in (("whole", Tile(16, 16, 16, group=3)), ("rgb", Tile(16, 16, 16)), ("split", Tile(16, 16, 16, splits=4)),
-                             ("sum", Tile(16, 16, 16, splits=4))):
+        from stylert.plugins.triton.variants import conv_variant, kernels
+        tiles = {"": Tile(16, 16, 16, group=3), "_rgb": Tile(16, 16, 16), "_split": Tile(16, 16, 16, splits=4),
+                 "_sum": Tile(16, 16, 16, splits=4)}
+        for suffix, tile in tiles.items():
             for per_sample, ones in ((True, "n noise_x"), (False, "n noise_n noise_y noise_x h w i o x_n")):
-                v = conv_variant("one", "float16", tile, kernel=kernel, per_sample=per_sample)
-                function = _kernels()[v.kernel]
+                v = conv_variant("one", "float16", tile, kernel="modulated_conv2d" + suffix, per_sample=per_sample)
+                function = kernels()[v.kernel]
                 constants = v.constants | {name: 1 for name in ones.split() if name in function.arg_names}
                 aligned = [name for name in v.aligned if name not in constants]
                 compile_kernel(function, v.pointers, constants, aligned, "sm_80", num_warps=4, num_stages=2)

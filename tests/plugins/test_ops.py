@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stylert.plugins import ops
-from stylert.plugins.custom_op import has_kernels
+from stylert.plugins.custom_ops.define import has_kernels
 from stylert.plugins.reference import bias_act as bias_act_reference
 from stylert.plugins.reference import modulated_conv2d as conv_reference
 from stylert.plugins.reference import upfirdn2d as fir_reference

@@ -264,7 +264,7 @@ def test_importing_the_module_loads_neither_tensorrt_nor_triton_nor_torch():
 
 
 def test_parameters_that_only_triton_knows_are_taken_off_and_never_needed():
-    from stylert.plugins.aot import without_hidden_pointers
+    from stylert.plugins.triton.compiler import without_hidden_pointers
 
     ptx = ".visible .entry k(\n\t.param .u64 k_param_0,\n\t.param .u32 k_param_1,\n\t.param .u64 k_param_10\n)\n{ ld [k_param_1]; }"
     assert without_hidden_pointers(ptx, 2).count(".param") == 2

@@ -49,8 +49,8 @@ def test_first_and_second_derivatives_equal_finite_differences(activation, gain,
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(2, 3, 2, 2, dtype=torch.float64, generator=g)
     b = torch.randn(3, dtype=torch.float64, generator=g) * 0.1
-    tail = by_formula(x.numpy(), b.numpy(), activation, gain, None)
-    near_kink = (np.abs(tail) < 1e-3) | (np.abs(np.abs(tail) - (clamp or 1e9)) < 1e-3)
+    epilogue = by_formula(x.numpy(), b.numpy(), activation, gain, None)
+    near_kink = (np.abs(epilogue) < 1e-3) | (np.abs(np.abs(epilogue) - (clamp or 1e9)) < 1e-3)
     x = torch.where(torch.from_numpy(near_kink), x + 0.05, x).requires_grad_()
 
     def function(x, b):

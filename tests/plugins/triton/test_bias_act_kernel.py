@@ -25,57 +25,57 @@ def random_case(rng, dtype, layout):
 def test_forward_and_gradient_match_the_reference(rng, dtype, layout, assert_parity):
     for _ in range(4):
         x, b, attributes, step = random_case(rng, dtype, layout)
-        tail = Epilogue.of(**attributes)
+        epilogue = Epilogue.of(**attributes)
         exact = x.double().requires_grad_()
         reference = bias_act(exact, None if b is None else b.double(), **attributes)
         y = torch.full_like(x, float("nan"))
-        bias_act_into(y, x, b, tail, step=step)
+        bias_act_into(y, x, b, epilogue, channel_stride=step)
         assert_parity(y, reference.detach(), dtype, (attributes, x.shape))
 
         dy = torch.from_numpy(rng.standard_normal(x.shape)).to(dtype).contiguous(memory_format=layout)
         dx = torch.full_like(x, float("nan"))
-        bias_act_gradient_into(dx, y, dy, tail)
+        bias_act_gradient_into(dx, y, dy, epilogue)
         (expected,) = torch.autograd.grad(reference, exact, dy.double())
         # A result that lies beside the clamp may round to it, and then counts as clamped.
-        beside = (reference.detach().abs() - (tail.clamp or 1e9)).abs() < torch.finfo(dtype).eps
+        beside = (reference.detach().abs() - (epilogue.clamp or 1e9)).abs() < torch.finfo(dtype).eps
         assert_parity(torch.where(beside, expected.to(dtype), dx), expected, dtype, (attributes, x.shape))
 
 
 @pytest.mark.parametrize("clamp", [0.1, 256 * 0.5**0.5])
 def test_what_was_clamped_has_no_gradient_though_the_bound_was_rounded(dtype, clamp):
-    tail = Epilogue.of("lrelu", 1.0, clamp)
+    epilogue = Epilogue.of("lrelu", 1.0, clamp)
     x = torch.tensor([[[[10 * clamp, -10 * clamp, 0.5 * clamp, -0.5 * clamp]]]]).to(dtype)
     y, dx = torch.zeros_like(x), torch.zeros_like(x)
-    bias_act_into(y, x, None, tail, step=4)
-    bias_act_gradient_into(dx, y, torch.ones_like(x), tail)
+    bias_act_into(y, x, None, epilogue, channel_stride=4)
+    bias_act_gradient_into(dx, y, torch.ones_like(x), epilogue)
     assert dx.flatten().tolist() == [0, 0, 1, pytest.approx(0.2, rel=0.01)]
 
 
 def test_a_nan_is_not_hidden_by_the_clamp():
     x = torch.tensor([[[[float("nan"), 9.0, -9.0]]]])
     y = torch.zeros_like(x)
-    bias_act_into(y, x, None, Epilogue.of("lrelu", 1.0, 1.0), step=3)
+    bias_act_into(y, x, None, Epilogue.of("lrelu", 1.0, 1.0), channel_stride=3)
     assert y[0, 0, 0, 0].isnan()
     assert y[0, 0, 0, 1:].tolist() == [1.0, -1.0]
 
 
 def test_operands_that_do_not_fit_are_refused():
-    x, tail = torch.zeros(2, 3, 4, 4), Epilogue()
+    x, epilogue = torch.zeros(2, 3, 4, 4), Epilogue()
     wrong = [
-        (torch.empty(2, 3, 4, 5), x, None, tail, 16),
-        (torch.empty(2, 3, 4, 4).half(), x, None, tail, 16),
-        (torch.empty(2, 3, 4, 4).contiguous(memory_format=torch.channels_last), x, None, tail, 16),
-        (torch.empty(2, 3, 4, 4), x, torch.zeros(4), tail, 16),
-        (torch.empty(2, 3, 4, 4), x, torch.zeros(3).double(), tail, 16),
-        (torch.empty(2, 3, 4, 4), x, None, tail, 0),
-        (x.double(), x.double(), None, tail, 16),
+        (torch.empty(2, 3, 4, 5), x, None, epilogue, 16),
+        (torch.empty(2, 3, 4, 4).half(), x, None, epilogue, 16),
+        (torch.empty(2, 3, 4, 4).contiguous(memory_format=torch.channels_last), x, None, epilogue, 16),
+        (torch.empty(2, 3, 4, 4), x, torch.zeros(4), epilogue, 16),
+        (torch.empty(2, 3, 4, 4), x, torch.zeros(3).double(), epilogue, 16),
+        (torch.empty(2, 3, 4, 4), x, None, epilogue, 0),
+        (x.double(), x.double(), None, epilogue, 16),
     ]
     for y, x_, b, tail_, step in wrong:
         with pytest.raises(ValueError, match="bias_act"):
-            bias_act_into(y, x_, b, tail_, step=step)
+            bias_act_into(y, x_, b, tail_, channel_stride=step)
     for dx, y, dy in [(x, x, torch.zeros(2, 3, 4)), (x[:1], x, x), (x.half(), x, x), (x.double(),) * 3]:
         with pytest.raises(ValueError, match="bias_act"):
-            bias_act_gradient_into(dx, y, dy, tail)
+            bias_act_gradient_into(dx, y, dy, epilogue)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylert.plugins.aot import compile_all, variants
+from stylert.plugins.aot import compile_all
 from stylert.plugins.eight_bit import layer_operands, quantize_weight
 from stylert.plugins.polyphase import fold
 from stylert.plugins.reference.modulated_conv2d import demodulation, modulated_conv2d
@@ -16,6 +16,7 @@ from stylert.plugins.reference.upfirdn2d import setup_filter
 from stylert.plugins.shapes import Epilogue
 from stylert.plugins.triton.modulated_conv2d import modulated_conv2d_into
 from stylert.plugins.triton.tiles import Tile
+from stylert.plugins.triton.variants import variants
 
 E4M3 = torch.float8_e4m3fn
 
@@ -34,7 +35,7 @@ def test_rounding_is_that_of_the_format(rng):
     x = torch.cat([special, scattered])
     x, y = x.reshape(1, 4, 8, 64), torch.full((1, 4, 8, 64), float("nan"))
     ones, identity = torch.ones(1, 64), torch.eye(64).reshape(1, 64, 1, 1, 64).to(E4M3)
-    modulated_conv2d_into(y, x, identity, ones, ones, tail=Epilogue(), precision="ieee")
+    modulated_conv2d_into(y, x, identity, ones, ones, epilogue=Epilogue(), precision="ieee")
     assert torch.equal(y, x.clamp(-448, 448).to(E4M3).float())
 
 
@@ -49,7 +50,7 @@ def test_the_layer_is_the_float64_layer_of_the_decoded_values(rng, up, ksize, ac
     tile = [None, Tile(16, 16, 32), Tile(32, 16, 32, splits=3)][int(rng.integers(3))]
     work = torch.full((3 * up * up * n * h * w * o,), float("nan"))
     modulated_conv2d_into(
-        y, x, weight, style, demod, noise, bias, tail=Epilogue.of("lrelu"), tile=tile, precision="ieee", workspace=work
+        y, x, weight, style, demod, noise, bias, epilogue=Epilogue.of("lrelu"), tile=tile, precision="ieee", workspace=work
     )
 
     decoded = (x.float() * style[:, None, None]).clamp(-448, 448).to(E4M3).double().permute(0, 3, 1, 2)
@@ -88,7 +89,7 @@ def test_a_quantised_layer_is_near_the_float_layer(rng, up):
         x.permute(0, 2, 3, 1).contiguous(),
         q,
         *layer_operands(style, demod, step, scale),
-        tail=Epilogue.of("lrelu"),
+        epilogue=Epilogue.of("lrelu"),
         precision="ieee",
     )
     error = y.permute(0, 3, 1, 2).double() - reference
@@ -101,14 +102,14 @@ def test_gpus_without_fp8_are_refused(monkeypatch):
     for architecture in (80, 86):
         monkeypatch.setattr("stylert.plugins.triton.modulated_conv2d._architecture", lambda x, a=architecture: a)
         with pytest.raises(ValueError, match=f"8.9 or later, and this GPU is sm_{architecture}"):
-            modulated_conv2d_into(y, x, weight, torch.ones(1, 32), torch.ones(1, 4), tail=Epilogue())
+            modulated_conv2d_into(y, x, weight, torch.ones(1, 32), torch.ones(1, 4), epilogue=Epilogue())
 
 
 def test_compiling_for_gpus_without_fp8_is_refused(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET")
     with pytest.raises(ValueError, match="sm_89 or later"):
         compile_all(["sm_80", "sm_86"], only="*fp8*")
-    assert all(variant.oldest == 89 for variant in variants() if "fp8" in variant.name)
+    assert all(variant.min_capability == 89 for variant in variants() if "fp8" in variant.name)
 
 
 def test_other_formats_and_values_that_are_not_finite_are_refused():

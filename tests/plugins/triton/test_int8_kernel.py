@@ -54,7 +54,7 @@ def test_the_sum_is_exact(rng, up, ksize):
     x32 = torch.from_numpy(x.astype(np.float32))
     work = torch.full((exact.size * 3,), 2**30, dtype=torch.int32)
     modulated_conv2d_into(
-        y, x32, torch.from_numpy(weight), torch.from_numpy(style), ones, tail=Epilogue(), tile=tile, workspace=work
+        y, x32, torch.from_numpy(weight), torch.from_numpy(style), ones, epilogue=Epilogue(), tile=tile, workspace=work
     )
     assert np.array_equal(y.numpy(), exact)
 
@@ -69,7 +69,7 @@ def test_the_whole_layer_matches_integers_and_a_float64_tail(rng, up):
     unclamped = 2**0.5 * np.where(v > 0, v, 0.2 * v)
     y = torch.full(exact.shape, float("nan"), dtype=torch.from_numpy(x).dtype)
     tensors = [torch.from_numpy(t) for t in (x, weight, style, demod, noise, bias)]
-    modulated_conv2d_into(y, *tensors, tail=Epilogue.of("lrelu", clamp=3.0))
+    modulated_conv2d_into(y, *tensors, epilogue=Epilogue.of("lrelu", clamp=3.0))
     assert torch.isfinite(y).all()
     bound = {torch.float32: 1e-5, torch.float16: 5e-3}[y.dtype] * np.abs(unclamped).max()
     assert np.abs(y.double().numpy() - np.clip(unclamped, -3, 3)).max() <= bound
@@ -91,7 +91,7 @@ def test_a_quantised_layer_is_near_the_float_layer(rng, up):
         step = float((x * style[:, :, None, None]).abs().max() / 127)
         y = torch.full((n, h * up, w * up, o), float("nan"))
         modulated_conv2d_into(
-            y, x.permute(0, 2, 3, 1).contiguous(), q, *layer_operands(style, demod, step, scale), tail=Epilogue.of("lrelu")
+            y, x.permute(0, 2, 3, 1).contiguous(), q, *layer_operands(style, demod, step, scale), epilogue=Epilogue.of("lrelu")
         )
         errors.append(y.permute(0, 3, 1, 2).double() - reference)
         references.append(reference)
@@ -105,7 +105,7 @@ def test_what_int8_cannot_serve_is_refused(rng):
         {"style": None, "demod": demod}, {"style": style, "demod": None}, {"style": style, "demod": demod, "tile": Tile(16, 16, 16)}
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"int8|8-bit"):
-            modulated_conv2d_into(y, x, weight, **named, tail=Epilogue())
+            modulated_conv2d_into(y, x, weight, **named, epilogue=Epilogue())
     for scale in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="scale"):
             layer_operands(style, demod, scale, torch.ones(4))

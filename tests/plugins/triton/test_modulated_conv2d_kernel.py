@@ -8,7 +8,7 @@ from stylert.plugins.reference.modulated_conv2d import modulated_conv2d
 from stylert.plugins.reference.upfirdn2d import setup_filter
 from stylert.plugins.shapes import Epilogue
 from stylert.plugins.triton.modulated_conv2d import modulated_conv2d_into, workspace_elements
-from stylert.plugins.triton.tiles import ConvProblem, Tile, rule
+from stylert.plugins.triton.tiles import ConvProblem, Tile, default_tile
 
 FIR = setup_filter()
 
@@ -46,7 +46,7 @@ def compare(rng, dtype, up, ksize, n, i, o, h, w, tile, poisoned, assert_parity,
         demod,
         None if noise is None else noise.expand(n, 1, h * up, w * up)[:, 0],
         bias,
-        tail=Epilogue.of(activation, clamp=clamp),
+        epilogue=Epilogue.of(activation, clamp=clamp),
         tile=tile,
         workspace=work if splits > 1 else None,
         precision="ieee" if dtype == torch.bfloat16 else "tf32x3",
@@ -92,12 +92,14 @@ def test_a_split_sum_is_the_same_every_time_and_needs_its_workspace(rng):
     elements = workspace_elements(2, 12, 9, 1, 5)
     for _ in range(2):
         y = torch.full((2, 3, 4, 9), float("nan"))
-        modulated_conv2d_into(y, x, weight, style, tail=Epilogue(), tile=tile, workspace=torch.full((elements,), float("nan")))
+        modulated_conv2d_into(
+            y, x, weight, style, epilogue=Epilogue(), tile=tile, workspace=torch.full((elements,), float("nan"))
+        )
         results.append(y)
     assert torch.equal(*results)
     for bad in (None, torch.zeros(elements - 1), torch.zeros(elements, dtype=torch.int32), torch.zeros(2 * elements)[::2]):
         with pytest.raises(ValueError, match="workspace"):
-            modulated_conv2d_into(y, x, weight, style, tail=Epilogue(), tile=tile, workspace=bad)
+            modulated_conv2d_into(y, x, weight, style, epilogue=Epilogue(), tile=tile, workspace=bad)
 
 
 def test_samples_that_share_a_tile_keep_their_own_styles(rng, poisoned, assert_parity):
@@ -119,7 +121,7 @@ def test_other_kernels_and_filters_match_the_reference(rng, up, ksize, taps, poi
 def test_an_input_that_is_already_modulated_needs_no_style(rng, poisoned, assert_parity):
     x, weight, style = draw(rng, 2, 5, 6, 7), draw(rng, 4, 3, 3, 7), draw(rng, 2, 7)
     y = poisoned(2, 5, 6, 4, dtype=torch.float32)
-    modulated_conv2d_into(y, x * style[:, None, None], weight[None], None, tail=Epilogue())
+    modulated_conv2d_into(y, x * style[:, None, None], weight[None], None, epilogue=Epilogue())
     channels_first = x.permute(0, 3, 1, 2).double(), weight.permute(0, 3, 1, 2).double()
     assert_parity(y.permute(0, 3, 1, 2), modulated_conv2d(*channels_first, style.double()), torch.float32)
 
@@ -128,9 +130,9 @@ def test_chosen_tiles_are_powers_of_two_that_tensor_cores_take(rng):
     for _ in range(100):
         batch, pixels, o, i = (int(v) for v in rng.integers(1, [64, 2_000_000, 600, 600]))
         for dtype in ("float16", "float32", "int8", "fp8"):
-            tile = rule(ConvProblem(dtype, batch, pixels, i, o, 3, 1))
+            tile = default_tile(ConvProblem(dtype, batch, pixels, i, o, 3, 1))
             assert all(size >= 16 and size & (size - 1) == 0 for size in (tile.m, tile.n, tile.k))
-            assert rule(ConvProblem(dtype, batch, pixels, i, o, 3, 1), columns=o).n >= o
+            assert default_tile(ConvProblem(dtype, batch, pixels, i, o, 3, 1), columns=o).n >= o
 
 
 def test_operands_that_do_not_fit_are_refused(rng):
@@ -138,7 +140,7 @@ def test_operands_that_do_not_fit_are_refused(rng):
         "y": torch.empty(2, 4, 4, 5), "x": torch.zeros(2, 4, 4, 3), "weight": torch.zeros(1, 5, 3, 3, 3),
         "style": torch.zeros(2, 3), "demod": torch.zeros(2, 5), "noise": torch.zeros(2, 4, 4), "bias": torch.zeros(5),
     }  # fmt: skip
-    modulated_conv2d_into(**good, tail=Epilogue())
+    modulated_conv2d_into(**good, epilogue=Epilogue())
     grown = int(rng.integers(1, 4))
     wrong = [
         {name: torch.zeros([size + grown for size in t.shape])} for name, t in good.items()
@@ -154,4 +156,4 @@ def test_operands_that_do_not_fit_are_refused(rng):
     ]  # fmt: skip
     for change in wrong:
         with pytest.raises(ValueError, match="modulated_conv2d"):
-            modulated_conv2d_into(**{**good, "tail": Epilogue(), **change})
+            modulated_conv2d_into(**{**good, "epilogue": Epilogue(), **change})

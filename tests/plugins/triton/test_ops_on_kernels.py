@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from stylert.plugins import kernel_ops, ops
-from stylert.plugins.custom_op import has_kernels
+from stylert.plugins import ops
+from stylert.plugins.custom_ops import modulated_conv2d as modulated_conv2d_op
+from stylert.plugins.custom_ops.define import has_kernels
 from stylert.plugins.reference.bias_act import bias_act
 from stylert.plugins.reference.modulated_conv2d import demodulation, modulated_conv2d
 from stylert.plugins.reference.upfirdn2d import setup_filter, upfirdn2d
@@ -78,7 +79,7 @@ def test_bias_act_and_its_gradients_reach_their_kernels(rng, shape, assert_parit
 def test_a_layers_derivatives_to_second_order_are_the_references(rng, kind, dtype, monkeypatch):
     """Against float64 with the kinks where the kernel saw them: between those a layer is linear behind its modulation."""
     if kind == "wide up":
-        monkeypatch.setattr(kernel_ops, "WIDE", 6)
+        monkeypatch.setattr(modulated_conv2d_op, "SEPARATE_UP_CHANNELS", 6)
     up, k = 2 if "up" in kind else 1, 1 if kind == "torgb" else 3
     n, i, o, side = 2, 6, 5, 3
     shapes = [(n, i, side, side), (o, i, k, k), (n, i), (1, 1, side * up, side * up), (o,)]

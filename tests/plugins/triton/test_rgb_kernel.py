@@ -42,8 +42,8 @@ def layer(rng, dtype, channels=3):
 def reference(operands, rgb, sizes=False):
     """The activations, the image, and the image without its clamp; or the sizes of what they are sums of."""
     x, weight, style, demod, noise, bias = (t.double() for t in operands)
-    tail = {"activation": "linear"} if sizes else {"activation": "lrelu", "clamp": 4.0}
-    y = modulated_conv2d(x.permute(0, 3, 1, 2), weight[0].permute(0, 3, 1, 2), style, demod, noise[:, None], bias, **tail)
+    epilogue = {"activation": "linear"} if sizes else {"activation": "lrelu", "clamp": 4.0}
+    y = modulated_conv2d(x.permute(0, 3, 1, 2), weight[0].permute(0, 3, 1, 2), style, demod, noise[:, None], bias, **epilogue)
     bias = None if rgb.bias is None else rgb.bias.double()
     images = []
     for clamp in (rgb.clamp or None, None):
@@ -62,7 +62,7 @@ def test_the_image_is_that_of_the_layers_one_by_one(rng, dtype, keep, poisoned, 
         y = poisoned(*x.shape[:3], o, dtype=dtype) if keep else None
         tile = [None, Tile(16, 32, 16), Tile(64, 32, 32)][int(rng.integers(3))]
         precision = "ieee" if dtype == torch.bfloat16 else "tf32x3"
-        modulated_conv2d_into(y, *operands, tail=Epilogue.of("lrelu", clamp=4.0), tile=tile, rgb=rgb, precision=precision)
+        modulated_conv2d_into(y, *operands, epilogue=Epilogue.of("lrelu", clamp=4.0), tile=tile, rgb=rgb, precision=precision)
         exact, image, unclamped = reference(operands, rgb)
         sized = {
             name: t.abs() for name, t in vars(rgb).items() if name in ("weight", "style", "bias", "skip", "f") and t is not None
@@ -76,7 +76,7 @@ def test_the_image_is_that_of_the_layers_one_by_one(rng, dtype, keep, poisoned, 
 def test_an_image_in_bytes_is_rounded_as_the_official_tools_do(rng):
     operands, rgb = layer(rng, torch.float32)
     image = torch.zeros_like(rgb.image, dtype=torch.uint8)
-    modulated_conv2d_into(None, *operands, tail=Epilogue.of("lrelu", clamp=4.0), rgb=replace(rgb, image=image))
+    modulated_conv2d_into(None, *operands, epilogue=Epilogue.of("lrelu", clamp=4.0), rgb=replace(rgb, image=image))
     exact = (reference(operands, rgb)[1].permute(0, 2, 3, 1) * 127.5 + 128).clamp(0, 255)
     # Cut to whole numbers, in float32: a value within its rounding of a whole number may fall to either side.
     assert (image.double() <= exact + 1e-2).all()
@@ -88,8 +88,8 @@ def test_what_cannot_be_fused_is_refused(rng):
     n, h, w, i = operands[0].shape
     o = operands[1].shape[1]
     rgb = replace(rgb, skip=torch.zeros(n, h // 2, w // 2, 3), f=torch.ones(4, 4))
-    good = {"y": torch.zeros(n, h, w, o), "rgb": rgb, "tail": Epilogue()}
-    modulated_conv2d_into(good["y"], *operands, tail=Epilogue(), rgb=rgb)
+    good = {"y": torch.zeros(n, h, w, o), "rgb": rgb, "epilogue": Epilogue()}
+    modulated_conv2d_into(good["y"], *operands, epilogue=Epilogue(), rgb=rgb)
     wrong = [
         {"y": None, "rgb": None}, {"rgb": replace(rgb, clamp=-1.0)}, {"rgb": replace(rgb, clamp=float("nan"))},
         {"rgb": replace(rgb, image=torch.zeros(n, h, w, 5))}, {"rgb": replace(rgb, image=rgb.image.double())},
@@ -110,4 +110,4 @@ def test_what_cannot_be_fused_is_refused(rng):
     up = operands[:]
     up[1] = torch.zeros(4, o, 3, 3, i)
     with pytest.raises(ValueError, match="2x up"):
-        modulated_conv2d_into(None, *up, tail=Epilogue(), rgb=rgb)
+        modulated_conv2d_into(None, *up, epilogue=Epilogue(), rgb=rgb)

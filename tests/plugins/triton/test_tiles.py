@@ -7,8 +7,15 @@ import pytest
 from stylert.core.gpu_specs import GPU_SPECS
 from stylert.plugins.aot import ARCHITECTURES
 from stylert.plugins.triton import tiles
-from stylert.plugins.triton.cost_model import Usage, best, candidates, promising, seconds, variations
-from stylert.plugins.triton.tiles import ConvProblem, Tile, choose_tile, read_table, rule, table_document
+from stylert.plugins.triton.cost_model import (
+    ResourceUsage,
+    best_tile,
+    candidate_tiles,
+    estimated_seconds,
+    ranked_tiles,
+    tile_variants,
+)
+from stylert.plugins.triton.tiles import ConvProblem, Tile, choose_tile, default_tile, read_table, table_document
 
 PROBLEM = ConvProblem("float16", 4, 64 * 64, 512, 512, 3, 1, 90)
 
@@ -48,7 +55,7 @@ def test_bfloat16_takes_what_float16_has_and_without_a_gpu_the_rule_answers(fold
     write(folder, {PROBLEM.layer: {4: Tile(16, 16, 16)}})
     assert choose_tile(ConvProblem("bfloat16", 4, 64 * 64, 512, 512, 3, 1, 90)) == Tile(16, 16, 16)
     anywhere = ConvProblem("float16", 4, 64 * 64, 512, 512, 3, 1)
-    assert choose_tile(anywhere) == rule(anywhere) == Tile(128, 128, 64, 8)
+    assert choose_tile(anywhere) == default_tile(anywhere) == Tile(128, 128, 64, 8)
 
 
 @pytest.mark.parametrize(
@@ -86,44 +93,46 @@ def test_the_packages_tables_say_that_nobody_measured_them(architecture):
 
 
 def test_the_model_ranks_as_reason_would():
-    gpu, usages = GPU_SPECS[90], {tile: Usage(160, 60_000) for tile in candidates("float16")}
+    gpu, usages = GPU_SPECS[90], {tile: ResourceUsage(160, 60_000) for tile in candidate_tiles("float16")}
     # Many pixels: a tile that reads least; few: programs enough to fill the GPU.
-    large = best(ConvProblem("float16", 8, 512 * 512, 128, 128, 3, 1, 90), usages, gpu)
+    large = best_tile(ConvProblem("float16", 8, 512 * 512, 128, 128, 3, 1, 90), usages, gpu)
     assert (large.m, large.n, large.splits) == (128, 128, 1)
     small_problem = ConvProblem("float16", 1, 16, 512, 512, 3, 1, 90)
-    small = best(small_problem, usages, gpu)
+    small = best_tile(small_problem, usages, gpu)
     assert small.splits > 1
-    whole = [seconds(small_problem, tile, usages[tile], gpu) for tile in usages]
-    assert seconds(small_problem, small, usages[Tile(small.m, small.n, small.k, small.num_warps)], gpu) < min(whole)
+    whole = [estimated_seconds(small_problem, tile, usages[tile], gpu) for tile in usages]
+    assert estimated_seconds(small_problem, small, usages[Tile(small.m, small.n, small.k, small.num_warps)], gpu) < min(whole)
 
 
 def test_a_tile_that_does_not_fit_or_spills_is_not_chosen():
     gpu, tile = GPU_SPECS[86], Tile(128, 128, 64, 8)
-    assert seconds(PROBLEM, tile, Usage(160, 200_000), gpu) == float("inf")
-    assert seconds(PROBLEM, tile, Usage(160, 60_000, spills=8), gpu) > seconds(PROBLEM, tile, Usage(160, 60_000), gpu)
-    assert best(PROBLEM, {tile: Usage(160, 200_000), Tile(64, 64, 64): Usage(160, 40_000)}, gpu).m == 64
+    assert estimated_seconds(PROBLEM, tile, ResourceUsage(160, 200_000), gpu) == float("inf")
+    assert estimated_seconds(PROBLEM, tile, ResourceUsage(160, 60_000, spills=8), gpu) > estimated_seconds(
+        PROBLEM, tile, ResourceUsage(160, 60_000), gpu
+    )
+    assert best_tile(PROBLEM, {tile: ResourceUsage(160, 200_000), Tile(64, 64, 64): ResourceUsage(160, 40_000)}, gpu).m == 64
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8", "fp8"])
 def test_what_is_measured_first_is_what_the_model_likes(dtype):
     for architecture in (75, 80, 90):  # one that the model does not know is taken for an H100
-        tiles = promising(ConvProblem(dtype, 1, 16, 512, 512, 3, 1, architecture), 100, 6)
+        tiles = ranked_tiles(ConvProblem(dtype, 1, 16, 512, 512, 3, 1, architecture), 100, 6)
         assert len(tiles) == len(set(tiles)) == 6
         assert tiles[0].splits > 1
 
 
 def test_more_work_never_takes_less_time_in_the_model(rng):
-    usage = Usage(160, 60_000)
+    usage = ResourceUsage(160, 60_000)
     for _ in range(200):
         number = int(rng.choice(list(GPU_SPECS)))
         batch, pixels, i, o = (int(2**v) for v in rng.integers([0, 4, 5, 5], [5, 20, 10, 10]))
         problem = ConvProblem("float16", batch, pixels, i, o, 3, 1, number)
-        for tile in candidates("float16"):
+        for tile in candidate_tiles("float16"):
             more = ConvProblem("float16", 2 * batch, pixels, 2 * i, o, 3, 1, number)
-            assert seconds(more, tile, usage, GPU_SPECS[number]) >= seconds(problem, tile, usage, GPU_SPECS[number]) * (
-                1 - 1e-9
-            )
-            assert not variations(ConvProblem("float16", batch, pixels, i, 3, 1, 1), Tile(16, 64, 16), 100)
+            assert estimated_seconds(more, tile, usage, GPU_SPECS[number]) >= estimated_seconds(
+                problem, tile, usage, GPU_SPECS[number]
+            ) * (1 - 1e-9)
+            assert not tile_variants(ConvProblem("float16", batch, pixels, i, 3, 1, 1), Tile(16, 64, 16), 100)
             # A sum is split only where that fills the GPU, and never beyond its steps.
-            for variant in variations(problem, tile, GPU_SPECS[number].sms):
+            for variant in tile_variants(problem, tile, GPU_SPECS[number].sms):
                 assert variant.splits == 1 or variant.splits <= 9 * -(-i // tile.k)

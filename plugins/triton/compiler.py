@@ -1,0 +1,117 @@
+"""Compiles a Triton kernel for a GPU architecture that this machine need not have.
+
+In: a `triton.jit` function, the dtypes of its pointers and its compile-time arguments. Out: PTX, cubin and their resource usage.
+Triton is imported when a function is called.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+#: Dtype name to Triton's name of a pointer to it.
+POINTER_TYPES = {
+    "int8": "*i8",
+    "int32": "*i32",
+    "uint8": "*u8",
+    "fp8": "*fp8e4nv",
+    "float16": "*fp16",
+    "bfloat16": "*bf16",
+    "float32": "*fp32",
+}
+
+
+def compile_kernel(
+    kernel: Any,
+    pointers: Mapping[str, str],
+    constants: Mapping[str, Any],
+    aligned: Collection[str],
+    arch: str,
+    *,
+    num_warps: int,
+    num_stages: int,
+) -> tuple[Any, dict[str, str]]:
+    """Compile one Triton kernel for one architecture.
+
+    Args:
+        kernel: A `triton.jit` function. Arguments named `*_ptr` are pointers. All others are 32-bit integers or in `constants`.
+        pointers: Dtype name of every pointer, a key of `POINTER_TYPES`. Each pointer is taken to be aligned to 16 bytes.
+        constants: Compile-time arguments.
+        aligned: Names of the integers that are known multiples of 16. They make loads 16 bytes wide.
+        arch: Such as "sm_90".
+        num_warps: Warps per program.
+        num_stages: Steps of a loop that Triton loads ahead.
+
+    Returns:
+        Triton's compiled kernel (`asm`, `metadata`), and name to type of the arguments that remain, in order.
+    """
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature, attributes = {}, {}
+    for index, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+            continue
+        signature[name] = POINTER_TYPES[pointers[name]] if name.endswith("_ptr") else "i32"
+        if name.endswith("_ptr") or name in aligned:
+            attributes[(index,)] = [["tt.divisibility", 16]]
+    compiled = triton.compile(
+        ASTSource(kernel, signature, dict(constants), attributes),
+        target=GPUTarget("cuda", capability(arch), 32),
+        options={"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True},
+    )
+    return compiled, {name: kind for name, kind in signature.items() if kind != "constexpr"}
+
+
+def without_hidden_pointers(ptx: str, arguments: int) -> str:
+    """The PTX of a kernel with its first `arguments` parameters only.
+
+    Triton appends pointers to its own scratch and profiler memory. TensorRT's launcher does not pass them.
+
+    Args:
+        ptx: The kernel as Triton compiled it.
+        arguments: How many parameters the kernel's author declared.
+
+    Raises:
+        ValueError: The kernel reads one of Triton's own pointers.
+    """
+    start = ptx.index("(", ptx.index(".entry")) + 1
+    end = ptx.index(")", start)
+    parameters = [line.strip() for line in ptx[start:end].split(",")]
+    hidden = [parameter.split()[-1] for parameter in parameters[arguments:]]
+    used = [name for name in hidden if re.search(rf"\b{re.escape(name)}\b", ptx[end:])]
+    if used:
+        raise ValueError(f"the kernel reads Triton's own {', '.join(used)}: it needs Triton's launcher")
+    return ptx[:start] + "\n\t" + ",\n\t".join(parameters[:arguments]) + "\n" + ptx[end:]
+
+
+def resource_usage(cubin: bytes) -> dict[str, int]:
+    """Registers (`REG`), stack bytes (`STACK`) and local bytes (`LOCAL`) per thread of the one kernel in a cubin.
+
+    NVIDIA's `cuobjdump`, which Triton brings, reads them.
+
+    Raises:
+        RuntimeError: The tool reported no register count.
+    """
+    from triton import knobs
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    usage = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
+    if "REG" not in usage:
+        raise RuntimeError(f"cuobjdump reported no register count: {text.strip()[:200]}")
+    return usage
+
+
+def capability(arch: str) -> int:
+    """Compute capability of an architecture: 90 for "sm_90"."""
+    return int(arch.removeprefix("sm_"))
