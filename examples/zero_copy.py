@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Images handed to another array library without a copy, and latents taken from one.
+"""Give images to another array library, and take latents from it, without a copy.
 
 python examples/zero_copy.py out/demo/bundle --library torch
 python examples/zero_copy.py out/demo/bundle --backend tensorrt-rtx --library cupy
 
-On a CPU backend the library reads the very memory that the image was computed into. On a GPU backend the latents are read
-where the library keeps them, the images are written into an array of the library's own, and nothing crosses the bus.
+On a CPU backend the library reads the memory of the image itself. On a GPU backend the latents are read from the library's
+array, the images are written into another of its arrays, and nothing is copied between host and GPU.
 """
 
 from __future__ import annotations
@@ -25,11 +25,18 @@ from stylert.runtime import Generator
 
 @dataclass(frozen=True)
 class Library:
-    """The three things that this example needs of an array library."""
+    """The functions of an array library that this example needs.
 
-    take: Callable[[Any], Any]  # an array that tells of itself, without a copy
-    upload: Callable[[np.ndarray], Any]  # a copy on the GPU
-    empty: Callable[[tuple[int, ...], Any], Any]  # on the GPU
+    Attributes:
+        from_images: Wraps an array of images, without a copy.
+        to_gpu: Copies a NumPy array to the GPU.
+        empty: Allocates an array on the GPU, of a shape and a NumPy type.
+        address: The address of an array of the library.
+    """
+
+    from_images: Callable[[Any], Any]
+    to_gpu: Callable[[np.ndarray], Any]
+    empty: Callable[[tuple[int, ...], Any], Any]
     address: Callable[[Any], int]
 
 
@@ -44,39 +51,41 @@ def main() -> None:
         library = LIBRARIES[options.library]()
         with Generator.load(options.bundle, options.backend, options.precision) as generator:
             ws = generator.map(z_from_seeds([1, 2, 3, 4], generator.bundle.model["z_dim"]), psi=0.7)
-            on_gpu(generator, library, ws) if generator.device == "cuda" else on_cpu(generator, library, ws)
-    except StylertError as e:
-        sys.exit(f"zero_copy: {e}")
-    except ImportError as e:
+            share = share_on_gpu if generator.device == "cuda" else share_on_cpu
+            share(generator, library, ws)
+    except (StylertError, ImportError) as e:
         sys.exit(f"zero_copy: {e}")
 
 
-def on_cpu(generator: Generator, library: Library, ws: np.ndarray) -> None:
+def share_on_cpu(generator: Generator, library: Library, ws: np.ndarray) -> None:
     images = generator.synthesize(ws)
-    taken = library.take(images)
-    same = library.address(taken) == images.ctypes.data
-    print(f"{type(taken).__module__}: {tuple(taken.shape)}, the same memory: {'yes' if same else 'no'}")
-    # Back again: latents of the library are read where they are.
-    again = generator.synthesize(library.take(ws))
-    print(f"latents taken from it give the same images: {'yes' if np.array_equal(again, images) else 'no'}")
+    shared = library.from_images(images)
+    same_memory = library.address(shared) == images.ctypes.data
+    print(f"{type(shared).__module__}: {tuple(shared.shape)}, the same memory: {yes_or_no(same_memory)}")
+    repeated = generator.synthesize(library.from_images(ws))
+    print(f"latents taken from it give the same images: {yes_or_no(np.array_equal(repeated, images))}")
 
 
-def on_gpu(generator: Generator, library: Library, ws: np.ndarray) -> None:
-    latents = library.upload(ws)
+def share_on_gpu(generator: Generator, library: Library, ws: np.ndarray) -> None:
+    latents = library.to_gpu(ws)
     images = generator.synthesize_on_device(latents)  # in new memory of the GPU
-    taken = library.take(images)
-    print(f"{type(taken).__module__}: {tuple(taken.shape)} at {library.address(taken):#x}")
+    shared = library.from_images(images)
+    print(f"{type(shared).__module__}: {tuple(shared.shape)} at {library.address(shared):#x}")
     out = library.empty(images.shape, images.dtype)
-    for _ in range(3):  # from the third time on one launch of a graph that reads `latents` and writes `out`
+    for _ in range(3):  # the third call is one launch of a graph that reads `latents` and writes `out`
         generator.synthesize_on_device(latents, out=out)
     print(f"written into the library's own array at {library.address(out):#x}")
 
 
+def yes_or_no(condition: bool) -> str:
+    return "yes" if condition else "no"
+
+
 def numpy_library() -> Library:
-    def nowhere(*_: Any) -> Any:
+    def no_gpu(*_: Any) -> Any:
         raise ImportError("NumPy has no GPU arrays: --library torch, cupy or pycuda")
 
-    return Library(np.from_dlpack, nowhere, nowhere, lambda a: a.ctypes.data)
+    return Library(np.from_dlpack, no_gpu, no_gpu, lambda a: a.ctypes.data)
 
 
 def torch_library() -> Library:
@@ -95,14 +104,15 @@ def cupy_library() -> Library:
 
 
 def pycuda_library() -> Library:
-    import pycuda.autoprimaryctx  # noqa: F401  (the context that the runtime uses as well)
+    import pycuda.autoprimaryctx  # noqa: F401  (makes the primary context current, which the runtime uses as well)
     from pycuda import gpuarray
 
-    def take(images: Any) -> Any:
-        told = images.__cuda_array_interface__
-        return gpuarray.GPUArray(told["shape"], np.dtype(told["typestr"]), base=images, gpudata=told["data"][0])
+    def from_images(images: Any) -> Any:
+        interface = images.__cuda_array_interface__
+        address = interface["data"][0]
+        return gpuarray.GPUArray(interface["shape"], np.dtype(interface["typestr"]), base=images, gpudata=address)
 
-    return Library(take, gpuarray.to_gpu, gpuarray.empty, lambda a: int(a.gpudata))
+    return Library(from_images, gpuarray.to_gpu, gpuarray.empty, lambda a: int(a.gpudata))
 
 
 LIBRARIES = {"numpy": numpy_library, "torch": torch_library, "cupy": cupy_library, "pycuda": pycuda_library}

@@ -1,4 +1,4 @@
-"""Recipes survive every container, and nothing else that a file may hold gets past the reader."""
+"""Every file format gives back its recipe, and any other content is refused in one line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,12 @@ from PIL import Image
 from stylert.core.errors import BundleError, InputError
 from stylert.core.seeds import MAX_SEED
 from stylert.runtime.bundle import Bundle
-from stylert.runtime.media.image_metadata import MAX_COMMENT, read_comment
+from stylert.runtime.media.image_metadata import MAX_COMMENT, read_comment, xmp_packet
 from stylert.runtime.media.pictures import COMMENTED, save_image
 from stylert.runtime.media.recipes import COMMANDS, Recipe, bundle_hash, check_bundle, read_recipe
 from stylert.runtime.media.video import SUFFIXES, write_video
 
+#: Without a deadline, because the machine may be busy
 calm = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 seeds = st.lists(st.integers(0, MAX_SEED), min_size=1, max_size=12).map(tuple)
@@ -59,14 +62,15 @@ def recipes(draw: st.DrawFn) -> Recipe:
     )
 
 
-def one(**changes: Any) -> Recipe:
+def grid_recipe(**changes: Any) -> Recipe:
+    """The recipe of a grid, with some fields changed."""
     base = Recipe(command="grid", bundle="0" * 64, backend="onnxruntime", precision="fp32", seeds=(1, 2), psi=(0.7,))
     return dataclasses.replace(base, **changes)
 
 
 @calm
 @given(recipes())
-def test_a_recipe_reads_back_as_it_was_written_and_says_that_a_machine_made_the_picture(recipe: Recipe) -> None:
+def test_a_recipe_reads_back_as_it_was_written_and_says_that_the_picture_is_generated(recipe: Recipe) -> None:
     assert Recipe.from_json(recipe.to_json()) == recipe
     assert json.loads(recipe.to_json())["AI-generated"] is True
     assert recipe.to_json().isascii()
@@ -78,21 +82,22 @@ def test_pictures_of_every_format_give_back_their_recipe(tmp_path: Path, recipe:
     path = tmp_path / f"p{suffix}"
     save_image(np.full((8, 8, channels), 90, np.uint8), path, recipe.to_json())
     assert read_recipe(path) == recipe
-    assert Image.open(path).size == (8, 8)
+    with Image.open(path, formats=("PNG", "WEBP", "GIF", "JPEG")) as picture:
+        assert picture.size == (8, 8)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_videos_of_every_format_give_back_their_recipe(tmp_path: Path, suffix: str) -> None:
-    recipe = one(command="interpolate", frames=2, fps=5, loop=True, space="z", seeds=tuple(range(0, 4000, 3)))
+    recipe = grid_recipe(command="interpolate", frames=2, fps=5, loop=True, space="z", seeds=tuple(range(0, 4000, 3)))
     path = tmp_path / f"v{suffix}"
     write_video(path, iter([np.zeros((2, 8, 8, 3), np.uint8)]), 5, recipe.to_json())
     assert read_recipe(path) == recipe
 
 
-def test_a_recipe_too_long_for_a_comment_is_refused_when_it_is_written() -> None:
-    assert len(one(seeds=tuple(range(200_000))).to_json()) < 1000
+def test_a_recipe_too_long_for_a_comment_is_refused_before_it_is_written() -> None:
+    assert len(grid_recipe(seeds=tuple(range(200_000))).to_json()) < 1000
     with pytest.raises(InputError, match="fewer seeds"):
-        one(seeds=tuple(range(0, 100_000, 2))).to_json()
+        grid_recipe(seeds=tuple(range(0, 100_000, 2))).to_json()
 
 
 @pytest.mark.parametrize(
@@ -121,9 +126,9 @@ def test_a_recipe_too_long_for_a_comment_is_refused_when_it_is_written() -> None
         {"version": "x" * 99},
     ],
 )
-def test_fields_that_make_no_sense_are_refused_in_one_line(changes: dict[str, Any]) -> None:
+def test_invalid_fields_are_refused_in_one_line(changes: dict[str, Any]) -> None:
     with pytest.raises(InputError) as e:
-        one(**changes)
+        grid_recipe(**changes)
     assert "\n" not in str(e.value)
 
 
@@ -166,7 +171,7 @@ def test_a_recipe_with_any_field_changed_is_read_or_refused_in_one_line(recipe: 
         '{"AI-generated": true}',
     ],
 )
-def test_comments_that_are_no_recipe_are_refused_in_one_line(tmp_path: Path, text: str) -> None:
+def test_comments_without_a_recipe_are_refused_in_one_line(tmp_path: Path, text: str) -> None:
     save_image(np.zeros((4, 4, 3), np.uint8), tmp_path / "p.png", text)
     with pytest.raises(InputError) as e:
         read_recipe(tmp_path / "p.png")
@@ -175,8 +180,8 @@ def test_comments_that_are_no_recipe_are_refused_in_one_line(tmp_path: Path, tex
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A file of every format with a recipe in it."""
-    folder, text = tmp_path_factory.mktemp("samples"), one().to_json()
+    """The bytes of one file of every format, each with a recipe."""
+    folder, text = tmp_path_factory.mktemp("samples"), grid_recipe().to_json()
     for suffix in COMMENTED:
         save_image(np.zeros((4, 4, 3), np.uint8), folder / f"p{suffix}", text)
     for suffix in SUFFIXES:
@@ -186,7 +191,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_damaged_file_gives_its_recipe_or_one_line(samples: dict[str, bytes], tmp_path: Path, data: st.DataObject) -> None:
+def test_a_damaged_file_gives_its_recipe_or_is_refused_in_one_line(
+    samples: dict[str, bytes], tmp_path: Path, data: st.DataObject
+) -> None:
     content = bytearray(samples[data.draw(st.sampled_from(sorted(samples)))])
     for _ in range(data.draw(st.integers(0, 6))):
         at = data.draw(st.integers(0, len(content) - 1) | st.integers(0, min(300, len(content) - 1)))
@@ -214,7 +221,7 @@ def test_arbitrary_bytes_behind_any_signature_are_refused_in_one_line(tmp_path: 
     assert "\n" not in str(e.value)
 
 
-def test_a_comment_that_claims_or_has_a_huge_length_is_not_read(tmp_path: Path) -> None:
+def test_a_comment_that_is_or_claims_to_be_too_long_is_not_read(tmp_path: Path) -> None:
     huge = MAX_COMMENT + 1
     for name, content in {
         "png": b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 2**31) + b"tEXtstylert\0",
@@ -229,7 +236,36 @@ def test_a_comment_that_claims_or_has_a_huge_length_is_not_read(tmp_path: Path) 
             read_comment(path)
 
 
-def test_files_without_a_recipe_and_things_that_are_no_files_are_refused(tmp_path: Path) -> None:
+def test_a_huge_block_before_the_comment_costs_no_memory(tmp_path: Path) -> None:
+    length = 2**30  # a hole in the file
+    comment = b"tEXtstylert\0text"
+    xmp = xmp_packet("text")
+    for name, head, tail in (
+        ("png", b"\x89PNG\r\n\x1a\n" + struct.pack(">I", length) + b"skip", bytes(4) + struct.pack(">I", 12) + comment),
+        ("webp", b"RIFF\0\0\0\0WEBPskip" + struct.pack("<I", length), b"XMP " + struct.pack("<I", len(xmp)) + xmp),
+    ):
+        with open(tmp_path / name, "wb") as file:
+            file.write(head)
+            file.seek(length, 1)
+            file.write(tail)
+        tracemalloc.start()
+        assert read_comment(tmp_path / name) == "text"
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+        tracemalloc.stop()
+
+
+def test_the_comment_of_a_picture_too_large_to_decode_is_read(tmp_path: Path) -> None:
+    """Pillow refuses to open this file, because its header names 2**28 pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 2**14, 2**14, 8, 2, 0, 0, 0)
+    chunks = (header, b"tEXtstylert\0text", b"IDAT")
+    framed = b"".join(struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    (tmp_path / "p.png").write_bytes(b"\x89PNG\r\n\x1a\n" + framed)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(tmp_path / "p.png", formats=("PNG",))
+    assert read_comment(tmp_path / "p.png") == "text"
+
+
+def test_files_without_a_recipe_and_paths_that_are_no_files_are_refused(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
     Image.new("RGB", (4, 4)).save(tmp_path / "plain.webp")
     (tmp_path / "text").write_text("hello")
@@ -246,8 +282,8 @@ def test_files_without_a_recipe_and_things_that_are_no_files_are_refused(tmp_pat
             read_recipe(tmp_path / name)
 
 
-def test_a_bundle_that_differs_in_one_byte_is_another(bundle: Bundle, tmp_path: Path) -> None:
-    recipe = one(bundle=bundle_hash(bundle))
+def test_a_bundle_that_differs_in_one_byte_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    recipe = grid_recipe(bundle=bundle_hash(bundle))
     check_bundle(recipe, bundle)
     copy = Path(shutil.copytree(bundle.path, tmp_path / "b"))
     (copy / "bundle.json").write_text((copy / "bundle.json").read_text() + " ")
