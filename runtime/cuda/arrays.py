@@ -21,7 +21,7 @@ LEGACY_STREAM = 1
 
 @dataclass(frozen=True)
 class DeviceView:
-    """A C-contiguous array on a GPU that another library owns.
+    """A C-contiguous array on a GPU, and the object that owns its memory.
 
     Attributes:
         pointer: The address of the first element.

@@ -152,12 +152,12 @@ _exports: dict[int, tuple[Any, ...]] = {}
 
 @_Deleter
 def _delete_export(managed: Any) -> None:
-    """The importer no longer uses the memory."""
+    """Forget an export that its importer no longer uses."""
     _exports.pop(ctypes.addressof(managed.contents), None)
 
 
 @_Destructor
 def _destroy_capsule(capsule: int) -> None:
-    """Nobody took this capsule, so nobody will call its deleter."""
+    """Forget the export of a capsule that nobody took, because no importer will call its deleter."""
     if _has_name_at(capsule, UNUSED_NAME):
         _exports.pop(_pointer_at(capsule, UNUSED_NAME), None)

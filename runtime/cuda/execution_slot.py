@@ -1,8 +1,12 @@
-"""One of the batches that a GPU session runs at the same time, with its own context, stream, memory and CUDA graph.
+"""The part of a GPU session that runs one batch at a time: a context, a stream, memory and a CUDA graph.
 
-The graph holds the copies and the network for one batch and one set of addresses. A call that differs from the call before
-it runs without a graph. The second of two equal calls is captured, and every equal call after it is one launch and one wait.
-So calls that always change never pay for captures that they do not use.
+The graph holds the copies and the network for one batch size and one set of addresses. Call by call:
+
+1. The first call with these runs without a graph.
+2. The second call in a row captures the graph, and launches it.
+3. Every further call in a row is one launch and one wait.
+
+So calls that always change never pay for a capture.
 """
 
 from __future__ import annotations
@@ -152,7 +156,7 @@ class ExecutionSlot:
         call(driver.cuStreamDestroy, self._stream)
 
     def _prepare(self, inputs: Inputs, batch: int, out: int | None = None, timed: bool = False) -> Work:
-        """Copy host inputs into pinned memory, order the streams of device inputs before ours, and find all addresses."""
+        """Copy host inputs into pinned memory, make our stream wait for those of device inputs, and list all addresses."""
         addresses = []
         for tensor in self._tensors:
             buffer = self._buffers[tensor.name]
@@ -187,7 +191,7 @@ class ExecutionSlot:
         call(self._driver.cuGraphLaunch, self._graph, self._stream)
 
     def _set_batch(self, batch: int) -> None:
-        """Set the context's profile and shapes. TensorRT promises nothing for a graph after that, so it is dropped."""
+        """Set the context's profile and shapes. A graph that was captured before may be invalid then, so it is dropped."""
         profile = profile_for(batch, self._ranges)
         if (profile, batch) == (self._profile, self._batch):
             return
@@ -200,7 +204,7 @@ class ExecutionSlot:
         self._profile, self._batch = profile, batch
 
     def _can_capture(self) -> bool:
-        """Whether to try a capture. TensorRT shows only by a failed capture that it cannot be captured."""
+        """Whether to try a capture. With TensorRT only a try shows whether an engine can be captured."""
         if not self._uses_graphs:
             return False
         return not self._reports_capturable or bool(self._context.is_stream_capturable(int(self._stream)))
@@ -245,7 +249,7 @@ class ExecutionSlot:
         self._record_time(3, work, in_graph)
 
     def _record_time(self, index: int, work: Work, in_graph: bool) -> None:
-        """Record a time event, if this work is timed. Only an external event can be read after its graph has run."""
+        """Record a time event, if this work is timed. In a graph only events with the external flag can be read later."""
         if not work.timed:
             return
         flags = self._driver.CUevent_record_flags

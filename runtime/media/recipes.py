@@ -3,7 +3,7 @@
     {"AI-generated": true, "stylert": "0.1.0", "command": "mix", "bundle": "9f2c…", "seeds": "0-3", "columns": "10-14", …}
 
 A recipe names its bundle by the sha256 of `bundle.json`, which holds the sha256 of every network. The same recipe gives the
-same bytes on the same machine, with the same bundle and backend. The bytes depend on the batch too, so it is in the recipe.
+same bytes on the same machine, with the same bundle and backend. The bytes depend on the batch, so the recipe has it too.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ XMP_MARGIN = 1000
 class Recipe:
     """The data on which a picture or video depends.
 
-    The cutoff, class, levels and precision that a network takes are checked later, when it runs.
+    The types and ranges of the fields are checked here. `rendering.check_fits` checks them against a network.
 
     Attributes:
         command: A key of `COMMANDS`.
