@@ -108,7 +108,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def table(rows: Sequence[Row]) -> str:
     """One line per form, from `rows` in which the time and the rate of each form follow each other."""
-    lines = [["model", "form", "precision", "batch", "p50 ms", "images/s", "floor ms", "of floor", "dB"]]
+    lines = [["model", "form", "precision", "batch", "p50 ms", "images/s", "bound ms", "of roofline", "dB"]]
     for time_row, rate_row in zip(rows[::2], rows[1::2], strict=True):
         work = time_row.work
         lines.append(
@@ -208,8 +208,7 @@ def _peer_synthesis(network: Any, form: str, device: str) -> Synthesis:
 
     from stylert.benchmarks.peers.textbook_network import TextbookSynthesis
 
-    modulation = "grouped" if form == "eager" else "scaled"
-    synthesis: Any = TextbookSynthesis(copy.deepcopy(network), modulation).to(torch.float16)
+    synthesis: Any = TextbookSynthesis(copy.deepcopy(network), "grouped" if form == "eager" else "scaled").to(torch.float16)
     if form != "eager":
         synthesis = synthesis.to(memory_format=torch.channels_last)
     if form == "compile":

@@ -100,11 +100,11 @@ def measure(operator: LayerOperator, batch: int, dtype: str, rates: PeakRates, s
 def table(rows: Sequence[Row]) -> str:
     """One line per layer, dtype and batch.
 
-    It has the lower bound, the time of each form with the share that the lower bound is of it, and the rates of our kernel
-    with their shares of the peak rates.
+    A percentage beside a time is the lower bound over that time. The last two columns are the rates of our kernel, with their
+    shares of the peak rates.
     """
     keys = ("layer", "kernel", "dtype", "batch")
-    lines = [[*keys, "floor ms", *(f"{form} ms" for form in FORMS), "TFLOP/s", "GB/s"]]
+    lines = [[*keys, "bound ms", *(f"{form} ms" for form in FORMS), "TFLOP/s", "GB/s"]]
     rows_of_work: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
         work = tuple(str(row.work[key]) for key in keys)
@@ -178,15 +178,15 @@ def _print_lower_bounds(options: argparse.Namespace, work: Sequence[tuple[str, i
         bounds.append(work_of(operator, batch, dtype) | figures)
     dtypes = dict.fromkeys(dtype for dtype, _, _ in work)
     tflops = ", ".join(f"{dtype} {rates.tflops[dtype]:g} TFLOP/s" for dtype in dtypes)
-    print(f"no CUDA GPU here, so nothing was measured. Floors at {tflops} and {rates.bandwidth:g} GB/s ({rates.source}):")
+    print(f"no CUDA GPU here, so nothing was measured. Lower bounds at {tflops} and {rates.bandwidth:g} GB/s ({rates.source}):")
     heads = {
-        "layer": "layer", "kernel": "kernel", "dtype": "dtype", "batch": "batch", "gflop": "GFLOP", "mb": "MB", "floor_ms": "floor ms",
+        "layer": "layer", "kernel": "kernel", "dtype": "dtype", "batch": "batch", "gflop": "GFLOP", "mb": "MB", "floor_ms": "bound ms",
     }  # fmt: skip
     lines = [list(heads.values())]
     for bound in bounds:
         lines.append([f"{bound[key]:.4f}" if isinstance(bound[key], float) else str(bound[key]) for key in heads])
     print(aligned_columns(lines))
-    save_results(options.json, "Floors of the kernels", "kernels.layers", [], rates, floors=bounds)
+    save_results(options.json, "Lower bounds of the kernels", "kernels.layers", [], rates, floors=bounds)
     return 0
 
 

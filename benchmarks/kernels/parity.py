@@ -250,14 +250,10 @@ def _random_conv(
 
 def _conv_sums(operands: ConvOperands, up: int) -> tuple[Any, Any]:
     """The layer before its activation in float64, `[N, O, H * up, W * up]`, and the same with the sizes of all terms."""
-    factors = (
-        operands.modulated,
-        operands.weight.double(),
-        operands.demod.double(),
-        operands.noise.double(),
-        operands.bias.double(),
-    )
-    return _conv_float64(*factors, up), _conv_float64(*(factor.abs() for factor in factors), up)
+    names = ("modulated", "weight", "demod", "noise", "bias")
+    factors = {name: getattr(operands, name).double() for name in names}
+    sizes = {name: factor.abs() for name, factor in factors.items()}
+    return _conv_float64(**factors, up=up), _conv_float64(**sizes, up=up)
 
 
 def _conv_float64(modulated: Any, weight: Any, demod: Any, noise: Any, bias: Any, up: int) -> Any:
@@ -301,7 +297,7 @@ def _conv(rng: np.random.Generator, device: str, dtype: str, eight_bit: str | No
     operands = _random_conv(rng, device, dtype, eight_bit, sizes, up, ksize)
     splits = int(rng.choice([1, 4]))
     tile = Tile(32, 32, 32, splits=splits, group=int(rng.choice([1, 3])))
-    # Numbers that would show in the result if the kernel did not write every sum.
+    # Large numbers, so that a sum that is not written shows in the result.
     accumulator = torch.int32 if eight_bit == "int8" else torch.float32
     elements = workspace_elements(n, h * w, o, up * up, splits)
     workspace = torch.full((elements,), 2**30, dtype=accumulator, device=device) if elements else None
@@ -332,15 +328,9 @@ def _conv_rgb(rng: np.random.Generator, device: str, dtype: str, eight_bit: str 
     h, w = 2 * half_h, 2 * half_w
     operands = _random_conv(rng, device, dtype, eight_bit, (n, i, o, h, w), up=1, ksize=int(rng.choice([1, 3])))
     draw = _normal_tensors(rng, device)
-    rgb = Rgb(
-        image=torch.full((n, h, w, 3), float("nan"), device=device),
-        weight=(draw(3, o) / o**0.5).float(),
-        style=draw(n, o).float(),
-        bias=draw(3).float(),
-        skip=draw(n, half_h, half_w, 3).float(),
-        f=(draw(4, 4) / 4).float(),
-        clamp=2.0,
-    )
+    weight, style, bias = (draw(3, o) / o**0.5).float(), draw(n, o).float(), draw(3).float()
+    skip, f = draw(n, half_h, half_w, 3).float(), (draw(4, 4) / 4).float()
+    rgb = Rgb(torch.full((n, h, w, 3), float("nan"), device=device), weight, style, bias, skip, f, clamp=2.0)
     # The tile spans all output channels.
     tile = Tile(32, max(16, 1 << (o - 1).bit_length()), 32, group=int(rng.choice([1, 3])))
     y = torch.full((n, h, w, o), float("nan"), dtype=operands.x.dtype, device=device)
@@ -352,8 +342,8 @@ def _conv_rgb(rng: np.random.Generator, device: str, dtype: str, eight_bit: str 
     reference = _leaky_relu(v)
     activation_error = _relative_error(y.permute(0, 3, 1, 2), reference, terms=terms)
 
-    weight, style, bias = rgb.weight.double()[:, :, None, None], rgb.style.double(), rgb.bias.double()
-    below = upsample2d(rgb.skip.double().permute(0, 3, 1, 2), rgb.f.double())
+    weight, style, bias = weight.double()[:, :, None, None], style.double(), bias.double()
+    below = upsample2d(skip.double().permute(0, 3, 1, 2), f.double())
     image = modulated_conv2d(reference, weight, style, bias=bias, clamp=rgb.clamp) + below
     unclamped = modulated_conv2d(reference, weight, style, bias=bias) + below
     image_terms = modulated_conv2d(2**0.5 * terms, weight.abs(), style.abs(), bias=bias.abs())

@@ -1,8 +1,8 @@
 """The synthesis network on the GPU kernels: one kernel per layer, and one CUDA graph for all of them.
 
 The weights are normalised, folded (`polyphase.fold`), laid out and quantised once. All styles and demodulations come from two
-batched products. Every layer writes to a buffer of its own. Where a tile spans all output channels, torgb and the image of
-the block below run within the convolution's kernel; the last activations are then never written.
+batched products. Every layer writes to a buffer of its own. If a tile spans all output channels, the convolution's kernel also
+computes torgb and adds the image of the block below. The last activations are then never written.
 
     synthesis = KernelSynthesis(prepare(network, "fp16", "cuda"), batch=1).captured()
     images = synthesis(ws)  # uint8 [N, R, R, C], on the device
