@@ -1,4 +1,4 @@
-"""Fixtures of the tests that run networks: one torch thread, a seed, the float64 reference."""
+"""Fixtures of the tests of networks: one torch thread, a seed, the float64 reference."""
 
 from collections.abc import Iterator
 
@@ -36,7 +36,7 @@ def reference() -> type[Reference]:
 
 @pytest.fixture
 def randomize():
-    """Move every parameter from its initial value, so that biases and noise strengths count."""
+    """A function that moves every parameter away from its initial value, so that biases and noise strengths count."""
 
     def move(module: torch.nn.Module) -> torch.nn.Module:
         with torch.no_grad():

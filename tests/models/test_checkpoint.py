@@ -1,4 +1,4 @@
-"""Checkpoints: round trips, and CheckpointError for every damage."""
+"""Checkpoints: a round trip is exact, and every damage raises CheckpointError."""
 
 import json
 import struct
@@ -20,7 +20,7 @@ from stylert.train import snapshot
 from stylert.train.presets import TrainConfig
 
 CFG = GeneratorConfig(8, z_dim=4, w_dim=4, c_dim=2, channel_base=32, channel_max=3, mapping_layers=1)
-anything_goes = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many_examples = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture
@@ -41,33 +41,12 @@ def path(arrays, tmp_path):
 
 
 def refusal(path):
+    """The message with which this file is refused."""
     with pytest.raises(CheckpointError) as e:
         read_generator(path)
     assert "\n" not in str(e.value)
     assert str(path) in str(e.value)
     return str(e.value)
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    resolution=st.integers(2, 10).map(lambda k: 2**k),
-    c_dim=st.integers(0, 4),
-    dims=st.tuples(st.integers(1, 600), st.integers(1, 600)),
-    layers=st.integers(1, 8),
-    base=st.integers(1024, 40000),
-    ceiling=st.integers(1, 600),
-    img_channels=st.integers(1, 4),
-    taps=st.lists(st.floats(0.5, 3), min_size=1, max_size=6),
-)
-def test_shapes_are_those_of_the_module(resolution, c_dim, dims, layers, base, ceiling, img_channels, taps):
-    cfg = GeneratorConfig(
-        resolution,
-        *(dims[0], c_dim, dims[1], img_channels, base, ceiling, layers),
-        resample_filter=tuple(taps),
-    )
-    with torch.device("meta"):
-        state = Generator(cfg).state_dict()
-    assert generator_shapes(cfg) == {name: tuple(t.shape) for name, t in state.items()}
 
 
 def test_round_trip_is_exact(arrays, path):
@@ -102,7 +81,7 @@ def test_a_loaded_generator_makes_the_same_images(generator, path):
     assert torch.equal(loaded(z, c, psi=0.7), generator(z, c, psi=0.7))
 
 
-def test_a_training_file_serves_its_average(generator, arrays, tmp_path):
+def test_a_training_file_gives_its_averaged_generator(generator, arrays, tmp_path):
     train = TrainConfig(CFG, DiscriminatorConfig(8, channel_base=32, channel_max=3), batch=4, kimg=1)
     tensors = {f"G_ema.{k}": v for k, v in generator.state_dict().items()}
     tensors |= {f"G.{k}": torch.zeros_like(v) for k, v in generator.state_dict().items()}
@@ -111,32 +90,34 @@ def test_a_training_file_serves_its_average(generator, arrays, tmp_path):
         np.testing.assert_array_equal(array, arrays[name])
 
 
-def test_refuses_missing_files_and_folders(tmp_path):
+def test_missing_files_and_folders_are_refused(tmp_path):
     assert "does not exist" in refusal(tmp_path / "nothing.safetensors")
     assert "not a file" in refusal(tmp_path)
     (tmp_path / "empty.safetensors").touch()
     assert "not a whole safetensors" in refusal(tmp_path / "empty.safetensors")
 
 
-@anything_goes
+@many_examples
 @given(st.floats(0, 1, exclude_max=True))
-def test_refuses_every_truncation(path, whole, fraction):
+def test_every_truncation_is_refused(path, whole, fraction):
     path.write_bytes(whole[: int(fraction * len(whole))])
     assert "not a whole safetensors" in refusal(path)
 
 
-class Whole(bytes):
+class FileBytes(bytes):
+    """The bytes of a file, which pytest prints in a few words."""
+
     def __repr__(self):
         return "the whole file"
 
 
 @pytest.fixture
 def whole(path):
-    return Whole(path.read_bytes())
+    return FileBytes(path.read_bytes())
 
 
-def damaged(path, data):
-    """Reads, or is refused with one line; nothing else."""
+def read_or_refuse(path, data):
+    """Write the data and read them. Any other error than CheckpointError fails the test."""
     path.write_bytes(data)
     try:
         for array in read_generator(path).arrays.values():
@@ -145,33 +126,33 @@ def damaged(path, data):
         assert "\n" not in str(e)
 
 
-@anything_goes
+@many_examples
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4))
-def test_flipped_bytes_anywhere_raise_nothing_else(path, whole, flips):
+def test_flipped_bytes_are_read_or_refused(path, whole, flips):
     data = bytearray(whole)
-    for place, mask in flips:
-        data[int(place * len(data))] ^= mask
-    damaged(path, data)
+    for fraction, mask in flips:
+        data[int(fraction * len(data))] ^= mask
+    read_or_refuse(path, data)
 
 
-@anything_goes
+@many_examples
 @given(st.floats(0, 1, exclude_max=True), st.integers(0, 7))
-def test_one_changed_bit_of_a_weight_is_refused(path, whole, place, bit):
+def test_one_changed_bit_of_a_weight_is_refused(path, whole, fraction, bit):
     (header,) = struct.unpack("<Q", whole[:8])
     data = bytearray(whole)
-    data[8 + header + int(place * (len(data) - 8 - header))] ^= 1 << bit
+    data[8 + header + int(fraction * (len(data) - 8 - header))] ^= 1 << bit
     path.write_bytes(data)
     assert "sha256" in (message := refusal(path)) or "not finite" in message
 
 
-@anything_goes
+@many_examples
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(32, 126)), min_size=1, max_size=3))
-def test_other_letters_in_the_header_raise_nothing_else(path, whole, letters):
+def test_other_letters_in_the_header_are_read_or_refused(path, whole, letters):
     data = bytearray(whole)
     (size,) = struct.unpack("<Q", whole[:8])
-    for place, letter in letters:
-        data[8 + int(place * size)] = letter
-    damaged(path, data)
+    for fraction, letter in letters:
+        data[8 + int(fraction * size)] = letter
+    read_or_refuse(path, data)
 
 
 def rewrite(path, change_tensors=lambda t: t, change_metadata=lambda m: m):
@@ -181,7 +162,7 @@ def rewrite(path, change_tensors=lambda t: t, change_metadata=lambda m: m):
 
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(sorted(generator_shapes(CFG))), damage=st.sampled_from(["missing", "shape", "nan", "inf", "type"]))
-def test_refuses_every_wrong_tensor_by_name(path, whole, name, damage):
+def test_every_wrong_tensor_is_refused_by_name(path, whole, name, damage):
     path.write_bytes(whole)
 
     def change(tensors):
@@ -211,31 +192,31 @@ def test_refuses_every_wrong_tensor_by_name(path, whole, name, damage):
         ("generator", {**CFG.to_dict(), "w_dim": 5}, "its configuration says"),
     ],
 )
-def test_refuses_wrong_metadata(path, field, value, message):
+def test_wrong_metadata_is_refused(path, field, value, message):
     rewrite(path, change_metadata=lambda m: m | {field: value})
     assert message in refusal(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"generator"'])
-def test_refuses_metadata_of_another_form(path, text):
+def test_metadata_of_another_form_is_refused(path, text):
     rewrite(path, change_metadata=lambda m: text)
     assert "metadata" in refusal(path)
 
 
-def test_refuses_the_safetensors_of_others(arrays, tmp_path):
+def test_safetensors_of_other_projects_are_refused(arrays, tmp_path):
     save_file(arrays, tmp_path / "foreign.safetensors", {"format": "pt"})
     assert "carries no stylert configuration" in refusal(tmp_path / "foreign.safetensors")
     save_file(arrays, tmp_path / "bare.safetensors")
     assert "carries no stylert configuration" in refusal(tmp_path / "bare.safetensors")
 
 
-def test_refuses_to_resume_from_a_generator(path):
+def test_resuming_from_a_generator_is_refused(path):
     with pytest.raises(CheckpointError, match="generator for serving"):
         snapshot.read_config(path)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("power cut"), KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_a_crash_while_writing_leaves_the_older_file(arrays, path, whole, monkeypatch, error):
+def test_a_crash_while_writing_leaves_the_earlier_file(arrays, path, whole, monkeypatch, error):
     def crash(tensors, file, metadata):
         file.write_bytes(whole[:100])
         raise error
@@ -247,7 +228,7 @@ def test_a_crash_while_writing_leaves_the_older_file(arrays, path, whole, monkey
     assert list(path.parent.iterdir()) == [path], "and nothing beside it"
 
 
-def test_half_refuses_what_it_cannot_hold(arrays, path, whole):
+def test_values_beyond_float16_are_not_written_in_half_precision(arrays, path, whole):
     arrays["mapping.fc0.weight"] = arrays["mapping.fc0.weight"] * 0 + 1e6
     with pytest.raises(CheckpointError, match=r"mapping\.fc0\.weight"):
         write_generator(path, CFG, arrays, half=True)

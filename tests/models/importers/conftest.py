@@ -1,4 +1,4 @@
-"""Checkpoints of other projects, and the paper in float64 for every architecture."""
+"""Writers of other projects' checkpoints, and the float64 reference for every architecture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.models.importers import official_files, pickle_writer, rosinality_fil
 
 @pytest.fixture
 def paper(reference: Any) -> type[Any]:
-    """The float64 evaluation of tests/models/stylegan2/float64_reference.py, with the generator's other two architectures."""
+    """The float64 reference, with the generator's "resnet" and "orig" architectures too."""
 
     class Paper(reference):
         def synthesis(self, ws: np.ndarray, resolution: int, noise: bool = True) -> np.ndarray:
@@ -31,7 +31,7 @@ def paper(reference: Any) -> type[Any]:
                 if f"{block}.skip.weight" in self.p:
                     weight = self.p[f"{block}.skip.weight"][:, :, 0, 0]
                     mixed = np.einsum("oi,nihw->nohw", weight / math.sqrt(weight.shape[1]), before)
-                    x = (x + doubled(mixed)) / math.sqrt(2)
+                    x = (x + upsampled(mixed)) / math.sqrt(2)
             weight, style = self.p[f"{block}.torgb.weight"], self.linear(f"{block}.torgb.affine", ws[:, i])
             y = np.einsum("oi,ni,nihw->nohw", weight[:, :, 0, 0] / math.sqrt(weight.shape[1]), style, x)
             return y + self.p[f"{block}.torgb.bias"][:, None, None]
@@ -39,8 +39,8 @@ def paper(reference: Any) -> type[Any]:
     return Paper
 
 
-def doubled(image: np.ndarray) -> np.ndarray:
-    """2x up: zeros inserted, filtered with outer([1, 3, 3, 1]) / 16."""
+def upsampled(image: np.ndarray) -> np.ndarray:
+    """2x up: zeros are inserted, then filtered with outer([1, 3, 3, 1]) / 16."""
     n, c, h, w = image.shape
     x = np.zeros((n, c, 2 * h + 3, 2 * w + 3))
     x[:, :, 2:-1:2, 2:-1:2] = image
@@ -51,14 +51,17 @@ def doubled(image: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def foreign() -> SimpleNamespace:
-    """The writers of other projects' files, under one name."""
+    """Every function and class of the writers, as attributes of one object."""
     modules = (pickle_writer, official_files, rosinality_files, tensorflow_files)
     return SimpleNamespace(**{k: v for m in modules for k, v in vars(m).items() if not k.startswith("_")})
 
 
 @pytest.fixture
 def nets(randomize: Any) -> Any:
-    """`nets(resolution=16, c_dim=2, d=...)`: a small generator, a raw one and a discriminator, nothing left at zero."""
+    """`nets(d, **changes)` makes a small averaged generator, a raw one and a discriminator, with no weight left at zero.
+
+    `changes` are fields of the generator's configuration, `d` those of the discriminator's alone.
+    """
 
     def make(d: Any = None, **changes: Any) -> tuple[Any, Any, Any]:
         small = {"channel_base": 64, "channel_max": 8, "mapping_layers": 2}

@@ -1,4 +1,4 @@
-"""Checkpoints as stylegan2-ada-pytorch and stylegan3 pickle them, written from their layout alone."""
+"""A writer of the checkpoints of stylegan2-ada-pytorch and stylegan3, from stylert's own modules."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ def official_module(name: str, state: dict[str, Any], source: str = "") -> Call:
 
 
 def official_record(module: nn.Module, cfg: Any, options: dict[str, Any] | None = None, path: str = "") -> Call:
-    """A module of stylert's as the official code would have pickled it; the names of both are the same.
+    """A module as the official code would pickle it. Both codes have the same names.
 
-    `options`: `lr` (mapping multiplier), `noise` (False leaves it out), `source`, `frozen`, `kwargs` of the constructor.
+    `options` may hold `lr` (learning rate multiplier of the mapping), `noise` (False leaves it out), `source`, `frozen`,
+    and `kwargs` (arguments of the constructor).
     """
     options = options or {}
     parameters = {k: Call("torch._utils", "_rebuild_parameter", (v, True, Call("collections", "OrderedDict")))
@@ -36,8 +37,8 @@ def official_record(module: nn.Module, cfg: Any, options: dict[str, Any] | None 
         buffers.pop("noise_const")
     children = {k: official_record(m, cfg, options, f"{path}.{k}" if path else k) for k, m in module._modules.items()}
     if isinstance(module, DiscriminatorEpilogue) and cfg.mbstd_num_channels:
-        deviation = {"group_size": cfg.mbstd_group_size, "num_channels": cfg.mbstd_num_channels}
-        children["mbstd"] = official_module("MinibatchStdLayer", _state(deviation, {}, {}, {}))
+        settings = {"group_size": cfg.mbstd_group_size, "num_channels": cfg.mbstd_num_channels}
+        children["mbstd"] = official_module("MinibatchStdLayer", _state(settings, {}, {}, {}))
     attributes, name = _attributes(module, cfg, options, path)
     if not path:
         attributes["_init_args"], attributes["_init_kwargs"] = (), options.get("kwargs", {})
@@ -46,7 +47,7 @@ def official_record(module: nn.Module, cfg: Any, options: dict[str, Any] | None 
 
 def _own(module: nn.Module, kind: str, path: str, options: dict[str, Any]) -> dict[str, Any]:
     own = {k: v for k, v in getattr(module, kind).items() if v is not None}
-    if ".fc" in f".{path}" and "mapping" in path:  # stored for another learning rate multiplier
+    if ".fc" in f".{path}" and "mapping" in path:  # stored for the multiplier of the options
         own = {k: v.detach().double().mul(0.01 / options.get("lr", 0.01)).float() for k, v in own.items()}
     return own
 
@@ -73,13 +74,13 @@ def _attributes(module: nn.Module, cfg: Any, options: dict[str, Any], path: str)
             return {"activation": module.activation, "conv_clamp": module.clamp, "down": module.down}, "Conv2dLayer"
         case SynthesisLayer():
             noise = options.get("noise", True)
-            facts = {"use_noise": noise, "activation": options.get("activation", "lrelu"), "conv_clamp": module.clamp}
-            return facts, "SynthesisLayer"
+            attributes = {"use_noise": noise, "activation": options.get("activation", "lrelu"), "conv_clamp": module.clamp}
+            return attributes, "SynthesisLayer"
         case ToRGB():
             return {"conv_clamp": module.clamp}, "ToRGBLayer"
         case SynthesisBlock() | DiscriminatorBlock():
-            facts = {"architecture": cfg.architecture, "use_fp16": module.use_fp16}
-            return facts, type(module).__name__
+            attributes = {"architecture": cfg.architecture, "use_fp16": module.use_fp16}
+            return attributes, type(module).__name__
         case MappingNetwork():
             names = ("z_dim", "c_dim", "w_dim", "num_ws", "w_avg_beta")
             return {n: getattr(module, n) for n in names} | {"num_layers": module.num_layers}, "MappingNetwork"
@@ -92,7 +93,7 @@ def _attributes(module: nn.Module, cfg: Any, options: dict[str, Any], path: str)
 
 
 def official_file(path: Path, generator: nn.Module, raw: Any = None, discriminator: Any = None, **options: Any) -> Path:
-    """`{training_set_kwargs, G, D, G_ema, augment_pipe}`."""
+    """Write `{training_set_kwargs, G, D, G_ema, augment_pipe}`. `change` in `options` may replace any part."""
     data: dict[str, Any] = {"training_set_kwargs": Call("dnnlib.util", "EasyDict", new=True)}
     if raw is not None:
         data["G"] = official_record(raw, raw.cfg, options)

@@ -1,4 +1,4 @@
-"""Pickles assembled opcode by opcode, so that a file can name what does not exist here, or should never be run."""
+"""A writer of pickles, opcode by opcode. A file may name modules that do not exist, or code that must never run."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ import torch
 
 
 class Call:
-    """In the file, `module.name(*args)`, and then its state."""
+    """Written as the call `module.name(*args)`, and then its state. `new` uses the opcode NEWOBJ instead of REDUCE."""
 
     def __init__(self, module: str, name: str, args: Any = (), state: Any = None, new: bool = False) -> None:
         self.module, self.name, self.args, self.state, self.new = module, name, args, state, new
 
 
-class Outside:
-    """In the file, a persistent identifier."""
+class Persistent:
+    """Written as a persistent identifier."""
 
     def __init__(self, identifier: Any) -> None:
         self.identifier = identifier
 
 
-class Name:
+class Global:
+    """Written as the name `module.name`."""
+
     def __init__(self, module: str, name: str) -> None:
         self.module, self.name = module, name
 
 
 class PickleWriter:
-    """Pickles of plain values, `Call`, `Outside` and `Name`, protocol 2 (as torch's) or 4 (as Python's)."""
+    """Writes plain values, arrays, tensors, `Call`, `Persistent` and `Global`. Protocol 2 is torch's, 4 is Python's."""
 
     def __init__(self, protocol: int = 4) -> None:
         self.protocol, self.out = protocol, bytearray(pickle.PROTO + bytes([protocol]))
-        self.known: dict[str, int] = {}
+        self.memo: dict[str, int] = {}
 
     def dumps(self, value: Any) -> bytes:
         self.write(value)
@@ -57,13 +59,13 @@ class PickleWriter:
                 out += pickle.LONG1 + bytes([len(raw)]) + raw
             case float():
                 out += pickle.BINFLOAT + struct.pack(">d", value)
-            case str() if value in self.known:
-                out += pickle.LONG_BINGET + struct.pack("<I", self.known[value])
+            case str() if value in self.memo:
+                out += pickle.LONG_BINGET + struct.pack("<I", self.memo[value])
             case str():
                 raw = value.encode()
                 out += pickle.BINUNICODE + struct.pack("<I", len(raw)) + raw
-                self.known[value] = len(self.known)
-                out += pickle.LONG_BINPUT + struct.pack("<I", self.known[value])
+                self.memo[value] = len(self.memo)
+                out += pickle.LONG_BINPUT + struct.pack("<I", self.memo[value])
             case bytes():
                 out += pickle.BINBYTES + struct.pack("<I", len(value)) + value
             case tuple():
@@ -72,9 +74,9 @@ class PickleWriter:
                 self._items(pickle.EMPTY_LIST + pickle.MARK, value, pickle.APPENDS)
             case dict():
                 self._items(pickle.EMPTY_DICT + pickle.MARK, [x for pair in value.items() for x in pair], pickle.SETITEMS)
-            case Name():
+            case Global():
                 out += pickle.GLOBAL + f"{value.module}\n{value.name}\n".encode()
-            case Outside():
+            case Persistent():
                 self.write(value.identifier)
                 out += pickle.BINPERSID
             case Call():
@@ -83,7 +85,7 @@ class PickleWriter:
                     self.write(value.name)
                     out += pickle.STACK_GLOBAL
                 else:
-                    self.write(Name(value.module, value.name))
+                    self.write(Global(value.module, value.name))
                 self.write(value.args)
                 out += pickle.NEWOBJ if value.new else pickle.REDUCE
                 if value.state is not None:
@@ -104,11 +106,12 @@ class PickleWriter:
 
 
 def array_record(array: np.ndarray, shape: tuple[int, ...] | None = None) -> Call:
+    """A NumPy array. `shape` may differ from the shape of the bytes."""
     dtype = Call("numpy", "dtype", (array.dtype.str[1:], False, True), state=(3, "<", None, None, None, -1, -1, 0))
-    made = ("numpy.core.multiarray", "_reconstruct", (Name("numpy", "ndarray"), (0,), b"b"))
-    order = array.ndim > 1 and not array.flags.c_contiguous and array.flags.f_contiguous
-    state = (1, shape or array.shape, dtype, bool(order), array.tobytes("F" if order else "C"))
-    return Call(*made, state=state)
+    reconstruct = ("numpy.core.multiarray", "_reconstruct", (Global("numpy", "ndarray"), (0,), b"b"))
+    fortran_order = array.ndim > 1 and not array.flags.c_contiguous and array.flags.f_contiguous
+    state = (1, shape or array.shape, dtype, bool(fortran_order), array.tobytes("F" if fortran_order else "C"))
+    return Call(*reconstruct, state=state)
 
 
 def number_record(value: float) -> Call:
@@ -117,7 +120,7 @@ def number_record(value: float) -> Call:
 
 
 def storage_bytes(tensor: torch.Tensor) -> bytes:
-    """A storage as torch itself pickles it."""
+    """A storage as torch pickles it into a parameter: a legacy torch file."""
     buffer = io.BytesIO()
     torch.save(
         torch.storage.TypedStorage(
@@ -130,9 +133,11 @@ def storage_bytes(tensor: torch.Tensor) -> bytes:
 
 
 def tensor_record(tensor: torch.Tensor, **changes: Any) -> Call:
-    """A tensor in an official pickle; `changes` lie about offset, shape or stride."""
+    """A tensor in an official pickle. `changes` replace its true offset, shape or stride."""
     whole = tensor.detach().contiguous()
     storage = Call("torch.storage", "_load_from_bytes", (storage_bytes(whole),))
-    facts = {"offset": 0, "shape": tuple(whole.shape), "stride": whole.stride(), **changes}
+    layout = {"offset": 0, "shape": tuple(whole.shape), "stride": whole.stride(), **changes}
     hooks = Call("collections", "OrderedDict")
-    return Call("torch._utils", "_rebuild_tensor_v2", (storage, facts["offset"], facts["shape"], facts["stride"], False, hooks))
+    return Call(
+        "torch._utils", "_rebuild_tensor_v2", (storage, layout["offset"], layout["shape"], layout["stride"], False, hooks)
+    )

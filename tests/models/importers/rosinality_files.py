@@ -1,4 +1,4 @@
-"""Checkpoints as rosinality's code saves them, written from their layout alone."""
+"""A writer of the checkpoints of rosinality's code, from stylert's own state dicts."""
 
 from __future__ import annotations
 
@@ -65,7 +65,10 @@ def rosinality_discriminator(state: dict[str, torch.Tensor], resolution: int) ->
 
 
 def rosinality_file(path: Path, generator: Any, raw: Any = None, discriminator: Any = None, **options: Any) -> Path:
-    """`options`: `legacy` container, `average` False leaves latent_avg out, further entries in `extra`."""
+    """Write `{g, d, g_ema, latent_avg}`.
+
+    `options` may hold `legacy` (the container), `average` (False leaves `latent_avg` out) and `extra` (further entries).
+    """
     data: dict[str, Any] = {"g_ema": rosinality_generator(generator.state_dict())}
     if raw is not None:
         data["g"] = rosinality_generator(raw.state_dict())

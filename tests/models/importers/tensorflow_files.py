@@ -1,4 +1,4 @@
-"""Checkpoints of the TensorFlow era, written from their layout alone."""
+"""A writer of the checkpoints of StyleGAN2 on TensorFlow, from stylert's own state dicts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.models.importers.pickle_writer import Call, PickleWriter, number_reco
 
 
 def tensorflow_layout(name: str, value: np.ndarray) -> np.ndarray:
-    """An official tensor as TensorFlow keeps it."""
+    """An official tensor in the layout of TensorFlow."""
     if name.endswith("noise_const"):
         return value[None, None]
     if name.endswith("b4.const"):
@@ -109,6 +109,7 @@ def numpy_state(module: nn.Module) -> dict[str, np.ndarray]:
 
 
 def tensorflow_file(path: Path, generator: Any, raw: Any = None, discriminator: Any = None, **changes: Any) -> Path:
+    """Write `(G, D, Gs)`. `changes` may hold `arguments` of Gs, and `change`, which may replace any part."""
     raw = raw or generator
     d = discriminator or Discriminator(DiscriminatorConfig(8, channel_base=32, channel_max=4))
     nets = (

@@ -1,4 +1,4 @@
-"""Hostile, damaged and foreign files: one line, nothing run, nothing written, memory bounded by the file."""
+"""Hostile and damaged files are refused in one line. Nothing runs, nothing is written, and the file bounds the memory."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from stylert.models.importers import imported, pickle_reader
 from stylert.models.importers.errors import FormatError
 from stylert.models.importers.imported import import_bytes, import_checkpoint
 
-any_damage = settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many_examples = settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LAYOUTS = ["official", "rosinality", "rosinality-legacy", "tensorflow"]
 
 
 def refusal(path: Path) -> str:
-    """The one line of a refusal, after which nothing is written and little was allocated."""
+    """Import a file that must be refused, and return the message. Checks that nothing is written and memory is bounded."""
     out = path.parent / "model.safetensors"
     tracemalloc.start()
     try:
@@ -47,7 +47,7 @@ def refusal(path: Path) -> str:
 
 @pytest.fixture
 def write(tmp_path, foreign):
-    """Write a value as a pickle, plain or in the containers of torch."""
+    """`write(value, kind, protocol)` writes a pickle, plain or in a container of torch."""
 
     def make(value: Any, kind: str = "pickle", protocol: int = 4) -> Path:
         data = foreign.PickleWriter(protocol).dumps(value)
@@ -67,7 +67,7 @@ def write(tmp_path, foreign):
 
 @pytest.fixture(params=LAYOUTS)
 def whole(request, nets, foreign, tmp_path):
-    """A small honest file of each layout."""
+    """A small valid file of each layout."""
     g, raw, d = nets(z_dim=7, channel_base=16, channel_max=3)
     path = tmp_path / "whole.bin"
     match request.param:
@@ -102,7 +102,7 @@ def test_no_name_is_ever_called(write, foreign, tmp_path, kind, module, name):
     assert not (tmp_path / "marker").exists()
 
 
-def test_protocol_2_names_are_not_called_either(write, foreign, tmp_path):
+def test_no_name_is_called_in_protocol_2(write, foreign, tmp_path):
     payload = foreign.Call("os", "system", (f"touch {tmp_path}/marker",))
     assert "os.system" in refusal(write(payload, protocol=2))
     assert not (tmp_path / "marker").exists()
@@ -111,13 +111,13 @@ def test_protocol_2_names_are_not_called_either(write, foreign, tmp_path):
 @pytest.mark.parametrize(
     "code", [b"cos\nsystem\n(S'true'\ntR.", b"(S'true'\nios\nsystem\n.", b"(cos\nsystem\nS'true'\no.", b"\x82\x01."]
 )
-def test_older_ways_to_call_are_refused(tmp_path, code):
+def test_calls_by_older_opcodes_are_refused(tmp_path, code):
     for start in (b"\x80\x02", b""):
         (tmp_path / "x.pkl").write_bytes(start + code)
         refusal(tmp_path / "x.pkl")
 
 
-def test_sources_in_a_file_are_never_run(nets, foreign, tmp_path):
+def test_source_code_in_a_file_never_runs(nets, foreign, tmp_path):
     source = f"open({str(tmp_path / 'marker')!r}, 'w')\nraise SystemExit"
     g, raw, d = nets()
     import_checkpoint(foreign.official_file(tmp_path / "x.pkl", g, raw, d, source=source))
@@ -129,7 +129,7 @@ def test_sources_in_a_file_are_never_run(nets, foreign, tmp_path):
     assert not (tmp_path / "marker").exists()
 
 
-def test_a_storage_names_no_more_than_storages(write, foreign, tmp_path):
+def test_a_nested_storage_may_name_storages_alone(write, foreign, tmp_path):
     nested = foreign.PickleWriter(2).dumps(foreign.Call("os", "system", (f"touch {tmp_path}/marker",)))
     start = b"".join(pickle.dumps(v, 2) for v in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
     for data in (start + nested, nested, start + b"\x80\x02" + b"." * 9, b"PK\x03\x04" + bytes(99)):
@@ -159,14 +159,14 @@ def test_directories_that_declare_too_much_are_refused(tmp_path):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as z:
         z.writestr("archive/data.pkl", b"\x80\x02N.")
-    honest = buffer.getvalue()
-    entry, end = honest.rindex(b"PK\x01\x02"), honest.rindex(b"PK\x05\x06")
+    valid = buffer.getvalue()
+    entry, end = valid.rindex(b"PK\x01\x02"), valid.rindex(b"PK\x05\x06")
     for at, value in ((entry + 20, 2**31), (entry + 24, 2**31), (entry + 42, 2**31), (end + 12, 2**31), (end + 16, 2**31)):
-        data = bytearray(honest)
+        data = bytearray(valid)
         struct.pack_into("<I", data, at, value)
         path.write_bytes(data)
         refusal(path)
-    data = bytearray(honest)
+    data = bytearray(valid)
     struct.pack_into("<H", data, end + 10, 65535)
     path.write_bytes(data)
     refusal(path)
@@ -175,8 +175,8 @@ def test_directories_that_declare_too_much_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "code",
     [
-        b"r\xff\xff\xff\xffN.",  # a memo of 2**32
-        b"\x8e" + struct.pack("<Q", 2**62) + b"x.",  # bytes of 2**62
+        b"r\xff\xff\xff\xffN.",  # the memo entry 2**32 - 1
+        b"\x8e" + struct.pack("<Q", 2**62) + b"x.",  # 2**62 bytes
         b"\x8d" + struct.pack("<Q", 2**63) + b"x.",
         b"X\xff\xff\xff\xffabc.",
         b"\x8b\xff\xff\xff\x7f.",  # an integer of 2 GB
@@ -184,10 +184,10 @@ def test_directories_that_declare_too_much_are_refused(tmp_path):
         b"(" * 60_000 + b".",
         b"]" * 60_000 + b".",
         b"]q\x00" + b"h\x00a" * 60_000 + b".",
-        b")" + b"\x85" * 60_000 + b"}\x8c\x01as.",  # deep
-        b")" + b"q\x00h\x00\x86" * 200 + b"q\x01}h\x01Ns.",  # a key whose hash would never end
-        b"]q\x00(" + b"N" * 20_000 + b"ecbuiltins\nset\nq\x01" + b"h\x01h\x00\x85R" * 10_000 + b".",  # copies of copies
-        b"}q\x00h\x00\x8c\x01ah\x00s.",  # a dictionary in itself
+        b")" + b"\x85" * 60_000 + b"}\x8c\x01as.",  # tuples nested 60,000 deep
+        b")" + b"q\x00h\x00\x86" * 200 + b"q\x01}h\x01Ns.",  # a key whose hash takes 2**200 steps
+        b"]q\x00(" + b"N" * 20_000 + b"ecbuiltins\nset\nq\x01" + b"h\x01h\x00\x85R" * 10_000 + b".",  # 10,000 copies of a list
+        b"}q\x00h\x00\x8c\x01ah\x00s.",  # a dictionary that holds itself
         b"\x80\x04\x8c\x02\xff\xfe.",
     ],
 )
@@ -196,7 +196,7 @@ def test_pickles_that_ask_for_too_much_are_refused(tmp_path, code):
     refusal(tmp_path / "x.pkl")
 
 
-def test_declared_shapes_are_checked_before_anything_is_allocated(write, foreign, nets):
+def test_declared_shapes_are_checked_before_memory_is_allocated(write, foreign, nets):
     tensor = torch.ones(4)
     for changes in (
         {"shape": (2**40,), "stride": (1,)},
@@ -214,14 +214,14 @@ def test_declared_shapes_are_checked_before_anything_is_allocated(write, foreign
         refusal(write({"G_ema": foreign.tensor_record(tensor, **changes)}))
     refusal(write((foreign.array_record(np.ones(3, np.float32), shape=(2**40,)),)))
     refusal(write((foreign.array_record(np.ones(3, np.complex64)),)))
-    reference = ("storage", foreign.Name("torch", "FloatStorage"), "0", "cpu", 2**40)
-    view = foreign.Call("torch._utils", "_rebuild_tensor_v2", (foreign.Outside(reference), 0, (2**40,), (1,), False, {}))
+    reference = ("storage", foreign.Global("torch", "FloatStorage"), "0", "cpu", 2**40)
+    view = foreign.Call("torch._utils", "_rebuild_tensor_v2", (foreign.Persistent(reference), 0, (2**40,), (1,), False, {}))
     for kind in ("zip", "legacy", "pickle"):
         refusal(write({"g_ema": {"input.input": view}}, kind))
 
 
 def test_one_storage_does_not_become_many_arrays(foreign, nets, tmp_path):
-    """A shared storage costs the file once, so what it may become is bounded by the file."""
+    """Many tensors may share one storage, so the size of the file bounds the memory of all arrays together."""
     g, _, _ = nets(channel_base=512, channel_max=64, resolution=16, z_dim=256, w_dim=256, mapping_layers=60)
     state = foreign.rosinality_generator(g.state_dict())
     path = tmp_path / "x.pt"
@@ -244,17 +244,17 @@ def test_many_opcodes_are_refused(whole, monkeypatch):
 # --- damage --------------------------------------------------------------------------------------------------------
 
 
-def readable(data: bytes) -> None:
-    """Reads, or is refused in one line; without the second line of defence of `import_checkpoint`."""
+def read_or_refuse(data: bytes) -> None:
+    """Read, or catch the refusal. Any other error fails the test, even one of `DAMAGE_ERRORS`."""
     try:
-        found = import_bytes(memoryview(data))
+        checkpoint = import_bytes(memoryview(data))
     except FormatError as e:
         assert str(e).isprintable()
     else:
-        assert all(np.isfinite(a).all() for a in found.arrays.values())
+        assert all(np.isfinite(a).all() for a in checkpoint.arrays.values())
 
 
-@any_damage
+@many_examples
 @given(st.floats(0, 1, exclude_max=True))
 def test_every_truncation_is_refused(whole, fraction):
     data = whole.read_bytes()
@@ -262,16 +262,16 @@ def test_every_truncation_is_refused(whole, fraction):
         import_bytes(memoryview(data[: int(fraction * len(data))]))
 
 
-@any_damage
+@many_examples
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=4))
-def test_flipped_bytes_raise_nothing_else(whole, flips):
+def test_flipped_bytes_are_read_or_refused(whole, flips):
     data = bytearray(whole.read_bytes())
-    for place, mask in flips:
-        data[int(place * len(data))] ^= mask
-    readable(bytes(data))
+    for fraction, mask in flips:
+        data[int(fraction * len(data))] ^= mask
+    read_or_refuse(bytes(data))
 
 
-@any_damage
+@many_examples
 @given(st.binary(max_size=400), st.sampled_from([b"", b"\x80\x04", b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."]))
 def test_random_bytes_are_refused(data, start):
     with pytest.raises(FormatError):
@@ -279,7 +279,7 @@ def test_random_bytes_are_refused(data, start):
 
 
 def replaced(value: Any, index: list[int], other: Any, call: type[Any]) -> Any:
-    """The value with its `index`-th part, counted in depth, replaced."""
+    """The value with one of its parts replaced. `index` counts the parts depth first, and is counted down to it."""
     index[0] -= 1
     if index[0] == -1:
         return other
@@ -299,13 +299,13 @@ ODDITIES: list[Any] = [None, True, -1, 0, 2, 7, 4096, 2**40, 2**63, 2**100, 0.0,
 ODDITIES += ["", "skip", "b4", b"", b"x" * 9, (), (1,), [], [[]], {}, {"a": 1}, {1: 2}]
 
 
-@settings(any_damage, max_examples=250)
+@settings(many_examples, max_examples=250)
 @given(
     kind=st.sampled_from(["official_file", "tensorflow_file"]),
     where=st.floats(0, 1, exclude_max=True),
     other=st.sampled_from(ODDITIES),
 )
-def test_any_part_replaced_by_anything_raises_nothing_else(small, foreign, tmp_path, kind, where, other):
+def test_any_part_replaced_by_an_odd_value_is_read_or_refused(small, foreign, tmp_path, kind, where, other):
     parts: list[int] = []
 
     def change(value: Any) -> Any:
@@ -318,7 +318,7 @@ def test_any_part_replaced_by_anything_raises_nothing_else(small, foreign, tmp_p
         path = getattr(foreign, kind)(tmp_path / "x.pkl", *small, change=change)
     except (TypeError, AttributeError):  # the writer cannot write it: arguments that are no tuple
         return
-    readable(path.read_bytes())
+    read_or_refuse(path.read_bytes())
 
 
 @pytest.fixture
@@ -343,21 +343,21 @@ def test_missing_and_wrong_tensors_are_refused_by_name(nets, foreign, tmp_path):
     assert "blur" in refusal(path)
 
 
-# --- other networks, and the command -------------------------------------------------------------------------------
+# --- other networks and other files ---------------------------------------------------------------------------------
 
 
-def test_what_no_stylegan2_has_is_refused_by_its_name(nets, foreign, tmp_path, write):
+def test_networks_and_options_that_are_not_stylegan2s_are_refused_by_name(nets, foreign, tmp_path, write):
     g, _, d = nets(c_dim=2)
     assert "activation relu" in refusal(foreign.official_file(tmp_path / "x.pkl", g, activation="relu"))
     g3 = foreign.official_record(g, g.cfg)
     synthesis = g3.args[0]["state"]["_modules"]["synthesis"].args[0]["state"]
     synthesis["_modules"] = {"input": foreign.official_module("SynthesisInput", {}), "L0_36_512": synthesis["_modules"]["b4"]}
     assert "StyleGAN3" in refusal(write({"G_ema": g3}))
-    state, given_to = foreign.numpy_state(g), foreign.tensorflow_arguments(g.cfg)
+    state, valid_arguments = foreign.numpy_state(g), foreign.tensorflow_arguments(g.cfg)
     d_net = foreign.tensorflow_discriminator(foreign.numpy_state(d), foreign.tensorflow_arguments(d.cfg))
 
     def tensorflow(**changes: Any) -> str:
-        arguments = given_to | changes.pop("arguments", {})
+        arguments = valid_arguments | changes.pop("arguments", {})
         net = foreign.tensorflow_generator(state, arguments, **changes)
         return refusal(write((net, d_net, net), protocol=3))
 
@@ -381,7 +381,7 @@ def test_files_of_another_kind_are_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize("value", [None, 3, "text", [1], {"state_dict": 1}, (1, 2, 3), {}])
-def test_pickles_of_other_things_are_refused(write, value):
+def test_pickles_of_other_objects_are_refused(write, value):
     assert "no" in refusal(write(value))
 
 
@@ -391,7 +391,7 @@ def test_missing_files_and_folders_are_refused(tmp_path):
             import_checkpoint(path)
 
 
-def test_the_command_says_what_became_of_everything(whole, tmp_path, capsys):
+def test_the_command_prints_what_was_converted_and_written(whole, tmp_path, capsys):
     out = tmp_path / "model.safetensors"
     run_import(whole, out)
     lines = capsys.readouterr().out.splitlines()

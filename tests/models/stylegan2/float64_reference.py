@@ -1,6 +1,6 @@
-"""StyleGAN2 in float64 NumPy, from a state dict.
+"""StyleGAN2 in float64 NumPy, written from the formulas of the papers.
 
-Written from the formulas of the papers. It shares nothing with the package but the names of the tensors.
+It shares only the names of the tensors with the package.
 """
 
 import math
@@ -12,7 +12,7 @@ FIR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 
 
 class Reference:
-    """The networks of a PyTorch module, evaluated in NumPy; `p` is its state dict."""
+    """The formulas on the weights of a PyTorch module. `p` is its state dict."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.p = {k: v.detach().double().numpy() for k, v in module.state_dict().items()}
@@ -31,7 +31,7 @@ class Reference:
         return w
 
     def synthesis(self, ws: np.ndarray, resolution: int, noise: bool = True) -> np.ndarray:
-        """ws [N, num_ws, w_dim] to images; every layer with its own per-sample weights."""
+        """ws `[N, num_ws, w_dim]` to images `[N, C, R, R]`, skip architecture. Each sample has its own weights."""
         x, image, i = np.repeat(self.p["synthesis.b4.const"][None], len(ws), 0), None, 0
         for res in [2**k for k in range(2, int(math.log2(resolution)) + 1)]:
             if res > 4:
@@ -49,7 +49,7 @@ class Reference:
         weight = self.p[f"{name}.weight"] * style[:, None, :, None, None]
         weight = weight / np.sqrt((weight**2).sum((2, 3, 4), keepdims=True) + 1e-8)
         if up:
-            # A transposed convolution is the correlation of the zero-inserted image with the flipped kernel.
+            # A transposed convolution correlates the zero-inserted image with the flipped kernel.
             x, weight = np.pad(zero_insert(x), [(0, 0), (0, 0), (2, 1), (2, 1)]), weight[..., ::-1, ::-1]
             x = np.stack([correlate(a[None], b)[0] for a, b in zip(x, weight, strict=True)])
             x = fir(np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)])) * 4
@@ -61,7 +61,7 @@ class Reference:
         return lrelu(x + self.p[f"{name}.bias"][:, None, None])
 
     def conv(self, name: str, x: np.ndarray, down: bool = False, linear: bool = False) -> np.ndarray:
-        """The discriminator's convolution, after blurring when it decimates."""
+        """A convolution of the discriminator. A filter comes first where it halves the resolution."""
         weight = self.p[f"{name}.weight"]
         edge = weight.shape[2] // 2 + down
         x = np.pad(x, [(0, 0), (0, 0), (edge, edge), (edge, edge)])
@@ -108,7 +108,7 @@ def double(image: np.ndarray) -> np.ndarray:
 
 
 def correlate(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """[N, I, H, W] with [O, I, k, k], no padding."""
+    """Correlate `[N, I, H, W]` with `[O, I, k, k]`, without padding."""
     windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], axis=(2, 3))
     return np.einsum("nihwkl,oikl->nohw", windows, weight, optimize=True)
 
@@ -119,7 +119,7 @@ def fir(x: np.ndarray) -> np.ndarray:
 
 
 def with_group_deviation(x: np.ndarray, group: int) -> np.ndarray:
-    """Samples n, n + N/G, n + 2N/G, ... form a group (Karras et al. 2017, section 3)."""
+    """Append the minibatch standard deviation. Samples n, n + N/G, n + 2N/G, ... form a group."""
     n = len(x)
     groups = n // min(group, n)
     extra = np.empty((n, 1, *x.shape[2:]))

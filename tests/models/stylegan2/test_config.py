@@ -1,4 +1,4 @@
-"""The configuration: the published sizes, the layer table, and refusal of values that make no network."""
+"""Configurations: the published sizes, the list of layers, and refusal of values that make no network."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ def test_multiply_accumulates_are_the_published_ones(resolution, base, gmac):
 
 
 @given(resolutions)
-def test_number_of_latents_is_twice_the_logarithm_less_two(resolution):
+def test_number_of_latents_is_twice_the_logarithm_of_the_resolution_minus_two(resolution):
     cfg = GeneratorConfig(resolution)
     assert cfg.num_ws == 2 * math.log2(resolution) - 2
     assert {s.ws_index for s in cfg.layers()} == set(range(cfg.num_ws))
@@ -35,17 +35,17 @@ def test_torgb_reads_the_first_latent_of_the_next_block(resolution):
 
 
 @given(resolutions, st.integers(1024, 65536), st.integers(1, 1024))
-def test_channels_halve_with_resolution_under_a_ceiling(resolution, base, ceiling):
-    cfg = GeneratorConfig(resolution, channel_base=base, channel_max=ceiling)
+def test_channels_halve_with_each_resolution_under_the_maximum(resolution, base, maximum):
+    cfg = GeneratorConfig(resolution, channel_base=base, channel_max=maximum)
     for spec in cfg.layers():
         source = spec.resolution // spec.up
-        assert spec.in_channels == min(base // source, ceiling)
-        expected = 3 if spec.kind == "torgb" else min(base // spec.resolution, ceiling)
+        assert spec.in_channels == min(base // source, maximum)
+        expected = 3 if spec.kind == "torgb" else min(base // spec.resolution, maximum)
         assert (spec.out_channels, spec.kernel) == (expected, 1 if spec.kind == "torgb" else 3)
 
 
 @given(resolutions, st.integers(0, 12))
-def test_half_precision_is_for_the_highest_resolutions_from_8_up(resolution, count):
+def test_half_precision_is_allowed_at_the_highest_resolutions_from_8_px_up(resolution, count):
     cfg = GeneratorConfig(resolution, num_fp16_res=count)
     highest = [r for r in reversed(cfg.block_resolutions) if r >= 8][:count]
     assert [r for r in cfg.block_resolutions if cfg.is_fp16(r)] == highest[::-1]
@@ -85,7 +85,7 @@ WRONG = [
 
 @pytest.mark.parametrize("cls", [GeneratorConfig, DiscriminatorConfig])
 @pytest.mark.parametrize(("field", "value"), WRONG)
-def test_refuses_what_makes_no_network(cls, field, value):
+def test_values_that_make_no_network_are_refused(cls, field, value):
     with pytest.raises(ValueError, match=field):
         cls.from_dict({"resolution": 64, field: value})
 
@@ -100,13 +100,13 @@ def test_refuses_what_makes_no_network(cls, field, value):
         (DiscriminatorConfig, "mbstd_num_channels", -1),
     ],
 )
-def test_refuses_what_makes_no_network_of_its_kind(cls, field, value):
+def test_values_that_make_no_network_of_this_kind_are_refused(cls, field, value):
     with pytest.raises(ValueError, match=field):
         cls.from_dict({"resolution": 64, field: value})
 
 
 @pytest.mark.parametrize("cls", [GeneratorConfig, DiscriminatorConfig])
-def test_refuses_unknown_and_missing_fields_by_name(cls):
+def test_unknown_and_missing_fields_are_refused_by_name(cls):
     with pytest.raises(ValueError, match="'colour'"):
         cls.from_dict({"resolution": 64, "colour": 3})
     with pytest.raises(ValueError, match="resolution"):
