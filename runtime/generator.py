@@ -304,7 +304,7 @@ class Generator:
 
     @property
     def device(self) -> str:
-        """Where the synthesis network computes: "cpu" or "cuda"."""
+        """The device of the synthesis network: "cpu" or "cuda"."""
         return self._synthesis.device
 
     @property

@@ -30,7 +30,7 @@ class Session(Protocol):
 
     @property
     def device(self) -> str:
-        """Where it computes: "cpu", or "cuda" for a `DeviceSession`."""
+        """The device that computes: "cpu", or "cuda" for a `DeviceSession`."""
         ...
 
     @property

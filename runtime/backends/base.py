@@ -26,7 +26,7 @@ from stylert.runtime.session import Session
 
 @dataclass(frozen=True)
 class BackendFacts:
-    """What is known of a backend without its library.
+    """Facts about a backend that are known without its library.
 
     Attributes:
         name: The name in the API and on the command line.
@@ -86,7 +86,7 @@ class Backend(ABC):
     @property
     @abstractmethod
     def facts(self) -> BackendFacts:
-        """What is known of the backend without its library."""
+        """The facts that are known without the library."""
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""What a build is told is read strictly."""
+"""Options of a build are read strictly: a value is used as given, or refused in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RANGE = st.tuples(st.integers(1, 4096), st.integers(1, 4096), st.integers(1, 409
 
 
 @given(st.lists(RANGE, min_size=1, max_size=8).map(tuple))
-def test_batch_ranges_are_what_their_text_says(ranges: tuple[tuple[int, int, int], ...]) -> None:
+def test_batch_ranges_are_read_as_written(ranges: tuple[tuple[int, int, int], ...]) -> None:
     assert parse_batch_ranges(",".join(":".join(map(str, r)) for r in ranges)) == ranges
     assert parse_batch_ranges(", ".join(str(r[0]) for r in ranges)) == tuple((r[0], r[0], r[0]) for r in ranges)
     assert BuildOptions(batch=ranges).profiles == ranges
@@ -26,7 +26,7 @@ def test_batch_ranges_are_what_their_text_says(ranges: tuple[tuple[int, int, int
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=12) | st.from_regex(r"[0-9:,]{0,12}", fullmatch=True))
-def test_any_text_is_batch_ranges_or_one_line(text: str) -> None:
+def test_any_text_is_read_as_batch_ranges_or_refused_in_one_line(text: str) -> None:
     try:
         ranges = parse_batch_ranges(text)
     except StylertError as e:
@@ -52,7 +52,7 @@ def test_any_text_is_batch_ranges_or_one_line(text: str) -> None:
         {"level": -1},
     ],
 )
-def test_options_that_no_backend_could_mean_are_refused(bad: dict[str, object]) -> None:
+def test_options_without_a_meaning_for_any_backend_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(InputError):
         BuildOptions(**bad)  # type: ignore[arg-type]
 
@@ -61,12 +61,12 @@ def test_options_that_no_backend_could_mean_are_refused(bad: dict[str, object]) 
     "options", [{"target": "sm_89"}, {"level": 3}, {"version_compatible": True}, {"stripped": True}, {"plugins": True}]
 )
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_a_cpu_backend_refuses_what_only_a_gpu_engine_has(name: str, options: dict[str, object]) -> None:
+def test_a_cpu_backend_refuses_options_of_gpu_engines(name: str, options: dict[str, object]) -> None:
     with pytest.raises(InputError, match=name):
         backend(name).target(BuildOptions(**options))  # type: ignore[arg-type]
 
 
-def test_fp8_is_refused_where_the_hardware_lacks_it() -> None:
+def test_fp8_is_refused_for_architectures_without_it() -> None:
     check_fp8("x", "fp8", ["sm_89", "sm_90", "sm_120"])
     check_fp8("x", "int8", ["sm_75"])
     with pytest.raises(InputError, match=r"sm_89 on.*not sm_80, sm_86"):

@@ -1,4 +1,4 @@
-"""A bundle that was changed in any way is noticed before it runs."""
+"""Any change to a bundle's files is detected before it runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_checkpoint_in_place_of_a_bundle_is_refused_with_the_command_that_make
         Bundle.load(checkpoint)
 
 
-def test_a_manifest_cannot_name_files_outside_the_bundle(copy: Path) -> None:
+def test_a_manifest_cannot_name_files_outside_of_the_bundle(copy: Path) -> None:
     data = json.loads((copy / "bundle.json").read_text())
     for name in ("../evil.onnx", "/etc/passwd", "..", "a/b", "a\\b", ""):
         data["precisions"]["fp32"]["file"] = name
@@ -106,6 +106,6 @@ def test_a_manifest_of_arbitrary_bytes_is_refused(tmp_path: Path, noise: bytes) 
         Bundle.load(tmp_path)
 
 
-def test_an_absent_precision_is_named_with_those_that_exist(bundle: Bundle) -> None:
+def test_the_error_for_an_absent_precision_names_those_that_exist(bundle: Bundle) -> None:
     with pytest.raises(InputError, match="fp32, int8"):
         bundle.precision("fp16")

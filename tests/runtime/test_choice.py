@@ -1,4 +1,4 @@
-"""`backend="auto"`: what is fastest by measurement, remembered for as long as nothing changes, and said in one line."""
+"""`backend="auto"` takes the backend with the least measured time, and keeps the times until something changes."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ CPU = ["onnxruntime", "openvino"]
 
 @pytest.fixture
 def times(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
-    """Sets what a measurement finds; returns the list of the measurements that were made."""
+    """A function that fixes the times of every measurement. It returns a list to which each measurement adds its backends."""
 
-    def fix(**found: float) -> list[list[str]]:
-        made: list[list[str]] = []
+    def fix(**milliseconds: float) -> list[list[str]]:
+        measurements: list[list[str]] = []
 
         def fixed(bundle: Bundle, names: list[str], precision: str, threads: int | None) -> dict[str, float]:
-            made.append(names)
-            return found
+            measurements.append(names)
+            return milliseconds
 
         monkeypatch.setattr(choice, "measure", fixed)
-        return made
+        return measurements
 
     return fix
 
 
 @pytest.mark.parametrize(("slow", "fast"), list(itertools.permutations(CPU, 2)))
-def test_the_faster_one_is_taken_and_the_line_says_so(
+def test_the_faster_backend_is_taken_and_the_reason_names_both_times(
     bundle: Bundle, tmp_path: Path, times: Callable[..., list[list[str]]], slow: str, fast: str
 ) -> None:
     times(**{slow: 7.25, fast: 2.5})
@@ -47,13 +47,13 @@ def test_the_faster_one_is_taken_and_the_line_says_so(
     assert why == f"{fast} is the fastest for one fp32 image: {fast} 2.5 ms, {slow} 7.2 ms (measured now)"
 
 
-def test_a_measurement_is_remembered_until_something_changes(
+def test_times_are_kept_until_something_that_they_depend_on_changes(
     bundle: Bundle, tmp_path: Path, times: Callable[..., list[list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = times(onnxruntime=2.0, openvino=1.0)
+    measurements = times(onnxruntime=2.0, openvino=1.0)
     assert choose_backend(bundle, "fp32", cache=tmp_path)[0] == "openvino"
     assert "measured before" in choose_backend(bundle, "fp32", cache=tmp_path)[1]
-    assert made == [CPU]
+    assert measurements == [CPU]
     for change in (
         lambda: choose_backend(bundle, "int8", cache=tmp_path),
         lambda: choose_backend(bundle, "fp32", threads=1, cache=tmp_path),
@@ -62,25 +62,25 @@ def test_a_measurement_is_remembered_until_something_changes(
         ),
         lambda: monkeypatch.setattr(choice, "usable_cores", lambda: 99) or choose_backend(bundle, "fp32", cache=tmp_path),
     ):
-        before = len(made)
+        before = len(measurements)
         change()
-        assert len(made) == before + 1
+        assert len(measurements) == before + 1
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[1]", '{"abacus": 1}', '{"openvino": "x"}', '{"openvino": -1}', "null"])
-def test_a_damaged_memory_is_measured_again(
+def test_damaged_times_are_measured_again(
     bundle: Bundle, tmp_path: Path, times: Callable[..., list[list[str]]], damage: str
 ) -> None:
-    made = times(onnxruntime=1.0, openvino=2.0)
+    measurements = times(onnxruntime=1.0, openvino=2.0)
     choose_backend(bundle, "fp32", cache=tmp_path)
     (file,) = (tmp_path / "auto").iterdir()
     file.write_text(damage)
     assert choose_backend(bundle, "fp32", cache=tmp_path)[0] == "onnxruntime"
-    assert len(made) == 2
+    assert len(measurements) == 2
     assert json.loads(file.read_text()) == {"onnxruntime": 1.0, "openvino": 2.0}
 
 
-def test_a_cache_folder_that_cannot_be_written_only_costs_the_memory(
+def test_a_cache_folder_that_cannot_be_written_only_means_that_times_are_not_kept(
     bundle: Bundle, tmp_path: Path, times: Callable[..., list[list[str]]]
 ) -> None:
     times(onnxruntime=1.0, openvino=2.0)
@@ -88,13 +88,13 @@ def test_a_cache_folder_that_cannot_be_written_only_costs_the_memory(
     assert "not remembered" in choose_backend(bundle, "fp32", cache=tmp_path / "file")[1]
 
 
-def test_measuring_runs_every_backend_and_leaves_out_what_does_not_load(
+def test_measuring_runs_every_backend_and_leaves_out_those_that_do_not_load(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "SECONDS", 0.0)
-    found = measure(bundle, CPU, "int8", 1)
-    assert set(found) == set(CPU)
-    assert all(0 < ms < 60_000 for ms in found.values())
+    milliseconds = measure(bundle, CPU, "int8", 1)
+    assert set(milliseconds) == set(CPU)
+    assert all(0 < ms < 60_000 for ms in milliseconds.values())
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise BundleError("no")
@@ -103,18 +103,18 @@ def test_measuring_runs_every_backend_and_leaves_out_what_does_not_load(
     assert set(measure(bundle, CPU, "int8", 1)) == {"onnxruntime"}
 
 
-def test_a_lone_backend_is_taken_without_measuring(
+def test_the_only_backend_is_taken_without_measuring(
     bundle: Bundle, times: Callable[..., list[list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = times()
+    measurements = times()
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert available_backends() == ["onnxruntime"]
     name, why = choose_backend(bundle, "fp32")
-    assert (name, made) == ("onnxruntime", [])
+    assert (name, measurements) == ("onnxruntime", [])
     assert "only backend" in why
 
 
-def test_auto_makes_the_images_of_the_backend_that_it_names(
+def test_auto_makes_the_images_of_the_backend_that_it_chose(
     bundle: Bundle, tmp_path: Path, times: Callable[..., list[list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -126,7 +126,7 @@ def test_auto_makes_the_images_of_the_backend_that_it_names(
     assert expected.why == "asked for"
 
 
-def test_auto_refuses_what_nothing_here_runs(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_refuses_a_precision_that_no_backend_runs(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="fp64"):
         Generator.load(bundle, "auto", "fp64")
     for name in CPU:

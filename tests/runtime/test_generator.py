@@ -1,4 +1,4 @@
-"""`Generator`: the same images for the same seeds, however they are asked for, and a clear word for every mistake."""
+"""`Generator` makes the same images for the same seeds on every path, and refuses every mistake in one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stylert.runtime.backends.base import LoadOptions
 EACH = [(b, p) for b in available_backends() for p in ("fp32", "int8")]
 
 
-def most_steps_apart(a: np.ndarray, b: np.ndarray) -> int:
+def greatest_difference(a: np.ndarray, b: np.ndarray) -> int:
     return int(np.abs(a.astype(int) - b.astype(int)).max())
 
 
@@ -33,15 +33,15 @@ def test_an_image_does_not_depend_on_its_batch(bundle: Bundle, name: str, precis
         assert (together.shape, together.dtype) == ((17, 16, 16, 3), np.uint8)
         for n in (1, 2, 5):
             apart = np.concatenate([g(range(i, min(i + n, 17)), psi=0.8) for i in range(0, 17, n)])
-            if precision == "int8":  # a last bit that differs by batch may cross a boundary between two 8-bit steps
+            if precision == "int8":  # a difference in the last bit may cross the boundary between two 8-bit values
                 each = [psnr(a, b) for a, b in zip(together, apart, strict=True)]
                 assert np.mean(each) >= bundle.precision(precision).min_psnr_db
             else:
-                assert most_steps_apart(together, apart) <= 1
+                assert greatest_difference(together, apart) <= 1
 
 
 @pytest.mark.parametrize(("name", "precision"), EACH)
-def test_threads_do_not_disturb_each_other(bundle: Bundle, name: str, precision: str) -> None:
+def test_calls_from_several_threads_give_the_images_of_calls_one_by_one(bundle: Bundle, name: str, precision: str) -> None:
     with Generator.load(bundle, name, precision) as g, ThreadPoolExecutor(4) as pool:
         alone = [g([s]) for s in range(12)]
         for image, expected in zip(pool.map(lambda s: g([s]), list(range(12)) * 3), alone * 3, strict=True):
@@ -57,7 +57,7 @@ def test_a_result_is_not_overwritten_by_the_next_call(bundle: Bundle) -> None:
             np.testing.assert_array_equal(first, kept)
 
 
-def test_calling_is_mapping_then_synthesis(bundle: Bundle) -> None:
+def test_calling_a_generator_is_mapping_then_synthesis(bundle: Bundle) -> None:
     with Generator.load(bundle) as g:
         z = z_from_seeds([3, 4], 24)
         np.testing.assert_array_equal(g([3, 4], psi=0.5, cutoff=2), g.synthesize(g.map(z, psi=0.5, cutoff=2)))
@@ -79,17 +79,17 @@ def test_labels_choose_the_class(make_checkpoint: Callable[..., Path], tmp_path:
     conditional = export_bundle(make_checkpoint(c_dim=3), tmp_path / "b", ["fp32"])
     with Generator.load(conditional) as g:
         a = g([1, 1, 1], labels=[0, 1, 2])
-        assert most_steps_apart(a[0], a[1]) > 0
+        assert greatest_difference(a[0], a[1]) > 0
         np.testing.assert_array_equal(a, g([1, 1, 1], labels=np.eye(3)))
         for labels in (None, [0], [0, 1, 3], [0, 1, -1], [0.5, 1, 2], np.eye(4)[:3], np.full((3, 3), np.nan)):
             with pytest.raises(InputError):
                 g([1, 1, 1], labels=labels)
 
 
-def test_noise_inputs_are_taken_by_name_and_matter(
+def test_noise_inputs_are_taken_by_name_and_change_the_images(
     make_checkpoint: Callable[..., Path], tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    # As float: an image may be black or white all over, and then no noise shows in whole steps.
+    # As float: an image may be all black or all white, and then uint8 shows no noise.
     with Generator.load(export_bundle(make_checkpoint(), tmp_path / "b", ["fp32"], noise="input", output="float")) as g:
         sides = g.bundle.noise_inputs
         assert sides == {"noise_4_conv1": 4, "noise_8_conv0": 8, "noise_8_conv1": 8, "noise_16_conv0": 16, "noise_16_conv1": 16}

@@ -1,4 +1,4 @@
-"""Importing the runtime is light: NumPy, the standard library, and nothing that a first image does not need."""
+"""Importing the runtime loads NumPy and the standard library only."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ def test_the_runtime_imports_numpy_and_the_standard_library_alone() -> None:
     packages = {name.split(".")[0] for name in loaded_by("import stylert.runtime")}
     foreign = {p for p in packages if p not in sys.stdlib_module_names and not p.startswith("_")}
     assert foreign <= {"numpy", "stylert"}
-    assert "asyncio" not in packages  # it alone would cost as much as the rest of the standard library here
+    assert "asyncio" not in packages  # it takes as long to import as the rest of the standard library here
 
 
 def test_listing_backends_and_devices_imports_no_library() -> None:
-    code = "from stylert.runtime.backends import BACKENDS, backend\n[backend(n).available() for n in BACKENDS]"
+    code = (
+        "from stylert.runtime.backends import BACKENDS, backend\n[(backend(n).facts, backend(n).available()) for n in BACKENDS]"
+    )
     modules = loaded_by(code + "\nfrom stylert.core.devices import find_gpus; find_gpus()")
     assert not modules & {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda", "onnx", "torch", "PIL", "rich"}

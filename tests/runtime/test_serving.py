@@ -1,4 +1,4 @@
-"""`Generator` in an application: streams, threads, event loops, batches of any size, closing, and long runs."""
+"""`Generator` in an application: streams, threads, event loops, batches of any size, closing and long runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EACH = [(b, p) for b in available_backends() for p in ("fp32", "int8") if b != "
 
 
 class FakeEngine:
-    """A session that takes only batches from `least` to `most`, as a GPU engine does, and remembers them."""
+    """A session that takes only batches from `least` to `most`, as a GPU engine does, and records them."""
 
     device = "cpu"
     concurrency = 1
@@ -60,7 +60,7 @@ def some_ws(bundle: Bundle, n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("least", "most", "max_batch"), [(1, 4, None), (2, 5, None), (1, 16, 3), (4, 4, None)])
-def test_a_batch_of_any_size_is_split_to_what_the_engine_takes(
+def test_a_batch_of_any_size_is_split_into_batches_that_the_engine_takes(
     bundle: Bundle, rng: np.random.Generator, least: int, most: int, max_batch: int | None
 ) -> None:
     for n in range(1, 18):
@@ -71,7 +71,7 @@ def test_a_batch_of_any_size_is_split_to_what_the_engine_takes(
 
 
 @pytest.mark.parametrize("room", [0, 1, 5, 16])
-def test_too_little_memory_names_a_batch_that_runs(bundle: Bundle, rng: np.random.Generator, room: int) -> None:
+def test_the_error_for_too_little_memory_names_a_batch_that_fits(bundle: Bundle, rng: np.random.Generator, room: int) -> None:
     class Small(FakeEngine):
         def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
             if len(inputs["ws"]) > room:
@@ -86,7 +86,7 @@ def test_too_little_memory_names_a_batch_that_runs(bundle: Bundle, rng: np.rando
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space")
-def test_a_real_lack_of_memory_is_one_line_and_the_next_batch_runs(bundle: Bundle) -> None:
+def test_running_out_of_memory_is_one_line_and_the_next_batch_runs(bundle: Bundle) -> None:
     code = f"""
 import resource
 import numpy as np
@@ -110,7 +110,7 @@ np.testing.assert_array_equal(g([1]), expected)
 
 
 @pytest.mark.parametrize(("backend", "precision"), EACH)
-def test_the_same_seeds_are_the_same_images_from_batch_1_to_17_within_the_bundles_threshold(
+def test_images_of_batches_from_1_to_17_agree_within_the_bundles_threshold(
     bundle: Bundle, backend: str, precision: str
 ) -> None:
     with Generator.load(bundle, "onnxruntime", "fp32") as g:
@@ -122,7 +122,7 @@ def test_the_same_seeds_are_the_same_images_from_batch_1_to_17_within_the_bundle
         for n in range(2, 18):
             images = g(range(n), psi=0.7)
             assert np.mean([psnr(a, b) for a, b in zip(images, reference[:n], strict=True)]) >= threshold
-            if precision != "int8":  # there a last bit that differs by batch may cross a boundary between two 8-bit steps
+            if precision != "int8":  # a difference in the last bit may cross the boundary between two 8-bit values
                 assert np.abs(images.astype(int) - alone[:n].astype(int)).max() <= 1
 
 
@@ -136,7 +136,9 @@ def test_max_batch_changes_no_image(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("backend", available_backends())
 @pytest.mark.parametrize("ahead", [1, 3])
-def test_a_stream_gives_each_result_in_order(bundle: Bundle, rng: np.random.Generator, backend: str, ahead: int) -> None:
+def test_a_stream_returns_results_in_the_order_of_its_items(
+    bundle: Bundle, rng: np.random.Generator, backend: str, ahead: int
+) -> None:
     with Generator.load(bundle, backend) as g:
         batches = [g.map(z_from_seeds(range(i, i + n), 24)) for i, n in enumerate([1, 3, 2, 1, 4])]
         results = list(g.stream(iter(batches), ahead))
@@ -166,7 +168,7 @@ def test_a_stream_computes_ahead_while_the_caller_is_busy_but_no_further(bundle:
     assert len(taken) == 2
 
 
-def test_a_stream_passes_on_errors_of_its_items_and_of_the_network(bundle: Bundle, rng: np.random.Generator) -> None:
+def test_a_stream_raises_the_errors_of_its_items_and_of_the_network(bundle: Bundle, rng: np.random.Generator) -> None:
     with Generator.load(bundle) as g:
 
         def failing() -> Iterator[np.ndarray]:
@@ -184,7 +186,7 @@ def test_a_stream_passes_on_errors_of_its_items_and_of_the_network(bundle: Bundl
                 g.stream([], bad)  # type: ignore[arg-type]
 
 
-def test_the_event_loop_goes_on_while_images_are_made(bundle: Bundle) -> None:
+def test_the_event_loop_is_not_blocked_while_images_are_made(bundle: Bundle) -> None:
     async def work(g: Generator) -> list[np.ndarray]:
         first, second, third = await asyncio.gather(
             g.generate_async([1, 2], psi=0.5), g.generate_async([3]), g.synthesize_async(g.map(z_from_seeds([4], 24)))
@@ -230,7 +232,7 @@ def test_closing_waits_for_running_calls_and_refuses_later_ones(bundle: Bundle) 
         engine.gate.set()
         assert len(call.result(30)) == 1
         closing.result(30)
-    assert engine.closed == 2  # as mapping and as synthesis
+    assert engine.closed == 2  # once as the mapping network and once as the synthesis network
     g.close()
     assert engine.closed == 2
 
@@ -274,13 +276,13 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize("closed", ["0", "1"])
 @pytest.mark.parametrize("backend", available_backends())
 def test_ctrl_c_is_an_exception_whatever_networks_are_open(bundle: Bundle, backend: str, closed: str) -> None:
-    """A library that keeps the stack for signals, as OpenVINO does on CPUs with AMX, must not take it away again."""
+    """OpenVINO sets the stack for signals on CPUs with AMX. It must not remove that stack while the process runs."""
     command = [sys.executable, "-c", INTERRUPTED, str(bundle.path), backend, closed]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "interrupted"), done.stderr
 
 
-def test_images_stay_on_a_device_only_where_there_is_one(bundle: Bundle, rng: np.random.Generator) -> None:
+def test_a_cpu_backend_leaves_no_images_on_a_device(bundle: Bundle, rng: np.random.Generator) -> None:
     with Generator.load(bundle) as g, pytest.raises(BackendError, match="host memory"):
         g.synthesize_on_device(some_ws(bundle, 1, rng))
 
@@ -292,7 +294,7 @@ def resident_mib() -> float:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's process statistics")
 @pytest.mark.parametrize(("backend", "precision"), EACH)
-def test_two_thousand_images_leave_memory_flat(bundle: Bundle, backend: str, precision: str) -> None:
+def test_memory_does_not_grow_over_two_thousand_images(bundle: Bundle, backend: str, precision: str) -> None:
     with Generator.load(bundle, backend, precision) as g, ThreadPoolExecutor(4) as pool:
         expected = g([7])
 
@@ -307,14 +309,14 @@ def test_two_thousand_images_leave_memory_flat(bundle: Bundle, backend: str, pre
             gc.collect()
             held.append(resident_mib())
         np.testing.assert_array_equal(g([7]), expected)
-    # The first rounds fill the backends' own pools; afterwards nothing may grow with the number of images.
+    # The first rounds fill the backends' own memory pools. After that, memory must not grow with the number of images.
     assert max(held[4:]) - held[3] < 4, held
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's process statistics")
 @pytest.mark.parametrize("backend", available_backends())
-def test_loading_and_closing_again_and_again_leaves_memory_flat(bundle: Bundle, backend: str) -> None:
+def test_memory_does_not_grow_when_loading_and_closing_repeatedly(bundle: Bundle, backend: str) -> None:
     held = []
     for _ in range(12):
         with Generator.load(bundle, backend) as g:

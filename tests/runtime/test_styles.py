@@ -1,4 +1,4 @@
-"""Style levels cut the latents as the layers lie, and mixing takes each latent from where it was told to."""
+"""Style levels divide the latents as the layers use them, and style mixing takes each latent from the named side."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.latents import LEVELS, level_indices, mix_styles, parse_levels, ws_resolution
 
-#: A busy machine is no failure.
-calm = settings(deadline=None, max_examples=40)
+#: Without a deadline: a busy machine is no failure.
+no_deadline = settings(deadline=None, max_examples=40)
 resolutions = st.integers(2, 12).map(lambda n: 2**n)
 
 
-@calm
+@no_deadline
 @given(resolutions)
 def test_a_latent_belongs_to_the_block_whose_convolution_it_styles(resolution: int) -> None:
     cfg = GeneratorConfig(resolution, channel_base=2**15)
@@ -28,7 +28,7 @@ def test_a_latent_belongs_to_the_block_whose_convolution_it_styles(resolution: i
             assert ws_resolution(layer.ws_index, cfg.num_ws) == layer.resolution
 
 
-@calm
+@no_deadline
 @given(resolutions)
 def test_the_levels_partition_the_latents(resolution: int) -> None:
     num_ws = GeneratorConfig(resolution, channel_base=2**15).num_ws
@@ -43,13 +43,13 @@ def test_the_levels_of_a_1024_px_network_are_these() -> None:
 @pytest.mark.parametrize(
     "text", ["", "rough", "3-1", "0-6", "6", "-1", "1,", "coarse-fine", "fine", "٣", "0" * 99, "1-", "a\nb"]
 )
-def test_levels_that_a_16_px_network_has_not_are_refused_in_one_line(text: str) -> None:
+def test_levels_that_a_16_px_network_does_not_have_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(InputError) as e:
         parse_levels(text, 6)
     assert "\n" not in str(e.value)
 
 
-@calm
+@no_deadline
 @given(st.lists(st.integers(0, 60) | st.integers(0, MAX_SEED), min_size=1, max_size=30))
 def test_seeds_as_text_parse_back_in_order(seeds: list[int]) -> None:
     assert parse_seeds(format_seeds(seeds)) == seeds
@@ -62,7 +62,7 @@ def test_mixing_all_levels_is_the_column_and_none_is_the_row(bundle: Bundle) -> 
         np.testing.assert_array_equal(g.synthesize(mix_styles(row, columns, [])), g.synthesize(np.repeat(row[None], 3, 0)))
 
 
-@calm
+@no_deadline
 @given(st.sets(st.integers(0, 5)))
 def test_mixing_takes_each_latent_from_one_side_and_changes_neither(indices: set[int]) -> None:
     row, columns = np.zeros((6, 4), np.float32), np.ones((3, 6, 4), np.float32)

@@ -1,4 +1,4 @@
-"""The table of kernels: bytes, multiplications and the roofline, against sums by hand."""
+"""The table of kernels: bytes, multiplications and the roofline equal sums made by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime's bound session, really run on the CPU, and the words for a CUDA that is not there. No GPU has run it."""
+"""The bound session of ONNX Runtime, run on the CPU, and the errors without CUDA. No GPU runs in these tests."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def gpu_build() -> bool:
 
 @pytest.fixture
 def session(bundle: Bundle) -> BoundSession:
-    return bound(bundle)
+    return bound_session(bundle)
 
 
-def bound(bundle: Bundle) -> BoundSession:
+def bound_session(bundle: Bundle) -> BoundSession:
     source = bundle.path / "synthesis.fp32.onnx"
     return BoundSession(lambda graphs: cpu.open_session(source, cpu.session_options(1)), "cpu", False)
 
 
-def test_bound_memory_gives_the_images_of_the_plain_session_for_any_order_of_batches(
+def test_a_bound_session_gives_the_images_of_the_plain_session_for_any_order_of_batches(
     bundle: Bundle, session: BoundSession, rng: np.random.Generator
 ) -> None:
     with Generator.load(bundle, threads=1) as g:
@@ -58,27 +58,27 @@ def test_a_result_is_not_overwritten_by_the_next_call_nor_by_another_thread(
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_tensors_keep_their_addresses_from_call_to_call(bundle: Bundle, session: BoundSession) -> None:
+def test_a_binding_keeps_its_addresses_from_call_to_call(bundle: Bundle, session: BoundSession) -> None:
     ws = np.zeros((2, bundle.num_ws, 20), np.float32)
     session.run({"ws": ws})
     (first,) = session._bindings.values()
-    held = (first.host_inputs["ws"].data_ptr(), first.image.data_ptr())
+    addresses = (first.host_inputs["ws"].data_ptr(), first.image.data_ptr())
     session.run({"ws": ws})
     (again,) = session._bindings.values()
-    assert (again.host_inputs["ws"].data_ptr(), again.image.data_ptr()) == held
+    assert (again.host_inputs["ws"].data_ptr(), again.image.data_ptr()) == addresses
 
 
-def test_images_are_written_where_they_are_asked_for_and_latents_read_where_they_lie(
+def test_images_are_written_to_a_given_address_and_latents_are_read_from_one(
     bundle: Bundle, session: BoundSession, rng: np.random.Generator
 ) -> None:
     out = np.zeros((2, 16, 16, 3), np.uint8)
     latents = np.zeros((2, bundle.num_ws, 20), np.float32)
-    there = DeviceView(latents.ctypes.data, latents.shape, latents.dtype, False, None, latents)
+    device_latents = DeviceView(latents.ctypes.data, latents.shape, latents.dtype, False, None, latents)
     for _ in range(3):
         latents[...] = rng.standard_normal(latents.shape)
         expected = session.run({"ws": latents.copy()})
-        np.testing.assert_array_equal(session.run({"ws": there}), expected)
-        session.run_into({"ws": there}, out.ctypes.data)
+        np.testing.assert_array_equal(session.run({"ws": device_latents}), expected)
+        session.run_into({"ws": device_latents}, out.ctypes.data)
         np.testing.assert_array_equal(out, expected)
         images = session.new_images(2, 1)
         session.run_into({"ws": latents.copy()}, np.from_dlpack(images).ctypes.data)
@@ -89,10 +89,10 @@ def test_images_are_written_where_they_are_asked_for_and_latents_read_where_they
 
 
 class Uncapturable:
-    """ONNX Runtime's session on a GPU as far as graphs go: it runs eagerly, and fails where a graph is asked for."""
+    """ONNX Runtime's session, except that it fails if a run asks for a CUDA graph, as a network that cannot be captured does."""
 
-    def __init__(self, session: object, graphs: bool, asked: list[str]) -> None:
-        self._session, self._with_graphs, self._asked = session, graphs, asked
+    def __init__(self, session: object, graphs: bool, graph_ids: list[str]) -> None:
+        self._session, self._with_graphs, self._asked = session, graphs, graph_ids
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._session, name)
@@ -105,22 +105,22 @@ class Uncapturable:
         self._session.run_with_iobinding(binding, ort.RunOptions())  # type: ignore[attr-defined]
 
 
-def test_where_a_graph_cannot_be_captured_the_same_session_goes_on_without_and_says_so_once(
+def test_a_session_that_cannot_capture_a_graph_runs_without_and_notes_it_once(
     bundle: Bundle, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked: list[str] = []
-    whole = cpu.open_session(bundle.path / "synthesis.fp32.onnx", cpu.session_options(1))
-    session = BoundSession(lambda graphs: Uncapturable(whole, graphs, asked), "cpu", True)
+    graph_ids: list[str] = []
+    cpu_session = cpu.open_session(bundle.path / "synthesis.fp32.onnx", cpu.session_options(1))
+    session = BoundSession(lambda graphs: Uncapturable(cpu_session, graphs, graph_ids), "cpu", True)
     for n in (1, 2, 2, 1, 2):
         latents = rng.standard_normal((n, bundle.num_ws, 20), np.float32)
-        np.testing.assert_array_equal(session.run({"ws": latents}), bound(bundle).run({"ws": latents}))
-    assert asked == ["-1", "-1", "2", "none", "none", "none"]
+        np.testing.assert_array_equal(session.run({"ws": latents}), bound_session(bundle).run({"ws": latents}))
+    assert graph_ids == ["-1", "-1", "2", "none", "none", "none"]
     assert session.notes == ["without a CUDA graph, because capturing one failed"]
     assert len(caplog.records) == 1
 
 
 @pytest.mark.skipif(PROVIDER in ort.get_available_providers(), reason="this ONNX Runtime has CUDA")
-def test_without_cuda_the_command_that_installs_it_is_named(bundle: Bundle) -> None:
+def test_the_error_without_cuda_names_the_install_command(bundle: Bundle) -> None:
     assert "onnxruntime-cuda" not in available_backends()
     with pytest.raises(BackendError, match=r"no CUDA: pip uninstall -y onnxruntime; pip install onnxruntime-gpu") as e:
         Generator.load(bundle, "onnxruntime-cuda")
@@ -129,16 +129,16 @@ def test_without_cuda_the_command_that_installs_it_is_named(bundle: Bundle) -> N
         assert "pip install onnxruntime-gpu" in CUDA.unavailable_reason()
 
 
-def test_a_cuda_that_does_not_load_is_not_taken_for_one(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime then falls back to the CPU and says so in its log alone."""
+def test_a_cuda_provider_that_does_not_load_is_an_error(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime itself would fall back to the CPU, with a line in its log only."""
     monkeypatch.setattr(ort, "get_available_providers", lambda: [PROVIDER, "CPUExecutionProvider"])
-    whole = cpu.open_session
-    monkeypatch.setattr(cpu, "open_session", lambda source, options, providers: whole(source, options))
+    open_session = cpu.open_session
+    monkeypatch.setattr(cpu, "open_session", lambda source, options, providers: open_session(source, options))
     with pytest.raises(BackendError, match="CUDA does not load"):
         Generator.load(bundle, "onnxruntime-cuda")
 
 
-def test_it_builds_nothing_and_runs_no_eight_bits(bundle: Bundle) -> None:
+def test_it_builds_no_engines_and_runs_no_int8(bundle: Bundle) -> None:
     with pytest.raises(InputError, match="no engines"):
         build_engine(bundle, "onnxruntime-cuda", "fp32")
     with pytest.raises(BackendError, match="fp32, fp16, not int8"):

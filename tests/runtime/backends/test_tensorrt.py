@@ -1,6 +1,6 @@
-"""The TensorRT backend as far as it goes without its library: what is missing is one line, and what cannot be is refused.
+"""The TensorRT backend with a stand-in for its library: errors, keys, and the choice of the engine.
 
-Building and running with TensorRT itself has not been exercised; the builder is the one that `test_tensorrt_rtx.py` runs.
+TensorRT itself neither builds nor runs in these tests. It shares its builder with TensorRT-RTX, see `test_tensorrt_rtx.py`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ TENSORRT = tensorrt.BACKEND
 
 @pytest.fixture
 def fake_library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A module of TensorRT's name that knows its version and nothing else."""
+    """A module named `tensorrt` that has a version and nothing else."""
     library = SimpleNamespace(__version__="11.4.0.106", __spec__=SimpleNamespace(name="tensorrt"))
     monkeypatch.setitem(sys.modules, "tensorrt", library)
     return library
 
 
-def has(monkeypatch: pytest.MonkeyPatch, *gpus: Gpu) -> None:
+def set_gpus(monkeypatch: pytest.MonkeyPatch, *gpus: Gpu) -> None:
     driver = Driver("13.0", gpus, None if gpus else "no NVIDIA driver is installed")
     monkeypatch.setattr("stylert.runtime.backends.tensorrt.find_gpus", lambda: driver)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed")
-def test_without_the_library_building_and_running_name_the_command_that_installs_it(bundle: Bundle) -> None:
+def test_without_the_library_errors_of_building_and_running_name_the_install_command(bundle: Bundle) -> None:
     for attempt in (lambda: build_engine(bundle, "tensorrt", "fp32"), lambda: Generator.load(bundle, "tensorrt")):
         with pytest.raises(BackendError, match=r"pip install 'stylert\[tensorrt\]'"):
             attempt()
@@ -48,7 +48,7 @@ def test_without_the_library_building_and_running_name_the_command_that_installs
 
 
 def test_without_a_gpu_nothing_is_built(bundle: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    has(monkeypatch)
+    set_gpus(monkeypatch)
     with pytest.raises(BackendError, match="no NVIDIA driver"):
         build_engine(bundle, "tensorrt", "fp32")
     assert "no NVIDIA driver" in TENSORRT.unavailable_reason()
@@ -64,7 +64,9 @@ def test_an_old_library_is_refused_by_its_version(fake_library: SimpleNamespace)
         assert TENSORRT.version() == new
 
 
-def test_a_library_that_does_not_import_is_one_line(fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_cannot_be_imported_is_an_error_of_one_line(
+    fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Broken:
         @staticmethod
         def find_spec(name: str, path: object = None, target: object = None) -> object:
@@ -86,10 +88,10 @@ def test_a_library_that_does_not_import_is_one_line(fake_library: SimpleNamespac
     assert "\n" not in str(e.value)
 
 
-def test_an_engine_belongs_to_one_model_of_gpu_unless_it_is_to_be_compatible(
+def test_an_engine_is_for_one_model_of_gpu_unless_it_is_hardware_compatible(
     bundle: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    set_gpus(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
     key = engine_key(bundle, "tensorrt", "int8")
     compatible = engine_key(bundle, "tensorrt", "int8", BuildOptions(hardware_compatible=True))
     assert (key.target, key.machine, compatible.machine) == ("sm_89", "GPU A", "")
@@ -100,14 +102,14 @@ def test_an_engine_belongs_to_one_model_of_gpu_unless_it_is_to_be_compatible(
     assert len(keys) == 5
     with pytest.raises(InputError, match="tensorrt-rtx"):
         engine_key(bundle, "tensorrt", "int8", BuildOptions(target="sm_120"))
-    has(monkeypatch, Gpu(0, "GPU B", (8, 9), 2**34))
+    set_gpus(monkeypatch, Gpu(0, "GPU B", (8, 9), 2**34))
     assert engine_key(bundle, "tensorrt", "int8").digest != key.digest
     assert engine_key(bundle, "tensorrt", "int8", BuildOptions(hardware_compatible=True)) == compatible
 
 
 @pytest.fixture
-def own(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    """A bundle in which `build_engine` writes a few bytes in TensorRT's place."""
+def bundle_copy(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """A copy of the bundle, for which `build_engine` writes a few bytes instead of running TensorRT."""
 
     def write(source: Path, precision: str, engine: Path, *rest: object) -> dict[str, object]:
         engine.write_bytes(b"plan")
@@ -122,74 +124,74 @@ def built(bundle: Bundle, **options: Any) -> Path:
     return engine_folder(bundle, engine_key(bundle, "tensorrt", "fp32", BuildOptions(**options)))
 
 
-def test_an_engine_is_taken_where_it_runs_and_nowhere_else(
-    own: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+def test_an_engine_is_loaded_only_on_gpus_and_versions_that_run_it(
+    bundle_copy: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b, c = Gpu(0, "GPU A", (8, 9), 2**34), Gpu(0, "GPU B", (8, 9), 2**34), Gpu(0, "GPU C", (7, 5), 2**34)
-    has(monkeypatch, a)
-    exact = built(own)
-    assert engine_to_load(own, "tensorrt", "fp32") == exact
-    has(monkeypatch, b)
-    assert engine_to_load(own, "tensorrt", "fp32") is None
-    has(monkeypatch, a)
-    anywhere = built(own, hardware_compatible=True)
-    later = built(own, version_compatible=True)
-    assert engine_to_load(own, "tensorrt", "fp32") == exact
-    has(monkeypatch, b)
-    assert engine_to_load(own, "tensorrt", "fp32") == anywhere
-    has(monkeypatch, c)
-    assert engine_to_load(own, "tensorrt", "fp32") is None
-    has(monkeypatch, a)
+    set_gpus(monkeypatch, a)
+    exact = built(bundle_copy)
+    assert engine_to_load(bundle_copy, "tensorrt", "fp32") == exact
+    set_gpus(monkeypatch, b)
+    assert engine_to_load(bundle_copy, "tensorrt", "fp32") is None
+    set_gpus(monkeypatch, a)
+    anywhere = built(bundle_copy, hardware_compatible=True)
+    later = built(bundle_copy, version_compatible=True)
+    assert engine_to_load(bundle_copy, "tensorrt", "fp32") == exact
+    set_gpus(monkeypatch, b)
+    assert engine_to_load(bundle_copy, "tensorrt", "fp32") == anywhere
+    set_gpus(monkeypatch, c)
+    assert engine_to_load(bundle_copy, "tensorrt", "fp32") is None
+    set_gpus(monkeypatch, a)
     for version, expected in (("11.10.0", later), ("12.0.1", later), ("11.3.9", None), ("10.15.0", None)):
         fake_library.__version__ = version
-        assert engine_to_load(own, "tensorrt", "fp32") == expected
+        assert engine_to_load(bundle_copy, "tensorrt", "fp32") == expected
 
 
-def test_an_engine_without_weights_is_opened_with_the_network_that_it_was_built_from(
-    own: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+def test_a_stripped_engine_is_loaded_with_the_network_that_holds_its_weights(
+    bundle_copy: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    set_gpus(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
     opened: list[tuple[object, ...]] = []
 
-    def open_it(library: object, engine: Path, kernels: None = None, weights: Path | None = None) -> object:
+    def open_session(library: object, engine: Path, kernels: None = None, weights: Path | None = None) -> object:
         opened.append((library, engine.parent, weights is not None and b"ws" in weights.read_bytes()))
         return SimpleNamespace(device="cpu", close=lambda: None)
 
-    monkeypatch.setattr("stylert.runtime.cuda.session.CudaSession", open_it)
-    stripped = built(own, stripped=True)
-    Generator.load(own, "tensorrt").close()
+    monkeypatch.setattr("stylert.runtime.cuda.session.CudaSession", open_session)
+    stripped = built(bundle_copy, stripped=True)
+    Generator.load(bundle_copy, "tensorrt").close()
     assert opened == [(fake_library, stripped, True)]
-    whole = built(own)
-    Generator.load(own, "tensorrt").close()
+    whole = built(bundle_copy)
+    Generator.load(bundle_copy, "tensorrt").close()
     assert opened[1:] == [(fake_library, whole, False)]
 
 
 def test_the_lean_runtime_is_enough_for_a_version_compatible_engine(
-    own: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    bundle_copy: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    has(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
-    folder = built(own, version_compatible=True)
+    set_gpus(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    folder = built(bundle_copy, version_compatible=True)
     lean = SimpleNamespace(__version__="11.5.0", __spec__=SimpleNamespace(name="tensorrt_lean"))
     monkeypatch.setitem(sys.modules, "tensorrt_lean", lean)
     opened: list[tuple[object, Path]] = []
 
-    def open_it(library: object, engine: Path) -> object:
+    def open_session(library: object, engine: Path) -> object:
         opened.append((library, engine.parent))
         return SimpleNamespace(device="cpu", close=lambda: None)
 
-    monkeypatch.setattr("stylert.runtime.cuda.session.CudaSession", open_it)
-    Generator.load(own, "tensorrt").close()  # both are there: the lean one, for which the engine was made
+    monkeypatch.setattr("stylert.runtime.cuda.session.CudaSession", open_session)
+    Generator.load(bundle_copy, "tensorrt").close()  # both are installed, and the lean runtime is enough
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert TENSORRT.available()
-    Generator.load(own, "tensorrt").close()
+    Generator.load(bundle_copy, "tensorrt").close()
     assert opened == [(lean, folder)] * 2
     assert TENSORRT.version() == "11.5.0"
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setitem(sys.modules, "tensorrt_lean", lean)
-    has(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    set_gpus(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
     with pytest.raises(BackendError, match=r"pip install 'stylert\[tensorrt\]'"):
-        build_engine(own, "tensorrt", "fp32", force=True)  # it runs, and cannot build
+        build_engine(bundle_copy, "tensorrt", "fp32", force=True)  # the lean runtime cannot build
 
 
 ONE_LINE = (
@@ -200,12 +202,12 @@ ONE_LINE = (
 
 
 @pytest.mark.parametrize("logged", [True, False])
-def test_the_kernel_facts_kernels_comes_from_the_log_or_else_from_the_inspector(
+def test_the_table_of_kernels_comes_from_the_log_or_from_the_inspector_if_the_log_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: bool
 ) -> None:
     lines = [ONE_LINE, ONE_LINE.replace("b8.conv1.conv, Layer", "b8.torgb, Layer")]
-    asked: list[tuple[int, str]] = []
-    inspector = SimpleNamespace(get_layer_information=lambda i, form: asked.append((i, form)) or lines[i] + "\n")
+    inspected: list[tuple[int, str]] = []
+    inspector = SimpleNamespace(get_layer_information=lambda i, form: inspected.append((i, form)) or lines[i] + "\n")
     engine = SimpleNamespace(num_layers=2, create_engine_inspector=lambda: inspector)
     library = SimpleNamespace(
         Runtime=lambda log: SimpleNamespace(deserialize_cuda_engine=lambda plan: engine if plan == b"plan" else None),
@@ -213,17 +215,17 @@ def test_the_kernel_facts_kernels_comes_from_the_log_or_else_from_the_inspector(
     )
     log = "\n".join(lines) if logged else "nothing of the kind"
     table = kernel_facts(library, SimpleNamespace(text=lambda: log), b"plan")
-    assert asked == ([] if logged else [(0, "one line"), (1, "one line")])
+    assert inspected == ([] if logged else [(0, "one line"), (1, "one line")])
     assert (table["kernels"], [k["name"] for k in table["layers"]]) == (2, ["b8.conv1.conv", "b8.torgb"])
     assert table["layers"][0] == {
         "name": "b8.conv1.conv", "kind": "CaskConvolution", "reads": ["Half"], "writes": ["Half[-1,32,8,8]"],
         "origins": ["b8.conv1.conv", "b8.conv1.noisy"], "bytes": 8192, "macs": 0, "range": 0,
     }  # fmt: skip
-    if not logged:  # an engine that its own library will not open, as one without its weights, has no table
+    if not logged:  # an engine that the inspector cannot open, such as a stripped one, has no table
         assert kernel_facts(library, SimpleNamespace(text=lambda: log), b"another")["layers"] == []
 
 
-def test_plugins_that_cannot_be_registered_are_one_line(fake_library: SimpleNamespace) -> None:
+def test_plugins_that_cannot_be_registered_are_an_error_of_one_line(fake_library: SimpleNamespace) -> None:
     fake_library.__version__ = "10.3"
     fake_library.__name__ = "tensorrt"
     with pytest.raises(BackendError, match=r"plugins need|Triton") as e:

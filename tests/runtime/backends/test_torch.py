@@ -1,4 +1,4 @@
-"""The torch backend computes the bundle's own file, and gives the images of the checkpoint that it came from."""
+"""The torch backend runs the bundle's ONNX file and gives the images of the checkpoint's own network."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ TorchDispatchMode = pytest.importorskip("torch.utils._python_dispatch").TorchDis
 
 
 @pytest.fixture(scope="module")
-def halves(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def half_bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export_bundle(checkpoint, tmp_path_factory.mktemp("torch") / "bundle", ["fp32", "fp16"], backends=[])
 
 
-def of_checkpoint(checkpoint: Path, z: np.ndarray, labels: list[int] | None = None, noise: str = "const") -> np.ndarray:
+def images_of_checkpoint(checkpoint: Path, z: np.ndarray, labels: list[int] | None = None, noise: str = "const") -> np.ndarray:
     """PyTorch's float32 images `[N, C, H, W]` of the training code's own network."""
     module = generator_module(read_any_generator(checkpoint)).eval()
     c = None if labels is None else torch.eye(3)[labels]
@@ -48,30 +48,30 @@ def of_checkpoint(checkpoint: Path, z: np.ndarray, labels: list[int] | None = No
 
 
 def assert_promise_kept(bundle: Bundle, images: np.ndarray, expected: np.ndarray) -> None:
-    """What a float32 bundle promises is the bound: PSNR over [-1, 1] as over 0 to 255, here for every single image."""
+    """Every single image has the PSNR that the float32 bundle promises, with [-1, 1] scaled to 255 steps."""
     for image, wanted in zip(127.5 * images, 127.5 * expected, strict=True):
         assert psnr(image, wanted) >= bundle.precision("fp32").min_psnr_db
 
 
 def test_its_images_are_those_of_the_checkpoints_own_network(
-    halves: Bundle, checkpoint: Path, rng: np.random.Generator
+    half_bundle: Bundle, checkpoint: Path, rng: np.random.Generator
 ) -> None:
     z = rng.standard_normal((5, 24), np.float32)
-    expected = as_uint8(of_checkpoint(checkpoint, z))
+    expected = as_uint8(images_of_checkpoint(checkpoint, z))
     for precision in ("fp32", "fp16"):
-        with Generator.load(halves, "torch", precision) as g:
+        with Generator.load(half_bundle, "torch", precision) as g:
             assert (g.backend, g.engine) == ("torch", None)
             images = g.synthesize(g.map(z))
         apart = [psnr(a, b) for a, b in zip(images, expected, strict=True)]
-        assert np.mean(apart) >= halves.precision(precision).min_psnr_db
+        assert np.mean(apart) >= half_bundle.precision(precision).min_psnr_db
 
 
-def test_labels_float_output_and_noise_free_bundles_are_followed(
+def test_bundles_with_labels_float_output_and_no_noise_run(
     make_checkpoint: Callable[..., Path], tmp_path: Path, rng: np.random.Generator
 ) -> None:
     path = make_checkpoint(c_dim=3)
     z = rng.standard_normal((2, 24), np.float32)
-    expected = of_checkpoint(path, z, [2, 0], "none")
+    expected = images_of_checkpoint(path, z, [2, 0], "none")
     bundle = export_bundle(path, tmp_path / "b", ["fp32"], noise="none", output="float")
     with Generator.load(bundle, "torch") as g:
         images = g.synthesize(g.map(z, labels=[2, 0]))
@@ -82,18 +82,18 @@ def test_labels_float_output_and_noise_free_bundles_are_followed(
 @pytest.mark.parametrize(
     "changes", [{"architecture": "resnet"}, {"architecture": "orig", "img_channels": 1}, {"resolution": 4}]
 )
-def test_every_architecture_that_is_exported_is_known(
+def test_every_architecture_that_can_be_exported_runs(
     make_checkpoint: Callable[..., Path], tmp_path: Path, rng: np.random.Generator, changes: dict[str, Any]
 ) -> None:
     path = make_checkpoint(**changes)
     z = rng.standard_normal((2, 24), np.float32)
-    expected = of_checkpoint(path, z)
+    expected = images_of_checkpoint(path, z)
     bundle = export_bundle(path, tmp_path / "b", ["fp32"], output="float", backends=[])
     with Generator.load(bundle, "torch") as g:
         assert_promise_kept(bundle, g.synthesize(g.map(z)), expected)
 
 
-def test_noise_inputs_reach_their_layers(
+def test_noise_inputs_have_the_effect_that_they_have_on_onnxruntime(
     make_checkpoint: Callable[..., Path], tmp_path: Path, rng: np.random.Generator
 ) -> None:
     bundle = export_bundle(make_checkpoint(), tmp_path / "b", ["fp32"], noise="input")
@@ -103,8 +103,8 @@ def test_noise_inputs_reach_their_layers(
     assert np.abs(a - b).max() <= 1
 
 
-def test_threads_streams_and_split_batches_work_as_on_the_other_backends(halves: Bundle) -> None:
-    with Generator.load(halves, "torch", max_batch=2) as g, ThreadPoolExecutor(3) as pool:
+def test_threads_streams_and_split_batches_work_as_on_other_backends(half_bundle: Bundle) -> None:
+    with Generator.load(half_bundle, "torch", max_batch=2) as g, ThreadPoolExecutor(3) as pool:
         alone = [g([s]) for s in range(6)]
         for image, expected in zip(pool.map(lambda s: g([s]), range(6)), alone, strict=True):
             np.testing.assert_array_equal(image, expected)
@@ -118,19 +118,17 @@ def session_of(bundle: Bundle, capture: bool = False) -> Any:
     return TorchSession(TorchGraph(bundle.path / "synthesis.fp32.onnx", "cpu"), "cpu", capture)
 
 
-def test_images_are_written_where_they_are_asked_for_and_latents_read_where_they_lie(
-    bundle: Bundle, rng: np.random.Generator
-) -> None:
+def test_images_are_written_to_a_given_address_and_latents_are_read_from_one(bundle: Bundle, rng: np.random.Generator) -> None:
     session = session_of(bundle)
     for n in (2, 2, 3):
         latents = rng.standard_normal((n, bundle.num_ws, 20), np.float32)
-        there = DeviceView(latents.ctypes.data, latents.shape, latents.dtype, False, None, latents)
+        device_latents = DeviceView(latents.ctypes.data, latents.shape, latents.dtype, False, None, latents)
         expected = session.run({"ws": latents})
-        np.testing.assert_array_equal(session.run({"ws": there}), expected)
+        np.testing.assert_array_equal(session.run({"ws": device_latents}), expected)
         images = session.new_images(n, 2)
         out = np.from_dlpack(images)
         assert (images.shape, images.dtype) == ((n, 16, 16, 3), np.uint8)
-        session.run_into({"ws": there}, out.ctypes.data)
+        session.run_into({"ws": device_latents}, out.ctypes.data)
         np.testing.assert_array_equal(out, expected)
         kept = images.to_host()
         session.run_into({"ws": np.zeros_like(latents)}, out.ctypes.data)
@@ -138,7 +136,7 @@ def test_images_are_written_where_they_are_asked_for_and_latents_read_where_they
         assert torch.from_dlpack(images).data_ptr() == out.ctypes.data
 
 
-def test_on_a_cpu_it_leaves_nothing_on_a_device(bundle: Bundle, rng: np.random.Generator) -> None:
+def test_on_a_cpu_it_leaves_no_images_on_a_device(bundle: Bundle, rng: np.random.Generator) -> None:
     with Generator.load(bundle, "torch") as g:
         if g.device == "cuda":
             pytest.skip("this machine has a GPU")
@@ -147,11 +145,13 @@ def test_on_a_cpu_it_leaves_nothing_on_a_device(bundle: Bundle, rng: np.random.G
 
 
 class FakeGraph:
-    """A CUDA graph as PyTorch has it: the operations that ran while it was captured, and again at each replay into the same
-    memory. The host must have read no number of them meanwhile, or replays would not follow the inputs."""
+    """A stand-in for PyTorch's CUDA graph. It records the operations of a capture, and repeats them into the same memory.
+
+    As on a GPU, the host must not read a value during the capture, or replays would not follow the inputs.
+    """
 
     captured = replayed = 0
-    spoilt: Exception | None = None
+    capture_error: Exception | None = None
 
     def __init__(self) -> None:
         self.steps: list[tuple[Any, ...]] = []
@@ -175,16 +175,16 @@ def fake_capture(graph: FakeGraph) -> Iterator[None]:
 
     with Recorder():
         yield
-    if FakeGraph.spoilt is not None:
-        raise FakeGraph.spoilt
+    if FakeGraph.capture_error is not None:
+        raise FakeGraph.capture_error
     FakeGraph.captured += 1
 
 
 @pytest.fixture
 def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> type[FakeGraph]:
-    """PyTorch's streams, events and graphs, for tensors of the host."""
-    for name in ("captured", "replayed", "spoilt"):
-        monkeypatch.setattr(FakeGraph, name, None if name == "spoilt" else 0)
+    """Stand-ins for PyTorch's streams, events and graphs that work with tensors in host memory."""
+    for name in ("captured", "replayed", "capture_error"):
+        monkeypatch.setattr(FakeGraph, name, None if name == "capture_error" else 0)
     ticks = itertools.count()
     stream = SimpleNamespace(wait_stream=lambda other: None, synchronize=lambda: None)
 
@@ -226,19 +226,19 @@ def test_a_batch_is_captured_once_and_replayed_with_the_inputs_of_each_call(
         out = np.zeros((n, 16, 16, 3), np.uint8)
         session.run_into({"ws": latents}, out.ctypes.data)
         np.testing.assert_array_equal(out, results[-1][1])
-    for images, expected in results:  # none was overwritten by a later call
+    for images, expected in results:  # no later call has overwritten them
         np.testing.assert_array_equal(images, expected)
-    assert (fake_cuda.captured, fake_cuda.replayed) == (3, 9)  # the first call of a batch after another runs without
+    assert (fake_cuda.captured, fake_cuda.replayed) == (3, 9)  # the first call after a change of batch has no graph
     times = session.timed_run({"ws": latents})
-    assert (times.h2d, times.compute, times.d2h) == (1, 1, 1)  # one tick between each of the four events
+    assert (times.h2d, times.compute, times.d2h) == (1, 1, 1)  # the fake clock ticks once between two events
     assert times.enqueue is not None
     assert times.enqueue > 0
 
 
-def test_where_a_graph_cannot_be_captured_it_goes_on_without_and_says_so_once(
+def test_a_session_that_cannot_capture_a_graph_runs_without_and_notes_it_once(
     bundle: Bundle, rng: np.random.Generator, fake_cuda: type[FakeGraph], caplog: pytest.LogCaptureFixture
 ) -> None:
-    fake_cuda.spoilt = RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+    fake_cuda.capture_error = RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
     session, plain = session_of(bundle, capture=True), session_of(bundle)
     for n in (1, 1, 2, 1):
         latents = rng.standard_normal((n, bundle.num_ws, 20), np.float32)
@@ -249,22 +249,22 @@ def test_where_a_graph_cannot_be_captured_it_goes_on_without_and_says_so_once(
     assert "\n" not in caplog.records[0].getMessage()
 
 
-def test_too_little_memory_for_a_capture_is_too_little_memory(
+def test_too_little_memory_for_a_capture_is_an_out_of_memory_error(
     bundle: Bundle, rng: np.random.Generator, fake_cuda: type[FakeGraph]
 ) -> None:
-    fake_cuda.spoilt = torch.OutOfMemoryError("CUDA out of memory")
+    fake_cuda.capture_error = torch.OutOfMemoryError("CUDA out of memory")
     session = session_of(bundle, capture=True)
     latents = rng.standard_normal((2, bundle.num_ws, 20), np.float32)
     session.run({"ws": latents})
     with pytest.raises(OutOfMemory):
         session.run({"ws": latents})
-    fake_cuda.spoilt = None
+    fake_cuda.capture_error = None
     for _ in range(2):
         session.run({"ws": latents})
     assert (session.notes, fake_cuda.replayed) == ([], 1)
 
 
-def test_it_is_taken_by_itself_only_where_a_gpu_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_listed_as_available_only_on_a_machine_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def driver(*gpus: Gpu) -> Any:
         return lambda: Driver("13.0", gpus, None if gpus else "no NVIDIA driver is installed")
 
@@ -274,7 +274,7 @@ def test_it_is_taken_by_itself_only_where_a_gpu_is(monkeypatch: pytest.MonkeyPat
     assert "torch" in available_backends()
 
 
-def test_what_it_cannot_run_and_a_missing_torch_are_one_line(
+def test_networks_that_it_cannot_run_and_a_missing_library_are_errors_of_one_line(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BackendError, match="fp32, fp16, not int8"):
