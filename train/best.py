@@ -19,7 +19,7 @@ Evaluate = Callable[[Generator], Mapping[str, float]]
 
 
 def keep_if_best(out: Path, model: Path, kimg: float, values: Mapping[str, float]) -> bool:
-    """Append metrics to `metrics.jsonl`; copy the generator to `best.safetensors` if its first metric is the lowest yet.
+    """Append metrics to `metrics.jsonl`, and copy the generator to `best.safetensors` if its first one is the lowest.
 
     The comparison includes the lines that an earlier process of the same run wrote.
 

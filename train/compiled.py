@@ -11,7 +11,7 @@ MAX_LENGTH = 200
 def unavailable_reason(device: torch.device | str = "cpu") -> str | None:
     """The reason why torch.compile cannot work for `device`, in one line, or None where it works.
 
-    The check compiles a small function and its gradient. This takes seconds the first time; later calls use torch's cache.
+    The check compiles a small function and its gradient. The first call takes seconds; later ones use torch's cache.
     """
     x = torch.ones(8, device=device, requires_grad=True)
     try:

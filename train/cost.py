@@ -1,7 +1,7 @@
 """The cost of a run before it starts: parameters, operations and memory of a training step.
 
-The steps run on PyTorch's `meta` device, which computes shapes but no values. So the counts are those of the real steps,
-at any resolution, within seconds and without the memory of a real step.
+The steps run on PyTorch's `meta` device, which computes shapes but no values. So the counts are those of the real
+steps, at any resolution, within seconds and without the memory of a real step.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class TrainingCost:
     Attributes:
         parameters_G: Parameters of the generator.
         parameters_D: Parameters of the discriminator.
-        macs_per_image: Multiply-accumulates of convolutions and matrix products per image of a training step, forward and
-            backward. A regulariser counts by its share of the steps.
+        macs_per_image: Multiply-accumulates of convolutions and matrix products, forward and backward, per image of a
+            training step. A regulariser counts by its share of the steps.
         state_bytes: Weights, moving averages, gradients and Adam's moments.
         activation_bytes: Activations kept for the backward pass of one micro-batch, in the phase that keeps most.
     """
@@ -71,7 +71,7 @@ def training_cost(cfg: TrainConfig, world_size: int = 1) -> TrainingCost:
 
 
 def convolution_rate(device: str) -> float:
-    """Multiply-accumulates per second of a float32 3x3 convolution of 256 channels at 32 px, measured for half a second."""
+    """Multiply-accumulates per second of a float32 3x3 convolution (256 channels, 32 px), from half a second."""
     shape = (PROBE_BATCH, PROBE_CHANNELS, PROBE_SIZE, PROBE_SIZE)
     x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
     w = torch.randn(PROBE_CHANNELS, PROBE_CHANNELS, 3, 3, device=device).contiguous(memory_format=torch.channels_last)

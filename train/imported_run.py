@@ -1,7 +1,7 @@
 """A training run that starts from imported networks.
 
-Foreign files hold no optimizers or random state that stylert could resume exactly. So the run starts at image 0 with new
-optimizers and the imported G, D and G_ema. This is transfer learning, like `--resume` of the official tool.
+Foreign files hold no optimizers or random state that stylert could resume exactly. So the run starts at image 0 with
+new optimizers and the imported G, D and G_ema. This is transfer learning, like `--resume` of the official tool.
 """
 
 from __future__ import annotations

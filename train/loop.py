@@ -83,7 +83,7 @@ def train(
         evaluate: Computes metrics of G_ema at every snapshot. The first metric decides which one is best.
         tensorboard: Whether to write statistics for TensorBoard as well.
         device: Device of the networks.
-        processes: This process among those that train together. Each one calls this function; rank 0 writes and reports.
+        processes: This process among those that train together. Each calls this function; rank 0 writes and reports.
         compiled: Passed to `Trainer`.
         report: Called with each line of statistics, and with the metrics of each snapshot.
 

@@ -11,9 +11,9 @@ Each phase is one step of Adam. Then the moving average G_ema is updated. Lazy r
 appendix B): a regulariser that runs every k steps has its loss multiplied by k. The learning rate is multiplied by
 `k / (k + 1)`, and Adam's betas are raised to this power.
 
-A phase may split its batch into micro-batches, in one process or in several, and adds up their gradients. Each micro-batch
-has its own random stream, seeded by (seed, step, phase, index). So the result does not depend on which process computes
-which micro-batch, up to the order of floating-point sums.
+A phase may split its batch into micro-batches, in one process or in several, and adds up their gradients. Each
+micro-batch has its own random stream, seeded by (seed, step, phase, index). So the result does not depend on which
+process computes which micro-batch, up to the order of floating-point sums.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PHASES = ("G", "path_length", "D", "r1")
 MAX_GRADIENT = 1e5
 SINGLE_PROCESS = Processes()
 
-#: The loss of one micro-batch, and statistics to report, from uint8 images `[N, C, R, R]` and labels `[N, c_dim]` or None.
+#: From uint8 images `[N, C, R, R]` and labels `[N, c_dim]` (or None): the loss of a micro-batch, and statistics.
 Loss = Callable[[Tensor, Tensor | None], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -338,7 +338,7 @@ def _as_float(images: Tensor) -> Tensor:
 
 
 def _outer_layers(discriminator: Discriminator, count: int) -> set[str]:
-    """Names of the first `count` layers after the image: `b64.fromrgb`, `b64.conv0`, ... The 4 px block is not counted."""
+    """Names of the first `count` layers after the image: `b64.fromrgb`, `b64.conv0`, ... The 4 px block is left out."""
     names = [name.rpartition(".")[0] for name, _ in discriminator.named_parameters()]
     layers = [name for name in dict.fromkeys(names) if name.startswith("b") and not name.startswith("b4.")]
     if count > len(layers):

@@ -45,7 +45,7 @@ def transfer(trainer: Trainer, path: str | Path) -> list[TransferResult]:
 
     Args:
         trainer: The trainer of the new run.
-        path: A training snapshot, or a generator file. A generator file sets G and G_ema, and D keeps its initial values.
+        path: A training snapshot or a generator file. With a generator file, D keeps its initial values.
 
     Raises:
         CheckpointError: The file is damaged or of another kind.
@@ -88,7 +88,7 @@ def _copy_matching(name: str, network: nn.Module, tensors: dict[str, Tensor]) ->
 
 @torch.no_grad()
 def _zero_new_rgb_weights(network: nn.Module, initial: tuple[str, ...]) -> None:
-    # If the first RGB layer was not copied either, the whole output is new: with zero weights, its images would be empty.
+    # Without a copy of the first RGB layer, the whole output is new. With zero weights, the images would be empty.
     if "synthesis.b4.torgb.weight" in initial:
         return
     parameters = dict(network.named_parameters())

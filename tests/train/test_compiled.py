@@ -1,4 +1,4 @@
-"""Where torch.compile does not work, the check gives the reason in one line."""
+"""The check of torch.compile gives the reason in one line if it does not work."""
 
 import subprocess
 import sys

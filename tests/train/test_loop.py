@@ -1,4 +1,4 @@
-"""The training loop: exact resume, the moving average, lazy Adam, signals, and the files that are left after a failure."""
+"""The training loop: exact resume, the moving average, lazy Adam, signals, and the files after a failure."""
 
 import json
 import os

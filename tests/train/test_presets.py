@@ -1,4 +1,4 @@
-"""Presets equal the published table; `auto` follows its formulas; overrides replace values; wrong values are refused."""
+"""Presets equal the published table, `auto` follows its formulas, and wrong values are refused."""
 
 import dataclasses
 import json

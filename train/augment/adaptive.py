@@ -12,7 +12,7 @@ INTERVAL = 4
 class AdaptiveProbability:
     """The probability p of each transformation, controlled by the heuristic r_t = E[sign(D(real))].
 
-    Every 4 steps, p rises by a fixed amount if r_t is above the target, and falls by it if r_t is below. p stays in [0, 1].
+    Every 4 steps, p rises by a fixed amount if r_t is above the target, and falls if r_t is below. It stays in [0, 1].
 
     Attributes:
         p: The current probability.

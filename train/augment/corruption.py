@@ -20,7 +20,7 @@ CUTOUT_SIZE = 0.5  # share of the side
 def random_band_gains(n: int, p: float) -> Tensor:
     """Random gains of the four bands for `n` images, float64 `[N, 4]`.
 
-    Each band is amplified with probability `p`. Then all bands are scaled, so that the expected power of the image stays.
+    Each band is amplified with probability `p`. All bands are then scaled to keep the expected power of the image.
     """
     gains = torch.ones(n, 4, dtype=torch.float64)
     for band in range(4):

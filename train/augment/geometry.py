@@ -1,7 +1,7 @@
 """The groups `blit` and `geom`: random geometric transformations (Karras et al. 2020b, appendix B, figure 24).
 
-All transformations of an image make one matrix, so that the image is resampled once. Coordinates are pixels from the centre
-of the image, x to the right and y down.
+All transformations of an image make one matrix, so that the image is resampled once. Coordinates are pixels from the
+centre of the image, x to the right and y down.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Applies geometric transformations to images: `blit` moves whole pixels, `warp` resamples in a 2x finer image.
 
-Beyond its edges, the image is extended by reflection. The result is a linear function of the image, differentiable to any
-order.
+Beyond its edges, the image is extended by reflection. The result is a linear function of the image, differentiable to
+any order.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from stylert.train.augment.wavelets import SYM6
 
 #: Radius of both filters in pixels of the original image: 12 taps on the finer grid.
 FILTER_RADIUS = 3
-#: Shift of smooth content by SYM6 in pixels of the finer grid, because its taps are not quite symmetric. Positions on the
-#: finer grid include it. Otherwise a mirrored image would be displaced.
+#: Shift of smooth content by SYM6 in pixels of the finer grid, because its taps are not quite symmetric. Positions on
+#: the finer grid include it. Otherwise a mirrored image would be displaced.
 FILTER_SHIFT = 5.5 - float(np.arange(12) @ SYM6 / SYM6.sum())
 
 
@@ -47,8 +47,8 @@ def blit(images: Tensor, matrices: Tensor) -> Tensor:
 def warp(images: Tensor, matrices: Tensor) -> Tensor:
     """Transform images by any affine maps (Karras et al. 2020b, appendix B).
 
-    The steps are reflection padding, 2x upsampling with the wavelet filter SYM6, bilinear lookup, and 2x downsampling with
-    the same filter. Up- and downsampling cancel where the lookup is the identity.
+    The steps are reflection padding, 2x upsampling with the wavelet filter SYM6, bilinear lookup, and 2x downsampling
+    with the same filter. Up- and downsampling cancel where the lookup is the identity.
 
     Args:
         images: `[N, C, S, S]`.
@@ -71,7 +71,7 @@ def _homogeneous(positions: Tensor) -> Tensor:
 
 
 def _margin(inverse: Tensor, size: int) -> int:
-    """Padding that covers all pixels that the lookup reads. At most one side length is reflected; beyond it is black."""
+    """Padding for all pixels that the lookup reads. At most one side length is reflected, and beyond it is black."""
     edge = (size - 1) / 2 + FILTER_RADIUS
     corners = torch.tensor([[-edge, edge, -edge, edge], [-edge, -edge, edge, edge], [1, 1, 1, 1]], dtype=inverse.dtype)
     outside = float((inverse @ corners)[:, :2].abs().max()) - (size - 1) / 2
@@ -105,7 +105,7 @@ def _taps(reverse: bool, gain: float, device: torch.device, dtype: torch.dtype) 
 
 
 class _Lookup(torch.autograd.Function):
-    """`grid_sample` as a linear function of the image, differentiable to any order. PyTorch's own allows one derivative."""
+    """`grid_sample` as a function of the image, differentiable to any order. PyTorch's own has one derivative."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, grid: Tensor) -> Tensor:

@@ -109,7 +109,7 @@ class ImageDataset:
     def batch_indices(self, start: int, count: int, seed: int) -> np.ndarray:
         """Part of an endless stream of image indices, in which each epoch is a new permutation of the dataset.
 
-        The result depends on the arguments alone, so a resumed run sees the same images as one that was not interrupted.
+        The result depends on the arguments alone, so a resumed run sees the same images as an uninterrupted one.
 
         Args:
             start: Position in the stream.

@@ -62,8 +62,8 @@ def convert_dataset(
 
     Raises:
         InputError: An argument is not valid.
-        DataError: The source is damaged or unsafe, a picture is not square, only some pictures have labels, or some cannot
-            be decoded without `skip_corrupt`.
+        DataError: The source is damaged or unsafe, a picture is not square without a transform, only some pictures have
+            labels, or pictures are damaged without `skip_corrupt`.
     """
     out = Path(out)
     _check_arguments(source, out, resolution, transform)

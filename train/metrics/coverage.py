@@ -1,8 +1,8 @@
 """Mode coverage on a dataset that says which parts each image shows, such as the cats of examples/make_cats.py.
 
-`parts.json` beside the images, `{"layers": [names], "choices": {image: [index per layer]}}`, names the part that every layer
-of an image shows. A linear classifier per layer, fitted to real images, reads the parts of generated images. Its accuracy
-on real images that it was not fitted to is an upper limit for what the metric can show.
+`parts.json` lies beside the images: `{"layers": [names], "choices": {image: [index per layer]}}`. It names the part
+that every layer of an image shows. A linear classifier per layer, fitted to real images, reads the parts of generated
+images. Its accuracy on other real images limits what the metric can show.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
         |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
 
-    The trace of the square root is the sum of the square roots of the eigenvalues of `C_a^(1/2) C_b C_a^(1/2)`. This matrix
-    is symmetric, so no complex numbers arise.
+    The trace of the square root is the sum of the square roots of the eigenvalues of `C_a^(1/2) C_b C_a^(1/2)`. This
+    matrix is symmetric, so no complex numbers arise.
 
     Args:
         a: `[N, D]`.
@@ -35,8 +35,8 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Squared maximum mean discrepancy with the kernel `k(x, y) = (x·y / D + 1)^3` (Bińkowski et al. 2018, KID).
 
-    This is the unbiased estimate over all pairs. The paper averages over random subsets, which has the same expectation.
-    The value may be slightly negative for two similar sets.
+    This is the unbiased estimate over all pairs. The paper averages over random subsets, with the same expectation. The
+    value may be slightly negative for two similar sets.
 
     Args:
         a: `[N, D]`, N at least 2.
@@ -51,8 +51,9 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
 def precision_recall(generated: np.ndarray, real: np.ndarray, k: int = NEIGHBOURS) -> tuple[float, float]:
     """Improved precision and recall (Kynkäänniemi et al. 2019).
 
-    The neighbourhood of a point reaches to its k-th nearest neighbour in the same set. Precision is the share of generated
-    features in the neighbourhood of any real one. Recall is the share of real features in that of any generated one.
+    The neighbourhood of a point reaches to its k-th nearest neighbour in the same set. Precision is the share of
+    generated features in the neighbourhood of any real one. Recall is the share of real features in the neighbourhood
+    of any generated one.
 
     Args:
         generated: `[N, D]`, N above k.

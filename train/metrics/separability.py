@@ -5,8 +5,8 @@ latent of the image, and X is its prediction.
 
     separability = exp( sum over attributes of H(Y | X) )
 
-H is the conditional entropy in nats. The result is 1 if a hyperplane in latent space separates every attribute, and larger
-otherwise.
+H is the conditional entropy in nats. The result is 1 if a hyperplane in latent space separates every attribute, and
+larger otherwise.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def linear_separability(latents: np.ndarray, margins: np.ndarray, rare: bool = F
 
     Args:
         latents: `[N, D]`.
-        margins: `[N, A]` of the images of these latents: positive where the classifier finds the attribute, and larger in
-            size where it is surer.
-        rare: Whether to take the surest half of the images with the attribute and of those without it. With False, as in
-            the paper, it is the surest half of all images, which lack an attribute that few images have.
+        margins: `[N, A]` of the images of these latents. Positive where the classifier finds the attribute, and of
+            larger magnitude where it is surer.
+        rare: False takes the surest half of all images, as in the paper. These images lack an attribute that few
+            images have. True takes the surest half of the images with the attribute, and of those without it.
 
     Raises:
         ValueError: The shapes differ, or there are fewer than four images.

@@ -1,4 +1,4 @@
-"""Metrics by name: shared inputs are computed once, values are named by their network, missing inputs are reported early."""
+"""Metrics by name: inputs are computed once, values name their network, and missing inputs are reported early."""
 
 import json
 

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 in their Python version: a tar archive of pickles. Nothing is unpickled.
 
-Python 2 wrote these pickles: dictionaries of strings, lists of numbers, and one NumPy array of bytes. `PickleReader` turns
-them into inert records. The length of the array's bytes gives its shape.
+Python 2 wrote these pickles: dictionaries of strings, lists of numbers, and one NumPy array of bytes. `PickleReader`
+turns them into inert records. The length of the array's bytes gives its shape.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The idx files of MNIST and Fashion-MNIST, plain or gzipped: grey pictures of 28 px in ten classes, padded to 32 px."""
+"""The idx files of MNIST and Fashion-MNIST, plain or gzipped: grey pictures of 28 px, padded to 32 px."""
 
 from __future__ import annotations
 

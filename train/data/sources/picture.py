@@ -28,7 +28,7 @@ class Picture:
 
     Attributes:
         name: Its name in messages.
-        read: Returns the bytes of an image file, or uint8 `[H, W]` or `[H, W, 3]`. Raises the exceptions of the library.
+        read: Returns the bytes of an image file, or uint8 `[H, W]` or `[H, W, 3]`. Raises its library's exceptions.
         label: Its label, or None.
     """
 
