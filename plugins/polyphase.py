@@ -49,7 +49,7 @@ def fold(weight: Array, f: Array) -> Array:
     return phases.reshape(o * i, 4, width * width).swapaxes(0, 1).reshape(4, o, i, width, width)
 
 
-def _fold_matrix(weight: Array, f: Array) -> Array:
+def _fold_matrix(weight: Any, f: Any) -> Any:
     """The contribution of every kernel entry to every phase tap: `[k, k, 4, K, K]` in the dtype of `weight`."""
     k, taps = weight.shape[2], f.shape[0]
     radius, shift = phase_geometry(k, taps)
@@ -66,10 +66,10 @@ def _fold_matrix(weight: Array, f: Array) -> Array:
     return taps_first.swapaxes(1, 2).reshape(k, k, 4, width, width)
 
 
-def _zeros(shape: tuple[int, ...], like: Array) -> Array:
+def _zeros(shape: tuple[int, ...], like: Any) -> Any:
     """Zeros of the library, dtype and device of `like`."""
     return np.zeros(shape, like.dtype) if isinstance(like, np.ndarray) else like.new_zeros(shape)
 
 
-def _reversed(array: Array, axes: tuple[int, ...]) -> Array:
+def _reversed(array: Any, axes: tuple[int, ...]) -> Any:
     return np.flip(array, axes) if isinstance(array, np.ndarray) else array.flip(axes)

@@ -67,7 +67,7 @@ class Resampling:
 
     @classmethod
     def upsampling(cls, taps: Sequence[int], up: int) -> Resampling:
-        """Makes an image `up` times as large. Every pixel keeps its place, and the image its mean.
+        """Enlarges an image `up` times. Every pixel keeps its position, and the image its mean.
 
         Args:
             taps: Height and width of the filter, whose sum is 1.
@@ -77,7 +77,7 @@ class Resampling:
 
     @classmethod
     def downsampling(cls, taps: Sequence[int], down: int) -> Resampling:
-        """Makes one pixel of every `down` pixels of an axis, centred on them. `taps` is height and width of the filter."""
+        """Computes one pixel from every `down` pixels of an axis, centred on them. `taps` is height and width of the filter."""
         return cls.of(down=down, padding=[pad for t in taps for pad in ((t - down + 1) // 2, (t - down) // 2)])
 
     @classmethod
@@ -126,7 +126,7 @@ class Resampling:
 
             dx[i] = sum_o dy[o] K[up * i + top - o * down]
 
-        So the factors change places, the filter is reversed, and `top' = fh - 1 - top`. The padding after the last row
+        So the factors are exchanged, the filter is reversed, and `top' = fh - 1 - top`. The padding after the last row
         follows from the size of the input.
 
         Args:
@@ -277,7 +277,7 @@ def phase_geometry(k: int, taps: int) -> tuple[int, int]:
     A phase kernel has `2 radius + 1` taps on an axis. Tap `t` of phase `r` is `g[r + shift + 2 (radius - t)]`; see `polyphase`.
     """
     shift = taps - 1 - Resampling.after_transposed_convolution(k, taps).padding[0]
-    # The two parities reach differently far. The radius serves both.
+    # The two parities need different radii. The larger one serves both.
     return max((1 + shift) // 2, (k + taps - 2 - shift) // 2), shift
 
 

@@ -73,7 +73,8 @@ def modulated_conv2d(
     if demod is None:
         x = x if noise is None else x + noise.to(x.dtype)
         return bias_act(x, bias, activation=activation, gain=gain, clamp=clamp)
-    # The activation is positively homogeneous, so its gain moves into the small factors before it. That saves a pass over x.
+    # The activation is positively homogeneous, so its gain moves into the small factors before it and
+    # saves a pass over x.
     d = (demod * gain).to(x.dtype)[:, :, None, None]
     x = x * d if bias is None else torch.addcmul((bias * gain).to(x.dtype)[None, :, None, None], x, d)
     if noise is not None:

@@ -1,7 +1,13 @@
 """The parts of the ModulatedConv2d kernels in `conv_programs.py`.
 
 `tile_coordinates` and `pixels_of` find a program's pixels and channels. `gemm_loop` sums over taps and input channels. `epilogue` ends
-the layer and `store_tile` writes it. `upsampled_skip` and `folded_tap` apply the FIR filter. The rest rounds numbers.
+the layer and `store_tile` writes it. `upsampled_skip` and `folded_tap` apply the FIR filter. The rest multiplies and rounds.
+
+Names that all parts share:
+
+- `n`, `h`, `w`, `i`, `o`: samples, height and width of the input, input and output channels.
+- A row of a tile is pixel `p` of sample `sample + row_n`. `row_ok` says whether that pixel exists. `oc` are the tile's output channels.
+- `x_n`, `x_p`, `x_c`, `w_t` and their like are strides in memory: of a sample, a pixel, a channel and a tap.
 """
 
 # Kernels are compiled by Triton, whose arguments have no Python types.
@@ -89,7 +95,6 @@ def gemm_loop(
     # One loop over taps and blocks of channels, so that the loads of the next step overlap the products of this step.
     ik = tl.arange(0, BLOCK_K)
     blocks_k = (i + BLOCK_K - 1) // BLOCK_K
-    # Strides in memory of a pixel, a channel and a tap.
     x_p = i if NHWC else 1
     x_c = 1 if NHWC else h * w
     w_t = i if OHWI else 1
@@ -121,22 +126,38 @@ def gemm_loop(
             else:
                 s_mask = row_ok[:, None] & i_ok[None, :]
                 s = tl.load(style_ptr + (row_n * i + i0)[:, None] + ik[None, :], mask=s_mask, other=0.0)
-            if PRECISION == "int8":
-                a = modulate_to_int8(a, s)
-            elif PRECISION == "fp8":
-                a = clip(a.to(tl.float32) * s.to(tl.float32), LARGEST_FP8).to(tl.float8e4nv)
-            elif PRECISION == "fp8_ieee":
-                a = rounded_to_fp8(a.to(tl.float32) * s.to(tl.float32))
-            else:
-                a = modulate(a, s)
-        if PRECISION == "int8":
-            acc = tl.dot(a, b, acc, out_dtype=tl.int32)
-        elif PRECISION == "fp8":
-            acc = tl.dot(a, b, acc)
-        elif PRECISION == "ieee" or PRECISION == "fp8_ieee":
-            acc = tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
-        else:
-            acc = tl.dot(a, b, acc, input_precision=PRECISION)
+            a = modulate(a, s, PRECISION)
+        acc = multiply_add(a, b, acc, PRECISION)
+    return acc
+
+
+@triton.jit
+def modulate(a, s, PRECISION: tl.constexpr):
+    """`a * s` as the tensor cores take it: in 8 bits beside 8-bit weights, else in the dtype of `a`."""
+    if PRECISION == "int8":
+        a = round_to_int8(a.to(tl.float32) * s.to(tl.float32))
+    elif PRECISION == "fp8":
+        a = clip(a.to(tl.float32) * s.to(tl.float32), LARGEST_FP8).to(tl.float8e4nv)
+    elif PRECISION == "fp8_ieee":
+        a = round_to_fp8(a.to(tl.float32) * s.to(tl.float32))
+    elif a.dtype == tl.float16:
+        a = a * s.to(tl.float16)
+    else:
+        a = (a.to(tl.float32) * s.to(tl.float32)).to(a.dtype)
+    return a
+
+
+@triton.jit
+def multiply_add(a, b, acc, PRECISION: tl.constexpr):
+    """`acc + a @ b`."""
+    if PRECISION == "int8":
+        acc = tl.dot(a, b, acc, out_dtype=tl.int32)
+    elif PRECISION == "fp8":
+        acc = tl.dot(a, b, acc)
+    elif PRECISION == "ieee" or PRECISION == "fp8_ieee":
+        acc = tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
+    else:
+        acc = tl.dot(a, b, acc, input_precision=PRECISION)
     return acc
 
 
@@ -156,8 +177,8 @@ def epilogue(
             d = tl.load(demod_ptr + (row_n * o)[:, None] + oc[None, :], mask=row_ok[:, None] & o_ok[None, :], other=0.0)
         v *= d.to(tl.float32)
     if HAS_NOISE:
-        noise_at = noise_ptr + sample.to(tl.int64) * noise_n + row_n * noise_n + oy * noise_y + ox * noise_x
-        v += tl.load(noise_at, mask=row_ok, other=0.0).to(tl.float32)[:, None]
+        noise_rows = noise_ptr + sample.to(tl.int64) * noise_n + row_n * noise_n + oy * noise_y + ox * noise_x
+        v += tl.load(noise_rows, mask=row_ok, other=0.0).to(tl.float32)[:, None]
     if HAS_BIAS:
         v += tl.load(bias_ptr + oc, mask=o_ok, other=0.0).to(tl.float32)[None, :]
     v = tl.where(v > 0, v, v * SLOPE) * GAIN
@@ -216,17 +237,17 @@ def folded_tap(
 
 
 @triton.jit
-def modulate_to_int8(a, s):
-    """`a * s` in int8: clipped to 127 and rounded, halves to even.
+def round_to_int8(v):
+    """`v` in int8: clipped to 127 and rounded, halves to even.
 
     12582912 is 1.5 * 2^23. Float32 numbers of that size are whole, so adding it rounds.
     """
-    v = clip(a.to(tl.float32) * s.to(tl.float32), LARGEST_INT8)
+    v = clip(v, LARGEST_INT8)
     return ((v + 12582912.0) - 12582912.0).to(tl.int8)
 
 
 @triton.jit
-def rounded_to_fp8(v):
+def round_to_fp8(v):
     """The float32 number nearest to `v` that E4M3 holds, clipped to 448. GPUs with FP8 have an instruction for it.
 
     E4M3 holds multiples of 2^-9 below 2^-6, and four significant bits above. Adding and then subtracting a number with units that
@@ -236,15 +257,5 @@ def rounded_to_fp8(v):
     exponent = ((v.to(tl.int32, bitcast=True) >> 23) & 255) - 127
     # 1.5 * 2^23 units of 2^(exponent - 3), made from the bits of that float32.
     unit = tl.maximum(exponent, -6) - 3
-    magic = (((unit + 23 + 127) << 23) | 0x400000).to(tl.float32, bitcast=True)
-    return (v + magic) - magic
-
-
-@triton.jit
-def modulate(a, s):
-    """`a * s` in the dtype of `a`. float16 is multiplied in float16, other dtypes in float32."""
-    if a.dtype == tl.float16:
-        modulated = a * s.to(tl.float16)
-    else:
-        modulated = (a.to(tl.float32) * s.to(tl.float32)).to(a.dtype)
-    return modulated
+    coarse = (((unit + 23 + 127) << 23) | 0x400000).to(tl.float32, bitcast=True)
+    return (v + coarse) - coarse

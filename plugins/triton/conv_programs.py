@@ -1,7 +1,7 @@
 """The Triton kernels of ModulatedConv2d; `modulated_conv2d.py` gives their formula and launches them.
 
-All are made of the parts in `conv_parts.py`: `tile_coordinates` and `pixels_of` say which pixels and channels a program has,
-`gemm_loop` sums, and `epilogue` ends the layer.
+All use the parts in `conv_parts.py`: `tile_coordinates` and `pixels_of` find a program's pixels and channels, `gemm_loop` sums, and
+`epilogue` ends the layer.
 
 - `modulated_conv2d_kernel`: the whole layer, one tile of the output per program. It is also the TensorRT plugin.
 - `rgb_kernel`: a program has every output channel of its pixels. So it computes torgb too, from its registers, and adds the
@@ -41,7 +41,7 @@ def modulated_conv2d_kernel(
     """A tile of the layer: `BLOCK_M` pixels by `BLOCK_N` channels of one phase.
 
     With `PER_SAMPLE` the pixels are of one sample, else of the whole batch. `KSIZE` is the width of the kernel in the sum. With
-    `FOLD` above 0 that is a phase kernel. It is made here, from a weight of width `FOLD` and a FIR of `TAPS`, and the weight
+    `FOLD` above 0 that is a phase kernel. It is computed here, from a weight of width `FOLD` and a FIR of `TAPS`. The weight then
     has no phase axis.
     """
     block, phase, oc = tile_coordinates(n, h * w, o, UP * UP, PER_SAMPLE, GROUP, BLOCK_M, BLOCK_N)
@@ -150,10 +150,10 @@ def sum_kernel(
     sample, row_n, p, row_ok = pixels_of(block, n, pixels, False, BLOCK_M)
     ok = row_ok[:, None] & (oc < o)[None, :]
     rows = work_ptr + (phase.to(tl.int64) * (n * pixels) + row_n * pixels + p)[:, None] * o + oc[None, :]
-    step = tl.full((), UP * UP, tl.int64) * n * pixels * o
+    part_stride = tl.full((), UP * UP, tl.int64) * n * pixels * o
     acc = tl.load(rows, mask=ok, other=0)
     for split in range(1, SPLITS):
-        acc += tl.load(rows + split * step, mask=ok, other=0)
+        acc += tl.load(rows + split * part_stride, mask=ok, other=0)
     oy = (p // w) * UP + phase // UP
     ox = (p % w) * UP + phase % UP
     v = epilogue(

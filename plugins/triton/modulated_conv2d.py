@@ -30,6 +30,7 @@ from stylert.plugins.triton.tiles import FP8_ARCHITECTURE, ConvProblem, Tile, ch
 #: - "tf32": float32 as one tf32 product.
 #: - "tf32x3": float32 as three tf32 products. Their sum is nearly float32.
 #: - "ieee": in float32, for Triton's interpreter, which cannot multiply bfloat16 or round to FP8.
+#:
 #: float16 and bfloat16 products are exact in all three. int8 weights are multiplied in 8 bits in all three.
 PRECISIONS = ("ieee", "tf32", "tf32x3")
 
@@ -114,7 +115,7 @@ def modulated_conv2d_into(
         return
     up = 2 if phases == 4 else 1
     kind = EIGHT_BITS.get(str(weight.dtype))
-    tile = tile or choose_tile(conv_problem(x, weight), whole=workspace is None, columns=o if rgb else 0)
+    tile = tile or choose_tile(conv_problem(x, weight), allow_splits=workspace is not None, min_channels=o if rgb else 0)
     if kind and tile.k < MIN_8_BIT_BLOCK_K:
         raise ValueError(f"modulated_conv2d: 8-bit products take at least {MIN_8_BIT_BLOCK_K} channels per step, not {tile.k}")
 

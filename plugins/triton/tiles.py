@@ -82,13 +82,13 @@ class ConvProblem:
         return f"{self.dtype} {self.ksize}x{self.ksize} {self.i}to{self.o} {self.pixels}px {self.phases}phase"
 
 
-def choose_tile(problem: ConvProblem, *, whole: bool = False, columns: int = 0) -> Tile:
+def choose_tile(problem: ConvProblem, *, allow_splits: bool = True, min_channels: int = 0) -> Tile:
     """The tile of `problem`: from the table of its architecture, at the nearest batch, else `default_tile`.
 
     Args:
         problem: The layer, its batch and its architecture.
-        whole: Allow no split sums.
-        columns: The fewest output channels that the tile must have.
+        allow_splits: Whether the tile may split its sum.
+        min_channels: The fewest output channels that the tile must have.
 
     Raises:
         ValueError: A file of tables that cannot be read.
@@ -97,13 +97,13 @@ def choose_tile(problem: ConvProblem, *, whole: bool = False, columns: int = 0) 
         table = tables(problem.architecture)
         # A bfloat16 layer that was not measured takes the tile of float16.
         batches = table.get(problem.layer) or table.get(problem.layer.replace("bfloat16", "float16"), {})
-        fitting = {batch: tile for batch, tile in batches.items() if (tile.splits == 1 or not whole) and tile.n >= columns}
+        fitting = {b: tile for b, tile in batches.items() if (allow_splits or tile.splits == 1) and tile.n >= min_channels}
         if fitting:
             return fitting[min(fitting, key=lambda batch: abs(math.log2(batch / problem.batch)))]
-    return default_tile(problem, columns)
+    return default_tile(problem, min_channels)
 
 
-def default_tile(problem: ConvProblem, columns: int = 0) -> Tile:
+def default_tile(problem: ConvProblem, min_channels: int = 0) -> Tile:
     """A tile by rule, never with a split sum.
 
     Half precision takes up to 128x128. Float32 tiles have a quarter of that area: their operands are twice as wide, and the
@@ -112,7 +112,7 @@ def default_tile(problem: ConvProblem, columns: int = 0) -> Tile:
 
     Args:
         problem: The layer.
-        columns: The fewest output channels that the tile must have.
+        min_channels: The fewest output channels that the tile must have.
     """
     itemsize = ITEMSIZE[problem.dtype]
     rows = problem.batch * problem.pixels
@@ -122,8 +122,8 @@ def default_tile(problem: ConvProblem, columns: int = 0) -> Tile:
     k = min(largest // 2, max(32 if itemsize == 1 else 16, _next_power_of_2(problem.i)))
     if rows <= 1024:
         m, n = min(m, 64), min(n, 64)
-    if n < columns:
-        n = max(16, _next_power_of_2(columns))
+    if n < min_channels:
+        n = max(16, _next_power_of_2(min_channels))
         m = max(16, min(m, 8192 // n))
     return Tile(m, n, k, num_warps=8 if m * n >= 128 * 128 else 4, num_stages=3)
 

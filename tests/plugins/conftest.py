@@ -1,4 +1,4 @@
-"""Fixtures of the operator tests: one torch thread."""
+"""The tests of the operators run with one torch thread."""
 
 from collections.abc import Iterator
 

@@ -1,9 +1,8 @@
-"""TensorRT's real Python bindings without its libraries: for the process that imports this, `tensorrt` is the wheel
-`tensorrt-cu13-bindings` over empty C functions.
+"""TensorRT's own Python bindings without its libraries: `tensorrt` is the wheel `tensorrt-cu13-bindings` over empty C functions.
 
-Everything that the bindings do in Python or in their own C++ is real: what a plugin's functions must look like, shape
-expressions, layout and type combinations, launch parameters. What they ask of the libraries is not there: no registry, no
-builder, no engine. The expressions' builder, which the libraries own, is replaced by exact integers.
+The bindings do real work in Python and in C++: checks of a plugin's functions, shape expressions, layout and type combinations, launch
+parameters. The libraries are absent, so there is no registry, no builder and no engine. The libraries own the builder of shape
+expressions; exact integers replace it here.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ SYMBOLS = (
 
 
 def load(folder: Path) -> Any:
-    """`tensorrt`, as this process will find it from now on; the stub is compiled into `folder`."""
+    """Compile the empty libraries into `folder`, and make `tensorrt` importable in this process."""
     source = folder / "stub.c"
     source.write_text("\n".join(f"void *{name}(void) {{ return 0; }}" for name in SYMBOLS))
     for library in ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser"):
@@ -36,7 +35,7 @@ def load(folder: Path) -> Any:
 
 
 class Number:
-    """What a dimension expression is to the bindings, with its value; `constant` is False for what an engine learns late."""
+    """A dimension expression of TensorRT, with its value. `constant` is False for a size that only the running engine knows."""
 
     def __init__(self, value: int, constant: bool) -> None:
         self.value, self.constant = value, constant
@@ -45,12 +44,12 @@ class Number:
         return self.constant
 
     def get_constant_value(self) -> int:
-        assert self.constant, "a size that is not known when the engine is built was read"
+        assert self.constant, "a size was read that is not known when the engine is built"
         return self.value
 
 
 class Builder:
-    """Works out dimension expressions as TensorRT's does, on numbers."""
+    """The builder of dimension expressions, computing with numbers."""
 
     def __init__(self, trt: Any) -> None:
         op = trt.DimensionOperation
@@ -68,9 +67,9 @@ class Builder:
 
 
 class Plugin:
-    """TensorRT's own class behind a plugin with ahead-of-time code, driven as its builder drives it.
+    """TensorRT's own class of a plugin with ahead-of-time code, called as TensorRT's builder calls it.
 
-    `dynamic` names inputs whose first dimension is known only when an engine runs.
+    `dynamic` lists inputs, separated by spaces. Only the running engine knows their first dimension.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class Plugin:
         self.attributes = attributes
 
     def build(self, types: list[Any], tactic: int | None = None, layout: int = 0) -> dict[str, Any]:
-        """What an engine keeps of the plugin with these input types, at one of the layouts and tactics that it offers."""
+        """The parts of the plugin that an engine keeps, for these input types and one of the plugin's layouts and tactics."""
         trt, plugin = self.trt, self.plugin
         (out_type,) = plugin.get_output_data_types(types, [len(shape) for shape in self.shapes.values()])
         (out_exprs,) = plugin.get_output_shapes(self.exprs, [], self.builder)
@@ -106,8 +105,8 @@ class Plugin:
             tensor = trt.DynamicPluginTensorDesc()
             tensor.desc.dims, tensor.desc.type, tensor.desc.format = trt.Dims(shape), kind, trt.TensorFormat.LINEAR
             in_out.append(tensor)
-        offered = plugin.get_supported_format_combinations(in_out, len(self.shapes))
-        combination = offered[layout * len(in_out) : (layout + 1) * len(in_out)]
+        combinations = plugin.get_supported_format_combinations(in_out, len(self.shapes))
+        combination = combinations[layout * len(in_out) : (layout + 1) * len(in_out)]
         for tensor, choice in zip(in_out, combination, strict=True):
             assert tensor.desc.type == choice.type
             tensor.desc.format = choice.format
@@ -120,7 +119,7 @@ class Plugin:
         return {
             "shape": out_shape,
             "tactics": sorted(tactics),
-            "layouts": len(offered) // len(in_out),
+            "layouts": len(combinations) // len(in_out),
             "formats": [t.desc.format.name for t in in_out],
             "kernel": name,
             "ptx": code.decode(),
@@ -137,17 +136,17 @@ class Dims(list):
 
 
 class Argument:
-    """What the bindings hand to TensorRT as a kernel argument or launch parameter."""
+    """A kernel argument or launch parameter, as the bindings give it to TensorRT."""
 
     def __init__(self, size: Any) -> None:
         self.expr = size._expr
 
 
 class LaunchParams:
-    """Where the bindings write grid, block and shared memory."""
+    """The bindings write grid, block and shared memory here."""
 
 
 class Setter(dict):
-    """Where the bindings write the arguments between inputs and output."""
+    """The bindings write the arguments between inputs and output here."""
 
     nbSymExprs = 0

@@ -1,4 +1,4 @@
-"""Run by `test_tensorrt.py` in a process of its own: cases as JSON on stdin, what TensorRT's bindings made of them on stdout."""
+"""The process that `test_tensorrt.py` runs: cases as JSON on stdin, the results of TensorRT's bindings as JSON on stdout."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from stylert.plugins.triton import nodes
 
 
 def build(trt: Any, case: dict[str, Any]) -> dict[str, Any]:
-    """What an engine would keep, and beside it the launch that the interpreter tests execute, on plain ints."""
+    """The parts of a plugin that an engine keeps, and the launch of `nodes.py` for the same shapes as ints."""
     shapes, attributes = {name: tuple(shape) for name, shape in case["shapes"].items()}, as_fields(case["attributes"])
     kind = {"float16": trt.float16, "float32": trt.float32}[case["dtype"]]
     plugin = tensorrt_bindings_stub.Plugin(trt, case["op"], shapes, attributes, case["dynamic"])
     int8 = case.get("int8", False)
     kinds = [trt.int8 if int8 and name == "weight" else kind for name in shapes]
-    made = plugin.build(kinds, case["tactic"], case["layout"])
-    nhwc, itemsize = made["formats"][0] == "HWC", 2 if kind == trt.float16 else 4
+    result = plugin.build(kinds, case["tactic"], case["layout"])
+    nhwc, itemsize = result["formats"][0] == "HWC", 2 if kind == trt.float16 else 4
     if case["op"] == "Upfirdn2d":
         up, down, padding = (case["attributes"][name] for name in ("up", "down", "padding"))
         spec = Resampling.of(up, down, padding, bool(attributes["flip"]), attributes["gain"])
@@ -36,20 +36,20 @@ def build(trt: Any, case: dict[str, Any]) -> dict[str, Any]:
         operands = [shapes[name] for name in ("x", "weight", "style", "noise")]
         tile = (nodes.conv_tiles(1, 2) if int8 else nodes.conv_tiles(attributes["up"], itemsize))[case["tactic"]]
         numbers = {name: value for name, value in attributes.items() if name != "group"}
-        ohwi = made["formats"][1] == "HWC"
+        ohwi = result["formats"][1] == "HWC"
         launch = nodes.modulated_conv2d_node(*operands, **numbers, nhwc=nhwc, ohwi=ohwi, tile=tile, int8=int8)
-    made["expected"] = {
+    result["expected"] = {
         "programs": launch.programs,
         "sizes": list(launch.integers.values()),
         "threads": launch.num_warps * 32,
         "arguments": [name for name in launch.kernel.arg_names if name not in launch.constants],
         "kernel": launch.kernel.fn.__name__,
     }
-    return made
+    return result
 
 
 def execute(trt: Any, case: dict[str, Any]) -> dict[str, Any]:
-    """The just-in-time side in Triton's interpreter, on CPU tensors; the output as a list."""
+    """Run the just-in-time side in Triton's interpreter, on CPU tensors. The output is a list."""
     import torch
 
     plugins.as_torch = lambda tensor: tensor.memory
@@ -65,8 +65,8 @@ def execute(trt: Any, case: dict[str, Any]) -> dict[str, Any]:
     inputs = [tensor(v, f, layout) for v, f, layout in zip(case["inputs"], case["formats"], layouts, strict=False)]
     y = tensor(np.full(case["output"], np.nan), case["formats"][-1], layouts[-1])
     attributes = as_fields(case["attributes"])
-    passed = [attributes[name] for name in registered.impl_attr_names]
-    registered.impl_func(*inputs, *passed, (y,), 0, case["tactic"])
+    arguments = [attributes[name] for name in registered.impl_attr_names]
+    registered.impl_func(*inputs, *arguments, (y,), 0, case["tactic"])
     return {"y": y.memory.tolist()}
 
 

@@ -1,4 +1,4 @@
-"""The kernels compile ahead of time, in a process where Triton does not interpret."""
+"""Ahead-of-time compilation of the kernels, in a process where Triton compiles and does not interpret."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import pytest
 from stylert.plugins.aot import ARCHITECTURES, compile_all
 from stylert.plugins.triton.variants import variants
 
-#: Of each kernel the variants that most of a generator's time is spent in.
+#: The specialisations that take most of a generator's time.
 HOT = "modulated_conv2d_*_f16"
 
 
@@ -33,14 +33,14 @@ def test_hot_kernels_compile_without_spills_and_onto_the_tensor_cores(tmp_path):
         assert entry["spill_bytes"] == 0
         assert 0 < entry["registers"] <= 255
         instruction = {"sm_80": "mma.sync.aligned.m16n8k16", "sm_90": "wgmma.mma_async.sync.aligned"}[entry["arch"]]
-        assert entry["matrix_instructions"] or entry["kernel"] == "modulated_conv2d_sum"  # which adds, and multiplies nothing
-        assert all(found.startswith(instruction) for found in entry["matrix_instructions"])
+        assert entry["matrix_instructions"] or entry["kernel"] == "modulated_conv2d_sum"  # It adds and does not multiply.
+        assert all(name.startswith(instruction) for name in entry["matrix_instructions"])
         ptx = (tmp_path / "aot" / entry["ptx"]).read_text()
         assert f".target {entry['arch']}" in ptx
         assert f".entry {entry['entry']}(" in ptx
         assert hashlib.sha256(ptx.encode()).hexdigest() == entry["ptx_sha256"]
         assert (tmp_path / "aot" / entry["cubin"]).read_bytes()[:4] == b"\x7fELF"
-        # TensorRT's ahead-of-time plugins pass inputs, 32-bit integers, outputs, in this order.
+        # TensorRT's ahead-of-time plugins pass inputs, 32-bit integers and outputs, in this order.
         kinds = list(entry["arguments"].values())
         integers = [index for index, kind in enumerate(kinds) if kind == "i32"]
         assert integers == list(range(integers[0], len(kinds) - 1))
@@ -48,8 +48,8 @@ def test_hot_kernels_compile_without_spills_and_onto_the_tensor_cores(tmp_path):
 
 
 @pytest.mark.slow
-def test_fp8_products_are_on_the_tensor_cores_where_there_are_any(tmp_path):
-    """Beside an architecture that has none, which is passed over."""
+def test_fp8_products_use_tensor_cores_on_the_architectures_that_have_them(tmp_path):
+    """An architecture without FP8 in the same call is skipped."""
     cache = str(tmp_path / "cache")
     done = run("--arch", "sm_86,sm_89,sm_90", "--out", tmp_path, "--only", "*_3x3_fp8_32ch", TRITON_CACHE_DIR=cache)
     assert done.returncode == 0, done.stderr
@@ -63,8 +63,8 @@ def test_fp8_products_are_on_the_tensor_cores_where_there_are_any(tmp_path):
 
 
 @pytest.mark.slow
-def test_sizes_of_one_which_a_launch_makes_constants_compile_too(tmp_path):
-    """A launch compiles arguments that are 1 into the kernel: there they are no tensors, and have no methods."""
+def test_kernels_compile_with_sizes_of_one_as_constants(tmp_path):
+    """A launch makes arguments that are 1 constants of the kernel. Constants are no tensors and have no methods."""
     code = """if True:
         from stylert.plugins.triton.compiler import compile_kernel
         from stylert.plugins.triton.tiles import Tile
@@ -101,7 +101,7 @@ def test_pointwise_and_resampling_kernels_compile_without_spills(tmp_path):
     [["--arch", "sm_70"], ["--arch", ""], ["--only", "nothing*"], ["--arch", "sm_80,sm_86", "--only", "*fp8*"]],
     ids=str,
 )
-def test_wrong_arguments_are_one_line_and_status_2(tmp_path, arguments):
+def test_a_wrong_argument_prints_one_line_and_exits_2(tmp_path, arguments):
     done = run("--out", tmp_path, *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
@@ -109,7 +109,7 @@ def test_wrong_arguments_are_one_line_and_status_2(tmp_path, arguments):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_written_is_found_before_the_first_kernel(tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused_before_compilation(tmp_path):
     (tmp_path / "file").write_text("")
     done = run("--out", tmp_path / "file" / "below")
     assert done.returncode == 2
@@ -117,20 +117,20 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_first_kernel(tmp_pa
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_interpreter_cannot_compile_and_says_so(tmp_path):
+def test_compilation_in_the_interpreter_is_refused(tmp_path):
     done = run("--out", tmp_path, TRITON_INTERPRET="1")
     assert done.returncode == 2
     assert "TRITON_INTERPRET" in done.stderr
 
 
-def test_variants_have_names_of_their_own_and_cover_both_operators():
+def test_variant_names_are_unique_and_cover_every_operator():
     names = [variant.name for variant in variants()]
     assert len(set(names)) == len(names)
     for operator in ("modulated_conv2d_3x3", "modulated_conv2d_up2", "upfirdn2d_up2", "upfirdn2d_down2", "bias_act"):
         assert any(name.startswith(operator) for name in names)
 
 
-def test_no_architecture_is_refused():
+def test_an_empty_list_of_architectures_is_refused():
     with pytest.raises(ValueError, match="architecture"):
         compile_all([])
     assert set(ARCHITECTURES) >= {"sm_80", "sm_90", "sm_120"}

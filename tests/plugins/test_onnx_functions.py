@@ -1,4 +1,4 @@
-"""The ONNX function bodies against the PyTorch reference, in ONNX Runtime and in ONNX's own evaluator."""
+"""The ONNX function bodies equal the PyTorch reference, in ONNX Runtime and in ONNX's own evaluator."""
 
 import numpy as np
 import onnx
@@ -21,7 +21,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def one_node_model(op, inputs, static=True, dtype=np.float32, **attributes):
-    """A checked model of one operator node with its function body attached."""
+    """A valid model of one operator node, with the function bodies."""
     tensor_type = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
     def value(name, shape):
@@ -47,12 +47,12 @@ def by_onnxruntime(model, inputs):
 
 
 def by_evaluator(model, inputs):
-    """ONNX's reference, on the inlined graph: inside a function it loses attributes passed on to a subgraph."""
+    """ONNX's evaluator on the inlined graph. Inside a function it loses attributes that are passed to a subgraph."""
     return onnx.reference.ReferenceEvaluator(onnx.inliner.inline_local_functions(model)).run(None, inputs)[0]
 
 
 def inferred_shape(model):
-    """What ONNX Runtime infers (with folded constants; onnx.shape_inference alone gives up inside the bodies)."""
+    """The output shape that ONNX Runtime infers. onnx.shape_inference does not fold constants, so it finds none."""
     model.graph.output[0].type.tensor_type.ClearField("shape")
     return session_of(model).get_outputs()[0].shape
 
@@ -74,9 +74,9 @@ def upfirdn_case(size, taps, up, down, padding, flip, seed, dtype=np.float32):
 def test_upfirdn2d_body_equals_the_reference(size, taps, up, down, padding, flip, seed):
     inputs, attributes, expected = upfirdn_case(size, taps, up, down, padding, flip, seed)
     model = one_node_model("Upfirdn2d", inputs, **attributes)
-    for found in (by_onnxruntime(model, inputs), by_evaluator(model, inputs)):
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    for y in (by_onnxruntime(model, inputs), by_evaluator(model, inputs)):
+        assert y.dtype == np.float32
+        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
 
 
 @settings(deadline=None, max_examples=30)
@@ -85,9 +85,9 @@ def test_upfirdn2d_body_takes_dynamic_shapes_and_float16(size, up, down, padding
     inputs, attributes, expected = upfirdn_case(size, (3, 2), up, down, padding, False, seed, np.float16)
     inputs["f"] = inputs["f"].astype(np.float16)
     model = one_node_model("Upfirdn2d", inputs, static=False, dtype=np.float16, **attributes)
-    found = by_onnxruntime(model, inputs)
-    assert found.dtype == np.float16
-    np.testing.assert_allclose(found, expected, rtol=2e-2, atol=6e-2)
+    y = by_onnxruntime(model, inputs)
+    assert y.dtype == np.float16
+    np.testing.assert_allclose(y, expected, rtol=2e-2, atol=6e-2)
 
 
 @settings(deadline=None, max_examples=40)
@@ -139,18 +139,18 @@ modulated_cases = {
 def test_modulated_conv2d_body_equals_the_reference(n, i, o, size, layer, alpha, clamp, noise, seed):
     inputs, attributes, expected = modulated_case(n, i, o, size, *layer, alpha, clamp, noise, seed)
     model = one_node_model("ModulatedConv2d", inputs, **attributes)
-    for found in (by_onnxruntime(model, inputs), by_evaluator(model, inputs)):
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=5e-4)
+    for y in (by_onnxruntime(model, inputs), by_evaluator(model, inputs)):
+        assert y.dtype == np.float32
+        np.testing.assert_allclose(y, expected, rtol=1e-4, atol=5e-4)
 
 
 @settings(deadline=None, max_examples=30)
 @given(**modulated_cases)
 def test_modulated_conv2d_body_takes_dynamic_shapes_and_float16(n, i, o, size, layer, alpha, clamp, noise, seed):
     inputs, attributes, expected = modulated_case(n, i, o, size, *layer, alpha, clamp, noise, seed, np.float16)
-    found = by_onnxruntime(one_node_model("ModulatedConv2d", inputs, False, np.float16, **attributes), inputs)
-    assert found.dtype == np.float16
-    np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-2 * max(1, np.abs(expected).max()))
+    y = by_onnxruntime(one_node_model("ModulatedConv2d", inputs, False, np.float16, **attributes), inputs)
+    assert y.dtype == np.float16
+    np.testing.assert_allclose(y, expected, rtol=2e-2, atol=2e-2 * max(1, np.abs(expected).max()))
 
 
 @settings(deadline=None, max_examples=40)

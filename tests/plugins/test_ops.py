@@ -1,6 +1,6 @@
-"""The custom ops around the kernels: what PyTorch demands of an op, derivatives to second order, and torch.compile.
+"""The custom ops meet PyTorch's rules for an op, have right derivatives to second order, and work under torch.compile.
 
-Here the ops compute with the references, in float64, as they do wherever the kernels do not serve their input.
+The inputs are float64, which the kernels do not serve. So the ops compute with the references here.
 """
 
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ FIR = fir_reference.setup_filter().double()
 
 @pytest.fixture(autouse=True)
 def custom_ops(request, monkeypatch):
-    """The functions call the custom ops, as they do on CUDA; within these the kernels do not serve a float64."""
+    """`ops` calls the custom ops, as on CUDA. The ops themselves still see that no kernel serves float64."""
     monkeypatch.setattr(ops, "has_kernels", lambda x: True)
 
 
@@ -28,13 +28,13 @@ def draw(rng, *shape):
 
 
 def layer_operands(rng, up):
-    """x, weight, style, noise, bias of a small layer, all asking for gradients."""
+    """x, weight, style, noise and bias of a small layer, all with gradients."""
     n, i, o, h, w = 2, 2, 3, int(rng.integers(2, 5)), int(rng.integers(2, 5))
     return draw(rng, n, i, h, w), draw(rng, o, i, 3, 3), draw(rng, n, i), draw(rng, 1, 1, h * up, w * up), draw(rng, o)
 
 
 def layer(module, up, clamp=4.0):
-    """The whole layer as a network uses it: demod is computed from the weight and the style that it is given beside."""
+    """A function that computes the layer as a network does: demod follows from weight and style."""
 
     def run(x, weight, style, noise, bias):
         demod = conv_reference.demodulation(weight, style)
@@ -52,7 +52,7 @@ def layer(module, up, clamp=4.0):
         (torch.bfloat16, "cuda:1", (12, 0), "1", True),
         (torch.float32, "cuda", (9, 0), None, True),
         (torch.float64, "cuda", (9, 0), None, False),
-        (torch.float32, "cuda", (7, 5), None, False),  # Triton's matrix products begin with Ampere
+        (torch.float32, "cuda", (7, 5), None, False),  # Triton's matrix products need Ampere.
         (torch.float32, "cuda", (9, 0), "0", False),
         (torch.float32, "cuda", None, None, False),
         (torch.float32, "cpu", (9, 0), None, False),
@@ -60,7 +60,9 @@ def layer(module, up, clamp=4.0):
     ],
     ids=str,
 )
-def test_the_kernels_serve_what_they_were_written_for(monkeypatch, dtype, device, capability, switch, expected):
+def test_kernels_serve_half_and_single_precision_on_cuda_from_capability_8(
+    monkeypatch, dtype, device, capability, switch, expected
+):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.delenv("STYLERT_KERNELS", raising=False)
     if switch is not None:
@@ -108,7 +110,7 @@ def test_bias_act_is_right_to_second_order(rng, attributes):
 
     assert torch.equal(run(x, b), bias_act_reference.bias_act(x, b, **attributes))
     assert torch.equal(ops.bias_act(x, **attributes), bias_act_reference.bias_act(x, **attributes))
-    # Away from the kinks, where finite differences mean something.
+    # Finite differences are wrong at a kink, so values near one are moved away.
     with torch.no_grad():
         y = bias_act_reference.bias_act(x, b, **{**attributes, "clamp": None})
         near = (y.abs() < 1e-2) | ((y.abs() - attributes.get("clamp", 1e9)).abs() < 1e-2)
@@ -124,8 +126,8 @@ def test_bias_act_has_the_references_gradients(rng):
         y = module.bias_act(x, b, activation="lrelu", clamp=1.0)
         first = torch.autograd.grad(y.pow(3).sum(), (x, b), create_graph=True)
         results.append((y, *first, *torch.autograd.grad(sum(g.square().sum() for g in first), (x, b))))
-    for mine, reference in zip(*results, strict=True):
-        torch.testing.assert_close(mine, reference)
+    for result, reference in zip(*results, strict=True):
+        torch.testing.assert_close(result, reference)
 
 
 def test_wrong_bias_act_calls_are_refused(rng):
@@ -139,7 +141,7 @@ def test_wrong_bias_act_calls_are_refused(rng):
 
 
 def test_upfirdn2d_is_right_to_second_order(rng):
-    x = draw(rng, 1, 2, 5, 4)  # still as large as the filter where padding takes a row or column off each side
+    x = draw(rng, 1, 2, 5, 4)  # Large enough for the filter after a crop of one pixel on each side.
     f = draw(rng, 3, 2).detach()
     for _ in range(3):
         up, down = ([int(v) for v in rng.integers(1, 4, 2)] for _ in range(2))
@@ -164,11 +166,11 @@ def test_modulated_conv2d_has_the_references_gradients_to_second_order(rng, up):
         second = torch.autograd.grad(sum(g.square().sum() for g in first), operands, materialize_grads=True)
         return y, *first, *second
 
-    for mine, reference in zip(twice(layer(ops, up)), twice(layer(conv_reference, up)), strict=True):
-        torch.testing.assert_close(mine, reference, rtol=1e-10, atol=1e-10)
+    for result, reference in zip(twice(layer(ops, up)), twice(layer(conv_reference, up)), strict=True):
+        torch.testing.assert_close(result, reference, rtol=1e-10, atol=1e-10)
 
 
-def test_only_the_gradients_that_are_asked_for_are_computed(rng):
+def test_a_single_gradient_can_be_computed_alone(rng):
     x, weight, style, _, bias = (t.detach() for t in layer_operands(rng, 1))
     style.requires_grad_()
     y = ops.modulated_conv2d(x, weight, style, bias=bias)
@@ -191,8 +193,8 @@ def test_a_layer_compiles_whole_with_its_backward(rng, backend):
     for run in (compiled, network):
         y = run(*operands)
         results.append((y, *torch.autograd.grad(y.square().sum(), operands)))
-    for mine, expected in zip(*results, strict=True):
-        torch.testing.assert_close(mine, expected)
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected)
 
 
 def test_results_keep_the_layout_of_the_input(rng):

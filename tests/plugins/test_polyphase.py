@@ -1,4 +1,4 @@
-"""The folded phase kernels equal zero insertion, convolution and FIR."""
+"""The phase kernels of `fold` compute zero insertion, convolution and FIR."""
 
 import numpy as np
 import pytest

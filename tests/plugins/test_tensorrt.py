@@ -1,10 +1,15 @@
-"""The TensorRT plugins against TensorRT 11's own Python bindings, over empty C functions in the libraries' place.
+"""The TensorRT plugins with TensorRT 11's own Python bindings, over empty C functions in place of its libraries.
 
-Real here: the bindings' checks of every signature, their shape expressions, type and layout combinations, tactics, kernel
-arguments and launch parameters, and NVIDIA's assembler on the PTX. The libraries are not, so these stay unproven until
-an engine has been built: that the ONNX parser finds the plugins and hands them their attributes, that tensors arrive in the
-layouts that were agreed, that a constant weight is brought to its layout once and not per inference, that TensorRT passes
-arguments as its bindings say, and every number that comes out of a GPU.
+Real here: the bindings' checks of every signature, their shape expressions, type and layout combinations, tactics, kernel arguments and
+launch parameters, and NVIDIA's assembler on the PTX.
+
+Unproven until an engine has been built, because the libraries are absent:
+
+- The ONNX parser finds the plugins and gives them their attributes.
+- Tensors arrive in the agreed layouts.
+- A constant weight is brought to its layout once, and not per inference.
+- TensorRT passes arguments as its bindings say.
+- The numbers that a GPU computes.
 """
 
 import importlib.util
@@ -33,7 +38,7 @@ needs_bindings = pytest.mark.skipif(
 
 
 def ask(cases, architecture="sm_80", **environment):
-    """Run cases in a process where the bindings are loaded."""
+    """Run cases in a process with the bindings, and return its answer."""
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
     script = Path(__file__).with_name("tensorrt_cases.py")
     request = json.dumps({"architecture": architecture, "cases": cases})
@@ -72,12 +77,12 @@ def fir_case(rng, factors, **changes):
 
 
 def assemble(ptx, arch, folder):
-    """NVIDIA's assembler takes the PTX; its report of registers and stack."""
+    """Assemble the PTX with NVIDIA's assembler, and return its report of registers and stack."""
     from triton.backends.nvidia.compiler import get_ptxas
 
     source = folder / "kernel.ptx"
     source.write_text(ptx)
-    target = re.search(r"^\.target (sm_\w+)", ptx, re.M)[1]  # sm_90a for sm_90
+    target = re.search(r"^\.target (sm_\w+)", ptx, re.M)[1]  # sm_90a for sm_90.
     assert target.removesuffix("a") == arch
     command = [
         get_ptxas(int(arch.removeprefix("sm_"))).path,
@@ -93,7 +98,7 @@ def assemble(ptx, arch, folder):
 
 
 @needs_bindings
-def test_what_an_engine_keeps_is_the_launch_that_the_interpreter_runs(rng, tmp_path):
+def test_an_engine_keeps_the_launch_that_the_interpreter_runs(rng, tmp_path):
     arch = str(rng.choice(["sm_80", "sm_86", "sm_89", "sm_90"]))
     cases = [
         conv_case(rng, 1),
@@ -104,42 +109,42 @@ def test_what_an_engine_keeps_is_the_launch_that_the_interpreter_runs(rng, tmp_p
     ]
     answer = ask(cases, arch, TRITON_CACHE_DIR=str(tmp_path / "cache"))
     assert int(answer["version"].split(".")[0]) >= 11
-    for case, made in zip(cases, answer["results"], strict=True):
-        expected, launch = made["expected"], made["launch"]
+    for case, result in zip(cases, answer["results"], strict=True):
+        expected, launch = result["expected"], result["launch"]
         assert launch["grid_x"] == expected["programs"]
         assert launch["block_x"] == expected["threads"]
         assert (launch["grid_y"], launch["grid_z"], launch["block_y"], launch["block_z"]) == (1, 1, 1, 1)
         assert launch["shared_mem"] <= 48 * 1024
-        assert made["sizes"] == expected["sizes"]
-        assert made["kernel"] == expected["kernel"]
+        assert result["sizes"] == expected["sizes"]
+        assert result["kernel"] == expected["kernel"]
 
-        # Inputs in the node's order, sizes, output: nothing before, between or after.
-        head = made["ptx"][made["ptx"].index(".entry") :]
+        # The parameters are the inputs in the node's order, the sizes and the output, and nothing else.
+        head = result["ptx"][result["ptx"].index(".entry") :]
         parameters = re.findall(r"\.param \.(u64|u32)", head[: head.index(")")])
-        assert parameters == ["u64"] * len(case["shapes"]) + ["u32"] * len(made["sizes"]) + ["u64"]
+        assert parameters == ["u64"] * len(case["shapes"]) + ["u32"] * len(result["sizes"]) + ["u64"]
         inputs = expected["arguments"][: len(case["shapes"])]
         assert [name.removesuffix("_ptr").replace("w", "weight") for name in inputs] == list(case["shapes"])
         assert expected["arguments"][-1] == "y_ptr"
-        assert re.search(rf"\.reqntid {expected['threads']}\b", made["ptx"])
-        assert f".target {arch}" in made["ptx"]
-        assemble(made["ptx"], arch, tmp_path)
+        assert re.search(rf"\.reqntid {expected['threads']}\b", result["ptx"])
+        assert f".target {arch}" in result["ptx"]
+        assemble(result["ptx"], arch, tmp_path)
 
 
 @needs_bindings
 @pytest.mark.parametrize("up", [1, 2])
-def test_an_int8_weight_is_multiplied_in_int8(rng, tmp_path, up):
-    """The bindings take the type combination, and the kernel is one of integer products; for 2x up the phases are folded ahead."""
+def test_an_int8_weight_gives_int8_products(rng, tmp_path, up):
+    """The bindings accept the types, and the PTX has integer products. The weight of a 2x up node is folded ahead."""
     case = conv_case(rng, up, int8=True, layout=int(rng.integers(2)) if up == 2 else int(rng.integers(4)))
     o, i = case["shapes"]["weight"][:2]
     case["shapes"]["weight"] = [4, o, i, 3, 3] if up == 2 else [o, i, 3, 3]
-    (made,) = ask([case], "sm_80", TRITON_CACHE_DIR=str(tmp_path / "cache"))["results"]
-    assert made["layouts"] == (2 if up == 2 else 4)
-    assert made["launch"]["grid_x"] == made["expected"]["programs"]
-    assert made["sizes"] == made["expected"]["sizes"]
-    assert made["launch"]["shared_mem"] <= 48 * 1024
-    assert re.search(r"mma\.sync\.aligned\.m16n8k32\S*\.s32\.s8\.s8\.s32", made["ptx"])
-    assert "f16.f16" not in made["ptx"]
-    assemble(made["ptx"], "sm_80", tmp_path)
+    (result,) = ask([case], "sm_80", TRITON_CACHE_DIR=str(tmp_path / "cache"))["results"]
+    assert result["layouts"] == (2 if up == 2 else 4)
+    assert result["launch"]["grid_x"] == result["expected"]["programs"]
+    assert result["sizes"] == result["expected"]["sizes"]
+    assert result["launch"]["shared_mem"] <= 48 * 1024
+    assert re.search(r"mma\.sync\.aligned\.m16n8k32\S*\.s32\.s8\.s8\.s32", result["ptx"])
+    assert "f16.f16" not in result["ptx"]
+    assemble(result["ptx"], "sm_80", tmp_path)
 
 
 @needs_bindings
@@ -178,7 +183,9 @@ def test_the_just_in_time_side_computes_the_reference(rng, tmp_path):
     exact[0] = exact[0].expand(n, -1, -1, -1)
     reference = modulated_conv2d(*exact[:6], up=2, f=exact[6], activation="lrelu", gain=1.5, clamp=2.0)
     sizes = [t.abs() for t in exact]
-    terms = 1.5 * modulated_conv2d(*sizes[:6], up=2, f=sizes[6])  # which may cancel: of their size are the errors of float32
+    terms = 1.5 * modulated_conv2d(
+        *sizes[:6], up=2, f=sizes[6]
+    )  # The terms may cancel. Errors of float32 are of the size of the terms.
     assert ((torch.tensor(conv["y"], dtype=torch.float64) - reference).abs() <= 1e-6 * terms).all()
     operands = torch.from_numpy(x), torch.from_numpy(f)
     reference, terms = (
@@ -188,38 +195,38 @@ def test_the_just_in_time_side_computes_the_reference(rng, tmp_path):
 
 
 @needs_bindings
-def test_the_plugins_take_what_our_nodes_carry(checkpoint):
-    """Inputs and attributes as the ONNX functions declare them and as an exported network has them, all present."""
+def test_the_plugins_have_the_inputs_and_attributes_of_our_nodes(checkpoint):
+    """The ONNX functions declare them, and an exported network has all of them."""
     from stylert.export.synthesis import synthesis_model
     from stylert.models.checkpoint import read_generator
 
     described = ask([])["plugins"]
     for proto in function_protos():
-        mine = described[f"{DOMAIN}::{proto.name}"]
-        assert mine["inputs"] == list(proto.input)
-        assert set(mine["attributes"]) == set(proto.attribute)
+        plugin = described[f"{DOMAIN}::{proto.name}"]
+        assert plugin["inputs"] == list(proto.input)
+        assert set(plugin["attributes"]) == set(proto.attribute)
     for noise in ("const", "none", "input"):
         nodes = [n for n in synthesis_model(read_generator(checkpoint), noise).graph.node if n.domain == DOMAIN]
         assert {n.op_type for n in nodes} == {"Upfirdn2d", "ModulatedConv2d"}
         for node in nodes:
-            mine = described[f"{DOMAIN}::{node.op_type}"]
+            plugin = described[f"{DOMAIN}::{node.op_type}"]
             values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             assert values.pop("plugin_namespace") == DOMAIN.encode()
-            assert len(node.input) == len(mine["inputs"])
+            assert len(node.input) == len(plugin["inputs"])
             assert all(node.input)
-            assert set(values) == set(mine["attributes"])
-            for name, kind in mine["attributes"].items():
+            assert set(values) == set(plugin["attributes"])
+            for name, kind in plugin["attributes"].items():
                 assert isinstance(values[name], {"<class 'int'>": int, "<class 'float'>": float}.get(kind, list))
 
 
 @needs_bindings
-def test_what_the_plugins_cannot_serve_is_refused_in_one_line(rng):
+def test_a_node_that_the_plugins_cannot_serve_is_refused_in_one_line(rng):
     wrong = [
         conv_case(rng, 3), conv_case(rng, 2, dynamic="weight"), fir_case(rng, [1, 2], dynamic="f"),
         conv_case(rng, 1, attributes={"up": 1, "alpha": 0.2, "gain": -1.0, "clamp": 0.0, "group": 4}),
     ]  # fmt: skip
     wrong[0]["shapes"]["noise"] = [1, 1, 1, 1]
-    wrong.append(conv_case(rng, 2, int8=True))  # not folded
+    wrong.append(conv_case(rng, 2, int8=True))  # A weight that is not folded.
     even = conv_case(rng, 1)
     even["shapes"]["weight"] = [4, even["shapes"]["x"][1], 2, 2]
     flat = conv_case(rng, 1)
@@ -231,14 +238,14 @@ def test_what_the_plugins_cannot_serve_is_refused_in_one_line(rng):
 
 
 def fake_tensorrt(version, name="tensorrt"):
-    """A module that must not be asked for plugins."""
+    """A module in place of TensorRT, with a version."""
     module = types.ModuleType(name)
     module.__version__ = version
     return module
 
 
 @pytest.mark.parametrize(
-    ("module", "said"),
+    ("module", "message"),
     [
         (fake_tensorrt("1.7.1.116", "tensorrt_rtx"), "10.15 or later, not tensorrt_rtx"),
         (fake_tensorrt("11.7.1", "tensorrt_rtx"), "10.15 or later, not tensorrt_rtx"),
@@ -250,10 +257,10 @@ def fake_tensorrt(version, name="tensorrt"):
     ],
     ids=["rtx", "future rtx", "rtx under another name", "10.14", "no version", "broken", "missing"],
 )
-def test_an_installation_without_working_plugins_is_refused(monkeypatch, module, said):
+def test_an_installation_without_working_plugins_is_refused(monkeypatch, module, message):
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     monkeypatch.setitem(sys.modules, "tensorrt.plugin", None)
-    with pytest.raises(ImportError, match=said) as caught:
+    with pytest.raises(ImportError, match=message) as caught:
         plugins.register("sm_80")
     assert "\n" not in str(caught.value)
 
@@ -263,7 +270,7 @@ def test_importing_the_module_loads_neither_tensorrt_nor_triton_nor_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_parameters_that_only_triton_knows_are_taken_off_and_never_needed():
+def test_hidden_parameters_are_removed_and_refused_if_the_kernel_reads_them():
     from stylert.plugins.triton.compiler import without_hidden_pointers
 
     ptx = ".visible .entry k(\n\t.param .u64 k_param_0,\n\t.param .u32 k_param_1,\n\t.param .u64 k_param_10\n)\n{ ld [k_param_1]; }"
@@ -276,7 +283,7 @@ def test_parameters_that_only_triton_knows_are_taken_off_and_never_needed():
 
 @pytest.mark.slow
 def test_every_tactic_fits_its_launch_and_spills_nothing(rng, tmp_path):
-    """One architecture and one layout per tactic, drawn anew each time; channels as the presets have them."""
+    """Each tactic is tried with a random architecture and layout, and with channels of the presets."""
     for itemsize, dtype in ((2, "float16"), (4, "float32")):
         from stylert.plugins.triton.nodes import conv_tiles
 
@@ -289,8 +296,8 @@ def test_every_tactic_fits_its_launch_and_spills_nothing(rng, tmp_path):
                     "x": [2, channels, 64, 64], "weight": [channels, channels, 3, 3], "style": [2, channels],
                     "demod": [2, channels], "noise": [1, 1, 64 * up, 64 * up], "bias": [channels],
                 }  # fmt: skip
-                (made,) = ask([case], arch, TRITON_CACHE_DIR=str(tmp_path))["results"]
-                assert tactic in made["tactics"]
-                assert made["layouts"] == 4
-                assert made["launch"]["shared_mem"] <= 48 * 1024
-                assert "0 bytes spill stores" in assemble(made["ptx"], arch, tmp_path), (tactic, arch, case)
+                (result,) = ask([case], arch, TRITON_CACHE_DIR=str(tmp_path))["results"]
+                assert tactic in result["tactics"]
+                assert result["layouts"] == 4
+                assert result["launch"]["shared_mem"] <= 48 * 1024
+                assert "0 bytes spill stores" in assemble(result["ptx"], arch, tmp_path), (tactic, arch, case)

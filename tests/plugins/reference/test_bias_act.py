@@ -1,4 +1,4 @@
-"""bias_act against its formula in float64 NumPy."""
+"""The reference bias_act equals its formula in float64 NumPy."""
 
 import numpy as np
 import pytest
@@ -45,12 +45,12 @@ def test_equals_the_formula(shape, activation, biased, gain, clamp, seed):
 @settings(deadline=None, max_examples=15)
 @given(activations, st.none() | st.floats(0.5, 3), st.none() | st.just(1.0), st.integers(0, 2**32 - 1))
 def test_first_and_second_derivatives_equal_finite_differences(activation, gain, clamp, seed):
-    """Away from the kinks, where finite differences mean something."""
+    """Finite differences are wrong at a kink, so inputs near one are moved away."""
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(2, 3, 2, 2, dtype=torch.float64, generator=g)
     b = torch.randn(3, dtype=torch.float64, generator=g) * 0.1
-    epilogue = by_formula(x.numpy(), b.numpy(), activation, gain, None)
-    near_kink = (np.abs(epilogue) < 1e-3) | (np.abs(np.abs(epilogue) - (clamp or 1e9)) < 1e-3)
+    unclamped = by_formula(x.numpy(), b.numpy(), activation, gain, None)
+    near_kink = (np.abs(unclamped) < 1e-3) | (np.abs(np.abs(unclamped) - (clamp or 1e9)) < 1e-3)
     x = torch.where(torch.from_numpy(near_kink), x + 0.05, x).requires_grad_()
 
     def function(x, b):
@@ -66,7 +66,7 @@ def test_default_gain_keeps_the_mean_square_of_unit_normals(rng):
         assert bias_act(x, activation=activation).square().mean().item() == pytest.approx(second_moment, rel=0.03)
 
 
-def test_input_is_left_as_it_was(rng):
+def test_the_input_does_not_change(rng):
     x = torch.from_numpy(rng.normal(size=(2, 3, 4)))
     before = x.clone()
     bias_act(x, torch.ones(3), activation="lrelu", clamp=0.5)

@@ -1,4 +1,4 @@
-"""ModulatedConv2d against the paper's own form: per-sample weights, evaluated as loops in float64."""
+"""The reference ModulatedConv2d equals the paper's form: weights per sample, in float64 loops."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def correlate(x, w):
-    """Zero-padded correlation of [I, H, W] with [O, I, k, k] at the input's size."""
+    """Zero-padded correlation of `[I, H, W]` with `[O, I, k, k]`, of the input's size."""
     pad = w.shape[2] // 2
     canvas = np.pad(x, [(0, 0), (pad, pad), (pad, pad)])
     y = np.zeros((len(w), *x.shape[1:]))
@@ -24,18 +24,21 @@ def correlate(x, w):
 
 
 def upsampling(x, w, f):
-    """Every pixel stamps the kernel, two pixels apart; the FIR (gain 4) then convolves, aligned as StyleGAN2 pads it."""
+    """Every input pixel adds the kernel to the output, two pixels apart. Then the FIR filters with gain 4.
+
+    The alignment is that of StyleGAN2's padding.
+    """
     k, (fh, fw), (_, h, width) = w.shape[2], f.shape, x.shape
-    stamped = np.zeros((len(w), 2 * h + k - 2, 2 * width + k - 2))
+    spread = np.zeros((len(w), 2 * h + k - 2, 2 * width + k - 2))
     for i in range(h):
         for j in range(width):
-            stamped[:, 2 * i : 2 * i + k, 2 * j : 2 * j + k] += np.einsum("oikl,i->okl", w, x[:, i, j])
-    # The convolution's padding k // 2 and the filter's (f + 1) // 2, (f - 2) // 2, less what the stamps already reach.
+            spread[:, 2 * i : 2 * i + k, 2 * j : 2 * j + k] += np.einsum("oikl,i->okl", w, x[:, i, j])
+    # The padding of the convolution, k // 2, and of the filter, (f + 1) // 2 and (f - 2) // 2, less the margin of `spread`.
     before, after = k // 2 + (fh + 1) // 2 - (k - 1), k // 2 + (fh - 2) // 2 - (k - 2)
     margin = 8
-    canvas = np.pad(stamped, [(0, 0), (margin, margin), (margin, margin)])
+    canvas = np.pad(spread, [(0, 0), (margin, margin), (margin, margin)])
     y = np.zeros((len(w), 2 * h, 2 * width))
-    assert stamped.shape[1] + before + after - fh + 1 == 2 * h
+    assert spread.shape[1] + before + after - fh + 1 == 2 * h
     for i in range(2 * h):
         for j in range(2 * width):
             top, left = i - before + margin, j - before + margin
@@ -115,7 +118,7 @@ def test_demodulation_of_a_zero_style_is_finite():
 
 
 def test_demodulation_gives_unit_variance_for_unit_normal_input(rng):
-    """The purpose of equation 3, away from the borders, where the kernel sees only pixels."""
+    """This is the purpose of equation 3. Border pixels are left out, because the kernel sees padding there."""
     x, weight, style = tensors([rng.normal(size=(1, 8, 130, 130)), rng.normal(size=(4, 8, 3, 3)), rng.normal(size=(1, 8))])
     y = modulated_conv2d(x, weight, style, demodulation(weight, style))[:, :, 1:-1, 1:-1]
     np.testing.assert_allclose(y.var((0, 2, 3)).numpy(), 1, rtol=0.1)
@@ -124,7 +127,7 @@ def test_demodulation_gives_unit_variance_for_unit_normal_input(rng):
 @settings(deadline=None, max_examples=8)
 @given(st.sampled_from([1, 2]), st.sampled_from(["linear", "lrelu"]), seeds)
 def test_first_and_second_derivatives_equal_finite_differences(up, activation, seed):
-    """Of everything that training differentiates, through the demodulation as well."""
+    """For every operand that training differentiates, and through the demodulation."""
     g = torch.Generator().manual_seed(seed)
 
     def draw(*shape):
@@ -137,7 +140,7 @@ def test_first_and_second_derivatives_equal_finite_differences(up, activation, s
         d = demodulation(weight, style)
         return modulated_conv2d(x, weight, style, d, noise, bias, up=up, f=f, activation=activation)
 
-    # Bring every output away from the kink of the leaky ReLU, where finite differences mean nothing.
+    # Finite differences are wrong at the kink of the leaky ReLU, so every output is moved away from it.
     y = function(x, weight, style, noise, bias)
     if activation == "lrelu" and y.abs().min() < 1e-3:
         bias = bias + 20
@@ -169,7 +172,7 @@ def test_samples_of_a_batch_are_independent(rng):
         ({"up": 3}, "up must be 1 or 2"),
     ],
 )
-def test_refuses_what_does_not_fit(changes, message):
+def test_operands_that_do_not_fit_are_refused(changes, message):
     shapes = {"x": (2, 3, 4, 4), "weight": (5, 3, 3, 3), "style": (2, 3), "demod": (2, 5), "bias": (5,), "f": (4, 4)}
     arguments = {k: torch.ones(v) if isinstance(v, tuple) else v for k, v in (shapes | changes).items()}
     with pytest.raises(ValueError, match=message):

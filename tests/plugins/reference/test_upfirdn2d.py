@@ -1,4 +1,4 @@
-"""Upfirdn2d against scipy.signal.upfirdn and against its definition written as loops in float64."""
+"""The reference Upfirdn2d equals scipy.signal.upfirdn, and its definition in float64 loops."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def by_definition(x, f, up, down, padding, flip, gain):
 
 
 def by_scipy(x, taps, up, down, before, after, axis):
-    """One axis: scipy's full convolution, of which padding shows a window; outside of it there are zeros."""
+    """One axis: a window of scipy's full convolution, as the padding selects it, with zeros outside."""
     full = scipy.signal.upfirdn(taps, x, up, 1, axis=axis)
     length = x.shape[axis] * up + before + after - len(taps) + 1
     window = np.arange(length) + len(taps) - 1 - before
@@ -61,10 +61,10 @@ def run(x, f, up, down, padding, flip, gain, dtype):
     return y.double().numpy()
 
 
-def assert_close(found, expected, rtol):
-    assert found.shape == expected.shape
+def assert_close(y, expected, rtol):
+    assert y.shape == expected.shape
     scale = np.abs(expected).max(initial=1e-30)
-    assert np.abs(found - expected).max(initial=0) <= rtol * max(scale, 1e-3)
+    assert np.abs(y - expected).max(initial=0) <= rtol * max(scale, 1e-3)
 
 
 @settings(deadline=None, max_examples=150)
@@ -96,8 +96,8 @@ def test_any_filter_equals_the_definition(size, fh, fw, up, down, padding, flip,
 def test_full_padding_is_scipy_upfirdn_itself(length, taps, up, down, seed):
     rng = np.random.default_rng(seed)
     x, f = rng.normal(size=(1, 1, length, 1)), rng.normal(size=(taps, 1))
-    found = run(x, f, (up, 1), (down, 1), (taps - 1, taps - up, 0, 0), False, 1.0, torch.float64)
-    assert_close(found[0, 0, :, 0], scipy.signal.upfirdn(f[:, 0], x[0, 0, :, 0], up, down), 1e-10)
+    y = run(x, f, (up, 1), (down, 1), (taps - 1, taps - up, 0, 0), False, 1.0, torch.float64)
+    assert_close(y[0, 0, :, 0], scipy.signal.upfirdn(f[:, 0], x[0, 0, :, 0], up, down), 1e-10)
 
 
 def test_int_pair_and_quadruple_arguments_mean_the_same(rng):
@@ -118,7 +118,7 @@ def test_first_and_second_derivatives_equal_finite_differences(up, down, padding
     def operator(x, f):
         return upfirdn2d(x, f, up, down, padding, flip, 1.7)
 
-    for filter_ in (f, f.detach()):  # learned, and constant as in the networks
+    for filter_ in (f, f.detach()):  # A learned filter, and a constant one as in the networks.
         assert gradcheck(operator, (x, filter_))
         assert gradgradcheck(operator, (x, filter_))
 
@@ -126,7 +126,7 @@ def test_first_and_second_derivatives_equal_finite_differences(up, down, padding
 @settings(deadline=None, max_examples=60)
 @given(sizes, st.integers(1, 5), factors, factors, paddings, st.booleans(), seeds)
 def test_derivative_is_the_adjoint(size, taps, up, down, padding, flip, seed):
-    """<A x, y> = <x, A' y>, where A' is what backward applies."""
+    """<A x, y> = <x, A' y>, where A' is the map that backward applies."""
     assume(leaves_output(size, (taps, taps), up, padding))
     g = torch.Generator().manual_seed(seed)
     x0 = torch.zeros(1, 2, *size, dtype=torch.float64, requires_grad=True)
@@ -157,7 +157,7 @@ def test_default_filter_is_the_papers():
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.floats(0.1, 3), min_size=1, max_size=4), st.floats(-5, 5), st.booleans())
 def test_resampling_keeps_a_constant_image_away_from_the_borders(taps, value, upward):
-    """Any filter may blur down; one that upsamples must contain a box, so that both phases weigh the same."""
+    """Any filter can downsample. A filter that upsamples must contain a box, so that both phases have the same sum."""
     f = setup_filter(np.convolve(taps, [1, 1]).tolist() if upward else taps).double()
     y = (upsample2d if upward else downsample2d)(torch.full((1, 2, 12, 16), value, dtype=torch.float64), f)
     assert y.shape == ((1, 2, 24, 32) if upward else (1, 2, 6, 8))
@@ -176,7 +176,7 @@ def test_upsample_and_downsample_place_pixels_as_stylegan2_does(rng):
 
 @settings(deadline=None, max_examples=60)
 @given(sizes, st.integers(1, 5), st.integers(1, 5), factors, paddings)
-def test_refuses_exactly_what_leaves_no_output(size, fh, fw, up, padding):
+def test_a_padding_is_refused_exactly_if_it_leaves_no_output(size, fh, fw, up, padding):
     x, f = torch.ones(1, 1, *size), torch.ones(fh, fw)
     if leaves_output(size, (fh, fw), up, padding):
         assert upfirdn2d(x, f, up, 1, padding).numel() > 0
@@ -196,12 +196,12 @@ def test_refuses_exactly_what_leaves_no_output(size, fh, fw, up, padding):
         ((1, 3, 8, 8), (4, 4), {"padding": (1, 2, 3)}, "padding"),
     ],
 )
-def test_refuses_wrong_shapes_and_factors(shape, taps, arguments, message):
+def test_wrong_shapes_and_factors_are_refused(shape, taps, arguments, message):
     with pytest.raises(ValueError, match=message):
         upfirdn2d(torch.ones(shape), torch.ones(taps), **arguments)
 
 
 @pytest.mark.parametrize("taps", [[], [[]], np.ones((2, 2, 2)).tolist()])
-def test_refuses_filters_without_taps_or_with_too_many_dimensions(taps):
+def test_filters_without_taps_or_with_too_many_dimensions_are_refused(taps):
     with pytest.raises(ValueError, match="FIR filter"):
         setup_filter(taps)

@@ -1,7 +1,7 @@
-"""The kernels run here in Triton's interpreter, on CPU tensors.
+"""The tests of the kernels run them in Triton's interpreter, on CPU tensors.
 
-They are defined for it where the tests begin (`tests/conftest.py`); the variable is set for each test again, because Triton
-imports parts of itself late.
+`tests/conftest.py` defines the kernels for the interpreter. The variable is set again for each test, because Triton imports some of
+its parts late.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-#: Relative to the largest value of the float64 reference.
+#: Allowed error, relative to the largest value of the float64 reference.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 4e-2}
 
 
@@ -25,7 +25,7 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 @pytest.fixture
 def poisoned() -> Callable[..., torch.Tensor]:
-    """Allocates an output full of NaN, so that an element that is not written shows."""
+    """Allocates an output full of NaN. An element that the kernel does not write stays NaN."""
 
     def allocate(*shape: int, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format) -> torch.Tensor:
         return torch.full(shape, float("nan"), dtype=dtype).contiguous(memory_format=layout)
@@ -41,9 +41,9 @@ def assert_parity() -> Callable[..., None]:
     ) -> None:  # fmt: skip
         assert y.shape == reference.shape
         assert torch.isfinite(y).all(), f"{int((~torch.isfinite(y)).sum())} elements were not written: {what}"
-        # A clamp bounds a value and not its rounding, which goes with what the value was before.
+        # A clamp bounds a value, but the rounding error has the size of the unclamped value.
         scale = (reference if unclamped is None else unclamped).abs().max().clamp(min=1e-3)
-        # Nor does a sum whose terms cancel: what style, weight and result round is at most a fifth of a tolerance of their sizes.
+        # The terms of a sum may cancel. Rounding of style, weight and result is at most a fifth of the tolerance of their sizes.
         if terms is not None:
             scale = torch.maximum(scale, 0.2 * terms.max())
         error = ((y.double() - reference).abs().max() / scale).item()

@@ -1,4 +1,4 @@
-"""The bias_act kernel, forward and backward, against autograd of the float64 reference, in the interpreter."""
+"""The bias_act kernels equal the float64 reference and its autograd, in the interpreter."""
 
 import pytest
 import torch
@@ -17,32 +17,32 @@ def random_case(rng, dtype, layout):
         "gain": [None, float(rng.uniform(0.5, 2))][int(rng.integers(2))],
         "clamp": [None, 1.0][int(rng.integers(2))],
     }
-    step = 1 if layout == torch.channels_last else shape[2] * shape[3]
-    return x, b, attributes, step
+    channel_stride = 1 if layout == torch.channels_last else shape[2] * shape[3]
+    return x, b, attributes, channel_stride
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
 def test_forward_and_gradient_match_the_reference(rng, dtype, layout, assert_parity):
     for _ in range(4):
-        x, b, attributes, step = random_case(rng, dtype, layout)
+        x, b, attributes, channel_stride = random_case(rng, dtype, layout)
         epilogue = Epilogue.of(**attributes)
         exact = x.double().requires_grad_()
         reference = bias_act(exact, None if b is None else b.double(), **attributes)
         y = torch.full_like(x, float("nan"))
-        bias_act_into(y, x, b, epilogue, channel_stride=step)
+        bias_act_into(y, x, b, epilogue, channel_stride=channel_stride)
         assert_parity(y, reference.detach(), dtype, (attributes, x.shape))
 
         dy = torch.from_numpy(rng.standard_normal(x.shape)).to(dtype).contiguous(memory_format=layout)
         dx = torch.full_like(x, float("nan"))
         bias_act_gradient_into(dx, y, dy, epilogue)
         (expected,) = torch.autograd.grad(reference, exact, dy.double())
-        # A result that lies beside the clamp may round to it, and then counts as clamped.
+        # A result near the clamp may be rounded to it, and then counts as clamped.
         beside = (reference.detach().abs() - (epilogue.clamp or 1e9)).abs() < torch.finfo(dtype).eps
         assert_parity(torch.where(beside, expected.to(dtype), dx), expected, dtype, (attributes, x.shape))
 
 
 @pytest.mark.parametrize("clamp", [0.1, 256 * 0.5**0.5])
-def test_what_was_clamped_has_no_gradient_though_the_bound_was_rounded(dtype, clamp):
+def test_a_clamped_value_has_no_gradient_even_if_the_bound_is_rounded(dtype, clamp):
     epilogue = Epilogue.of("lrelu", 1.0, clamp)
     x = torch.tensor([[[[10 * clamp, -10 * clamp, 0.5 * clamp, -0.5 * clamp]]]]).to(dtype)
     y, dx = torch.zeros_like(x), torch.zeros_like(x)
@@ -51,7 +51,7 @@ def test_what_was_clamped_has_no_gradient_though_the_bound_was_rounded(dtype, cl
     assert dx.flatten().tolist() == [0, 0, 1, pytest.approx(0.2, rel=0.01)]
 
 
-def test_a_nan_is_not_hidden_by_the_clamp():
+def test_a_nan_passes_through_the_clamp():
     x = torch.tensor([[[[float("nan"), 9.0, -9.0]]]])
     y = torch.zeros_like(x)
     bias_act_into(y, x, None, Epilogue.of("lrelu", 1.0, 1.0), channel_stride=3)
@@ -70,9 +70,9 @@ def test_operands_that_do_not_fit_are_refused():
         (torch.empty(2, 3, 4, 4), x, None, epilogue, 0),
         (x.double(), x.double(), None, epilogue, 16),
     ]
-    for y, x_, b, tail_, step in wrong:
+    for y, x_, b, tail_, channel_stride in wrong:
         with pytest.raises(ValueError, match="bias_act"):
-            bias_act_into(y, x_, b, tail_, channel_stride=step)
+            bias_act_into(y, x_, b, tail_, channel_stride=channel_stride)
     for dx, y, dy in [(x, x, torch.zeros(2, 3, 4)), (x[:1], x, x), (x.half(), x, x), (x.double(),) * 3]:
         with pytest.raises(ValueError, match="bias_act"):
             bias_act_gradient_into(dx, y, dy, epilogue)

@@ -1,7 +1,7 @@
-"""ModulatedConv2d with FP8 weights against float64 over the decoded values, in the interpreter.
+"""ModulatedConv2d with FP8 weights equals float64 over the decoded values, in the interpreter.
 
-The interpreter's own conversion to E4M3 loses the carry where rounding reaches the next power of two, so here the kernel
-rounds with `rounded_to_fp8`; on a GPU it converts in one instruction.
+The interpreter's own conversion to E4M3 loses the carry into the next power of two. So the kernel rounds with `round_to_fp8` here.
+On a GPU one instruction converts.
 """
 
 import numpy as np
@@ -25,8 +25,8 @@ def draw(rng, *shape):
     return torch.from_numpy(rng.standard_normal(shape).astype(np.float32))
 
 
-def test_rounding_is_that_of_the_format(rng):
-    """Every value of the format, the middle between every two, their neighbours in float32, and random numbers."""
+def test_the_kernel_rounds_as_the_format_does(rng):
+    """Tried on every value of the format, the middle of every two, the float32 neighbours of these middles, and random numbers."""
     values = torch.arange(256, dtype=torch.uint8).view(E4M3).float()
     values = values[values.isfinite()].sort().values
     middles = (values[1:] + values[:-1]) / 2
@@ -71,7 +71,7 @@ def test_the_layer_is_the_float64_layer_of_the_decoded_values(rng, up, ksize, ac
 
 @pytest.mark.parametrize("up", [1, 2])
 def test_a_quantised_layer_is_near_the_float_layer(rng, up):
-    """Scales go where they belong: the error is that of rounding to three bits of fraction, not of a factor."""
+    """The error is that of rounding to three bits of fraction. A scale in the wrong place would be a wrong factor."""
     n, i, o, h, w = 2, 32, 8, 5, 4
     x, weight = draw(rng, n, i, h, w), draw(rng, o, i, 3, 3)
     style, f = draw(rng, n, i), setup_filter()
@@ -93,7 +93,7 @@ def test_a_quantised_layer_is_near_the_float_layer(rng, up):
         precision="ieee",
     )
     error = y.permute(0, 3, 1, 2).double() - reference
-    # Each factor is off by at most 1 in 15, so their product by 2 in 15 and a little, and signs are random.
+    # Each factor is off by at most 1 in 15, so a product by little more than 2 in 15. The signs are random.
     assert error.square().mean().sqrt() < 0.08 * reference.square().mean().sqrt()
 
 

@@ -1,4 +1,4 @@
-"""What importing the kernels brings with it."""
+"""The modules that importing the kernels loads."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ def test_kernels_need_triton_and_not_torch(module):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_package_and_its_shape_rules_need_neither():
-    code = "import stylert.plugins.triton, stylert.plugins.shapes, stylert.plugins.aot, sys\n"
+def test_the_package_its_shape_rules_and_the_fold_need_neither():
+    code = "import stylert.plugins.triton, stylert.plugins.shapes, stylert.plugins.polyphase, stylert.plugins.aot, sys\n"
     code += "assert not {'torch', 'triton'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

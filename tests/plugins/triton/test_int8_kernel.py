@@ -1,4 +1,4 @@
-"""ModulatedConv2d with int8 weights against integer arithmetic in NumPy, in the interpreter."""
+"""ModulatedConv2d with int8 weights equals integer arithmetic in NumPy, in the interpreter."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def operands(rng, up, ksize=3):
     n, h, w, i, o = (int(v) for v in rng.integers([1, 1, 1, 1, 1], [4, 6, 6, 40, 20]))
     weight = rng.integers(-127, 128, (up * up, o, ksize, ksize, i)).astype(np.int8)
     x = draw(rng, n, h, w, i).astype([np.float16, np.float32][int(rng.integers(2))])
-    # Some values land on halves and some beyond the range.
+    # Some products are halves, and some are beyond the range of int8.
     style = rng.choice([0.5, 1.5, 40.0, 400.0], (n, i)).astype(np.float32)
     x[rng.random(x.shape) < 0.3] = 1.0
     return x, style, weight
@@ -47,7 +47,7 @@ def operands(rng, up, ksize=3):
 def test_the_sum_is_exact(rng, up, ksize):
     x, style, weight = operands(rng, up, ksize)
     exact = integer_product(x, style, weight)
-    assert np.abs(exact).max() < 2**24  # beyond which float32 does not hold every integer
+    assert np.abs(exact).max() < 2**24  # float32 holds every integer up to here.
     y = torch.full(exact.shape, float("nan"), dtype=torch.float32)
     ones = torch.ones(x.shape[0], exact.shape[3])
     tile = Tile(int(rng.choice([16, 32])), 16, 32, splits=int(rng.choice([1, 3])))
@@ -60,7 +60,7 @@ def test_the_sum_is_exact(rng, up, ksize):
 
 
 @pytest.mark.parametrize("up", [1, 2])
-def test_the_whole_layer_matches_integers_and_a_float64_tail(rng, up):
+def test_the_whole_layer_matches_integers_and_a_float64_epilogue(rng, up):
     x, style, weight = operands(rng, up)
     exact = integer_product(x, style, weight).astype(np.float64)
     n, height, width, o = exact.shape
@@ -77,10 +77,10 @@ def test_the_whole_layer_matches_integers_and_a_float64_tail(rng, up):
 
 @pytest.mark.parametrize("up", [1, 2])
 def test_a_quantised_layer_is_near_the_float_layer(rng, up):
-    """Scales go where they belong: the error is that of rounding, not of a factor."""
+    """The error is that of rounding. A scale in the wrong place would be a wrong factor."""
     n, i, o, h, w = 2, 32, 8, 5, 4
     errors, references, f = [], [], setup_filter()
-    for _ in range(6):  # of one draw, the largest value alone decides how fine the steps are
+    for _ in range(6):  # The largest value of one draw decides how fine the steps are, so there are six draws.
         x, weight = (torch.from_numpy(draw(rng, *shape)) for shape in ((n, i, h, w), (o, i, 3, 3)))
         style = torch.from_numpy(draw(rng, n, i))
         demod = demodulation(weight, style)
@@ -98,7 +98,7 @@ def test_a_quantised_layer_is_near_the_float_layer(rng, up):
     assert torch.stack(errors).square().mean().sqrt() < 0.03 * torch.stack(references).square().mean().sqrt()
 
 
-def test_what_int8_cannot_serve_is_refused(rng):
+def test_operands_that_int8_cannot_serve_are_refused(rng):
     x, weight, y = torch.zeros(1, 2, 2, 3), torch.zeros(1, 4, 3, 3, 3, dtype=torch.int8), torch.zeros(1, 2, 2, 4)
     style, demod = torch.ones(1, 3), torch.ones(1, 4)
     for named in (

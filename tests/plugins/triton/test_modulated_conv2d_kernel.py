@@ -1,4 +1,4 @@
-"""The ModulatedConv2d kernel against the float64 reference, in the interpreter."""
+"""The ModulatedConv2d kernels equal the float64 reference, in the interpreter."""
 
 import pytest
 import torch
@@ -22,7 +22,10 @@ def maybe(rng, value):
 
 
 def compare(rng, dtype, up, ksize, n, i, o, h, w, tile, poisoned, assert_parity, f=FIR):
-    """One layer with random operands, attributes and absences; everything is rounded to `dtype` before both sides see it."""
+    """One layer with random operands and attributes, some of them absent.
+
+    Operands are rounded to `dtype` for the kernel and for the reference.
+    """
     x, style = draw(rng, n, i, h, w, dtype=dtype), draw(rng, n, i, dtype=dtype)
     weight = (draw(rng, o, i, ksize, ksize) / (i * ksize**2) ** 0.5).to(dtype)
     demod, bias = maybe(rng, draw(rng, n, o).abs()), maybe(rng, draw(rng, o))
@@ -72,7 +75,7 @@ def test_the_result_does_not_depend_on_the_tile(rng, up, tile, poisoned, assert_
 
 @pytest.mark.parametrize("up", [1, 2])
 def test_the_result_does_not_depend_on_the_order_of_programs(rng, up, poisoned, assert_parity):
-    """Groups that divide the blocks of pixels and groups that do not, of one sample's pixels and of the batch's."""
+    """Groups may or may not divide the blocks of pixels, of one sample or of the batch."""
     tile = Tile(16, 16, 32, group=int(rng.integers(2, 5)))
     h, w = (int(v) for v in rng.integers(1, 6, 2))
     compare(rng, torch.float32, up, 3, 3, 5, 20, h, w, tile, poisoned, assert_parity)
@@ -80,7 +83,7 @@ def test_the_result_does_not_depend_on_the_order_of_programs(rng, up, poisoned, 
 
 @pytest.mark.parametrize("up", [1, 2])
 def test_a_sum_in_several_programs_is_the_layer(rng, dtype, up, poisoned, assert_parity):
-    """As many stretches as steps, fewer, and more, of which some are empty."""
+    """There may be fewer parts than steps, as many, or more. Some parts are then empty."""
     n, i, o, h, w = (int(v) for v in rng.integers([1, 1, 1, 1, 1], [4, 24, 24, 5, 5]))
     tile = Tile(32, 32, 16, splits=int(rng.integers(2, 22)), group=int(rng.integers(1, 3)))
     compare(rng, dtype, up, 3, n, i, o, h, w, tile, poisoned, assert_parity)
@@ -132,7 +135,7 @@ def test_chosen_tiles_are_powers_of_two_that_tensor_cores_take(rng):
         for dtype in ("float16", "float32", "int8", "fp8"):
             tile = default_tile(ConvProblem(dtype, batch, pixels, i, o, 3, 1))
             assert all(size >= 16 and size & (size - 1) == 0 for size in (tile.m, tile.n, tile.k))
-            assert default_tile(ConvProblem(dtype, batch, pixels, i, o, 3, 1), columns=o).n >= o
+            assert default_tile(ConvProblem(dtype, batch, pixels, i, o, 3, 1), min_channels=o).n >= o
 
 
 def test_operands_that_do_not_fit_are_refused(rng):

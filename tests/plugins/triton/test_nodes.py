@@ -1,4 +1,4 @@
-"""One ONNX node as one kernel, on the node's own operands, against the float64 reference, in the interpreter."""
+"""One kernel computes one ONNX node from the operands of the node, in the interpreter; the float64 reference is the judge."""
 
 import pytest
 import torch
@@ -16,14 +16,14 @@ def draw(rng, *shape, dtype=torch.float32):
     return torch.from_numpy(rng.standard_normal(shape)).to(dtype)
 
 
-def lay(t, channels_last):
+def in_layout(t, channels_last):
     return t.contiguous(memory_format=LAYOUTS[channels_last])
 
 
 @pytest.mark.parametrize(("up", "ksize"), [(1, 1), (1, 3), (2, 3)])
 @pytest.mark.parametrize(("nhwc", "ohwi"), [(True, True), (True, False), (False, True), (False, False)])
 def test_a_modulated_conv2d_node_matches_the_reference(rng, up, ksize, nhwc, ohwi, poisoned, assert_parity):
-    # Folding the FIR in takes the interpreter long.
+    # The interpreter is slow at folding the FIR, so 2x up maps are small.
     n, i, o, h, w = (int(v) for v in rng.integers([1, 1, 1, 1, 1], [4, 20, 20, 7, 7] if up == 1 else [4, 20, 20, 4, 4]))
     dtype = [torch.float32, torch.float16][int(rng.integers(2))]
     x = draw(rng, int(rng.choice([1, n])), i, h, w, dtype=dtype)
@@ -37,8 +37,8 @@ def test_a_modulated_conv2d_node_matches_the_reference(rng, up, ksize, nhwc, ohw
         x.shape, weight.shape, style.shape, noise.shape,
         up=up, alpha=alpha, gain=gain, clamp=clamp, nhwc=nhwc, ohwi=ohwi, tile=tile,
     )  # fmt: skip
-    y = lay(poisoned(n, o, h * up, w * up, dtype=dtype), nhwc)
-    run(launch, [lay(x, nhwc), lay(weight, ohwi), style, demod, noise, bias, f], y)
+    y = in_layout(poisoned(n, o, h * up, w * up, dtype=dtype), nhwc)
+    run(launch, [in_layout(x, nhwc), in_layout(weight, ohwi), style, demod, noise, bias, f], y)
 
     operands = [t.double() for t in (x.expand(n, -1, -1, -1), weight, style, demod, noise, bias)]
     linear = modulated_conv2d(*operands, up=up, f=f.double() if up == 2 else None)
@@ -63,9 +63,9 @@ def test_an_int8_node_is_the_float64_layer_of_its_integers(rng, up, poisoned, as
         x.shape, weight.shape, style.shape, noise.shape, up=up, alpha=0.2, gain=1.5, clamp=0.0,
         nhwc=nhwc, ohwi=ohwi, tile=Tile(16, 16, 32), int8=True,
     )  # fmt: skip
-    y = lay(poisoned(n, o, h * up, w * up, dtype=dtype), nhwc)
-    stored = lay(weight, ohwi) if up == 1 else weight
-    run(launch, [lay(x, nhwc), stored, style, demod, noise, bias, torch.zeros(4, 4)], y)
+    y = in_layout(poisoned(n, o, h * up, w * up, dtype=dtype), nhwc)
+    stored = in_layout(weight, ohwi) if up == 1 else weight
+    run(launch, [in_layout(x, nhwc), stored, style, demod, noise, bias, torch.zeros(4, 4)], y)
 
     q = (x.float() * style[:, :, None, None]).clamp(-127, 127).round().double()
     linear = torch.empty(n, o, h * up, w * up, dtype=torch.float64)
@@ -73,7 +73,7 @@ def test_an_int8_node_is_the_float64_layer_of_its_integers(rng, up, poisoned, as
         linear[:, :, phase // up :: up, phase % up :: up] = torch.nn.functional.conv2d(q, taps, padding=1)
     linear *= demod.double()[:, :, None, None]
     v = linear + noise.double() + bias.double()[:, None, None]
-    terms = linear.abs() + noise.double().abs() + bias.double().abs()[:, None, None]  # the sum itself is exact
+    terms = linear.abs() + noise.double().abs() + bias.double().abs()[:, None, None]  # The sum itself is exact.
     assert_parity(y, 1.5 * torch.where(v > 0, v, 0.2 * v), dtype, launch, terms=terms)
 
 
@@ -94,21 +94,21 @@ def test_an_upfirdn2d_node_matches_the_reference(rng, nhwc, factors, dtype, pois
         break
     x, f = draw(rng, n, c, h, w, dtype=dtype), draw(rng, *taps)
     launch = upfirdn2d_node(x.shape, f.shape, spec, nhwc=nhwc, itemsize=x.element_size(), num_warps=4)
-    y = lay(poisoned(n, c, *out, dtype=dtype), nhwc)
-    run(launch, [lay(x, nhwc), f], y)
+    y = in_layout(poisoned(n, c, *out, dtype=dtype), nhwc)
+    run(launch, [in_layout(x, nhwc), f], y)
     attributes = spec.up, spec.down, spec.padding, spec.flip, spec.gain
     terms = upfirdn2d(x.double().abs(), f.double().abs(), *attributes)
     assert_parity(y, upfirdn2d(x.double(), f.double(), *attributes), dtype, launch, terms=terms)
 
 
-def test_a_half_precision_filter_is_read_as_it_is(rng, poisoned, assert_parity):
+def test_a_half_precision_filter_needs_no_conversion(rng, poisoned, assert_parity):
     x, f, spec = draw(rng, 1, 3, 4, 5, dtype=torch.float16), setup_filter().half(), Resampling.of(up=2, padding=[2, 1, 2, 1])
     y = poisoned(1, 3, 8, 10, dtype=torch.float16)
     run(upfirdn2d_node(x.shape, f.shape, spec, nhwc=False, itemsize=2, num_warps=4), [x, f], y)
     assert_parity(y, upfirdn2d(x.double(), f.double(), 2, padding=[2, 1, 2, 1]), torch.float16)
 
 
-def test_an_empty_batch_is_no_work():
+def test_an_empty_batch_launches_nothing():
     launch = modulated_conv2d_node(
         (1, 3, 4, 4), (2, 3, 3, 3), (0, 3), (1, 1, 1, 1),
         up=1, alpha=0.2, gain=1.0, clamp=0.0, nhwc=True, ohwi=True, tile=Tile(16, 16, 16),

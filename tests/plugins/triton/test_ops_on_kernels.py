@@ -1,4 +1,4 @@
-"""The custom ops on the kernels, in the interpreter: the glue between PyTorch and the kernels, and both derivatives."""
+"""The custom ops run the kernels in the interpreter, and have right derivatives to second order."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def draw(rng, *shape):
 
 @pytest.mark.parametrize("up", [1, 2])
 @pytest.mark.parametrize("noise_shape", [(), (1, 1), (2, 1, 1, 1), (8, 1)], ids=str)
-def test_modulated_conv2d_reaches_its_kernel_with_every_operand(rng, up, noise_shape, assert_parity):
+def test_modulated_conv2d_passes_every_operand_to_its_kernel(rng, up, noise_shape, assert_parity):
     shapes = [(2, 5, 8 // up, 3), (4, 5, 3, 3), (2, 5), (2, 4), noise_shape, (4,)]
     operands = [draw(rng, *shape) if shape else torch.tensor(rng.standard_normal()) for shape in shapes]
     y = ops.modulated_conv2d(operands[0].float(), *operands[1:], up=up, f=FIR, activation="lrelu", clamp=2.0)
@@ -32,14 +32,14 @@ def test_modulated_conv2d_reaches_its_kernel_with_every_operand(rng, up, noise_s
     assert_parity(y, reference, torch.float32, unclamped=unclamped)
 
 
-def test_an_op_whose_tile_is_split_brings_the_workspace(rng, monkeypatch, assert_parity):
+def test_an_op_with_a_split_sum_allocates_the_workspace(rng, monkeypatch, assert_parity):
     monkeypatch.setattr("stylert.plugins.triton.tiles.choose_tile", lambda problem: Tile(16, 16, 16, splits=3))
     x, weight, style = (draw(rng, *shape) for shape in ((2, 20, 4, 4), (6, 20, 3, 3), (2, 20)))
     y = ops.modulated_conv2d(x.float(), weight, style)
     assert_parity(y, modulated_conv2d(x, weight, style), torch.float32)
 
 
-def test_upfirdn2d_reaches_its_kernel_and_keeps_the_layout(rng, assert_parity):
+def test_upfirdn2d_runs_its_kernel_and_keeps_the_layout(rng, assert_parity):
     for layout in (torch.contiguous_format, torch.channels_last):
         x = draw(rng, 2, 3, 5, 4).float().contiguous(memory_format=layout)
         y = ops.upfirdn2d(x, FIR.t(), [2, 1], [1, 2], [2, 1, 1, 1], False, 4.0)
@@ -48,7 +48,7 @@ def test_upfirdn2d_reaches_its_kernel_and_keeps_the_layout(rng, assert_parity):
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2, 3, 4), (2, 3, 5, 4)], ids=str)
-def test_bias_act_and_its_gradients_reach_their_kernels(rng, shape, assert_parity):
+def test_bias_act_and_its_gradients_run_their_kernels(rng, shape, assert_parity):
     for layout in (torch.contiguous_format, torch.channels_last)[: 2 if len(shape) == 4 else 1]:
         x = draw(rng, *shape).float().contiguous(memory_format=layout).requires_grad_()
         b, dy, ddx = draw(rng, shape[1]).requires_grad_(), draw(rng, *shape), draw(rng, *shape)
@@ -61,8 +61,8 @@ def test_bias_act_and_its_gradients_reach_their_kernels(rng, shape, assert_parit
             torch.autograd.grad(y_, (x_, b_), dy_, create_graph=True)
             for y_, x_, b_, dy_ in ((y, x, b, dy), (reference, exact, b_exact, dy_exact))
         )
-        for mine, theirs in zip(grads, expected, strict=True):
-            assert_parity(mine.detach(), theirs.detach(), torch.float32)
+        for grad, exact_grad in zip(grads, expected, strict=True):
+            assert_parity(grad.detach(), exact_grad.detach(), torch.float32)
         ddy, ddy_exact = (torch.autograd.grad(g[0], d, ddx.to(g[0]))[0] for g, d in ((grads, dy), (expected, dy_exact)))
         assert_parity(ddy, ddy_exact, torch.float32)
         assert y.stride() == grads[0].stride() == x.stride()
@@ -76,8 +76,11 @@ def test_bias_act_and_its_gradients_reach_their_kernels(rng, shape, assert_parit
     ],
     ids=str,
 )  # fmt: skip
-def test_a_layers_derivatives_to_second_order_are_the_references(rng, kind, dtype, monkeypatch):
-    """Against float64 with the kinks where the kernel saw them: between those a layer is linear behind its modulation."""
+def test_the_derivatives_of_a_layer_are_those_of_the_reference_to_second_order(rng, kind, dtype, monkeypatch):
+    """The float64 layer uses the slopes of the activation that the kernel had.
+
+    Between the kinks of the activation a layer is linear after its modulation.
+    """
     if kind == "wide up":
         monkeypatch.setattr(modulated_conv2d_op, "SEPARATE_UP_CHANNELS", 6)
     up, k = 2 if "up" in kind else 1, 1 if kind == "torgb" else 3
@@ -111,15 +114,15 @@ def test_a_layers_derivatives_to_second_order_are_the_references(rng, kind, dtyp
     slopes = torch.where(y > 0, 1.0, 1.0 if kind == "torgb" else SLOPE) * gain * (y.abs() < clamp)
     cotangent = draw(rng, *y.shape).to(dtype)
     probes = [draw(rng, *t.shape) for t, used in zip(operands, used_operands, strict=True) if used]
-    # A bias has no second derivative with itself; random weights of all gradients make one number with a gradient everywhere.
-    mine = derivatives(lambda *a: layer(ops.modulated_conv2d, *a, **attributes), operands, None, cotangent, probes)
+    # A bias has no second derivative with itself. A random weighted sum of all gradients has a gradient everywhere.
+    results = derivatives(lambda *a: layer(ops.modulated_conv2d, *a, **attributes), operands, None, cotangent, probes)
     exact = derivatives(
         lambda *a: layer(modulated_conv2d, *a), [t.double() for t in operands], slopes.double(), cotangent.double(), probes
     )
-    # Each value is a sum of a few hundred products of up to six factors that were each rounded; half precision rounds
-    # every step between. In the root mean square these add up as in a random walk.
+    # Each value is a sum of a few hundred products of up to six rounded factors. Half precision also rounds every step between.
+    # In the root mean square these errors add up as in a random walk.
     bound = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}[dtype]
-    for a, b in zip(mine[1:], exact[1:], strict=True):
+    for a, b in zip(results[1:], exact[1:], strict=True):
         if b is None:
             assert a is None
             continue
@@ -135,7 +138,7 @@ def test_the_ops_pass_opcheck_on_their_kernels(rng, shape):
         draw(rng, 3, channels, 3, 3).float().requires_grad_(),
         draw(rng, shape[0], channels).float().requires_grad_(),
     )
-    # Its own gradient test traces the op, which the interpreter's kernels do not survive; the derivatives are compared above.
+    # opcheck's gradient test traces the op, and the interpreter cannot be traced. Another test compares the derivatives.
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     calls = [
         (torch.ops.stylert.upfirdn2d, (x, FIR, [1, 1], [2, 2], [1, 1, 1, 1], False, 1.0)),
@@ -156,16 +159,16 @@ def test_float64_takes_the_reference(rng):
     assert torch.equal(y, modulated_conv2d(x, w, s))
 
 
-def test_on_a_cpu_the_functions_are_the_references(rng, monkeypatch):
+def test_on_a_cpu_the_functions_compute_the_references(rng, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET")
     x, b = draw(rng, 2, 3, 4, 4).float().requires_grad_(), draw(rng, 3).float()
     assert not has_kernels(x)
     w, s = draw(rng, 3, 3, 3, 3).float(), draw(rng, 2, 3).float()
-    for mine, reference, arguments in (
+    for function, reference, arguments in (
         (ops.upfirdn2d, upfirdn2d, (x, FIR, 2, 1, 2)),
         (ops.modulated_conv2d, modulated_conv2d, (x, w, s)),
         (ops.bias_act, bias_act, (x, b)),
     ):
-        y, expected = mine(*arguments), reference(*arguments)
+        y, expected = function(*arguments), reference(*arguments)
         assert torch.equal(y, expected)
         assert type(y.grad_fn) is type(expected.grad_fn)

@@ -1,4 +1,4 @@
-"""torgb and the image of the block below in the convolution's own program, against the float64 reference, in the interpreter."""
+"""The kernel that computes a layer, its torgb and the image equals the float64 reference, in the interpreter."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ def draw(rng, *shape, dtype=torch.float32):
 
 
 def layer(rng, dtype, channels=3):
-    """Operands of a layer and of what follows it; sizes even, since a skip has half of them."""
+    """Operands of a layer and of its torgb. Height and width are even, because a skip image has half of them."""
     n, i, o, h, w = (int(v) for v in rng.integers([1, 1, 1, 1, 1], [5, 24, 24, 5, 5]))
     h, w = 2 * h, 2 * w
     weight = (draw(rng, 1, o, 3, 3, i) / (9 * i) ** 0.5).to(dtype)
@@ -40,10 +40,13 @@ def layer(rng, dtype, channels=3):
 
 
 def reference(operands, rgb, sizes=False):
-    """The activations, the image, and the image without its clamp; or the sizes of what they are sums of."""
+    """The activations, the image, and the image without torgb's clamp.
+
+    With `sizes`, the layer is linear: for operands without signs the results are the sizes of the terms.
+    """
     x, weight, style, demod, noise, bias = (t.double() for t in operands)
-    epilogue = {"activation": "linear"} if sizes else {"activation": "lrelu", "clamp": 4.0}
-    y = modulated_conv2d(x.permute(0, 3, 1, 2), weight[0].permute(0, 3, 1, 2), style, demod, noise[:, None], bias, **epilogue)
+    attributes = {"activation": "linear"} if sizes else {"activation": "lrelu", "clamp": 4.0}
+    y = modulated_conv2d(x.permute(0, 3, 1, 2), weight[0].permute(0, 3, 1, 2), style, demod, noise[:, None], bias, **attributes)
     bias = None if rgb.bias is None else rgb.bias.double()
     images = []
     for clamp in (rgb.clamp or None, None):
@@ -78,12 +81,12 @@ def test_an_image_in_bytes_is_rounded_as_the_official_tools_do(rng):
     image = torch.zeros_like(rgb.image, dtype=torch.uint8)
     modulated_conv2d_into(None, *operands, epilogue=Epilogue.of("lrelu", clamp=4.0), rgb=replace(rgb, image=image))
     exact = (reference(operands, rgb)[1].permute(0, 2, 3, 1) * 127.5 + 128).clamp(0, 255)
-    # Cut to whole numbers, in float32: a value within its rounding of a whole number may fall to either side.
+    # The kernel truncates a float32. A value next to a whole number may fall to either side of it.
     assert (image.double() <= exact + 1e-2).all()
     assert (image.double() >= exact - 1 - 1e-2).all()
 
 
-def test_what_cannot_be_fused_is_refused(rng):
+def test_an_image_that_the_kernel_cannot_make_is_refused(rng):
     operands, rgb = layer(rng, torch.float32)
     n, h, w, i = operands[0].shape
     o = operands[1].shape[1]

@@ -1,4 +1,4 @@
-"""Tables of tiles: what is measured here goes before what the package brings, and a broken table is refused."""
+"""Measured tables of tiles win over those of the package, a broken table is refused, and the cost model is monotonic."""
 
 import json
 
@@ -32,26 +32,26 @@ def write(folder, layers, architecture=90):
     (folder / f"sm_{architecture}.json").write_text(table_document(architecture, "measured", {"gpu": "none"}, layers))
 
 
-def test_a_measured_table_goes_before_the_packages(folder):
+def test_a_measured_table_wins_over_that_of_the_package(folder):
     other = Tile(64, 128, 32, 4, 2, group=8)
     write(folder, {PROBLEM.layer: {4: other}})
     assert choose_tile(PROBLEM) == other
     assert read_table(folder / "sm_90.json") == {PROBLEM.layer: {4: other}}
-    # A layer that it does not name is the package's, and on another architecture nothing has changed.
-    assert choose_tile(ConvProblem("float16", 4, 16, 512, 512, 3, 1, 90), whole=True).splits == 1
+    # Any other layer comes from the table of the package.
+    assert choose_tile(ConvProblem("float16", 4, 16, 512, 512, 3, 1, 90), allow_splits=False).splits == 1
 
 
-def test_the_nearest_batch_answers_and_a_split_sum_only_where_it_may(folder):
+def test_the_tile_of_the_nearest_batch_is_chosen_with_a_split_sum_only_if_allowed(folder):
     one, eight = Tile(16, 64, 64, splits=4), Tile(128, 128, 64, 8)
     write(folder, {PROBLEM.layer: {1: one, 8: eight}})
     for batch, expected in ((1, one), (2, one), (3, eight), (100, eight)):
         problem = ConvProblem("float16", batch, 64 * 64, 512, 512, 3, 1, 90)
         assert choose_tile(problem) == expected
-        assert choose_tile(problem, whole=True) == eight
-    assert choose_tile(PROBLEM, columns=200).n >= 200
+        assert choose_tile(problem, allow_splits=False) == eight
+    assert choose_tile(PROBLEM, min_channels=200).n >= 200
 
 
-def test_bfloat16_takes_what_float16_has_and_without_a_gpu_the_rule_answers(folder):
+def test_bfloat16_takes_the_tile_of_float16_and_no_gpu_takes_the_default_tile(folder):
     write(folder, {PROBLEM.layer: {4: Tile(16, 16, 16)}})
     assert choose_tile(ConvProblem("bfloat16", 4, 64 * 64, 512, 512, 3, 1, 90)) == Tile(16, 16, 16)
     anywhere = ConvProblem("float16", 4, 64 * 64, 512, 512, 3, 1)
@@ -83,7 +83,7 @@ def test_text_that_is_no_json_is_refused(folder):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_packages_tables_say_that_nobody_measured_them(architecture):
+def test_the_tables_of_the_package_are_complete_and_marked_as_modelled(architecture):
     path = tiles.Path(tiles.__file__).parent / "tile_tables" / f"{architecture}.json"
     assert json.loads(path.read_text())["source"] == "model"
     layers = read_table(path)
@@ -92,9 +92,9 @@ def test_the_packages_tables_say_that_nobody_measured_them(architecture):
     assert all(set(batches) == {1, 4, 8, 16, 32} for batches in layers.values())
 
 
-def test_the_model_ranks_as_reason_would():
+def test_the_model_prefers_large_tiles_for_many_pixels_and_split_sums_for_few():
     gpu, usages = GPU_SPECS[90], {tile: ResourceUsage(160, 60_000) for tile in candidate_tiles("float16")}
-    # Many pixels: a tile that reads least; few: programs enough to fill the GPU.
+    # Many pixels need tiles that read little. Few pixels need enough programs for the GPU.
     large = best_tile(ConvProblem("float16", 8, 512 * 512, 128, 128, 3, 1, 90), usages, gpu)
     assert (large.m, large.n, large.splits) == (128, 128, 1)
     small_problem = ConvProblem("float16", 1, 16, 512, 512, 3, 1, 90)
@@ -114,8 +114,8 @@ def test_a_tile_that_does_not_fit_or_spills_is_not_chosen():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8", "fp8"])
-def test_what_is_measured_first_is_what_the_model_likes(dtype):
-    for architecture in (75, 80, 90):  # one that the model does not know is taken for an H100
+def test_ranked_tiles_are_distinct_and_begin_with_a_split_sum_for_few_pixels(dtype):
+    for architecture in (75, 80, 90):  # 75 has no data sheet, so it counts as an H100.
         tiles = ranked_tiles(ConvProblem(dtype, 1, 16, 512, 512, 3, 1, architecture), 100, 6)
         assert len(tiles) == len(set(tiles)) == 6
         assert tiles[0].splits > 1
@@ -133,6 +133,6 @@ def test_more_work_never_takes_less_time_in_the_model(rng):
                 problem, tile, usage, GPU_SPECS[number]
             ) * (1 - 1e-9)
             assert not tile_variants(ConvProblem("float16", batch, pixels, i, 3, 1, 1), Tile(16, 64, 16), 100)
-            # A sum is split only where that fills the GPU, and never beyond its steps.
+            # A sum has at most as many parts as steps.
             for variant in tile_variants(problem, tile, GPU_SPECS[number].sms):
                 assert variant.splits == 1 or variant.splits <= 9 * -(-i // tile.k)

@@ -1,4 +1,4 @@
-"""What training differentiates, with the networks on the kernels in the interpreter, against the networks in float64."""
+"""The gradients of training, with the kernels in the interpreter, equal those of the networks in float64."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ TINY = {"resolution": 8, "channel_base": 32, "channel_max": 4, "mapping_layers":
 
 
 class Torch:
-    """PyTorch whose float32 is `dtype`, and which draws the same numbers for every dtype."""
+    """PyTorch with `dtype` in place of float32. It draws the same random numbers for every dtype."""
 
     def __init__(self, dtype):
         self.float32 = dtype
@@ -41,7 +41,7 @@ def in_dtype(monkeypatch):
 
 
 def gradients(generator, discriminator, ws, real, seed):
-    """Every loss and penalty of a step, and what each makes of the parameters that it trains; the smallest activation too."""
+    """The losses and penalties of a step, their gradients, and the smallest activation of a leaky ReLU."""
     smallest = []
 
     def watch(module, inputs, y):
@@ -82,13 +82,13 @@ def test_the_gradients_of_a_step_on_the_kernels_are_those_in_float64(rng, in_dty
             p.add_(torch.randn_like(p) * 0.3)
     in_dtype(torch.float64)
     both.double()
-    for _ in range(100):  # a leaky ReLU has no derivative where float32 may take the other side of it
+    for _ in range(100):  # Near the kink of a leaky ReLU, float32 and float64 may be on different sides.
         ws, real = (torch.from_numpy(rng.standard_normal(shape)) for shape in ((2, 4, 4), (2, 3, 8, 8)))
         exact, smallest = gradients(generator, discriminator, ws, real, seed)
         if smallest > 1e-5:
             break
     else:
-        pytest.fail("no draw in a hundred keeps clear of the kinks")
+        pytest.fail("each of a hundred draws is near a kink")
 
     in_dtype(torch.float32)
     both.to(torch.float32)
@@ -101,12 +101,12 @@ def test_the_gradients_of_a_step_on_the_kernels_are_those_in_float64(rng, in_dty
             return op(*arguments)
 
         monkeypatch.setattr(torch.ops.stylert, name, counted)
-    mine, _ = gradients(generator, discriminator, ws.to(torch.float32), real.to(torch.float32), seed)
+    result, _ = gradients(generator, discriminator, ws.to(torch.float32), real.to(torch.float32), seed)
     assert min(launched.values()) > 0
-    assert mine.keys() == exact.keys()
+    assert result.keys() == exact.keys()
     for name, expected in exact.items():
-        error = (mine[name].double() - expected).square().mean().sqrt()
-        assert mine[name].isfinite().all()
+        error = (result[name].double() - expected).square().mean().sqrt()
+        assert result[name].isfinite().all()
         assert error <= 1e-3 * expected.square().mean().sqrt() + 1e-9, name
 
 
@@ -119,7 +119,7 @@ def test_the_augmentation_resamples_on_the_kernels(rng, monkeypatch, assert_pari
     monkeypatch.setattr(ops.upfirdn2d_op, "apply_resampling", lambda *a: calls.append(1) or launch(*a))
     expected = warp(images, matrices)
     assert not calls
-    # Where it looks up is computed in float64 and rounded for float32 images, at most a 2^-19 of a pixel here.
+    # The positions are computed in float64 and rounded for float32 images, by at most 2^-19 of a pixel.
     result = warp(images.float(), matrices)
     assert len(calls) == 4
     assert (result.double() - expected).abs().max() < 1e-4

@@ -1,4 +1,4 @@
-"""The Upfirdn2d kernels against the float64 reference, in the interpreter."""
+"""The Upfirdn2d kernels equal the float64 reference, in the interpreter."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 
 
 def random_case(rng, factors):
-    """A random layer that has an output: odd sizes, one channel, crops."""
+    """Random attributes and shapes that leave an output, with odd sizes and crops."""
     while True:
         up, down = rng.choice(factors, 2), rng.choice(factors, 2)
         spec = Resampling.of(
@@ -47,7 +47,7 @@ def test_any_factors_padding_and_filter_match_the_reference(rng, dtype, layout, 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_static_form_matches_the_reference_for_every_padding_and_filter(rng, dtype, layout, poisoned, assert_parity):
+def test_the_quad_kernel_matches_the_reference_for_every_padding_and_filter(rng, dtype, layout, poisoned, assert_parity):
     for _ in range(2):
         spec, shape, taps, out = random_case(rng, [1, 2])
         assert fits_quad(spec, taps)
@@ -74,7 +74,7 @@ def test_the_resamplings_of_stylegan2_match_the_reference(rng, spec, poisoned, a
     assert_parity(y, reference, torch.float32, (spec, x.shape))
 
 
-def test_a_large_filter_takes_the_gather_form(rng, poisoned, assert_parity):
+def test_a_large_filter_takes_the_gather_kernel(rng, poisoned, assert_parity):
     spec = Resampling.of(up=1, down=2, padding=6)
     assert not fits_quad(spec, (12, 12))
     compare(rng, spec, (1, 1, 9, 7), (12, 12), (5, 4), torch.float32, torch.contiguous_format, poisoned, assert_parity)
@@ -99,12 +99,12 @@ def test_the_adjoint_is_the_transpose(rng):
         upfirdn2d_into(y, x, f, spec)
         upfirdn2d_into(dx, dy, f, spec.adjoint(shape[2:], taps))
         forward, backward = (y.double() * dy).sum(), (x.double() * dx).sum()
-        # Each side is a sum of these terms, which float32 rounds no more than some thirty times.
+        # Each side is a sum of these terms. float32 rounds a term about thirty times at most.
         terms = upfirdn2d(x.abs(), f.abs(), spec.up, spec.down, spec.padding, spec.flip, spec.gain).mul(dy.abs()).sum()
         assert abs(forward - backward) <= 1e-5 * terms
 
 
-def test_an_empty_batch_is_no_work(poisoned):
+def test_an_empty_batch_launches_nothing(poisoned):
     upfirdn2d_into(torch.empty(0, 3, 4, 4), torch.empty(0, 3, 4, 4), torch.ones(1, 1), Resampling())
 
 
@@ -155,13 +155,13 @@ def test_random_attributes_agree_with_the_reference_or_are_refused_by_both(rng):
         except ValueError:
             size = None
         try:
-            mine = Resampling.of(up, down, pad).output_size(shape[2:], taps)
+            output_size = Resampling.of(up, down, pad).output_size(shape[2:], taps)
         except ValueError:
-            mine = None
-        assert mine == (None if size is None else tuple(size)), (up, down, pad, shape, taps)
+            output_size = None
+        assert output_size == (None if size is None else tuple(size)), (up, down, pad, shape, taps)
 
 
-def test_quad_and_gather_are_told_apart_by_factor():
+def test_the_factors_decide_between_the_quad_and_the_gather_kernel():
     assert fits_quad(Resampling.of(up=2, down=2), (4, 4))
     assert not fits_quad(Resampling.of(up=3), (4, 4))
     assert not fits_quad(Resampling.of(down=(1, 3)), np.array([4, 4]).tolist())
