@@ -338,7 +338,7 @@ class KernelSynthesis:
                 launches.append(Launch(launches[-1].fused, y, image))
                 continue
             fused = layers[index + 1].spec.kind == "torgb" and channels <= RGB_CHANNELS
-            tile = choose_tile(conv_problem(x, layer.weight), whole=fused, columns=channels if fused else 0)
+            tile = choose_tile(conv_problem(x, layer.weight), allow_splits=not fused, min_channels=channels if fused else 0)
             elements = workspace_elements(self.batch, x.shape[1] * x.shape[2], channels, layer.spec.up**2, tile.splits)
             accumulator = torch.int32 if layer.weight.dtype == torch.int8 else torch.float32
             workspace = torch.empty(elements, dtype=accumulator, device=device) if elements else None
