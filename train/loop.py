@@ -79,7 +79,7 @@ def train(
         resume: A snapshot to resume from.
         start: Changes the networks of a new run, for example by `transfer.transfer`.
         snap_kimg: Thousands of images between snapshots. Below 1, `<kimg>` has three decimals.
-        keep: Number of earlier snapshots to keep.
+        keep: Number of snapshots to keep under their kimg.
         evaluate: Computes metrics of G_ema at every snapshot. The first metric decides which one is best.
         tensorboard: Whether to write statistics for TensorBoard as well.
         device: Device of the networks.

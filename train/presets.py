@@ -122,8 +122,8 @@ class TrainConfig:
 class Preset:
     """One row of `PRESETS`. None stands for a value that `resolve` derives from resolution, batch and number of GPUs.
 
-    The fields are those of `TrainConfig` and of the networks. `mbstd` is `mbstd_group_size`, and `r1_per_pixel` is
-    `r1_gamma` divided by the number of pixels.
+    The fields are those of `TrainConfig` and of the networks. For `ema_rampup`, None means no limit, as there.
+    `mbstd` is `mbstd_group_size`, and `r1_per_pixel` is `r1_gamma` divided by the number of pixels.
     """
 
     kimg: float
@@ -162,6 +162,15 @@ CPU: dict[str, Any] = {
     "r1_per_pixel": 1.6 / 64**2,
 }
 
+#: The remaining values of `cifar`: no path length regularisation, no mixing, no float16.
+CIFAR: dict[str, Any] = {
+    "pl_weight": 0.0,
+    "mixing_prob": 0.0,
+    "architecture": "orig",
+    "num_fp16_res": 0,
+    "conv_clamp": None,
+}
+
 #: The presets of StyleGAN2-ADA (Karras et al. 2020b, table 6, and the official code), and two for a few CPU cores.
 PRESETS: dict[str, Preset] = {
     #                       kimg  batch mbstd  base    lr     gamma ema  ramp mapping
@@ -170,22 +179,7 @@ PRESETS: dict[str, Preset] = {
     "paper256": Preset(25_000, 64, 8, 16384, 0.0025, 1.0, 20, None, 8),
     "paper512": Preset(25_000, 64, 8, 32768, 0.0025, 0.5, 20, None, 8),
     "paper1024": Preset(25_000, 32, 4, 32768, 0.002, 2.0, 10, None, 8),
-    "cifar": Preset(
-        100_000,
-        64,
-        32,
-        32768,
-        0.0025,
-        0.01,
-        500,
-        0.05,
-        2,
-        pl_weight=0.0,
-        mixing_prob=0.0,
-        architecture="orig",
-        num_fp16_res=0,
-        conv_clamp=None,
-    ),
+    "cifar": Preset(100_000, 64, 32, 32768, 0.0025, 0.01, 500, 0.05, 2, **CIFAR),
     "cpu": Preset(100, 16, 4, 2048, 0.0025, None, 5, 0.05, 2, channel_max=128, **CPU),
     "cpu-small": Preset(100, 16, 4, 1024, 0.0025, None, 5, 0.05, 2, channel_max=64, **CPU),
 }

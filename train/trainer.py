@@ -7,9 +7,10 @@ A step has four phases, in the order of the official code:
 3. `D`: the discriminator's loss.
 4. `r1`: R1 regularisation, every `d_reg_interval` steps.
 
-Each phase is one step of Adam. Then the moving average G_ema is updated. Lazy regularisation (Karras et al. 2020a,
-appendix B): a regulariser that runs every k steps has its loss multiplied by k. The learning rate is multiplied by
-`k / (k + 1)`, and Adam's betas are raised to this power.
+Each phase is one step of Adam. Then the moving average G_ema is updated.
+
+Lazy regularisation (Karras et al. 2020a, appendix B): a regulariser that runs every k steps has its loss multiplied by
+k. Adam's learning rate is multiplied by `c = k / (k + 1)`, and each of its betas becomes `beta^c`.
 
 A phase may split its batch into micro-batches, in one process or in several, and adds up their gradients. Each
 micro-batch has its own random stream, seeded by (seed, step, phase, index). So the result does not depend on which

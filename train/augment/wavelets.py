@@ -28,8 +28,8 @@ def band_filters() -> np.ndarray:
     """Zero-phase filters of four frequency bands, which add up to the identity (Karras et al. 2020b, appendix B).
 
     `P(z) = H(z) H(1/z) / 2` of SYM2 is a half-band filter: `P(z) + P(-z) = 1`. The low-passes `P(z)`, `P(z) P(z^2)` and
-    `P(z) P(z^2) P(z^4)` pass the lower half, quarter and eighth of the spectrum. The lowest band is the last of these. Each
-    other band is the difference of two neighbours in the series identity, half, quarter, eighth.
+    `P(z) P(z^2) P(z^4)` pass the lower half, quarter and eighth of the spectrum. The lowest band is the last of these.
+    Each other band is the difference of two neighbours in the series identity, half, quarter, eighth.
 
     Returns:
         float64 `[4, 43]`, for the bands 0 to π/8, π/8 to π/4, π/4 to π/2, and π/2 to π.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ class EvaluationInputs:
 
     Attributes:
         data: Zip or folder of real images.
-        floor: Other real images. Their distance to `data` is the lowest value that a generator can reach.
+        floor: Other real images. Their distance to `data` is about the best value that a generator can reach.
         inception: Weights of the Inception network.
         lpips: Weights of VGG16 and of LPIPS.
         cache: Folder for features of real images.
@@ -89,17 +89,14 @@ class Evaluator:
             DataError: The real images cannot be read.
             InputError: There are too few of them, or the generator has another resolution than they.
         """
-        generated: dict[str, np.ndarray] = {}
 
+        @cache
         def features(extractor: Extractor) -> np.ndarray:
-            if extractor.name not in generated:
-                generated[extractor.name] = generated_features(extractor, generator, self._most_images, self.progress)
-            return generated[extractor.name]
+            return generated_features(extractor, generator, self._most_images, self.progress)
 
-        def pixels(count: int) -> np.ndarray:
-            if "pixels" not in generated:
-                generated["pixels"] = self._generated_pixels(generator)
-            return generated["pixels"][:count]
+        @cache
+        def pixels() -> np.ndarray:
+            return self._generated_pixels(generator)
 
         values: Values = {}
         for metric in self.metrics:
@@ -108,15 +105,16 @@ class Evaluator:
             elif metric.name in PATH_METRICS:
                 values |= self._path_length(metric, generator)
             elif metric.name == "modes":
-                values |= self._modes(self.classifier.predict(pixels(metric.images)))
+                values |= self._modes(self.classifier.predict(pixels()[: metric.images]))
             else:
-                values |= self._separability(metric, generator, pixels(metric.images))
+                values |= self._separability(metric, generator, pixels()[: metric.images])
         return values
 
     def floor(self) -> Values:
         """The values between two sets of real images, for the metrics that have them.
 
-        Feature metrics compare `inputs.floor` with `inputs.data`. Modes compare held-out images with themselves.
+        Feature metrics compare `inputs.floor` with `inputs.data`. Modes compare the parts that the classifier reads in
+        held-out images with their known parts.
         """
 
         def features(extractor: Extractor) -> np.ndarray:
