@@ -16,7 +16,7 @@ class PeakRates:
     Attributes:
         tflops: TFLOP/s by dtype (`float32`, `float16`, `bfloat16`, `int8`, `fp8`); for int8 these are TOP/s.
         bandwidth: GB/s of memory, reads and writes together.
-        source: Where the figures come from, in words.
+        source: The origin of the figures, in words.
     """
 
     tflops: Mapping[str, float]

@@ -60,7 +60,7 @@ class Bundle:
         output: `uint8` or `float`.
         files: Every file of the bundle, without the engines.
         precisions: The synthesis network of each precision.
-        provenance: Where the bundle comes from: checkpoint, versions, date.
+        provenance: The origin of the bundle: checkpoint, versions, date.
     """
 
     path: Path

@@ -136,7 +136,7 @@ def _relative_error(y: Any, reference: Any, unclamped: Any = None, terms: Any = 
         y: A result.
         reference: float64, of the same shape.
         unclamped: The reference before its clamp, which then sets the scale.
-        terms: Sums of the sizes of the terms. Where terms cancel, a fifth of the largest sum sets the scale.
+        terms: Sums of the sizes of the terms. If terms cancel, a fifth of the largest sum sets the scale.
     """
     scale = (reference if unclamped is None else unclamped).abs().max().clamp(min=1e-3)
     if terms is not None:

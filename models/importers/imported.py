@@ -51,7 +51,7 @@ class ImportedCheckpoint:
         format: Project and container that the file comes from, or "stylert".
         config: Configuration of the generators.
         arrays: The averaged generator, G_ema, which makes the images.
-        notes: What was converted, dropped or assumed, in sentences for the user.
+        notes: Sentences for the user: the parts that were converted, dropped or assumed.
         info: Free facts to keep in stylert's own file.
         raw: The generator as it was trained, G. None where the file has none that stylert can represent.
         discriminator_config: Configuration of the discriminator, likewise.

@@ -30,7 +30,7 @@ class ImportedNetworks:
         raw: The generator as it was trained, G.
         discriminator_config: Configuration of the discriminator.
         discriminator: The discriminator, D.
-        notes: What was converted, dropped or assumed, in sentences for the user.
+        notes: Sentences for the user: the parts that were converted, dropped or assumed.
     """
 
     config: GeneratorConfig

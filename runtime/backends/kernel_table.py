@@ -52,9 +52,9 @@ def layer_table(log: str, batch_range: int = 0) -> dict[str, Any]:
         batch_range: Index of the batch range that the sums are for. An engine has kernels of its own for each range.
 
     Returns:
-        JSON values. `layers` has for each layer its `name`, batch `range`, `kind`, the types that it `reads`, the
-        tensors that it `writes`, the ONNX nodes of its `origins`, the `bytes` of its operands and results, and the
-        `macs` of its convolution. The sums are `kernels` (how many), `kinds` (how many of each), and `moved_bytes`.
+        JSON values. `layers` has for each layer its `name`, batch `range`, `kind`, the types that it `reads` and the
+        tensors that it `writes`. It also has the ONNX nodes of its `origins`, the `bytes` of its operands and results,
+        and the `macs` of its convolution. The sums are `kernels` (how many), `kinds` (how many of each), and `moved_bytes`.
         `weights_bytes` and `activation_bytes` are there if the log has them.
     """
     layers = [_layer(match, batch_range) for match in LAYER.finditer(log)]

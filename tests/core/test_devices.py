@@ -1,4 +1,4 @@
-"""What the CUDA driver says is passed on: with a driver of one's own making, compiled here."""
+"""`find_gpus` passes on what the CUDA driver says. The driver of these tests is a C library, compiled here."""
 
 from __future__ import annotations
 

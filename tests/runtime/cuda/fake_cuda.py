@@ -44,7 +44,7 @@ class FakeDriver:
         free_bytes: Memory that can still be allocated.
         memory: The allocated buffers, by address.
         retained: References to the primary context.
-        log: What was enqueued, launched and waited for, in order.
+        log: The names of all copies, launches and waits, in order.
     """
 
     CUresult = CUresult
