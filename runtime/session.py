@@ -66,7 +66,7 @@ class DeviceSession(Session, Protocol):
     """A session on a GPU: its inputs may lie on the GPU, and its images may stay there."""
 
     @property
-    def image(self) -> Tensor:
+    def image(self) -> TensorSpec:
         """Name, type and shape of the network's output."""
         ...
 
@@ -110,7 +110,7 @@ def device_session(session: Session) -> DeviceSession | None:
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorSpec:
     """One input or output of a network. `shape` is that of one image, without the batch."""
 
     name: str

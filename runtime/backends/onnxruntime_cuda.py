@@ -27,7 +27,7 @@ from stylert.runtime.batching import ANY_BATCH
 from stylert.runtime.cuda.arrays import DeviceView
 from stylert.runtime.cuda.device_array import FIRST_GPU, HOST, DeviceArray
 from stylert.runtime.cuda.driver import wait_for_stream
-from stylert.runtime.session import Inputs, Tensor, Timings, note_missing_graph
+from stylert.runtime.session import Inputs, TensorSpec, Timings, note_missing_graph
 
 INSTALL = "pip uninstall -y onnxruntime; pip install onnxruntime-gpu"
 PROVIDER = "CUDAExecutionProvider"
@@ -88,9 +88,8 @@ class OnnxRuntimeCuda(Backend):
         providers = [(PROVIDER, {"device_id": "0", "enable_cuda_graph": str(int(graphs))}), "CPUExecutionProvider"]
         session = cpu.open_session(network, cpu.session_options(threads), providers)
         if session.get_providers()[0] != PROVIDER:
-            raise BackendError(
-                f"{self.name} is installed but CUDA does not load: its CUDA and cuDNN libraries are missing or of another version"
-            )
+            reason = "its CUDA and cuDNN libraries are missing or of another version"
+            raise BackendError(f"{self.name} is installed but CUDA does not load: {reason}")
         return session
 
 
@@ -132,8 +131,8 @@ class BoundSession:
         """`open_session` opens ONNX Runtime's session, with CUDA graphs or without."""
         self._open, self.device, self._graphs = open_session, device, graphs
         self._session = open_session(graphs)
-        self._inputs = [_tensor(value, True) for value in self._session.get_inputs()]
-        self.image = _tensor(self._session.get_outputs()[0], False)
+        self._inputs = [_tensor_spec(value, True) for value in self._session.get_inputs()]
+        self.image = _tensor_spec(self._session.get_outputs()[0], False)
         self.notes: list[str] = []
         self._lock = threading.Lock()
         self._bindings: OrderedDict[tuple[int, ...], Binding] = OrderedDict()
@@ -237,7 +236,7 @@ class BoundSession:
             io.bind_ortvalue_output(self.image.name, binding.image)
         return io
 
-    def _value(self, tensor: Tensor, batch: int) -> Any:
+    def _value(self, tensor: TensorSpec, batch: int) -> Any:
         """New device memory for a tensor, as a value of ONNX Runtime."""
         import onnxruntime as ort
 
@@ -255,8 +254,8 @@ class BoundSession:
             raise OutOfMemory("ONNX Runtime: not enough memory on the GPU for this batch") from None
 
 
-def _tensor(value_info: Any, is_input: bool) -> Tensor:
-    return Tensor(value_info.name, is_input, DTYPES[value_info.type], tuple(value_info.shape[1:]))
+def _tensor_spec(value_info: Any, is_input: bool) -> TensorSpec:
+    return TensorSpec(value_info.name, is_input, DTYPES[value_info.type], tuple(value_info.shape[1:]))
 
 
 BACKEND = OnnxRuntimeCuda()

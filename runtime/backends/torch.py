@@ -24,7 +24,7 @@ from stylert.runtime.batching import ANY_BATCH
 from stylert.runtime.cuda import dlpack
 from stylert.runtime.cuda.arrays import LEGACY_STREAM, DeviceView
 from stylert.runtime.cuda.device_array import FIRST_GPU, HOST, DeviceArray
-from stylert.runtime.session import HostInputs, Inputs, Tensor, Timings, note_missing_graph
+from stylert.runtime.session import HostInputs, Inputs, TensorSpec, Timings, note_missing_graph
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +85,7 @@ class TorchSession:
     def __init__(self, graph: TorchGraph, device: str, capture: bool) -> None:
         """`capture` allows CUDA graphs."""
         self.device, self.capture = device, capture
-        self.image: Tensor = graph.image
+        self.image: TensorSpec = graph.image
         self.notes: list[str] = []
         self._graph: TorchGraph | None = graph
         self._lock = threading.Lock()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stylert.core.errors import BundleError
-from stylert.runtime.session import Tensor
+from stylert.runtime.session import TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ class TorchGraph:
         ]
         #: The output's name of every node, in the order in which they run
         self.results = [node.output for node in self._nodes]
-        self.image = _tensor(graph.output[0])
+        self.image = _tensor_spec(graph.output[0])
         self._last_use = {name: i for i, node in enumerate(self._nodes) for name in node.inputs}
 
     def __call__(
@@ -84,12 +84,12 @@ class Node(NamedTuple):
     output: str
 
 
-def _tensor(value_info: Any) -> Tensor:
+def _tensor_spec(value_info: Any) -> TensorSpec:
     import onnx
 
     kind = value_info.type.tensor_type
     shape = tuple(d.dim_value for d in kind.shape.dim)[1:]
-    return Tensor(value_info.name, False, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), shape)
+    return TensorSpec(value_info.name, False, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), shape)
 
 
 def _operators() -> dict[str, Operator]:

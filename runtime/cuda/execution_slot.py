@@ -24,7 +24,7 @@ from stylert.core.errors import BackendError
 from stylert.runtime.batching import BatchRange, profile_for
 from stylert.runtime.cuda.arrays import DeviceView
 from stylert.runtime.cuda.driver import call
-from stylert.runtime.session import Inputs, Tensor, Timings
+from stylert.runtime.session import Inputs, TensorSpec, Timings
 
 
 class Work(NamedTuple):
@@ -50,7 +50,7 @@ class Buffer:
     device: int
     host: np.ndarray
 
-    def view(self, tensor: Tensor, batch: int) -> np.ndarray:
+    def view(self, tensor: TensorSpec, batch: int) -> np.ndarray:
         """The pinned memory as `[batch, ...]` in the tensor's type."""
         return self.host[: tensor.nbytes(batch)].view(tensor.dtype).reshape(batch, *tensor.shape)
 
@@ -74,7 +74,7 @@ class ExecutionSlot:
         self,
         driver: Any,
         context: Any,
-        tensors: Sequence[Tensor],
+        tensors: Sequence[TensorSpec],
         ranges: Sequence[BatchRange],
         reports_capturable: bool,
         on_capture_failure: Callable[[BackendError], None],

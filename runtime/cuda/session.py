@@ -20,7 +20,7 @@ from stylert.runtime.cuda.device_array import Allocation, DeviceArray
 from stylert.runtime.cuda.driver import call, load_driver
 from stylert.runtime.cuda.execution_slot import ExecutionSlot
 from stylert.runtime.cuda.kernel_cache import KernelCache
-from stylert.runtime.session import HostInputs, Inputs, Tensor, Timings, note_missing_graph
+from stylert.runtime.session import HostInputs, Inputs, TensorSpec, Timings, note_missing_graph
 
 Result = TypeVar("Result")
 
@@ -129,7 +129,7 @@ class CudaSession:
             raise BackendError(f"{trt.__name__} {trt.__version__} refuses engine {engine_file}; build it again for this GPU")
         if weights is not None:
             _refit(trt, log, engine, weights)
-        self._tensors = [_tensor(trt, engine, engine.get_tensor_name(i)) for i in range(engine.num_io_tensors)]
+        self._tensors = [_tensor_spec(trt, engine, engine.get_tensor_name(i)) for i in range(engine.num_io_tensors)]
         names = [tensor.name for tensor in self._tensors]
         if "ws" not in names or "image" not in names:
             raise BundleError(f"engine {engine_file} does not map ws to image")
@@ -198,8 +198,8 @@ class CudaSession:
         )
 
 
-def _tensor(trt: Any, engine: Any, name: str) -> Tensor:
-    return Tensor(
+def _tensor_spec(trt: Any, engine: Any, name: str) -> TensorSpec:
+    return TensorSpec(
         name,
         engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT,
         np.dtype(trt.nptype(engine.get_tensor_dtype(name))),
