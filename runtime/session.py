@@ -40,7 +40,7 @@ class Session(Protocol):
 
     @property
     def concurrency(self) -> int:
-        """How many calls it can run at the same time."""
+        """The number of calls that it can run at the same time."""
         ...
 
     @property
@@ -57,13 +57,13 @@ class Session(Protocol):
         ...
 
     def close(self) -> None:
-        """Free the session's memory. It must not be used afterwards."""
+        """Free the network's memory. The session must not be used afterwards."""
         ...
 
 
 @runtime_checkable
 class DeviceSession(Session, Protocol):
-    """A session on a GPU: its inputs may lie on the GPU, and its images may stay there."""
+    """A session on a GPU. Inputs may be on the GPU already, and images may stay on it."""
 
     @property
     def image(self) -> TensorSpec:
@@ -83,7 +83,7 @@ class DeviceSession(Session, Protocol):
         ...
 
     def new_images(self, n: int, spare: int = 0) -> DeviceArray:
-        """Device memory for `n` images, followed by room for `spare` more that the array does not show.
+        """Device memory for `n` images, with room for `spare` more behind them that the array does not show.
 
         Raises:
             BackendError: The GPU has too little free memory.
@@ -124,15 +124,15 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds of the parts of one call on a GPU, by the device's clock where the library allows it.
+    """Milliseconds of the parts of one call on a GPU, by the device's clock if the library can read it.
+
+    If `enqueue` is more than the other three together, the GPU waits for the host.
 
     Attributes:
         h2d: Copying the inputs to the device.
         compute: The network.
         d2h: Copying the images back to the host.
-        enqueue: The host's time to submit all of this. None if the library cannot tell it apart.
-
-    If `enqueue` is more than the other three together, the GPU waits for the host.
+        enqueue: The host's time to submit these three. None if it cannot be measured apart.
     """
 
     h2d: float

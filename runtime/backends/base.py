@@ -3,7 +3,7 @@
 To add a backend:
 
 1. Write a module in this folder with a subclass of `Backend` and one instance of it, `BACKEND`. Import the library
-   inside functions only, so that listing the backends loads none.
+   inside functions only, so that listing the backends does not load it.
 2. Fill in `BackendFacts`, and write `available`, `version` and `load`, which returns a `Session`.
 3. If it builds engines, set `engine_suffix` and write `target`, `machine`, `flags`, `build` and `load_engine`.
 4. Add the module to `BACKENDS` in `__init__.py`, and the library as an extra to `pyproject.toml`.
@@ -53,7 +53,13 @@ class BackendFacts:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to load a network. `threads` counts CPU threads; None leaves the number to the library."""
+    """How to load a network.
+
+    Attributes:
+        precision: The network's precision.
+        threads: The number of CPU threads; None leaves it to the library.
+        hint: The performance hint, one of `BackendFacts.hints`.
+    """
 
     precision: str
     threads: int | None = None
@@ -80,7 +86,7 @@ class BuiltEngine:
 class Backend(ABC):
     """A library that runs a bundle's networks.
 
-    The methods below `load_engine` are for backends that build engines. A backend without engines leaves them out.
+    `load_engine` and the methods below it are for backends that build engines. Other backends leave them out.
     """
 
     @property
@@ -147,7 +153,14 @@ class Backend(ABC):
         raise self.no_engines()
 
     def build(self, network: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
-        """Build an ONNX file into the file `engine`, with any further files beside it.
+        """Build an engine of an ONNX file.
+
+        Args:
+            network: The ONNX file.
+            precision: The network's precision.
+            engine: The main file to write. Any other files go into its folder, which is empty.
+            options: Options of the build.
+            progress: Gets the stage and how much of it is done.
 
         Returns:
             Facts for `engine.json`, as JSON values.
