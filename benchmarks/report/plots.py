@@ -26,16 +26,16 @@ Plot = Callable[[Any], None]
 
 def plots(document: dict[str, Any]) -> dict[str, Plot]:
     """The plots of a report by name. A plot without figures in the document is missing."""
-    found: dict[str, Plot] = {}
+    drawings: dict[str, Plot] = {}
     single, offline, servers = (_rows(document, name) for name in ("single-stream", "offline", "server"))
     if single:
-        found["latency"] = lambda axes: _latencies(axes, single)
+        drawings["latency"] = lambda axes: _latencies(axes, single)
     if len(offline) > 1:
-        found["throughput"] = lambda axes: _throughput(axes, offline, servers)
+        drawings["throughput"] = lambda axes: _throughput(axes, offline, servers)
     timed = [profile for profile in document.get("layers", []) if profile["unit"] == "ms"]
     if timed:
-        found["layers"] = lambda axes: _layers(axes, timed)
-    return found
+        drawings["layers"] = lambda axes: _layers(axes, timed)
+    return drawings
 
 
 def height(name: str, document: dict[str, Any]) -> float:

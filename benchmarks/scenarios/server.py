@@ -3,8 +3,8 @@
 Requests arrive as a Poisson process and wait in one queue. Their arrival times are drawn in advance, so the client costs no
 time. The latency of a request is the time from its arrival to its image.
 
-A rate holds if two things are true. The 99th percentile of the latencies is within the target. And the calls take less time
-than there is: otherwise the queue grows, even if its first requests are answered in time.
+A rate holds if two things are true. The 99th percentile of the latencies is within the target, and the server is idle for part
+of the time. The queue of a server that is always busy grows, even if its first requests are answered in time.
 
 The search starts at the rate that a simulated queue with the generator's own call times holds. It changes the rate in growing
 steps until one rate holds and another does not, and then halves the distance between them.

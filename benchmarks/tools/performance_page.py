@@ -33,7 +33,7 @@ stylert bench compare benchmarks/results/<device>-<date>/results.json mine/resul
 
 The standard models are StyleGAN2's config F with seeded random weights, so all machines do the same work.
 
-- Each row is measured in several processes, and all rows take turns.
+- Each round of a row is a new process. In every round, all rows take turns.
 - Brackets are 95 % intervals from order statistics; dependent runs count as fewer. `?` is a bound that too few runs cannot give.
 - *Of roofline* is a lower bound of the time over the measured time. The lower bound is the time of the arithmetic and the memory
   traffic alone, at the peak rates that the machine reached in matrix products and copies.
