@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stylert.core.paired_timing import MAX_PAIRS, MIN_PAIRS, paired_ratio
+from stylert.core.paired_timing import MAX_PAIRS, MIN_PAIRS, interleaved_times, paired_ratio
 from tests.clock import Clock
 
 
@@ -38,3 +38,15 @@ def test_what_it_costs_to_take_turns_is_not_counted() -> None:
 
     found = paired_ratio(lambda: network("first", 1.1), lambda: network("second", 1.5), 60.0, clock)
     assert (found.value, found.low, found.high) == (1, 1, 1)
+
+
+def test_every_second_cycle_goes_backwards() -> None:
+    order: list[str] = []
+
+    def measure(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    times = interleaved_times([lambda name=name: measure(name) for name in "abc"], lambda finished: finished < 3)
+    assert "".join(order) == "abc" + "cba" + "abc"
+    assert times == [[1, 6, 7], [2, 5, 8], [3, 4, 9]]
