@@ -95,6 +95,7 @@ def only_value(values: Iterable[Any], name: str, network: str) -> Any:
 
 
 def architecture_of(blocks: dict[int, StoredModule], network: str) -> Any:
+    """The architecture that all blocks share."""
     return only_value([setting(block, "architecture", network) for block in blocks.values()], "architecture", network)
 
 

@@ -50,6 +50,7 @@ class OpcodeBudget:
         self.remaining = remaining
 
     def spend_one(self) -> None:
+        """Count one opcode. Raises FormatError where none remains."""
         if self.remaining <= 0:
             raise FormatError(f"its pickles have more than {MAX_OPCODES} opcodes")
         self.remaining -= 1

@@ -148,6 +148,7 @@ class StoredObject:
     state: dict[Any, Any] = field(default_factory=dict)
 
     def set_state(self, state: object) -> None:
+        """Take the attributes."""
         if type(state) is not dict:
             raise FormatError(f"its {self.kind} has a state that is not a dictionary")
         self.state = state
@@ -160,6 +161,7 @@ class NumpyType:
         self.code, self.byte_order = code, "<"
 
     def set_state(self, state: object) -> None:
+        """Take the arguments of `dtype.__setstate__`: version, byte order and others."""
         if type(state) is not tuple or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
             raise FormatError("its pickle holds an array of a type that is not a plain number")
         self.byte_order = "<" if state[1] in ("=", "|") else state[1]
@@ -201,4 +203,5 @@ def check_lengths(values: tuple[Any, ...]) -> None:
 
 
 def printable_shape(shape: tuple[Any, ...]) -> str:
+    """A shape for a message, such as `512x512x3x3`."""
     return printable("x".join(map(printable, shape)))

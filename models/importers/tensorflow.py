@@ -283,6 +283,7 @@ class _Arguments:
         return bool(self.values.get(name))
 
     def pop(self, name: str, default: Any) -> Any:
+        """The argument, or `default`, the default of the TensorFlow code. Raises FormatError unless it is a plain value."""
         value = self.values.pop(name, default)
         if value is not None and not isinstance(value, str | int | float | bool):
             raise FormatError(f"its {self.network} has {name} = {printable(value)}")
