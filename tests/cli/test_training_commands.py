@@ -173,7 +173,7 @@ def test_mistakes_are_one_line(data: Path, pictures: Path, checkpoint: Path, tmp
         ((*train, "here.safetensors"), "unexpected argument"),
         ((*train, "--set", "generator.batch=1"), "unknown training option 'generator.batch'"),
         ((*train[:4], data / "run", *SMALL, "--kimg", 0), "cannot write into"),
-        ((*train, "--metrics", "ppl_w"), "the first decides"),
+        ((*train, "--metrics", "ppl_w"), "of a run takes"),
         ((*train, "--metrics", "fid2k"), "--inception"),
         (("metrics", checkpoint, "--data", data, "--metrics", "fid50k,kid50k,pr50k,ppl_w"), "--inception"),
         (("metrics", checkpoint, "--data", data, "--metrics", "fid", "--inception", out), "local file"),
