@@ -5,11 +5,15 @@ A mistake of the user ends in one line and exit code 2, Ctrl-C in the line `stop
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
 #: Exit code after Ctrl-C, as in shells and in Typer.
 INTERRUPTED = 130
+
+#: Importing a module adds its commands to the application. The order is that of `stylert --help`.
+COMMAND_MODULES = ("pipeline.commands", "doctor", "latents.commands", "training.commands", "bench.commands")
 
 
 def main() -> None:
@@ -27,18 +31,14 @@ def _run() -> int:
     # Imported here, so that `main` also catches a Ctrl-C during the imports.
     import typer
 
-    # Each module adds its commands to `app`.
-    import stylert.cli.bench.commands
-    import stylert.cli.doctor
-    import stylert.cli.latents.commands
-    import stylert.cli.pipeline.commands
-    import stylert.cli.training.commands  # noqa: F401
     from stylert.cli.app import app
     from stylert.cli.console import print_note
     from stylert.core.errors import StylertError
 
+    for module in COMMAND_MODULES:
+        importlib.import_module(f"stylert.cli.{module}")
     try:
-        status = app(standalone_mode=False)
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         return status if isinstance(status, int) else 0
     except StylertError as e:
         message = str(e)

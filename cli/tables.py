@@ -68,7 +68,7 @@ def show_tuning(tuning: Tuning) -> None:
             (
                 t.where,
                 t.change,
-                f"{t.speed if t.ratio is None else t.ratio.value:.3f}",
+                f"{t.time_ratio if t.ratio is None else t.ratio.value:.3f}",
                 "measured before" if t.ratio is None else f"{t.ratio.low:.3f} to {t.ratio.high:.3f}",
                 "" if t.ratio is None else t.ratio.pairs,
                 "taken" if t.taken else "",

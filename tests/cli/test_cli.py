@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +85,13 @@ def test_verify_exits_1_under_the_threshold(bundle: Bundle, checkpoint: Path, tm
 
 
 def test_no_arguments_and_help_say_what_there_is() -> None:
-    assert "export" in stylert("--help").stdout
-    done = stylert()
-    assert "export" in done.stdout + done.stderr
+    help_text = stylert("--help").stdout
+    assert "export" in help_text
+    assert stylert().stdout == help_text
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert stylert("--version").stdout == f"stylert {version('stylert')}\n"
 
 
 def test_mistakes_are_one_line_and_exit_2(
