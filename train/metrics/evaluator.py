@@ -89,10 +89,12 @@ class Evaluator:
             DataError: The real images cannot be read.
             InputError: There are too few of them, or the generator has another resolution than they.
         """
+        by_extractor: dict[str, np.ndarray] = {}
 
-        @cache
         def features(extractor: Extractor) -> np.ndarray:
-            return generated_features(extractor, generator, self._most_images, self.progress)
+            if extractor.name not in by_extractor:
+                by_extractor[extractor.name] = generated_features(extractor, generator, self._most_images, self.progress)
+            return by_extractor[extractor.name]
 
         @cache
         def pixels() -> np.ndarray:
