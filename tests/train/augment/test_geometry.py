@@ -85,14 +85,14 @@ def by_direct_sums(image, matrix):
             if 0 <= m - 2 * k + 5 < 12:
                 up[m, k] = SYM6[::-1][m - 2 * k + 5] * math.sqrt(2)
     fine = up @ x @ up.T
-    reach = 6
-    count = 2 * size + 4 * reach
+    radius = 6
+    count = 2 * size + 4 * radius
     looked = np.zeros((count, count))
     inverse = np.linalg.inv(matrix)
     delay = 5.5 - (np.arange(12) * SYM6).sum() / SYM6.sum()
     for i in range(count):
         for j in range(count):
-            centred = [(j + 0.5 - delay) / 2 - reach - size / 2, (i + 0.5 - delay) / 2 - reach - size / 2, 1]
+            centred = [(j + 0.5 - delay) / 2 - radius - size / 2, (i + 0.5 - delay) / 2 - radius - size / 2, 1]
             u, v = (inverse @ centred)[:2] * 2 + length - 0.5 + delay
             u0, v0 = math.floor(u), math.floor(v)
             for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
@@ -101,8 +101,8 @@ def by_direct_sums(image, matrix):
     down = np.zeros((size, count))  # tap 2 k + 6 - m leads from fine pixel m to pixel k
     for k in range(size):
         for m in range(count):
-            if 0 <= 2 * (k + reach) + 6 - m < 12:
-                down[k, m] = SYM6[2 * (k + reach) + 6 - m] * math.sqrt(0.5)
+            if 0 <= 2 * (k + radius) + 6 - m < 12:
+                down[k, m] = SYM6[2 * (k + radius) + 6 - m] * math.sqrt(0.5)
     return down @ looked @ down.T
 
 
