@@ -1,8 +1,8 @@
 """The layer that each node of a compiled graph belongs to.
 
 The exporter names every node after its layer, and the last tensor of each layer has the layer's name. Compilers rename, split
-and fuse nodes, but most tensors keep their names. A node without a name of ours belongs to the layer that it feeds. So a
-reordering between two layers counts to the later one.
+and fuse nodes, but most tensors keep their names. A node without a layer in its name belongs to the layer that it
+feeds, so a reordering between two layers belongs to the later one.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def name_nodes_by_layer(source: Path) -> Any:
 
     model = inline_local_functions(onnx.load(source))
     style_nodes = style_node_names(source)
-    # The inliner may give two nodes the same name, so here nodes go by their positions.
+    # The inliner may give two nodes the same name, so nodes are identified by position.
     numbered = {str(position): node for position, node in enumerate(model.graph.node)}
     nodes = [
         Node(number, tensors_read(node), tuple(node.output), first_layer_of((node.name, *node.output)))

@@ -158,7 +158,7 @@ def _openvino(bundle: Bundle, configuration: Configuration) -> tuple[LayerTimes,
 
 
 def _torch(bundle: Bundle, configuration: Configuration) -> tuple[LayerTimes, str]:
-    """By PyTorch's profiler. It runs the nodes of the bundle's own file; a node goes by its first output."""
+    """By PyTorch's profiler. It runs the nodes of the bundle's own file; a node is identified by its first output."""
     import onnx
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler otherwise prints each start and stop

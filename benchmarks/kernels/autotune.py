@@ -138,7 +138,7 @@ def measure_table(
                 raise BackendError(f"{name}: {tile} is wrong, relative error {difference:.2g}")
             times[tile] = statistics.median(time_calls(partial(run, tile), seconds_per_tile, device))
         fastest = min(times, key=lambda tile: times[tile])
-        print(f"{name}: {fastest} {times[fastest]:.4f} ms, by rule {times[default]:.4f} ms")
+        print(f"{name}: {fastest} {times[fastest]:.4f} ms, default tile {times[default]:.4f} ms")
         table.setdefault(problem.layer, {})[problem.batch] = fastest
         save(table)
     return 0

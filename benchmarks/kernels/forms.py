@@ -32,7 +32,7 @@ def operator_forms(operator: LayerOperator, batch: int, dtype: str, device: str)
     if dtype in ("int8", "fp8"):
         return _eight_bit_forms(operator, batch, torch.int8 if dtype == "int8" else torch.float8_e4m3fn, device)
     make_forms = {"modulated_conv2d": _modulated_conv2d_forms, "upfirdn2d": _upfirdn2d_forms, "bias_act": _bias_act_forms}
-    return make_forms[operator.operator](operator, batch, getattr(torch, dtype), device)
+    return make_forms[operator.name](operator, batch, getattr(torch, dtype), device)
 
 
 def _modulated_conv2d_forms(operator: LayerOperator, batch: int, dtype: Any, device: str) -> tuple[dict[str, Form], Any]:

@@ -54,7 +54,7 @@ def combinations(
     return [
         (dtype, batch, operator)
         for dtype, batch, operator in itertools.product(dtypes, batches, operators)
-        if dtype not in ACTIVATION_DTYPES or (operator.operator == "modulated_conv2d" and operator.spec.kind == "conv")
+        if dtype not in ACTIVATION_DTYPES or (operator.name == "modulated_conv2d" and operator.spec.kind == "conv")
     ]
 
 
@@ -62,7 +62,7 @@ def work_of(operator: LayerOperator, batch: int, dtype: str) -> dict[str, Any]:
     """The work of a row: rows with equal work are comparable."""
     spec = operator.spec
     shape = f"{spec.in_channels} to {spec.out_channels} channels, {spec.resolution} px"
-    return {"kernel": operator.operator, "layer": operator.layer, "shape": shape, "dtype": dtype, "batch": batch}
+    return {"kernel": operator.name, "layer": operator.layer, "shape": shape, "dtype": dtype, "batch": batch}
 
 
 def measure(operator: LayerOperator, batch: int, dtype: str, rates: PeakRates, seconds: float, device: str) -> list[Row]:

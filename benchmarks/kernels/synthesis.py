@@ -284,7 +284,7 @@ class KernelSynthesis:
             ws: `[N, num_ws, w_dim]`, float.
 
         Returns:
-            For each layer a style `[N, I]` and a demodulation `[N, O]`, float32. That of torgb has no meaning.
+            For each layer a style `[N, I]` and a demodulation `[N, O]`, float32. The demodulation of a torgb has no meaning.
         """
         prepared = self.prepared
         style = torch.baddbmm(prepared.affine_bias, ws.float().transpose(0, 1)[self._ws_index], prepared.affine)

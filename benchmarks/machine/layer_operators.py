@@ -11,7 +11,7 @@ from stylert.plugins.triton.tiles import ITEMSIZE
 
 #: Taps of the 4x4 FIR.
 FIR_TAPS = 16
-#: In a 2x upsampling three of four inserted samples are zero, so only this many taps meet a sample.
+#: Taps that meet an input sample in a 2x upsampling, in which three of four samples are inserted zeros.
 FIR_TAPS_UP2 = 4
 
 
@@ -20,12 +20,12 @@ class LayerOperator:
     """One operator at the shape of one layer.
 
     Attributes:
-        operator: `modulated_conv2d`, `upfirdn2d` or `bias_act`.
+        name: `modulated_conv2d`, `upfirdn2d` or `bias_act`.
         layer: Name of the layer.
         spec: Channels and sizes of the layer. For `upfirdn2d` they are those of the RGB image.
     """
 
-    operator: str
+    name: str
     layer: str
     spec: LayerSpec
 
@@ -36,9 +36,9 @@ class LayerOperator:
         """
         spec = self.spec
         outputs = batch * spec.out_channels * spec.resolution**2
-        if self.operator == "upfirdn2d":
+        if self.name == "upfirdn2d":
             return 2 * FIR_TAPS_UP2 * outputs
-        if self.operator == "bias_act":
+        if self.name == "bias_act":
             return 4 * outputs
         pixels = (spec.resolution // spec.up) ** 2
         convolution = 2 * batch * spec.in_channels * spec.out_channels * spec.kernel**2 * pixels
@@ -56,11 +56,11 @@ class LayerOperator:
         spec = self.spec
         activation_bytes = ITEMSIZE[activation_dtype or dtype]
         outputs = batch * spec.out_channels * spec.resolution**2
-        if self.operator == "bias_act":
+        if self.name == "bias_act":
             return 2 * outputs * activation_bytes
         inputs = batch * spec.in_channels * (spec.resolution // spec.up) ** 2
         activations = (inputs + outputs) * activation_bytes
-        if self.operator == "upfirdn2d":
+        if self.name == "upfirdn2d":
             return activations
         weights = spec.in_channels * spec.out_channels * spec.kernel**2 * ITEMSIZE[dtype]
         noise = 4 * spec.resolution**2 if spec.kind == "conv" else 0

@@ -35,7 +35,7 @@ def layer_lower_bounds(config: GeneratorConfig, precision: str, batch: int, rate
     """
     bounds = {}
     for operator in layer_operators(config, config.block_resolutions):
-        if operator.operator == "bias_act":
+        if operator.name == "bias_act":
             continue  # part of the convolution before it
         dtype = _layer_dtype(operator, precision, rates)
         if dtype is None:
@@ -72,7 +72,7 @@ def fused_network_lower_bound(config: GeneratorConfig, precision: str, batch: in
 def _layer_dtype(operator: LayerOperator, precision: str, rates: PeakRates) -> str | None:
     """The format of `rates` in which a layer computes; None where there is none."""
     if precision == "int8":
-        is_conv = operator.operator == "modulated_conv2d" and operator.spec.kind == "conv"
+        is_conv = operator.name == "modulated_conv2d" and operator.spec.kind == "conv"
         if is_conv and operator.spec.resolution >= INT8_FROM and "int8" in rates.tflops:
             return "int8"
         floats = [DTYPES[name] for name in FLOAT_PRECISIONS if DTYPES[name] in rates.tflops]

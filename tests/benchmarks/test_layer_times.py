@@ -165,7 +165,7 @@ def test_a_backend_without_a_profiler_is_refused(bundle: Bundle) -> None:
 
 def test_the_lower_bound_of_a_network_is_the_sum_of_its_layers() -> None:
     config, rates = GeneratorConfig(64), PeakRates({"float32": 0.1, "bfloat16": 0.4, "int8": 0.8}, 20.0, "made up")
-    operators = [o for o in layer_operators(config, config.block_resolutions) if o.operator != "bias_act"]
+    operators = [o for o in layer_operators(config, config.block_resolutions) if o.name != "bias_act"]
     for precision, dtype in (("fp32", "float32"), ("bf16", "bfloat16"), ("fp16", "float32")):
         expected = {operator.layer: operator.lower_bound_ms(2, dtype, rates) for operator in operators}
         assert layer_lower_bounds(config, precision, 2, rates) == expected
@@ -175,10 +175,10 @@ def test_the_lower_bound_of_a_network_is_the_sum_of_its_layers() -> None:
 def test_in_int8_the_convolutions_count_in_8_bits_and_the_rest_in_the_fastest_format() -> None:
     config, rates = GeneratorConfig(16), PeakRates({"float32": 0.1, "bfloat16": 0.4, "int8": 0.8}, 20.0, "made up")
     bounds = layer_lower_bounds(config, "int8", 1, rates)
-    for case in layer_operators(config, config.block_resolutions):
-        if case.operator == "modulated_conv2d":
-            eight = case.spec.kind == "conv" and case.spec.resolution >= 8
-            assert bounds[case.layer] == case.lower_bound_ms(1, "int8" if eight else "bfloat16", rates)
+    for operator in layer_operators(config, config.block_resolutions):
+        if operator.name == "modulated_conv2d":
+            eight = operator.spec.kind == "conv" and operator.spec.resolution >= 8
+            assert bounds[operator.layer] == operator.lower_bound_ms(1, "int8" if eight else "bfloat16", rates)
 
 
 def test_without_a_rate_there_is_no_lower_bound() -> None:

@@ -26,25 +26,25 @@ RATES = PeakRates({"float32": 1.0, "float16": 2.0}, 1000.0, "made up")
 def test_the_arithmetic_is_that_of_the_generator() -> None:
     for config in (CONFIG_F, TINY):
         operators = layer_operators(config, config.block_resolutions)
-        layers = [layer for layer in operators if layer.operator == "modulated_conv2d"]
+        layers = [layer for layer in operators if layer.name == "modulated_conv2d"]
         assert [layer.spec for layer in layers] == config.layers()
         filters = sum(2 * 16 * layer.spec.out_channels * layer.spec.resolution**2 for layer in layers if layer.spec.up == 2)
         assert sum(layer.flops(3) for layer in layers) == 3 * (2 * config.macs() + filters)
 
 
 def test_a_lower_bound_is_the_longer_of_arithmetic_and_traffic() -> None:
-    for case in layer_operators(CONFIG_F, (4, 64, 1024)):
-        arithmetic, traffic = case.flops(2) / 2e12 * 1000, case.bytes_moved(2, "float16") / 1e12 * 1000
-        assert case.lower_bound_ms(2, "float16", RATES) == pytest.approx(max(arithmetic, traffic))
-        assert case.bytes_moved(1, "float32") > case.bytes_moved(1, "float16")
+    for operator in layer_operators(CONFIG_F, (4, 64, 1024)):
+        arithmetic, traffic = operator.flops(2) / 2e12 * 1000, operator.bytes_moved(2, "float16") / 1e12 * 1000
+        assert operator.lower_bound_ms(2, "float16", RATES) == pytest.approx(max(arithmetic, traffic))
+        assert operator.bytes_moved(1, "float32") > operator.bytes_moved(1, "float16")
 
 
 def test_beside_8_bit_weights_activations_are_counted_in_float16() -> None:
-    for case in layer_operators(CONFIG_F, (64,)):
-        s = case.spec
-        weights = s.in_channels * s.out_channels * s.kernel**2 if case.operator == "modulated_conv2d" else 0
-        assert case.bytes_moved(3, "int8", ACTIVATION_DTYPES["int8"]) == case.bytes_moved(3, "float16") - weights
-        assert case.bytes_moved(3, "fp8") == case.bytes_moved(3, "int8") < case.bytes_moved(3, "float16")
+    for operator in layer_operators(CONFIG_F, (64,)):
+        s = operator.spec
+        weights = s.in_channels * s.out_channels * s.kernel**2 if operator.name == "modulated_conv2d" else 0
+        assert operator.bytes_moved(3, "int8", ACTIVATION_DTYPES["int8"]) == operator.bytes_moved(3, "float16") - weights
+        assert operator.bytes_moved(3, "fp8") == operator.bytes_moved(3, "int8") < operator.bytes_moved(3, "float16")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the test is about machines without a GPU")
@@ -64,11 +64,11 @@ def test_without_a_gpu_only_lower_bounds_are_printed(tmp_path: Path, capsys: pyt
     assert out.startswith("no CUDA GPU here, so nothing was measured.")
     document = read_results(tmp_path / "k.json")
     assert document["rows"] == []
-    floors = document["conditions"]["floors"]
-    assert len(floors) == 2 * 2 * 10 + 2 * 4 == len(out.splitlines()) - 2
-    for floor in floors:
-        assert floor["floor_ms"] == pytest.approx(max(floor["gflop"] / 100, floor["mb"] / 1000), rel=1e-5)
-    assert {floor["layer"] for floor in floors if floor["dtype"] == "int8"} == {
+    bounds = document["conditions"]["floors"]
+    assert len(bounds) == 2 * 2 * 10 + 2 * 4 == len(out.splitlines()) - 2
+    for bound in bounds:
+        assert bound["floor_ms"] == pytest.approx(max(bound["gflop"] / 100, bound["mb"] / 1000), rel=1e-5)
+    assert {bound["layer"] for bound in bounds if bound["dtype"] == "int8"} == {
         "b8.conv0",
         "b8.conv1",
         "b1024.conv0",
@@ -96,9 +96,9 @@ def test_wrong_arguments_are_one_line_and_status_2(arguments: list[str], capsys:
 def test_a_form_with_a_wrong_result_is_not_timed(monkeypatch: pytest.MonkeyPatch, wrong: torch.Tensor) -> None:
     right = torch.tensor([1.0, 2.0])
     monkeypatch.setattr(layers_module, "operator_forms", lambda *_: ({"eager": lambda: right, "kernel": lambda: wrong}, right))
-    case = LayerOperator("bias_act", "layer", TINY.layers()[0])
+    operator = LayerOperator("bias_act", "layer", TINY.layers()[0])
     with pytest.raises(BackendError, match="kernel of layer in float32 is wrong"):
-        measure(case, 1, "float32", RATES, 0.001, "cpu")
+        measure(operator, 1, "float32", RATES, 0.001, "cpu")
 
 
 def test_a_dry_run_measures_every_form_of_every_kernel(tmp_path: Path) -> None:
@@ -109,10 +109,10 @@ def test_a_dry_run_measures_every_form_of_every_kernel(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     document = read_results(tmp_path / "k.json")
     expected = {
-        (case.layer, "float16", form)
-        for case in layer_operators(TINY, (8,))
+        (operator.layer, "float16", form)
+        for operator in layer_operators(TINY, (8,))
         for form in FORMS
-        if form != "cudnn" or case.operator != "bias_act"  # bias_act has no convolution
+        if form != "cudnn" or operator.name != "bias_act"  # bias_act has no convolution
     }
     expected |= {(f"b8.conv{k}", dtype, form) for k in (0, 1) for dtype in ("int8", "fp8") for form in FORMS[:3]}
     assert {(row["work"]["layer"], row["work"]["dtype"], row["setup"]["form"]) for row in document["rows"]} == expected
