@@ -1,4 +1,4 @@
-"""README and docs work as written: every `sh` and `python` block runs, every local link leads to a file."""
+"""The pages are true: every `sh` and `python` block runs, every link and every named file exists, every decision is listed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+ROOMS = ("core", "plugins", "models", "train", "runtime", "export", "benchmarks", "cli")
+RECORDS = sorted(page for page in (ROOT / "docs" / "decisions").glob("*.md") if page.name != "README.md")
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -36,6 +38,33 @@ def test_every_local_link_leads_to_a_file(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
     for link in links:
         assert "://" in link or (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_file_and_folder_of_the_repository_that_a_page_names_exists(page: Path) -> None:
+    roots = "|".join((*ROOMS, "docs", "examples", "tests"))
+    for path in re.findall(rf"`((?:{roots})/[\w./-]*)`", page.read_text()):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda p: p.stem)
+def test_every_decision_has_the_headings_of_a_record_and_the_name_of_a_room(record: Path) -> None:
+    text = record.read_text()
+    assert re.match(r"# .+\n\n(Date: \d{4}-\d\d-\d\d\n\n)?## Context\n", text)
+    assert re.sub(r"\b(Options|Figures) ", "", " ".join(re.findall(r"^## (\w+)$", text, re.M))) == "Context Decision"
+    assert text.index("## Decision") > max(text.find("## Figures"), text.find("## Options"))
+    assert record.name.split("-")[0] in (*ROOMS, "tests")
+
+
+def test_the_list_of_decisions_has_every_record_with_its_title_under_its_room() -> None:
+    listed, room = [], ""
+    for line in (ROOT / "docs" / "decisions" / "README.md").read_text().splitlines():
+        if line.startswith("## "):
+            room = line.removeprefix("## ")
+        elif entry := re.fullmatch(r"- \[(.+)\]\((.+)\)", line):
+            listed.append((room, entry[1], entry[2]))
+    titles = {record: record.read_text().splitlines()[0].removeprefix("# ") for record in RECORDS}
+    assert sorted(listed) == sorted((record.name.split("-")[0], title, record.name) for record, title in titles.items())
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
