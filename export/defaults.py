@@ -1,81 +1,84 @@
-"""Which plan a backend gets before anything was measured on the machine: forms that its compiler makes the most of.
+"""Default plans: which forms each backend gets before `stylert tune` measures on the machine.
 
-The canonical file of a precision is for everyone: operator nodes for a runtime with the plugins, function bodies for the
-others. What a backend runs better in another form gets a file of its own beside it.
+The canonical file of a precision serves every backend: those with the plugins run its operator nodes, the others inline the
+function bodies. A backend that is faster with other forms gets a file of its own beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
-from stylert.export.plan import Fp8Scale, Int8Steps, LayerPlan, Migration, NetworkPlan, half_plan, plain_plan
-from stylert.export.quantization.calibration import Calibration, int8_plan
+from stylert.export.plan import LayerPlan, NetworkPlan, float32_plan, half_plan
+from stylert.export.quantization.calibration import Calibration
+from stylert.export.quantization.quantized_plans import half_fp8_plan, half_int8_plan, int8_plan
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.stylegan2.config import GeneratorConfig
 
-#: Where activations no longer fit a CPU's caches, ONNX Runtime gains by steps that hold style and demodulation, 1.08 to 1.13 times
-#: as fast at 1024 px. In smaller images the transpositions around them cost as much.
-MIN_SCALED_RESOLUTION = 512
+#: Precisions that need a calibration.
+EIGHT_BIT = ("int8", "fp8")
+
+#: From this resolution on, activations do not fit a CPU's caches, and ONNX Runtime gains from folded modulation
+#: (docs/decisions/export-onnxruntime-int8.md).
+MIN_FOLD_MODULATION_RESOLUTION = 512
 
 
 def canonical_plan(weights: GeneratorWeights, precision: str, calibration: Calibration | None) -> NetworkPlan:
-    """The plan of `synthesis.<precision>.onnx`; int8 and fp8 need what `quantize.calibrate` found."""
+    """The plan of `synthesis.<precision>.onnx`. int8 and fp8 need a calibration."""
     if precision == "int8":
-        assert calibration is not None
-        return int8_plan(weights.config, calibration)
+        return int8_plan(weights.config, _required(calibration))
     if precision == "fp8":
-        assert calibration is not None
-        return _half_eight_bit(weights, {n: (c.migration, c.fp8()) for n, c in calibration.items()})
+        return half_fp8_plan(weights, _required(calibration))
     return half_plan(weights) if precision == "fp16" else NetworkPlan()
 
 
 def backend_plan(
     weights: GeneratorWeights, precision: str, backend: str, calibration: Calibration | None
 ) -> NetworkPlan | None:
-    """The plan of `synthesis.<precision>.<backend>.onnx`, or None where the canonical file is the best that is known."""
+    """The plan of `synthesis.<precision>.<backend>.onnx`, or None where no form is known to be faster than the canonical one."""
     if backend == "tensorrt-rtx" and precision == "fp16":
-        # Its compiler keeps activations channels last, and fuses everything pointwise between two convolutions.
-        return _last_rgb_as_conv(weights.config, half_plan(weights, "transposed", "matmul_nhwc"))
-    if backend in ("tensorrt", "tensorrt-rtx") and precision == "int8":  # both take symmetric steps only
-        assert calibration is not None
-        steps = {n: c.steps(symmetric=True, outputs=False) for n, c in calibration.items()}
-        return _half_eight_bit(weights, {n: (c.migration, steps[n]) for n, c in calibration.items()})
-    if backend == "onnxruntime" and precision == "int8" and weights.config.resolution >= MIN_SCALED_RESOLUTION:
-        assert calibration is not None
-        # It fuses nothing pointwise, so every pass counts. What is dequantised plane by plane lies channels first.
-        return int8_plan(weights.config, calibration, min_scaled=MIN_SCALED_RESOLUTION, rgb="matmul")
-    if backend == "openvino" and precision in ("fp32", "bf16"):
-        return replace(plain_plan(weights.config, "transposed", "conv"), live_bias=True)
+        return _tensorrt_rtx_half_plan(weights)
+    if backend in ("tensorrt", "tensorrt-rtx") and precision == "int8":
+        return half_int8_plan(weights, _required(calibration))
+    if backend == "onnxruntime" and precision == "int8":
+        return _onnxruntime_int8_plan(weights.config, _required(calibration))
     if backend == "openvino" and precision == "int8":
-        assert calibration is not None
-        # It has transposed convolutions in 8 bits; their FIR is in 8 bits, too: unquantised it would be handed float32. Behind the
-        # other convolutions it fuses no quantisation, and needs none.
-        plan = int8_plan(weights.config, calibration, "transposed", symmetric=True, outputs="up", rgb="conv")
-        return replace(plan, live_bias=True)
+        return _openvino_int8_plan(weights.config, _required(calibration))
+    if backend == "openvino" and precision in ("fp32", "bf16"):
+        return replace(float32_plan(weights.config, "transposed", "conv"), per_sample_bias=True)
     return None
 
 
-def _last_rgb_as_conv(cfg: GeneratorConfig, plan: NetworkPlan) -> NetworkPlan:
-    """What only torgb reads can have its style from the pass that writes it; where the next convolution reads it, too, that would be a
-    second tensor to write.
+def _tensorrt_rtx_half_plan(weights: GeneratorWeights) -> NetworkPlan:
+    """TensorRT-RTX keeps activations channels last, and fuses everything pointwise between two convolutions.
+
+    The last torgb takes the 1x1-convolution form. Its style is then applied by the kernel that writes the activation. Other
+    torgbs share that activation with the next convolution, so this form would write a second tensor.
     """
-    return replace(plan, layers={**plan.layers, cfg.layers()[-1].name: LayerPlan("conv")})
+    plan = half_plan(weights, "transposed", "matmul_nhwc")
+    last_rgb = weights.config.layers()[-1]
+    return replace(plan, layers={**plan.layers, last_rgb.name: LayerPlan("conv")})
 
 
-def _half_eight_bit(weights: GeneratorWeights, layers: Mapping[str, tuple[Migration, Int8Steps | Fp8Scale]]) -> NetworkPlan:
-    """8 bits with everything around the convolutions in float16, whose range the weights' steps must fit.
+def _onnxruntime_int8_plan(cfg: GeneratorConfig, calibration: Calibration) -> NetworkPlan | None:
+    """ONNX Runtime fuses nothing pointwise, so in large images folded modulation saves time.
 
-    TensorRT-RTX has no transposed convolution in 8 bits. torgb stays in float16.
+    Its dequantisation by planes writes channels first, hence the form of torgb.
     """
-    plans = dict(half_plan(weights, "polyphase").layers)
-    for name, (found, eight_bit) in layers.items():
-        if name not in plans:
-            continue
-        weight = np.abs(weights.arrays[f"synthesis.{name}.weight"] * found.in_equal[None, :, None, None])
-        peak = weight.max((1, 2, 3)).astype(np.float64)
-        migration = Migration(found.in_equal, np.where(peak > 0, peak, 1.0), found.in_power)
-        plans[name] = LayerPlan("polyphase", migration, eight_bit)
-    return NetworkPlan(plans, half=True, rgb="matmul_nhwc")
+    if cfg.resolution < MIN_FOLD_MODULATION_RESOLUTION:
+        return None
+    return int8_plan(cfg, calibration, min_fold_modulation=MIN_FOLD_MODULATION_RESOLUTION, rgb_form="matmul")
+
+
+def _openvino_int8_plan(cfg: GeneratorConfig, calibration: Calibration) -> NetworkPlan:
+    """OpenVINO has 8-bit transposed convolutions. Their output is quantised, so that the FIR reads 8 bits and not float32.
+
+    Behind the other convolutions it fuses no quantisation and needs none.
+    """
+    plan = int8_plan(cfg, calibration, "transposed", symmetric=True, outputs="up", rgb_form="conv")
+    return replace(plan, per_sample_bias=True)
+
+
+def _required(calibration: Calibration | None) -> Calibration:
+    if calibration is None:
+        raise ValueError("a plan with 8 bits needs a calibration")
+    return calibration

@@ -1,4 +1,4 @@
-"""A thin builder over `onnx.helper`: tensors by name, constants shared, output deterministic."""
+"""A thin builder over `onnx.helper`: tensors by name, constants stored once, the same bytes for the same calls."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from numpy.typing import DTypeLike
+from onnx import helper, numpy_helper
 
 from stylert.plugins.onnx_functions import DOMAIN, function_protos, opset_imports
 
 IR_VERSION = 10
-#: Sizes, names of dynamic sizes, or None where a size is not stated.
+
+#: Protocol buffers hold no larger message, and the checker reads none.
+MAX_PROTOBUF_BYTES = 2**31
+
+#: Sizes, names of dynamic sizes, or None for a size that is not stated.
 Shape = Sequence[int | str | None]
 
 
 class GraphBuilder:
-    """Collects nodes and initialisers in order. Every tensor has the name that its maker gives it."""
+    """Collects nodes and initializers in order. The caller names every tensor; the methods return the name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -28,25 +33,25 @@ class GraphBuilder:
         self.outputs: list[onnx.ValueInfoProto] = []
         self.shapes: list[onnx.ValueInfoProto] = []
 
-    def input(self, name: str, shape: Shape, dtype: int = TensorProto.FLOAT) -> str:
-        self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
+    def input(self, name: str, shape: Shape, dtype: DTypeLike = np.float32) -> str:
+        self.inputs.append(_tensor_info(name, shape, dtype))
         return name
 
-    def output(self, name: str, shape: Shape, dtype: int = TensorProto.FLOAT) -> None:
-        self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
+    def output(self, name: str, shape: Shape, dtype: DTypeLike = np.float32) -> None:
+        self.outputs.append(_tensor_info(name, shape, dtype))
 
-    def shape(self, name: str, shape: Shape, dtype: int = TensorProto.FLOAT) -> str:
-        """State the shape of a tensor that shape inference cannot see, such as what an operator node returns."""
-        self.shapes.append(helper.make_tensor_value_info(name, dtype, shape))
+    def shape(self, name: str, shape: Shape, dtype: DTypeLike = np.float32) -> str:
+        """State the shape of a tensor that shape inference cannot see, such as the result of an operator node."""
+        self.shapes.append(_tensor_info(name, shape, dtype))
         return name
 
     def weight(self, name: str, value: np.ndarray) -> str:
-        """An initialiser under its own name."""
+        """An initializer under its own name."""
         self.initializers[name] = numpy_helper.from_array(np.array(value, order="C"), name)
         return name
 
-    def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        """A small constant, stored once however often it is used."""
+    def constant(self, value: Any, dtype: DTypeLike = np.float32) -> str:
+        """A small constant. Equal constants share one initializer."""
         array = np.asarray(value, dtype=dtype)
         digest = hashlib.sha256(array.tobytes() + str((array.dtype, array.shape)).encode()).hexdigest()[:8]
         return self.weight(f"const_{array.dtype}_{digest}", array)
@@ -55,23 +60,34 @@ class GraphBuilder:
         return self.constant(values, np.int64)
 
     def node(self, op: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: Any) -> str:
-        """Append one node with one output; the node carries the output's name."""
+        """Append a node with one output. The node and its output share the name."""
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes))
         return output
 
+    def cast(self, tensor: str, output: str, dtype: DTypeLike) -> str:
+        return self.node("Cast", [tensor], output, to=_tensor_type(dtype))
+
     def model(self) -> onnx.ModelProto:
-        """The checked model; the operators' function bodies are attached where their nodes are used."""
-        used = {n.op_type for n in self.nodes if n.domain == DOMAIN}
-        read = {name for n in self.nodes for name in n.input}
-        initializers = [t for name, t in self.initializers.items() if name in read]
+        """The model, checked. It carries the function body of each `stylert` operator that it uses."""
+        used_operators = {node.op_type for node in self.nodes if node.domain == DOMAIN}
+        read_tensors = {name for node in self.nodes for name in node.input}
+        initializers = [tensor for name, tensor in self.initializers.items() if name in read_tensors]
         graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, initializers, value_info=self.shapes)
         model = helper.make_model(
             graph,
-            functions=[f for f in function_protos() if f.name in used],
-            opset_imports=[o for o in opset_imports() if o.domain != DOMAIN or used],
+            functions=[function for function in function_protos() if function.name in used_operators],
+            opset_imports=[opset for opset in opset_imports() if opset.domain != DOMAIN or used_operators],
             ir_version=IR_VERSION,
             producer_name="stylert",
         )
-        if model.ByteSize() < 2**31:
+        if model.ByteSize() < MAX_PROTOBUF_BYTES:
             onnx.checker.check_model(model, full_check=True)
         return model
+
+
+def _tensor_type(dtype: DTypeLike) -> int:
+    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+
+def _tensor_info(name: str, shape: Shape, dtype: DTypeLike) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, _tensor_type(dtype), shape)

@@ -1,4 +1,4 @@
-"""The mapping network as ONNX: z, a label and psi to ws."""
+"""The mapping network as an ONNX model: z, a class label and psi to ws."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ NORM_EPS = 1e-8
 
 
 def mapping_model(weights: GeneratorWeights) -> onnx.ModelProto:
-    """z `[N, z_dim]` (, c `[N, c_dim]`), psi `[N, num_ws]` to ws `[N, num_ws, w_dim]`, all float32.
+    """Write the mapping network.
 
-    psi is one truncation factor per latent, so a cutoff is psi 1 from that latent on.
+    Args:
+        weights: The generator.
+
+    Returns:
+        A model from z `[N, z_dim]`, psi `[N, num_ws]` and, for a conditional generator, c `[N, c_dim]` to ws `[N, num_ws, w_dim]`. All
+        are float32. psi has one truncation factor per latent, so a cutoff is psi 1 from that latent on.
     """
     cfg = weights.config
     g = GraphBuilder("mapping")
@@ -28,24 +33,26 @@ def mapping_model(weights: GeneratorWeights) -> onnx.ModelProto:
     psi = g.input("psi", ["N", cfg.num_ws])
     for i in range(cfg.mapping_layers):
         fan_in = weights.arrays[f"mapping.fc{i}.weight"].shape[1]
-        # The activation's gain is folded into the layer: the leaky ReLU is positively homogeneous.
+        # The leaky ReLU is positively homogeneous, so its gain is folded into the layer before it.
         gain = ACTIVATION_GAIN["lrelu"] * MAPPING_LR_MULTIPLIER
         x = _linear(g, weights, f"fc{i}", x, gain=gain / np.sqrt(fan_in), bias_gain=gain)
         x = g.node("LeakyRelu", [x], f"fc{i}_act", alpha=LRELU_SLOPE)
+    # w_avg + psi * (w - w_avg)
     w_avg = g.weight("w_avg", weights.arrays["mapping.w_avg"])
     offset = g.node("Unsqueeze", [g.node("Sub", [x, w_avg], "offset"), g.ints(1)], "offset_1")
-    scaled = g.node("Mul", [offset, g.node("Unsqueeze", [psi, g.ints(2)], "psi_1")], "truncated")
-    g.output(g.node("Add", [scaled, w_avg], "ws"), ["N", cfg.num_ws, cfg.w_dim])
+    truncated = g.node("Mul", [offset, g.node("Unsqueeze", [psi, g.ints(2)], "psi_1")], "truncated")
+    g.output(g.node("Add", [truncated, w_avg], "ws"), ["N", cfg.num_ws, cfg.w_dim])
     return g.model()
 
 
 def _normalize(g: GraphBuilder, x: str, name: str) -> str:
+    """`x` `[N, K]` divided by the root of its mean square."""
     mean = g.node("ReduceMean", [g.node("Mul", [x, x], f"{name}_sq"), g.ints(1)], f"{name}_mean", keepdims=1)
     root = g.node("Sqrt", [g.node("Add", [mean, g.constant(NORM_EPS)], f"{name}_eps")], f"{name}_root")
     return g.node("Div", [x, root], name)
 
 
 def _linear(g: GraphBuilder, weights: GeneratorWeights, name: str, x: str, gain: float, bias_gain: float) -> str:
-    w = g.weight(f"{name}.weight", (weights.arrays[f"mapping.{name}.weight"] * gain).astype(np.float32))
-    b = g.weight(f"{name}.bias", (weights.arrays[f"mapping.{name}.bias"] * bias_gain).astype(np.float32))
-    return g.node("Gemm", [x, w, b], f"{name}_out", transB=1)
+    weight = g.weight(f"{name}.weight", (weights.arrays[f"mapping.{name}.weight"] * gain).astype(np.float32))
+    bias = g.weight(f"{name}.bias", (weights.arrays[f"mapping.{name}.bias"] * bias_gain).astype(np.float32))
+    return g.node("Gemm", [x, weight, bias], f"{name}_out", transB=1)

@@ -1,4 +1,4 @@
-"""How different two sets of images look, pair by pair, where the networks for it are installed."""
+"""The perceptual distance of two sets of images, where the feature network is installed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ BATCH = 8
 
 
 def perceptual_distance(images: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> float | None:
-    """Mean distance of images `[H, W, 1 or 3]`, 0 to 255, in the features of EfficientNet-Lite0 (`train.perceptual`); 0 is identical.
+    """The mean distance of pairs of images in the features of EfficientNet-Lite0. It is not LPIPS, and compares only with itself.
 
-    None where torch or the `metrics` extra is not installed. It is not LPIPS, and compares only with itself.
+    Args:
+        images: `[H, W, 1 or 3]`, from 0 to 255.
+        references: Of the same shape, in the same order.
+
+    Returns:
+        0 for identical images. None where torch or the `metrics` extra is not installed.
     """
     try:
         import torch
@@ -27,11 +32,12 @@ def perceptual_distance(images: Sequence[np.ndarray], references: Sequence[np.nd
         return None
 
     def tensor(batch: Sequence[np.ndarray]) -> torch.Tensor:
+        """float32 `[N, 3, H, W]`, from -1 to 1."""
         x = torch.from_numpy(np.stack(batch).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
         return x.expand(-1, 3, -1, -1)
 
     with torch.no_grad():
-        each = [
+        distances = [
             distance(tensor(images[i : i + BATCH]), tensor(references[i : i + BATCH])) for i in range(0, len(images), BATCH)
         ]
-    return round(float(torch.cat(each).mean()), 6)
+    return round(float(torch.cat(distances).mean()), 6)

@@ -1,4 +1,7 @@
-"""A 2x upsampling convolution as ordinary ones: the kernels of its four phases, with the FIR behind them or folded in."""
+"""Kernels of the four phases of a 2x upsampling convolution, without and with the FIR.
+
+Each phase is an ordinary convolution. It computes the output pixels of one parity in y and x. A depth-to-space interleaves the four.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +26,28 @@ def polyphase_weights(weight: np.ndarray, fir: np.ndarray) -> np.ndarray:
 
 
 def phase_weights(weight: np.ndarray) -> np.ndarray:
-    """The four 2x2 kernels of a stride-2 transposed convolution: `[O, I, 3, 3]` to `[4 O, I, 2, 2]`, phase-major.
+    """The four 2x2 kernels of a stride-2 transposed convolution, phase-major, without a FIR.
 
-    An even output pixel sees taps 2 and 0 on two neighbouring inputs, an odd one tap 1 on the second of them.
+    On each axis an even output pixel is a sum of two neighbouring inputs, with taps 2 and 0 of the kernel. An odd one is the
+    second of these inputs times tap 1.
+
+    Args:
+        weight: `[O, I, 3, 3]`.
+
+    Returns:
+        `[4 O, I, 2, 2]`.
     """
-    rows = np.stack([weight[:, :, [2, 0]], np.stack([np.zeros_like(weight[:, :, 1]), weight[:, :, 1]], axis=2)])
-    even, odd = rows[..., [2, 0]], np.stack([np.zeros_like(rows[..., 1]), rows[..., 1]], axis=-1)
-    o, i = weight.shape[:2]
-    return np.stack([even, odd], axis=1).reshape(4 * o, i, 2, 2)
+    phases = np.zeros((4, *weight.shape[:2], 2, 2), weight.dtype)
+    even_even, even_odd, odd_even, odd_odd = phases
+    even_even[:] = weight[:, :, ::-2, ::-2]
+    even_odd[..., 1] = weight[:, :, ::-2, 1]
+    odd_even[..., 1, :] = weight[:, :, 1, ::-2]
+    odd_odd[..., 1, 1] = weight[:, :, 1, 1]
+    return phases.reshape(-1, *phases.shape[2:])
 
 
 def merge_phases(phases: np.ndarray) -> np.ndarray:
-    """What `phase_weights` makes of a kernel, back to the kernel: `[4 O, I, 2, 2]` to `[O, I, 3, 3]`."""
+    """The inverse of `phase_weights`: `[4 O, I, 2, 2]` to `[O, I, 3, 3]`."""
     even_even, even_odd, odd_even, odd_odd = phases.reshape(4, -1, *phases.shape[1:])
     weight = np.empty((*even_even.shape[:2], 3, 3), phases.dtype)
     weight[:, :, ::2, ::2] = even_even[:, :, ::-1, ::-1]

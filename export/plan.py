@@ -1,38 +1,48 @@
-"""What the exporter decides about each layer, and the layer's constants after it: data, no graph."""
+"""The plan of an exported network: the graph form, the moved scales and the quantisation of each layer.
+
+Plans are data. `defaults.py` chooses a plan, `synthesis.py` writes its graph, and `tuning/search.py` looks for a faster one.
+Every plan of one network computes the same images, but for rounding.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, get_args
 
 import numpy as np
 
-from stylert.export.quantization.gptq import Rounding
+from stylert.export.quantization.formats import INT8_MAX, UINT8_MAX
+from stylert.export.quantization.gptq import GptqRounder
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.stylegan2.config import GeneratorConfig, LayerSpec
 
-#: What a sample is divided by is never less: a tensor of zeros stays zeros.
-REACH_EPS = 1e-6
-
-Form = Literal["operator", "transposed", "phases", "polyphase"]
+#: The forms of a modulated convolution, and those of torgb. `LayerPlan` describes them.
+ConvForm = Literal["operator", "transposed", "phases", "polyphase"]
 RgbForm = Literal["matmul", "matmul_nhwc", "conv"]
+
+
+#: The least dynamic range of a sample, so that a tensor of zeros is not divided by zero.
+MIN_DYNAMIC_RANGE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
 class Migration:
-    """Scales moved between tensors, exactly: what a convolution reads is divided by `in_equal` and its weights multiplied by it
-    (SmoothQuant, Xiao et al. 2022); its output is divided by `out_equal` through the weights, and demodulation, which is
-    computed from those weights, brings it back.
+    """Scales that move between activations and weights. The layer's result stays the same.
 
-    A style may have any size, since demodulation does not see it. With `in_power`, the mean square of each input channel
-    before modulation, it is the modulated input that has unit mean square, for every sample, and not the style alone. torgb,
-    which is not demodulated, then has its result multiplied by what its style was divided by, and `out_equal` is 1.
+    The input of the convolution is divided by `input_scale`, and its weights are multiplied by it (SmoothQuant, Xiao et al. 2022).
+    The weights are also divided by `output_scale`. Demodulation is computed from the new weights, so it undoes this division.
+
+    Attributes:
+        input_scale: `[I]`, positive.
+        output_scale: `[O]`, positive. It is 1 for torgb, which has no demodulation.
+        input_power: `[I]`, the mean square of each input channel before modulation, or None. With it, each sample's style is
+            normalised so that the modulated input has unit mean square. Without it, the style itself has unit mean square.
     """
 
-    in_equal: np.ndarray  # [I], positive
-    out_equal: np.ndarray  # [O], positive
-    in_power: np.ndarray | None = None  # [I]
+    input_scale: np.ndarray
+    output_scale: np.ndarray
+    input_power: np.ndarray | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Migration) and all(
@@ -41,144 +51,163 @@ class Migration:
 
 
 @dataclass(frozen=True)
-class Step:
-    """How a tensor becomes 8 bits: `round(x / scale) + zero_point`, in [-127, 127] when symmetric, else in [0, 255]."""
+class QuantParams:
+    """The quantisation of a tensor: `round(x / scale) + zero_point`, int8 when symmetric and uint8 otherwise."""
 
     scale: float
     zero_point: int = 0
     symmetric: bool = True
 
+    @classmethod
+    def of_range(cls, low: float, high: float, symmetric: bool) -> QuantParams:
+        """The parameters that cover [`low`, `high`]. The range must contain zero, and zero is quantised exactly."""
+        if symmetric:
+            return cls(max(float(max(-low, high)), 1e-12) / INT8_MAX)
+        scale = max(float(high) - float(low), 1e-12) / UINT8_MAX
+        return cls(scale, int(np.clip(np.rint(-low / scale), 0, UINT8_MAX)), symmetric=False)
 
-@dataclass(frozen=True)
-class Int8Steps:
-    """The 8-bit sides of a convolution whose weights have a symmetric step per output channel.
-
-    `output` is for runtimes that need both sides quantised, and for transposed convolutions: their FIR then is in 8 bits too.
-    With `depth` both steps are in units of the sample's reach, the smallest r for which all that its convolution reads lies in
-    [-depth r, r]. The graph measures it, so no image is clipped because it exceeds those of the calibration, nor rounded for
-    their sake.
-
-    With `scaled` style and demodulation are taken into the steps: what rounds has the step over the style, what brings back has
-    the step times the demodulation, for every channel of every sample. That is two passes over the activations less, for
-    runtimes whose steps need not be constants.
-
-    `rounding` chooses the weights' steps; without one each takes the nearest.
-    """
-
-    input: Step
-    output: Step | None = None
-    depth: float | None = None
-    scaled: bool = False
-    rounding: Rounding | None = None
+    @property
+    def levels(self) -> tuple[int, int]:
+        """The least and the greatest of `round(x / scale)`."""
+        return (-INT8_MAX, INT8_MAX) if self.symmetric else (-self.zero_point, UINT8_MAX - self.zero_point)
 
 
 @dataclass(frozen=True)
-class Fp8Scale:
-    """How the input of a convolution becomes E4M3 (Micikevicius et al. 2022): divided by `input`, then rounded to four significant
-    bits, whatever its size from 2^-6 to 448. Weights have a scale per output channel, and a `rounding` as in `Int8Steps`.
+class Int8Quantization:
+    """A convolution in 8-bit integers. Its weights are symmetric, with a scale per output channel.
+
+    Attributes:
+        input: Of the tensor that the convolution reads.
+        output: Of the tensor that it writes, or None where that stays float. A FIR after a transposed convolution
+            takes its taps in 8 bits, too, when there is an output.
+        negative_ratio: None for a fixed range. Otherwise the graph measures the dynamic range of each sample: the smallest r
+            for which all inputs lie in [-`negative_ratio` * r, r]. `input` and `output` are then in units of r.
+        fold_modulation: Whether the quantisation nodes apply the style and the demodulation. QuantizeLinear then divides by
+            scale / style, and DequantizeLinear multiplies by scale * demodulation, for each channel of each sample. This saves
+            two passes over the activations, in runtimes that accept computed scales.
+        rounder: Rounds the weights. None takes the nearest integers.
     """
 
-    input: float
-    rounding: Rounding | None = None
+    input: QuantParams
+    output: QuantParams | None = None
+    negative_ratio: float | None = None
+    fold_modulation: bool = False
+    rounder: GptqRounder | None = None
+
+
+@dataclass(frozen=True)
+class Fp8Quantization:
+    """A convolution in E4M3 (Micikevicius et al. 2022). Its weights have a scale per output channel.
+
+    Attributes:
+        input_scale: The input is divided by it and then rounded to four significant bits, from 2^-6 to 448.
+        rounder: Rounds the weights. None takes the nearest numbers.
+    """
+
+    input_scale: float
+    rounder: GptqRounder | None = None
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """The form that one layer takes. Every form computes the same numbers.
+    """The form, the scales and the quantisation of one layer.
 
-    `operator`: a ModulatedConv2d node. `transposed` (up layers): stride-2 transposed convolution, then the FIR.
-    `phases` (up layers): the transposed convolution as one 2x2 convolution to four phases and a depth-to-space, then the
-    FIR; it keeps the multiplications in an ordinary convolution, which every INT8 backend has. `polyphase` (up layers): the
-    FIR folded into four 3x3 phases: twice the multiplications of `phases`, and no pass for the FIR. A layer without
-    upsampling is the same plain convolution in the last three.
+    Forms of a modulated convolution. A layer without upsampling is the same plain convolution in the last three:
 
-    Of torgb: `matmul`, its weights times the style as a batched product, for backends that keep activations as `[N, C, H, W]`;
-    `matmul_nhwc`, the same with the pixels in rows, where they are kept channels last; `conv`, the style on the activations and
-    a constant 1x1 convolution, for compilers that fuse the style into the pass before. Only the last can be in 8 bits.
+    - `operator`: one ModulatedConv2d node of the `stylert` domain.
+    - `transposed`: a stride-2 transposed convolution, then the FIR.
+    - `phases`: one 2x2 convolution to four phases and a depth-to-space, then the FIR. All arithmetic is in an ordinary
+      convolution, and every backend has that in INT8.
+    - `polyphase`: one 3x3 convolution to four phases with the FIR folded into its weights, and a depth-to-space. It has twice
+      the multiplications of `phases`, but no pass for the FIR.
+
+    Forms of torgb. Only `conv` can be quantised:
+
+    - `matmul`: a batched product of the weights times the style with the activations `[N, C, H W]`.
+    - `matmul_nhwc`: the same with the activations `[N, H W, C]`, for backends that keep them channels last.
+    - `conv`: a constant 1x1 convolution of the modulated activations, for compilers that fuse the modulation.
     """
 
-    form: Form | RgbForm = "operator"
+    form: ConvForm | RgbForm = "operator"
     migration: Migration | None = None
-    eight_bit: Int8Steps | Fp8Scale | None = None
+    quantization: Int8Quantization | Fp8Quantization | None = None
 
-    def in_float(self) -> LayerPlan:
-        """The same form. Migrated scales, which are exact, stay where they cost nothing; the norm of torgb is a pass."""
+    @property
+    def int8(self) -> Int8Quantization | None:
+        return self.quantization if isinstance(self.quantization, Int8Quantization) else None
+
+    @property
+    def fp8(self) -> Fp8Quantization | None:
+        return self.quantization if isinstance(self.quantization, Fp8Quantization) else None
+
+    def without_quantization(self) -> LayerPlan:
+        """The same form in the float type of the network.
+
+        A convolution keeps its migration, which costs nothing. torgb loses it: its style norm would be a pass over the image.
+        """
         return LayerPlan(self.form, None if self.form in get_args(RgbForm) else self.migration)
 
 
 @dataclass(frozen=True)
 class NetworkPlan:
-    """Plans by layer name, and what concerns the network as a whole. Where a name is missing, a convolution is an operator node
-    and torgb has the form `rgb`.
+    """The plan of a synthesis network.
 
-    `half`: convolutions in float16; take `half_plan`, under which nothing overflows.
-
-    With `live_bias` the bias of every plain convolution is made with the styles, for every sample, although it is always the same.
-    OpenVINO adds a constant one to the noise ahead, which makes a constant of the size of the activations that every image
-    reads once (526 MB in float32 at 1024 px).
+    Attributes:
+        layers: Plans by layer name. A convolution without one is an operator node, and a torgb without one has `rgb_form`.
+        half: Whether convolutions compute in float16. `half_plan` gives migrations under which nothing overflows.
+        rgb_form: The form of every torgb that `layers` does not name.
+        per_sample_bias: Whether each plain convolution's bias is computed with the styles, although it is constant.
+            OpenVINO would add a constant bias to the constant noise, and then store noise for every channel.
     """
 
     layers: Mapping[str, LayerPlan] = field(default_factory=dict)
     half: bool = False
-    rgb: RgbForm = "matmul"
-    live_bias: bool = False
+    rgb_form: RgbForm = "matmul"
+    per_sample_bias: bool = False
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """The type of the activations, of the convolutions' float weights, and of the quantisation scales."""
+        return np.dtype(np.float16 if self.half else np.float32)
+
+    @property
+    def quantized_layers(self) -> list[str]:
+        return [name for name, layer in self.layers.items() if layer.quantization is not None]
 
     def layer(self, spec: LayerSpec) -> LayerPlan:
-        return self.layers.get(spec.name, LayerPlan(self.rgb if spec.kind == "torgb" else "operator"))
+        return self.layers.get(spec.name, LayerPlan(self.rgb_form if spec.kind == "torgb" else "operator"))
+
+    def without_quantization(self, names: Collection[str]) -> NetworkPlan:
+        """The plan with these layers in the float type of the network."""
+        layers = {n: layer.without_quantization() if n in names else layer for n, layer in self.layers.items()}
+        return replace(self, layers=layers)
 
 
-@dataclass(frozen=True)
-class LayerConstants:
-    """A layer's parameters with every gain folded in: `style = affine_weight @ w + affine_bias`, float32."""
-
-    weight: np.ndarray  # [O, I, k, k]
-    affine_weight: np.ndarray  # [I, w_dim]
-    affine_bias: np.ndarray  # [I]
-    style_weight: np.ndarray  # [I], sum 1: the weighted mean square of the style is what it is divided by
+def conv_layers(cfg: GeneratorConfig) -> list[LayerSpec]:
+    """The modulated convolutions, without torgb."""
+    return [spec for spec in cfg.layers() if spec.kind == "conv"]
 
 
-def layer_constants(weights: GeneratorWeights, spec: LayerSpec, plan: LayerPlan) -> LayerConstants:
-    """The constants of a layer under a plan; torgb, which is not demodulated, has its weight gain in the style."""
-    weight = weights.arrays[f"synthesis.{spec.name}.weight"].astype(np.float64)
-    affine_weight = weights.arrays[f"synthesis.{spec.name}.affine.weight"] / np.sqrt(weights.config.w_dim, dtype=np.float64)
-    affine_bias = weights.arrays[f"synthesis.{spec.name}.affine.bias"].astype(np.float64)
-    scale = np.ones(spec.in_channels)
-    if spec.kind == "torgb":
-        scale /= np.sqrt(spec.in_channels * spec.kernel**2)
-    if plan.migration is not None:
-        scale /= plan.migration.in_equal
-        weight = weight * (plan.migration.in_equal[None, :, None, None] / plan.migration.out_equal[:, None, None, None])
-    power = np.ones(spec.in_channels)
-    if plan.migration is not None and plan.migration.in_power is not None:
-        power = np.maximum(plan.migration.in_power, plan.migration.in_power.mean() * 1e-6 + 1e-12)
-    return LayerConstants(
-        weight.astype(np.float32),
-        (affine_weight * scale[:, None]).astype(np.float32),
-        (affine_bias * scale).astype(np.float32),
-        (power / power.sum()).astype(np.float32),
-    )
+def rgb_layers(cfg: GeneratorConfig) -> list[LayerSpec]:
+    """The torgb layers."""
+    return [spec for spec in cfg.layers() if spec.kind == "torgb"]
 
 
-def without(plan: NetworkPlan, names: Sequence[str]) -> NetworkPlan:
-    """The plan with these layers in its float type."""
-    return replace(plan, layers={n: p.in_float() if n in names else p for n, p in plan.layers.items()})
-
-
-def plain_plan(cfg: GeneratorConfig, form: Form, rgb: RgbForm = "matmul") -> NetworkPlan:
+def float32_plan(cfg: GeneratorConfig, form: ConvForm, rgb_form: RgbForm = "matmul") -> NetworkPlan:
     """Every convolution in one form, float32."""
-    return NetworkPlan({s.name: LayerPlan(form) for s in cfg.layers() if s.kind == "conv"}, rgb=rgb)
+    return NetworkPlan({spec.name: LayerPlan(form) for spec in conv_layers(cfg)}, rgb_form=rgb_form)
 
 
-def half_plan(weights: GeneratorWeights, form: Form = "operator", rgb: RgbForm = "matmul") -> NetworkPlan:
-    """A plan under which float16 cannot overflow, whatever ws are: every output channel's weights get unit norm.
+def half_plan(weights: GeneratorWeights, form: ConvForm = "operator", rgb_form: RgbForm = "matmul") -> NetworkPlan:
+    """Every convolution in one form, float16. No ws can make it overflow.
 
-    With the style at unit mean square (`styles.py`) a convolution returns values of the size of those it reads. The
-    official pre-normalisation (Karras et al. 2020b, appendix D) does the same with maxima, at run time.
+    The weights of each output channel get unit norm, and every style has unit mean square (`styles.py`). So a convolution
+    returns values of the same size as those that it reads. Karras et al. 2020b, appendix D, does the same with maxima at run time.
     """
     layers = {}
-    for spec in weights.config.layers():
-        if spec.kind == "conv":
-            w = weights.arrays[f"synthesis.{spec.name}.weight"].astype(np.float64)
-            norm = np.sqrt(np.square(w).sum((1, 2, 3)))
-            layers[spec.name] = LayerPlan(form, Migration(np.ones(spec.in_channels), np.where(norm > 0, norm, 1.0)))
-    return NetworkPlan(layers, half=True, rgb=rgb)
+    for spec in conv_layers(weights.config):
+        weight = weights.arrays[f"synthesis.{spec.name}.weight"].astype(np.float64)
+        norm = np.sqrt(np.square(weight).sum((1, 2, 3)))
+        migration = Migration(np.ones(spec.in_channels), np.where(norm > 0, norm, 1.0))
+        layers[spec.name] = LayerPlan(form, migration)
+    return NetworkPlan(layers, half=True, rgb_form=rgb_form)

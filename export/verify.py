@@ -1,8 +1,8 @@
-"""Verification: the images of every precision and backend against the checkpoint's own, made by PyTorch in float32."""
+"""Verification: images of every precision and backend, compared with those of the checkpoint in PyTorch float32."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from stylert.core.errors import InputError, missing_extra
 from stylert.core.image_similarity import psnr, ssim
 from stylert.core.images import as_uint8
+from stylert.core.progress import Progress
 from stylert.core.seeds import z_from_seeds
 from stylert.export.perceptual import perceptual_distance
 from stylert.models.checkpoint import generator_module
@@ -21,34 +22,50 @@ from stylert.runtime.bundle import Bundle, sha256_of
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.pictures import save_image
 
-CHUNK = 8
-#: An error above this many steps of 1/255 counts as seen.
-OFF_BY = 2
-#: As many of the worst seeds are shown side by side, with the error times this.
-SHOWN, AMPLIFIED = 4, 8
+BATCH = 8
 
-#: `(stage, done, total)`
-Progress = Callable[[str, int, int], None]
+#: `Accuracy.off_share` counts values with a greater error, in steps of 1/255.
+VISIBLE_ERROR = 2
+
+#: A picture shows so many of the worst seeds, and the error times `AMPLIFICATION`.
+WORST_SEEDS, AMPLIFICATION = 4, 8
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How far one backend's images at one precision are from the reference. Errors are in steps of 1/255."""
+    """The accuracy of one precision on one backend. Errors are in steps of 1/255. `bundle.json` holds these fields by name.
+
+    Attributes:
+        backend: The backend.
+        precision: The precision.
+        reference: The origin of the reference images, in words.
+        seeds: The number of images.
+        psnr_db: Mean over images of 20 log10(255 / rms error), each at most 100.
+        worst_psnr_db: The least of them.
+        worst_seed: Its seed.
+        max_error: Over all values.
+        mean_error: Over all values.
+        min_psnr_db: The PSNR that the bundle promises.
+        ssim: Mean over images.
+        off_share: The share of values that are off by more than `VISIBLE_ERROR`.
+        perceptual: Mean `perceptual_distance`, or None without the `metrics` extra.
+        worst_seeds: The seeds with the least PSNR, worst first.
+    """
 
     backend: str
     precision: str
     reference: str
     seeds: int
-    psnr_db: float  # mean over images of 20 log10(255 / rms error), each at most 100
+    psnr_db: float
     worst_psnr_db: float
     worst_seed: int
     max_error: float
     mean_error: float
     min_psnr_db: float
-    ssim: float  # mean over images
-    off_share: float  # of all values, off by more than `OFF_BY`
-    perceptual: float | None  # mean distance in the features of EfficientNet-Lite0; None without the `metrics` extra
-    worst_seeds: tuple[int, ...]  # the worst first
+    ssim: float
+    off_share: float
+    perceptual: float | None
+    worst_seeds: tuple[int, ...]
 
     @property
     def passed(self) -> bool:
@@ -65,16 +82,23 @@ def verify(
     progress: Progress | None = None,
     pictures: Path | None = None,
 ) -> list[Accuracy]:
-    """Compare images of seeds 0 to `seeds`, class labels cycling, for each precision on each installed backend.
+    """Compare images of the seeds from 0, with class labels in turn, for each precision on each backend.
 
-    `against` is the checkpoint that the bundle was made from; the reference is then PyTorch's float32 forward pass,
-    which needs torch. Without it the reference is the bundle's own float32 network on ONNX Runtime, which says nothing
-    about that network itself: rows comparing it with itself are left out.
+    Args:
+        bundle: The bundle.
+        against: The checkpoint that the bundle was exported from. The reference is then PyTorch. Without it the reference is the bundle's
+            own float32 network on ONNX Runtime, which is then not verified itself.
+        backends: By default all that run here.
+        precisions: By default all of the bundle.
+        seeds: The number of images.
+        psi: The truncation.
+        progress: Is called after each batch.
+        pictures: A folder for the worst images of each comparison, as `worst.<precision>.<backend>.png`. A row shows reference, image
+            and amplified difference.
 
-    With a folder `pictures`, the worst seeds of every row are drawn there as `worst.<precision>.<backend>.png`: reference, image,
-    and their difference, amplified.
-
-    Raises InputError when `against` is not the checkpoint that the bundle was exported from.
+    Raises:
+        InputError: `against` is another checkpoint, or the bundle lacks a precision.
+        BackendError: PyTorch is needed and not installed.
     """
     if seeds < 1:
         raise InputError("verify needs at least one seed")
@@ -82,24 +106,22 @@ def verify(
     precisions = list(precisions or bundle.precisions)
     for precision in precisions:
         bundle.precision(precision)
+    batches = [_inputs(bundle, range(i, min(i + BATCH, seeds)), psi) for i in range(0, seeds, BATCH)]
     if against is not None:
         check_same_checkpoint(bundle, Path(against))
         reference_name = "PyTorch float32"
+        reference = _torch_images(bundle, Path(against), batches, progress)
     else:
-        reference_name = "synthesis.fp32.onnx on ONNX Runtime"
         bundle.precision("fp32")
-    inputs = [_inputs(bundle, range(i, min(i + CHUNK, seeds)), psi) for i in range(0, seeds, CHUNK)]
-    reference = (
-        _torch_images(bundle, Path(against), inputs, progress)
-        if against
-        else _images(bundle, "onnxruntime", "fp32", inputs, progress)
-    )
+        reference_name = "synthesis.fp32.onnx on ONNX Runtime"
+        reference = _backend_images(bundle, "onnxruntime", "fp32", batches, progress)
     rows = []
     for name in backends:
         for precision in precisions:
-            if precision not in backend(name).PRECISIONS or (against is None and (name, precision) == ("onnxruntime", "fp32")):
+            is_reference = against is None and (name, precision) == ("onnxruntime", "fp32")
+            if is_reference or precision not in backend(name).facts.precisions:
                 continue
-            images = _images(bundle, name, precision, inputs, progress)
+            images = _backend_images(bundle, name, precision, batches, progress)
             row = _compare(name, precision, reference_name, images, reference, bundle.precision(precision).min_psnr_db)
             if pictures is not None:
                 save_image(_side_by_side(images, reference, row.worst_seeds), pictures / f"worst.{precision}.{name}.png")
@@ -108,16 +130,17 @@ def verify(
 
 
 def accuracy_entry(rows: Sequence[Accuracy], precision: str) -> dict[str, Any]:
-    """What a bundle's manifest keeps of the rows of one precision, by backend."""
+    """The accuracy of one precision for `bundle.json`, by backend."""
+    named_elsewhere = ("backend", "precision", "min_psnr_db")
     return {
-        row.backend: {k: v for k, v in asdict(row).items() if k not in ("backend", "precision", "min_psnr_db")}
+        row.backend: {key: value for key, value in asdict(row).items() if key not in named_elsewhere}
         for row in rows
         if row.precision == precision
     }
 
 
 def check_same_checkpoint(bundle: Bundle, checkpoint: Path) -> None:
-    """InputError unless `checkpoint` is the file that the bundle was exported from."""
+    """Raise InputError unless `checkpoint` is the file that the bundle was exported from."""
     if not checkpoint.is_file():
         raise InputError(f"checkpoint {checkpoint} does not exist")
     if sha256_of(checkpoint) != bundle.provenance.get("checkpoint_sha256"):
@@ -128,51 +151,64 @@ def check_same_checkpoint(bundle: Bundle, checkpoint: Path) -> None:
 
 @dataclass(frozen=True)
 class _Inputs:
-    z: np.ndarray
-    labels: np.ndarray | None
+    """The inputs of one batch."""
+
+    z: np.ndarray  # [N, z_dim]
+    labels: np.ndarray | None  # [N]
     psi: float
-    noise: dict[str, np.ndarray]
+    noise: dict[str, np.ndarray]  # [N, 1, R, R] by name, for bundles with noise inputs
 
 
 def _inputs(bundle: Bundle, seeds: range, psi: float) -> _Inputs:
     c_dim = bundle.model["c_dim"]
     rng = np.random.default_rng(seeds.start)
-    noise = {n: rng.standard_normal((len(seeds), 1, r, r), np.float32) for n, r in bundle.noise_inputs.items()}
-    labels = np.array([s % c_dim for s in seeds]) if c_dim else None
+    noise = {name: rng.standard_normal((len(seeds), 1, size, size), np.float32) for name, size in bundle.noise_inputs.items()}
+    labels = np.array([seed % c_dim for seed in seeds]) if c_dim else None
     return _Inputs(z_from_seeds(seeds, bundle.model["z_dim"]), labels, psi, noise)
 
 
-def _images(bundle: Bundle, backend_name: str, precision: str, inputs: list[_Inputs], progress: Progress | None) -> np.ndarray:
-    stage, images = f"verify {backend_name} {precision}", []
+def _backend_images(
+    bundle: Bundle, backend_name: str, precision: str, batches: list[_Inputs], progress: Progress | None
+) -> np.ndarray:
+    """Images on the 0 to 255 scale: uint8 `[N, H, W, C]`, or float `[N, C, H, W]` from a bundle with float output."""
     with Generator.load(bundle, backend_name, precision) as generator:
-        for i, batch in enumerate(inputs):
-            ws = generator.map(batch.z, psi=batch.psi, labels=batch.labels)
-            images.append(_as_255(bundle, generator.synthesize(ws, batch.noise)))
-            if progress is not None:
-                progress(stage, i + 1, len(inputs))
-    return np.concatenate(images)
+
+        def images() -> Iterator[np.ndarray]:
+            for batch in batches:
+                ws = generator.map(batch.z, psi=batch.psi, labels=batch.labels)
+                yield _as_255(bundle, generator.synthesize(ws, batch.noise))
+
+        return _concatenate(images(), f"verify {backend_name} {precision}", len(batches), progress)
 
 
-def _torch_images(bundle: Bundle, checkpoint: Path, inputs: list[_Inputs], progress: Progress | None) -> np.ndarray:
+def _torch_images(bundle: Bundle, checkpoint: Path, batches: list[_Inputs], progress: Progress | None) -> np.ndarray:
+    """As `_backend_images`, by the PyTorch network of the checkpoint in float32."""
     try:
         import torch
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
     generator = generator_module(read_any_generator(checkpoint))
+
+    def images() -> Iterator[np.ndarray]:
+        for batch in batches:
+            for name, value in batch.noise.items():
+                _, resolution, layer = name.split("_")
+                getattr(getattr(generator.synthesis, f"b{resolution}"), layer).noise_const = torch.from_numpy(value)
+            c = None if batch.labels is None else torch.eye(bundle.model["c_dim"])[torch.from_numpy(batch.labels)]
+            noise_mode = "none" if bundle.noise == "none" else "const"
+            with torch.no_grad():
+                y = generator(torch.from_numpy(batch.z), c, batch.psi, noise_mode=noise_mode).numpy()
+            yield _as_255(bundle, as_uint8(y) if bundle.output == "uint8" else y)
+
+    return _concatenate(images(), "verify reference", len(batches), progress)
+
+
+def _concatenate(batches: Iterator[np.ndarray], stage: str, total: int, progress: Progress | None) -> np.ndarray:
     images = []
-    for i, batch in enumerate(inputs):
-        for name, value in batch.noise.items():
-            _, resolution, layer = name.split("_")
-            getattr(getattr(generator.synthesis, f"b{resolution}"), layer).noise_const = torch.from_numpy(value)
-        c = None if batch.labels is None else torch.eye(bundle.model["c_dim"])[torch.from_numpy(batch.labels)]
-        with torch.no_grad():
-            y = generator(torch.from_numpy(batch.z), c, batch.psi, noise_mode="none" if bundle.noise == "none" else "const")
-        y = y.numpy()
-        if bundle.output == "uint8":
-            y = as_uint8(y)
-        images.append(_as_255(bundle, y))
+    for i, batch in enumerate(batches):
+        images.append(batch)
         if progress is not None:
-            progress("verify reference", i + 1, len(inputs))
+            progress(stage, i + 1, total)
     return np.concatenate(images)
 
 
@@ -181,40 +217,48 @@ def _as_255(bundle: Bundle, images: np.ndarray) -> np.ndarray:
 
 
 def _compare(
-    backend_name: str, precision: str, reference_name: str, images: np.ndarray, reference: np.ndarray, threshold: float
+    backend_name: str, precision: str, reference_name: str, images: np.ndarray, reference: np.ndarray, min_psnr_db: float
 ) -> Accuracy:
     pairs = list(zip(images, reference, strict=True))
-    each = [psnr(a, b) for a, b in pairs]
-    order = np.argsort(each, kind="stable")
-    greatest, total, off = 0.0, 0.0, 0
-    for a, b in pairs:
-        error = np.abs(a.astype(np.float64) - b)
-        greatest, total, off = max(greatest, float(error.max())), total + float(error.sum()), off + int((error > OFF_BY).sum())
-    if images.dtype != np.uint8:
-        pairs = [(np.moveaxis(a, 0, 2), np.moveaxis(b, 0, 2)) for a, b in pairs]
+    psnrs = [psnr(a, b) for a, b in pairs]
+    worst_first = [int(i) for i in np.argsort(psnrs, kind="stable")]
+    max_error = sum_of_errors = 0.0
+    visible = 0
+    for image, reference_image in pairs:
+        error = np.abs(image.astype(np.float64) - reference_image)
+        max_error = max(max_error, float(error.max()))
+        sum_of_errors += float(error.sum())
+        visible += int((error > VISIBLE_ERROR).sum())
+    pairs = [(_channels_last(a), _channels_last(b)) for a, b in pairs]
     return Accuracy(
-        backend_name,
-        precision,
-        reference_name,
-        len(each),
-        round(float(np.mean(each)), 2),
-        round(each[order[0]], 2),
-        int(order[0]),
-        round(greatest, 3),
-        round(total / images.size, 5),
-        threshold,
-        round(float(np.mean([ssim(a, b) for a, b in pairs])), 5),
-        round(off / images.size, 6),
-        perceptual_distance([a for a, _ in pairs], [b for _, b in pairs]),
-        tuple(int(i) for i in order[:SHOWN]),
+        backend=backend_name,
+        precision=precision,
+        reference=reference_name,
+        seeds=len(pairs),
+        psnr_db=round(float(np.mean(psnrs)), 2),
+        worst_psnr_db=round(psnrs[worst_first[0]], 2),
+        worst_seed=worst_first[0],
+        max_error=round(max_error, 3),
+        mean_error=round(sum_of_errors / images.size, 5),
+        min_psnr_db=min_psnr_db,
+        ssim=round(float(np.mean([ssim(a, b) for a, b in pairs])), 5),
+        off_share=round(visible / images.size, 6),
+        perceptual=perceptual_distance([a for a, _ in pairs], [b for _, b in pairs]),
+        worst_seeds=tuple(worst_first[:WORST_SEEDS]),
     )
 
 
+def _channels_last(image: np.ndarray) -> np.ndarray:
+    """uint8 images are channels last already, float images are `[C, H, W]`."""
+    return image if image.dtype == np.uint8 else np.moveaxis(image, 0, 2)
+
+
 def _side_by_side(images: np.ndarray, reference: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-    """A row per seed: the reference, the image, and the magnitude of their difference times `AMPLIFIED`; uint8 `[H, W, C]`."""
+    """uint8 `[H, W, C]`, a row per seed: the reference, the image, and the magnitude of their difference, amplified."""
     rows = []
     for seed in seeds:
-        a, b = (x[seed] if x.dtype == np.uint8 else np.moveaxis(x[seed], 0, 2) for x in (images, reference))
-        difference = np.abs(a.astype(np.float64) - b) * AMPLIFIED
-        rows.append(np.concatenate([np.clip(np.rint(x), 0, 255).astype(np.uint8) for x in (b, a, difference)], axis=1))
+        image, reference_image = _channels_last(images[seed]), _channels_last(reference[seed])
+        difference = np.abs(image.astype(np.float64) - reference_image) * AMPLIFICATION
+        columns = [np.clip(np.rint(x), 0, 255).astype(np.uint8) for x in (reference_image, image, difference)]
+        rows.append(np.concatenate(columns, axis=1))
     return np.concatenate(rows)

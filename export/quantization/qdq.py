@@ -1,76 +1,86 @@
-"""The nodes that round to 8 bits and back, and constants that are held in 8 bits."""
+"""The nodes that quantise to 8 bits and dequantise again (Q/DQ), and weights that are stored in 8 bits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from stylert.export.graph import GraphBuilder
-from stylert.export.plan import Fp8Scale, Step
-from stylert.export.quantization.gptq import FP8, FP8_MAX, INT8_MAX, Narrow, nearest, to_fp8, to_int8
-
-#: From a kernel `[O, I, k, k]` and its scales `[O]` to narrow numbers.
-Rounded = Callable[[np.ndarray, np.ndarray, Narrow], np.ndarray]
+from stylert.export.plan import QuantParams
+from stylert.export.quantization.formats import (
+    FP8,
+    FP8_MAX,
+    INT8_MAX,
+    RoundKernel,
+    RoundToFormat,
+    round_to_nearest,
+    to_fp8,
+    to_int8,
+)
 
 
 @dataclass(frozen=True)
-class Factor:
-    """A tensor `[N, channels]` that multiplies one of `[N, channels, size, size]`."""
+class ChannelFactor:
+    """A tensor `[N, channels]` that multiplies an image tensor `[N, channels, size, size]`."""
 
-    name: str
+    tensor: str
     channels: int
     size: int
 
 
-class EightBit:
-    """Writes into `g`. `dtype` is that of the activations, and so of every scale."""
+class QdqBuilder:
+    """Adds Q/DQ nodes to a graph. `dtype` is the type of the activations and of all scales."""
 
-    def __init__(self, g: GraphBuilder, dtype: type[np.floating[Any]]) -> None:
+    def __init__(self, g: GraphBuilder, dtype: np.dtype[np.floating]) -> None:
         self.g, self.dtype = g, dtype
 
-    def quantize(self, x: str, step: Step, name: str, factor: Factor | None = None) -> str:
-        """`x`, or its product with a factor, in 8 bits: the steps of a channel are over its factor, and no pass multiplies."""
+    def quantize(self, x: str, params: QuantParams, name: str, factor: ChannelFactor | None = None) -> str:
+        """`x` in 8 bits. With a factor, `x` times the factor: each channel's scale is divided by it, which needs no extra pass."""
         if factor is None:
-            return self.g.node("QuantizeLinear", [x, *self._step(step, name)], f"{name}_q")
-        steps = self.g.node("Div", [self._scale(step.scale, name), factor.name], f"{name}_q_steps")
-        return self._by_plane("QuantizeLinear", x, steps, step, f"{name}_q", factor)
+            return self.g.node("QuantizeLinear", [x, *self._params(params, name)], f"{name}_q")
+        scales = self.g.node("Div", [self._scale(params.scale, name), factor.tensor], f"{name}_q_steps")
+        return self._by_plane("QuantizeLinear", x, scales, params, f"{name}_q", factor)
 
-    def dequantize(self, x: str, step: Step, name: str, factor: Factor | None = None) -> str:
-        """`x` as it was before, or its product with a factor."""
+    def dequantize(self, x: str, params: QuantParams, name: str, factor: ChannelFactor | None = None) -> str:
+        """The float values of `x`, times the factor if there is one."""
         if factor is None:
-            return self.g.node("DequantizeLinear", [x, *self._step(step, name)], f"{name}_dq")
-        steps = self.g.node("Mul", [self._scale(step.scale, name), factor.name], f"{name}_dq_steps")
-        return self._by_plane("DequantizeLinear", x, steps, step, f"{name}_dq", factor)
+            return self.g.node("DequantizeLinear", [x, *self._params(params, name)], f"{name}_dq")
+        scales = self.g.node("Mul", [self._scale(params.scale, name), factor.tensor], f"{name}_dq_steps")
+        return self._by_plane("DequantizeLinear", x, scales, params, f"{name}_dq", factor)
 
-    def _by_plane(self, op: str, x: str, steps: str, step: Step, name: str, factor: Factor) -> str:
-        """With steps `[N, C]`: the operators take steps along one axis, so samples and channels become one."""
+    def _by_plane(self, op: str, x: str, scales: str, params: QuantParams, name: str, factor: ChannelFactor) -> str:
+        """Apply `op` with scales `[N, C]`. The operators take scales along one axis, so x becomes `[N C, H W]`."""
         g = self.g
-        steps = g.node("Reshape", [steps, g.ints(-1)], f"{name}_steps_of_planes")
-        zeros = g.node("Expand", [self._zero(step), g.node("Shape", [steps], f"{name}_count")], f"{name}_zeros_of_planes")
+        scales = g.node("Reshape", [scales, g.ints(-1)], f"{name}_steps_of_planes")
+        count = g.node("Shape", [scales], f"{name}_count")
+        zero_points = g.node("Expand", [self._zero_point(params), count], f"{name}_zeros_of_planes")
         planes = g.node("Reshape", [x, g.ints(-1, factor.size**2)], f"{name}_planes")
-        planes = g.node(op, [planes, steps, zeros], f"{name}_of_planes", axis=0)
+        planes = g.node(op, [planes, scales, zero_points], f"{name}_of_planes", axis=0)
         return g.node("Reshape", [planes, g.ints(-1, factor.channels, factor.size, factor.size)], name)
 
-    def as_fp8(self, x: str, scale: Fp8Scale, name: str) -> str:
-        """`x` rounded to E4M3 and back."""
-        steps = [self._scale(scale.input, name), self.g.constant(0, FP8)]
-        return self.g.node("DequantizeLinear", [self.g.node("QuantizeLinear", [x, *steps], f"{name}_q"), *steps], f"{name}_dq")
+    def fp8(self, x: str, scale: float, name: str) -> str:
+        """`x` divided by `scale`, rounded to E4M3, and back."""
+        params = [self._scale(scale, name), self.g.constant(0, FP8)]
+        quantized = self.g.node("QuantizeLinear", [x, *params], f"{name}_q")
+        return self.g.node("DequantizeLinear", [quantized, *params], f"{name}_dq")
 
-    def int8_weight(self, weight: np.ndarray, name: str, axis: int, levels: int = INT8_MAX, rounded: Rounded = nearest) -> str:
-        """A kernel with a symmetric step per index of `axis`, whose greatest value is `levels` steps."""
-        return self._weight(weight, name, axis, levels, rounded, to_int8)
+    def int8_weight(
+        self, weight: np.ndarray, name: str, axis: int, peak: int = INT8_MAX, round_kernel: RoundKernel = round_to_nearest
+    ) -> str:
+        """A kernel stored as int8, with a symmetric scale per index of `axis`. Each greatest magnitude becomes `peak`."""
+        return self._weight(weight, name, axis, peak, round_kernel, to_int8)
 
-    def fp8_weight(self, weight: np.ndarray, name: str, axis: int, rounded: Rounded = nearest) -> str:
-        """A kernel in E4M3 with a scale per index of `axis`, whose greatest value is E4M3's."""
-        return self._weight(weight, name, axis, FP8_MAX, rounded, to_fp8)
+    def fp8_weight(self, weight: np.ndarray, name: str, axis: int, round_kernel: RoundKernel = round_to_nearest) -> str:
+        """A kernel stored as E4M3, with a scale per index of `axis`. Each greatest magnitude becomes E4M3's greatest."""
+        return self._weight(weight, name, axis, FP8_MAX, round_kernel, to_fp8)
 
-    def _weight(self, weight: np.ndarray, name: str, axis: int, top: float, rounded: Rounded, narrow: Narrow) -> str:
+    def _weight(
+        self, weight: np.ndarray, name: str, axis: int, peak: float, round_kernel: RoundKernel, to_format: RoundToFormat
+    ) -> str:
         by_channel = np.moveaxis(weight, axis, 0)
-        scale = np.maximum(np.abs(by_channel).max((1, 2, 3)) / top, 1e-12).astype(self.dtype)
-        values = rounded(by_channel, scale, narrow)
+        scale = np.maximum(np.abs(by_channel).max((1, 2, 3)) / peak, 1e-12).astype(self.dtype)
+        values = round_kernel(by_channel, scale, to_format)
         inputs = [
             self.g.weight(f"{name}_q", np.moveaxis(values, 0, axis)),
             self.g.weight(f"{name}_scale", scale),
@@ -78,11 +88,11 @@ class EightBit:
         ]
         return self.g.node("DequantizeLinear", inputs, name, axis=axis)
 
-    def _step(self, step: Step, name: str) -> list[str]:
-        return [self._scale(step.scale, name), self._zero(step)]
+    def _params(self, params: QuantParams, name: str) -> list[str]:
+        return [self._scale(params.scale, name), self._zero_point(params)]
 
-    def _zero(self, step: Step) -> str:
-        return self.g.constant(step.zero_point, np.int8 if step.symmetric else np.uint8)
+    def _zero_point(self, params: QuantParams) -> str:
+        return self.g.constant(params.zero_point, np.int8 if params.symmetric else np.uint8)
 
     def _scale(self, scale: float, name: str) -> str:
         return self.g.weight(f"{name}_scale", np.array(scale).astype(self.dtype))

@@ -1,6 +1,7 @@
-"""Which range of a tensor 8 bits cover: what lies outside is clipped, what lies inside is rounded the finer the less there is.
+"""Range estimators: how much of a tensor's range 8 bits cover.
 
-Four criteria, compared in docs/precision.md. All work on histograms that are filled sample by sample in constant memory.
+Values outside the range are clipped. A smaller range has finer steps. The four estimators are compared in docs/precision.md.
+They read a histogram that is filled sample by sample in constant memory.
 """
 
 from __future__ import annotations
@@ -10,113 +11,126 @@ from typing import Literal
 
 import numpy as np
 
-from stylert.export.plan import Step
+from stylert.export.plan import QuantParams
 
 #: `max` clips nothing. `percentile` leaves `TAIL` of the values outside. `entropy` keeps the distribution (the Kullback-Leibler
 #: divergence of TensorRT's calibrator; Migacz 2017). `mse` has the least mean square error, relative to each sample's power.
-Clipping = Literal["max", "percentile", "entropy", "mse"]
+RangeEstimator = Literal["max", "percentile", "entropy", "mse"]
 
 BINS = 4096
-COUNTED = 2**18  # values of a sample, evenly spread; its extremes are taken of all
+
+#: Values of a sample that are counted, evenly spread. The least and the greatest are taken of all values.
+COUNTED_VALUES = 2**18
+
+#: The ranges that `entropy` and `mse` try, as a share of the whole.
 CANDIDATES = np.linspace(0.1, 1.0, 60)
+
 TAIL = 1e-6
 
 
 class Histogram:
-    """Values of a tensor over samples. The range doubles, and pairs of bins merge, when a value does not fit."""
+    """The values of a tensor over all samples.
+
+    The bins span [-`top`, `top`]. When a value does not fit, `top` doubles and pairs of bins merge.
+
+    Attributes:
+        low: The least value, at most 0.
+        high: The greatest value, at least 0.
+        counts: `[BINS]`.
+        relative: `[BINS]`, the sum of each sample's counts divided by its power, so that every sample has the same weight.
+    """
 
     def __init__(self) -> None:
-        self.top = self.low = self.high = 0.0  # bins span [-top, top], values [low, high]
+        self.top = self.low = self.high = 0.0
         self.counts = np.zeros(BINS)
-        self.relative = np.zeros(BINS)  # every sample's counts over its power, so that each weighs the same
+        self.relative = np.zeros(BINS)
 
     def add(self, values: np.ndarray) -> None:
-        """`[N, …]`: N samples."""
+        """Add N samples `[N, ...]`."""
         for sample in values.reshape(len(values), -1):
-            self.low, self.high = min(self.low, float(sample.min())), max(self.high, float(sample.max()))
-            peak = max(-self.low, self.high)
-            if self.top == 0:
-                self.top = peak
-            while peak > self.top > 0:
-                self.top *= 2
-                self.counts, self.relative = (np.pad(c.reshape(-1, 2).sum(1), BINS // 4) for c in (self.counts, self.relative))
-            thin = sample[:: sample.size // COUNTED | 1]  # an odd stride visits every column
-            counts = np.histogram(thin, BINS, (-self.top or -1.0, self.top or 1.0))[0]
+            self.low = min(self.low, float(sample.min()))
+            self.high = max(self.high, float(sample.max()))
+            self._grow_to(max(-self.low, self.high))
+            counted = sample[:: sample.size // COUNTED_VALUES | 1]  # an odd stride visits every column of an image
+            counts = np.histogram(counted, BINS, (-self.top or -1.0, self.top or 1.0))[0]
             power = np.square(self.centers) @ counts
             self.counts = self.counts + counts
             self.relative = self.relative + counts / (power or 1.0)
 
     @property
     def centers(self) -> np.ndarray:
+        """The middle value of each bin."""
         return (np.arange(BINS) + 0.5) * (2 * self.top / BINS) - self.top
 
-    def best_step(self, symmetric: bool, clipping: Clipping = "mse") -> Step:
-        """The step that a criterion chooses; zero is always one of its levels."""
+    def quant_params(self, symmetric: bool, estimator: RangeEstimator = "mse") -> QuantParams:
+        """The quantisation with the range that an estimator chooses."""
         if self.top == 0:
-            return Step(1.0, 0, symmetric)  # nothing but zeros: any step represents them
+            return QuantParams(1.0, 0, symmetric)  # only zeros: any scale represents them
         low, high = self.low, self.high
-        if clipping == "percentile":
-            low, high = self._quantiles(symmetric)
-        elif clipping in ("entropy", "mse"):
-            low, high = self._search(self._square_error if clipping == "mse" else self._divergence, symmetric)
-        return range_step(low, high, symmetric)
+        if estimator == "percentile":
+            low, high = self._percentile_range(symmetric)
+        elif estimator == "entropy":
+            low, high = self._least_loss_range(self._divergence, symmetric)
+        elif estimator == "mse":
+            low, high = self._least_loss_range(self._square_error, symmetric)
+        return QuantParams.of_range(low, high, symmetric)
 
-    def _quantiles(self, symmetric: bool) -> tuple[float, float]:
-        """The values with `TAIL` of all outside, half on either side, or by magnitude."""
+    def _grow_to(self, peak: float) -> None:
+        if self.top == 0:
+            self.top = peak
+        while peak > self.top > 0:
+            self.top *= 2
+            self.counts, self.relative = (np.pad(c.reshape(-1, 2).sum(1), BINS // 4) for c in (self.counts, self.relative))
+
+    def _percentile_range(self, symmetric: bool) -> tuple[float, float]:
+        """The range with `TAIL` of the values outside: by magnitude when symmetric, otherwise half of them at each end."""
         if symmetric:
-            folded = (self.counts + self.counts[::-1])[BINS // 2 :]
-            outside = np.cumsum(folded[::-1])[::-1] > TAIL * folded.sum()
-            reach = float(np.flatnonzero(outside)[-1] + 1) * 2 * self.top / BINS
-            return -reach, min(reach, max(-self.low, self.high))
+            magnitudes = (self.counts + self.counts[::-1])[BINS // 2 :]
+            too_many_outside = np.cumsum(magnitudes[::-1])[::-1] > TAIL * magnitudes.sum()
+            limit = float(np.flatnonzero(too_many_outside)[-1] + 1) * 2 * self.top / BINS
+            return -limit, min(limit, max(-self.low, self.high))
         edges = np.linspace(-self.top, self.top, BINS + 1)
-        share = np.cumsum(self.counts) / self.counts.sum()
-        low = edges[np.searchsorted(share, TAIL / 2, side="right")]
-        high = edges[np.searchsorted(share, 1 - TAIL / 2) + 1]
+        share_below = np.cumsum(self.counts) / self.counts.sum()
+        low = edges[np.searchsorted(share_below, TAIL / 2, side="right")]
+        high = edges[np.searchsorted(share_below, 1 - TAIL / 2) + 1]
         return max(min(float(low), 0.0), self.low), min(max(float(high), 0.0), self.high)
 
-    def _search(self, loss: Callable[[Step], float], symmetric: bool) -> tuple[float, float]:
-        """The range with the least loss: symmetric, or along each end in turn, since the two hardly depend on each other."""
+    def _least_loss_range(self, loss: Callable[[QuantParams], float], symmetric: bool) -> tuple[float, float]:
         if symmetric:
-            reach = max(-self.low, self.high)
-            best = min(CANDIDATES * reach, key=lambda r: loss(range_step(-r, r, True)))
-            return -best, best
+            limits = CANDIDATES * max(-self.low, self.high)
+            limit = min(limits, key=lambda r: loss(QuantParams.of_range(-r, r, True)))
+            return -limit, limit
+        # The two ends hardly depend on each other, so they are searched in turn.
         low, high = self.low, self.high
         for _ in range(2):
-            high = min(CANDIDATES * self.high, key=lambda h: loss(range_step(low, h, False)))
-            low = min(CANDIDATES * self.low, key=lambda b: loss(range_step(b, high, False)))
+            high = min(CANDIDATES * self.high, key=lambda h: loss(QuantParams.of_range(low, h, False)))
+            low = min(CANDIDATES * self.low, key=lambda b: loss(QuantParams.of_range(b, high, False)))
         return low, high
 
-    def _square_error(self, step: Step) -> float:
-        return float(np.square(_levels(self.centers, step) * step.scale - self.centers) @ self.relative)
+    def _square_error(self, params: QuantParams) -> float:
+        return float(np.square(_levels(self.centers, params) * params.scale - self.centers) @ self.relative)
 
-    def _divergence(self, step: Step) -> float:
-        """Of the clipped distribution from the one that its levels can tell apart, in nats."""
-        levels = _levels(self.centers, step)
-        inside = np.abs(levels * step.scale - self.centers) <= step.scale / 2 * (1 + 1e-9)
+    def _divergence(self, params: QuantParams) -> float:
+        """The Kullback-Leibler divergence of the clipped distribution p from its quantised form q, in nats."""
+        levels = _levels(self.centers, params)
+        inside = np.abs(levels * params.scale - self.centers) <= params.scale / 2 * (1 + 1e-9)
         if not inside.any():
             return np.inf
         first, last = np.flatnonzero(inside)[[0, -1]]
-        clipped = np.where(inside, self.counts, 0.0)
-        kept = clipped.copy()
+        counts_inside = np.where(inside, self.counts, 0.0)
+        clipped = counts_inside.copy()
         clipped[first] += self.counts[:first].sum()
         clipped[last] += self.counts[last + 1 :].sum()
-        index = (levels - levels.min()).astype(np.int64)
-        held = np.bincount(index, kept)
-        bins = np.bincount(index, kept > 0)
-        spread = np.where(kept > 0, (held / np.maximum(bins, 1))[index], 0.0)
-        p, q = clipped / clipped.sum(), spread / max(spread.sum(), 1.0)
-        seen = p > 0
-        return float((p[seen] * np.log(p[seen] / np.maximum(q[seen], 1e-12))).sum())
+        # All bins of one level share its values evenly: quantisation cannot tell them apart.
+        level_index = (levels - levels.min()).astype(np.int64)
+        values_per_level = np.bincount(level_index, counts_inside)
+        bins_per_level = np.bincount(level_index, counts_inside > 0)
+        mean_of_level = (values_per_level / np.maximum(bins_per_level, 1))[level_index]
+        quantised = np.where(counts_inside > 0, mean_of_level, 0.0)
+        p, q = clipped / clipped.sum(), quantised / max(quantised.sum(), 1.0)
+        nonzero = p > 0
+        return float((p[nonzero] * np.log(p[nonzero] / np.maximum(q[nonzero], 1e-12))).sum())
 
 
-def _levels(x: np.ndarray, step: Step) -> np.ndarray:
-    bottom, top = (-127, 127) if step.symmetric else (-step.zero_point, 255 - step.zero_point)
-    return np.clip(np.rint(x / step.scale), bottom, top)
-
-
-def range_step(low: float, high: float, symmetric: bool) -> Step:
-    """The step of [low, high], which holds zero; zero is one of its levels."""
-    if symmetric:
-        return Step(max(float(max(-low, high)), 1e-12) / 127)
-    scale = max(float(high) - float(low), 1e-12) / 255
-    return Step(scale, int(np.clip(np.rint(-low / scale), 0, 255)), symmetric=False)
+def _levels(x: np.ndarray, params: QuantParams) -> np.ndarray:
+    return np.clip(np.rint(x / params.scale), *params.levels)

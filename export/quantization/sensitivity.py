@@ -1,153 +1,176 @@
-"""Which layers stay out of 8 bits: those with which the images keep a wanted PSNR for the least arithmetic.
+"""Sensitivity search: which layers stay out of 8 bits, so that the images reach a PSNR at the least cost in time.
 
-Errors of different layers are nearly uncorrelated, so their powers add up in an image. Each layer is measured alone, once, and
-those that err most for what 8 bits save in them are taken out until what is left, measured together, is small enough. In
-practice that is from the smallest image on: every layer errs about as much, and each next one has four times the pixels.
+The errors of different layers are nearly uncorrelated, so their powers add up in the image. The search measures each layer alone.
+It then takes layers out of 8 bits until the others, measured together, reach the PSNR. The first to go have the greatest error
+for the work that 8 bits save. In practice these are the layers of the smallest images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 
 from stylert.core.image_similarity import psnr_each
-from stylert.export.plan import Int8Steps, LayerPlan, NetworkPlan, plain_plan, without
+from stylert.core.progress import Progress
+from stylert.export.plan import LayerPlan, NetworkPlan, float32_plan
+from stylert.export.quantization.evaluation import synthesize
 from stylert.export.synthesis import synthesis_model
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.stylegan2.config import LayerSpec
 
-Progress = Callable[[int, int], None]
+#: The measured mean must exceed the target by this many standard deviations of its difference to the mean over `UNSEEN_SEEDS`
+#: other seeds. A verification on those seeds then confirms the target 49 times of 50.
+MARGIN_SIGMAS, UNSEEN_SEEDS = 2.0, 32
 
-#: What is measured must lie so many standard deviations above the wanted PSNR, of the difference between its mean and that over
-#: `OTHERS` seeds: who verifies on those finds the promise kept, 49 times of 50.
-MARGIN, OTHERS = 2.0, 32
+#: Time that 8 bits save per multiplication in an upsampling layer with its FIR in 8 bits, relative to other convolutions.
+#: docs/decisions/export-sensitivity-costs.md has the figures of both constants.
+FIR_SAVING = 1.5
 
-#: What 8 bits save in an upsampling layer whose FIR they cover, too, of what they save in another, for as many multiplications.
-#: OpenVINO, 2.4 GMAC each, bfloat16 to 8 bits: 15.7 to 7.9 ms at 64 px with the FIR, 8.6 to 3.2 ms for a plain one at 32 px.
-FIR_WORTH = 1.5
+#: Multiplications of a convolution in which 8 bits save as much time as in one value that torgb reads.
+RGB_SAVING = 50
 
-#: Multiplications of a plain layer for which 8 bits save as much as for one value that torgb reads (OpenVINO: 63 million values at
-#: 1024 px, 6.8 ms; 2.4 GMAC at 32 px as above).
-RGB_WORTH = 50
-
-#: Samples on which a layer is measured alone: enough for its place among the others.
-ALONE = 4
+#: Latents on which each layer is measured alone. They are enough to rank the layers.
+SAMPLES_PER_LAYER = 4
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """`kept`: layer names left in higher precision, and the PSNR in dB that each alone costs; `psnr_db` with the others in 8 bits.
+    """The result of a search.
 
-    `reached` is whether `psnr_db` exceeds what was asked for by a margin for other seeds than those measured.
+    Attributes:
+        higher_precision: The layers to leave out of 8 bits, most sensitive first, each with the PSNR of the images in dB when it
+            alone is in 8 bits.
+        psnr_db: The PSNR with all other layers in 8 bits.
+        target_met: Whether `psnr_db` exceeds the target by the margin for unseen seeds.
+        evaluations: How many networks were measured.
     """
 
-    kept: Mapping[str, float]
+    higher_precision: Mapping[str, float]
     psnr_db: float
-    reached: bool
+    target_met: bool
     evaluations: int
 
 
-def layers_left_out(
+def find_sensitive_layers(
     weights: GeneratorWeights,
     plan: NetworkPlan,
     latents: Sequence[np.ndarray],
     reference: np.ndarray,
-    min_psnr_db: float,
+    target_db: float,
     progress: Progress | None = None,
+    stage: str = "search 8-bit layers",
 ) -> Sensitivity:
-    """Search over the quantised layers of `plan`; `latents` are ws `[1, num_ws, w_dim]`, at least two, and `reference` their
-    images without 8 bits (`reference_images`).
-    """
-    worth = {s.name: _worth(s, plan.layer(s)) for s in weights.config.layers()}
-    plan = _fast_here(plan)
-    quantised = [name for name, layer in plan.layers.items() if layer.eight_bit is not None]
-    evaluations, total = 0, 2 + len(quantised)
+    """Search the quantised layers of a plan for those to leave out of 8 bits.
 
-    def decibels(left_out: Sequence[str], samples: int = len(latents)) -> np.ndarray:
-        nonlocal evaluations
-        images = _images(synthesis_model(weights, plan=without(plan, left_out)), latents[:samples])
-        evaluations += 1
+    Args:
+        weights: The generator.
+        plan: With every candidate in 8 bits.
+        latents: At least two ws `[1, num_ws, w_dim]`.
+        reference: Their images without 8 bits (`reference_images`).
+        target_db: The mean PSNR to reach, in dB.
+        progress: Is called after each measurement, with `stage`.
+        stage: What the progress shows.
+    """
+    time_saved = {spec.name: _time_saved(spec, plan.layer(spec)) for spec in weights.config.layers()}
+    plan = _evaluation_plan(plan)
+    candidates = plan.quantized_layers
+    evaluations, total = 0, 2 + len(candidates)
+
+    def report(done: int) -> None:
         if progress is not None:
-            progress(min(evaluations, total), total)
+            progress(stage, min(done, total), total)
+
+    def measure(higher_precision: Sequence[str], samples: int = len(latents)) -> np.ndarray:
+        """The PSNR of each image with these layers out of 8 bits."""
+        nonlocal evaluations
+        images = synthesize(synthesis_model(weights, plan=plan.without_quantization(higher_precision)), latents[:samples])
+        evaluations += 1
+        report(evaluations)
         return psnr_each(images, reference[:samples])
 
-    every = decibels([])
-    if not quantised or _enough(every, min_psnr_db):
-        if progress is not None:
-            progress(total, total)
-        return Sensitivity({}, float(every.mean()), _enough(every, min_psnr_db), evaluations)
-    alone = {name: float(decibels([other for other in quantised if other != name], ALONE).mean()) for name in quantised}
-    worst_first = sorted(quantised, key=lambda name: -(10 ** (-alone[name] / 10)) / worth[name])
-    kept = _predicted(alone, worst_first, float(every.mean()), min_psnr_db)
-    while True:
-        measured = decibels(worst_first[:kept])
-        if _enough(measured, min_psnr_db) or kept == len(quantised):
-            break
-        kept += 1
-    if progress is not None:
-        progress(total, total)
+    psnr_of_all = measure([])
+    if not candidates or _exceeds(psnr_of_all, target_db):
+        report(total)
+        return Sensitivity({}, float(psnr_of_all.mean()), _exceeds(psnr_of_all, target_db), evaluations)
+
+    single_psnr = {}
+    for name in candidates:
+        others = [other for other in candidates if other != name]
+        single_psnr[name] = float(measure(others, SAMPLES_PER_LAYER).mean())
+    by_sensitivity = sorted(candidates, key=lambda name: -_error_power(single_psnr[name]) / time_saved[name])
+
+    single_powers = [_error_power(single_psnr[name]) for name in by_sensitivity]
+    count = _predicted_count(single_powers, _error_power(float(psnr_of_all.mean())), _error_power(target_db))
+    psnr = measure(by_sensitivity[:count])
+    while not _exceeds(psnr, target_db) and count < len(candidates):
+        count += 1
+        psnr = measure(by_sensitivity[:count])
+    report(total)
     return Sensitivity(
-        {name: round(alone[name], 2) for name in worst_first[:kept]},
-        float(measured.mean()),
-        _enough(measured, min_psnr_db),
+        {name: round(single_psnr[name], 2) for name in by_sensitivity[:count]},
+        float(psnr.mean()),
+        _exceeds(psnr, target_db),
         evaluations,
     )
 
 
-def keeps(weights: GeneratorWeights, plan: NetworkPlan, latents: Sequence[np.ndarray], min_psnr_db: float) -> bool:
-    """Whether images of a plan have the PSNR by a margin for other seeds than those of `latents`."""
-    images = _images(synthesis_model(weights, plan=_fast_here(plan)), latents)
-    return _enough(psnr_each(images, reference_images(weights, latents)), min_psnr_db)
+def reaches_psnr(weights: GeneratorWeights, plan: NetworkPlan, latents: Sequence[np.ndarray], target_db: float) -> bool:
+    """Whether the images of a plan exceed a PSNR in dB by the margin for unseen seeds.
+
+    `latents` are ws `[1, num_ws, w_dim]`.
+    """
+    images = synthesize(synthesis_model(weights, plan=_evaluation_plan(plan)), latents)
+    return _exceeds(psnr_each(images, reference_images(weights, latents)), target_db)
 
 
 def reference_images(weights: GeneratorWeights, latents: Sequence[np.ndarray]) -> np.ndarray:
-    """The images of the float32 network, uint8 `[N, H, W, C]`; every plan is one and the same network."""
-    return _images(synthesis_model(weights, plan=plain_plan(weights.config, "phases")), latents)
+    """The images of the float32 network, uint8 `[N, H, W, C]`."""
+    return synthesize(synthesis_model(weights, plan=float32_plan(weights.config, "phases")), latents)
 
 
 def same_rounding(first: NetworkPlan, second: NetworkPlan) -> bool:
-    """Whether two plans of one network round the same numbers to the same 8 bits, so that what is found of one holds for both."""
-    return _fast_here(first) == _fast_here(second)
+    """Whether two plans of one network round the same numbers to the same 8 bits. Then a search of one holds for both."""
+    return _evaluation_plan(first) == _evaluation_plan(second)
 
 
-def _worth(spec: LayerSpec, layer: LayerPlan) -> float:
-    """What 8 bits save in a layer, in multiplications of a plain one."""
+def _time_saved(spec: LayerSpec, layer: LayerPlan) -> float:
+    """The time that 8 bits save in a layer, in multiplications of a plain convolution."""
     if spec.kind == "torgb":
-        return RGB_WORTH * spec.in_channels * spec.resolution**2
-    steps = layer.eight_bit
-    fir = spec.up == 2 and layer.form == "transposed" and isinstance(steps, Int8Steps) and steps.output is not None
-    return spec.macs * (FIR_WORTH if fir else 1)
+        return RGB_SAVING * spec.in_channels * spec.resolution**2
+    fir_in_8_bits = layer.form == "transposed" and spec.up == 2 and layer.int8 is not None and layer.int8.output is not None
+    return spec.macs * (FIR_SAVING if fir_in_8_bits else 1)
 
 
-def _fast_here(plan: NetworkPlan) -> NetworkPlan:
-    """The same numbers in the forms that ONNX Runtime has in 8 bits, and where in the graph they are scaled left open."""
+def _evaluation_plan(plan: NetworkPlan) -> NetworkPlan:
+    """A plan that rounds the same numbers, in the forms that ONNX Runtime runs in 8 bits and without folded modulation."""
     layers = {}
     for name, layer in plan.layers.items():
-        steps = layer.eight_bit
-        if isinstance(steps, Int8Steps):
-            steps = replace(steps, scaled=False)
-        layers[name] = LayerPlan("phases" if layer.form == "transposed" else layer.form, layer.migration, steps)
+        quantization = layer.quantization if layer.int8 is None else replace(layer.int8, fold_modulation=False)
+        form = "phases" if layer.form == "transposed" else layer.form
+        layers[name] = LayerPlan(form, layer.migration, quantization)
     return NetworkPlan(layers)
 
 
-def _predicted(alone: Mapping[str, float], worst_first: Sequence[str], every_db: float, wanted_db: float) -> int:
-    """How many layers to take out if powers add up, scaled so that they do for all layers together; at least one."""
-    powers = np.array([10 ** (-alone[name] / 10) for name in worst_first])
-    share = 10 ** (-every_db / 10) * (1 - np.cumsum(powers) / powers.sum())  # what is left after taking out 1, 2, …
-    return int(np.searchsorted(-share, -(10 ** (-wanted_db / 10)))) + 1
+def _error_power(psnr_db: float) -> float:
+    """The mean square error, relative to the peak."""
+    return 10 ** (-psnr_db / 10)
 
 
-def _enough(each_db: np.ndarray, wanted_db: float) -> bool:
-    margin = MARGIN * each_db.std(ddof=1) * np.sqrt(1 / len(each_db) + 1 / OTHERS) if len(each_db) > 1 else 0.0
-    return bool(each_db.mean() - margin >= wanted_db)
+def _predicted_count(single_powers: Sequence[float], power_of_all: float, target_power: float) -> int:
+    """How many layers to leave out, the first ones of `single_powers`, if powers add up; at least one.
+
+    The sum is scaled to the measured power of all layers together.
+    """
+    powers = np.array(single_powers)
+    remaining = power_of_all * (1 - np.cumsum(powers) / powers.sum())  # after leaving out 1, 2, ... layers
+    return int(np.searchsorted(-remaining, -target_power)) + 1
 
 
-def _images(model: onnx.ModelProto, latents: Sequence[np.ndarray]) -> np.ndarray:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(["image"], {"ws": ws})[0] for ws in latents])
+def _exceeds(psnr: np.ndarray, target_db: float) -> bool:
+    """Whether the mean of the PSNRs of images exceeds the target by the margin for unseen seeds."""
+    margin = 0.0
+    if len(psnr) > 1:
+        margin = MARGIN_SIGMAS * psnr.std(ddof=1) * np.sqrt(1 / len(psnr) + 1 / UNSEEN_SEEDS)
+    return bool(psnr.mean() - margin >= target_db)

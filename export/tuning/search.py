@@ -1,7 +1,7 @@
-"""Which forms suit a machine: one change at a time to the plan, kept where the whole network becomes faster by it.
+"""The search for the fastest plan on one machine: one change at a time, timed in the whole network.
 
-A layer alone would be quicker to measure and tell less: what lies around it decides in which layout it gets its data. Every form
-computes the same numbers but for rounding, so the search has only time to look at.
+A change stays when it makes the whole network faster. A layer alone would be quicker to time, but its neighbours decide in which
+layout it gets its data. All forms compute the same images, so only the time counts.
 """
 
 from __future__ import annotations
@@ -10,21 +10,34 @@ import time
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeGuard, get_args
+from typing import Protocol, get_args
 
 from stylert.core.paired_timing import paired_ratio
+from stylert.core.progress import Progress
 from stylert.core.statistics import Ratio
-from stylert.export.plan import Form, Fp8Scale, Int8Steps, LayerPlan, NetworkPlan, RgbForm, without
+from stylert.export.plan import (
+    ConvForm,
+    Fp8Quantization,
+    Int8Quantization,
+    LayerPlan,
+    NetworkPlan,
+    RgbForm,
+    conv_layers,
+    rgb_layers,
+)
 from stylert.models.stylegan2.config import GeneratorConfig, LayerSpec
 
-PLAIN_FORMS: tuple[Form, ...] = ("transposed", "phases", "polyphase")
+PLAIN_FORMS: tuple[ConvForm, ...] = ("transposed", "phases", "polyphase")
 
-#: The part of its time that a search leaves for the last comparison, of what it found with what it began with.
-LAST_SHARE = 0.2
+#: Groups of layers that change together, before each convolution changes by itself.
+GROUPS = ("convolutions", "torgb", "biases")
+
+#: The part of the time that is kept for the final comparison with the default.
+FINAL_SHARE = 0.2
 
 
-class Opened(Protocol):
-    """A network in some plan, ready to make an image per call."""
+class Network(Protocol):
+    """A loaded network. Each call makes an image."""
 
     def __call__(self) -> object: ...
 
@@ -33,151 +46,204 @@ class Opened(Protocol):
 
 @dataclass(frozen=True)
 class Trial:
-    """One change: where (a layer, or all of a kind), from which form to which, and the time of the network with it over the time
-    without, as measured now or (`ratio` is None) before.
+    """One change that was tried.
+
+    Attributes:
+        where: The layer, or one of `GROUPS`.
+        change: The former and the new form, in words.
+        time_ratio: The time of the network with the change over the time without; 1 where the difference was within chance.
+        ratio: The measurement, or None where `time_ratio` comes from an earlier search.
+        taken: Whether the search went on with the change.
     """
 
     where: str
     change: str
-    speed: float  # 1 where the difference was no more than chance
+    time_ratio: float
     ratio: Ratio | None
     taken: bool = False
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a search found: the plan, all that it tried, and the plan's time over the default's (None: nothing was changed)."""
+    """The result of a search.
+
+    Attributes:
+        plan: The fastest plan.
+        trials: All changes that were tried, in order.
+        ratio_to_default: The time of `plan` over that of the default, or None where no change was taken.
+        complete: Whether there was time to try every change.
+    """
 
     plan: NetworkPlan
     trials: list[Trial]
-    against_default: Ratio | None
-    complete: bool  # whether every change was tried before the time was over
+    ratio_to_default: Ratio | None
+    complete: bool
 
     @property
-    def better(self) -> bool:
-        return self.against_default is not None and self.against_default.faster
+    def faster(self) -> bool:
+        """Whether the plan is faster than the default, by more than chance explains."""
+        return self.ratio_to_default is not None and self.ratio_to_default.faster
 
 
 def search_forms(
     cfg: GeneratorConfig,
     default: NetworkPlan,
-    open_plan: Callable[[NetworkPlan], Opened],
+    open_plan: Callable[[NetworkPlan], Network],
     seconds: float,
     seconds_each: float = 3.0,
-    remembered: MutableMapping[str, float] | None = None,
-    scalable: bool = False,
-    progress: Callable[[int, int], None] = lambda *_: None,
+    known_ratios: MutableMapping[str, float] | None = None,
+    can_fold_modulation: bool = False,
+    progress: Progress | None = None,
+    stage: str = "search forms",
     clock: Callable[[], float] = time.perf_counter,
 ) -> Search:
-    """Try every form of every layer, those with most arithmetic first, for at most about `seconds`.
+    """Try every form of every layer, those with most arithmetic first.
 
-    `remembered` holds what changes of a layer's shape did to the time (`Trial.speed`): they are not measured again, and what is
-    measured is added. Whatever it holds, what came of it is compared with the default as a whole at the end. `scalable` is
-    whether steps of 8 bits may hold styles (`Int8Steps`).
+    Args:
+        cfg: Of the generator.
+        default: The plan to start from.
+        open_plan: Loads the network of a plan.
+        seconds: About the time for the whole search.
+        seconds_each: For one comparison.
+        known_ratios: Time ratios of earlier searches on this machine, by a description of layer and change. Such a change is not
+            measured again, and new measurements are added. The result is compared with the default in any case.
+        can_fold_modulation: Whether the runtime accepts `Int8Quantization.fold_modulation`.
+        progress: Is called before each change, with `stage`.
+        stage: What the progress shows.
+        clock: In seconds.
     """
-    end = clock() + seconds * (1 - LAST_SHARE)
-    memory = {} if remembered is None else remembered
-    layers = sorted((s for s in cfg.layers() if s.kind == "conv"), key=lambda s: -s.macs)
-    groups: list[LayerSpec | str] = ["convolutions", "torgb", "biases", *layers]
-    done, total = 0, sum(len(list(_changes(cfg, default, group, scalable))) for group in groups)
+    deadline = clock() + seconds * (1 - FINAL_SHARE)
+    if known_ratios is None:
+        known_ratios = {}
+    groups: list[LayerSpec | str] = [*GROUPS, *sorted(conv_layers(cfg), key=lambda spec: -spec.macs)]
+    done, total = 0, sum(len(list(_changes(cfg, default, group, can_fold_modulation))) for group in groups)
+
+    def report() -> None:
+        if progress is not None:
+            progress(stage, min(done, total), total)
+
     best, trials, complete = default, [], True
-    running = open_plan(best)
+    network = open_plan(best)
     for group in groups:
-        plans: dict[Trial, NetworkPlan] = {}
-        for where, change, key, plan in _changes(cfg, best, group, scalable):
-            progress(min(done, total), total)
+        tried: list[tuple[Trial, NetworkPlan]] = []
+        for change in _changes(cfg, best, group, can_fold_modulation):
+            report()
             done += 1
             ratio = None
-            if key not in memory:
-                if clock() >= end:
+            if change.key not in known_ratios:
+                if clock() >= deadline:
                     complete = False
                     continue
-                with closing(open_plan(plan)) as candidate:
-                    ratio = paired_ratio(candidate, running, seconds_each, clock)
-                memory[key] = ratio.value if ratio.faster else 1.0
-            plans[Trial(where, change, memory[key], ratio)] = plan
-        fastest = min(plans, key=lambda t: t.speed, default=None)
-        if fastest is not None and fastest.speed < 1:
-            running.close()
-            best = plans[fastest]
-            running = open_plan(best)
-        trials += [replace(t, taken=plans[t] is best) for t in plans]
-    progress(total, total)
-    with closing(running):
+                with closing(open_plan(change.plan)) as candidate:
+                    ratio = paired_ratio(candidate, network, seconds_each, clock)
+                known_ratios[change.key] = ratio.value if ratio.faster else 1.0
+            tried.append((Trial(change.where, change.text, known_ratios[change.key], ratio), change.plan))
+        if tried:
+            fastest, plan = min(tried, key=lambda pair: pair[0].time_ratio)
+            if fastest.time_ratio < 1:
+                network.close()
+                best = plan
+                network = open_plan(best)
+        trials += [replace(trial, taken=plan is best) for trial, plan in tried]
+    done = total
+    report()
+    with closing(network):
         if best is default:
             return Search(default, trials, None, complete)
-        with closing(open_plan(default)) as first:
-            against = paired_ratio(running, first, max(seconds_each, seconds * LAST_SHARE / 2), clock)
-    return Search(best, trials, against, complete)
+        with closing(open_plan(default)) as default_network:
+            ratio = paired_ratio(network, default_network, max(seconds_each, seconds * FINAL_SHARE / 2), clock)
+    return Search(best, trials, ratio, complete)
 
 
-def _changes(
-    cfg: GeneratorConfig, plan: NetworkPlan, group: LayerSpec | str, scalable: bool
-) -> Iterator[tuple[str, str, str, NetworkPlan]]:
-    """Where, what in words, what to remember it by, and the changed plan."""
+@dataclass(frozen=True)
+class _Change:
+    """A changed plan. `key` is what a user's cache knows the change by, so its wording stays as it is, and so does `text`."""
+
+    where: str
+    text: str
+    key: str
+    plan: NetworkPlan
+
+
+def _changes(cfg: GeneratorConfig, plan: NetworkPlan, group: LayerSpec | str, can_fold_modulation: bool) -> Iterator[_Change]:
     if isinstance(group, LayerSpec):
         old = plan.layer(group)
-        shape = f"{group.in_channels} to {group.out_channels} channels, {group.kernel}x{group.kernel}, {group.resolution} px, up {group.up}"
-        for new in _other_forms(old, group, scalable):
-            change = f"{describe(old)} -> {describe(new)}"
-            yield group.name, change, f"{shape}: {change}", replace(plan, layers={**plan.layers, group.name: new})
-        return
-    convolutions = [s for s in cfg.layers() if s.kind == "conv"]
-    if group == "torgb":
-        found = _other_rgb_forms(plan, [s for s in cfg.layers() if s.kind == "torgb"])
-    elif group == "biases" and any(plan.layer(s).form != "operator" for s in convolutions):
-        names = ("constant", "live")
-        change = f"{names[plan.live_bias]} -> {names[not plan.live_bias]}"
-        found = [(change, replace(plan, live_bias=not plan.live_bias))]
-    elif group == "convolutions" and all(plan.layer(s).form == "operator" for s in convolutions):
-        found = [(f"operator -> {form}", _in_form(plan, convolutions, form)) for form in PLAIN_FORMS]
+        channels = f"{group.in_channels} to {group.out_channels} channels"
+        shape = f"{channels}, {group.kernel}x{group.kernel}, {group.resolution} px, up {group.up}"
+        for new in _other_layer_plans(old, group, can_fold_modulation):
+            text = f"{describe(old)} -> {describe(new)}"
+            changed = replace(plan, layers={**plan.layers, group.name: new})
+            yield _Change(group.name, text, f"{shape}: {text}", changed)
     else:
-        found = []
-    for change, changed in found:
-        yield group, change, f"{group} of {cfg.resolution} px, {cfg.macs()} multiplications: {change}", changed
+        network = f"{group} of {cfg.resolution} px, {cfg.macs()} multiplications"
+        for text, changed in _group_changes(cfg, plan, group):
+            yield _Change(group, text, f"{network}: {text}", changed)
 
 
-def _in_form(plan: NetworkPlan, specs: Sequence[LayerSpec], form: Form | RgbForm) -> NetworkPlan:
-    return replace(plan, layers={**plan.layers, **{s.name: replace(plan.layer(s), form=form) for s in specs}})
+def _group_changes(cfg: GeneratorConfig, plan: NetworkPlan, group: str) -> list[tuple[str, NetworkPlan]]:
+    """Changes of a whole group, each with its text."""
+    convs = conv_layers(cfg)
+    if group == "torgb":
+        return _other_rgb_forms(plan, rgb_layers(cfg))
+    if group == "biases" and any(plan.layer(spec).form != "operator" for spec in convs):
+        text = "live -> constant" if plan.per_sample_bias else "constant -> live"
+        return [(text, replace(plan, per_sample_bias=not plan.per_sample_bias))]
+    if group == "convolutions" and all(plan.layer(spec).form == "operator" for spec in convs):
+        return [(f"operator -> {form}", _with_form(plan, convs, form)) for form in PLAIN_FORMS]
+    return []
 
 
 def _other_rgb_forms(plan: NetworkPlan, rgbs: Sequence[LayerSpec]) -> list[tuple[str, NetworkPlan]]:
-    """Every torgb in one and the same form, none in 8 bits."""
-    old = ", ".join(dict.fromkeys(describe(plan.layer(s)) for s in rgbs))
-    floating = without(plan, [s.name for s in rgbs])
-    return [(f"{old} -> {form}", _in_form(floating, rgbs, form)) for form in get_args(RgbForm) if old != form]
+    """Every torgb in one form, and none in 8 bits."""
+    old = ", ".join(dict.fromkeys(describe(plan.layer(spec)) for spec in rgbs))
+    in_float = plan.without_quantization([spec.name for spec in rgbs])
+    return [(f"{old} -> {form}", _with_form(in_float, rgbs, form)) for form in get_args(RgbForm) if old != form]
 
 
-def _other_forms(old: LayerPlan, spec: LayerSpec, scalable: bool) -> list[LayerPlan]:
+def _with_form(plan: NetworkPlan, specs: Sequence[LayerSpec], form: ConvForm | RgbForm) -> NetworkPlan:
+    return replace(plan, layers={**plan.layers, **{spec.name: replace(plan.layer(spec), form=form) for spec in specs}})
+
+
+def _other_layer_plans(old: LayerPlan, spec: LayerSpec, can_fold_modulation: bool) -> list[LayerPlan]:
+    """All other forms and quantisations of one convolution."""
     if old.form == "operator":
         return [replace(old, form=form) for form in PLAIN_FORMS] if spec.up == 2 else []
-    found = []
-    sides: list[Int8Steps | Fp8Scale | None] = [old.eight_bit]
-    if old.eight_bit is not None:
-        # Out of 8 bits a layer is exact; a small one may even be faster.
-        sides += [replace(old.eight_bit, output=None), None] if _both_sides(old.eight_bit) else [None]
-    if scalable and isinstance(old.eight_bit, Int8Steps):
-        sides.append(replace(old.eight_bit, scaled=not old.eight_bit.scaled))
-    for side in sides:
-        for form in PLAIN_FORMS if spec.up == 2 else (old.form,):
-            if form == "polyphase" and _both_sides(side):
-                continue  # that step is of the values before the FIR
-            new = LayerPlan(form, old.migration, side)
-            if (form, side) != (old.form, old.eight_bit):
-                found.append(new)
-    return found
+    forms = PLAIN_FORMS if spec.up == 2 else (old.form,)
+    plans = []
+    for quantization in _other_quantizations(old, can_fold_modulation):
+        for form in forms:
+            new = LayerPlan(form, old.migration, quantization)
+            # The output's parameters are of values before the FIR, which polyphase does not compute.
+            impossible = form == "polyphase" and _has_quantized_output(new)
+            unchanged = (new.form, new.quantization) == (old.form, old.quantization)
+            if not impossible and not unchanged:
+                plans.append(new)
+    return plans
 
 
-def _both_sides(eight_bit: Int8Steps | Fp8Scale | None) -> TypeGuard[Int8Steps]:
-    return isinstance(eight_bit, Int8Steps) and eight_bit.output is not None
+def _other_quantizations(old: LayerPlan, can_fold_modulation: bool) -> list[Int8Quantization | Fp8Quantization | None]:
+    """The present quantisation, and those with less rounding or with folded modulation."""
+    quantizations: list[Int8Quantization | Fp8Quantization | None] = [old.quantization]
+    if old.int8 is not None and old.int8.output is not None:
+        quantizations.append(replace(old.int8, output=None))
+    if old.quantization is not None:
+        quantizations.append(None)  # a small layer may even be faster in float
+    if old.int8 is not None and can_fold_modulation:
+        quantizations.append(replace(old.int8, fold_modulation=not old.int8.fold_modulation))
+    return quantizations
+
+
+def _has_quantized_output(plan: LayerPlan) -> bool:
+    return plan.int8 is not None and plan.int8.output is not None
 
 
 def describe(plan: LayerPlan) -> str:
-    """A layer's form in words."""
-    if plan.eight_bit is None:
+    """A layer's form and quantisation, in words. The text is part of `_Change.key`."""
+    if plan.quantization is None:
         return plan.form
-    kind = "fp8" if isinstance(plan.eight_bit, Fp8Scale) else "int8"
-    scaled = isinstance(plan.eight_bit, Int8Steps) and plan.eight_bit.scaled
-    return (
-        f"{plan.form} {kind}" + (" on both sides" if _both_sides(plan.eight_bit) else "") + (", scaled steps" if scaled else "")
-    )
+    text = f"{plan.form} {'int8' if plan.int8 is not None else 'fp8'}"
+    if _has_quantized_output(plan):
+        text += " on both sides"
+    if plan.int8 is not None and plan.int8.fold_modulation:
+        text += ", scaled steps"
+    return text

@@ -1,11 +1,10 @@
-"""`stylert tune`: the forms that are fastest on this machine, measured, written into the bundle where they beat the default."""
+"""`stylert tune`: search the fastest plan on this machine, and write its network into the bundle where it beats the default."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,47 +15,56 @@ from stylert.core.atomic import atomic_file
 from stylert.core.cache import cache_folder
 from stylert.core.errors import BackendError, InputError
 from stylert.core.host import cpu_identity
-from stylert.export.defaults import backend_plan, canonical_plan
-from stylert.export.pipeline import EIGHT_BIT
-from stylert.export.plan import NetworkPlan, without
+from stylert.core.progress import Progress
+from stylert.export.defaults import EIGHT_BIT, backend_plan, canonical_plan
+from stylert.export.plan import NetworkPlan
 from stylert.export.quantization.calibration import calibrate
 from stylert.export.quantization.latents import calibration_latents, search_latents
-from stylert.export.quantization.sensitivity import keeps
+from stylert.export.quantization.recipe import layers_in_8_bits
+from stylert.export.quantization.sensitivity import reaches_psnr
 from stylert.export.synthesis import NoiseInput, OutputType, synthesis_model
 from stylert.export.tuning.search import Search, describe, search_forms
 from stylert.export.verify import check_same_checkpoint
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.importers.imported import read_any_generator
 from stylert.runtime.backends import backend
+from stylert.runtime.backends.base import LoadOptions
 from stylert.runtime.bundle import MAPPING_FILE, Bundle, file_entries
 from stylert.runtime.session import Session
 
-#: Backends that take the graph as it is given; the others choose among forms of their own when they build.
+#: Backends that run the graph as it is written. The others choose forms of their own when they build.
 TUNABLE = ("onnxruntime", "onnxruntime-cuda", "openvino")
 
-#: `(stage, done, total)`
-Progress = Callable[[str, int, int], None]
+#: Those that accept computed quantisation scales.
+FOLDS_MODULATION = ("onnxruntime",)
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What tuning a bundle came to. `psnr_db` is the least that any of the compared images has in 8 bits, where it is int8."""
+    """The result of tuning a bundle.
+
+    Attributes:
+        search: The search.
+        psnr_kept: Whether the found plan keeps the promised PSNR.
+        file: The network that was written, or None where the default stays.
+    """
 
     search: Search
     psnr_kept: bool
-    file: str | None  # the network written, or None where the default stays
+    file: str | None
 
     @property
     def verdict(self) -> str:
-        """In a line."""
-        found = self.search
-        tried = "" if found.complete else "; the time was over before everything was tried"
-        if found.against_default is None:
-            return f"the default stays: no change made it faster{tried}"
-        figures = f"{found.against_default.inverse} times as fast as the default"
+        """The result in one line."""
+        search = self.search
+        incomplete = "" if search.complete else "; there was no time to try everything"
+        if search.ratio_to_default is None:
+            return f"the default stays: no change made it faster{incomplete}"
+        speedup = f"{search.ratio_to_default.inverse} times as fast as the default"
         if self.file is not None:
-            return f"{figures}: wrote {self.file}{tried}"
-        return f"the default stays: the tuned network is {figures}{'' if self.psnr_kept else ', but misses the promised PSNR'}{tried}"
+            return f"{speedup}: wrote {self.file}{incomplete}"
+        psnr = "" if self.psnr_kept else ", but misses the promised PSNR"
+        return f"the default stays: the tuned network is {speedup}{psnr}{incomplete}"
 
 
 def tune_bundle(
@@ -68,76 +76,140 @@ def tune_bundle(
     batch: int = 1,
     minutes: float = 10.0,
     forget: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Progress | None = None,
 ) -> Tuning:
-    """Search the forms of one precision on one backend, and write the network into the bundle where it is faster than the default.
+    """Search the fastest plan of one precision on one backend, and write its network into the bundle if it beats the default.
 
-    What was measured of a layer's shape on this machine is remembered in the user's cache, unless `forget`. The bundle changes only at
-    the end, all at once; engines of the former network are not used any more.
+    Time ratios are kept in the user's cache folder, so a later search measures less. The bundle changes at the end, all at once.
+    Engines of the former network are not used any more.
 
-    Raises InputError for a backend that chooses its own forms, a checkpoint that the bundle is not of, or numbers out of range,
-    BackendError for a backend that does not run here, and as `Generator.load`.
+    Args:
+        path: The bundle.
+        checkpoint: The file that the bundle was exported from.
+        backend_name: One of `TUNABLE`.
+        precision: One that the bundle holds.
+        threads: Of the backend, or None for its default.
+        batch: Images per call while timing.
+        minutes: About the time for the search.
+        forget: Measure everything anew.
+        progress: Is called as the calibration and the search go on.
+
+    Raises:
+        InputError: The backend chooses its own forms, the checkpoint is another one, or a number is out of range.
+        BackendError: The backend does not run here.
+        BundleError: The bundle is damaged.
     """
     bundle, path = Bundle.load(path), Path(path)
-    entry = bundle.precision(precision)
-    _check(backend_name, precision, batch, minutes)
+    promised_db = bundle.precision(precision).min_psnr_db
+    _check_request(backend_name, precision, batch, minutes)
     check_same_checkpoint(bundle, Path(checkpoint))
     weights = read_any_generator(checkpoint)
-    default = _default_plan(bundle, weights, backend_name, precision, lambda done, total: progress("calibrate", done, total))
-    ws = search_latents(weights.config, bundle.checked_file(MAPPING_FILE))
-    inputs = {"ws": np.concatenate([ws[i % len(ws)] for i in range(batch)])}
-    rng = np.random.default_rng(0)
-    inputs |= {n: rng.standard_normal((batch, 1, r, r), np.float32) for n, r in bundle.noise_inputs.items()}
-    memory = _Memory(cache_folder() / "forms.json", backend_name, precision, threads, batch, forget)
+    default = _default_plan(bundle, weights, backend_name, precision, progress)
+    latents = search_latents(weights.config, bundle.checked_file(MAPPING_FILE))
+    inputs = _timing_inputs(bundle, latents, batch)
+    cache = _RatioCache(cache_folder() / "forms.json", backend_name, precision, threads, batch, forget)
     with tempfile.TemporaryDirectory(prefix="stylert-tune-") as folder:
 
-        def open_plan(plan: NetworkPlan) -> _Opened:
+        def open_plan(plan: NetworkPlan) -> _BoundSession:
             file = Path(folder) / "candidate.onnx"
             file.write_bytes(_network(bundle, weights, plan))
-            return _Opened(backend(backend_name).load(file, precision, threads), inputs)
+            return _BoundSession(backend(backend_name).load(file, LoadOptions(precision, threads)), inputs)
 
-        found = search_forms(
+        search = search_forms(
             weights.config,
             default,
             open_plan,
             60 * minutes,
-            remembered=memory.known,
-            scalable=backend_name == "onnxruntime",
-            progress=lambda done, total: progress(f"tune {backend_name} {precision}", done, total),
+            known_ratios=cache.ratios,
+            can_fold_modulation=backend_name in FOLDS_MODULATION,
+            progress=progress,
+            stage=f"tune {backend_name} {precision}",
         )
-    memory.save()
-    kept = not found.better or precision not in EIGHT_BIT or keeps(weights, found.plan, ws, entry.min_psnr_db)
-    if not found.better or not kept:
-        return Tuning(found, kept, None)
-    data = _network(bundle, weights, found.plan)
-    file = f"synthesis.{precision}.{backend_name}.tuned-{hashlib.sha256(data).hexdigest()[:8]}.onnx"
-    with atomic_file(path / file) as temporary:
-        temporary.write_bytes(data)
+    cache.save()
+    if not search.faster:
+        return Tuning(search, True, None)
+    if precision in EIGHT_BIT and not reaches_psnr(weights, search.plan, latents, promised_db):
+        return Tuning(search, False, None)
+    data = _network(bundle, weights, search.plan)
     facts = {
-        "layers": {s.name: describe(found.plan.layer(s)) for s in weights.config.layers()},
+        "layers": {spec.name: describe(search.plan.layer(spec)) for spec in weights.config.layers()},
         "cpu": cpu_identity(),
         "version": backend(backend_name).version(),
         "threads": threads,
         "batch": batch,
-        "time over the default's": asdict(found.against_default) if found.against_default else {},
+        "time over the default's": asdict(search.ratio_to_default) if search.ratio_to_default else {},
     }
-    former = entry.plans.get(backend_name)
-    recipe = entry.recipe | {"tuned": entry.recipe.get("tuned", {}) | {backend_name: facts}}
-    accuracy = {b: a for b, a in entry.accuracy.items() if b != backend_name}  # it was that of the other network
-    changed = replace(entry, plans=entry.plans | {backend_name: file}, recipe=recipe, accuracy=accuracy)
+    return Tuning(search, True, _write_network(bundle, path, backend_name, precision, data, facts))
+
+
+def _check_request(backend_name: str, precision: str, batch: int, minutes: float) -> None:
+    if backend_name not in TUNABLE:
+        raise InputError(
+            f"{backend_name} takes no forms from stylert tune, because it chooses its own; choose from {', '.join(TUNABLE)}"
+        )
+    chosen = backend(backend_name)
+    if precision not in chosen.facts.precisions:
+        raise InputError(f"{backend_name} does not run {precision}, only: {', '.join(chosen.facts.precisions)}")
+    if not 0 < minutes < float("inf") or batch < 1:
+        raise InputError("minutes must be above 0, and a batch at least 1")
+    if (reason := chosen.unavailable_reason()) is not None:
+        raise BackendError(reason)
+
+
+def _default_plan(
+    bundle: Bundle, weights: GeneratorWeights, backend_name: str, precision: str, progress: Progress | None
+) -> NetworkPlan:
+    """The plan that export chose. For 8 bits the calibration is made again, and the same layers stay in higher precision."""
+    calibration = None
+    if precision in EIGHT_BIT:
+        calibration = calibrate(weights, calibration_latents(weights.config, bundle.path / MAPPING_FILE), progress)
+    plan = backend_plan(weights, precision, backend_name, calibration) or canonical_plan(weights, precision, calibration)
+    exported_in_8_bits = layers_in_8_bits(bundle.precision(precision).recipe, backend_name)
+    if calibration is None or exported_in_8_bits is None:
+        return plan
+    return plan.without_quantization([name for name in calibration if name not in exported_in_8_bits])
+
+
+def _timing_inputs(bundle: Bundle, latents: list[np.ndarray], batch: int) -> dict[str, np.ndarray]:
+    inputs = {"ws": np.concatenate([latents[i % len(latents)] for i in range(batch)])}
+    rng = np.random.default_rng(0)
+    for name, size in bundle.noise_inputs.items():
+        inputs[name] = rng.standard_normal((batch, 1, size, size), np.float32)
+    return inputs
+
+
+def _network(bundle: Bundle, weights: GeneratorWeights, plan: NetworkPlan) -> bytes:
+    noise: NoiseInput = bundle.noise  # type: ignore[assignment]
+    output: OutputType = bundle.output  # type: ignore[assignment]
+    return synthesis_model(weights, noise, output, plan).SerializeToString(deterministic=True)
+
+
+def _write_network(bundle: Bundle, path: Path, backend_name: str, precision: str, data: bytes, facts: dict[str, Any]) -> str:
+    """Write a network as the backend's file of a precision, and return the file's name. The former file goes if nothing uses it."""
+    entry = bundle.precision(precision)
+    file = f"synthesis.{precision}.{backend_name}.tuned-{hashlib.sha256(data).hexdigest()[:8]}.onnx"
+    with atomic_file(path / file) as temporary:
+        temporary.write_bytes(data)
+    changed = replace(
+        entry,
+        plans=entry.plans | {backend_name: file},
+        recipe=entry.recipe | {"tuned": entry.recipe.get("tuned", {}) | {backend_name: facts}},
+        accuracy={name: a for name, a in entry.accuracy.items() if name != backend_name},  # that was the former network's
+    )
     precisions = bundle.precisions | {precision: changed}
-    used = {f for e in precisions.values() for f in e.files}
-    files = {n: f for n, f in bundle.files.items() if n in used | {MAPPING_FILE}} | file_entries(path, [file])
+    used = {MAPPING_FILE} | {name for e in precisions.values() for name in e.files}
+    files = {name: f for name, f in bundle.files.items() if name in used} | file_entries(path, [file])
     replace(bundle, precisions=precisions, files=files).save()
+    former = entry.plans.get(backend_name)
     if former is not None and former not in used:
         (path / former).unlink(missing_ok=True)
-    return Tuning(found, True, file)
+    return file
 
 
-class _Opened:
-    """A session with the inputs of one call."""
+class _BoundSession:
+    """A session together with the inputs of its calls."""
 
-    def __init__(self, session: Session, inputs: dict[str, Any]) -> None:
+    def __init__(self, session: Session, inputs: dict[str, np.ndarray]) -> None:
         self._session, self._inputs = session, inputs
 
     def __call__(self) -> object:
@@ -147,55 +219,28 @@ class _Opened:
         self._session.close()
 
 
-class _Memory:
-    """What searches on this machine found, in a JSON file of the user's cache: shape and change to `Trial.speed`."""
+class _RatioCache:
+    """Time ratios of earlier searches, in a JSON file: by machine and settings, and then by change (`Trial.time_ratio`)."""
 
     def __init__(self, file: Path, backend_name: str, precision: str, threads: int | None, batch: int, forget: bool) -> None:
         self._file = file
-        self._place = (
-            f"{cpu_identity()}, {backend_name} {backend(backend_name).version()}, {precision}, threads {threads}, batch {batch}"
-        )
-        try:
-            found = json.loads(file.read_text())
-        except (OSError, ValueError):
-            found = None
-        self._all = {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
-        known = self._all.get(self._place, {})
-        self.known = {} if forget else {str(k): float(v) for k, v in known.items() if isinstance(v, int | float) and 0 < v <= 1}
+        library = f"{backend_name} {backend(backend_name).version()}"
+        self._key = f"{cpu_identity()}, {library}, {precision}, threads {threads}, batch {batch}"
+        self._sections = self._read()
+        section = {} if forget else self._sections.get(self._key, {})
+        #: The ratios for this machine and these settings.
+        self.ratios = {str(k): float(v) for k, v in section.items() if isinstance(v, int | float) and 0 < v <= 1}
 
     def save(self) -> None:
         with atomic_file(self._file) as temporary:
-            temporary.write_text(json.dumps(self._all | {self._place: self.known}, indent=1, sort_keys=True) + "\n")
+            temporary.write_text(json.dumps(self._sections | {self._key: self.ratios}, indent=1, sort_keys=True) + "\n")
 
-
-def _check(backend_name: str, precision: str, batch: int, minutes: float) -> None:
-    if backend_name not in TUNABLE:
-        raise InputError(f"{backend_name!r} takes no forms from outside: choose from {', '.join(TUNABLE)}")
-    module = backend(backend_name)
-    if precision not in module.PRECISIONS:
-        raise InputError(f"{backend_name} does not run {precision}, only: {', '.join(module.PRECISIONS)}")
-    if not 0 < minutes < float("inf") or batch < 1:
-        raise InputError("minutes are above 0, and a batch is at least 1")
-    if (why := module.unavailable_reason()) is not None:
-        raise BackendError(why)
-
-
-def _default_plan(
-    bundle: Bundle, weights: GeneratorWeights, backend_name: str, precision: str, progress: Callable[[int, int], None]
-) -> NetworkPlan:
-    """What export chose: for int8 with the same calibration, made again, and the same layers left out."""
-    calibration = None
-    if precision in EIGHT_BIT:
-        calibration = calibrate(weights, calibration_latents(weights.config, bundle.path / MAPPING_FILE), progress)
-    plan = backend_plan(weights, precision, backend_name, calibration) or canonical_plan(weights, precision, calibration)
-    if calibration is None:
-        return plan
-    recipe = bundle.precision(precision).recipe
-    in_8_bits = recipe.get("backends", {}).get(backend_name, recipe).get("layers", sorted(calibration))
-    return without(plan, [name for name in calibration if name not in in_8_bits])
-
-
-def _network(bundle: Bundle, weights: GeneratorWeights, plan: NetworkPlan) -> bytes:
-    noise: NoiseInput = bundle.noise  # type: ignore[assignment]
-    output: OutputType = bundle.output  # type: ignore[assignment]
-    return synthesis_model(weights, noise, output, plan).SerializeToString(deterministic=True)
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """The whole file; empty where it is missing or damaged."""
+        try:
+            content = json.loads(self._file.read_text())
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(content, dict):
+            return {}
+        return {key: section for key, section in content.items() if isinstance(section, dict)}

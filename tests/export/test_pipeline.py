@@ -57,7 +57,7 @@ def test_onnx_runtimes_own_network_keeps_out_of_8_bits_what_the_canonical_one_do
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes style and demodulation into the steps, from where that pays; here from 16 px on."""
-    monkeypatch.setattr(defaults, "MIN_SCALED_RESOLUTION", 16)
+    monkeypatch.setattr(defaults, "MIN_FOLD_MODULATION_RESOLUTION", 16)
     bundle = export_bundle(checkpoint, tmp_path / "b", ["int8"], backends=["onnxruntime"], min_psnr=38, verify_seeds=4)
     entry = bundle.precisions["int8"]
     assert entry.plans == {"onnxruntime": "synthesis.int8.onnxruntime.onnx"}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stylert.export.defaults import backend_plan, canonical_plan
-from stylert.export.quantization.calibration import calibrate, int8_layers
+from stylert.export.quantization.calibration import calibrate, int8_conv_layers
 from stylert.export.synthesis import synthesis_model
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.stylegan2.config import GeneratorConfig
@@ -67,7 +67,7 @@ def test_every_network_that_it_takes_builds_and_computes_in_its_own_type(
     convolutions = [k for k in facts["layers"] if k["kind"] in ("correlation", "deconv")]
     wanted = {"fp32": "Float", "fp16": "Half", "int8": "Int8", "fp8": "FP8"}[precision]
     in_type = [k for k in convolutions if wanted in k["reads"]]
-    expected = len(int8_layers(weights.config)) if precision in ("int8", "fp8") else 7
+    expected = len(int8_conv_layers(weights.config)) if precision in ("int8", "fp8") else 7
     assert len(in_type) >= expected, [(k["name"], k["reads"]) for k in convolutions]
     if precision == "fp16":  # the RGB skip is the only part left in float32, where it is a kernel of its own
         assert len(convolutions) - len(in_type) <= len(weights.config.block_resolutions) - 1

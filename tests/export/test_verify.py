@@ -17,7 +17,7 @@ from stylert.core.errors import InputError
 from stylert.core.image_similarity import IDENTICAL_DB, psnr
 from stylert.export.perceptual import perceptual_distance
 from stylert.export.pipeline import export_bundle
-from stylert.export.verify import AMPLIFIED, _side_by_side, verify
+from stylert.export.verify import AMPLIFICATION, _side_by_side, verify
 from stylert.models.checkpoint import read_generator, write_generator
 from stylert.runtime.bundle import Bundle, file_entries
 
@@ -52,7 +52,7 @@ def test_pictures_show_reference_image_and_amplified_difference(rng: np.random.G
     assert drawn.shape == (8, 15, 3)
     assert (drawn[:4, :5] == reference[2]).all()
     assert (drawn[4:, 5:10] == images[0]).all()
-    assert (drawn[:, 10:] == 2 * AMPLIFIED).all()
+    assert (drawn[:, 10:] == 2 * AMPLIFICATION).all()
 
 
 def test_perceptual_distance_is_left_out_where_its_extra_is_missing(

@@ -1,4 +1,4 @@
-"""Histograms count what they are given, and each criterion chooses the range that it is defined by."""
+"""Histograms count all values, and each estimator chooses a range by its definition."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stylert.export.plan import Step
-from stylert.export.quantization.range_estimators import TAIL, Clipping, Histogram, range_step
+from stylert.export.plan import QuantParams
+from stylert.export.quantization.range_estimators import TAIL, Histogram, RangeEstimator
 
-CLIPPINGS: list[Clipping] = ["max", "percentile", "entropy", "mse"]
-
-
-def quantised(x: np.ndarray, step: Step) -> np.ndarray:
-    """`x` through the ONNX operators' definition."""
-    low, high = (-128, 127) if step.symmetric else (0, 255)
-    return (np.clip(np.rint(x / step.scale) + step.zero_point, low, high) - step.zero_point) * step.scale
+ESTIMATORS: list[RangeEstimator] = ["max", "percentile", "entropy", "mse"]
 
 
-def ends(step: Step) -> tuple[float, float]:
-    if step.symmetric:
-        return -127 * step.scale, 127 * step.scale
-    return -step.zero_point * step.scale, (255 - step.zero_point) * step.scale
+def quantised(x: np.ndarray, params: QuantParams) -> np.ndarray:
+    """`x` quantised and dequantised by the definition of the ONNX operators."""
+    low, high = (-128, 127) if params.symmetric else (0, 255)
+    levels = np.clip(np.rint(x / params.scale) + params.zero_point, low, high) - params.zero_point
+    return levels * params.scale
+
+
+def ends(params: QuantParams) -> tuple[float, float]:
+    """The least and the greatest value that `params` can represent."""
+    if params.symmetric:
+        return -127 * params.scale, 127 * params.scale
+    return -params.zero_point * params.scale, (255 - params.zero_point) * params.scale
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["normal", "laplace", "uniform", "spike", "lrelu", "positive"]))
-def test_mse_chooses_near_the_best_step_and_an_asymmetric_one_is_no_worse(seed: int, kind: str) -> None:
+def test_mse_chooses_near_the_best_range_and_an_asymmetric_one_is_no_worse(seed: int, kind: str) -> None:
     rng = np.random.default_rng(seed)
     normal = rng.standard_normal(20_000)
     x = {
@@ -41,12 +43,12 @@ def test_mse_chooses_near_the_best_step_and_an_asymmetric_one_is_no_worse(seed: 
     histogram = Histogram()
     histogram.add(x[None])
 
-    def error(step: Step) -> float:
-        return float(np.square(quantised(x, step) - x).mean())
+    def error(params: QuantParams) -> float:
+        return float(np.square(quantised(x, params) - x).mean())
 
-    symmetric, asymmetric = (error(histogram.best_step(s, "mse")) for s in (True, False))
+    symmetric, asymmetric = (error(histogram.quant_params(s, "mse")) for s in (True, False))
     peak = float(np.abs(x).max())
-    assert symmetric <= min(error(Step(s * peak / 127)) for s in np.linspace(0.1, 1, 37)) * 1.1
+    assert symmetric <= min(error(QuantParams(s * peak / 127)) for s in np.linspace(0.1, 1, 37)) * 1.1
     assert asymmetric <= symmetric * 1.05
     if kind in ("lrelu", "positive"):
         assert asymmetric < 0.6 * symmetric, "one side needs less range"
@@ -57,12 +59,12 @@ def test_max_clips_nothing_and_percentile_almost_nothing(rng: np.random.Generato
     x = (rng.standard_normal((4, 50_000)) * rng.uniform(0.01, 100)).astype(np.float32)
     histogram = Histogram()
     histogram.add(x)
-    low, high = ends(histogram.best_step(symmetric, "max"))
-    rounding = (high - low) / 255
-    assert low - rounding <= x.min()
-    assert x.max() <= high + rounding
-    low, high = ends(histogram.best_step(symmetric, "percentile"))
-    assert np.mean((x < low - rounding) | (x > high + rounding)) <= TAIL
+    low, high = ends(histogram.quant_params(symmetric, "max"))
+    level = (high - low) / 255
+    assert low - level <= x.min()
+    assert x.max() <= high + level
+    low, high = ends(histogram.quant_params(symmetric, "percentile"))
+    assert np.mean((x < low - level) | (x > high + level)) <= TAIL
 
 
 def test_entropy_cuts_a_long_thin_tail(rng: np.random.Generator) -> None:
@@ -71,13 +73,13 @@ def test_entropy_cuts_a_long_thin_tail(rng: np.random.Generator) -> None:
     histogram = Histogram()
     histogram.add(x[None].astype(np.float32))
     for symmetric in (True, False):
-        assert ends(histogram.best_step(symmetric, "entropy"))[1] < 60
-        assert ends(histogram.best_step(symmetric, "max"))[1] > 79
+        assert ends(histogram.quant_params(symmetric, "entropy"))[1] < 60
+        assert ends(histogram.quant_params(symmetric, "max"))[1] > 79
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12))
 @settings(max_examples=25, deadline=None)
-def test_the_range_grows_with_what_comes_and_nothing_is_lost(seed: int, samples: int) -> None:
+def test_a_histogram_grows_with_its_values_and_loses_none(seed: int, samples: int) -> None:
     rng = np.random.default_rng(seed)
     histogram, values = Histogram(), []
     for _ in range(samples):
@@ -88,24 +90,24 @@ def test_the_range_grows_with_what_comes_and_nothing_is_lost(seed: int, samples:
     assert histogram.counts.sum() == every.size
     assert (histogram.low, histogram.high) == (min(every.min(), 0), max(every.max(), 0))
     assert histogram.top >= np.abs(every).max()
-    first = histogram.centers < 0
-    # A value in the bin next to zero may lie on either side of it only if it is zero.
-    assert histogram.counts[first].sum() == (every < 0).sum()
+    # Zero is the edge between two bins, so no negative value can lie in a positive bin.
+    negative_bins = histogram.centers < 0
+    assert histogram.counts[negative_bins].sum() == (every < 0).sum()
 
 
-@pytest.mark.parametrize("clipping", CLIPPINGS)
-def test_a_tensor_of_zeros_has_a_step(clipping: Clipping) -> None:
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_tensor_of_zeros_has_a_positive_scale(estimator: RangeEstimator) -> None:
     histogram = Histogram()
     histogram.add(np.zeros((2, 3, 4, 4), np.float32))
-    assert histogram.best_step(True, clipping).scale > 0
-    assert histogram.best_step(False, clipping).scale > 0
+    assert histogram.quant_params(True, estimator).scale > 0
+    assert histogram.quant_params(False, estimator).scale > 0
 
 
 @given(st.floats(-1e3, 0), st.floats(0, 1e3))
-def test_zero_is_a_level_of_every_range(low: float, high: float) -> None:
+def test_every_range_is_covered_and_represents_zero(low: float, high: float) -> None:
     for symmetric in (True, False):
-        step = range_step(low, high, symmetric)
-        assert quantised(np.zeros(1), step) == 0
-        bottom, top = ends(step)
-        assert bottom <= low + step.scale
-        assert top >= high - step.scale
+        params = QuantParams.of_range(low, high, symmetric)
+        assert quantised(np.zeros(1), params) == 0
+        bottom, top = ends(params)
+        assert bottom <= low + params.scale
+        assert top >= high - params.scale

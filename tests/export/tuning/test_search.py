@@ -1,4 +1,4 @@
-"""The search against networks whose time is known: it finds the fastest forms, in its time, and never ends with a slower plan."""
+"""The search on machines with known times: it finds the fastest forms, ends in its time, and never returns a slower plan."""
 
 from __future__ import annotations
 
@@ -6,31 +6,46 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stylert.export.plan import Form, Int8Steps, LayerPlan, NetworkPlan, Step, plain_plan
-from stylert.export.tuning.search import search_forms
+from stylert.export.plan import (
+    ConvForm,
+    Int8Quantization,
+    LayerPlan,
+    NetworkPlan,
+    QuantParams,
+    conv_layers,
+    float32_plan,
+    rgb_layers,
+)
+from stylert.export.tuning.search import PLAIN_FORMS, search_forms
 from tests.conftest import small_config
 
 CFG = small_config(resolution=32)
-UP = [s for s in CFG.layers() if s.up == 2]
+UPSAMPLING = [spec for spec in CFG.layers() if spec.up == 2]
 
 
 class Machine:
-    """A clock, and networks that take as long on it as `cost` says."""
+    """A clock, and networks that take as long on it as `cost` says.
+
+    Args:
+        cost: The seconds of one call with a plan.
+        loading: The seconds to load a network.
+    """
 
     def __init__(self, cost: Callable[[NetworkPlan], float], loading: float = 0.0) -> None:
-        self.cost, self.loading, self.now, self.opened, self.open_now = cost, loading, 0.0, 0, 0
+        self.cost, self.loading = cost, loading
+        self.now, self.opened, self.open_now = 0.0, 0, 0
 
-    def __call__(self) -> float:
+    def clock(self) -> float:
         return self.now
 
-    def open(self, plan: NetworkPlan) -> Network:
+    def open(self, plan: NetworkPlan) -> TimedNetwork:
         self.now += self.loading
         self.opened += 1
         self.open_now += 1
-        return Network(self, self.cost(plan))
+        return TimedNetwork(self, self.cost(plan))
 
 
-class Network:
+class TimedNetwork:
     def __init__(self, machine: Machine, seconds: float) -> None:
         self.machine, self.seconds = machine, seconds
 
@@ -42,112 +57,125 @@ class Network:
 
 
 def random_cost(rng: np.random.Generator) -> Callable[[NetworkPlan], float]:
-    """Times per layer and form, with a clear winner for each."""
-    forms: list[Form] = ["operator", "transposed", "phases", "polyphase"]
-    times = {s.name: dict(zip(forms, rng.permutation([1.0, 1.5, 2.0, 3.0]), strict=True)) for s in UP}
-    return lambda plan: 0.01 * (10 + sum(times[s.name][plan.layer(s).form] for s in UP))
+    """Times per layer and form. One form of each layer is clearly the fastest."""
+    forms: list[ConvForm] = ["operator", *PLAIN_FORMS]
+    times = {spec.name: dict(zip(forms, rng.permutation([1.0, 1.5, 2.0, 3.0]), strict=True)) for spec in UPSAMPLING}
+    return lambda plan: 0.01 * (10 + sum(times[spec.name][plan.layer(spec).form] for spec in UPSAMPLING))
+
+
+def with_form(plan: NetworkPlan, name: str, form: ConvForm) -> NetworkPlan:
+    return NetworkPlan({**plan.layers, name: LayerPlan(form)}, rgb_form=plan.rgb_form)
+
+
+def int8_layers() -> dict[str, LayerPlan]:
+    """Every convolution as four phases, in int8 on both sides."""
+    int8 = Int8Quantization(QuantParams(0.1), QuantParams(0.1))
+    return {spec.name: LayerPlan("phases", None, int8) for spec in conv_layers(CFG)}
+
+
+def folded_layers(plan: NetworkPlan) -> list[str]:
+    return [name for name, layer in plan.layers.items() if layer.int8 is not None and layer.int8.fold_modulation]
 
 
 def test_the_fastest_plain_form_of_every_layer_is_found_whatever_the_default(rng: np.random.Generator) -> None:
     cost = random_cost(rng)
-    for default in (plain_plan(CFG, "transposed"), plain_plan(CFG, "polyphase")):
+    for default in (float32_plan(CFG, "transposed"), float32_plan(CFG, "polyphase")):
         machine = Machine(cost)
-        found = search_forms(CFG, default, machine.open, 1e6, clock=machine)
-        plain = [min(("transposed", "phases", "polyphase"), key=lambda f, s=s: cost(with_form(default, s.name, f))) for s in UP]
-        assert [found.plan.layer(s).form for s in UP] == plain
-        assert found.complete
-        assert machine.open_now == 0  # every network was closed
-        if found.against_default is not None:
-            assert found.better == (cost(found.plan) < cost(default))
-            assert np.isclose(found.against_default.value, cost(found.plan) / cost(default))
-
-
-def with_form(plan: NetworkPlan, name: str, form: Form) -> NetworkPlan:
-    return NetworkPlan({**plan.layers, name: LayerPlan(form)}, rgb=plan.rgb)
+        search = search_forms(CFG, default, machine.open, 1e6, clock=machine.clock)
+        fastest = [
+            min(PLAIN_FORMS, key=lambda form, name=spec.name: cost(with_form(default, name, form)))  # type: ignore[misc]
+            for spec in UPSAMPLING
+        ]
+        assert [search.plan.layer(spec).form for spec in UPSAMPLING] == fastest
+        assert search.complete
+        assert machine.open_now == 0, "every network must be closed"
+        if search.ratio_to_default is not None:
+            assert search.faster == (cost(search.plan) < cost(default))
+            assert np.isclose(search.ratio_to_default.value, cost(search.plan) / cost(default))
 
 
 def test_operators_are_left_only_where_something_is_faster(rng: np.random.Generator) -> None:
     cost = random_cost(rng)
     machine = Machine(cost)
-    found = search_forms(CFG, NetworkPlan(), machine.open, 1e6, clock=machine)
-    assert cost(found.plan) <= cost(NetworkPlan())
+    search = search_forms(CFG, NetworkPlan(), machine.open, 1e6, clock=machine.clock)
+    assert cost(search.plan) <= cost(NetworkPlan())
     slow = Machine(lambda plan: 1.0 + bool(plan.layers))
-    unchanged = search_forms(CFG, NetworkPlan(), slow.open, 1e6, clock=slow)
+    unchanged = search_forms(CFG, NetworkPlan(), slow.open, 1e6, clock=slow.clock)
     assert unchanged.plan.layers == {}
-    assert unchanged.against_default is None
-    assert not unchanged.better
+    assert unchanged.ratio_to_default is None
+    assert not unchanged.faster
 
 
 def test_equal_times_change_nothing() -> None:
     machine = Machine(lambda plan: 0.01)
-    default = plain_plan(CFG, "phases")
-    found = search_forms(CFG, default, machine.open, 1e6, clock=machine)
-    assert found.plan is default
-    assert not any(t.taken for t in found.trials)
-    assert found.trials
+    default = float32_plan(CFG, "phases")
+    search = search_forms(CFG, default, machine.open, 1e6, clock=machine.clock)
+    assert search.plan is default
+    assert not any(trial.taken for trial in search.trials)
+    assert search.trials
 
 
 def test_the_search_ends_in_its_time(rng: np.random.Generator) -> None:
     cost = random_cost(rng)
-    default = plain_plan(CFG, "transposed")
+    default = float32_plan(CFG, "transposed")
     machine = Machine(cost, loading=1.0)
-    found = search_forms(CFG, default, machine.open, 20.0, seconds_each=2.0, clock=machine)
-    assert not found.complete
-    # One comparison may be under way when its time is over; the last one has its own share.
+    search = search_forms(CFG, default, machine.open, 20.0, seconds_each=2.0, clock=machine.clock)
+    assert not search.complete
+    # One comparison may still run at the deadline. The final one has a share of its own.
     assert machine.now <= 20.0 + 2 * (1.0 + 2.0 + 25 * cost(default))
-    assert cost(found.plan) <= cost(default)
+    assert cost(search.plan) <= cost(default)
 
 
-def test_what_is_remembered_of_a_shape_is_not_measured_again_but_the_result_is(rng: np.random.Generator) -> None:
+def test_known_changes_are_not_measured_again_but_the_result_is(rng: np.random.Generator) -> None:
     cost = random_cost(rng)
-    default, memory = plain_plan(CFG, "transposed"), dict[str, float]()
-    first = search_forms(CFG, default, (machine := Machine(cost)).open, 1e6, remembered=memory, clock=machine)
-    again = search_forms(CFG, default, (second := Machine(cost)).open, 1e6, remembered=memory, clock=second)
-    assert again.plan == first.plan
-    assert all(t.ratio is None for t in again.trials)
+    default, known = float32_plan(CFG, "transposed"), dict[str, float]()
+    machine, second = Machine(cost), Machine(cost)
+    search = search_forms(CFG, default, machine.open, 1e6, known_ratios=known, clock=machine.clock)
+    again = search_forms(CFG, default, second.open, 1e6, known_ratios=known, clock=second.clock)
+    assert again.plan == search.plan
+    assert all(trial.ratio is None for trial in again.trials)
     assert second.opened < machine.opened
-    # A machine that has changed since: every remembered gain is a loss now, and the last comparison finds out.
-    slower = Machine(lambda plan: 1 / cost(plan))
-    wrong = search_forms(CFG, default, slower.open, 1e6, remembered=dict(memory), clock=slower)
-    assert wrong.plan == first.plan
-    if wrong.against_default is not None:
-        assert not wrong.better
+    # On a machine that has changed, every known gain is a loss. The final comparison shows it.
+    changed = Machine(lambda plan: 1 / cost(plan))
+    wrong = search_forms(CFG, default, changed.open, 1e6, known_ratios=dict(known), clock=changed.clock)
+    assert wrong.plan == search.plan
+    if wrong.ratio_to_default is not None:
+        assert not wrong.faster
 
 
-def test_steps_that_hold_styles_are_tried_where_a_runtime_takes_them() -> None:
-    steps = Int8Steps(Step(0.1), Step(0.1))
-    layers = {s.name: LayerPlan("phases", None, steps) for s in CFG.layers() if s.kind == "conv"}
-    scaled = lambda plan: [n for n, p in plan.layers.items() if isinstance(p.eight_bit, Int8Steps) and p.eight_bit.scaled]  # noqa: E731
-    for scalable in (False, True):
-        cost = lambda plan: 0.01 * (20 - len(scaled(plan)) + 5 * sum(p.eight_bit is None for p in plan.layers.values()))  # noqa: E731
+def test_folded_modulation_is_tried_where_a_runtime_accepts_it() -> None:
+    def cost(plan: NetworkPlan) -> float:
+        in_float = sum(layer.quantization is None for layer in plan.layers.values())
+        return 0.01 * (20 - len(folded_layers(plan)) + 5 * in_float)
+
+    for accepted in (False, True):
         machine = Machine(cost)
-        found = search_forms(CFG, NetworkPlan(layers), machine.open, 1e6, scalable=scalable, clock=machine)
-        assert scaled(found.plan) == (list(layers) if scalable else [])
+        default = NetworkPlan(int8_layers())
+        search = search_forms(CFG, default, machine.open, 1e6, can_fold_modulation=accepted, clock=machine.clock)
+        assert folded_layers(search.plan) == (list(default.layers) if accepted else [])
 
 
-def test_layers_of_8_bits_are_tried_without_and_never_folded_behind_a_step_of_unfiltered_values() -> None:
-    steps = Int8Steps(Step(0.1), Step(0.1))
-    layers = {s.name: LayerPlan("phases", None, steps) for s in CFG.layers() if s.kind == "conv"}
-    seen: list[NetworkPlan] = []
+def test_8_bit_layers_are_tried_in_float_and_never_as_polyphase_with_a_quantised_output() -> None:
+    plans: list[NetworkPlan] = []
 
     def cost(plan: NetworkPlan) -> float:
-        seen.append(plan)
-        return 0.01 * (1 + sum(p.eight_bit is not None for p in plan.layers.values()))
+        plans.append(plan)
+        return 0.01 * (1 + len(plan.quantized_layers))
 
     machine = Machine(cost)
-    found = search_forms(CFG, NetworkPlan(layers), machine.open, 1e6, clock=machine)
-    assert all(p.eight_bit is None for p in found.plan.layers.values())
-    for plan in seen:
+    search = search_forms(CFG, NetworkPlan(int8_layers()), machine.open, 1e6, clock=machine.clock)
+    assert not search.plan.quantized_layers
+    for plan in plans:
         for layer in plan.layers.values():
-            assert not (layer.form == "polyphase" and layer.eight_bit is not None and layer.eight_bit.output is not None)
+            assert not (layer.form == "polyphase" and layer.int8 is not None and layer.int8.output is not None)
 
 
 def test_torgb_layers_change_together_and_leave_8_bits() -> None:
-    rgbs = [s for s in CFG.layers() if s.kind == "torgb"]
-    default = NetworkPlan({rgbs[-1].name: LayerPlan("conv", None, Int8Steps(Step(0.1)))}, rgb="conv")
+    rgbs = rgb_layers(CFG)
+    default = NetworkPlan({rgbs[-1].name: LayerPlan("conv", None, Int8Quantization(QuantParams(0.1)))}, rgb_form="conv")
     for fastest in ("conv", "matmul", "matmul_nhwc"):
         cost = lambda plan: 0.01 * (2 - all(plan.layer(s) == LayerPlan(fastest) for s in rgbs))  # noqa: B023, E731
         machine = Machine(cost)
-        found = search_forms(CFG, default, machine.open, 1e6, clock=machine)
-        assert {found.plan.layer(s) for s in rgbs} == {LayerPlan(fastest)}
-        assert [t.change for t in found.trials if t.taken] == [f"conv, conv int8 -> {fastest}"]
+        search = search_forms(CFG, default, machine.open, 1e6, clock=machine.clock)
+        assert {search.plan.layer(spec) for spec in rgbs} == {LayerPlan(fastest)}
+        assert [trial.change for trial in search.trials if trial.taken] == [f"conv, conv int8 -> {fastest}"]

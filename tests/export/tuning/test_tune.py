@@ -1,4 +1,4 @@
-"""Tuning a bundle: what is written is the same network, and what is wrong is refused before the search."""
+"""Tuning a bundle: the written network makes the same images, and wrong requests are refused before the search."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import pytest
 
 from stylert.core.errors import InputError
 from stylert.core.statistics import Ratio
-from stylert.export.plan import NetworkPlan
+from stylert.export.plan import Int8Quantization as Int8
+from stylert.export.plan import LayerPlan, NetworkPlan, QuantParams
 from stylert.export.tuning import tune
-from stylert.export.tuning.search import Search, search_forms
+from stylert.export.tuning.search import Search, describe, search_forms
 from stylert.export.tuning.tune import tune_bundle
 from stylert.export.verify import verify
 from stylert.runtime.bundle import Bundle
@@ -25,25 +26,26 @@ from stylert.runtime.generator import Generator
 
 @pytest.fixture
 def copy(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the bundle, and a cache folder of this test alone."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     shutil.copytree(bundle.path, tmp_path / "bundle")
     return tmp_path / "bundle"
 
 
-def found(form: str, value: float) -> Callable[..., Search]:
-    """A search that ends with every upsampling layer in `form`, at `value` of the default's time."""
+def search_result(form: str, time_ratio: float) -> Callable[..., Search]:
+    """A search that ends with every upsampling layer in `form`, at `time_ratio` times the default's time."""
 
     def search(cfg: Any, default: NetworkPlan, open_plan: Any, *_: object, **__: object) -> Search:
         layers = {
-            s.name: replace(default.layer(s), form=form if s.up == 2 else default.layer(s).form)
-            for s in cfg.layers()
-            if s.kind == "conv"
+            spec.name: replace(default.layer(spec), form=form if spec.up == 2 else default.layer(spec).form)
+            for spec in cfg.layers()
+            if spec.kind == "conv"
         }
         plan = replace(default, layers=layers)
         network = open_plan(plan)
         network()
         network.close()
-        return Search(plan, [], Ratio(value, value * 0.99, value * 1.01, 50), True)
+        return Search(plan, [], Ratio(time_ratio, time_ratio * 0.99, time_ratio * 1.01, 50), True)
 
     return search
 
@@ -52,35 +54,35 @@ def found(form: str, value: float) -> Callable[..., Search]:
 def test_a_faster_plan_becomes_the_backends_network_and_the_images_stay(
     copy: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, backend: str, precision: str
 ) -> None:
-    with Generator.load(copy, backend, precision) as g:
-        before = g([0, 1, 2])
-    others = {n: (copy / n).read_bytes() for n in Bundle.load(copy).files}
-    monkeypatch.setattr(tune, "search_forms", found("transposed", 0.8))
-    monkeypatch.setattr(tune, "keeps", lambda *_: True)
+    with Generator.load(copy, backend, precision) as generator:
+        before = generator([0, 1, 2])
+    former_files = {name: (copy / name).read_bytes() for name in Bundle.load(copy).files}
+    monkeypatch.setattr(tune, "search_forms", search_result("transposed", 0.8))
+    monkeypatch.setattr(tune, "reaches_psnr", lambda *_: True)
     result = tune_bundle(copy, checkpoint, backend, precision)
     bundle = Bundle.load(copy)
     assert result.file == bundle.network(precision, backend)
     assert "1.25 [1.24, 1.26] times as fast as the default" in result.verdict
-    assert set(bundle.files) == {p.name for p in copy.iterdir()} - {"bundle.json"}  # nothing is left over
+    assert set(bundle.files) == {p.name for p in copy.iterdir()} - {"bundle.json"}, "no unlisted file may be left"
     for name in bundle.files:
         bundle.checked_file(name)
-        if name in others:
-            assert (copy / name).read_bytes() == others[name]
+        if name in former_files:
+            assert (copy / name).read_bytes() == former_files[name]
     facts = bundle.precision(precision).recipe["tuned"][backend]
     assert facts["layers"]["b16.conv0"].startswith("transposed")
-    with Generator.load(copy, backend, precision) as g:
-        after = g([0, 1, 2])
+    with Generator.load(copy, backend, precision) as generator:
+        after = generator([0, 1, 2])
     difference = np.abs(after.astype(int) - before.astype(int))
     assert difference.mean() < (0.1 if precision == "fp32" else 4)
     rows = verify(bundle, checkpoint, [backend], [precision], seeds=4)
-    assert all(r.psnr_db > (60 if precision == "fp32" else 25) for r in rows)
+    assert all(row.psnr_db > (60 if precision == "fp32" else 25) for row in rows)
 
 
-def test_tuning_again_starts_from_the_default_and_replaces_what_it_wrote(
+def test_tuning_again_starts_from_the_default_and_replaces_the_former_network(
     copy: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for form in ("transposed", "polyphase"):
-        monkeypatch.setattr(tune, "search_forms", found(form, 0.5))
+        monkeypatch.setattr(tune, "search_forms", search_result(form, 0.5))
         tune_bundle(copy, checkpoint, "onnxruntime", "fp32")
     bundle = Bundle.load(copy)
     assert len(list(copy.glob("*.tuned-*.onnx"))) == 1
@@ -91,8 +93,8 @@ def test_tuning_again_starts_from_the_default_and_replaces_what_it_wrote(
 def test_the_default_stays_where_nothing_is_won(
     copy: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
-    monkeypatch.setattr(tune, "search_forms", found("transposed", 1.0 if case == "not faster" else 0.5))
-    monkeypatch.setattr(tune, "keeps", lambda *_: False)
+    monkeypatch.setattr(tune, "search_forms", search_result("transposed", 1.0 if case == "not faster" else 0.5))
+    monkeypatch.setattr(tune, "reaches_psnr", lambda *_: False)
     before = {p.name: p.read_bytes() for p in copy.iterdir()}
     result = tune_bundle(copy, checkpoint, "onnxruntime", "int8")
     assert result.file is None
@@ -100,40 +102,47 @@ def test_the_default_stays_where_nothing_is_won(
     assert {p.name: p.read_bytes() for p in copy.iterdir()} == before
 
 
-def test_a_real_search_measures_real_networks(
+def test_a_real_search_measures_real_networks_and_caches_its_ratios(
     copy: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tune, "search_forms", lambda *a, **k: search_forms(*a, **(k | {"seconds_each": 0.02})))
     first = tune_bundle(copy, checkpoint, "onnxruntime", "fp32", threads=1, minutes=0.5)
     assert first.search.complete
-    assert {t.where for t in first.search.trials} >= {"convolutions", "torgb", "b8.conv0", "b16.conv0"}
-    known = json.loads((tmp_path / "cache" / "stylert" / "forms.json").read_text())
-    assert len(known) == 1
-    elsewhere = known | {"another machine": {"a change": 0.5}}
-    (tmp_path / "cache" / "stylert" / "forms.json").write_text(json.dumps(elsewhere))
+    assert {trial.where for trial in first.search.trials} >= {"convolutions", "torgb", "b8.conv0", "b16.conv0"}
+    cache = tmp_path / "cache" / "stylert" / "forms.json"
+    content = json.loads(cache.read_text())
+    assert len(content) == 1
+    cache.write_text(json.dumps(content | {"another machine": {"a change": 0.5}}))
     again = tune_bundle(copy, checkpoint, "onnxruntime", "fp32", threads=1, minutes=0.5)
-    assert any(t.ratio is None for t in again.search.trials)
+    assert any(trial.ratio is None for trial in again.search.trials)
     anew = tune_bundle(copy, checkpoint, "onnxruntime", "fp32", threads=1, minutes=0.5, forget=True)
     assert anew.search.trials[0].ratio is not None
-    tune_bundle(copy, checkpoint, "onnxruntime", "fp32", threads=2, minutes=0.01)  # remembered in a place of its own
-    held = json.loads((tmp_path / "cache" / "stylert" / "forms.json").read_text())
-    assert held["another machine"] == {"a change": 0.5}
-    assert len(held) == 3
+    tune_bundle(copy, checkpoint, "onnxruntime", "fp32", threads=2, minutes=0.01)  # other settings have a section of their own
+    content = json.loads(cache.read_text())
+    assert content["another machine"] == {"a change": 0.5}
+    assert len(content) == 3
+
+
+def test_descriptions_stay_those_of_caches_that_users_have() -> None:
+    both_sides = Int8(QuantParams(0.1), QuantParams(0.1))
+    assert describe(LayerPlan("transposed")) == "transposed"
+    assert describe(LayerPlan("conv", None, Int8(QuantParams(0.1)))) == "conv int8"
+    assert describe(LayerPlan("phases", None, both_sides)) == "phases int8 on both sides"
+    folded = replace(both_sides, fold_modulation=True)
+    assert describe(LayerPlan("phases", None, folded)) == "phases int8 on both sides, scaled steps"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 3}', "null"])
-def test_a_damaged_memory_is_forgotten(
+def test_a_damaged_cache_is_ignored(
     copy: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
 ) -> None:
     (tmp_path / "cache" / "stylert").mkdir(parents=True)
     (tmp_path / "cache" / "stylert" / "forms.json").write_text(text)
-    monkeypatch.setattr(tune, "search_forms", found("transposed", 1.0))
+    monkeypatch.setattr(tune, "search_forms", search_result("transposed", 1.0))
     assert tune_bundle(copy, checkpoint, "onnxruntime", "fp32").file is None
 
 
-def test_what_cannot_be_tuned_is_refused(
-    copy: Path, checkpoint: Path, make_checkpoint: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_wrong_requests_are_refused(copy: Path, checkpoint: Path, make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     for changes, message in (
         ({"backend_name": "tensorrt"}, "takes no forms"),
         ({"precision": "fp16"}, "no 'fp16' network"),
@@ -143,6 +152,6 @@ def test_what_cannot_be_tuned_is_refused(
         ({"checkpoint": make_checkpoint(another=True)}, "not the checkpoint"),
         ({"checkpoint": tmp_path / "none"}, "does not exist"),
     ):
-        given: dict[str, Any] = {"checkpoint": checkpoint, "backend_name": "onnxruntime", "precision": "fp32"} | changes
+        request: dict[str, Any] = {"checkpoint": checkpoint, "backend_name": "onnxruntime", "precision": "fp32"} | changes
         with pytest.raises(InputError, match=message):
-            tune_bundle(copy, **given)
+            tune_bundle(copy, **request)
