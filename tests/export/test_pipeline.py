@@ -1,4 +1,4 @@
-"""Exporting: reproducible, whole or not at all, and refusing what it cannot use."""
+"""Exporting is reproducible, writes a whole bundle or nothing, and refuses wrong requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(checkpoint: Path, bundle: Bund
         assert sha256_of(file) == sha256_of(again.path / file.name), file.name
 
 
-def test_the_manifest_says_where_the_bundle_comes_from(checkpoint: Path, bundle: Bundle) -> None:
+def test_the_manifest_names_the_checkpoint_and_all_files(checkpoint: Path, bundle: Bundle) -> None:
     assert bundle.provenance["checkpoint_sha256"] == sha256_of(checkpoint)
     assert bundle.model["resolution"] == 16
     assert set(bundle.files) == {
@@ -35,7 +35,7 @@ def test_the_manifest_says_where_the_bundle_comes_from(checkpoint: Path, bundle:
     }
 
 
-def test_a_backend_gets_the_form_made_for_it_and_every_form_makes_the_same_images(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_backend_gets_its_own_file_and_every_file_makes_the_same_images(checkpoint: Path, tmp_path: Path) -> None:
     backends = ["onnxruntime", "openvino", "tensorrt-rtx"]
     bundle = export_bundle(checkpoint, tmp_path / "b", ["fp32", "fp16", "int8"], backends=backends)
     assert bundle.network("fp16", "tensorrt-rtx") == "synthesis.fp16.tensorrt-rtx.onnx"
@@ -48,15 +48,14 @@ def test_a_backend_gets_the_form_made_for_it_and_every_form_makes_the_same_image
     exact = run("synthesis.fp32.onnx")
     for precision, entry in bundle.precisions.items():
         for file in entry.files:
-            assert np.mean([psnr(a, b) for a, b in zip(run(file), exact, strict=True)]) > (45 if precision == "fp16" else 25), (
-                file
-            )
+            mean_psnr = np.mean([psnr(a, b) for a, b in zip(run(file), exact, strict=True)])
+            assert mean_psnr > (45 if precision == "fp16" else 25), file
 
 
-def test_onnx_runtimes_own_network_keeps_out_of_8_bits_what_the_canonical_one_does(
+def test_onnx_runtimes_own_network_has_the_same_layers_in_8_bits_as_the_canonical_one(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes style and demodulation into the steps, from where that pays; here from 16 px on."""
+    """Its own network has folded modulation, here from 16 px on."""
     monkeypatch.setattr(defaults, "MIN_FOLD_MODULATION_RESOLUTION", 16)
     bundle = export_bundle(checkpoint, tmp_path / "b", ["int8"], backends=["onnxruntime"], min_psnr=38, verify_seeds=4)
     entry = bundle.precisions["int8"]
@@ -66,9 +65,9 @@ def test_onnx_runtimes_own_network_keeps_out_of_8_bits_what_the_canonical_one_do
     recipe = entry.recipe["backends"]["onnxruntime"]
     assert recipe == {k: entry.recipe[k] for k in recipe}
     for layer in ("b8.conv0", "b8.conv1", "b16.conv0", "b16.conv1"):
-        eight = layer in recipe["layers"]
-        assert (f"{layer}.in_q" in own) == (f"{layer}.in_q" in canonical) == eight
-        assert (f"{layer}.modulated" not in own) == (eight and layer.startswith("b16"))
+        in_8_bits = layer in recipe["layers"]
+        assert (f"{layer}.in_q" in own) == (f"{layer}.in_q" in canonical) == in_8_bits
+        assert (f"{layer}.modulated" not in own) == (in_8_bits and layer.startswith("b16"))
     assert entry.accuracy["onnxruntime"]["psnr_db"] > 30
 
 
@@ -81,8 +80,8 @@ def test_an_unknown_backend_is_refused(checkpoint: Path, tmp_path: Path) -> None
 def test_an_older_bundle_is_replaced_whole(checkpoint: Path, tmp_path: Path) -> None:
     export_bundle(checkpoint, tmp_path / "b")
     export_bundle(checkpoint, tmp_path / "b", ["fp32"])
-    left = ["bundle.json", "mapping.onnx", "synthesis.fp32.onnx", "synthesis.fp32.openvino.onnx"]
-    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == left
+    files = ["bundle.json", "mapping.onnx", "synthesis.fp32.onnx", "synthesis.fp32.openvino.onnx"]
+    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == files
 
 
 def test_a_failed_export_leaves_the_older_bundle_as_it_was(
@@ -118,42 +117,42 @@ def test_a_damaged_checkpoint_leaves_nothing(checkpoint: Path, tmp_path: Path) -
     assert [p.name for p in tmp_path.iterdir()] == ["half.safetensors"]
 
 
-def test_conditional_and_float_bundles_carry_their_contract(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_manifest_describes_inputs_and_outputs(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     b = export_bundle(make_checkpoint(c_dim=5), tmp_path / "b", ["fp32"], noise="input", output="float")
     assert (b.output, b.noise, b.num_ws, b.model["c_dim"]) == ("float", "input", 6, 5)
     assert len(b.noise_inputs) == 5
 
 
-def test_accuracy_and_worst_seeds_lie_in_the_bundle_when_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+def test_verify_seeds_add_accuracy_and_pictures_to_the_bundle(checkpoint: Path, tmp_path: Path) -> None:
     bundle = export_bundle(checkpoint, tmp_path / "b", verify_seeds=3)
     for precision, entry in bundle.precisions.items():
         assert set(entry.accuracy) >= {"onnxruntime", "openvino"}
-        for backend, found in entry.accuracy.items():
-            assert found["seeds"] == 3
-            assert found["reference"] == "PyTorch float32"
-            assert found["psnr_db"] > (60 if precision == "fp32" else 25)
+        for backend, accuracy in entry.accuracy.items():
+            assert accuracy["seeds"] == 3
+            assert accuracy["reference"] == "PyTorch float32"
+            assert accuracy["psnr_db"] > (60 if precision == "fp32" else 25)
             assert (bundle.path / f"worst.{precision}.{backend}.png").is_file()
     assert bundle.checked_file("synthesis.int8.onnx").is_file()
 
 
-def test_layers_stay_out_of_8_bits_to_keep_a_wanted_psnr_and_the_recipe_says_why(checkpoint: Path, tmp_path: Path) -> None:
+def test_layers_stay_out_of_8_bits_to_reach_a_psnr_and_the_recipe_says_why(checkpoint: Path, tmp_path: Path) -> None:
     everything = export_bundle(checkpoint, tmp_path / "all", ["int8"], min_psnr=1.0).precision("int8")
-    wanted = min(everything.recipe["search"]["psnr_db"] + 3, 60.0)
-    entry = export_bundle(checkpoint, tmp_path / "b", ["int8"], min_psnr=wanted).precision("int8")
+    target = min(everything.recipe["search"]["psnr_db"] + 3, 60.0)
+    entry = export_bundle(checkpoint, tmp_path / "b", ["int8"], min_psnr=target).precision("int8")
     reasons = entry.recipe["higher_precision"]
-    assert entry.min_psnr_db == wanted
-    assert entry.recipe["search"]["psnr_db"] >= wanted
-    assert any("dB" in why for why in reasons.values())
+    assert entry.min_psnr_db == target
+    assert entry.recipe["search"]["psnr_db"] >= target
+    assert any("dB" in reason for reason in reasons.values())
     assert "4 px" in reasons["b4.conv1"]
     names = {f"b{r}.conv{i}" for r in (4, 8, 16) for i in (0, 1)} - {"b4.conv0"}
-    for found in (entry.recipe, entry.recipe["backends"]["openvino"]):
-        assert found["search"]["psnr_db"] >= wanted
-        assert set(found["higher_precision"]) | set(found["layers"]) == names
-        assert not set(found["higher_precision"]) & set(found["layers"])
+    for recipe in (entry.recipe, entry.recipe["backends"]["openvino"]):
+        assert recipe["search"]["psnr_db"] >= target
+        assert set(recipe["higher_precision"]) | set(recipe["layers"]) == names
+        assert not set(recipe["higher_precision"]) & set(recipe["layers"])
 
 
 @pytest.mark.parametrize("wrong", [0.0, -3.0, float("nan"), 61.0])
-def test_a_psnr_that_cannot_be_promised_is_refused(checkpoint: Path, tmp_path: Path, wrong: float) -> None:
+def test_a_psnr_out_of_range_or_without_int8_is_refused(checkpoint: Path, tmp_path: Path, wrong: float) -> None:
     with pytest.raises(InputError, match="dB"):
         export_bundle(checkpoint, tmp_path / "b", min_psnr=wrong)
     with pytest.raises(InputError, match="int8"):

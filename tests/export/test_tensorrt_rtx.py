@@ -1,4 +1,4 @@
-"""TensorRT-RTX, which compiles without a GPU, accepts every network: the referee for graphs that no GPU here can run."""
+"""TensorRT-RTX accepts every network, and runs its convolutions in their own type. It compiles without a GPU."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.backends import tensorrt_rtx
 from stylert.runtime.batching import BatchRange
 from stylert.runtime.build_options import BuildOptions
-from tests.conftest import random_arrays, small_config
+from tests.conftest import random_arrays
 from tests.draws import fresh
+from tests.export.networks import random_weights
 
 pytestmark = [
     pytest.mark.slow,
@@ -26,24 +27,25 @@ pytestmark = [
 ]
 
 
-#: Precision, and whether in the form that this backend has of its own.
-BOTH = [("fp32", False), ("fp16", False), ("fp16", True), ("int8", True)]
+#: Precision, and whether the network has the backend's own plan.
+NETWORKS = [("fp32", False), ("fp16", False), ("fp16", True), ("int8", True)]
 
 
-def random_weights(cfg: GeneratorConfig) -> GeneratorWeights:
+def config_f_weights() -> GeneratorWeights:
+    cfg = GeneratorConfig(256, channel_base=32768, mapping_layers=8)
     return GeneratorWeights(cfg, random_arrays(cfg, fresh()), {})
 
 
 def build(
-    weights: GeneratorWeights, precision: str, own_form: bool, target: str, folder: Path, batch: BatchRange = (1, 4, 16)
+    weights: GeneratorWeights, precision: str, own_plan: bool, target: str, folder: Path, batch: BatchRange = (1, 4, 16)
 ) -> dict[str, Any]:
-    """The kernels that the compiler makes of a network."""
+    """Build an engine of a network, and return the facts about its kernels."""
     cfg = weights.config
     ws = np.random.standard_normal((1, cfg.num_ws, cfg.w_dim)).astype(np.float32)
     calibration = calibrate(weights, [ws]) if precision in ("int8", "fp8") else None
     plan = (
         backend_plan(weights, precision, "tensorrt-rtx", calibration)
-        if own_form
+        if own_plan
         else canonical_plan(weights, precision, calibration)
     )
     (folder / "network.onnx").write_bytes(synthesis_model(weights, plan=plan).SerializeToString())
@@ -52,37 +54,36 @@ def build(
 
 
 @pytest.mark.parametrize(
-    ("precision", "own_form", "target"),
+    ("precision", "own_plan", "target"),
     [
-        *((*network, target) for network in BOTH for target in ("sm_80", "sm_89", "sm_120")),
+        *((*network, target) for network in NETWORKS for target in ("sm_80", "sm_89", "sm_120")),
         ("fp8", False, "sm_89"),
         ("fp8", False, "sm_120"),
     ],
 )
-def test_every_network_that_it_takes_builds_and_computes_in_its_own_type(
-    tmp_path: Path, precision: str, own_form: bool, target: str
+def test_every_network_builds_and_computes_in_its_own_type(
+    tmp_path: Path, precision: str, own_plan: bool, target: str
 ) -> None:
-    weights = random_weights(small_config(resolution=32))
-    facts = build(weights, precision, own_form, target, tmp_path)
+    weights = random_weights(resolution=32)
+    facts = build(weights, precision, own_plan, target, tmp_path)
     convolutions = [k for k in facts["layers"] if k["kind"] in ("correlation", "deconv")]
     wanted = {"fp32": "Float", "fp16": "Half", "int8": "Int8", "fp8": "FP8"}[precision]
     in_type = [k for k in convolutions if wanted in k["reads"]]
     expected = len(int8_conv_layers(weights.config)) if precision in ("int8", "fp8") else 7
     assert len(in_type) >= expected, [(k["name"], k["reads"]) for k in convolutions]
-    if precision == "fp16":  # the RGB skip is the only part left in float32, where it is a kernel of its own
+    if precision == "fp16":  # only the upsampling of the RGB image is in float32
         assert len(convolutions) - len(in_type) <= len(weights.config.block_resolutions) - 1
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8", "fp8"])
 def test_the_256_px_network_of_config_f_takes_at_most_60_kernels(tmp_path: Path, precision: str) -> None:
-    """The first form of this network took 98, and what most exporters write takes more."""
-    weights = random_weights(GeneratorConfig(256, channel_base=32768, mapping_layers=8))
+    weights = config_f_weights()
     assert build(weights, precision, precision != "fp8", "sm_89", tmp_path)["kernels"] <= 60
 
 
 def test_an_engine_for_single_images_takes_fewer_kernels_and_moves_fewer_bytes(tmp_path: Path) -> None:
-    """A style of one image is a vector, and its product is fused into the convolution."""
-    weights = random_weights(GeneratorConfig(256, channel_base=32768, mapping_layers=8))
+    """The style of one image is a vector, and the compiler fuses its product into the convolution."""
+    weights = config_f_weights()
     any_batch, single = (build(weights, "fp16", True, "sm_89", tmp_path, batch) for batch in ((1, 4, 16), (1, 1, 1)))
     assert single["kernels"] <= 50 < any_batch["kernels"]
     assert single["moved_bytes"] < 0.75 * any_batch["moved_bytes"]

@@ -1,4 +1,4 @@
-"""Verification passes what is right, fails what is wrong, and says against what it compared."""
+"""Verification passes right networks, fails wrong ones, and names its reference."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_backend_and_precision_meets_the_bundles_thresholds(checkpoint: Pa
     assert {r.reference for r in rows} == {"PyTorch float32"}
 
 
-def test_every_measure_agrees_that_float32_is_nearer_than_8_bits(checkpoint: Path, bundle: Bundle, tmp_path: Path) -> None:
+def test_float32_is_nearer_than_8_bits_by_every_measure(checkpoint: Path, bundle: Bundle, tmp_path: Path) -> None:
     rows = {r.precision: r for r in verify(bundle, checkpoint, ["onnxruntime"], seeds=6, pictures=tmp_path)}
     exact, rounded = rows["fp32"], rows["int8"]
     assert exact.psnr_db > rounded.psnr_db
@@ -48,14 +48,14 @@ def test_every_measure_agrees_that_float32_is_nearer_than_8_bits(checkpoint: Pat
 def test_pictures_show_reference_image_and_amplified_difference(rng: np.random.Generator) -> None:
     reference = rng.integers(0, 200, (3, 4, 5, 3), dtype=np.uint8)
     images = reference + np.uint8(2)
-    drawn = _side_by_side(images, reference, [2, 0])
-    assert drawn.shape == (8, 15, 3)
-    assert (drawn[:4, :5] == reference[2]).all()
-    assert (drawn[4:, 5:10] == images[0]).all()
-    assert (drawn[:, 10:] == 2 * AMPLIFICATION).all()
+    picture = _side_by_side(images, reference, [2, 0])
+    assert picture.shape == (8, 15, 3)
+    assert (picture[:4, :5] == reference[2]).all()
+    assert (picture[4:, 5:10] == images[0]).all()
+    assert (picture[:, 10:] == 2 * AMPLIFICATION).all()
 
 
-def test_perceptual_distance_is_left_out_where_its_extra_is_missing(
+def test_perceptual_distance_is_none_without_its_extra(
     monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
     a, b = rng.integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8)
@@ -68,7 +68,7 @@ def test_perceptual_distance_is_left_out_where_its_extra_is_missing(
 
 
 @pytest.mark.parametrize("options", [{"noise": "input"}, {"noise": "none"}, {"output": "float"}])
-def test_other_contracts_verify_too(make_checkpoint: Callable[..., Path], tmp_path: Path, options: dict[str, str]) -> None:
+def test_bundles_with_other_inputs_and_outputs_verify(make_checkpoint: Callable[..., Path], tmp_path: Path, options: dict[str, str]) -> None:
     checkpoint = make_checkpoint(c_dim=3)
     rows = verify(export_bundle(checkpoint, tmp_path / "b", **options), against=checkpoint, seeds=5)  # type: ignore[arg-type]
     assert all(r.passed for r in rows), rows
@@ -102,7 +102,7 @@ def test_a_network_of_other_weights_fails(checkpoint: Path, bundle: Bundle, tmp_
     assert not any(r.passed for r in verify(Bundle.load(wrong.path), against=checkpoint, seeds=4))
 
 
-def test_another_checkpoint_than_the_bundles_is_refused(
+def test_a_checkpoint_of_another_bundle_is_refused(
     bundle: Bundle, make_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="not the checkpoint"):
@@ -112,7 +112,7 @@ def test_another_checkpoint_than_the_bundles_is_refused(
 
 
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_psnr_is_that_of_a_uniform_error(error: int, seed: int) -> None:
+def test_psnr_of_a_uniform_error_follows_its_formula(error: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256 - error, (5, 4, 3), dtype=np.uint8)
     assert psnr(image + np.uint8(error), image) == pytest.approx(20 * np.log10(255 / error))
     assert psnr(image, image) == IDENTICAL_DB
