@@ -1,4 +1,4 @@
-"""Small networks with nothing left at zero, and bundles of them."""
+"""Shared by all tests: the seed of the run, and a small random generator as arrays, checkpoint and bundle."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -17,13 +18,18 @@ from stylert.models.stylegan2.state_dict import generator_shapes
 from stylert.runtime.bundle import Bundle
 from tests.draws import draws_of, fresh, run_seed, seed_everything
 
-# Triton decides between interpreting and compiling when a function is defined, its own ones included. In this process all are
-# interpreted, whatever is imported later and in which order; a test that compiles kernels does so in a process of its own.
+# Triton chooses between interpreter and compiler when a kernel is defined. This also holds for the kernels of Triton itself. In this
+# process all kernels are interpreted, in any order of imports. A test that compiles kernels starts a process for it.
 with pytest.MonkeyPatch.context() as patch, contextlib.suppress(ImportError):
     patch.setenv("TRITON_INTERPRET", "1")
     import stylert.plugins.triton.bias_act
     import stylert.plugins.triton.modulated_conv2d
     import stylert.plugins.triton.upfirdn2d
+
+
+# A deadline would be a timed assertion: a busy machine is no failure.
+hypothesis.settings.register_profile("stylert", deadline=None)
+hypothesis.settings.load_profile("stylert")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,12 +44,12 @@ def pytest_report_header() -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Before the fixtures: each test draws its own numbers, whichever tests ran before it."""
+    """Seed each test by its name, before its fixtures. So its inputs do not depend on the tests that ran before it."""
     seed_everything(item.nodeid)
 
 
 def random_arrays(cfg: GeneratorConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Weights as after training: every bias, noise strength and average differs from its initial value."""
+    """Random weights by name. As after training, no bias, noise strength or average has its initial value."""
     arrays = {}
     for name, shape in generator_shapes(cfg).items():
         values = rng.standard_normal(shape)
@@ -52,7 +58,7 @@ def random_arrays(cfg: GeneratorConfig, rng: np.random.Generator) -> dict[str, n
         elif name.endswith("affine.bias"):
             values = 1 + 0.3 * values
         elif name.endswith(("torgb.weight", "torgb.bias")):
-            values = 0.2 * values  # so that most pixels lie within [-1, 1], as images do
+            values = 0.2 * values  # most pixels then lie within [-1, 1], as in images
         elif name.endswith("noise_strength"):
             values = 0.2 * values
         elif name.endswith("resample_filter"):
@@ -62,6 +68,7 @@ def random_arrays(cfg: GeneratorConfig, rng: np.random.Generator) -> dict[str, n
 
 
 def small_config(**changes: Any) -> GeneratorConfig:
+    """A generator of 16 px with few channels. `changes` are fields of `GeneratorConfig`."""
     defaults: dict[str, Any] = {
         "resolution": 16,
         "z_dim": 24,
@@ -76,13 +83,16 @@ def small_config(**changes: Any) -> GeneratorConfig:
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """Random numbers of this test alone."""
+    """The random numbers of one test."""
     return fresh()
 
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A function that writes a random generator: `make_checkpoint(resolution=8, c_dim=3)`; `another` has other weights."""
+    """A function that writes a random generator, such as `make_checkpoint(resolution=8, c_dim=3)`.
+
+    With `another=True` the same configuration gets other weights.
+    """
 
     def make(another: bool = False, **changes: Any) -> Path:
         path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
@@ -95,10 +105,11 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 
 @pytest.fixture(scope="session")
 def checkpoint(make_checkpoint: Callable[..., Path]) -> Path:
+    """A random generator with the configuration of `small_config`."""
     return make_checkpoint()
 
 
 @pytest.fixture(scope="session")
 def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle of `checkpoint` with both precisions. Tests that change it copy it first."""
+    """A bundle of `checkpoint` in fp32 and int8. A test that changes it copies it first."""
     return export_bundle(checkpoint, tmp_path_factory.mktemp("export") / "bundle")
