@@ -2,7 +2,7 @@
 
 `operator` is one node of the `stylert` domain. The plain forms are standard operators, in this order:
 
-    style, demod       divided and multiplied by the sample's dynamic range, where the plan asks for it
+    style, demod       divided and multiplied by the dynamic range of the sample, if the plan has a `negative_ratio`
     x * style          modulate
     convolve           in float, int8 or E4M3; upsampling forms continue with depth-to-space or the FIR
     * demod            demodulate
@@ -57,7 +57,7 @@ def modulated_conv(g: SynthesisGraph, spec: LayerSpec, x: str, style: ConvStyle)
 def _operator_node(g: SynthesisGraph, spec: LayerSpec, x: str, style: ConvStyle) -> str:
     name = spec.name
     g.shape(name, ["N", spec.out_channels, spec.resolution, spec.resolution], g.plan.dtype)
-    # The operator applies the gain itself, so its noise and bias are without.
+    # The operator multiplies by the gain itself, so noise and bias come without it.
     noise = g.activation_constant(np.zeros((1, 1, 1, 1))) if g.noise == "none" else _noise(g, spec, gain=1.0)
     weight = g.activation_weight(f"{name}.weight", g.constants[name].weight)
     bias = g.activation_weight(f"{name}.bias", g.array(f"{name}.bias"))
@@ -76,12 +76,12 @@ def _operator_node(g: SynthesisGraph, spec: LayerSpec, x: str, style: ConvStyle)
 
 
 def _plain_nodes(g: SynthesisGraph, spec: LayerSpec, x: str, style: ConvStyle) -> str:
-    name, plan = spec.name, g.plan.layer(spec)
-    if plan.int8 is not None and plan.int8.negative_ratio is not None:
-        style = _divide_by_dynamic_range(g, name, x, style, plan.int8.negative_ratio)
-    fold_modulation = plan.int8 is not None and plan.int8.fold_modulation
-    fold_demodulation = fold_modulation and plan.int8 is not None and plan.int8.output is not None
-    # With demodulation before the FIR, the FIR's convolution can add the bias.
+    name, plan, int8 = spec.name, g.plan.layer(spec), g.plan.layer(spec).int8
+    if int8 is not None and int8.negative_ratio is not None:
+        style = _divide_by_dynamic_range(g, name, x, style, int8.negative_ratio)
+    fold_modulation = int8 is not None and int8.fold_modulation
+    fold_demodulation = int8 is not None and int8.fold_modulation and int8.output is not None
+    # The bias is added after demodulation. A FIR that comes after demodulation, too, can add it in its own convolution.
     has_fir = spec.up == 2 and plan.form != "polyphase"
     fir_bias = g.activation_weight(f"{name}.bias", g.bias(spec)) if fold_demodulation and has_fir else None
 
@@ -114,7 +114,7 @@ def _noise(g: SynthesisGraph, spec: LayerSpec, gain: float) -> str:
     if g.noise == "const":
         return g.activation_weight(f"{name}.noise", (g.array(f"{name}.noise_const") * strength)[None, None])
     noise = g.node("Mul", [noise_name(spec), g.constant(strength)], f"{name}.noise")
-    return g.cast(noise, f"{name}.noise_half", g.plan.dtype) if g.plan.half else noise
+    return g.cast(noise, f"{name}.noise_half", g.plan.dtype) if g.plan.float16 else noise
 
 
 def _divide_by_dynamic_range(g: SynthesisGraph, name: str, x: str, style: ConvStyle, negative_ratio: float) -> ConvStyle:
@@ -129,7 +129,8 @@ def _divide_by_dynamic_range(g: SynthesisGraph, name: str, x: str, style: ConvSt
         modulated = g.node("Mul", [magnitude, style_magnitude], f"{name}.modulated_size")
         candidates = [g.node("ReduceMax", [modulated, g.ints(1)], f"{name}.greatest", keepdims=1)]
     else:
-        flat = g.node("Reshape", [x, g.ints(0, 0, -1)], f"{name}.channels")  # ONNX Runtime reduces one axis faster than two
+        # ONNX Runtime reduces one axis faster than two.
+        flat = g.node("Reshape", [x, g.ints(0, 0, -1)], f"{name}.channels")
         extremes = []
         for op, end in (("ReduceMax", "highest"), ("ReduceMin", "lowest")):
             extreme = g.node(op, [flat, g.ints(2)], f"{name}.{end}", keepdims=0)
@@ -141,6 +142,7 @@ def _divide_by_dynamic_range(g: SynthesisGraph, name: str, x: str, style: ConvSt
         bottom = g.node("ReduceMin", [bottoms, g.ints(1)], f"{name}.bottom", keepdims=1)
         below = g.node("Mul", [bottom, g.activation_constant(-1 / negative_ratio)], f"{name}.below")
         candidates = [top, below]
+    # In tensor names the dynamic range is "reach". The names stay, because they are part of the exported bytes.
     dynamic_range = g.node("Max", [*candidates, g.activation_constant(MIN_DYNAMIC_RANGE)], f"{name}.reach")
     return ConvStyle(
         g.node("Div", [style.style, dynamic_range], f"{name}.style_by_reach"),
@@ -159,7 +161,8 @@ def _convolution_and_fir(g: SynthesisGraph, spec: LayerSpec, x: str, fold: ConvS
         return convolution(g, spec, x, polyphase_weights(weight, fir), fold, phase_size=spec.resolution // 2)
     taps = np.tile(fir, (spec.out_channels, 1, 1, 1))
     if plan.form == "phases":
-        # The phases have one row and column more than the transposed convolution. They are zero, like the padding there.
+        # The phases have one row and column more than the transposed convolution. They are zero, like the padding
+        # there.
         y = convolution(g, spec, x, phase_weights(weight), fold, phase_size=spec.resolution // 2 + 1)
         pads = [1, 1, 0, 0]
         fir_weight = g.activation_weight(f"{name}.fir", taps)

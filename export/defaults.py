@@ -1,16 +1,16 @@
 """Default plans: which forms each backend gets before `stylert tune` measures on the machine.
 
-The canonical file of a precision serves every backend: those with the plugins run its operator nodes, the others inline the
-function bodies. A backend that is faster with other forms gets a file of its own beside it.
+The canonical file of a precision serves every backend: those with the plugins run its operator nodes, the others inline
+the function bodies. A backend that is faster with other forms gets a file of its own beside it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from stylert.export.plan import LayerPlan, NetworkPlan, float32_plan, half_plan
+from stylert.export.plan import LayerPlan, NetworkPlan, float16_plan, float32_plan
 from stylert.export.quantization.calibration import Calibration
-from stylert.export.quantization.quantized_plans import half_fp8_plan, half_int8_plan, int8_plan
+from stylert.export.quantization.quantized_plans import float16_fp8_plan, float16_int8_plan, int8_plan
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.stylegan2.config import GeneratorConfig
 
@@ -27,18 +27,18 @@ def canonical_plan(weights: GeneratorWeights, precision: str, calibration: Calib
     if precision == "int8":
         return int8_plan(weights.config, _required(calibration))
     if precision == "fp8":
-        return half_fp8_plan(weights, _required(calibration))
-    return half_plan(weights) if precision == "fp16" else NetworkPlan()
+        return float16_fp8_plan(weights, _required(calibration))
+    return float16_plan(weights) if precision == "fp16" else NetworkPlan()
 
 
 def backend_plan(
     weights: GeneratorWeights, precision: str, backend: str, calibration: Calibration | None
 ) -> NetworkPlan | None:
-    """The plan of `synthesis.<precision>.<backend>.onnx`, or None where no form is known to be faster than the canonical one."""
+    """The plan of `synthesis.<precision>.<backend>.onnx`, or None where no plan beats the canonical file."""
     if backend == "tensorrt-rtx" and precision == "fp16":
-        return _tensorrt_rtx_half_plan(weights)
+        return _tensorrt_rtx_float16_plan(weights)
     if backend in ("tensorrt", "tensorrt-rtx") and precision == "int8":
-        return half_int8_plan(weights, _required(calibration))
+        return float16_int8_plan(weights, _required(calibration))
     if backend == "onnxruntime" and precision == "int8":
         return _onnxruntime_int8_plan(weights.config, _required(calibration))
     if backend == "openvino" and precision == "int8":
@@ -48,13 +48,13 @@ def backend_plan(
     return None
 
 
-def _tensorrt_rtx_half_plan(weights: GeneratorWeights) -> NetworkPlan:
+def _tensorrt_rtx_float16_plan(weights: GeneratorWeights) -> NetworkPlan:
     """TensorRT-RTX keeps activations channels last, and fuses everything pointwise between two convolutions.
 
-    The last torgb takes the 1x1-convolution form. Its style is then applied by the kernel that writes the activation. Other
-    torgbs share that activation with the next convolution, so this form would write a second tensor.
+    The last torgb takes the 1x1-convolution form. Its style is then applied by the kernel that writes the activation.
+    Other torgbs share that activation with the next convolution, so this form would write a second tensor.
     """
-    plan = half_plan(weights, "transposed", "matmul_nhwc")
+    plan = float16_plan(weights, "transposed", "matmul_nhwc")
     last_rgb = weights.config.layers()[-1]
     return replace(plan, layers={**plan.layers, last_rgb.name: LayerPlan("conv")})
 
@@ -70,9 +70,9 @@ def _onnxruntime_int8_plan(cfg: GeneratorConfig, calibration: Calibration) -> Ne
 
 
 def _openvino_int8_plan(cfg: GeneratorConfig, calibration: Calibration) -> NetworkPlan:
-    """OpenVINO has 8-bit transposed convolutions. Their output is quantised, so that the FIR reads 8 bits and not float32.
+    """OpenVINO has 8-bit transposed convolutions, and their output is quantised.
 
-    Behind the other convolutions it fuses no quantisation and needs none.
+    The FIR behind them then reads 8 bits and not float32. Behind other convolutions OpenVINO fuses no quantisation.
     """
     plan = int8_plan(cfg, calibration, "transposed", symmetric=True, outputs="up", rgb_form="conv")
     return replace(plan, per_sample_bias=True)

@@ -20,8 +20,9 @@ def mapping_model(weights: GeneratorWeights) -> onnx.ModelProto:
         weights: The generator.
 
     Returns:
-        A model from z `[N, z_dim]`, psi `[N, num_ws]` and, for a conditional generator, c `[N, c_dim]` to ws `[N, num_ws, w_dim]`. All
-        are float32. psi has one truncation factor per latent, so a cutoff is psi 1 from that latent on.
+        A model from z `[N, z_dim]` and psi `[N, num_ws]` to ws `[N, num_ws, w_dim]`, all float32. A conditional
+        generator also takes c `[N, c_dim]`. psi has one truncation factor per latent, so a cutoff is psi 1 from that
+        latent on.
     """
     cfg = weights.config
     g = GraphBuilder("mapping")

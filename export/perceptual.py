@@ -12,11 +12,13 @@ BATCH = 8
 
 
 def perceptual_distance(images: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> float | None:
-    """The mean distance of pairs of images in the features of EfficientNet-Lite0. It is not LPIPS, and compares only with itself.
+    """The mean distance of pairs of images in the features of EfficientNet-Lite0.
+
+    It is not LPIPS, so it compares only with other values of this function.
 
     Args:
         images: `[H, W, 1 or 3]`, from 0 to 255.
-        references: Of the same shape, in the same order.
+        references: The images to compare with, of the same shape and in the same order.
 
     Returns:
         0 for identical images. None where torch or the `metrics` extra is not installed.

@@ -1,6 +1,7 @@
 """Kernels of the four phases of a 2x upsampling convolution, without and with the FIR.
 
-Each phase is an ordinary convolution. It computes the output pixels of one parity in y and x. A depth-to-space interleaves the four.
+Each phase is an ordinary convolution. It computes the output pixels of one parity in y and x. A depth-to-space
+interleaves the four.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from stylert.plugins.polyphase import fold
 
 
 def polyphase_weights(weight: np.ndarray, fir: np.ndarray) -> np.ndarray:
-    """The four 3x3 kernels of a stride-2 transposed convolution with a FIR after it, phase-major; see `plugins.polyphase`.
+    """The four 3x3 kernels of a stride-2 transposed convolution and its FIR, phase-major (`plugins/polyphase.py`).
 
     Args:
         weight: `[O, I, 3, 3]`.
@@ -28,8 +29,8 @@ def polyphase_weights(weight: np.ndarray, fir: np.ndarray) -> np.ndarray:
 def phase_weights(weight: np.ndarray) -> np.ndarray:
     """The four 2x2 kernels of a stride-2 transposed convolution, phase-major, without a FIR.
 
-    On each axis an even output pixel is a sum of two neighbouring inputs, with taps 2 and 0 of the kernel. An odd one is the
-    second of these inputs times tap 1.
+    On each axis an even output pixel is a sum of two neighbouring inputs, with taps 2 and 0 of the kernel. An odd one
+    is the second of these inputs times tap 1.
 
     Args:
         weight: `[O, I, 3, 3]`.

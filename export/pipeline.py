@@ -20,7 +20,7 @@ from stylert.export.mapping import mapping_model
 from stylert.export.plan import NetworkPlan, conv_layers
 from stylert.export.quantization.calibration import Calibration, calibrate
 from stylert.export.quantization.latents import calibration_latents, search_latents
-from stylert.export.quantization.recipe import CANONICAL, HALF_RECIPE, eight_bit_recipe
+from stylert.export.quantization.recipe import CANONICAL, FLOAT16_RECIPE, eight_bit_recipe
 from stylert.export.quantization.sensitivity import Sensitivity, find_sensitive_layers, reference_images, same_rounding
 from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
 from stylert.export.verify import accuracy_entry, verify
@@ -39,7 +39,7 @@ MAX_MIN_PSNR_DB = 60.0
 DEFAULT_BACKENDS = ("onnxruntime", "openvino")
 
 BF16_RECIPE: dict[str, Any] = {"everything": "bfloat16, where the backend sees fit; float32 weights in the file"}
-FLOAT_RECIPES: Mapping[str, dict[str, Any]] = {"fp32": {}, "fp16": HALF_RECIPE, "bf16": BF16_RECIPE}
+FLOAT_RECIPES: Mapping[str, dict[str, Any]] = {"fp32": {}, "fp16": FLOAT16_RECIPE, "bf16": BF16_RECIPE}
 
 
 def export_bundle(
@@ -59,16 +59,19 @@ def export_bundle(
     Args:
         checkpoint: stylert's own file, or one of another project that `stylert.models.importers` reads.
         out: The folder to write. It must not exist yet, or be a bundle, which is replaced as a whole.
-        precisions: Names from `MIN_PSNR_DB`. Each has one canonical file, and one more for each backend with a default plan of its own.
+        precisions: Names from `MIN_PSNR_DB`. Each has one canonical file, and one more for each backend with a default
+            plan of its own.
         noise: The source of the noise of the networks.
         output: The type of the images.
         backends: Those that get a file of their own.
         force: Replace `out` whatever it is.
-        progress: Is called as the stages go on.
-        min_psnr: The PSNR of int8 images in dB, by default that of `MIN_PSNR_DB`. If 8 bits in every layer do not reach it, the most
-            sensitive layers stay in higher precision, for each file by itself. The recipe in `bundle.json` names them.
-        verify_seeds: Images to verify for each precision on each backend that runs here, or 0. The reference is PyTorch,
-            or fp32 where PyTorch is not installed. The accuracy is kept in `bundle.json`, and the worst images are drawn beside it.
+        progress: Called as the stages go on.
+        min_psnr: The PSNR of int8 images in dB, by default that of `MIN_PSNR_DB`. If 8 bits in every layer do not reach
+            it, the most sensitive layers stay in higher precision, for each file by itself. The recipe in `bundle.json`
+            names them.
+        verify_seeds: Images to verify for each precision on each backend that runs here, or 0. The reference is
+            PyTorch, or fp32 where PyTorch is not installed. The accuracy is kept in `bundle.json`, and the worst images
+            are drawn beside it.
 
     Raises:
         CheckpointError: The checkpoint is damaged or not supported.

@@ -1,7 +1,7 @@
-"""The plan of an exported network: the graph form, the moved scales and the quantisation of each layer.
+"""The plan of an exported network: the graph form, the migrated scales and the quantisation of each layer.
 
-Plans are data. `defaults.py` chooses a plan, `synthesis.py` writes its graph, and `tuning/search.py` looks for a faster one.
-Every plan of one network computes the same images, but for rounding.
+Plans are data. `defaults.py` chooses a plan, `synthesis.py` writes its graph, and `tuning/search.py` looks for a faster
+one. Every plan of one network computes the same images, but for rounding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from stylert.models.stylegan2.config import GeneratorConfig, LayerSpec
 ConvForm = Literal["operator", "transposed", "phases", "polyphase"]
 RgbForm = Literal["matmul", "matmul_nhwc", "conv"]
 
-
 #: The least dynamic range of a sample, so that a tensor of zeros is not divided by zero.
 MIN_DYNAMIC_RANGE = 1e-6
 
@@ -30,14 +29,16 @@ MIN_DYNAMIC_RANGE = 1e-6
 class Migration:
     """Scales that move between activations and weights. The layer's result stays the same.
 
-    The input of the convolution is divided by `input_scale`, and its weights are multiplied by it (SmoothQuant, Xiao et al. 2022).
-    The weights are also divided by `output_scale`. Demodulation is computed from the new weights, so it undoes this division.
+    The input of the convolution is divided by `input_scale`, and its weights are multiplied by it (SmoothQuant, Xiao et
+    al. 2022). The weights are also divided by `output_scale`. Demodulation is computed from the new weights, so it
+    undoes this division.
 
     Attributes:
         input_scale: `[I]`, positive.
         output_scale: `[O]`, positive. It is 1 for torgb, which has no demodulation.
-        input_power: `[I]`, the mean square of each input channel before modulation, or None. With it, each sample's style is
-            normalised so that the modulated input has unit mean square. Without it, the style itself has unit mean square.
+        input_power: `[I]`, the mean square of each input channel before modulation, or None. With it, each sample's
+            style is normalised so that the modulated input has unit mean square. Without it, the style itself has unit
+            mean square.
     """
 
     input_scale: np.ndarray
@@ -52,7 +53,13 @@ class Migration:
 
 @dataclass(frozen=True)
 class QuantParams:
-    """The quantisation of a tensor: `round(x / scale) + zero_point`, int8 when symmetric and uint8 otherwise."""
+    """The quantisation of a tensor: `round(x / scale) + zero_point`.
+
+    Attributes:
+        scale: The difference between two neighbouring levels, positive.
+        zero_point: The level of 0. It is 0 when symmetric.
+        symmetric: Whether levels are int8, from -127 to 127. Otherwise they are uint8.
+    """
 
     scale: float
     zero_point: int = 0
@@ -68,7 +75,7 @@ class QuantParams:
 
     @property
     def levels(self) -> tuple[int, int]:
-        """The least and the greatest of `round(x / scale)`."""
+        """The least and the greatest value of `round(x / scale)`."""
         return (-INT8_MAX, INT8_MAX) if self.symmetric else (-self.zero_point, UINT8_MAX - self.zero_point)
 
 
@@ -77,15 +84,16 @@ class Int8Quantization:
     """A convolution in 8-bit integers. Its weights are symmetric, with a scale per output channel.
 
     Attributes:
-        input: Of the tensor that the convolution reads.
-        output: Of the tensor that it writes, or None where that stays float. A FIR after a transposed convolution
-            takes its taps in 8 bits, too, when there is an output.
-        negative_ratio: None for a fixed range. Otherwise the graph measures the dynamic range of each sample: the smallest r
-            for which all inputs lie in [-`negative_ratio` * r, r]. `input` and `output` are then in units of r.
-        fold_modulation: Whether the quantisation nodes apply the style and the demodulation. QuantizeLinear then divides by
-            scale / style, and DequantizeLinear multiplies by scale * demodulation, for each channel of each sample. This saves
-            two passes over the activations, in runtimes that accept computed scales.
-        rounder: Rounds the weights. None takes the nearest integers.
+        input: The parameters of the tensor that the convolution reads.
+        output: The parameters of the tensor that it writes, or None where that tensor stays float. With an output, the
+            FIR after a transposed convolution has its taps in 8 bits, too.
+        negative_ratio: None for a fixed range. Otherwise the graph measures the dynamic range of each sample: the
+            smallest r for which all inputs lie in [-`negative_ratio` * r, r]. `input` and `output` are then in units of
+            r.
+        fold_modulation: Whether the quantisation nodes apply the style and the demodulation. QuantizeLinear then
+            divides by scale / style, and DequantizeLinear multiplies by scale * demodulation, for each channel of each
+            sample. This saves two passes over the activations, in runtimes that accept computed scales.
+        rounder: Rounds the weights. With None, each weight takes the nearest integer.
     """
 
     input: QuantParams
@@ -101,7 +109,7 @@ class Fp8Quantization:
 
     Attributes:
         input_scale: The input is divided by it and then rounded to four significant bits, from 2^-6 to 448.
-        rounder: Rounds the weights. None takes the nearest numbers.
+        rounder: Rounds the weights. With None, each weight takes the nearest number.
     """
 
     input_scale: float
@@ -118,8 +126,8 @@ class LayerPlan:
     - `transposed`: a stride-2 transposed convolution, then the FIR.
     - `phases`: one 2x2 convolution to four phases and a depth-to-space, then the FIR. All arithmetic is in an ordinary
       convolution, and every backend has that in INT8.
-    - `polyphase`: one 3x3 convolution to four phases with the FIR folded into its weights, and a depth-to-space. It has twice
-      the multiplications of `phases`, but no pass for the FIR.
+    - `polyphase`: one 3x3 convolution to four phases with the FIR folded into its weights, and a depth-to-space. It has
+      twice the multiplications of `phases`, but no pass for the FIR.
 
     Forms of torgb. Only `conv` can be quantised:
 
@@ -143,7 +151,8 @@ class LayerPlan:
     def without_quantization(self) -> LayerPlan:
         """The same form in the float type of the network.
 
-        A convolution keeps its migration, which costs nothing. torgb loses it: its style norm would be a pass over the image.
+        A convolution keeps its migration, which costs nothing. torgb loses it: its style norm would be a pass over the
+        image.
         """
         return LayerPlan(self.form, None if self.form in get_args(RgbForm) else self.migration)
 
@@ -153,22 +162,23 @@ class NetworkPlan:
     """The plan of a synthesis network.
 
     Attributes:
-        layers: Plans by layer name. A convolution without one is an operator node, and a torgb without one has `rgb_form`.
-        half: Whether convolutions compute in float16. `half_plan` gives migrations under which nothing overflows.
+        layers: Plans by layer name. A convolution without one is an operator node, and a torgb without one has
+            `rgb_form`.
+        float16: Whether convolutions compute in float16. `float16_plan` gives migrations under which nothing overflows.
         rgb_form: The form of every torgb that `layers` does not name.
         per_sample_bias: Whether each plain convolution's bias is computed with the styles, although it is constant.
             OpenVINO would add a constant bias to the constant noise, and then store noise for every channel.
     """
 
     layers: Mapping[str, LayerPlan] = field(default_factory=dict)
-    half: bool = False
+    float16: bool = False
     rgb_form: RgbForm = "matmul"
     per_sample_bias: bool = False
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
         """The type of the activations, of the convolutions' float weights, and of the quantisation scales."""
-        return np.dtype(np.float16 if self.half else np.float32)
+        return np.dtype(np.float16 if self.float16 else np.float32)
 
     @property
     def quantized_layers(self) -> list[str]:
@@ -198,11 +208,12 @@ def float32_plan(cfg: GeneratorConfig, form: ConvForm, rgb_form: RgbForm = "matm
     return NetworkPlan({spec.name: LayerPlan(form) for spec in conv_layers(cfg)}, rgb_form=rgb_form)
 
 
-def half_plan(weights: GeneratorWeights, form: ConvForm = "operator", rgb_form: RgbForm = "matmul") -> NetworkPlan:
+def float16_plan(weights: GeneratorWeights, form: ConvForm = "operator", rgb_form: RgbForm = "matmul") -> NetworkPlan:
     """Every convolution in one form, float16. No ws can make it overflow.
 
-    The weights of each output channel get unit norm, and every style has unit mean square (`styles.py`). So a convolution
-    returns values of the same size as those that it reads. Karras et al. 2020b, appendix D, does the same with maxima at run time.
+    The weights of each output channel get unit norm, and every style has unit mean square (`styles.py`). So a
+    convolution returns values of the same size as those that it reads. Karras et al. 2020b, appendix D, does the same
+    with maxima at run time.
     """
     layers = {}
     for spec in conv_layers(weights.config):
@@ -210,4 +221,4 @@ def half_plan(weights: GeneratorWeights, form: ConvForm = "operator", rgb_form: 
         norm = np.sqrt(np.square(weight).sum((1, 2, 3)))
         migration = Migration(np.ones(spec.in_channels), np.where(norm > 0, norm, 1.0))
         layers[spec.name] = LayerPlan(form, migration)
-    return NetworkPlan(layers, half=True, rgb_form=rgb_form)
+    return NetworkPlan(layers, float16=True, rgb_form=rgb_form)

@@ -1,11 +1,11 @@
 """From ws to the style and the demodulation of every layer, in two batched matrix products.
 
-One product computes all affine layers, and the other all demodulations. Both are padded to the widest layer. An engine runs them
-as two kernels in front of the network, instead of two small kernels between convolutions.
+One product computes all affine layers, and the other all demodulations. Both are padded to the widest layer. An engine
+runs them as two kernels in front of the network, instead of two small kernels between convolutions.
 
-Demodulation cancels the scale of a style, so each style is divided by the root of its mean square. The range of a convolution's input
-then does not depend on the size of w. torgb has no demodulation. Its style is normalised in float16, or when its
-migration has an `input_power`; its result is then multiplied by the norm, in float32.
+Demodulation cancels the scale of a style, so each style is divided by the root of its mean square. The range of a
+convolution's input then does not depend on the size of w. torgb has no demodulation. Its style is normalised in
+float16, or when its migration has an `input_power`; its result is then multiplied by the norm, in float32.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class ConvStyle:
 
     Attributes:
         style: `[N, I]`, normalised.
-        demod: `[N, O]`, with the layer's gain, but for operator nodes, which have a gain of their own.
+        demod: `[N, O]`. It includes the layer's gain, but not for operator nodes, which multiply by the gain
+            themselves.
         bias: `[N, O]`, with the layer's gain, or None without `NetworkPlan.per_sample_bias`.
     """
 
@@ -62,7 +63,15 @@ class _AllStyles:
 
 
 def style_nodes(g: SynthesisGraph, ws: str) -> tuple[dict[str, ConvStyle], dict[str, RgbStyle]]:
-    """Add the nodes from ws `[N, num_ws, w_dim]` to all styles: by layer name, of the convolutions and of the torgb layers."""
+    """Add the nodes that compute all styles.
+
+    Args:
+        g: The graph.
+        ws: `[N, num_ws, w_dim]`.
+
+    Returns:
+        The tensors of each convolution, and those of each torgb, by layer name.
+    """
     convs, rgbs = conv_layers(g.cfg), rgb_layers(g.cfg)
     styles = _all_styles(g, convs + rgbs, ws)
     return _conv_styles(g, convs, styles), _rgb_styles(g, rgbs, len(convs), styles)
@@ -93,7 +102,8 @@ def _all_styles(g: SynthesisGraph, layers: list[LayerSpec], ws: str) -> _AllStyl
 
 
 def _conv_styles(g: SynthesisGraph, convs: list[LayerSpec], styles: _AllStyles) -> dict[str, ConvStyle]:
-    # The leaky ReLU is positively homogeneous, so plain forms fold its gain into the demodulation, the noise and the bias.
+    # The leaky ReLU is positively homogeneous, so plain forms fold its gain into the demodulation, the noise and the
+    # bias.
     plain = [spec for spec in convs if g.plan.layer(spec).form != "operator"]
     width = max(spec.out_channels for spec in convs)
     roots = _demod_roots(g, convs, width, {spec.name: g.gain(spec) for spec in plain}, styles)
@@ -142,7 +152,7 @@ def _rgb_styles(g: SynthesisGraph, rgbs: list[LayerSpec], first: int, styles: _A
     rgb_styles = {}
     for i, spec in enumerate(rgbs):
         layer = g.plan.layer(spec)
-        normalised = g.plan.half or (layer.migration is not None and layer.migration.input_power is not None)
+        normalised = g.plan.float16 or (layer.migration is not None and layer.migration.input_power is not None)
         name = f"{spec.name}.{'style' if layer.form == 'conv' else 'weight_by_style'}"
         input_axis = 2 if layer.form == "matmul" else 1
         factor = _layer_entry(g, factors(layer.form, normalised), i, spec.in_channels, styles.width, name, input_axis)

@@ -1,7 +1,8 @@
 """The synthesis network as an ONNX model: ws (and noise) to images.
 
-The network is written layer by layer from `GeneratorConfig.layers`, as its plan says. `convolution.py` writes a modulated convolution
-and `torgb.py` a torgb. This file connects them: residual shortcuts, the sum of the RGB images, and the conversion to bytes.
+The network is written layer by layer from `GeneratorConfig.layers`, as its plan says. `convolution.py` writes a
+modulated convolution and `torgb.py` a torgb. This file connects them: residual shortcuts, the sum of the RGB images,
+and the conversion to bytes.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ def synthesis_model(
         weights: The generator.
         noise: Where the noise comes from.
         output: The type of the images.
-        plan: By default every convolution is an operator node, in float32.
-        observe: Names of layers in a plain form. For each the model also returns `<layer>.style`, `<layer>.modulated`
-            (what the convolution reads) and `<layer>.conv` (what it writes).
+        plan: The plan. By default every convolution is an operator node in float32.
+        observe: Names of layers in a plain form. For each the model also returns `<layer>.style`, the convolution's
+            input `<layer>.modulated`, and its output `<layer>.conv`.
 
     Returns:
-        A model from ws `[N, num_ws, w_dim]` to `image`, uint8 `[N, R, R, C]` or float32 `[N, C, R, R]`. With noise inputs it also takes
-        `noise_<resolution>_<layer>` `[N, 1, R, R]` for each convolution.
+        A model from ws `[N, num_ws, w_dim]` to `image`, uint8 `[N, R, R, C]` or float32 `[N, C, R, R]`. With noise
+        inputs it also takes `noise_<resolution>_<layer>` `[N, 1, R, R]` for each convolution.
 
     Raises:
         CheckpointError: The resampling filter does not have four taps.
@@ -101,7 +102,7 @@ def _shortcut(g: SynthesisGraph, spec: LayerSpec, x: str) -> str:
 
 
 def _upsample(g: SynthesisGraph, spec: LayerSpec, x: str, name: str, dtype: np.typing.DTypeLike) -> str:
-    """2x upsampling to the size of a layer: an operator node where the block's convolutions are, otherwise a plain one."""
+    """2x upsampling to a layer's size: an operator node if its block has operator nodes, otherwise a plain node."""
     last_conv = [conv for conv in conv_layers(g.cfg) if conv.resolution == spec.resolution][-1]
     if g.plan.layer(last_conv).form == "operator":
         g.shape(name, ["N", spec.out_channels, spec.resolution, spec.resolution], dtype)

@@ -23,7 +23,9 @@ NoiseInput = Literal["const", "none", "input"]
 
 @dataclass(frozen=True)
 class LayerConstants:
-    """The weights of a layer with gains and migrated scales folded in, float32. The style is `affine_weight @ w + affine_bias`.
+    """The weights of a layer with gains and migrated scales folded in, float32.
+
+    The style is `affine_weight @ w + affine_bias`.
 
     Attributes:
         weight: `[O, I, k, k]`.
@@ -39,7 +41,7 @@ class LayerConstants:
 
 
 class SynthesisGraph(GraphBuilder):
-    """A graph builder that knows the network: its weights, noise and plan. One object goes to everything that writes nodes."""
+    """A graph builder that knows the network's weights, noise and plan. All functions that write nodes share one."""
 
     def __init__(self, weights: GeneratorWeights, noise: NoiseInput, plan: NetworkPlan) -> None:
         super().__init__("synthesis")
@@ -67,7 +69,7 @@ class SynthesisGraph(GraphBuilder):
 
     def as_activation(self, tensor: str) -> str:
         """A float32 tensor in the type of the activations."""
-        return self.cast(tensor, f"{tensor}_{self.plan.dtype.name}", self.plan.dtype) if self.plan.half else tensor
+        return self.cast(tensor, f"{tensor}_{self.plan.dtype.name}", self.plan.dtype) if self.plan.float16 else tensor
 
     def per_channel(self, vector: str) -> str:
         """`[N, C]` as `[N, C, 1, 1]`."""

@@ -37,10 +37,10 @@ def _conv(g: SynthesisGraph, spec: LayerSpec, x: str, style: RgbStyle) -> str:
     y = g.node("Mul", [x, g.per_channel(style.factor)], f"{name}.modulated")
     y = convolution(g, spec, y, g.constants[name].weight)
     bias = _bias(g, spec)
-    if style.norm is None or g.plan.half:
+    if style.norm is None or g.plan.float16:
         return _norm_bias_clamp(g, spec, y, style, (2, 3), bias.reshape(1, -1, 1, 1), name)
-    # A norm keeps OpenVINO from fusing bias and clamp into the convolution. Channels last, its extra pass would handle three
-    # numbers at a time. Whole rows of pixels are much faster.
+    # A norm keeps OpenVINO from fusing bias and clamp into the convolution. Channels last, its extra pass would handle
+    # three numbers at a time. Whole rows of pixels are much faster.
     y = g.node("Transpose", [y], f"{name}.nhwc", perm=[0, 2, 3, 1])
     y = g.node("Reshape", [y, g.ints(0, size, size * channels)], f"{name}.flat")
     y = _norm_bias_clamp(g, spec, y, style, (1,), np.tile(bias, size), f"{name}.rows")
@@ -83,7 +83,7 @@ def _norm_bias_clamp(
 ) -> str:
     """`clamp(y * norm + bias)` in float32. New axes at `norm_axes` broadcast the norm `[N, 1]` over the pixels."""
     name, clamp = spec.name, g.cfg.conv_clamp
-    if g.plan.half:
+    if g.plan.float16:
         y = g.cast(y, f"{name}.single", np.float32)
     if style.norm is not None:
         norm = g.node("Unsqueeze", [style.norm, g.ints(*norm_axes)], f"{name}.norm_1")

@@ -33,18 +33,20 @@ WORST_SEEDS, AMPLIFICATION = 4, 8
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The accuracy of one precision on one backend. Errors are in steps of 1/255. `bundle.json` holds these fields by name.
+    """The accuracy of one precision on one backend.
+
+    Errors are in steps of 1/255. `bundle.json` holds these fields by name, so the names stay.
 
     Attributes:
-        backend: The backend.
-        precision: The precision.
+        backend: The backend's name.
+        precision: The precision's name.
         reference: The origin of the reference images, in words.
         seeds: The number of images.
         psnr_db: Mean over images of 20 log10(255 / rms error), each at most 100.
-        worst_psnr_db: The least of them.
-        worst_seed: Its seed.
-        max_error: Over all values.
-        mean_error: Over all values.
+        worst_psnr_db: The PSNR of the worst image.
+        worst_seed: The seed of the worst image.
+        max_error: The greatest error of any value.
+        mean_error: The mean error of all values.
         min_psnr_db: The PSNR that the bundle promises.
         ssim: Mean over images.
         off_share: The share of values that are off by more than `VISIBLE_ERROR`.
@@ -86,15 +88,15 @@ def verify(
 
     Args:
         bundle: The bundle.
-        against: The checkpoint that the bundle was exported from. The reference is then PyTorch. Without it the reference is the bundle's
-            own float32 network on ONNX Runtime, which is then not verified itself.
-        backends: By default all that run here.
-        precisions: By default all of the bundle.
+        against: The checkpoint that the bundle was exported from. The reference is then PyTorch. Without it the
+            reference is the bundle's own float32 network on ONNX Runtime, which is then not verified itself.
+        backends: The backends to verify, by default all that run here.
+        precisions: The precisions to verify, by default all of the bundle.
         seeds: The number of images.
         psi: The truncation.
-        progress: Is called after each batch.
-        pictures: A folder for the worst images of each comparison, as `worst.<precision>.<backend>.png`. A row shows reference, image
-            and amplified difference.
+        progress: Called after each batch.
+        pictures: A folder for the worst images of each comparison, as `worst.<precision>.<backend>.png`. A row shows
+            reference, image and amplified difference.
 
     Raises:
         InputError: `against` is another checkpoint, or the bundle lacks a precision.

@@ -2,9 +2,10 @@
 
 `calibrate` runs the float32 network twice over the same latents.
 
-1. It measures the channels of every tensor next to a convolution. From these follow the scales to migrate (`migration.py`).
-2. It runs the network with migrated scales. It fills histograms, from which `range_estimators.py` chooses ranges, and it
-   collects the moments of the inputs, by which `gptq.py` rounds the weights.
+1. It measures the channels of every tensor next to a convolution. From these follow the scales to migrate
+   (`migration.py`).
+2. It runs the network with migrated scales. It fills histograms, from which `range_estimators.py` chooses ranges, and
+   it collects the moments of the inputs, by which `gptq.py` rounds the weights.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class LayerCalibration:
 
     Attributes:
         migration: The scales to migrate. The histograms are those of the network after the migration.
-        negative_ratio: Of the input (`Int8Quantization`).
+        negative_ratio: The negative ratio of the input (`Int8Quantization`).
         rounder: Rounds the layer's weights.
         input: Values that the convolution reads.
         output: Values that the convolution writes.
@@ -92,7 +93,7 @@ class LayerCalibration:
         Args:
             symmetric: Whether activations have zero point 0.
             quantize_output: Whether the output of the convolution is quantised, too.
-            dynamic_range: Whether the graph measures the range of each sample, in which nothing of the input is clipped.
+            dynamic_range: Whether the graph measures the range of each sample. Nothing of the input is then clipped.
         """
         if not dynamic_range:
             input_params, output = self.input.quant_params(symmetric, INPUT_ESTIMATOR), self.output
@@ -112,7 +113,7 @@ class LayerCalibration:
         return Fp8Quantization(2 * peak / FP8_MAX, self.rounder)
 
 
-#: By layer name.
+#: The measurements of all layers, by layer name.
 Calibration = Mapping[str, LayerCalibration]
 
 
@@ -124,7 +125,10 @@ def calibrate(
     Args:
         weights: The generator.
         batches: ws `[n, num_ws, w_dim]`. All activations of one batch must fit in memory.
-        progress: Is called after each run of the network.
+        progress: Called after each run of the network.
+
+    Returns:
+        The measurements by layer name.
     """
     specs = {spec.name: spec for spec in int8_conv_layers(weights.config) + int8_rgb_layers(weights.config)}
     if not specs:

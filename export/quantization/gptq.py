@@ -1,10 +1,11 @@
-"""GPTQ (Frantar et al. 2023): weights are rounded one after another, and each makes up for the errors of those before it.
+"""GPTQ (Frantar et al. 2023): weights are rounded one by one, and each makes up for the errors of the former ones.
 
-The inputs of a convolution are correlated. Neighbouring pixels are alike, and a leaky ReLU leaves a mean. So the errors of weights
-that meet similar inputs can cancel.
+The inputs of a convolution are correlated. Neighbouring pixels are alike, and a leaky ReLU leaves a mean. So the errors
+of weights that meet similar inputs can cancel.
 
-Let H be the second moments of the patches that a convolution reads, and H = R Rᵀ with R upper triangular. The squared error of an
-output channel with weights w, rounded to ŵ, is |(w - ŵ) R|². Rounding one column after another is Babai's nearest-plane algorithm.
+Let H be the second moments of the patches that a convolution reads, and H = R Rᵀ with R upper triangular. The squared
+error of an output channel with weights w, rounded to ŵ, is |(w - ŵ) R|². Rounding one column after another is Babai's
+nearest-plane algorithm.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ TAPS = 9
 #: Patches that are sampled for each column of the moments, over all samples.
 PATCHES_PER_COLUMN = 4
 
-#: This share of the mean power is added to the power of every input, so that weights do not rely on chance correlations.
+#: This share of the mean power is added to the power of every input, so that weights do not rely on chance
+#: correlations.
 DAMPING = 0.01
 
 #: Columns that are rounded one by one. Their errors reach all later columns in one matrix product.
@@ -36,7 +38,7 @@ class PatchMoments:
     """Second moments of the 3x3 patches of images, estimated from random patches.
 
     Args:
-        channels: Of the images.
+        channels: Channels of the images.
         samples: About how many images will be added.
 
     Attributes:
@@ -91,7 +93,8 @@ class GptqRounder:
         channels, size = kernel.shape[1:3]
         taps = (kernel / scale[:, None, None, None].astype(np.float64)).reshape(len(kernel), channels, -1)
         moment_index = np.arange(TAPS * channels).reshape(channels, 3, 3)[:, :size, :size].reshape(channels, -1)
-        # Some taps of a phase are zero by construction and stay zero. Output channels with the same zeros are rounded together.
+        # Some taps of a phase are zero by construction and stay zero. Output channels with the same zeros are rounded
+        # together.
         nonzero = np.abs(taps).max(1) > 0
         rounded = to_format(np.zeros(taps.shape))
         for pattern in np.unique(nonzero, axis=0):

@@ -18,10 +18,11 @@ SEARCH_SAMPLES, SEARCH_FIRST_SEED = 16, 3_000_000_000
 
 
 def calibration_latents(cfg: GeneratorConfig, mapping: Path) -> list[np.ndarray]:
-    """`CALIBRATION_SAMPLES` latents like those that are served: psi from 0.5 to 1, and half of them with two styles mixed.
+    """`CALIBRATION_SAMPLES` latents like those that users ask for: psi is from 0.5 to 1, and half of them mix two
+    styles.
 
     Args:
-        cfg: Of the generator.
+        cfg: The generator's configuration.
         mapping: The file of the mapping network.
 
     Returns:

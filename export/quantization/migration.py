@@ -1,4 +1,4 @@
-"""Scale migration from measured activations: which scales move between the input of a convolution, its weights and its output."""
+"""Scale migration: from measured activations to the scales that move into the weights of a convolution, and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import numpy as np
 from stylert.export.plan import Migration
 from stylert.models.stylegan2.config import LayerSpec
 
-#: The share of the spread of the inputs' ranges that moves to the weights (alpha of SmoothQuant). docs/precision.md compares values.
+#: The share of the spread of the inputs' ranges that moves to the weights (alpha of SmoothQuant). docs/precision.md
+#: compares values.
 SMOOTHQUANT_ALPHA = 0.6
 
 #: The candidates for `Int8Quantization.negative_ratio`.
@@ -53,9 +54,9 @@ def scale_migration(
     Args:
         spec: The layer.
         weight: `[O, I, k, k]`.
-        style: Of the layer's style `[N, I]`.
-        modulated: Of the convolution's input `[N, I, H, W]`.
-        conv: Of its output, `[N, O, H, W]` or four phases `[N, 4 O, H, W]`.
+        style: Statistics of the layer's style `[N, I]`.
+        modulated: Statistics of the convolution's input `[N, I, H, W]`.
+        conv: Statistics of its output, which is `[N, O, H, W]` or four phases `[N, 4 O, H, W]`.
     """
     peak, weight_peak = _positive(modulated.peak), _positive(np.abs(weight).max((0, 2, 3)))
     input_scale = peak**SMOOTHQUANT_ALPHA / weight_peak ** (1 - SMOOTHQUANT_ALPHA)
@@ -68,9 +69,13 @@ def scale_migration(
 
 
 def negative_ratio(modulated: ChannelStatistics, input_scale: np.ndarray) -> float:
-    """The ratio q for which the ranges [-q r, r] of all samples are shortest (`Int8Quantization.negative_ratio`).
+    """The ratio q that makes the ranges [-q r, r] of all samples shortest (`Int8Quantization.negative_ratio`).
 
-    A range's length counts relative to the greatest magnitude in the sample, in mean square.
+    The loss is the mean square of the ranges' lengths, each relative to the greatest magnitude in its sample.
+
+    Args:
+        modulated: Statistics of the convolution's input.
+        input_scale: `[I]`, the scales of the migration.
     """
     top = np.maximum((np.stack(modulated.highs) / input_scale).max(1), 1e-12)
     bottom = np.maximum((-np.stack(modulated.lows) / input_scale).max(1), 1e-12)

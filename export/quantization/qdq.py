@@ -36,14 +36,17 @@ class QdqBuilder:
         self.g, self.dtype = g, dtype
 
     def quantize(self, x: str, params: QuantParams, name: str, factor: ChannelFactor | None = None) -> str:
-        """`x` in 8 bits. With a factor, `x` times the factor: each channel's scale is divided by it, which needs no extra pass."""
+        """Add the quantisation of `x`, or of `x` times a factor.
+
+        A factor needs no pass of its own: the scale of each channel is divided by it.
+        """
         if factor is None:
             return self.g.node("QuantizeLinear", [x, *self._params(params, name)], f"{name}_q")
         scales = self.g.node("Div", [self._scale(params.scale, name), factor.tensor], f"{name}_q_steps")
         return self._by_plane("QuantizeLinear", x, scales, params, f"{name}_q", factor)
 
     def dequantize(self, x: str, params: QuantParams, name: str, factor: ChannelFactor | None = None) -> str:
-        """The float values of `x`, times the factor if there is one."""
+        """Add the dequantisation of `x`, times the factor if one is given."""
         if factor is None:
             return self.g.node("DequantizeLinear", [x, *self._params(params, name)], f"{name}_dq")
         scales = self.g.node("Mul", [self._scale(params.scale, name), factor.tensor], f"{name}_dq_steps")
@@ -68,11 +71,11 @@ class QdqBuilder:
     def int8_weight(
         self, weight: np.ndarray, name: str, axis: int, peak: int = INT8_MAX, round_kernel: RoundKernel = round_to_nearest
     ) -> str:
-        """A kernel stored as int8, with a symmetric scale per index of `axis`. Each greatest magnitude becomes `peak`."""
+        """A kernel stored as int8, with a scale per index of `axis`. The greatest magnitude of each becomes `peak`."""
         return self._weight(weight, name, axis, peak, round_kernel, to_int8)
 
     def fp8_weight(self, weight: np.ndarray, name: str, axis: int, round_kernel: RoundKernel = round_to_nearest) -> str:
-        """A kernel stored as E4M3, with a scale per index of `axis`. Each greatest magnitude becomes E4M3's greatest."""
+        """A kernel stored as E4M3, with a scale per index of `axis`. The greatest magnitude of each becomes 448."""
         return self._weight(weight, name, axis, FP8_MAX, round_kernel, to_fp8)
 
     def _weight(

@@ -17,14 +17,14 @@ from stylert.export.plan import (
     Migration,
     NetworkPlan,
     RgbForm,
-    half_plan,
+    float16_plan,
 )
 from stylert.export.quantization.calibration import Calibration
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.stylegan2.config import GeneratorConfig
 
-#: Up to this resolution the graph measures the range of each sample. In larger images that pass costs more than it is worth
-#: (docs/precision.md).
+#: Up to this resolution the graph measures the range of each sample. In larger images that pass costs more than it is
+#: worth (docs/precision.md).
 MAX_DYNAMIC_RANGE_RESOLUTION = 64
 
 
@@ -41,17 +41,18 @@ def int8_plan(
     """Every calibrated layer in int8, and the others in float32 and the same form.
 
     Args:
-        cfg: Of the generator.
-        calibration: By layer name.
-        form: Of every modulated convolution.
-        symmetric: Whether activations have zero point 0, which TensorRT and OpenVINO require. Other ranges fit the result of a
-            leaky ReLU better.
+        cfg: The generator's configuration.
+        calibration: The measurements by layer name.
+        form: The form of every modulated convolution.
+        symmetric: Whether activations have zero point 0, which TensorRT and OpenVINO require. Other ranges fit the
+            result of a leaky ReLU better.
         outputs: The convolutions whose output is quantised, too: all, those that upsample, or none. ONNX Runtime runs a
             convolution in int8 only with a quantised output.
         max_dynamic_range: The greatest resolution at which the graph measures each sample's range.
-        min_fold_modulation: The least resolution at which quantisation applies style and demodulation (`fold_modulation`).
-        rgb_form: Of every torgb. Calibrated ones run in int8 when it is `conv`. The default suits ONNX Runtime, which
-            keeps activations channels last between 8-bit convolutions.
+        min_fold_modulation: The least resolution at which quantisation applies style and demodulation
+            (`fold_modulation`).
+        rgb_form: The form of every torgb. Calibrated ones run in int8 when it is `conv`. The default suits ONNX
+            Runtime, which keeps activations channels last between 8-bit convolutions.
     """
     layers = {}
     for spec in cfg.layers():
@@ -69,25 +70,25 @@ def int8_plan(
     return NetworkPlan(layers, rgb_form=rgb_form)
 
 
-def half_int8_plan(weights: GeneratorWeights, calibration: Calibration) -> NetworkPlan:
-    """Symmetric int8 with fixed ranges and float outputs, as TensorRT takes it, and float16 between the convolutions."""
+def float16_int8_plan(weights: GeneratorWeights, calibration: Calibration) -> NetworkPlan:
+    """Symmetric int8 with fixed ranges and float outputs, as TensorRT takes it. The rest is float16."""
     quantization = {name: measured.int8(symmetric=True, quantize_output=False) for name, measured in calibration.items()}
-    return _half_quantized_plan(weights, calibration, quantization)
+    return _float16_quantized_plan(weights, calibration, quantization)
 
 
-def half_fp8_plan(weights: GeneratorWeights, calibration: Calibration) -> NetworkPlan:
-    """E4M3 in every calibrated convolution, and float16 between them."""
-    return _half_quantized_plan(weights, calibration, {name: measured.fp8() for name, measured in calibration.items()})
+def float16_fp8_plan(weights: GeneratorWeights, calibration: Calibration) -> NetworkPlan:
+    """E4M3 in every calibrated convolution. The rest is float16."""
+    return _float16_quantized_plan(weights, calibration, {name: measured.fp8() for name, measured in calibration.items()})
 
 
-def _half_quantized_plan(
+def _float16_quantized_plan(
     weights: GeneratorWeights, calibration: Calibration, quantization: Mapping[str, Int8Quantization | Fp8Quantization]
 ) -> NetworkPlan:
     """Polyphase, because TensorRT-RTX has no 8-bit transposed convolution. torgb stays in float16.
 
     Output channels are scaled so that the greatest weight of each is 1. Its quantisation scale then fits float16.
     """
-    layers = dict(half_plan(weights, "polyphase").layers)
+    layers = dict(float16_plan(weights, "polyphase").layers)
     for name in layers:
         if name not in calibration:
             continue
@@ -96,4 +97,4 @@ def _half_quantized_plan(
         peak = weight.max((1, 2, 3)).astype(np.float64)
         migration = Migration(migration.input_scale, np.where(peak > 0, peak, 1.0), migration.input_power)
         layers[name] = LayerPlan("polyphase", migration, quantization[name])
-    return NetworkPlan(layers, half=True, rgb_form="matmul_nhwc")
+    return NetworkPlan(layers, float16=True, rgb_form="matmul_nhwc")

@@ -1,7 +1,7 @@
 """Range estimators: how much of a tensor's range 8 bits cover.
 
-Values outside the range are clipped. A smaller range has finer steps. The four estimators are compared in docs/precision.md.
-They read a histogram that is filled sample by sample in constant memory.
+Values outside the range are clipped. A smaller range has finer steps. The four estimators are compared in
+docs/precision.md. They read a histogram that is filled sample by sample in constant memory.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 
 from stylert.export.plan import QuantParams
 
-#: `max` clips nothing. `percentile` leaves `TAIL` of the values outside. `entropy` keeps the distribution (the Kullback-Leibler
-#: divergence of TensorRT's calibrator; Migacz 2017). `mse` has the least mean square error, relative to each sample's power.
+#: `max` clips nothing. `percentile` leaves `TAIL` of the values outside. `entropy` keeps the distribution (the
+#: Kullback-Leibler divergence of TensorRT's calibrator; Migacz 2017). `mse` has the least mean square error, relative
+#: to each sample's power.
 RangeEstimator = Literal["max", "percentile", "entropy", "mse"]
 
 BINS = 4096
@@ -37,7 +38,8 @@ class Histogram:
         low: The least value, at most 0.
         high: The greatest value, at least 0.
         counts: `[BINS]`.
-        relative: `[BINS]`, the sum of each sample's counts divided by its power, so that every sample has the same weight.
+        relative: `[BINS]`, the sum of each sample's counts divided by its power, so that every sample has the same
+            weight.
     """
 
     def __init__(self) -> None:
@@ -83,7 +85,10 @@ class Histogram:
             self.counts, self.relative = (np.pad(c.reshape(-1, 2).sum(1), BINS // 4) for c in (self.counts, self.relative))
 
     def _percentile_range(self, symmetric: bool) -> tuple[float, float]:
-        """The range with `TAIL` of the values outside: by magnitude when symmetric, otherwise half of them at each end."""
+        """The range with `TAIL` of the values outside.
+
+        A symmetric range excludes the greatest magnitudes. Otherwise each end excludes half of the share.
+        """
         if symmetric:
             magnitudes = (self.counts + self.counts[::-1])[BINS // 2 :]
             too_many_outside = np.cumsum(magnitudes[::-1])[::-1] > TAIL * magnitudes.sum()

@@ -14,7 +14,10 @@ from stylert.models.stylegan2.config import GeneratorConfig
 #: The key of the canonical file among plans by backend.
 CANONICAL = ""
 
-HALF_RECIPE: dict[str, Any] = {"convolutions": "float16, weights and styles normalised", "styles, demodulation, RGB": "float32"}
+FLOAT16_RECIPE: dict[str, Any] = {
+    "convolutions": "float16, weights and styles normalised",
+    "styles, demodulation, RGB": "float32",
+}
 
 FORMAT_FACTS: dict[str, dict[str, Any]] = {
     "int8": {
@@ -25,7 +28,7 @@ FORMAT_FACTS: dict[str, dict[str, Any]] = {
     "fp8": {
         "activations": "E4M3 per tensor, with room for twice the calibrated peak",
         "weights": "E4M3 per channel",
-        "rest": HALF_RECIPE,
+        "rest": FLOAT16_RECIPE,
     },
 }
 
@@ -56,7 +59,9 @@ def _search_recipe(cfg: GeneratorConfig, plan: NetworkPlan, search: Sensitivity)
         for spec in conv_layers(cfg)
         if spec.name not in quantized
     }
-    reasons |= {name: f"search: {psnr_db:.1f} dB with it alone in 8 bits" for name, psnr_db in search.higher_precision.items()}
+    reasons |= {
+        name: f"search: {psnr_db:.1f} dB with only this layer in 8 bits" for name, psnr_db in search.higher_precision.items()
+    }
     return {
         "layers": quantized,
         "higher_precision": reasons,

@@ -1,8 +1,8 @@
 """Sensitivity search: which layers stay out of 8 bits, so that the images reach a PSNR at the least cost in time.
 
-The errors of different layers are nearly uncorrelated, so their powers add up in the image. The search measures each layer alone.
-It then takes layers out of 8 bits until the others, measured together, reach the PSNR. The first to go have the greatest error
-for the work that 8 bits save. In practice these are the layers of the smallest images.
+The errors of different layers are nearly uncorrelated, so their powers add up in the image. The search measures each
+layer alone. It then takes layers out of 8 bits until the others, measured together, reach the PSNR. The first to go
+have the greatest error for the work that 8 bits save. In practice these are the layers of the smallest images.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from stylert.export.synthesis import synthesis_model
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.stylegan2.config import LayerSpec
 
-#: The measured mean must exceed the target by this many standard deviations of its difference to the mean over `UNSEEN_SEEDS`
-#: other seeds. A verification on those seeds then confirms the target 49 times of 50.
+#: The measured mean must exceed the target by this many standard deviations of its difference to the mean over
+#: `UNSEEN_SEEDS` other seeds. A verification on those seeds then confirms the target 49 times of 50.
 MARGIN_SIGMAS, UNSEEN_SEEDS = 2.0, 32
 
-#: Time that 8 bits save per multiplication in an upsampling layer with its FIR in 8 bits, relative to other convolutions.
-#: docs/decisions/export-sensitivity-costs.md has the figures of both constants.
+#: Time that 8 bits save per multiplication in an upsampling layer with its FIR in 8 bits, relative to other
+#: convolutions. docs/decisions/export-sensitivity-costs.md has the figures of both constants.
 FIR_SAVING = 1.5
 
 #: Multiplications of a convolution in which 8 bits save as much time as in one value that torgb reads.
@@ -40,8 +40,8 @@ class Sensitivity:
     """The result of a search.
 
     Attributes:
-        higher_precision: The layers to leave out of 8 bits, most sensitive first, each with the PSNR of the images in dB when it
-            alone is in 8 bits.
+        higher_precision: The layers to leave out of 8 bits, most sensitive first. Each has the PSNR of the images with
+            only this layer in 8 bits, in dB.
         psnr_db: The PSNR with all other layers in 8 bits.
         target_met: Whether `psnr_db` exceeds the target by the margin for unseen seeds.
         evaluations: How many networks were measured.
@@ -70,8 +70,8 @@ def find_sensitive_layers(
         latents: At least two ws `[1, num_ws, w_dim]`.
         reference: Their images without 8 bits (`reference_images`).
         target_db: The mean PSNR to reach, in dB.
-        progress: Is called after each measurement, with `stage`.
-        stage: What the progress shows.
+        progress: Called after each measurement, with `stage`.
+        stage: The text that the progress shows.
     """
     time_saved = {spec.name: _time_saved(spec, plan.layer(spec)) for spec in weights.config.layers()}
     plan = _evaluation_plan(plan)
@@ -131,7 +131,7 @@ def reference_images(weights: GeneratorWeights, latents: Sequence[np.ndarray]) -
 
 
 def same_rounding(first: NetworkPlan, second: NetworkPlan) -> bool:
-    """Whether two plans of one network round the same numbers to the same 8 bits. Then a search of one holds for both."""
+    """Whether two plans of one network round the same numbers in the same way. A search of one then holds for both."""
     return _evaluation_plan(first) == _evaluation_plan(second)
 
 
@@ -144,7 +144,7 @@ def _time_saved(spec: LayerSpec, layer: LayerPlan) -> float:
 
 
 def _evaluation_plan(plan: NetworkPlan) -> NetworkPlan:
-    """A plan that rounds the same numbers, in the forms that ONNX Runtime runs in 8 bits and without folded modulation."""
+    """A plan that rounds the same numbers in forms that ONNX Runtime runs in 8 bits, without folded modulation."""
     layers = {}
     for name, layer in plan.layers.items():
         quantization = layer.quantization if layer.int8 is None else replace(layer.int8, fold_modulation=False)

@@ -1,7 +1,7 @@
 """The search for the fastest plan on one machine: one change at a time, timed in the whole network.
 
-A change stays when it makes the whole network faster. A layer alone would be quicker to time, but its neighbours decide in which
-layout it gets its data. All forms compute the same images, so only the time counts.
+A change stays when it makes the whole network faster. A layer alone would be quicker to time, but its neighbours decide
+in which layout it gets its data. All forms compute the same images, so only the time counts.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class Trial:
     Attributes:
         where: The layer, or one of `GROUPS`.
         change: The former and the new form, in words.
-        time_ratio: The time of the network with the change over the time without; 1 where the difference was within chance.
+        time_ratio: The time of the network with the change over the time without; 1 where the difference was within
+            chance.
         ratio: The measurement, or None where `time_ratio` comes from an earlier search.
         taken: Whether the search went on with the change.
     """
@@ -100,17 +101,18 @@ def search_forms(
     """Try every form of every layer, those with most arithmetic first.
 
     Args:
-        cfg: Of the generator.
+        cfg: The generator's configuration.
         default: The plan to start from.
         open_plan: Loads the network of a plan.
         seconds: About the time for the whole search.
-        seconds_each: For one comparison.
-        known_ratios: Time ratios of earlier searches on this machine, by a description of layer and change. Such a change is not
-            measured again, and new measurements are added. The result is compared with the default in any case.
+        seconds_each: The time for one comparison.
+        known_ratios: Time ratios of earlier searches on this machine, by a description of layer and change. Such a
+            change is not measured again, and new measurements are added. The result is compared with the default in any
+            case.
         can_fold_modulation: Whether the runtime accepts `Int8Quantization.fold_modulation`.
-        progress: Is called before each change, with `stage`.
-        stage: What the progress shows.
-        clock: In seconds.
+        progress: Called before each change, with `stage`.
+        stage: The text that the progress shows.
+        clock: The clock, in seconds.
     """
     deadline = clock() + seconds * (1 - FINAL_SHARE)
     if known_ratios is None:
@@ -157,7 +159,10 @@ def search_forms(
 
 @dataclass(frozen=True)
 class _Change:
-    """A changed plan. `key` is what a user's cache knows the change by, so its wording stays as it is, and so does `text`."""
+    """A changed plan.
+
+    Users' caches know a change by its `key`, which contains `text`. So the wording of both stays as it is.
+    """
 
     where: str
     text: str

@@ -1,4 +1,4 @@
-"""`stylert tune`: search the fastest plan on this machine, and write its network into the bundle where it beats the default."""
+"""`stylert tune`: search the fastest plan on this machine, and write its network into the bundle."""
 
 from __future__ import annotations
 
@@ -78,21 +78,22 @@ def tune_bundle(
     forget: bool = False,
     progress: Progress | None = None,
 ) -> Tuning:
-    """Search the fastest plan of one precision on one backend, and write its network into the bundle if it beats the default.
+    """Search the fastest plan of one precision on one backend, and write its network into the bundle.
 
-    Time ratios are kept in the user's cache folder, so a later search measures less. The bundle changes at the end, all at once.
-    Engines of the former network are not used any more.
+    The default stays where the search finds nothing faster. Time ratios are kept in the user's cache folder, so a
+    later search measures less. The bundle changes at the end, all at once. Engines of the former network are not used
+    any more.
 
     Args:
         path: The bundle.
         checkpoint: The file that the bundle was exported from.
         backend_name: One of `TUNABLE`.
         precision: One that the bundle holds.
-        threads: Of the backend, or None for its default.
+        threads: The backend's threads, or None for its default.
         batch: Images per call while timing.
         minutes: About the time for the search.
         forget: Measure everything anew.
-        progress: Is called as the calibration and the search go on.
+        progress: Called as the calibration and the search go on.
 
     Raises:
         InputError: The backend chooses its own forms, the checkpoint is another one, or a number is out of range.
@@ -159,7 +160,7 @@ def _check_request(backend_name: str, precision: str, batch: int, minutes: float
 def _default_plan(
     bundle: Bundle, weights: GeneratorWeights, backend_name: str, precision: str, progress: Progress | None
 ) -> NetworkPlan:
-    """The plan that export chose. For 8 bits the calibration is made again, and the same layers stay in higher precision."""
+    """The plan of the export. For 8 bits it calibrates again, and leaves the same layers out."""
     calibration = None
     if precision in EIGHT_BIT:
         calibration = calibrate(weights, calibration_latents(weights.config, bundle.path / MAPPING_FILE), progress)
@@ -185,7 +186,7 @@ def _network(bundle: Bundle, weights: GeneratorWeights, plan: NetworkPlan) -> by
 
 
 def _write_network(bundle: Bundle, path: Path, backend_name: str, precision: str, data: bytes, facts: dict[str, Any]) -> str:
-    """Write a network as the backend's file of a precision, and return the file's name. The former file goes if nothing uses it."""
+    """Write a network as the backend's file of a precision, and return its name. An unused former file is removed."""
     entry = bundle.precision(precision)
     file = f"synthesis.{precision}.{backend_name}.tuned-{hashlib.sha256(data).hexdigest()[:8]}.onnx"
     with atomic_file(path / file) as temporary:
@@ -220,7 +221,7 @@ class _BoundSession:
 
 
 class _RatioCache:
-    """Time ratios of earlier searches, in a JSON file: by machine and settings, and then by change (`Trial.time_ratio`)."""
+    """Time ratios of earlier searches (`Trial.time_ratio`) in a JSON file: by machine and settings, then by change."""
 
     def __init__(self, file: Path, backend_name: str, precision: str, threads: int | None, batch: int, forget: bool) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Random networks in both worlds, NumPy arrays for the exporter and PyTorch modules as the reference, and how they are run."""
+"""Random networks, as NumPy arrays for the exporter and as PyTorch modules for the reference, and ways to run them."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from stylert.export.plan import (
     Migration,
     RgbForm,
     conv_layers,
+    float16_plan,
     float32_plan,
-    half_plan,
     rgb_layers,
 )
 from stylert.export.synthesis import NoiseInput, synthesis_model
@@ -62,7 +62,7 @@ def test_every_form_equals_the_float64_network(
 def test_each_torgb_may_have_a_form_and_a_migration_of_its_own(half: bool, rng: np.random.Generator) -> None:
     """The migrations include those with an input power, where torgb multiplies by the norm of its style."""
     weights, generator = random_network(resolution=32, conv_clamp=0.9)
-    plan = half_plan(weights, "phases") if half else float32_plan(weights.config, "phases")
+    plan = float16_plan(weights, "phases") if half else float32_plan(weights.config, "phases")
     for _ in range(6):
         layers = {}
         for spec in rgb_layers(weights.config):
@@ -85,7 +85,7 @@ def test_each_torgb_may_have_a_form_and_a_migration_of_its_own(half: bool, rng: 
 def test_float16_stays_near_pytorch(form: ConvForm, architecture: str, rgb_form: RgbForm) -> None:
     weights, generator = random_network(resolution=32, architecture=architecture)
     ws = random_ws(weights, 3)
-    model = synthesis_model(weights, "const", "float", half_plan(weights, form, rgb_form))
+    model = synthesis_model(weights, "const", "float", float16_plan(weights, form, rgb_form))
     expected = generator.float().synthesis(torch.from_numpy(ws), "const").numpy()
     assert peak_snr_db(run(model, ws=ws), expected) > 50
 
@@ -98,7 +98,7 @@ def test_float16_is_finite_and_right_for_any_size_of_ws_and_weights(size: float,
             value *= 10.0 ** rng.uniform(-3, 3, (len(value), 1, 1, 1))
     generator.load_state_dict({name: torch.from_numpy(value) for name, value in weights.arrays.items()})
     ws = (size * rng.standard_normal((2, 8, 20))).astype(np.float32)
-    images = run(synthesis_model(weights, "const", "float", half_plan(weights)), ws=ws)
+    images = run(synthesis_model(weights, "const", "float", float16_plan(weights)), ws=ws)
     assert np.isfinite(images).all()
     assert peak_snr_db(images, synthesize64(generator, ws, "const")) > 45
 
@@ -106,7 +106,7 @@ def test_float16_is_finite_and_right_for_any_size_of_ws_and_weights(size: float,
 def test_float16_convolutions_are_float16_and_the_image_is_not() -> None:
     weights = random_weights(resolution=16)
     model = onnx.shape_inference.infer_shapes(
-        synthesis_model(weights, "const", "float", half_plan(weights, "phases")), check_type=True, strict_mode=True
+        synthesis_model(weights, "const", "float", float16_plan(weights, "phases")), check_type=True, strict_mode=True
     )
     types = {v.name: v.type.tensor_type.elem_type for v in [*model.graph.value_info, *model.graph.output]}
     types |= {t.name: t.data_type for t in model.graph.initializer}

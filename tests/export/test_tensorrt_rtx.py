@@ -61,9 +61,7 @@ def build(
         ("fp8", False, "sm_120"),
     ],
 )
-def test_every_network_builds_and_computes_in_its_own_type(
-    tmp_path: Path, precision: str, own_plan: bool, target: str
-) -> None:
+def test_every_network_builds_and_computes_in_its_own_type(tmp_path: Path, precision: str, own_plan: bool, target: str) -> None:
     weights = random_weights(resolution=32)
     facts = build(weights, precision, own_plan, target, tmp_path)
     convolutions = [k for k in facts["layers"] if k["kind"] in ("correlation", "deconv")]

@@ -55,9 +55,7 @@ def test_pictures_show_reference_image_and_amplified_difference(rng: np.random.G
     assert (picture[:, 10:] == 2 * AMPLIFICATION).all()
 
 
-def test_perceptual_distance_is_none_without_its_extra(
-    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
-) -> None:
+def test_perceptual_distance_is_none_without_its_extra(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
     a, b = rng.integers(0, 256, (2, 3, 16, 16, 3), dtype=np.uint8)
     far, near = perceptual_distance(list(a), list(b)), perceptual_distance(list(a), list(a))
     assert far is not None
@@ -68,7 +66,9 @@ def test_perceptual_distance_is_none_without_its_extra(
 
 
 @pytest.mark.parametrize("options", [{"noise": "input"}, {"noise": "none"}, {"output": "float"}])
-def test_bundles_with_other_inputs_and_outputs_verify(make_checkpoint: Callable[..., Path], tmp_path: Path, options: dict[str, str]) -> None:
+def test_bundles_with_other_inputs_and_outputs_verify(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, options: dict[str, str]
+) -> None:
     checkpoint = make_checkpoint(c_dim=3)
     rows = verify(export_bundle(checkpoint, tmp_path / "b", **options), against=checkpoint, seeds=5)  # type: ignore[arg-type]
     assert all(r.passed for r in rows), rows

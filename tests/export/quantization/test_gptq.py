@@ -1,4 +1,4 @@
-"""GPTQ: an independent formula gives the same numbers, and the result of a convolution is nearer than with nearest rounding."""
+"""GPTQ equals an independent formula, and leaves a convolution with less error than nearest rounding."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from stylert.export.quantization.qdq import ChannelFactor, QdqBuilder
 
 
 def test_quantisation_takes_any_factor(rng: np.random.Generator) -> None:
-    """A negative factor changes the sign of a channel. A factor of zero, with an infinite scale, makes the channel zero."""
+    """A negative factor changes the sign of a channel. A factor of zero has an infinite scale and gives zeros."""
     x, factor = rng.standard_normal((2, 5, 4, 4)).astype(np.float32), rng.standard_normal((2, 5)).astype(np.float32)
     factor[0, 2], factor[1, 4], x[0, 2, 0, 0] = 0, 1e-42, 0
     g = GraphBuilder("rounding")

@@ -45,7 +45,8 @@ def test_a_higher_target_leaves_out_more_layers_and_is_met(form: ConvForm) -> No
     plan, exact = int8_plan(weights.config, calibrate(weights, ws[:4]), form), reference_images(weights, ws[4:])
     everything = find_sensitive_layers(weights, plan, ws[4:], exact, 1.0)
     # No network with 8 bits has 70 dB. A higher target may be out of reach even without 8 bits.
-    # The reference has another form, and float32 may round one value to the other side of a tie. At this size that leaves 83 dB.
+    # The reference has another form, and float32 may round one value to the other side of a tie. At this size that
+    # leaves 83 dB.
     targets = [everything.psnr_db + 3, 70.0]
     some, most = (find_sensitive_layers(weights, plan, ws[4:], exact, target) for target in targets)
     assert some.target_met

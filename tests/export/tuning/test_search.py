@@ -1,4 +1,4 @@
-"""The search on machines with known times: it finds the fastest forms, ends in its time, and never returns a slower plan."""
+"""On machines with known times, the search finds the fastest forms, ends in its time, and returns no slower plan."""
 
 from __future__ import annotations
 
