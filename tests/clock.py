@@ -1,10 +1,10 @@
-"""Time for tests that must not depend on how fast they run."""
+"""A clock for tests, so that their result does not depend on the speed of the machine."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """Time that passes only when something takes it."""
+    """A clock in seconds that starts at 0 and advances only by `sleep`."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -1,6 +1,6 @@
 """The random inputs of the tests.
 
-A plain run draws from `DEFAULT_SEED`, so it has the same inputs on every machine, in any order and after any edit.
+Without a given seed, a run draws from `DEFAULT_SEED`. It then has the same inputs on every machine, in any order, after any edit.
 `STYLERT_TEST_SEED=N` sets another seed. `make fuzz` draws a new one and prints it.
 """
 
@@ -26,17 +26,17 @@ def seed_of(name: str) -> int:
 
 
 def draws_of(name: str) -> np.random.Generator:
-    """The random numbers of an object that several tests share."""
+    """The random numbers of an object that several tests share, by its name."""
     return np.random.default_rng(seed_of(name))
 
 
 def fresh() -> np.random.Generator:
-    """New random numbers inside of a test, from its own seed."""
+    """A generator for use inside a test. Its seed comes from Python's `random`, which `seed_everything` seeds."""
     return np.random.default_rng(random.getrandbits(64))
 
 
 def seed_everything(name: str) -> None:
-    """Seeds what draws by itself: Python, NumPy, and PyTorch where it is installed."""
+    """Seed the global generators of Python, NumPy and, if it is installed, PyTorch."""
     random.seed(seed_of(name))
     np.random.seed(seed_of(name))
     try:

@@ -1,4 +1,4 @@
-"""A run of the tests can be repeated; only a given seed draws other inputs."""
+"""A run of the tests can be repeated. Only a given seed changes its inputs."""
 
 import random
 
@@ -8,7 +8,7 @@ import torch
 from tests import draws
 
 
-def test_each_name_draws_its_own_numbers_and_draws_them_again():
+def test_each_name_has_its_own_numbers_in_every_run():
     def numbers(name):
         draws.seed_everything(name)
         return (
@@ -25,11 +25,11 @@ def test_each_name_draws_its_own_numbers_and_draws_them_again():
     assert len(set(first)) == len(first)
 
 
-def test_without_a_given_seed_every_run_draws_the_same(monkeypatch):
+def test_the_seed_is_fixed_by_default(monkeypatch):
     monkeypatch.delenv("STYLERT_TEST_SEED", raising=False)
     assert draws.run_seed() == draws.DEFAULT_SEED
 
 
-def test_a_given_seed_is_taken(monkeypatch):
+def test_a_given_seed_is_used_modulo_2_to_the_32(monkeypatch):
     monkeypatch.setenv("STYLERT_TEST_SEED", str(2**32 + 5))
     assert draws.run_seed() == 5

@@ -1,4 +1,4 @@
-"""The examples run as their first lines say, and together they are the whole road from drawings to images."""
+"""The examples run by the commands in their first lines. Together they lead from drawings to generated images."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_cats_are_distinct_labelled_images_in_the_official_layout(cats: Path
     np.testing.assert_array_equal(dataset.labels.sum(1), 1)
 
 
-def test_drawings_become_a_trained_exported_verified_generator(cats: Path, tmp_path: Path) -> None:
+def test_drawings_become_a_trained_exported_and_verified_generator(cats: Path, tmp_path: Path) -> None:
     command = "from stylert.cli.main import main; main()"
     run = tmp_path / "run"
     options = ("--preset", "cpu", "--batch", 4, "--channel-base", 256, "--channel-max", 16, "--kimg", "0.016")
@@ -64,7 +64,7 @@ def test_drawings_become_a_trained_exported_verified_generator(cats: Path, tmp_p
     assert Image.open(tmp_path / "grid.png").size == (64, 32)
 
 
-def test_morph_draws_the_generators_frames_in_half_blocks_and_tells_its_frame_times(tmp_path: Path) -> None:
+def test_morph_draws_the_images_in_half_blocks_and_prints_frame_times(tmp_path: Path) -> None:
     bundle = export_bundle(SHIPPED, tmp_path / "bundle", ["fp32"])
     options = ("--backend", "onnxruntime", "--precision", "fp32", "--fps", 4, "--seconds", 0.5, "--seeds", "3,4")
     command = [
@@ -85,17 +85,17 @@ def test_morph_draws_the_generators_frames_in_half_blocks_and_tells_its_frame_ti
     assert "3 frames at" in done.stderr
     assert "p99" in done.stderr
     with Generator.load(bundle) as g:
-        expected = g([3, 4], psi=0.7)  # a round of four frames: a place, half way, the next place
+        expected = g([3, 4], psi=0.7)  # four frames per round: keyframe, middle, keyframe, middle
     for frame, image in ((frames[0], expected[0]), (frames[2], expected[1])):
         cells = re.findall(r"38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m▀", frame)
         numbers = np.array(cells, int).reshape(32, 64, 2, 3)
-        seen = numbers.transpose(0, 2, 1, 3).reshape(64, 64, 3)
-        assert np.abs(seen - image.astype(int)).max() <= 1
+        pixels = numbers.transpose(0, 2, 1, 3).reshape(64, 64, 3)
+        assert np.abs(pixels - image.astype(int)).max() <= 1
     last = np.asarray(Image.open(tmp_path / "last.png"))
     assert np.abs(last[::8, ::8].astype(int) - expected[1].astype(int)).max() <= 1
 
 
-def test_the_shipped_checkpoint_draws_on_white_and_differently_for_each_seed(tmp_path: Path) -> None:
+def test_images_of_the_shipped_checkpoint_are_on_white_and_differ_by_seed(tmp_path: Path) -> None:
     assert SHIPPED.stat().st_size < 20 * 2**20
     assert "David Revoy" in read_generator(SHIPPED).info["credit"]
     bundle = export_bundle(SHIPPED, tmp_path / "bundle")
@@ -105,14 +105,14 @@ def test_the_shipped_checkpoint_draws_on_white_and_differently_for_each_seed(tmp
         with Generator.load(bundle, precision=precision) as g:
             images = g(range(16), psi=0.7).astype(float)
         assert images.shape == (16, 64, 64, 3)
-        white = (images.min(3) > 235).mean((1, 2))  # of the training images 29 to 42 % of the pixels
+        white = (images.min(3) > 235).mean((1, 2))  # 29 to 42 % of the pixels in the training images
         assert 0.2 < white.mean() < 0.5
-        apart = [np.abs(a - b).mean() for i, a in enumerate(images) for b in images[:i]]
-        assert min(apart) > 2
+        distances = [np.abs(a - b).mean() for i, a in enumerate(images) for b in images[:i]]
+        assert min(distances) > 2
 
 
 @pytest.mark.parametrize("library", ["numpy", "torch"])
-def test_zero_copy_hands_the_very_memory_to_another_library(tmp_path: Path, library: str) -> None:
+def test_zero_copy_shares_the_images_memory_with_another_library(tmp_path: Path, library: str) -> None:
     bundle = export_bundle(SHIPPED, tmp_path / "bundle", ["fp32"])
     command = [sys.executable, EXAMPLES / "zero_copy.py", bundle.path, "--library", library, "--precision", "fp32"]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=1500)
@@ -123,12 +123,12 @@ def test_zero_copy_hands_the_very_memory_to_another_library(tmp_path: Path, libr
     ]
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler is here")
-def test_the_program_in_cpp_makes_the_images_of_python_from_the_bundles_engine(tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_the_cpp_program_makes_the_same_images_as_python_from_the_bundles_engine(tmp_path: Path) -> None:
     openvino = Path(pytest.importorskip("openvino").__file__).parent
     libraries = list((openvino / "libs").glob("libopenvino.so.*"))
     if not (openvino / "include").is_dir() or not libraries:
-        pytest.skip("this OpenVINO came without its headers")
+        pytest.skip("this OpenVINO has no headers")
     program, source = tmp_path / "generate", EXAMPLES / "generate.cpp"
     options = ["-std=c++17", "-O0", "-Wall", "-isystem", openvino / "include", *libraries, f"-Wl,-rpath,{openvino / 'libs'}"]
     compiled = subprocess.run(["g++", source, *options, "-o", program], capture_output=True, text=True, timeout=1500)
@@ -148,5 +148,5 @@ def test_the_program_in_cpp_makes_the_images_of_python_from_the_bundles_engine(t
             done = run(bundle.path, precision, seed, 0.7, tmp_path / "image.ppm")
             assert done.returncode == 0, done.stderr
             made = np.asarray(Image.open(tmp_path / "image.ppm"))
-            # The mapping network runs on another library there, so ws differ in their last bits.
+            # The C++ program runs the mapping network on OpenVINO, so ws differ in their last bits.
             assert psnr(made, image) >= bundle.precision(precision).min_psnr_db

@@ -1,4 +1,4 @@
-"""`stylert bench` as a user meets it: a run, its files, its comparison, and one line for every mistake."""
+"""`stylert bench`: a run with its files, its report and its comparison, and one line for every mistake."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
     return (e.value.code or 0, *capsys.readouterr())  # type: ignore[return-value]
 
 
-def test_a_run_is_reported_and_compares_with_itself(
+def test_a_run_has_a_report_and_does_not_differ_from_itself(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (scenarios, suite):
@@ -94,16 +94,16 @@ def test_mistakes_are_one_line(
 ) -> None:
     (tmp_path / "file.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(scenarios, "in_new_process", lambda *_: pytest.fail("it began to measure"))
-    monkeypatch.setattr(suite, "in_new_process", lambda *_: pytest.fail("it began to measure"))
-    places = {"BUNDLE": bundle.path, "FILE": tmp_path / "file.json"}
-    status, _, err = run(capsys, monkeypatch, "bench", *(places.get(a, a) for a in arguments))
+    monkeypatch.setattr(scenarios, "in_new_process", lambda *_: pytest.fail("a measurement began"))
+    monkeypatch.setattr(suite, "in_new_process", lambda *_: pytest.fail("a measurement began"))
+    paths = {"BUNDLE": bundle.path, "FILE": tmp_path / "file.json"}
+    status, _, err = run(capsys, monkeypatch, "bench", *(paths.get(a, a) for a in arguments))
     assert status == 2, err
     assert len(err.strip().splitlines()) == 1, err
     assert word in err
 
 
-def test_a_standard_model_is_made_once_and_again_when_the_code_changes(
+def test_a_standard_model_is_made_once_for_each_version_of_the_code(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []
@@ -118,7 +118,7 @@ def test_a_standard_model_is_made_once_and_again_when_the_code_changes(
     assert made == ["sg2-256"]
     both = standard_model("sg2-256", ["bf16", "fp32"], cache=tmp_path)
     assert standard_model("sg2-256", ["bf16"], cache=tmp_path).bundle.path in (first.bundle.path, both.bundle.path)
-    assert made == 2 * ["sg2-256"]  # what holds more than is asked for serves as well
+    assert made == 2 * ["sg2-256"]  # a bundle with further precisions serves as well
     (both.bundle.path / "bundle.json").write_text("{")  # damaged, so it is made again
     assert standard_model("sg2-256", ["bf16", "fp32"], cache=tmp_path).bundle == both.bundle
     monkeypatch.setattr(models, "_sources_digest", lambda: "other")

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes, real files, and one line with exit code 2 for every mistake."""
+"""The commands from export to verify, in processes of their own. Every mistake of the user is one line, with exit code 2."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def stylert(*args: object, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def refuse(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: object) -> str:
-    """Run the command in this process; it must print one line and exit 2. Returns the line."""
+    """Run a command with a mistake, in this process. Check that it prints one line and exits with 2, and return the line."""
     monkeypatch.setattr(sys, "argv", ["stylert", *map(str, args)])
     with pytest.raises(SystemExit) as e:
         cli.main()
@@ -40,7 +40,7 @@ def refuse(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
     return err
 
 
-def test_export_build_generate_verify_in_processes(checkpoint: Path, tmp_path: Path) -> None:
+def test_export_build_generate_and_verify_work_one_after_the_other(checkpoint: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     for args in (
         ("export", checkpoint, "--out", bundle),
@@ -61,20 +61,20 @@ def test_export_build_generate_verify_in_processes(checkpoint: Path, tmp_path: P
     assert len(rows) == 4
 
 
-def test_auto_says_which_backend_it_takes_and_the_recipe_names_that_one(bundle: Bundle, tmp_path: Path) -> None:
+def test_auto_prints_its_backend_and_the_recipe_names_the_same_one(bundle: Bundle, tmp_path: Path) -> None:
     env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     for command in (("generate", "--seeds", "1,2", "--grid"), ("sweep", "--seeds", "1", "--psi", "0,1")):
         out = tmp_path / "images" if command[0] == "generate" else tmp_path / "sweep.png"
         done = stylert(command[0], bundle.path, *command[1:], "--out", out, "--backend", "auto", **env)
         assert done.returncode == 0, done.stderr
-        (said,) = [line for line in done.stderr.splitlines() if line.startswith("auto: ")]
-        name = said.split()[1]
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("auto: ")]
+        name = line.split()[1]
         assert name in ("onnxruntime", "openvino")
         picture = out / "grid.png" if command[0] == "generate" else out
         assert read_recipe(picture).backend == name
 
 
-def test_verify_exits_1_under_the_threshold(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
+def test_verify_exits_with_1_below_the_threshold(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle.path, tmp_path / "b"))
     manifest = json.loads((copy / "bundle.json").read_text())
     manifest["precisions"]["int8"]["min_psnr_db"] = 99.9
@@ -84,7 +84,7 @@ def test_verify_exits_1_under_the_threshold(bundle: Bundle, checkpoint: Path, tm
     assert "FAILED" in done.stdout
 
 
-def test_no_arguments_and_help_say_what_there_is() -> None:
+def test_the_commands_are_listed_by_help_and_without_arguments() -> None:
     help_text = stylert("--help").stdout
     assert "export" in help_text
     assert stylert().stdout == help_text
@@ -94,7 +94,7 @@ def test_the_version_is_that_of_the_package() -> None:
     assert stylert("--version").stdout == f"stylert {version('stylert')}\n"
 
 
-def test_mistakes_are_one_line_and_exit_2(
+def test_every_mistake_prints_one_line_and_exits_with_2(
     bundle: Bundle, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "file"
@@ -170,7 +170,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     assert "pip install 'stylert[train]'" in line
 
 
-def test_an_interrupted_export_leaves_nothing(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_export_leaves_no_files(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 

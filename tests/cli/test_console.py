@@ -1,4 +1,4 @@
-"""Progress where there is no terminal: lines, few enough to read and often enough to know that it goes on."""
+"""Progress without a terminal: a line from time to time, and one at the end of each stage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from stylert.cli import console
 
 
-def test_progress_without_a_terminal_is_a_line_at_times(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_without_a_terminal_is_a_line_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     out = io.StringIO()
     monkeypatch.setattr(console, "errors", Console(file=out, width=80))

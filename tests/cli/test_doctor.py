@@ -1,4 +1,4 @@
-"""`stylert doctor` tells the truth about this machine, and names the command for whatever is missing."""
+"""`stylert doctor` describes this machine correctly, and names the command that installs each missing part."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def states(facts: dict) -> dict[str, str]:
     return {b["name"]: b["state"] for b in facts["backends"]}
 
 
-def test_what_it_prints_and_writes_is_what_is_here(
+def test_the_printed_and_the_written_facts_are_those_of_this_machine(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(monkeypatch, "--json", tmp_path / "doctor.json") == 0
@@ -45,10 +45,10 @@ def test_what_it_prints_and_writes_is_what_is_here(
     assert versions["onnxruntime"] == version("onnxruntime")
     for name in (*BACKENDS, version("onnxruntime"), platform.python_version()):
         assert name in out
-    for found in facts["backends"] + facts["packages"]:
-        if found["version"] is None:
-            assert found["install"].startswith(("pip install 'stylert[", "pip uninstall -y onnxruntime; pip install"))
-            assert found["install"] in out
+    for entry in facts["backends"] + facts["packages"]:
+        if entry["version"] is None:
+            assert entry["install"].startswith(("pip install 'stylert[", "pip uninstall -y onnxruntime; pip install"))
+            assert entry["install"] in out
 
 
 def test_a_missing_backend_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_a_missing_backend_is_named_with_its_command(monkeypatch: pytest.MonkeyP
     assert facts["onnxruntime"]["state"] == "runs"
 
 
-def test_a_broken_installation_is_told_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_installation_is_reported_beside_the_working_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> str:
         raise BackendError("openvino is installed but does not import")
 
@@ -84,7 +84,7 @@ def test_gpus_are_shown_with_their_architecture(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="reads Linux's description of the processor")
-def test_the_processor_is_the_one_that_engines_are_kept_for() -> None:
+def test_the_processor_is_named_as_in_the_key_of_engines() -> None:
     assert cpu_identity().startswith(cpu_name())
     flags = Path("/proc/cpuinfo").read_text()
     for name in instruction_sets() or []:
@@ -94,7 +94,7 @@ def test_the_processor_is_the_one_that_engines_are_kept_for() -> None:
     assert total >= available > 0
 
 
-def test_a_system_that_says_nothing_is_no_error(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_unknown_facts_of_the_system_are_no_error(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("stylert.core.host._cpuinfo", lambda: None)
     monkeypatch.setattr(doctor, "memory_bytes", lambda: None)
     assert run(monkeypatch) == 0

@@ -1,4 +1,4 @@
-"""mix, sweep, interpolate and again: pictures as defined, made again bit for bit, and nothing written after a mistake."""
+"""mix, sweep, interpolate and again: their pictures, the same pictures from recipes, and mistakes that leave no file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def again(file: Path, bundle: Path | None, out: Path) -> None:
 
 
 def tiles(path: Path, side: int = 16) -> np.ndarray:
-    """`[rows, columns, side, side, 3]`."""
+    """The pictures of a grid, `[rows, columns, side, side, 3]`."""
     pixels = np.asarray(Image.open(path))
     h, w = pixels.shape[0] // side, pixels.shape[1] // side
     return pixels.reshape(h, side, w, side, 3).swapaxes(1, 2)
@@ -64,7 +64,7 @@ def steps_apart(a: np.ndarray, b: np.ndarray) -> int:
     return int(np.abs(a.astype(int) - b.astype(int)).max())
 
 
-def test_a_mix_has_its_sources_on_the_margins_and_mixtures_inside(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_mix_has_its_sources_in_the_first_row_and_column_and_mixtures_elsewhere(bundle: Bundle, tmp_path: Path) -> None:
     for levels in ("0-5", "coarse", "middle"):
         mix(bundle.path, tmp_path / "mix.png", levels=levels)
         grid = tiles(tmp_path / "mix.png")
@@ -92,9 +92,7 @@ def test_a_sweep_has_a_row_per_seed_and_a_column_per_psi(bundle: Bundle, tmp_pat
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webp", ".gif"])
 @pytest.mark.parametrize("space", ["w", "z"])
-def test_a_video_is_made_again_bit_for_bit_and_into_another_format(
-    bundle: Bundle, tmp_path: Path, suffix: str, space: str
-) -> None:
+def test_again_repeats_a_video_bit_for_bit_and_converts_it(bundle: Bundle, tmp_path: Path, suffix: str, space: str) -> None:
     video = tmp_path / f"v{suffix}"
     interpolate(bundle.path, video, loop=True, space=space, precision="int8")
     again(video, bundle.path, tmp_path / f"again{suffix}")
@@ -107,7 +105,7 @@ def test_a_video_is_made_again_bit_for_bit_and_into_another_format(
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".gif", ".jpg"])
-def test_a_picture_is_made_again_bit_for_bit(bundle: Bundle, tmp_path: Path, suffix: str) -> None:
+def test_again_repeats_a_picture_bit_for_bit(bundle: Bundle, tmp_path: Path, suffix: str) -> None:
     for command in (mix, sweep):
         command(bundle.path, tmp_path / f"a{suffix}")
         again(tmp_path / f"a{suffix}", bundle.path, tmp_path / f"b{suffix}")
@@ -116,7 +114,7 @@ def test_a_picture_is_made_again_bit_for_bit(bundle: Bundle, tmp_path: Path, suf
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("grid", [False, True])
-def test_what_generate_wrote_is_made_again_bit_for_bit(bundle: Bundle, tmp_path: Path, backend: str, grid: bool) -> None:
+def test_again_repeats_the_files_of_generate_bit_for_bit(bundle: Bundle, tmp_path: Path, backend: str, grid: bool) -> None:
     files = generate(bundle.path, tmp_path / "images", grid, backend=backend, precision="int8")
     for file in files:
         again(file, bundle.path, tmp_path / "again.png")
@@ -124,7 +122,7 @@ def test_what_generate_wrote_is_made_again_bit_for_bit(bundle: Bundle, tmp_path:
     assert len(files) == (1 if grid else 4)
 
 
-def test_an_open_path_shows_its_seeds_in_order(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_path_without_loop_shows_its_seeds_in_order(bundle: Bundle, tmp_path: Path) -> None:
     for space in ("w", "z"):
         interpolate(bundle.path, tmp_path / "v.gif", space=space)  # 256 colours for 256 pixels lose little
         image = Image.open(tmp_path / "v.gif")
@@ -137,7 +135,7 @@ def test_an_open_path_shows_its_seeds_in_order(bundle: Bundle, tmp_path: Path) -
             assert errors[source] < 4
 
 
-def test_labels_and_float_bundles_work_as_in_generate(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+def test_labels_and_float_bundles_work(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     b = export_bundle(make_checkpoint(c_dim=3), tmp_path / "b", ["fp32"], output="float").path
     for label in (0, 2):
         mix(b, tmp_path / f"{label}.png", label=label)
@@ -149,7 +147,7 @@ def test_labels_and_float_bundles_work_as_in_generate(make_checkpoint: Callable[
         mix(b, tmp_path / "x.png")
 
 
-def test_again_refuses_another_bundle_and_says_where_to_name_one(
+def test_again_refuses_another_bundle_and_names_the_option_for_it(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mix(bundle.path, tmp_path / "mix.png")
@@ -169,7 +167,7 @@ def test_again_refuses_another_bundle_and_says_where_to_name_one(
     assert read_recipe(tmp_path / "out.png").bundle == bundle_hash(bundle)
 
 
-def test_mistakes_are_one_line_and_leave_nothing(bundle: Bundle, tmp_path: Path) -> None:
+def test_every_mistake_is_one_line_and_leaves_no_file(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder.png").mkdir()
     before = sorted(tmp_path.iterdir())
@@ -217,7 +215,7 @@ def test_mistakes_are_one_line_and_leave_nothing(bundle: Bundle, tmp_path: Path)
         assert sorted(tmp_path.iterdir()) == before, (command, changes)
 
 
-def test_a_failure_half_way_leaves_the_old_file(bundle: Bundle, tmp_path: Path) -> None:
+def test_an_interrupted_command_keeps_the_old_file(bundle: Bundle, tmp_path: Path) -> None:
     def stop(stage: str, done: int, total: int) -> None:
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""dataset, augment-preview, train and metrics on the command line: the way from pictures to a measured checkpoint."""
+"""The commands dataset, augment-preview, train and metrics: from pictures to a measured checkpoint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL = ("--preset", "cpu", "--channel-base", "64", "--channel-max", "8", "--bat
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    """Run `stylert` with these words: its status, and what it printed."""
+    """A function that runs `stylert` with the given arguments. It returns the exit code and the printed text."""
 
     def run(*words: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["stylert", *map(str, words)])
@@ -51,7 +51,7 @@ def data(pictures: Path, tmp_path: Path, command) -> Path:
     return path
 
 
-def test_where_nothing_can_be_compiled_a_line_says_so_and_the_run_goes_on(
+def test_a_run_that_cannot_compile_says_so_in_one_line_and_goes_on(
     data: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiled, "unavailable_reason", lambda device: "no compiler")
@@ -64,7 +64,7 @@ def test_where_nothing_can_be_compiled_a_line_says_so_and_the_run_goes_on(
     assert not (tmp_path / "second").exists()
 
 
-def test_from_pictures_to_a_resumed_augmented_run(data: Path, tmp_path: Path, command) -> None:
+def test_an_augmented_run_is_resumed_and_transferred(data: Path, tmp_path: Path, command) -> None:
     out = tmp_path / "run"
     new = ("train", "--data", data, "--out", out, *SMALL)
     augmented = ("--aug", "ada", "--target", 0.5, "--augpipe", "bg", "--batch-gpu", 4, "--freeze-d", 1, "--keep", 1)
@@ -76,7 +76,7 @@ def test_from_pictures_to_a_resumed_augmented_run(data: Path, tmp_path: Path, co
     assert saved["facts"]["nimg"] == 400
     assert "aug_p" in json.loads((out / "stats.jsonl").read_text())
     assert (out / "snapshot-000000.safetensors").is_file()
-    # The same command again, or without what the run remembers.
+    # First without the options that the run has stored, then with all of them.
     for words, kimg in ((("train", "--data", data, "--out", out), 0.42), ((*new, *augmented), 0.44)):
         status, text = command(*words, "--resume", "--kimg", kimg)
         assert status == 0, text
@@ -93,7 +93,7 @@ def test_from_pictures_to_a_resumed_augmented_run(data: Path, tmp_path: Path, co
         assert read_metadata(tmp_path / name / "snapshot.safetensors")["train"]["ada_kimg"] == 100.0
 
 
-def test_a_signal_stops_the_run_and_says_how_to_go_on(
+def test_a_signal_stops_the_run_and_the_command_to_continue_is_printed(
     data: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def step(trainer: Trainer, original=Trainer.train_step) -> dict[str, float]:
@@ -124,12 +124,12 @@ def test_the_preview_has_a_row_for_every_pipeline_and_a_block_for_every_p(data: 
     assert pixels.shape[1] > 2 * 3 * 20
     row = pixels.shape[0] // 3
     left = pixels.shape[1] - 2 * (3 * 20 + 6)
-    first = [pixels[-3 * 26 + i * 26 : -3 * 26 + i * 26 + 20, left : left + 60] for i in range(3)]
-    last = [pixels[-3 * 26 + i * 26 : -3 * 26 + i * 26 + 20, left + 66 : left + 126] for i in range(3)]
+    originals = [pixels[-3 * 26 + i * 26 : -3 * 26 + i * 26 + 20, left : left + 60] for i in range(3)]
+    augmented = [pixels[-3 * 26 + i * 26 : -3 * 26 + i * 26 + 20, left + 66 : left + 126] for i in range(3)]
     assert row > 26
-    for untouched, augmented in zip(first, last, strict=True):
-        np.testing.assert_array_equal(untouched, first[0])  # p = 0
-        assert not np.array_equal(untouched, augmented)
+    for original, changed in zip(originals, augmented, strict=True):
+        np.testing.assert_array_equal(original, originals[0])  # p = 0
+        assert not np.array_equal(original, changed)
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_metrics_of_a_checkpoint_beside_the_floor(
     assert len(list((tmp_path / "cache" / "stylert" / "features").iterdir())) == 1
 
 
-def test_mistakes_are_one_line(data: Path, pictures: Path, checkpoint: Path, tmp_path: Path, command) -> None:
+def test_every_mistake_is_one_line(data: Path, pictures: Path, checkpoint: Path, tmp_path: Path, command) -> None:
     out = tmp_path / "x.zip"
     train = ("train", "--data", data, "--out", tmp_path / "run", *SMALL)
     for words, message in [
