@@ -1,0 +1,65 @@
+"""Files that the user names, opened for reading.
+
+A path may name a device without an end, or a pipe that nobody writes to. Only regular files are opened, up to a size.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from stylert.core.errors import StylertError
+
+
+def open_file(path: str | Path, error: type[StylertError], max_bytes: int, kind: str = "file") -> BinaryIO:
+    """Open a regular file for reading.
+
+    Args:
+        path: The file, or a link to it.
+        error: Class of the error that refuses it.
+        max_bytes: Size that is allowed.
+        kind: First word of the messages, such as `checkpoint`.
+
+    Raises:
+        StylertError: An `error` with one line: the file is missing, not a regular file, too large, or not readable.
+    """
+    try:
+        # The first check keeps devices closed: the opening of some does something. The second is of the file that was opened.
+        _check_regular(os.stat(path).st_mode)
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+        try:
+            status = os.fstat(file.fileno())
+            _check_regular(status.st_mode)
+            if status.st_size > max_bytes:
+                raise ValueError(f"is larger than {max_bytes:,} bytes")
+        except BaseException:
+            file.close()
+            raise
+    except FileNotFoundError:
+        raise error(f"{kind} {path} does not exist") from None
+    except OSError as e:
+        raise error(f"{kind} {path} cannot be read: {e.strerror or e}") from None
+    except ValueError as e:  # also of a path with a null character
+        raise error(f"{kind} {path} {e}") from None
+    return file
+
+
+def read_file(path: str | Path, error: type[StylertError], max_bytes: int, kind: str = "file") -> bytes:
+    """The content of a regular file. Arguments and errors are those of `open_file`."""
+    with open_file(path, error, max_bytes, kind) as file:
+        try:
+            content = file.read(max_bytes + 1)
+        except OSError as e:
+            raise error(f"{kind} {path} cannot be read: {e.strerror or e}") from None
+    if len(content) > max_bytes:  # it has grown since it was opened
+        raise error(f"{kind} {path} is larger than {max_bytes:,} bytes")
+    return content
+
+
+def _check_regular(mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise ValueError("is a folder, not a file")
+    if not stat.S_ISREG(mode):
+        raise ValueError("is not a regular file")

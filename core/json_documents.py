@@ -1,0 +1,84 @@
+"""JSON documents from files, checked once, as they are read.
+
+A document is a dataclass. Its fields say which keys the file has, and of which types. `__post_init__` checks ranges.
+Keys that the dataclass does not name are passed over, so that an older stylert reads what a newer one wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from stylert.core.errors import StylertError
+
+Document = TypeVar("Document")
+
+#: Bytes of a document, unless the reader of its kind allows more.
+MAX_BYTES = 4 * 2**20
+#: Levels of lists and objects in each other. stylert's own documents have less than ten.
+MAX_DEPTH = 32
+#: Digits of a number. A 128-bit integer has 39.
+MAX_DIGITS = 40
+
+#: A string, a bracket, or a run of digits. A match never fails once it has begun, so no text takes more than one pass.
+TOKEN = re.compile(rb'"(?:[^"\\]|\\.?)*+"?|[\[{\]}]|[0-9]++', re.DOTALL)
+
+
+def read_document(
+    data: bytes | str, kind: type[Document], name: str, error: type[StylertError], max_bytes: int = MAX_BYTES
+) -> Document:
+    """Read a JSON document.
+
+    Args:
+        data: The text of the document, in UTF-8.
+        kind: The type to read: a dataclass, or a type such as `dict[str, float]`.
+        name: Subject of the messages, such as `checkpoint a.safetensors: its metadata`.
+        error: Class of the error that refuses the document.
+        max_bytes: Length that is allowed.
+
+    Raises:
+        StylertError: An `error` with one line: the text is too long or nested too deep, is not JSON, or does not fit `kind`.
+    """
+    try:
+        content = data.encode() if isinstance(data, str) else data
+        if len(content) > max_bytes:
+            raise ValueError(f"it is longer than {max_bytes:,} bytes")
+        _check_bounds(content)
+        return msgspec.json.decode(content, type=kind)
+    except (ValueError, TypeError, OverflowError) as e:
+        raise error(_message(name, e)) from None
+
+
+def read_part(value: object, kind: type[Document], name: str, error: type[StylertError]) -> Document:
+    """The same for a part of a document that was read before as plain dictionaries and lists.
+
+    Raises:
+        StylertError: An `error` with one line: the part does not fit `kind`.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except (ValueError, TypeError, OverflowError) as e:
+        raise error(_message(name, e)) from None
+
+
+def _check_bounds(data: bytes) -> None:
+    """Raise ValueError where lists and objects lie too deep in each other, or a number has too many digits."""
+    depth = 0
+    for token in TOKEN.finditer(data):
+        first = data[token.start()]
+        if first in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+        elif first in b"]}":
+            depth -= 1
+        elif first != ord('"') and token.end() - token.start() > MAX_DIGITS:
+            raise ValueError(f"it holds a number of more than {MAX_DIGITS} digits")
+
+
+def _message(name: str, reason: Any) -> str:
+    """One printable line, whatever text of the document the reason quotes."""
+    text = "".join(c if c.isprintable() else "?" for c in str(reason))
+    return f"{name} is not valid: {text if len(text) <= 300 else text[:297] + '...'}"
