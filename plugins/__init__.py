@@ -1,11 +1,14 @@
 """The operators Upfirdn2d and ModulatedConv2d of StyleGAN2 in all their forms, and bias_act, which training uses too.
 
-- Definition: `shapes.py` (shape and attribute checks), `constants.py` (numbers), `polyphase.py` (the FIR folded into weights).
+- Definition: `shapes.py` (shape and attribute checks), `constants.py` (numbers), `polyphase.py` (the FIR folded into
+  weights).
 - PyTorch reference: `reference/`, differentiable twice, any device.
 - ONNX function bodies: `onnx_functions.py`, run by any ONNX runtime.
 - GPU kernels: `triton/`, with their launchers and their tables of tiles; `eight_bit.py` prepares int8 and FP8 operands.
-- PyTorch custom ops over the kernels: `custom_ops/`. `ops.py` chooses between these and the reference; networks call it.
+- PyTorch custom ops over the kernels: `custom_ops/`. `ops.py` chooses between these and the reference; networks call
+  it.
 - TensorRT plugins: `tensorrt.py`. `aot.py` compiles every kernel without a GPU.
 
-This package imports nothing. Each form imports only its own needs, so the runtime reads the ONNX definitions without torch.
+This package imports nothing. Each form imports only its own needs, so the runtime reads the ONNX definitions without
+torch.
 """

@@ -1,7 +1,8 @@
 """Compiles the kernels ahead of time, without a GPU: `python -m stylert.plugins.aot --out DIR`.
 
-Out: PTX and cubin of every specialisation (`triton/variants.py`) for every architecture, and `manifest.json`. The manifest states
-registers and spilled bytes per thread, shared memory per program, and the matrix instructions of the PTX.
+Out: PTX and cubin of every specialisation (`triton/variants.py`) for every architecture, and `manifest.json`. The
+manifest states registers and spilled bytes per thread, shared memory per program, and the matrix instructions of the
+PTX.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def compile_variant(variant: Variant, arch: str) -> tuple[str, bytes, dict[str, 
 
 
 def table(entries: Sequence[dict[str, Any]]) -> str:
-    """The manifest as text: a line per specialisation, and `registers / spilled bytes / shared KiB` per architecture."""
+    """The manifest as text: a line per specialisation, and per architecture `registers / spilled bytes / KiB`."""
     architectures = list(dict.fromkeys(entry["arch"] for entry in entries))
     rows = [["variant", "tile", *architectures]]
     for name in dict.fromkeys(entry["variant"] for entry in entries):

@@ -1,4 +1,4 @@
-"""Numbers in the definitions of the operators. Every form of an operator takes them from here. Standard library only."""
+"""Numbers in the definitions of the operators. Every form of an operator takes them from here. No imports of torch."""
 
 from __future__ import annotations
 

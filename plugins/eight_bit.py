@@ -1,12 +1,12 @@
 """ModulatedConv2d in 8 bits: quantised weights, and the style and demodulation that carry the scales.
 
-Quantisation is symmetric, with one scale per output channel and one for the activations. With `q = round(s * x / a)` and
-`w = c_o * p`, the sum of a layer is
+Quantisation is symmetric, with one scale per output channel and one for the activations. With `q = round(s * x / a)`
+and `w = c_o * p`, the sum of a layer is
 
     sum_i w_oi * s_i * x_i = a * c_o * sum_i p_oi * q_i
 
-`p` and `q` are 8-bit numbers. Style and demodulation take the scales `a` and `c_o`. int8 has equal steps up to 127. FP8 is E4M3
-(Micikevicius et al. 2022): three bits of fraction, values up to 448.
+`p` and `q` are 8-bit numbers. Style and demodulation take the scales `a` and `c_o`. int8 has equal steps up to 127. FP8
+is E4M3 (Micikevicius et al. 2022): three bits of fraction, values up to 448.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def quantize_weight(weight: Tensor, dtype: torch.dtype = torch.int8) -> tuple[Te
     """Round a weight to 8 bits.
 
     Args:
-        weight: `[P, O, k, k, I]`, float. The P phases of an output channel share one scale, because they share a demodulation.
+        weight: `[P, O, k, k, I]`, float. The P phases of an output channel share one scale, because they share a
+            demodulation.
         dtype: torch.int8 or torch.float8_e4m3fn.
 
     Returns:
@@ -53,7 +54,8 @@ def layer_operands(style: Tensor, demod: Tensor | None, activation_scale: float,
         weight_scale: `[O]`, the scales of `quantize_weight`.
 
     Returns:
-        The style divided by the activations' scale, `[N, I]`, and the demodulation times both scales, `[N, O]`, in float32.
+        The style divided by the activations' scale, `[N, I]`, and the demodulation times both scales, `[N, O]`, in
+        float32.
 
     Raises:
         ValueError: An activation scale that is not positive and finite.

@@ -1,8 +1,8 @@
 """The two operators as ONNX functions of domain `stylert`, version 1: their nodes and their bodies. No torch.
 
-A function body lets a node of an unknown domain run anywhere. ONNX Runtime and TensorRT-RTX inline it, and TensorRT replaces the node
-by its plugin. Every attribute is a number, because a body can only compute with attributes and pass them on. Constants are combined in
-float32 and cast last, because runtimes fold float16 arithmetic less readily.
+A function body lets a node of an unknown domain run anywhere. ONNX Runtime and TensorRT-RTX inline it, and TensorRT
+replaces the node by its plugin. Every attribute is a number, because a body can only compute with attributes and pass
+them on. Constants are combined in float32 and cast last, because runtimes fold float16 arithmetic less readily.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ OPSET = 20
 #: Upfirdn2d(x, f) -> y.
 #:
 #: - x `[N, C, H, W]`, f `[fh, fw]`, y `[N, C, H', W']`.
-#: - `up`, `down`: `[y, x]`. `padding`: `[top, bottom, left, right]`, negative crops. `flip`: 1 correlates. `gain`: any number.
+#: - `up`, `down`: `[y, x]`. `padding`: `[top, bottom, left, right]`, negative crops. `flip`: 1 correlates. `gain`: any
+#:   number.
 #: - `group` must be C. A function cannot compute the attribute `group` of its depthwise convolution.
 UPFIRDN2D = f"""
 <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
@@ -77,10 +78,10 @@ Upfirdn2d <up, down, padding, flip, gain, group> (x, f) => (y)
 
 #: ModulatedConv2d(x, weight, style, demod, noise, bias, f) -> y.
 #:
-#: - x `[N or 1, I, H, W]`, weight `[O, I, k, k]`, style `[N, I]`, demod `[N, O]`, noise `[1 or N, 1, H' or 1, W' or 1]`, bias `[O]`,
-#:   f `[4, 4]`, y `[N, O, H', W']`.
-#: - `up`: 1, or 2 with k = 3, which makes H' = 2 H. `alpha`: slope of the leaky ReLU, 1 is linear. `gain`: above 0. `clamp`: bound of
-#:   |y|, 0 is no bound.
+#: - x `[N or 1, I, H, W]`, weight `[O, I, k, k]`, style `[N, I]`, demod `[N, O]`, noise
+#:   `[1 or N, 1, H' or 1, W' or 1]`, bias `[O]`, f `[4, 4]`, y `[N, O, H', W']`.
+#: - `up`: 1, or 2 with k = 3, which makes H' = 2 H. `alpha`: slope of the leaky ReLU, 1 is linear. `gain`: above 0.
+#:   `clamp`: bound of |y|, 0 is no bound.
 #: - `group` must be O, as above.
 MODULATED_CONV2D = f"""
 <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>

@@ -1,8 +1,8 @@
 """The operators as the networks call them: the Triton kernels where they serve the input, else the PyTorch references.
 
-`upfirdn2d`, `modulated_conv2d` and `bias_act` have the arguments and the results of the references of the same names. The input
-alone decides (`has_kernels`): CUDA tensors take the custom ops, CPU tensors the references, operation by operation. Both can be
-differentiated twice, as R1 and path length regularisation need.
+`upfirdn2d`, `modulated_conv2d` and `bias_act` have the arguments and the results of the references of the same names.
+The input alone decides (`has_kernels`): CUDA tensors take the custom ops, CPU tensors the references, operation by
+operation. Both can be differentiated twice, as R1 and path length regularisation need.
 
 A result of a kernel keeps the memory layout of `x`, NCHW or channels_last. `modulated_conv2d` returns channels_last.
 """
@@ -35,23 +35,24 @@ def upfirdn2d(
     flip: bool = False,
     gain: float = 1.0,
 ) -> Tensor:
-    """Upsample, pad, filter and decimate `[N, C, H, W]`; see `stylert.plugins.reference.upfirdn2d.upfirdn2d`.
+    """Upsample, pad, filter and decimate `[N, C, H, W]`; see `reference.upfirdn2d.upfirdn2d`.
 
     The filter is a constant: it has no gradient.
 
     Raises:
-        ValueError: A shape, dtype, factor or padding that the operator does not define, or a filter that requires a gradient.
+        ValueError: A shape, dtype, factor or padding that the operator does not define, or a filter that requires a
+            gradient.
     """
     return _apply_resampling(x, f, Resampling.of(up, down, padding, flip, gain))
 
 
 def upsample2d(x: Tensor, f: Tensor, up: int = 2) -> Tensor:
-    """Upsample `[N, C, H, W]` by `up` with FIR `f`, keeping the mean; see `stylert.plugins.reference.upfirdn2d.upsample2d`."""
+    """Upsample `[N, C, H, W]` by `up` with FIR `f`, keeping the mean; see `reference.upfirdn2d.upsample2d`."""
     return _apply_resampling(x, f, Resampling.upsampling(f.shape, up))
 
 
 def downsample2d(x: Tensor, f: Tensor, down: int = 2) -> Tensor:
-    """Low-pass `[N, C, H, W]` with FIR `f` and keep every `down`-th pixel; see `stylert.plugins.reference.upfirdn2d.downsample2d`."""
+    """Low-pass `[N, C, H, W]` with FIR `f`, keep every `down`-th pixel; see `reference.upfirdn2d.downsample2d`."""
     return _apply_resampling(x, f, Resampling.downsampling(f.shape, down))
 
 
@@ -78,7 +79,7 @@ def modulated_conv2d(
     gain: float | None = None,
     clamp: float | None = None,
 ) -> Tensor:
-    """One whole synthesis layer; see `stylert.plugins.reference.modulated_conv2d.modulated_conv2d`.
+    """One whole synthesis layer; see `reference.modulated_conv2d.modulated_conv2d`.
 
     Every operand but `f` has a gradient.
 
@@ -106,7 +107,7 @@ def bias_act(
     gain: float | None = None,
     clamp: float | None = None,
 ) -> Tensor:
-    """`clamp(gain * activation(x + b))` of `[N, C, ...]`; see `stylert.plugins.reference.bias_act.bias_act`.
+    """`clamp(gain * activation(x + b))` of `[N, C, ...]`; see `reference.bias_act.bias_act`.
 
     Raises:
         ValueError: Operands or attributes that the operator does not define.

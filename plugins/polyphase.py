@@ -1,15 +1,16 @@
-"""Folds the FIR filter of a 2x upsampling convolution into its weights. Four ordinary convolutions then replace the layer.
+"""Folds the FIR filter of a 2x upsampling convolution into its weights, which makes four ordinary convolutions of it.
 
 The reference inserts zeros, convolves with `w` and filters with `f`. Both are linear, so on one axis
 
     y[o] = sum_i g[o + s - 2 i] x[i],   g = 2 (w * f),   s = fh - 1 - p,   p = ceil((fh + 1 - k) / 2)
 
-where `p` is the padding before the FIR. With `o = 2 q + r` and `i = q + t - R` this is a correlation of `x` around `q` with the
-taps `w_r[t] = g[r + s + 2 (R - t)]`. There is one kernel for each parity `r`, so four in two dimensions. For `k` 3 and four FIR
-taps, `R` is 1: each tap of the four 3x3 kernels is one tap of the 6x6 `g`, and nothing is multiplied by zero.
+where `p` is the padding before the FIR. With `o = 2 q + r` and `i = q + t - R` this is a correlation of `x` around `q`
+with the taps `w_r[t] = g[r + s + 2 (R - t)]`. There is one kernel for each parity `r`, so four in two dimensions. For
+`k` 3 and four FIR taps, `R` is 1: each tap of the four 3x3 kernels is one tap of the 6x6 `g`, and nothing is multiplied
+by zero.
 
-The fold is exact under modulation, which scales input channels, and under demodulation, which scales output channels. It takes
-NumPy arrays and torch tensors, and does not import torch.
+The fold is exact under modulation, which scales input channels, and under demodulation, which scales output channels.
+It takes NumPy arrays and torch tensors, and does not import torch.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def fold(weight: Array, f: Array) -> Array:
         f: `[t, t]`, of the same library. A true convolution with it follows the zero insertion.
 
     Returns:
-        `[4, O, I, K, K]` in the dtype of `weight`, phase `2 * (y parity) + (x parity)`, K odd. K is 3 for k = 3 and t = 4.
-        For tensors it is differentiable with respect to `weight`.
+        `[4, O, I, K, K]` in the dtype of `weight`, phase `2 * (y parity) + (x parity)`, K odd. K is 3 for k = 3 and
+        t = 4. For tensors it is differentiable with respect to `weight`.
 
     Raises:
         ValueError: A kernel that is even or not square, or a filter that is not square.

@@ -1,7 +1,7 @@
 """Shape rules and attribute checks of the operators: the only place that has them.
 
-The PyTorch references, the custom ops, the launchers of the kernels and the TensorRT plugins all call these functions. Shapes are
-sequences of ints, so torch is not imported.
+The PyTorch references, the custom ops, the launchers of the kernels and the TensorRT plugins all call these functions.
+Shapes are sequences of ints, so torch is not imported.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class Resampling:
         """From the arguments of a user: one int or `(y, x)`, and for the padding also four values.
 
         Raises:
-            ValueError: A factor below 1, a wrong number of values, a value that is not whole, or a gain that is not finite.
+            ValueError: A factor below 1, a wrong number of values, a value that is not whole, or a gain that is not
+                finite.
         """
         up_y, up_x = _whole_numbers(up, "up", (2,))
         down_y, down_x = _whole_numbers(down, "down", (2,))
@@ -77,15 +78,20 @@ class Resampling:
 
     @classmethod
     def downsampling(cls, taps: Sequence[int], down: int) -> Resampling:
-        """Computes one pixel from every `down` pixels of an axis, centred on them. `taps` is height and width of the filter."""
+        """Computes one pixel from every `down` pixels of an axis, centred on them.
+
+        Args:
+            taps: Height and width of the filter.
+            down: Factor of both axes.
+        """
         return cls.of(down=down, padding=[pad for t in taps for pad in ((t - down + 1) // 2, (t - down) // 2)])
 
     @classmethod
     def after_transposed_convolution(cls, k: int, taps: int) -> Resampling:
         """The FIR filter behind a stride-2 transposed convolution.
 
-        It cuts the `2 H + k - 2` pixels of that convolution to the `2 H` pixels of the output. Its gain of 4 makes up for
-        the inserted zeros.
+        It cuts the `2 H + k - 2` pixels of that convolution to the `2 H` pixels of the output. Its gain of 4 makes up
+        for the inserted zeros.
 
         Args:
             k: Width of the convolution's kernel.
@@ -209,8 +215,8 @@ def modulated_conv2d_shape(
     """Shape `(N, O, H * up, W * up)` of the result of ModulatedConv2d from the shapes of its operands.
 
     Raises:
-        ValueError: Operands that do not fit together, a kernel that is even or not square, `up` other than 1 and 2, or no FIR
-            filter for `up` 2.
+        ValueError: Operands that do not fit together, a kernel that is even or not square, `up` other than 1 and 2, or
+            no FIR filter for `up` 2.
     """
     if up not in (1, 2):
         raise ValueError(f"modulated_conv2d: up must be 1 or 2, not {up}")
@@ -274,7 +280,8 @@ def check_ranks(operator: str, shapes: Mapping[str, Sequence[Any]], expected: Ma
 def phase_geometry(k: int, taps: int) -> tuple[int, int]:
     """Radius and shift of the phase kernels that a kernel of width `k` and a FIR of `taps` make.
 
-    A phase kernel has `2 radius + 1` taps on an axis. Tap `t` of phase `r` is `g[r + shift + 2 (radius - t)]`; see `polyphase`.
+    A phase kernel has `2 radius + 1` taps on an axis. Tap `t` of phase `r` is `g[r + shift + 2 (radius - t)]`; see
+    `polyphase`.
     """
     shift = taps - 1 - Resampling.after_transposed_convolution(k, taps).padding[0]
     # The two parities need different radii. The larger one serves both.

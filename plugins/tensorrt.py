@@ -1,20 +1,23 @@
 """Both operators as TensorRT plugins, through `tensorrt.plugin`, for TensorRT 10.15 and later.
 
-`register()` declares `stylert::Upfirdn2d` and `stylert::ModulatedConv2d` with the inputs and attributes of our ONNX nodes
-(`onnx_functions.py`). The nodes carry `plugin_namespace`, by which the ONNX parser finds the plugins. A plugin has two sides:
+`register()` declares `stylert::Upfirdn2d` and `stylert::ModulatedConv2d` with the inputs and attributes of our ONNX
+nodes (`onnx_functions.py`). The nodes carry `plugin_namespace`, by which the ONNX parser finds the plugins. A plugin
+has two sides:
 
-- Ahead of time (`aot_impl`): one Triton kernel, compiled to PTX for one architecture, with every attribute as a constant. Its arguments
-  are the node's inputs, 32-bit sizes and the output. The finished engine needs neither Python nor a plugin library. A 2x up layer folds
-  the FIR into the weights inside the kernel, because nothing can be prepared before it.
+- Ahead of time (`aot_impl`): one Triton kernel, compiled to PTX for one architecture, with every attribute as a
+  constant. Its arguments are the node's inputs, 32-bit sizes and the output. The finished engine needs neither Python
+  nor a plugin library. A 2x up layer folds the FIR into the weights inside the kernel, because nothing can be prepared
+  before it.
 - Just in time (`impl`): the same kernel through Triton's launcher, while Python runs beside the engine. It needs torch.
 
-If both sides exist, the user selects one: with `NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS`, or with `aot` on the node.
+If both sides exist, the user selects one: with `NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS`, or with `aot`
+on the node.
 
-Every input of a node is present. Zeros stand for an absent noise or bias, and ones for an absent demod. The weight of ModulatedConv2d
-may be int8. Style and demod then carry its scales (`nodes.modulated_conv2d_node`).
+Every input of a node is present. Zeros stand for an absent noise or bias, and ones for an absent demod. The weight of
+ModulatedConv2d may be int8. Style and demod then carry its scales (`nodes.modulated_conv2d_node`).
 
-The tests run this module on TensorRT 11's own bindings: signatures, shape expressions, launch parameters, assembled PTX. No engine has
-been built with it. `tests/plugins/test_tensorrt.py` lists what is unproven.
+The tests run this module on TensorRT 11's own bindings: signatures, shape expressions, launch parameters, assembled
+PTX. No engine has been built with it. `tests/plugins/test_tensorrt.py` lists what is unproven.
 """
 
 # TensorRT reads annotations as objects, so there is no `from __future__ import annotations` here.
@@ -47,7 +50,8 @@ def register(architecture: str | None = None, lazy: bool = False) -> tuple[str, 
         The names of the plugins.
 
     Raises:
-        ImportError: TensorRT or Triton is missing, broken or too old, or TensorRT is TensorRT for RTX, which has no plugins.
+        ImportError: TensorRT or Triton is missing, broken or too old, or TensorRT is TensorRT for RTX, which has no
+            plugins.
     """
     trt, trtp = load()
     if hasattr(trtp.op, DOMAIN):
@@ -210,7 +214,7 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
 
 
 def _compiled(trt: Any, trtp: Any, launch: Any, tensors: list[Any], architecture: str | None) -> Any:
-    """The parts of a launch that an engine stores: kernel name, PTX, launch parameters, and the sizes that are arguments."""
+    """The parts of a launch that an engine stores: kernel name, PTX, launch parameters and integer arguments."""
     from stylert.plugins.triton.compiler import compile_kernel, without_hidden_pointers
 
     pointer_names = [name for name in launch.kernel.arg_names if name.endswith("_ptr")]

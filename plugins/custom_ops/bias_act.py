@@ -1,7 +1,7 @@
 """`stylert::bias_act` and `stylert::bias_act_gradient`: the bias_act kernels as PyTorch custom ops.
 
-The gradient is a function of the result `y` and not of the input, because the next layer keeps `y` anyway. It is linear in `dy`, so
-its own gradient is the same op.
+The gradient is a function of the result `y` and not of the input, because the next layer keeps `y` anyway. It is linear
+in `dy`, so its own gradient is the same op.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Registers a PyTorch custom op from a named tuple of its arguments, and says where the Triton kernels serve an input."""
+"""Registers a PyTorch custom op from a named tuple of its arguments, and says which inputs the kernels serve."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def define_custom_op(
 
 
 def has_kernels(x: Tensor) -> bool:
-    """Whether the Triton kernels serve `x`: float16, bfloat16 or float32 on a CUDA device of compute capability 8.0 or later.
+    """Whether the Triton kernels serve `x`: half or single precision, on CUDA, from compute capability 8.0.
 
-    Two environment variables change the answer. `STYLERT_KERNELS=0` turns the kernels off. `TRITON_INTERPRET=1` turns them on
-    for CPU tensors, where Triton's interpreter runs them slowly, to find faults.
+    Two environment variables change the answer. `STYLERT_KERNELS=0` turns the kernels off. `TRITON_INTERPRET=1` turns
+    them on for CPU tensors, where Triton's interpreter runs them slowly, to find faults.
     """
     if not _HAS_TRITON or x.dtype not in _KERNEL_DTYPES:
         return False

@@ -1,11 +1,11 @@
-"""`stylert::modulated_conv2d`: the ModulatedConv2d kernels as a PyTorch custom op, with the gradients that training needs.
+"""`stylert::modulated_conv2d`: the ModulatedConv2d kernels as a PyTorch custom op with first and second derivative.
 
-Forward, a layer is the fused kernel. A 2x up layer of many channels is cuDNN's transposed convolution, then our FIR and bias_act
-(`SEPARATE_UP_CHANNELS`).
+Forward, a layer is the fused kernel. A 2x up layer of many channels is cuDNN's transposed convolution, then our FIR and
+bias_act (`SEPARATE_UP_CHANNELS`).
 
-Backward, the two convolutions are cuDNN's, because PyTorch knows their second derivative too. Nothing between the layer's input and
-output is saved or computed again. The result of the convolution follows from the output: the epilogue can be undone wherever its
-gradient is not zero.
+Backward, the two convolutions are cuDNN's, because PyTorch knows their second derivative too. Nothing between the
+layer's input and output is saved or computed again. The result of the convolution follows from the output: the epilogue
+can be undone wherever its gradient is not zero.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from stylert.plugins.polyphase import fold
 from stylert.plugins.reference import modulated_conv2d as reference
 from stylert.plugins.shapes import Epilogue, Resampling, modulated_conv2d_shape
 
-#: Input channels from which a 2x up layer is a transposed convolution, FIR and bias_act in place of the fused kernel. The folded FIR
-#: costs four times the products, which many channels do not pay back; see docs/decisions/plugins-wide-up-layers.md.
+#: Input channels from which a 2x up layer is a transposed convolution, FIR and bias_act in place of the fused kernel.
+#: The folded FIR costs four times the products, which many channels do not pay back; see
+#: docs/decisions/plugins-wide-up-layers.md.
 SEPARATE_UP_CHANNELS = 128
 
 
@@ -157,8 +158,8 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 
         dv = epilogue'(y) dy,   dd = sum dv * c
 
-    The gradients of `s * x` and of `w` are those of the convolution for `d * dv`. A `demod` of zero, which `demodulation` never
-    returns, has the gradient NaN.
+    The gradients of `s * x` and of `w` are those of the convolution for `d * dv`. A `demod` of zero, which
+    `demodulation` never returns, has the gradient NaN.
     """
     x, weight, style, demod, noise, bias, f, y = ctx.saved_tensors
     up, activation, gain, clamp = ctx.attributes

@@ -29,7 +29,8 @@ def bias_act(
         A tensor of the shape and dtype of `x`. It is `x` itself if there is nothing to do.
 
     Raises:
-        ValueError: An unknown activation, a gain or a clamp that is not positive, or a bias that does not match the channels.
+        ValueError: An unknown activation, a gain or a clamp that is not positive, or a bias that does not match the
+            channels.
     """
     epilogue = Epilogue.of(activation, gain, clamp)
     check_bias_act(x.shape, None if b is None else b.shape)

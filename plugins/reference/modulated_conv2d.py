@@ -1,7 +1,7 @@
 """ModulatedConv2d in PyTorch: one whole synthesis layer of StyleGAN2 (Karras et al. 2020, equations 1 and 3).
 
-The operator includes the layer's epilogue: noise, bias and activation. The paper scales the weights by the style. Here the style
-scales the activations, because with a style per input channel and a demodulation per output channel
+The operator includes the layer's epilogue: noise, bias and activation. The paper scales the weights by the style. Here
+the style scales the activations, because with a style per input channel and a demodulation per output channel
 
     sum_i (d_o * w_oi * s_i) * x_i = d_o * sum_i w_oi * (s_i * x_i)
 
@@ -38,8 +38,8 @@ def modulated_conv2d(
 
     Args:
         x: `[N, I, H, W]`.
-        weight: `[O, I, k, k]`, k odd. It is the kernel of a correlation if `up` is 1, and of a transposed convolution if `up`
-            is 2, as in the official weights.
+        weight: `[O, I, k, k]`, k odd. It is the kernel of a correlation if `up` is 1, and of a transposed convolution
+            if `up` is 2, as in the official weights.
         style: `[N, I]`, multiplies the input channels.
         demod: `[N, O]`, multiplies the output channels (see `demodulation`), or None.
         noise: Broadcastable to `[N, 1, H * up, W * up]`, already scaled by its strength, or None.

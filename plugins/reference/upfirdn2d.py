@@ -1,7 +1,7 @@
 """Upfirdn2d in PyTorch: zero-insert, pad or crop, FIR filter, decimate.
 
-The operator is that of Karras et al. 2020 (StyleGAN2), appendix B. It is the two-dimensional form of `scipy.signal.upfirdn` with
-explicit padding.
+The operator is that of Karras et al. 2020 (StyleGAN2), appendix B. It is the two-dimensional form of
+`scipy.signal.upfirdn` with explicit padding.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def upsample2d(x: Tensor, f: Tensor, up: int = 2) -> Tensor:
 
 
 def downsample2d(x: Tensor, f: Tensor, down: int = 2) -> Tensor:
-    """Low-pass `[N, C, H, W]` with FIR `f` and keep every `down`-th pixel: padding [1, 1, 1, 1] for 4 taps and `down` 2."""
+    """Low-pass `[N, C, H, W]` with FIR `f`, keep each `down`-th pixel: padding [1, 1, 1, 1] for 4 taps and `down` 2."""
     return apply_resampling(x, f, Resampling.downsampling(f.shape, down))
 
 

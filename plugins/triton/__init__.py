@@ -6,7 +6,8 @@
 - `nodes.py`: the launch of a kernel for one ONNX node, as a TensorRT plugin needs it.
 - `compiler.py`, `variants.py`: compilation for GPUs that are not in this machine.
 
-Launchers use only `shape`, `stride()` and `dtype` of a tensor, and write into an output of the caller. So nothing here imports torch.
-The arguments of a kernel have the order of TensorRT's ahead-of-time plugins: input pointers, 32-bit integers, output pointer. Floats
-are compile-time constants. This package itself imports nothing, so a machine without Triton can import it.
+Launchers use only `shape`, `stride()` and `dtype` of a tensor, and write into an output of the caller. So nothing here
+imports torch. The arguments of a kernel have the order of TensorRT's ahead-of-time plugins: input pointers, 32-bit
+integers, output pointer. Floats are compile-time constants. This package itself imports nothing, so a machine without
+Triton can import it.
 """

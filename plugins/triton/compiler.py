@@ -1,7 +1,7 @@
 """Compiles a Triton kernel for a GPU architecture that this machine need not have.
 
-In: a `triton.jit` function, the dtypes of its pointers and its compile-time arguments. Out: PTX, cubin and their resource usage.
-Triton is imported when a function is called.
+In: a `triton.jit` function, the dtypes of its pointers and its compile-time arguments. Out: PTX, cubin and their
+resource usage. Triton is imported when a function is called.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ def compile_kernel(
     """Compile one Triton kernel for one architecture.
 
     Args:
-        kernel: A `triton.jit` function. Arguments named `*_ptr` are pointers. All others are 32-bit integers or in `constants`.
-        pointers: Dtype name of every pointer, a key of `POINTER_TYPES`. Each pointer is taken to be aligned to 16 bytes.
+        kernel: A `triton.jit` function. Arguments named `*_ptr` are pointers. All others are 32-bit integers or in
+            `constants`.
+        pointers: Dtype name of every pointer, a key of `POINTER_TYPES`. Each pointer is taken to be aligned to 16
+            bytes.
         constants: Compile-time arguments.
         aligned: Names of the integers that are known multiples of 16. They make loads 16 bytes wide.
         arch: Such as "sm_90".

@@ -1,12 +1,14 @@
 """The parts of the ModulatedConv2d kernels in `conv_programs.py`.
 
-`tile_coordinates` and `pixels_of` find a program's pixels and channels. `gemm_loop` sums over taps and input channels. `epilogue` ends
-the layer and `store_tile` writes it. `upsampled_skip` and `folded_tap` apply the FIR filter. The rest multiplies and rounds.
+`tile_coordinates` and `pixels_of` find a program's pixels and channels. `gemm_loop` sums over taps and input channels.
+`epilogue` ends the layer and `store_tile` writes it. `upsampled_skip` and `folded_tap` apply the FIR filter. The rest
+multiplies and rounds.
 
 Names that all parts share:
 
 - `n`, `h`, `w`, `i`, `o`: samples, height and width of the input, input and output channels.
-- A row of a tile is pixel `p` of sample `sample + row_n`. `row_ok` says whether that pixel exists. `oc` are the tile's output channels.
+- A row of a tile is pixel `p` of sample `sample + row_n`. `row_ok` says whether that pixel exists. `oc` are the tile's
+  output channels.
 - `x_n`, `x_p`, `x_c`, `w_t` and their like are strides in memory: of a sample, a pixel, a channel and a tap.
 """
 
@@ -32,8 +34,9 @@ def tile_coordinates(
 ):  # fmt: skip
     """This program's block of pixels, its phase and its channels.
 
-    Programs are numbered in groups of `GROUP` blocks of pixels. A group takes all channels and phases, with pixels as the fastest
-    index. So programs that run at the same time read the same weights and the same pixels from the L2 cache.
+    Programs are numbered in groups of `GROUP` blocks of pixels. A group takes all channels and phases, with pixels as
+    the fastest index. So programs that run at the same time read the same weights and the same pixels from the L2
+    cache.
     """
     blocks_n = (o + BLOCK_N - 1) // BLOCK_N
     columns = blocks_n * PHASES
@@ -58,8 +61,8 @@ def tile_coordinates(
 def pixels_of(block, n, pixels, PER_SAMPLE: tl.constexpr, BLOCK_M: tl.constexpr):
     """The rows of a block of pixels.
 
-    Returns the block's sample (0 without `PER_SAMPLE`), and per row: how many samples after it the row lies, the row's pixel, and
-    whether that pixel exists.
+    Returns the block's sample (0 without `PER_SAMPLE`), and per row: how many samples after it the row lies, the row's
+    pixel, and whether that pixel exists.
     """
     if PER_SAMPLE:
         blocks_m = (pixels + BLOCK_M - 1) // BLOCK_M
@@ -201,8 +204,8 @@ def store_tile(y_ptr, v, size, o, sample, row_n, pixel, row_ok, oc, NHWC: tl.con
 def upsampled_skip(skip_ptr, f_ptr, sample, row_n, oy, ox, h, w, row_ok, c, RGB: tl.constexpr):
     """Channel `c` of the 2x upsampled skip image at pixels `(oy, ox)`: 4x4 FIR, padding 2 and 1, gain 4.
 
-    The image has `h` by `w` pixels. Four of the filter's 16 taps meet a sample: `y[o] = sum_k 4 f[3 - k] u[o + k - 2]`, with k of
-    the parity of o.
+    The image has `h` by `w` pixels. Four of the filter's 16 taps meet a sample: `y[o] = sum_k 4 f[3 - k] u[o + k - 2]`,
+    with k of the parity of o.
     """
     rgb = tl.full(oy.shape, 0.0, tl.float32)
     for i in tl.static_range(2):
@@ -222,7 +225,7 @@ def upsampled_skip(skip_ptr, f_ptr, sample, row_n, oy, ox, h, w, row_ok, c, RGB:
 def folded_tap(
     w_tile, w_t, w_ok, f_ptr, first_y, first_x, WIDTH: tl.constexpr, TAPS: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr
 ):  # fmt: skip
-    """Entry `(first_y, first_x)` of `4 (w * f)` for a tile of channels: the full convolution of the kernel and the FIR."""
+    """Entry `(first_y, first_x)` of `4 (w * f)`, the full convolution of kernel and FIR, for a tile of channels."""
     b = tl.full((BLOCK_K, BLOCK_N), 0.0, tl.float32)
     for ky in tl.static_range(WIDTH):
         for kx in tl.static_range(WIDTH):
@@ -250,8 +253,8 @@ def round_to_int8(v):
 def round_to_fp8(v):
     """The float32 number nearest to `v` that E4M3 holds, clipped to 448. GPUs with FP8 have an instruction for it.
 
-    E4M3 holds multiples of 2^-9 below 2^-6, and four significant bits above. Adding and then subtracting a number with units that
-    coarse rounds, halves to even.
+    E4M3 holds multiples of 2^-9 below 2^-6, and four significant bits above. Adding and then subtracting a number with
+    units that coarse rounds, halves to even.
     """
     v = clip(v, LARGEST_FP8)
     exponent = ((v.to(tl.int32, bitcast=True) >> 23) & 255) - 127

@@ -1,13 +1,13 @@
 """The Triton kernels of ModulatedConv2d; `modulated_conv2d.py` gives their formula and launches them.
 
-All use the parts in `conv_parts.py`: `tile_coordinates` and `pixels_of` find a program's pixels and channels, `gemm_loop` sums, and
-`epilogue` ends the layer.
+All use the parts in `conv_parts.py`: `tile_coordinates` and `pixels_of` find a program's pixels and channels,
+`gemm_loop` sums, and `epilogue` ends the layer.
 
 - `modulated_conv2d_kernel`: the whole layer, one tile of the output per program. It is also the TensorRT plugin.
-- `rgb_kernel`: a program has every output channel of its pixels. So it computes torgb too, from its registers, and adds the
-  upsampled image of the block below.
-- `split_kernel` and `sum_kernel`: a layer of few pixels has few tiles, so several programs share a tile. Each adds a part of the sum
-  and writes it to a workspace. The second kernel adds these parts in a fixed order.
+- `rgb_kernel`: a program has every output channel of its pixels. So it computes torgb too, from its registers, and adds
+  the upsampled image of the block below.
+- `split_kernel` and `sum_kernel`: a layer of few pixels has few tiles, so several programs share a tile. Each adds a
+  part of the sum and writes it to a workspace. The second kernel adds these parts in a fixed order.
 """
 
 # Kernels are compiled by Triton, whose arguments have no Python types.
@@ -40,9 +40,9 @@ def modulated_conv2d_kernel(
 ):  # fmt: skip
     """A tile of the layer: `BLOCK_M` pixels by `BLOCK_N` channels of one phase.
 
-    With `PER_SAMPLE` the pixels are of one sample, else of the whole batch. `KSIZE` is the width of the kernel in the sum. With
-    `FOLD` above 0 that is a phase kernel. It is computed here, from a weight of width `FOLD` and a FIR of `TAPS`. The weight then
-    has no phase axis.
+    With `PER_SAMPLE` the pixels are of one sample, else of the whole batch. `KSIZE` is the width of the kernel in the
+    sum. With `FOLD` above 0 that is a phase kernel. It is computed here, from a weight of width `FOLD` and a FIR of
+    `TAPS`. The weight then has no phase axis.
     """
     block, phase, oc = tile_coordinates(n, h * w, o, UP * UP, PER_SAMPLE, GROUP, BLOCK_M, BLOCK_N)
     sample, row_n, p, row_ok = pixels_of(block, n, h * w, PER_SAMPLE, BLOCK_M)

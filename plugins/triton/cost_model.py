@@ -1,11 +1,11 @@
 """A model of how long a tile takes on a GPU, from its data sheet: occupancy, waves and traffic. No torch, no triton.
 
-The tables in `tile_tables/` come from this model, with registers and shared memory as the compiler reports them. The model ranks
-tiles. Its times are not predictions.
+The tables in `tile_tables/` come from this model, with registers and shared memory as the compiler reports them. The
+model ranks tiles. Its times are not predictions.
 
-One step of a program takes the longest of three times: its arithmetic, its reads from the L2 cache, and the latency of its loads.
-Programs run in waves. A wave is as many programs as the registers, shared memory and warps of all SMs hold. No layer is faster than
-the time to move its operands from and to memory.
+One step of a program takes the longest of three times: its arithmetic, its reads from the L2 cache, and the latency of
+its loads. Programs run in waves. A wave is as many programs as the registers, shared memory and warps of all SMs hold.
+No layer is faster than the time to move its operands from and to memory.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def candidate_tiles(dtype: str) -> list[Tile]:
 def tile_variants(problem: ConvProblem, tile: Tile, sms: int) -> list[Tile]:
     """A tile, and the same tile with groups and with split sums where they can help.
 
-    Groups help if many columns share the same pixels. A split sum helps if the programs are too few for `sms` SMs. The list is
-    empty if the tile is much wider than the layer has channels.
+    Groups help if many columns share the same pixels. A split sum helps if the programs are too few for `sms` SMs. The
+    list is empty if the tile is much wider than the layer has channels.
     """
     if tile.n >= 2 * max(problem.o, 32):
         return []
@@ -137,7 +137,7 @@ def programs_per_sm(gpu: GpuSpec, tile: Tile, usage: ResourceUsage) -> int:
 
 
 def nominal_usage(problem: ConvProblem, tile: Tile) -> ResourceUsage:
-    """The resources of a tile that is not compiled yet: its operands once per stage, and the registers of an average kernel."""
+    """The resources of a tile that is not compiled: its operands once per stage, the registers of an average kernel."""
     bytes_per_channel = tile.m * _activation_size(problem) + tile.n * ITEMSIZE[problem.dtype]
     return ResourceUsage(160, tile.num_stages * tile.k * bytes_per_channel)
 

@@ -1,16 +1,17 @@
-"""ModulatedConv2d in Triton: one synthesis layer as one implicit matrix product, with the rest of the layer in the same kernel.
+"""ModulatedConv2d in Triton: one synthesis layer as one kernel, which is an implicit matrix product.
 
     y[n, p, o] = clamp(gain * lrelu(d[n, o] * sum_{t, i} w[t, o, i] * (s[n, i] * x[n, p + t, i]) + noise[n, p] + b[o]))
 
-Rows of the product are output pixels, and columns are output channels. The sum goes over taps and input channels. The style
-multiplies the input tile on its way to the tensor cores. Demodulation, noise, bias, leaky ReLU, gain and clamp are applied to the
-accumulator before its only store. For 2x up the FIR is folded into four phase kernels (`polyphase.fold`). Each phase is this
-product over the input's pixels, and is stored to every second pixel of the output.
+Rows of the product are output pixels, and columns are output channels. The sum goes over taps and input channels. The
+style multiplies the input tile on its way to the tensor cores. Demodulation, noise, bias, leaky ReLU, gain and clamp
+are applied to the accumulator before its only store. For 2x up the FIR is folded into four phase kernels
+(`polyphase.fold`). Each phase is this product over the input's pixels, and is stored to every second pixel of the
+output.
 
-Activations are NHWC and weights `[phase, O, k, k, I]`. So both tiles are read along their contiguous channels, as the tensor cores
-of every generation take them. With flags, the kernel also reads NCHW activations and `[O, I, k, k]` weights, and folds the FIR into
-the weights itself. A TensorRT plugin needs this: it is one kernel on the operands of an ONNX node (`nodes.py`). The kernels are in
-`conv_programs.py`; this module launches them.
+Activations are NHWC and weights `[phase, O, k, k, I]`. So both tiles are read along their contiguous channels, as the
+tensor cores of every generation take them. With flags, the kernel also reads NCHW activations and `[O, I, k, k]`
+weights, and folds the FIR into the weights itself. A TensorRT plugin needs this: it is one kernel on the operands of an
+ONNX node (`nodes.py`). The kernels are in `conv_programs.py`; this module launches them.
 """
 
 from __future__ import annotations
@@ -81,14 +82,17 @@ def modulated_conv2d_into(
 ) -> None:
     """Write one synthesis layer into `y`. It is accumulated in float32.
 
-    An 8-bit weight changes the sum. For int8 it is `sum w * round(clip(s * x, -127, 127))` in int32, halves to even. For
-    float8_e4m3fn it is `sum w * e4m3(clip(s * x, -448, 448))`, and the GPU needs compute capability 8.9. `style` must be divided
-    by the activations' scale, and `demod` multiplied by it and by the weights' scale (`eight_bit.layer_operands`).
+    An 8-bit weight changes the sum. For int8 it is `sum w * round(clip(s * x, -127, 127))` in int32, halves to even.
+    For float8_e4m3fn it is `sum w * e4m3(clip(s * x, -448, 448))`, and the GPU needs compute capability 8.9. `style`
+    must be divided by the activations' scale, and `demod` multiplied by it and by the weights' scale
+    (`eight_bit.layer_operands`).
 
     Args:
-        y: Output, `[N, H * up, W * up, O]`, contiguous, in the dtype of `x`. None, allowed beside `rgb`, writes no activations.
+        y: Output, `[N, H * up, W * up, O]`, contiguous, in the dtype of `x`. None, allowed beside `rgb`, writes no
+            activations.
         x: `[N, H, W, I]`, contiguous, float16, bfloat16 or float32.
-        weight: `[P, O, k, k, I]`, contiguous, k odd, in the dtype of `x` or in 8 bits. P is 1, or 4 for 2x up (`polyphase.fold`).
+        weight: `[P, O, k, k, I]`, contiguous, k odd, in the dtype of `x` or in 8 bits. P is 1, or 4 for 2x up
+            (`polyphase.fold`).
         style: `[N, I]`, contiguous. None if `x` is modulated already, which 8-bit weights do not allow.
         demod: `[N, O]`, contiguous, or None.
         noise: `[N, H * up, W * up]`, scaled, or None. Any strides; 0 broadcasts.
@@ -96,9 +100,10 @@ def modulated_conv2d_into(
         epilogue: Slope, gain and clamp.
         tile: Shape of one program's work. None chooses one.
         precision: One of `PRECISIONS`.
-        workspace: Contiguous, at least `workspace_elements` elements, int32 for int8 weights and else float32. None if the tile
-            does not split the sum.
-        rgb: Also makes an image of the result. The tile must then have all output channels and no split sum, and P must be 1.
+        workspace: Contiguous, at least `workspace_elements` elements, int32 for int8 weights and else float32. None if
+            the tile does not split the sum.
+        rgb: Also makes an image of the result. The tile must then have all output channels and no split sum, and P must
+            be 1.
 
     Raises:
         ValueError: Operands that do not fit together, or that the kernel cannot serve.
@@ -119,7 +124,8 @@ def modulated_conv2d_into(
     if kind and tile.k < MIN_8_BIT_BLOCK_K:
         raise ValueError(f"modulated_conv2d: 8-bit products take at least {MIN_8_BIT_BLOCK_K} channels per step, not {tile.k}")
 
-    # A sample that fills a tile has one style row for it. Small samples share tiles, and the kernel reads a style per pixel.
+    # A sample that fills a tile has one style row for it. Small samples share tiles, and the kernel reads a style per
+    # pixel.
     per_sample = h * w >= tile.m or n == 1
     unused = x  # A pointer that the kernel does not read, in place of an absent operand.
     small_operands = [unused if t is None else t for t in (style, demod, noise, bias)]
@@ -221,7 +227,7 @@ def _check_operands(x: Any, weight: Any, style: Any, demod: Any, bias: Any, prec
 
 
 def _check_memory(y: Any, x: Any, weight: Any, style: Any, demod: Any, noise: Any, bias: Any) -> None:
-    """Refuse maps of a wrong size, dtypes that the kernel does not read, gaps in memory, and sizes beyond 32-bit offsets."""
+    """Refuse wrong sizes of maps, dtypes that the kernel does not read, gaps in memory, and too large operands."""
     n, h, w, i = x.shape
     phases, o = weight.shape[:2]
     up = 2 if phases == 4 else 1

@@ -1,9 +1,11 @@
 """The launch of a kernel for one ONNX node, which is the form of a TensorRT plugin.
 
-One kernel takes the operands as the node has them. Nothing is prepared ahead, and there is no scratch memory. A `NodeLaunch` holds
-the launch without its pointers. The plugin's ahead-of-time side, its just-in-time side and the tests share it.
+One kernel takes the operands as the node has them. Nothing is prepared ahead, and there is no scratch memory. A
+`NodeLaunch` holds the launch without its pointers. The plugin's ahead-of-time side, its just-in-time side and the tests
+share it.
 
-Sizes may be ints or TensorRT's symbolic dimensions, which have `+`, `*`, `//`, `==`, `is_constant` and `constant_value()`.
+Sizes may be ints or TensorRT's symbolic dimensions, which have `+`, `*`, `//`, `==`, `is_constant` and
+`constant_value()`.
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ FIR_TAPS = 4
 def conv_tiles(up: int, itemsize: int) -> dict[int, Tile]:
     """Tactic number to tile of ModulatedConv2d. TensorRT measures all of them.
 
-    Every tile fits the 48 KiB of shared memory that a launch has by default. None spills registers if the channels are multiples of
-    16, as in every preset. Other channel counts are read one channel at a time, and the largest tiles then spill some. Folding the
-    FIR in the kernel takes more registers, so these tiles are smaller and do not load ahead.
+    Every tile fits the 48 KiB of shared memory that a launch has by default. None spills registers if the channels are
+    multiples of 16, as in every preset. Other channel counts are read one channel at a time, and the largest tiles then
+    spill some. Folding the FIR in the kernel takes more registers, so these tiles are smaller and do not load ahead.
 
     Args:
         up: 1 or 2.
@@ -57,7 +59,7 @@ def conv_tiles(up: int, itemsize: int) -> dict[int, Tile]:
 
 @dataclass(frozen=True)
 class NodeLaunch:
-    """One kernel launch without its pointers. The kernel takes all inputs of the node, then `integers`, then the output.
+    """One kernel launch without its pointers. The arguments are the node's inputs, `integers`, and the output.
 
     Attributes:
         kernel: The Triton function.
@@ -95,9 +97,9 @@ def modulated_conv2d_node(
 ) -> NodeLaunch:
     """The launch of one ModulatedConv2d node: x, weight, style, demod, noise, bias, f to y, in float16 or float32.
 
-    Style and demod of an `int8` weight carry its scales (`eight_bit.layer_operands`). This kernel cannot fold the FIR into int8
-    numbers, because the sums would have to be rounded again. So for `up` 2 the int8 weight is folded ahead: `[4, O, I, K, K]`,
-    made by `polyphase.fold` and then `eight_bit.quantize_weight`.
+    Style and demod of an `int8` weight carry its scales (`eight_bit.layer_operands`). This kernel cannot fold the FIR
+    into int8 numbers, because the sums would have to be rounded again. So for `up` 2 the int8 weight is folded ahead:
+    `[4, O, I, K, K]`, made by `polyphase.fold` and then `eight_bit.quantize_weight`.
 
     Args:
         x: Shape of x, as in `onnx_functions.MODULATED_CONV2D`.
@@ -132,7 +134,8 @@ def modulated_conv2d_node(
 
     folds_fir = up == 2 and phases == 1
     radius, shift = phase_geometry(k, FIR_TAPS) if folds_fir else (k // 2, 0)
-    # A sample that fills a tile has one style row for it. Small samples share tiles, and the kernel reads a style per pixel.
+    # A sample that fills a tile has one style row for it. Small samples share tiles, and the kernel reads a style per
+    # pixel.
     per_sample = known_pixels is None or known_pixels >= tile.m
     integers = {
         "n": n, "h": h, "w": w, "i": i, "o": o,

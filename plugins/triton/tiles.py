@@ -2,9 +2,10 @@
 
 A table is a JSON file per architecture, `sm_<NN>.json`. There are two folders of them:
 
-- `tile_tables/` beside this file. Its `"source": "model"` says that `cost_model.py` chose the tiles and nobody measured them.
-- `<cache>/stylert/tiles/`, or the folder of the environment variable STYLERT_TILES. `python -m stylert.benchmarks.kernels.autotune`
-  measures on a GPU and writes here. These tables win.
+- `tile_tables/` beside this file. Its `"source": "model"` says that `cost_model.py` chose the tiles and nobody measured
+  them.
+- `<cache>/stylert/tiles/`, or the folder of the environment variable STYLERT_TILES.
+  `python -m stylert.benchmarks.kernels.autotune` measures on a GPU and writes here. These tables win.
 """
 
 from __future__ import annotations
@@ -106,9 +107,9 @@ def choose_tile(problem: ConvProblem, *, allow_splits: bool = True, min_channels
 def default_tile(problem: ConvProblem, min_channels: int = 0) -> Tile:
     """A tile by rule, never with a split sum.
 
-    Half precision takes up to 128x128. Float32 tiles have a quarter of that area: their operands are twice as wide, and the
-    three-product form keeps two copies. Layers of few pixels (4 to 16 px) take low tiles, so that more programs share the reading
-    of the weights.
+    Half precision takes up to 128x128. Float32 tiles have a quarter of that area: their operands are twice as wide, and
+    the three-product form keeps two copies. Layers of few pixels (4 to 16 px) take low tiles, so that more programs
+    share the reading of the weights.
 
     Args:
         problem: The layer.

@@ -1,13 +1,14 @@
 """Upfirdn2d in Triton: every output pixel gathers only the taps that meet a sample. No inserted zero is multiplied.
 
-With `u[up * i] = x[i]` and zeros elsewhere, and with `K` the filter as a correlation kernel times the gain, on each axis
+With `u[up * i] = x[i]` and zeros elsewhere, and with `K` the filter as a correlation kernel times the gain, on each
+axis
 
     y[o] = sum_k K[k] * u[o * down + k - pad]
 
-Two kernels compute this formula. `quad_kernel` knows factors, padding and taps at compile time. For factors 1 and 2, the input rows
-of a 2x2 block of outputs lie at fixed distances. So each input value is loaded once for all four outputs, and the compiler knows
-which tap meets it (the polyphase form). `gather_kernel` computes the phase of every pixel at run time, and serves all other
-attributes. Tensors have strides, so NCHW and NHWC are the same code.
+Two kernels compute this formula. `quad_kernel` knows factors, padding and taps at compile time. For factors 1 and 2,
+the input rows of a 2x2 block of outputs lie at fixed distances. So each input value is loaded once for all four
+outputs, and the compiler knows which tap meets it (the polyphase form). `gather_kernel` computes the phase of every
+pixel at run time, and serves all other attributes. Tensors have strides, so NCHW and NHWC are the same code.
 """
 
 # Kernels are compiled by Triton, whose arguments have no Python types.
@@ -77,8 +78,8 @@ def fits_quad(spec: Resampling, taps: tuple[int, int]) -> bool:
 def choose_block(quad: bool, c: int, channels_last: bool, itemsize: int) -> tuple[int, int]:
     """Pixels (or quads of pixels) and channels of one program.
 
-    A block follows memory. In NHWC the channels are contiguous, and the quad kernel loads 16 bytes per thread. In NCHW two
-    neighbours may lie in different rows, so each value is loaded alone.
+    A block follows memory. In NHWC the channels are contiguous, and the quad kernel loads 16 bytes per thread. In NCHW
+    two neighbours may lie in different rows, so each value is loaded alone.
 
     Args:
         quad: Whether `quad_kernel` runs.
@@ -119,8 +120,8 @@ def quad_constants(spec: Resampling, taps: tuple[int, int]) -> dict[str, Any]:
 def _quad_window(spec: Resampling, taps: tuple[int, int], axis: int) -> tuple[int, int, int]:
     """The input samples that a pair of outputs needs on one axis.
 
-    Output `2q + r` and tap `k` meet position `e = r * down + k` of a window of `down + taps` positions. Sample `j` of the window is
-    at `e = phase + up * j`. It is input `q * 2 * down / up - shift + j`.
+    Output `2q + r` and tap `k` meet position `e = r * down + k` of a window of `down + taps` positions. Sample `j` of
+    the window is at `e = phase + up * j`. It is input `q * 2 * down / up - shift + j`.
 
     Returns:
         `phase`, `shift`, and the number of samples.
@@ -140,8 +141,8 @@ def quad_kernel(
 ):  # fmt: skip
     """`BLOCK_P` quads of 2x2 outputs by `BLOCK_C` channels. Only the sizes are known at run time.
 
-    Output `(2 qy + r, 2 qx + s)` is `GAIN * sum_{j, l} K[PHASE + UP j - DOWN r, PHASE + UP l - DOWN s] x[j, l]`. `x[j, l]` is the
-    window that the four outputs share, and K is zero outside its taps.
+    Output `(2 qy + r, 2 qx + s)` is `GAIN * sum_{j, l} K[PHASE + UP j - DOWN r, PHASE + UP l - DOWN s] x[j, l]`.
+    `x[j, l]` is the window that the four outputs share, and K is zero outside its taps.
     """
     quads_x = (out_w + 1) // 2
     quads = ((out_h + 1) // 2) * quads_x
@@ -209,7 +210,10 @@ def gather_kernel(
     FH: tl.constexpr, FW: tl.constexpr, FLIP: tl.constexpr, GAIN: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """`BLOCK_P` outputs by `BLOCK_C` channels. Output `o` needs the taps `k0, k0 + up, ...` with `k0 = -(o * down - pad) mod up`."""
+    """`BLOCK_P` outputs by `BLOCK_C` channels.
+
+    Output `o` needs the taps `k0, k0 + up, ...` with `k0 = -(o * down - pad) mod up`.
+    """
     pixels = out_h * out_w
     blocks_p = (pixels + BLOCK_P - 1) // BLOCK_P
     blocks_c = (c + BLOCK_C - 1) // BLOCK_C
@@ -222,7 +226,8 @@ def gather_kernel(
     ox = p % out_w
     channel_ok = (ch < c)[None, :]
 
-    # In Triton, as in C, the remainder of a negative number is negative. So a multiple of up makes the position positive first.
+    # In Triton, as in C, the remainder of a negative number is negative. So a multiple of up makes the position
+    # positive first.
     position_y = oy * DOWN_Y - pad_y
     position_x = ox * DOWN_X - pad_x
     ky0 = (UP_Y - (position_y + (pad_y + UP_Y - 1) // UP_Y * UP_Y) % UP_Y) % UP_Y

@@ -1,4 +1,4 @@
-"""The specialisations of the kernels that `stylert.plugins.aot` compiles: the layers of a StyleGAN2 generator, 4 to 1024 px.
+"""The specialisations that `stylert.plugins.aot` compiles: the layers of a StyleGAN2 generator, 4 to 1024 px.
 
 A specialisation fixes dtypes, attributes and tile of one kernel. Triton is imported when a function is called.
 """

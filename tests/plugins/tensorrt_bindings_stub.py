@@ -1,8 +1,8 @@
-"""TensorRT's own Python bindings without its libraries: `tensorrt` is the wheel `tensorrt-cu13-bindings` over empty C functions.
+"""TensorRT's own Python bindings, from the wheel `tensorrt-cu13-bindings`, over empty C functions as libraries.
 
-The bindings do real work in Python and in C++: checks of a plugin's functions, shape expressions, layout and type combinations, launch
-parameters. The libraries are absent, so there is no registry, no builder and no engine. The libraries own the builder of shape
-expressions; exact integers replace it here.
+The bindings do real work in Python and in C++: checks of a plugin's functions, shape expressions, layout and type
+combinations, launch parameters. The libraries are absent, so there is no registry, no builder and no engine. The
+libraries own the builder of shape expressions; exact integers replace it here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def load(folder: Path) -> Any:
 
 
 class Number:
-    """A dimension expression of TensorRT, with its value. `constant` is False for a size that only the running engine knows."""
+    """A dimension expression of TensorRT. `constant` is False for a size that only the running engine knows."""
 
     def __init__(self, value: int, constant: bool) -> None:
         self.value, self.constant = value, constant
@@ -95,7 +95,7 @@ class Plugin:
         self.attributes = attributes
 
     def build(self, types: list[Any], tactic: int | None = None, layout: int = 0) -> dict[str, Any]:
-        """The parts of the plugin that an engine keeps, for these input types and one of the plugin's layouts and tactics."""
+        """The parts of the plugin that an engine keeps, for given input types, layout and tactic."""
         trt, plugin = self.trt, self.plugin
         (out_type,) = plugin.get_output_data_types(types, [len(shape) for shape in self.shapes.values()])
         (out_exprs,) = plugin.get_output_shapes(self.exprs, [], self.builder)

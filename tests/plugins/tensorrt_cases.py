@@ -1,4 +1,4 @@
-"""The process that `test_tensorrt.py` runs: cases as JSON on stdin, the results of TensorRT's bindings as JSON on stdout."""
+"""The process that `test_tensorrt.py` runs: cases as JSON on stdin, results of TensorRT's bindings on stdout."""
 
 from __future__ import annotations
 

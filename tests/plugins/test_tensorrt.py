@@ -1,7 +1,7 @@
 """The TensorRT plugins with TensorRT 11's own Python bindings, over empty C functions in place of its libraries.
 
-Real here: the bindings' checks of every signature, their shape expressions, type and layout combinations, tactics, kernel arguments and
-launch parameters, and NVIDIA's assembler on the PTX.
+Real here: the bindings' checks of every signature, their shape expressions, type and layout combinations, tactics,
+kernel arguments and launch parameters, and NVIDIA's assembler on the PTX.
 
 Unproven until an engine has been built, because the libraries are absent:
 

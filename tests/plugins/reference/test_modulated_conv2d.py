@@ -33,7 +33,8 @@ def upsampling(x, w, f):
     for i in range(h):
         for j in range(width):
             spread[:, 2 * i : 2 * i + k, 2 * j : 2 * j + k] += np.einsum("oikl,i->okl", w, x[:, i, j])
-    # The padding of the convolution, k // 2, and of the filter, (f + 1) // 2 and (f - 2) // 2, less the margin of `spread`.
+    # The padding of the convolution, k // 2, and of the filter, (f + 1) // 2 and (f - 2) // 2, less the margin of
+    # `spread`.
     before, after = k // 2 + (fh + 1) // 2 - (k - 1), k // 2 + (fh - 2) // 2 - (k - 2)
     margin = 8
     canvas = np.pad(spread, [(0, 0), (margin, margin), (margin, margin)])

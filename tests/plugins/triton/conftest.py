@@ -1,7 +1,7 @@
 """The tests of the kernels run them in Triton's interpreter, on CPU tensors.
 
-`tests/conftest.py` defines the kernels for the interpreter. The variable is set again for each test, because Triton imports some of
-its parts late.
+`tests/conftest.py` defines the kernels for the interpreter. The variable is set again for each test, because Triton
+imports some of its parts late.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,8 @@ def assert_parity() -> Callable[..., None]:
         assert torch.isfinite(y).all(), f"{int((~torch.isfinite(y)).sum())} elements were not written: {what}"
         # A clamp bounds a value, but the rounding error has the size of the unclamped value.
         scale = (reference if unclamped is None else unclamped).abs().max().clamp(min=1e-3)
-        # The terms of a sum may cancel. Rounding of style, weight and result is at most a fifth of the tolerance of their sizes.
+        # The terms of a sum may cancel. Rounding of style, weight and result is at most a fifth of the tolerance of
+        # their sizes.
         if terms is not None:
             scale = torch.maximum(scale, 0.2 * terms.max())
         error = ((y.double() - reference).abs().max() / scale).item()

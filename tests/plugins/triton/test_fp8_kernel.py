@@ -1,7 +1,7 @@
 """ModulatedConv2d with FP8 weights equals float64 over the decoded values, in the interpreter.
 
-The interpreter's own conversion to E4M3 loses the carry into the next power of two. So the kernel rounds with `round_to_fp8` here.
-On a GPU one instruction converts.
+The interpreter's own conversion to E4M3 loses the carry into the next power of two. So the kernel rounds with
+`round_to_fp8` here. On a GPU one instruction converts.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def draw(rng, *shape):
 
 
 def test_the_kernel_rounds_as_the_format_does(rng):
-    """Tried on every value of the format, the middle of every two, the float32 neighbours of these middles, and random numbers."""
+    """Tried on every value of the format, every middle, the float32 neighbours of middles, and random numbers."""
     values = torch.arange(256, dtype=torch.uint8).view(E4M3).float()
     values = values[values.isfinite()].sort().values
     middles = (values[1:] + values[:-1]) / 2

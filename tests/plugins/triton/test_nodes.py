@@ -1,4 +1,4 @@
-"""One kernel computes one ONNX node from the operands of the node, in the interpreter; the float64 reference is the judge."""
+"""One kernel computes one ONNX node like the float64 reference, from the node's operands, in the interpreter."""
 
 import pytest
 import torch

@@ -119,8 +119,8 @@ def test_the_derivatives_of_a_layer_are_those_of_the_reference_to_second_order(r
     exact = derivatives(
         lambda *a: layer(modulated_conv2d, *a), [t.double() for t in operands], slopes.double(), cotangent.double(), probes
     )
-    # Each value is a sum of a few hundred products of up to six rounded factors. Half precision also rounds every step between.
-    # In the root mean square these errors add up as in a random walk.
+    # Each value is a sum of a few hundred products of up to six rounded factors. Half precision also rounds every step
+    # between. In the root mean square these errors add up as in a random walk.
     bound = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}[dtype]
     for a, b in zip(results[1:], exact[1:], strict=True):
         if b is None:
@@ -138,7 +138,8 @@ def test_the_ops_pass_opcheck_on_their_kernels(rng, shape):
         draw(rng, 3, channels, 3, 3).float().requires_grad_(),
         draw(rng, shape[0], channels).float().requires_grad_(),
     )
-    # opcheck's gradient test traces the op, and the interpreter cannot be traced. Another test compares the derivatives.
+    # opcheck's gradient test traces the op, and the interpreter cannot be traced. Another test compares the
+    # derivatives.
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     calls = [
         (torch.ops.stylert.upfirdn2d, (x, FIR, [1, 1], [2, 2], [1, 1, 1, 1], False, 1.0)),

@@ -1,4 +1,4 @@
-"""Measured tables of tiles win over those of the package, a broken table is refused, and the cost model is monotonic."""
+"""Measured tables of tiles win over those of the package, a broken table is refused, the cost model is monotonic."""
 
 import json
 
