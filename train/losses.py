@@ -74,12 +74,12 @@ def path_length_penalty(
     """Path length regularisation, `E (|J_w^T y| - a)^2` (Karras et al. 2020a, equation 4).
 
     J is the Jacobian of the image with respect to w, y a random normal image divided by R, and a the moving average of
-    the lengths `|J_w^T y|`.
+    the lengths `|J_w^T y|`. It includes the lengths of this batch, and the gradient flows through them.
 
     Args:
         generator: The generator.
         ws: `[N, num_ws, w_dim]`, connected to the graph of the mapping network.
-        pl_mean: a, a scalar. It is updated in place.
+        pl_mean: a, a scalar. It is updated in place, without a gradient.
         decay: Weight of the new lengths in a, `pl_decay` of the configuration.
         half: Type of the highest resolutions, or None for float32.
     """
@@ -87,6 +87,6 @@ def path_length_penalty(
     y = torch.randn_like(images) / math.sqrt(images.shape[2] * images.shape[3])
     (gradient,) = torch.autograd.grad((images * y).sum(), ws, create_graph=True)
     lengths = gradient.square().sum(2).mean(1).sqrt()
-    mean = pl_mean.lerp(lengths.mean().detach(), decay)
-    pl_mean.copy_(mean)
+    mean = pl_mean.lerp(lengths.mean(), decay)
+    pl_mean.copy_(mean.detach())
     return (lengths - mean).square().mean()

@@ -10,11 +10,15 @@ A step has four phases, in the order of the official code:
 Each phase is one step of Adam. Then the moving average G_ema is updated.
 
 Lazy regularisation (Karras et al. 2020a, appendix B): a regulariser that runs every k steps has its loss multiplied by
-k. Adam's learning rate is multiplied by `c = k / (k + 1)`, and each of its betas becomes `beta^c`.
+k. Adam's learning rate is multiplied by `c = k / (k + 1)`, and each of its betas becomes `beta^c`. This holds for a
+regulariser of weight 0 as well. A phase of a regulariser of weight 0 makes no step.
 
 A phase may split its batch into micro-batches, in one process or in several, and adds up their gradients. Each
-micro-batch has its own random stream, seeded by (seed, step, phase, index). So the result does not depend on which
-process computes which micro-batch, up to the order of floating-point sums.
+micro-batch has its own random stream, seeded by (seed, step, phase, index).
+
+The moving averages `w_avg` and `pl_mean` are updated after each micro-batch of a process, and several processes take
+their mean after the phase. Everything else does not depend on which process computes which micro-batch, up to the order
+of floating-point sums.
 """
 
 from __future__ import annotations
@@ -108,8 +112,8 @@ class Trainer:
             "G": dict(self.G.named_parameters()),
             "D": {k: p for k, p in self.D.named_parameters() if k.rpartition(".")[0] not in frozen},
         }
-        self.opt_G = _lazy_adam(self.trainable["G"], cfg.lr, cfg.g_reg_interval if cfg.pl_weight > 0 else None)
-        self.opt_D = _lazy_adam(self.trainable["D"], cfg.lr, cfg.d_reg_interval if cfg.r1_gamma > 0 else None)
+        self.opt_G = _lazy_adam(self.trainable["G"], cfg.lr, cfg.g_reg_interval)
+        self.opt_D = _lazy_adam(self.trainable["D"], cfg.lr, cfg.d_reg_interval)
         self.pl_mean = torch.zeros([], device=self.device)
         self.ada = AdaptiveProbability(cfg.batch, cfg.ada_target, cfg.ada_kimg, cfg.aug_p) if cfg.aug == "ada" else None
         self.nimg = self.step = 0
@@ -159,29 +163,28 @@ class Trainer:
         result = {name: float(value) for name, value in stats.items()}
         if self.ada is not None:
             self.ada.update(result["real_sign"])
+        self._update_ema()
         self.step += 1
         self.nimg += cfg.batch
-        self._update_ema()
         return result
 
     # --- the losses of one micro-batch -----------------------------------------------------------------------------
 
     def _generator_loss(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        ws = losses.mixed_ws(self.G, self._random_z(len(images)), c, self.cfg.mixing_prob, update_w_avg=True)
+        ws = self._random_ws(len(images), len(images), c)
         loss = losses.generator_loss(self._logits(self.run_synthesis(ws, "random", self.half), c, self.half))
         return loss, {"loss_G": loss}
 
     def _path_length(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         cfg = self.cfg
         n = max(len(images) // cfg.pl_batch_shrink, 1)
-        z = self._random_z(len(images))[:n]
-        ws = losses.mixed_ws(self.G, z, None if c is None else c[:n], cfg.mixing_prob)
+        ws = self._random_ws(len(images), n, c)
         penalty = losses.path_length_penalty(self.G, ws, self.pl_mean, cfg.pl_decay, self.half)
         return penalty * (cfg.pl_weight * cfg.g_reg_interval), {"path_length": penalty}
 
     def _discriminator_loss(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
-            ws = losses.mixed_ws(self.G, self._random_z(len(images)), c, self.cfg.mixing_prob)
+            ws = self._random_ws(len(images), len(images), c)
             fake = self.run_synthesis(ws, "random", self.half)
         fake_logits = self._logits(fake, c, self.half)
         real_logits = self._logits(_as_float(images), c, self.half)
@@ -201,8 +204,10 @@ class Trainer:
             images = augment(images, self.aug_p, self.cfg.aug_pipeline).contiguous(memory_format=torch.channels_last)
         return (network or self.run_discriminator)(images, c, half)
 
-    def _random_z(self, count: int) -> Tensor:
-        return torch.randn(count, self.cfg.generator.z_dim, device=self.device)
+    def _random_ws(self, drawn: int, used: int, c: Tensor | None) -> Tensor:
+        """ws of the first `used` of `drawn` random latents. They move `w_avg`, as in every phase of the official code."""
+        z = torch.randn(drawn, self.cfg.generator.z_dim, device=self.device)[:used]
+        return losses.mixed_ws(self.G, z, None if c is None else c[:used], self.cfg.mixing_prob, update_w_avg=True)
 
     # --- one phase: an optimizer step over all micro-batches -------------------------------------------------------
 
@@ -218,33 +223,30 @@ class Trainer:
         """
         network = "G" if phase in ("G", "path_length") else "D"
         optimizer = self.opt_G if network == "G" else self.opt_D
-        # Every micro-batch starts from the same moving averages w_avg and pl_mean. Their new value is the mean of the
-        # values after each micro-batch, which is the value after the whole batch.
-        averages = [self.G.mapping.w_avg, self.pl_mean]
-        initial, mean_after = [t.clone() for t in averages], [torch.zeros_like(t) for t in averages]
         optimizer.zero_grad(set_to_none=True)
         for i, index in enumerate(self.own_micro_batches):
             if self.num_micro_batches > 1:
                 self._seed_micro_batch(phase, index)
-            for t, start in zip(averages, initial, strict=True):
-                t.copy_(start)
             rows = slice(i * self.micro_batch, (i + 1) * self.micro_batch)
             value, loss_stats = loss(images[rows], None if labels is None else labels[rows])
             (value / self.num_micro_batches).backward()
-            for mean, t in zip(mean_after, averages, strict=True):
-                mean += t / self.num_micro_batches
             for name, t in loss_stats.items():
                 stats[name] = stats.get(name, 0) + t.detach() / self.num_micro_batches
-        gradients = [p.grad for p in self.trainable[network].values() if p.grad is not None]
+        gradients = _all_gradients(self.trainable[network])
         self.processes.sum(gradients)
         if self.half is torch.float16:
             # An overflow costs one step, not the run. Weights that are not finite still show in the next loss.
             for g in gradients:
                 torch.nan_to_num(g, nan=0.0, posinf=MAX_GRADIENT, neginf=-MAX_GRADIENT, out=g)
-        self.processes.sum(mean_after)
-        for t, mean in zip(averages, mean_after, strict=True):
-            t.copy_(mean)
+        self._average_over_processes([self.G.mapping.w_avg, self.pl_mean])
         optimizer.step()
+
+    def _average_over_processes(self, averages: list[Tensor]) -> None:
+        """Replace each moving average by its mean over the processes."""
+        if self.processes.world_size > 1:
+            for t in averages:
+                t /= self.processes.world_size
+            self.processes.sum(averages)
 
     def _seed_micro_batch(self, phase: str, index: int) -> None:
         sequence = np.random.SeedSequence([self.cfg.seed, self.step, PHASES.index(phase), index])
@@ -253,7 +255,10 @@ class Trainer:
 
     @torch.no_grad()
     def _update_ema(self) -> None:
-        """`G_ema = beta * G_ema + (1 - beta) * G` for parameters; buffers are copied."""
+        """`G_ema = beta * G_ema + (1 - beta) * G` for parameters; buffers are copied.
+
+        `nimg` does not count the images of this step yet. So with a ramp-up, the first step copies G.
+        """
         ema_nimg = self.cfg.ema_kimg * 1000
         if self.cfg.ema_rampup is not None:
             ema_nimg = min(ema_nimg, self.nimg * self.cfg.ema_rampup)
@@ -347,7 +352,20 @@ def _outer_layers(discriminator: Discriminator, count: int) -> set[str]:
     return set(layers[:count])
 
 
-def _lazy_adam(parameters: dict[str, nn.Parameter], lr: float, interval: int | None) -> torch.optim.Adam:
-    """Adam for a network that is regularised every `interval` steps, or never (None)."""
-    ratio = 1.0 if interval is None else interval / (interval + 1)
+def _all_gradients(parameters: dict[str, nn.Parameter]) -> list[Tensor]:
+    """The gradients of all parameters. A parameter that the loss does not depend on gets zeros.
+
+    So each phase is a step for Adam in every parameter, and all step counters of a network agree.
+    """
+    gradients = []
+    for p in parameters.values():
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+        gradients.append(p.grad)
+    return gradients
+
+
+def _lazy_adam(parameters: dict[str, nn.Parameter], lr: float, interval: int) -> torch.optim.Adam:
+    """Adam for a network that is regularised every `interval` steps."""
+    ratio = interval / (interval + 1)
     return torch.optim.Adam(parameters.values(), lr=lr * ratio, betas=(0.0**ratio, 0.99**ratio), eps=1e-8, fused=True)

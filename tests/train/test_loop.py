@@ -74,6 +74,29 @@ def test_a_resumed_run_makes_the_same_steps_as_one_that_went_on(dataset, rng, ha
     assert (resumed.nimg, resumed.step) == (4 * (before + after), before + after)
 
 
+def test_all_parameters_of_a_network_have_made_as_many_steps_of_adam(dataset):
+    trainer = Trainer(config(c_dim=2), dataset)
+    for _ in range(4):
+        trainer.train_step()
+    for name, phases in (("G", 4 + 2), ("D", 4 + 2)):
+        state = getattr(trainer, f"opt_{name}").state
+        assert {int(slots["step"]) for slots in state.values()} == {phases}
+        assert len(state) == len(trainer.trainable[name])
+
+
+def test_a_snapshot_of_an_older_version_goes_on_with_its_own_step_counters(dataset):
+    """Older versions made no step of Adam for parameters that a phase does not reach, so their counters are lower."""
+    old, new = Trainer(config(c_dim=2), dataset), Trainer(config(c_dim=2), dataset)
+    old.train_step()
+    tensors, facts = old.state()
+    late = "opt_G.step.synthesis.b8.torgb.bias"
+    tensors = {k: v.clone() for k, v in tensors.items()} | {late: torch.tensor(1.0)}
+    new.load_state(tensors, facts)
+    new.train_step()
+    assert new.state()[0][late] == 2
+    assert new.state()[0]["opt_G.step.synthesis.b8.conv1.bias"] == 3
+
+
 def test_the_state_holds_everything_that_a_step_changes(dataset):
     trainer = Trainer(config(c_dim=2), dataset)
     trainer.train_step()
@@ -110,10 +133,11 @@ def test_the_generator_file_is_the_moving_average(unlabelled, tmp_path):
 
 def test_g_ema_follows_its_formula(unlabelled):
     trainer = Trainer(config(ema_kimg=0.1, ema_rampup=0.5), unlabelled)
-    for step in range(1, 5):
+    for step in range(4):
         before = {k: v.double() for k, v in trainer.G_ema.state_dict().items()}
         trainer.train_step()
-        beta = 0.5 ** (4 / min(100, 0.5 * 4 * step))
+        half_life = min(100, 0.5 * 4 * step)  # by the images before this step
+        beta = 0.5 ** (4 / half_life) if half_life else 0
         for name, p in trainer.G.named_parameters():
             expected = beta * before[name] + (1 - beta) * p.detach().double()
             torch.testing.assert_close(trainer.G_ema.state_dict()[name].double(), expected, rtol=1e-5, atol=1e-5)
@@ -128,8 +152,8 @@ def test_lazy_regularisation_scales_adam_by_k_over_k_plus_one(unlabelled, networ
     assert group["lr"] == pytest.approx(0.002 * ratio)
     assert group["betas"] == pytest.approx((0.0, 0.99**ratio))
     assert group["eps"] == 1e-8
-    (plain,) = getattr(Trainer(config(**off), unlabelled), f"opt_{network}").param_groups
-    assert (plain["lr"], plain["betas"]) == (0.002, (0.0, 0.99))
+    (without,) = getattr(Trainer(config(**off), unlabelled), f"opt_{network}").param_groups
+    assert (without["lr"], without["betas"]) == (group["lr"], group["betas"])
 
 
 def test_regularisers_run_at_their_intervals_with_their_weights(unlabelled, monkeypatch):

@@ -98,6 +98,17 @@ def test_second_derivatives_reach_the_weights(generator, discriminator, rng):
     assert real.grad is None, "the images are no parameters"
 
 
+def test_the_gradient_flows_through_the_mean_of_the_lengths(generator, seed):
+    """With a decay of 1, the mean is that of this batch. So one length has no penalty and no gradient."""
+    gradients = []
+    for decay in (1.0, 0.0):
+        torch.manual_seed(seed)
+        ws = torch.randn(1, generator.cfg.num_ws, 5).requires_grad_()
+        losses.path_length_penalty(generator, ws, torch.zeros([]), decay).backward()
+        gradients.append(float(ws.grad.abs().max()))
+    assert gradients[0] == 0 < gradients[1]
+
+
 def test_no_gradient_flows_into_pl_mean(generator):
     pl_mean = torch.zeros([], requires_grad=False)
     losses.path_length_penalty(generator, losses.mixed_ws(generator, torch.randn(2, 6), None, 0), pl_mean).backward()

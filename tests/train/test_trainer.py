@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from stylert.core.errors import CheckpointError, InputError
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
+from stylert.train import losses
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.parallel import Processes, launched_processes
 from stylert.train.presets import TrainConfig
@@ -23,10 +24,10 @@ from stylert.train.trainer import Trainer
 NETWORK = {"resolution": 8, "channel_base": 32, "channel_max": 4, "mapping_layers": 1}
 
 
-def config(**changes):
+def config(w_avg_beta=0.9, **changes):
     run = {"batch": 8, "kimg": 0.02, "g_reg_interval": 2, "d_reg_interval": 3, "ema_kimg": 0.01, "ema_rampup": 0.5}
     return TrainConfig(
-        GeneratorConfig(**NETWORK, z_dim=4, w_dim=4),
+        GeneratorConfig(**NETWORK, z_dim=4, w_dim=4, w_avg_beta=w_avg_beta),
         DiscriminatorConfig(**NETWORK, mbstd_group_size=2),
         **(run | changes),
     )
@@ -100,9 +101,13 @@ def test_augmentation_with_p_zero_draws_no_random_numbers(dataset):
 
 
 def test_the_step_uses_the_mean_gradient_of_the_micro_batches(dataset, monkeypatch):
-    """Two micro-batches with the same images and random numbers make the same step as one of them alone."""
+    """Two micro-batches with the same images and random numbers make the same step as one of them alone.
+
+    The moving averages are held at their initial values, because every micro-batch updates them.
+    """
+    held = {"pl_decay": 0.0, "w_avg_beta": 1.0}
     monkeypatch.setattr(Trainer, "_seed_micro_batch", lambda self, phase, index: torch.manual_seed(self.step * 10 + 1))
-    whole, parts = Trainer(config(batch=4), dataset), Trainer(config(batch=8, batch_gpu=4), dataset)
+    whole, parts = Trainer(config(batch=4, **held), dataset), Trainer(config(batch=8, batch_gpu=4, **held), dataset)
     parts.loader.batch = lambda position: (torch.cat([whole.loader._read(0)[0]] * 2), None)
     update = whole._run_phase  # a single micro-batch is not seeded anew in every phase; here it is
     monkeypatch.setattr(whole, "_run_phase", lambda phase, *a: (torch.manual_seed(1), update(phase, *a)))
@@ -110,6 +115,55 @@ def test_the_step_uses_the_mean_gradient_of_the_micro_batches(dataset, monkeypat
     assert one == pytest.approx(two, rel=1e-4)
     for network in ("G", "D"):
         assert difference(getattr(whole, network).state_dict(), getattr(parts, network).state_dict()) < 1e-4
+
+
+def test_every_micro_batch_updates_the_moving_averages_in_every_phase_that_maps(dataset, monkeypatch):
+    trainer, means, lengths = Trainer(config(batch_gpu=2), dataset), [], []
+    mapping, penalty = trainer.G.mapping.forward, losses.path_length_penalty
+
+    def recorded_mapping(z, c=None, update_w_avg=False):
+        ws = mapping(z, c, update_w_avg=update_w_avg)
+        if update_w_avg:
+            means.append(ws[:, 0].detach().mean(0))
+        return ws
+
+    def recorded_penalty(generator, ws, pl_mean, *arguments):
+        before = pl_mean.clone()
+        value = penalty(generator, ws, pl_mean, *arguments)
+        lengths.append((pl_mean - before * 0.99) / 0.01)
+        return value
+
+    monkeypatch.setattr(trainer.G.mapping, "forward", recorded_mapping)
+    monkeypatch.setattr(losses, "path_length_penalty", recorded_penalty)
+    trainer.train_step()
+    assert len(means) == 3 * 4  # phases G, path_length and D, four micro-batches each
+    assert len(lengths) == 4
+    w_avg, pl_mean = torch.zeros(4), torch.zeros([])
+    for mean in means:
+        w_avg = w_avg.lerp(mean, 0.1)
+    for length in lengths:
+        pl_mean = pl_mean.lerp(length, 0.01)
+    torch.testing.assert_close(trainer.G.mapping.w_avg, w_avg)
+    torch.testing.assert_close(trainer.pl_mean, pl_mean)
+
+
+def test_several_processes_take_the_mean_of_their_moving_averages(dataset):
+    class TwoProcesses(Processes):
+        """Process 0 beside another one with all values zero."""
+
+        def sum(self, tensors):
+            pass
+
+    alone = Trainer(config(batch=4, batch_gpu=4), dataset)
+    shared = Trainer(config(batch=8, batch_gpu=4), dataset, processes=TwoProcesses(0, 2))
+    shared.loader.batch = alone.loader.batch
+    for trainer in (alone, shared):
+        images, _ = trainer.loader.batch(0)
+        torch.manual_seed(1)
+        trainer._seed_micro_batch = lambda phase, index: None
+        trainer._run_phase("path_length", trainer._path_length, images, None, {})
+    torch.testing.assert_close(shared.pl_mean, alone.pl_mean / 2)
+    torch.testing.assert_close(shared.G.mapping.w_avg, alone.G.mapping.w_avg / 2)
 
 
 def test_micro_batches_are_deterministic_and_resume_exactly(dataset):
@@ -132,7 +186,9 @@ from test_trainer import Trainer, ImageDataset, config
 from stylert.train.parallel import process_group
 torch.set_num_threads(1)
 with process_group("cpu") as processes:
-    trainer = Trainer(config(batch_gpu=2, aug="ada", ada_kimg=0.2, aug_p=0.3), ImageDataset(sys.argv[1]), processes=processes)
+    # The moving averages are held, because their number of updates is the number of micro-batches of a process.
+    cfg = config(batch_gpu=2, aug="ada", ada_kimg=0.2, aug_p=0.3, pl_decay=0.0, w_avg_beta=1.0)
+    trainer = Trainer(cfg, ImageDataset(sys.argv[1]), processes=processes)
     stats = [trainer.train_step() for _ in range(5)]
     own = torch.tensor([list(s.values())[0] for s in stats] + [trainer.aug_p])
     tensors = {k: v.clone().contiguous() for k, v in trainer.state()[0].items() if k != "rng"}
