@@ -15,7 +15,7 @@ import torch
 from stylert.core.errors import CheckpointError, InputError, OutputError
 from stylert.models.checkpoint import SNAPSHOT_FILE
 from stylert.models.importers.imported import ImportedCheckpoint
-from stylert.train.presets import TrainConfig, resolve
+from stylert.train.presets import FROM_TRAINED_NETWORKS, TrainConfig, resolve
 from stylert.train.snapshot import write_snapshot
 
 
@@ -30,7 +30,7 @@ def imported_run_config(
         folder: Folder of the run.
         imported: The imported file.
         preset: A name of `PRESETS`.
-        overrides: As in `presets.resolve`.
+        overrides: As in `presets.resolve`. They replace the values of `presets.FROM_TRAINED_NETWORKS`.
 
     Raises:
         CheckpointError: The file has no G or no D that stylert can train.
@@ -47,7 +47,8 @@ def imported_run_config(
     generator, discriminator = imported.config, imported.discriminator_config
     assert discriminator is not None, "comes with the discriminator"
     try:
-        cfg = resolve(preset, generator.resolution, generator.c_dim, generator.img_channels, **overrides)
+        values = FROM_TRAINED_NETWORKS | overrides
+        cfg = resolve(preset, generator.resolution, generator.c_dim, generator.img_channels, **values)
         return dataclasses.replace(cfg, generator=generator, discriminator=discriminator)
     except (TypeError, ValueError) as e:
         raise InputError(f"preset {preset} does not fit this network: {e}") from None

@@ -185,6 +185,11 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+#: Values of a run that starts from trained networks, unless the user gives others (Karras et al. 2020b, and the official
+#: code). Augmentation reaches full strength sooner. Without a ramp-up, G_ema stays what it was.
+FROM_TRAINED_NETWORKS: dict[str, Any] = {"ada_kimg": 100.0, "ema_rampup": None}
+
+
 def resolve(
     preset: str, resolution: int, c_dim: int = 0, img_channels: int = 3, gpus: int = 1, **overrides: Any
 ) -> TrainConfig:

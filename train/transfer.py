@@ -3,6 +3,8 @@
 Tensors that match in name and shape are copied. The others keep their initial values.
 When a skip generator grows, the RGB output of each new block starts at zero. So the first images are those of the
 smaller network, upsampled, like a progressive growing (Karras et al. 2017) that needs no fade.
+
+The new run should have the values of `presets.FROM_TRAINED_NETWORKS`. A ramp-up of G_ema would replace it by G.
 """
 
 from __future__ import annotations
@@ -13,9 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stylert.models.checkpoint import read_generator, read_metadata
+from stylert.models.checkpoint import read_metadata
+from stylert.models.importers.imported import import_checkpoint
 from stylert.train.snapshot import load_tensors
 from stylert.train.trainer import Trainer
+
+#: `ImportedCheckpoint.format` of the files that stylert writes.
+OWN_FORMAT = "stylert"
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,13 @@ def transfer(trainer: Trainer, path: str | Path) -> list[TransferResult]:
 
     Args:
         trainer: The trainer of the new run.
-        path: A training snapshot or a generator file. With a generator file, D keeps its initial values.
+        path: As in `read_networks`. If it holds no D, D keeps its initial values.
 
     Raises:
         CheckpointError: The file is damaged or of another kind.
     """
     results = []
-    for name, tensors in _read_networks(path).items():
+    for name, tensors in read_networks(path).items():
         network = getattr(trainer, name)
         result = _copy_matching(name, network, tensors)
         if name != "D":
@@ -60,17 +66,24 @@ def transfer(trainer: Trainer, path: str | Path) -> list[TransferResult]:
     return results
 
 
-def _read_networks(path: str | Path) -> dict[str, dict[str, Tensor]]:
-    """The tensors of each network in the file, by the network's name."""
-    metadata = read_metadata(path)
-    if metadata["kind"] != "training":
-        generator = {k: torch.from_numpy(a) for k, a in read_generator(path).arrays.items()}
-        return {"G": generator, "G_ema": generator}
-    tensors = load_tensors(path, metadata)
-    return {
-        name: {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
-        for name in ("G", "D", "G_ema")
-    }
+def read_networks(path: str | Path) -> dict[str, dict[str, Tensor]]:
+    """The tensors of the networks in a file: G and G_ema, and D where the file has it. A single generator is both.
+
+    Args:
+        path: A training snapshot, a generator file, or a checkpoint of another project that `stylert import` reads.
+
+    Raises:
+        CheckpointError: The file is damaged or of another kind.
+    """
+    imported = import_checkpoint(path)
+    if imported.format == OWN_FORMAT and (metadata := read_metadata(path))["kind"] == "training":
+        tensors = load_tensors(path, metadata)
+        return {
+            name: {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
+            for name in ("G", "D", "G_ema")
+        }
+    arrays = {"G": imported.raw or imported.arrays, "D": imported.discriminator, "G_ema": imported.arrays}
+    return {name: {k: torch.from_numpy(a) for k, a in own.items()} for name, own in arrays.items() if own is not None}
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ MICRO = "Images per forward and backward pass; the gradients of the passes are a
 SETTING = "NAME=VALUE for any other value in the plan of --dry-run, such as --set ema_kimg=20. May be repeated."
 BEST = "Measure every snapshot by fd2k, kid2k or fid2k; the first metric decides which snapshot is best.safetensors."
 METRICS = "Comma-separated: fd, fid, kid, pr, is, ppl_z, ppl_w (_end, _crop), modes, ls_z, ls_w; fd5k takes 5,000 images."
-TRANSFER = "Start from the networks of this snapshot or generator; it may be of a lower resolution."
+TRANSFER = "Start from the networks of this snapshot, generator or official pickle; it may be of a lower resolution."
 
 
 @app.command()

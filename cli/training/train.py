@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from stylert.train.parallel import Processes
     from stylert.train.presets import TrainConfig
 
-#: Kimg in which the augmentation may reach full strength when a run starts from trained networks (Karras et al. 2020b).
-TRANSFER_ADA_KIMG = 100.0
 #: Number of images that measure a snapshot, for metrics whose name holds none.
 SCORED_IMAGES = 2000
 #: Resolution at which options are checked before the images are read.
@@ -63,18 +61,18 @@ def run_training(options: Options) -> None:
         from stylert.train.loop import Trainer, train
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
-    from stylert.models.checkpoint import SNAPSHOT_FILE, read_metadata
+    from stylert.models.checkpoint import SNAPSHOT_FILE
     from stylert.train.compiled import unavailable_reason
     from stylert.train.data.dataset import ImageDataset
     from stylert.train.parallel import launched_processes, process_group
-    from stylert.train.transfer import transfer
+    from stylert.train.transfer import read_networks, transfer
 
     snapshot, source = options.out / SNAPSHOT_FILE, options.transfer
     _check(options, snapshot)
     device = _device(options.device)
     # Mistakes that do not depend on the images are found before the images are read.
     if source is not None:
-        read_metadata(source)
+        read_networks(source)
     _config(options, SMALLEST, 0, 3, launched_processes(), snapshot)
     evaluate = None if options.metrics is None else _evaluate(options)
     with progress() as bar:
@@ -252,7 +250,7 @@ def _device(name: str) -> str:
 
 
 def _config(options: Options, resolution: int, c_dim: int, channels: int, processes: Processes, snapshot: Path) -> TrainConfig:
-    from stylert.train.presets import changed_settings, resolve
+    from stylert.train.presets import FROM_TRAINED_NETWORKS, changed_settings, resolve
     from stylert.train.snapshot import read_config
 
     try:
@@ -264,7 +262,7 @@ def _config(options: Options, resolution: int, c_dim: int, channels: int, proces
             return dataclasses.replace(cfg, kimg=options.overrides.get("kimg", cfg.kimg))
         overrides = dict(options.overrides)
         if options.transfer is not None:
-            overrides["ada_kimg"] = TRANSFER_ADA_KIMG
+            overrides = FROM_TRAINED_NETWORKS | overrides
         return resolve(options.preset, resolution, c_dim, channels, processes.world_size, **overrides)
     except (TypeError, ValueError) as e:
         raise InputError(str(e)) from None

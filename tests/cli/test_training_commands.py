@@ -90,7 +90,13 @@ def test_an_augmented_run_is_resumed_and_transferred(data: Path, tmp_path: Path,
         status, text = command("train", "--data", data, "--out", tmp_path / name, *SMALL, *start)
         assert status == 0, text
         assert "tensors taken over" in text
-        assert read_metadata(tmp_path / name / "snapshot.safetensors")["train"]["ada_kimg"] == 100.0
+        started = read_metadata(tmp_path / name / "snapshot.safetensors")["train"]
+        assert (started["ada_kimg"], started["ema_rampup"]) == (100.0, None)
+    explicit = ("--set", "ada_kimg=700", "--set", "ema_rampup=0.1", "--transfer", out / "snapshot.safetensors", "--kimg", 0)
+    status, text = command("train", "--data", data, "--out", tmp_path / "fourth", *SMALL, *explicit)
+    assert status == 0, text
+    started = read_metadata(tmp_path / "fourth" / "snapshot.safetensors")["train"]
+    assert (started["ada_kimg"], started["ema_rampup"]) == (700.0, 0.1)
 
 
 def test_a_signal_stops_the_run_and_the_command_to_continue_is_printed(

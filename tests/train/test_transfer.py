@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from stylert.core.errors import CheckpointError
+from stylert.models.stylegan2.networks import Discriminator, Generator
 from stylert.plugins.reference.upfirdn2d import setup_filter, upsample2d
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.loop import Trainer, save
-from stylert.train.presets import resolve
+from stylert.train.presets import FROM_TRAINED_NETWORKS, resolve
 from stylert.train.transfer import transfer
+from tests.models.importers.official_files import official_file
 
 
 def run(rng, write_dataset, resolution, seed=0, **changes):
@@ -71,6 +73,29 @@ def test_networks_of_the_same_shape_are_copied_completely_and_optimizers_are_new
             assert torch.equal(getattr(again, name).state_dict()[key], value), key
     assert not again.opt_G.state
     assert again.nimg == 0
+
+
+def test_the_first_step_keeps_the_average_of_the_source(small, rng, write_dataset):
+    trainer, folder = small
+    again = run(rng, write_dataset, 8, seed=1, **FROM_TRAINED_NETWORKS)
+    transfer(again, folder / "snapshot.safetensors")
+    again.train_step()
+    beta = 0.5 ** (again.cfg.batch / (again.cfg.ema_kimg * 1000))
+    source, now = trainer.G_ema.state_dict(), again.G_ema.state_dict()
+    for key, p in again.G.named_parameters():
+        torch.testing.assert_close(now[key], source[key].lerp(p.detach(), 1 - beta), rtol=1e-5, atol=1e-6)
+
+
+def test_an_official_pickle_gives_its_three_networks(rng, write_dataset, tmp_path):
+    run_of = run(rng, write_dataset, 8)
+    networks = [Generator(run_of.cfg.generator), Generator(run_of.cfg.generator), Discriminator(run_of.cfg.discriminator)]
+    official_file(tmp_path / "x.pkl", *networks)
+    results = transfer(run_of, tmp_path / "x.pkl")
+    assert [str(r).split(":")[0] for r in results] == ["G", "D", "G_ema"]
+    assert all(not r.initial for r in results)
+    for name, network in zip(("G_ema", "G", "D"), networks, strict=True):
+        for key, value in network.state_dict().items():
+            torch.testing.assert_close(getattr(run_of, name).state_dict()[key], value, rtol=1e-6, atol=1e-7)
 
 
 def test_tensors_of_another_width_keep_their_initial_values(small, rng, write_dataset):
