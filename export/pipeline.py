@@ -132,13 +132,13 @@ def _check_request(precisions: Sequence[str], backends: Sequence[str], min_psnr:
         if backend not in BACKENDS:
             raise InputError(f"unknown backend {backend!r}: choose from {', '.join(BACKENDS)}")
     if min_psnr is not None and ("int8" not in precisions or not 0 < min_psnr <= MAX_MIN_PSNR_DB):
-        raise InputError(f"min_psnr is a PSNR of int8 images in dB, above 0 and at most {MAX_MIN_PSNR_DB:g}, not {min_psnr!r}")
+        raise InputError(f"min_psnr needs int8, and must be above 0 and at most {MAX_MIN_PSNR_DB:g} dB, not {min_psnr!r}")
     if verify_seeds < 0:
-        raise InputError(f"verify_seeds is a number of seeds, or 0 for none, not {verify_seeds!r}")
+        raise InputError(f"verify_seeds must be 0 or more, not {verify_seeds!r}")
     if verify_seeds and find_spec("torch") is None and "fp32" not in precisions:
-        raise InputError("verification compares with PyTorch, which is not installed, or with fp32: add it, or take no seeds")
+        raise InputError("verification needs PyTorch, which is not installed, or fp32: add fp32, or set verify_seeds to 0")
     if not precisions or len(set(precisions)) != len(precisions):
-        raise InputError("name each precision once, and at least one")
+        raise InputError("give at least one precision, and each only once")
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _plans(
 
 
 def _file_name(precision: str, backend: str) -> str:
-    # A backend that computes in bfloat16 reads the float32 file.
+    # bfloat16 has no file of its own: a backend that computes in it reads the float32 file.
     stem = "synthesis.fp32" if precision == "bf16" else f"synthesis.{precision}"
     return f"{stem}.onnx" if backend == CANONICAL else f"{stem}.{backend}.onnx"
 

@@ -39,8 +39,8 @@ def _conv(g: SynthesisGraph, spec: LayerSpec, x: str, style: RgbStyle) -> str:
     bias = _bias(g, spec)
     if style.norm is None or g.plan.float16:
         return _norm_bias_clamp(g, spec, y, style, (2, 3), bias.reshape(1, -1, 1, 1), name)
-    # A norm keeps OpenVINO from fusing bias and clamp into the convolution. Channels last, its extra pass would handle
-    # three numbers at a time. Whole rows of pixels are much faster.
+    # With a norm, OpenVINO cannot fuse bias and clamp into the convolution. Its separate pass would handle three
+    # channels at a time. It is much faster on whole rows of pixels.
     y = g.node("Transpose", [y], f"{name}.nhwc", perm=[0, 2, 3, 1])
     y = g.node("Reshape", [y, g.ints(0, size, size * channels)], f"{name}.flat")
     y = _norm_bias_clamp(g, spec, y, style, (1,), np.tile(bias, size), f"{name}.rows")
@@ -57,7 +57,7 @@ def _matmul(g: SynthesisGraph, spec: LayerSpec, x: str, style: RgbStyle) -> str:
 
 
 def _matmul_nhwc(g: SynthesisGraph, spec: LayerSpec, x: str, style: RgbStyle) -> str:
-    """The same with pixels in rows, `[N, R R, I] @ [N, I, C padded]`."""
+    """The same with a row per pixel, `[N, R R, I] @ [N, I, C]`, C padded."""
     name = spec.name
     x = g.node("Transpose", [x], f"{name}.nhwc", perm=[0, 2, 3, 1])
     flat = g.node("Reshape", [x, g.ints(0, -1, spec.in_channels)], f"{name}.flat")

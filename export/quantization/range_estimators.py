@@ -18,6 +18,7 @@ from stylert.export.plan import QuantParams
 #: to each sample's power.
 RangeEstimator = Literal["max", "percentile", "entropy", "mse"]
 
+#: Bins of a histogram.
 BINS = 4096
 
 #: Values of a sample that are counted, evenly spread. The least and the greatest are taken of all values.
@@ -26,6 +27,7 @@ COUNTED_VALUES = 2**18
 #: The ranges that `entropy` and `mse` try, as a share of the whole.
 CANDIDATES = np.linspace(0.1, 1.0, 60)
 
+#: The share of values outside the range of `percentile`.
 TAIL = 1e-6
 
 
