@@ -41,7 +41,7 @@ def load_parts(resolution: int) -> tuple[list[str], list[list[np.ndarray]]]:
     for folder in folders:
         layer = []
         for file in sorted(folder.iterdir()):
-            with Image.open(file) as image:
+            with Image.open(file, formats=("PNG",)) as image:
                 # Premultiplied before resizing, so that the colour of transparent pixels does not bleed into the edges.
                 small = image.convert("RGBa").resize((resolution, resolution), Image.Resampling.LANCZOS)
             layer.append(np.asarray(small, np.float32) / 255)

@@ -15,9 +15,10 @@ def run_prepare(
 ) -> None:
     """Write the dataset, and print the pictures that were skipped. Arguments as `prepare`."""
     with progress() as bar:
-        count, corrupt = convert_dataset(source, out, resolution, transform, grey, skip_corrupt, max_images, bar)
+        count, corrupt, c_dim = convert_dataset(source, out, resolution, transform, grey, skip_corrupt, max_images, bar)
     for name in corrupt[:SHOWN]:
         print_note(f"skipped {name}")
     if len(corrupt) > SHOWN:
         print_note(f"skipped {len(corrupt) - SHOWN} more")
-    print_line(f"wrote {out}: {count} images of {resolution} px")
+    labels = f"labels of {c_dim} dimensions" if c_dim else "no labels"
+    print_line(f"wrote {out}: {count} images of {resolution} px, {labels}")

@@ -220,8 +220,11 @@ def _evaluate(options: Options) -> Evaluate:
 
 
 def _check(options: Options, snapshot: Path) -> None:
+    from stylert.train.data.image_files import refuse_run_among_images
+
     if options.out.exists() and not options.out.is_dir():
         raise OutputError(f"cannot write into {options.out}: it is a file")
+    refuse_run_among_images(options.data, options.out)
     if options.resume and options.transfer is not None:
         raise InputError("--resume continues a run, --transfer starts a new one: choose one")
     if options.resume and not snapshot.is_file():

@@ -10,4 +10,8 @@ Written before training:
 
 - `dataset_tool`: makes such a zip from other files.
 - `sources/`: one module per kind of file that the tool reads.
+
+Read by both:
+
+- `image_files`: the files of a zip or folder, within bounds; `labels`: their labels, from `dataset.json`.
 """

@@ -7,30 +7,45 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from stylert.core.atomic import atomic_file
 from stylert.core.errors import DataError, InputError
+from stylert.core.pictures import PictureError, decode_picture
 from stylert.core.progress import Progress
-from stylert.train.data.dataset import LABELS_FILE
+from stylert.train.data.labels import LABELS_FILE, MAX_CLASSES
 from stylert.train.data.sources.detect import open_source
-from stylert.train.data.sources.picture import MAX_PIXELS, Label, Picture, one_line_message
+from stylert.train.data.sources.picture import Label, Picture
 
 TRANSFORMS = ("none", "center-crop", "center-crop-wide", "pad")
 #: Width to height of the region that center-crop-wide keeps, as for the cars of LSUN.
 WIDE = (4, 3)
-#: Pixel formats of Pillow that are converted.
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 #: Every file in the zip gets this date, so that the bytes depend on the pictures alone.
 DATE = (1980, 1, 1, 0, 0, 0)
 PER_FOLDER = 1000
 #: Number of damaged pictures that an error message names.
 MAX_NAMED = 5
+
+
+class Converted(NamedTuple):
+    """The result of a conversion.
+
+    Attributes:
+        images: Number of images written.
+        skipped: Names of the pictures that were left out, each with the reason.
+        c_dim: Label dimensions: the number of classes, or the length of the vectors. 0 without labels.
+    """
+
+    images: int
+    skipped: list[str]
+    c_dim: int
 
 
 def convert_dataset(
@@ -42,10 +57,10 @@ def convert_dataset(
     skip_corrupt: bool = False,
     max_images: int | None = None,
     progress: Progress | None = None,
-) -> tuple[int, list[str]]:
+) -> Converted:
     """Write a zip of `00000/img00000000.png` and so on, with `dataset.json` if the source has labels. Atomic.
 
-    Pictures become RGB, or grey if the first picture is grey. Transparent pixels are blended with white.
+    Pictures are decoded by the rule of `core.pictures`. They become RGB, or grey if the first picture is grey.
 
     Args:
         source: Anything that `sources.detect.open_source` reads.
@@ -57,9 +72,6 @@ def convert_dataset(
         max_images: Convert only this many, from the first.
         progress: Called after each picture.
 
-    Returns:
-        The number of images written, and the names of the pictures that were left out, each with the reason.
-
     Raises:
         InputError: An argument is not valid.
         DataError: The source is damaged or unsafe, a picture is not square without a transform, only some pictures have
@@ -67,42 +79,41 @@ def convert_dataset(
     """
     out = Path(out)
     _check_arguments(source, out, resolution, transform)
-    opened = open_source(source)
-    total = opened.count if max_images is None else min(opened.count, max_images)
     labels: list[tuple[str, Label | None]] = []
     corrupt: list[str] = []
     mode: str | None = "L" if grey else None
-    with atomic_file(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    with (
+        closing(open_source(source)) as opened,
+        atomic_file(out) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        total = opened.count if max_images is None else min(opened.count, max_images)
         for i, picture in enumerate(opened.pictures()):
             if i == total:
                 break
             try:
-                image = _decode(picture, grey)
-            except DataError:
-                raise
-            except UnidentifiedImageError:  # its text would name an object in memory
-                corrupt.append(f"{picture.name} (no image that can be recognised)")
-                continue
-            except Exception as e:  # decoders raise many types for a damaged picture
-                corrupt.append(f"{picture.name} ({one_line_message(e)})")
+                image = _decode(picture)
+            except PictureError as e:
+                corrupt.append(f"{picture.name} ({e})")
                 continue
             mode = mode or image.mode
-            if image.mode != mode and mode == "L":
+            if image.mode != mode and mode == "L" and not grey:
                 raise DataError(f"{picture.name!r} has colors and the first picture has none: add --grey to drop them")
             image = _square(image.convert(mode), resolution, transform, picture.name)
             name = f"{len(labels) // PER_FOLDER:05d}/img{len(labels):08d}.png"
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
             archive.writestr(zipfile.ZipInfo(name, DATE), buffer.getvalue())
-            labels.append((name, picture.label))
+            labels.append((name, _checked_label(picture)))
             if progress is not None:
                 progress("prepare images", i + 1, total)
         if corrupt and not skip_corrupt:
             raise DataError(_corrupt_message(corrupt, total))
         if not labels:
             raise DataError(f"{source} holds no picture that can be decoded")
-        archive.writestr(zipfile.ZipInfo(LABELS_FILE, DATE), json.dumps({"labels": _label_rows(source, labels)}))
-    return len(labels), corrupt
+        rows = _label_rows(source, labels)
+        archive.writestr(zipfile.ZipInfo(LABELS_FILE, DATE), json.dumps({"labels": rows}))
+    return Converted(len(labels), corrupt, _c_dim(rows))
 
 
 def _check_arguments(source: str | Path, out: Path, resolution: int, transform: str) -> None:
@@ -112,7 +123,7 @@ def _check_arguments(source: str | Path, out: Path, resolution: int, transform: 
         raise InputError(f"unknown transform {transform!r}: choose one of {', '.join(TRANSFORMS)}")
     if out.suffix.lower() != ".zip":
         raise InputError(f"the dataset is a zip: {out} must end in .zip")
-    if out.exists() and out.resolve() == Path(source).resolve():
+    if out.exists() and os.path.exists(source) and os.path.samefile(out, source):
         raise InputError(f"--out is the source itself: {out}")
 
 
@@ -132,24 +143,24 @@ def _label_rows(source: str | Path, labels: list[tuple[str, Label | None]]) -> l
     return [list(row) for row in labels]
 
 
-def _decode(picture: Picture, grey: bool) -> Image.Image:
-    """The picture in mode RGB or L. Raises the exceptions of the decoder."""
+def _checked_label(picture: Picture) -> Label | None:
+    """The label of the picture. Raises DataError for a class that training cannot read."""
+    if isinstance(picture.label, int) and not 0 <= picture.label < MAX_CLASSES:
+        raise DataError(f"the label {picture.label} of {picture.name!r} is no class index from 0 to {MAX_CLASSES - 1}")
+    return picture.label
+
+
+def _c_dim(rows: list[Any] | None) -> int:
+    """Label dimensions of rows of one kind."""
+    if rows is None:
+        return 0
+    return len(rows[0][1]) if isinstance(rows[0][1], list) else max(label for _, label in rows) + 1
+
+
+def _decode(picture: Picture) -> Image.Image:
+    """The picture in mode RGB or L. Raises PictureError."""
     data = picture.read()
-    if isinstance(data, np.ndarray):
-        image: Image.Image = Image.fromarray(data)
-    else:
-        with Image.open(io.BytesIO(data)) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise ValueError(f"{opened.width}x{opened.height} pixels are too many")
-            if opened.mode not in MODES:
-                raise ValueError(f"its pixels are of the kind {opened.mode}")
-            opened.load()
-            image = ImageOps.exif_transpose(opened) or opened
-    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("L" if grey or image.mode in ("1", "L") else "RGB")
+    return Image.fromarray(data) if isinstance(data, np.ndarray) else decode_picture(data)
 
 
 def _square(image: Image.Image, resolution: int, transform: str, name: str) -> Image.Image:

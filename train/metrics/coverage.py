@@ -7,14 +7,18 @@ images. Its accuracy on other real images limits what the metric can show.
 
 from __future__ import annotations
 
-import json
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from stylert.core.errors import DataError
-from stylert.train.data.dataset import ImageDataset, open_files
+from stylert.core.json_documents import read_document
+from stylert.train.data.dataset import ImageDataset
+from stylert.train.data.image_files import open_files, path_in_archive
 
 PARTS_FILE = "parts.json"
 #: The classifier sees images averaged down to this side.
@@ -24,6 +28,17 @@ RIDGE = 1e-3
 #: A part is covered if it has at least this share of its frequency among real images.
 COVERED = 0.25
 MAX_PARTS = 65536
+#: Bytes of `parts.json`, at most: for each image, and beside that.
+BYTES_PER_IMAGE, BYTES = 2**10, 2**21
+
+PartIndex = Annotated[int, msgspec.Meta(ge=0, lt=MAX_PARTS)]
+
+
+@dataclass(frozen=True)
+class PartsDocument:
+    """The content of `parts.json`, as far as it is used."""
+
+    choices: dict[str, list[PartIndex]]
 
 
 @dataclass(frozen=True)
@@ -56,17 +71,18 @@ def read_parts(data: str | Path, dataset: ImageDataset) -> np.ndarray:
     Raises:
         DataError: `parts.json` is missing, damaged, or not of these images.
     """
-    files, read = open_files(data)
-    if PARTS_FILE not in files:
-        raise DataError(f"{data} does not say what its images are made of: {PARTS_FILE} is missing")
-    try:
-        choices = json.loads(read(PARTS_FILE))["choices"]
-        parts = np.array([choices[name] for name in dataset.names])
-    except Exception as e:  # zipfile and json raise many types for damaged files
-        raise DataError(f"{data}: {PARTS_FILE} has no usable parts ({e!r})") from None
-    if parts.ndim != 2 or not parts.size or parts.dtype.kind != "i" or parts.min() < 0 or parts.max() >= MAX_PARTS:
-        raise DataError(f"{data}: the parts in {PARTS_FILE} must be one index per layer")
-    return parts
+    with closing(open_files(data)) as files:
+        path = files.find(PARTS_FILE)
+        if path is None:
+            raise DataError(f"{data} does not say what its images are made of: {PARTS_FILE} is missing")
+        limit = BYTES + BYTES_PER_IMAGE * len(files.names)
+        content = files.read_document(path, limit)
+    choices = read_document(content, PartsDocument, f"dataset {data}: {path}", DataError, limit).choices
+    parts_of = {(PurePosixPath(path).parent / path_in_archive(name)).as_posix(): parts for name, parts in choices.items()}
+    rows = [parts_of.get(name, []) for name in dataset.names]
+    if not rows[0] or any(len(row) != len(rows[0]) for row in rows):
+        raise DataError(f"{data}: the parts in {PARTS_FILE} must be one index per layer, for every image")
+    return np.array(rows)
 
 
 class PartClassifier:

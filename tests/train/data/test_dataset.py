@@ -75,8 +75,10 @@ def test_grey_images_keep_one_channel_and_others_become_rgb(write_dataset, rng):
     grey = rng.integers(0, 256, (4, 4), np.uint8)
     np.testing.assert_array_equal(ImageDataset(write_dataset({"a.png": grey})).images, grey[None, None])
     rgba = rng.integers(0, 256, (4, 4, 4), np.uint8)
+    rgba[:2, :, 3], rgba[2:, :, 3] = 255, 0
     dataset = ImageDataset(write_dataset({"a.PNG": rgba}, name="rgba"))
-    np.testing.assert_array_equal(dataset.images[0], rgba[:, :, :3].transpose(2, 0, 1))
+    np.testing.assert_array_equal(dataset.images[0, :, :2], rgba[:2, :, :3].transpose(2, 0, 1))
+    assert (dataset.images[0, :, 2:] == 255).all()
 
 
 def test_limit_takes_the_first_names_and_progress_is_reported(images, write_dataset):
@@ -118,8 +120,8 @@ def test_every_epoch_and_every_seed_has_another_order():
 def test_refuses_what_is_missing_or_empty(write_dataset, tmp_path):
     assert "does not exist" in refusal(tmp_path / "nothing.zip")
     (tmp_path / "empty").mkdir()
-    assert "holds no PNG or JPEG" in refusal(tmp_path / "empty")
-    assert "holds no PNG or JPEG" in refusal(write_dataset({"a.txt": b"text"}))
+    assert "holds no pictures" in refusal(tmp_path / "empty")
+    assert "holds no pictures" in refusal(write_dataset({"a.txt": b"text"}))
     (tmp_path / "plain.zip").write_bytes(b"this is no archive")
     assert "cannot be read" in refusal(tmp_path / "plain.zip")
 
@@ -173,7 +175,7 @@ BAD_VALUES = [-1, 0.5, "cat", None, 10**12, {"a": 1}, float("nan"), [1.0, float(
 
 @pytest.mark.parametrize("labels", BAD_LABELS.values(), ids=BAD_LABELS)
 def test_refuses_missing_and_unreadable_labels(images, write_dataset, labels):
-    assert "labels" in refusal(write_dataset(images, labels), use_labels=True)
+    assert "dataset.json" in refusal(write_dataset(images, labels), use_labels=True)
 
 
 @pytest.mark.parametrize("value", BAD_VALUES, ids=str)

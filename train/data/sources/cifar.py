@@ -6,10 +6,9 @@ turns them into inert records. The length of the array's bytes gives its shape.
 
 from __future__ import annotations
 
-import lzma
+import io
 import pickle
 import tarfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,17 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import CheckpointError, DataError
+from stylert.core.pictures import one_line_message
+from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError
-from stylert.models.importers.pickle_reader import OPERATIONS, OpcodeBudget, PickleReader
-from stylert.train.data.sources.picture import Picture, Source, check_count, one_line_message
+from stylert.models.importers.pickle_reader import OPERATIONS, PickleReader
+from stylert.train.data.sources.packed import read_unpacked
+from stylert.train.data.sources.picture import Picture, Source, check_count
 
 #: Names of the training batches, each with the key of its labels.
 BATCHES = {f"data_batch_{i}": "labels" for i in range(1, 6)} | {"train": "fine_labels"}
-MAX_MEMBER = 200 * 2**20  # the single batch of CIFAR-100 has 148 MiB
-MAX_TOTAL = 2**30
+MAX_UNPACKED = 256 * 2**20  # CIFAR-10 and CIFAR-100 have 178 MiB each
+MAX_MEMBERS = 1000
 MAX_CLASSES = 100
 SIDE = 32
 BYTES_PER_PICTURE = 3 * SIDE * SIDE
@@ -51,11 +53,11 @@ def cifar(path: Path) -> Source:
     Raises:
         DataError: The archive is damaged or holds something else.
     """
-    batches: list[tuple[str, np.ndarray, list[int]]] = []
+    unpacked = io.BytesIO(read_unpacked(path, MAX_UNPACKED))
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(fileobj=unpacked, mode="r:") as archive:
             batches = sorted(_batches(path, archive), key=lambda batch: batch[0])
-    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as e:
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, RecursionError) as e:
         raise DataError(f"{path} cannot be read: {one_line_message(e)}") from None
     except CheckpointError as e:
         raise DataError(f"{path} holds no batches of CIFAR: {e}") from None
@@ -74,19 +76,16 @@ def cifar(path: Path) -> Source:
 
 def _batches(path: Path, archive: tarfile.TarFile) -> Iterator[tuple[str, np.ndarray, list[int]]]:
     """Name, images `[N, 32, 32, 3]` and labels of every training batch in the archive."""
-    total = 0
-    for member in archive:
-        total += member.size
-        if total > MAX_TOTAL:
-            raise DataError(f"{path} unpacks to over {MAX_TOTAL // 2**20} MiB, more than any CIFAR")
+    for number, member in enumerate(archive):
+        # A negative size would lead back to an earlier member. A sparse member declares more than the archive holds.
+        if number == MAX_MEMBERS or not 0 <= member.size <= MAX_UNPACKED:
+            raise DataError(f"{path} is no archive of CIFAR: it has over {MAX_MEMBERS} files, or one of {member.size} bytes")
         name = member.name.rpartition("/")[2]
-        if name not in BATCHES or not member.isfile():
+        if name not in BATCHES or not member.isreg():
             continue
-        if member.size > MAX_MEMBER:
-            raise DataError(f"{path}: {name} has {member.size / 2**20:.0f} MiB, more than any batch of CIFAR")
         file = archive.extractfile(member)
         assert file is not None, "it is a regular file"
-        yield name, *_read_batch(file.read(MAX_MEMBER), BATCHES[name])
+        yield name, *_read_batch(file.read(), BATCHES[name])
 
 
 def _read_batch(data: bytes, label_key: str) -> tuple[np.ndarray, list[int]]:
@@ -96,9 +95,9 @@ def _read_batch(data: bytes, label_key: str) -> tuple[np.ndarray, list[int]]:
         ("numpy._core.multiarray", "_reconstruct"): lambda arguments: Record(),
         ("numpy", "dtype"): lambda arguments: Record(),
         ("numpy", "ndarray"): None,  # named in the pickle as the type to build, never called
-        ("_codecs", "encode"): lambda arguments: arguments[0],  # Python 3 writes bytes like this in protocol 2
+        ("_codecs", "encode"): _encoded,
     }
-    value, _ = PickleReader(memoryview(data), constructors, OpcodeBudget(), operations=OPERATIONS_OF_PYTHON_2).read()
+    value, _ = PickleReader(memoryview(data), constructors, Budget(len(data)), operations=OPERATIONS_OF_PYTHON_2).read()
     if not isinstance(value, Mapping):
         raise FormatError("a batch is no dictionary")
     array, labels = value.get("data"), value.get(label_key)
@@ -109,6 +108,13 @@ def _read_batch(data: bytes, label_key: str) -> tuple[np.ndarray, list[int]]:
     if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < MAX_CLASSES for v in labels):
         raise FormatError(f"{label_key} holds values that are no class index")
     return np.frombuffer(raw, np.uint8).reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1), labels
+
+
+def _encoded(arguments: tuple[Any, ...]) -> str:
+    """The text in a call of `_codecs.encode`: Python 3 writes bytes like this in protocol 2."""
+    if not arguments or not isinstance(arguments[0], str):
+        raise FormatError("its pickle encodes an object that is not a string")
+    return arguments[0]
 
 
 def _as_bytes(value: object) -> bytes | None:
@@ -124,6 +130,6 @@ def _as_bytes(value: object) -> bytes | None:
 
 #: The opcodes of checkpoints, and those of Python 2's byte strings, which no checkpoint uses.
 OPERATIONS_OF_PYTHON_2 = OPERATIONS | {
-    pickle.SHORT_BINSTRING[0]: lambda r: r.stack.append(str(r.read_bytes(r.read_number("<B")), "latin-1")),
-    pickle.BINSTRING[0]: lambda r: r.stack.append(str(r.read_bytes(r.read_number("<I")), "latin-1")),
+    pickle.SHORT_BINSTRING[0]: lambda r: r.stack.append(r.read_text(r.read_number("<B"), "latin-1")),
+    pickle.BINSTRING[0]: lambda r: r.stack.append(r.read_text(r.read_number("<I"), "latin-1")),
 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
 from stylert.core.errors import DataError
+from stylert.core.files import open_file
+from stylert.train.data.image_files import MAX_SIZE
 from stylert.train.data.sources.cifar import cifar, is_cifar
-from stylert.train.data.sources.files import archive, folder
+from stylert.train.data.sources.files import image_files
 from stylert.train.data.sources.idx import idx, is_idx
 from stylert.train.data.sources.lmdb import is_lmdb, lmdb
 from stylert.train.data.sources.picture import Source
@@ -23,18 +26,19 @@ def open_source(path: str | Path) -> Source:
         DataError: The path is missing, of no known kind, damaged or unsafe.
     """
     path = Path(path)
-    if not path.exists():
-        raise DataError(f"{path} does not exist")
+    is_folder = os.path.isdir(path)
+    if not is_folder:
+        open_file(path, DataError, MAX_SIZE, "source").close()  # no device or pipe gets as far as a reader
     if is_lmdb(path):
         return lmdb(path)
     if table := table_files(path):
         return tables(path, table)
-    if path.is_dir():
-        return folder(path)
+    if is_folder:
+        return image_files(path)
     if is_idx(path):
         return idx(path)
     if is_cifar(path):
         return cifar(path)
     if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
-        return archive(path)
+        return image_files(path)
     raise DataError(f"{path} is none of what can be read: {KINDS}")

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from stylert.core.errors import DataError
-from stylert.train.data.sources.picture import Picture, Source, check_count, one_line_message
+from stylert.train.data.sources.packed import read_unpacked
+from stylert.train.data.sources.picture import Picture, Source, check_count
 
 #: Magic numbers of unsigned bytes in three dimensions, and in one. The last byte is the number of dimensions.
 IMAGES, LABELS = 0x803, 0x801
 PADDED = 32
-MAX_TOTAL = 2**31
+MAX_UNPACKED = 768 * 2**20  # EMNIST, the largest, has 549 MiB
 
 
 def is_idx(path: Path) -> bool:
@@ -65,22 +63,12 @@ def _labels_file(path: Path) -> Path | None:
 
 def _read(path: Path, magic: int) -> np.ndarray:
     dimensions = magic & 0xFF
-    try:
-        with _open(path) as f:
-            header = f.read(4 + 4 * dimensions)
-            file_magic, *shape = struct.unpack(f">{1 + dimensions}I", header)
-            if file_magic != magic:
-                raise DataError(f"{path} is not an idx file of bytes in {dimensions} dimensions")
-            size = math.prod(shape)
-            if size > MAX_TOTAL:
-                raise DataError(f"{path} declares {size / 2**20:.0f} MiB; at most {MAX_TOTAL // 2**20} are read")
-            data = f.read(size + 1)
-    except (OSError, EOFError, struct.error, zlib.error) as e:
-        raise DataError(f"{path} cannot be read: {one_line_message(e)}") from None
-    if len(data) != size:
-        raise DataError(f"{path} declares {size} bytes and holds {'more' if len(data) > size else len(data)}")
-    return np.frombuffer(data, np.uint8).reshape(shape)
-
-
-def _open(path: Path) -> BinaryIO:
-    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")  # type: ignore[return-value]
+    data = read_unpacked(path, MAX_UNPACKED)
+    start = 4 + 4 * dimensions
+    file_magic, *shape = struct.unpack(f">{1 + dimensions}I", data[:start].ljust(start, b"\0"))
+    if file_magic != magic:
+        raise DataError(f"{path} is not an idx file of bytes in {dimensions} dimensions")
+    size = math.prod(shape)
+    if size != len(data) - start:
+        raise DataError(f"{path} declares {size} bytes and holds {len(data) - start}")
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from stylert.core.errors import DataError, missing_extra
-from stylert.train.data.sources.picture import Picture, Source, check_count, check_size, one_line_message
+from stylert.core.errors import DataError
+from stylert.core.pictures import one_line_message
+from stylert.train.data.sources.messages import Message, picture_message
+from stylert.train.data.sources.native import native_source
+from stylert.train.data.sources.picture import Source
 
 
 def is_lmdb(path: Path) -> bool:
@@ -20,30 +23,30 @@ def lmdb(path: Path) -> Source:
     Raises:
         DataError: The database cannot be read.
     """
-    try:
-        import lmdb as library
-    except ImportError:
-        raise missing_extra("lmdb", "datasets") from None
+    return native_source("lmdb", path, [])
+
+
+def read_lmdb(path: Path) -> tuple[int, Iterator[Message]]:
+    """The number of values, and a message for each. For the reading process alone.
+
+    Raises:
+        DataError: The database cannot be read. The iterator raises it too.
+    """
+    import lmdb as library
+
+    def unreadable(error: Exception) -> DataError:
+        return DataError(f"{path} is not an LMDB that can be read: {one_line_message(error)}")
+
+    def pictures() -> Iterator[Message]:
+        try:
+            with database.begin(buffers=True) as transaction:
+                for key, value in transaction.cursor():
+                    yield picture_message(bytes(key).decode("ascii", "backslashreplace"), value, None)
+        except library.Error as e:
+            raise unreadable(e) from None
+
     try:
         database = library.open(str(path), readonly=True, lock=False, readahead=False, create=False)
-        count = int(database.stat()["entries"])
+        return int(database.stat()["entries"]), pictures()
     except library.Error as e:
-        raise DataError(f"{path} is not an LMDB that can be read: {one_line_message(e)}") from None
-    check_count(path, count)
-
-    def picture(key: memoryview, value: memoryview) -> Picture:
-        name = bytes(key).decode("ascii", "backslashreplace")
-
-        def read() -> bytes:
-            check_size(name, len(value))
-            return bytes(value)
-
-        return Picture(name, read)
-
-    def pictures() -> Iterator[Picture]:
-        # The values stay valid until the transaction ends, so each picture is read within the loop over them.
-        with database.begin(buffers=True) as transaction:
-            for key, value in transaction.cursor():
-                yield picture(key, value)
-
-    return Source(count, pictures)
+        raise unreadable(e) from None

@@ -8,15 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from stylert.core.errors import DataError
+from stylert.core.pictures import MAX_BYTES
 
-#: Bytes of an encoded picture, at most.
-MAX_BYTES = 256 * 2**20
-#: Pixels of a decoded picture, at most.
-MAX_PIXELS = 2**28
 #: Pictures of one source, at most.
 MAX_PICTURES = 50_000_000
-#: Characters of a library's message that are shown.
-MAX_MESSAGE = 200
 
 #: A class index or a vector.
 Label = int | list[float]
@@ -28,7 +23,7 @@ class Picture:
 
     Attributes:
         name: Its name in messages.
-        read: Returns the bytes of an image file, or uint8 `[H, W]` or `[H, W, 3]`. Raises its library's exceptions.
+        read: Returns the bytes of an image file, or uint8 `[H, W]` or `[H, W, 3]`. Raises PictureError.
         label: Its label, or None.
     """
 
@@ -43,11 +38,13 @@ class Source:
 
     Attributes:
         count: Number of pictures.
-        pictures: Iterates over them in a fixed order.
+        pictures: Iterates over them in a fixed order, once.
+        close: Ends the reading.
     """
 
     count: int
     pictures: Callable[[], Iterator[Picture]]
+    close: Callable[[], None] = lambda: None
 
 
 def check_size(name: str, size: int) -> None:
@@ -62,8 +59,3 @@ def check_count(source: object, count: int) -> None:
         raise DataError(f"{source} holds no pictures")
     if count > MAX_PICTURES:
         raise DataError(f"{source} declares {count} pictures; at most {MAX_PICTURES} are read")
-
-
-def one_line_message(error: Exception) -> str:
-    """The message of a library's exception, shortened to a part of one line."""
-    return " ".join(str(error).split())[:MAX_MESSAGE] or type(error).__name__

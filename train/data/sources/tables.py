@@ -8,16 +8,20 @@ The label is the first integer column called label, labels, fine_label or class,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylert.core.errors import DataError, missing_extra
-from stylert.train.data.sources.picture import Picture, Source, check_count, check_size, one_line_message
+from stylert.core.errors import DataError
+from stylert.core.pictures import one_line_message
+from stylert.train.data.sources.messages import Message, picture_message
+from stylert.train.data.sources.native import native_source
+from stylert.train.data.sources.picture import Source
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
-#: Rows of a Parquet file that are in memory at once.
-ROWS = 64
+#: Rows of a Parquet file that are in memory at once: as many as have about this many bytes, and not more than this.
+BATCH_BYTES, BATCH_ROWS = 64 * 2**20, 64
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,12 @@ def table_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if path.suffix in (".parquet", ".arrow") else []
     is_dataset = any(path.rglob("state.json")) or any(path.rglob("dataset_info.json"))
-    arrow = sorted(path.rglob("*.arrow")) if is_dataset else []
-    return arrow or sorted(path.rglob("*.parquet"))
+    arrow = _files(path, "*.arrow") if is_dataset else []
+    return arrow or _files(path, "*.parquet")
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    return sorted(file for file in folder.rglob(pattern) if file.is_file())
 
 
 def tables(path: Path, files: list[Path]) -> Source:
@@ -52,70 +60,83 @@ def tables(path: Path, files: list[Path]) -> Source:
     Raises:
         DataError: A file is damaged, there is no column of pictures, or `path` holds several tables.
     """
-    try:
-        import pyarrow as pa
-    except ImportError:
-        raise missing_extra("pyarrow", "datasets") from None
     folders = sorted({str(f.parent.relative_to(path)) for f in files}) if path.is_dir() else []
     if len(folders) > 1:
         raise DataError(f"{path} holds several tables ({', '.join(folders[:4])}): name one of them")
-    opened = [_open(file) for file in files]
-    image_column, label_column = _columns(path, opened[0].schema)
-    columns = [image_column] if label_column is None else [image_column, label_column]
-    count = sum(table.rows for table in opened)
-    check_count(path, count)
+    return native_source("pyarrow", path, files)
 
-    def pictures() -> Iterator[Picture]:
+
+def read_tables(path: Path, files: list[Path]) -> tuple[int, Iterator[Message]]:
+    """The number of rows, and a message for each. For the reading process alone.
+
+    Raises:
+        DataError: As `tables`. The iterator raises it too.
+    """
+    opened = [_open(file) for file in files]
+    with _errors_of(path):  # names in a schema may be no text
+        image_column, label_column = _columns(path, opened[0].schema)
+    columns = [image_column] if label_column is None else [image_column, label_column]
+
+    def pictures() -> Iterator[Message]:
         number = 0
         for table in opened:
-            try:
+            with _errors_of(table.file):
                 for batch in table.batches(columns):
-                    images = batch.column(image_column)
-                    labels = None if label_column is None else batch.column(label_column)
-                    for i in range(batch.num_rows):
-                        name = f"{table.file.name}[{number}]"
-                        yield Picture(name, _reader(images[i], name), None if labels is None else labels[i].as_py())
+                    part = batch.select(columns)
+                    part.validate(full=True)  # offsets that lie outside of the file
+                    images = part.column(image_column)
+                    labels = [None] * len(images) if label_column is None else part.column(label_column).to_pylist()
+                    for image, label in zip(images, labels, strict=True):
+                        yield picture_message(f"{table.file.name}[{number}]", _content(image), label)
                         number += 1
-            except (pa.ArrowException, OSError, KeyError) as e:
-                raise DataError(f"{table.file} cannot be read: {one_line_message(e)}") from None
 
-    return Source(count, pictures)
+    return sum(table.rows for table in opened), pictures()
 
 
-def _reader(value: Any, name: str) -> Callable[[], bytes]:
-    """Reads the bytes of one value of the image column."""
-
-    def read() -> bytes:
-        is_structure = value.is_valid and hasattr(value, "keys")
-        data = value["bytes"] if is_structure else value
-        if not data.is_valid:
-            raise DataError(f"{name!r} holds no bytes, only a path perhaps")
-        buffer = data.as_buffer()
-        check_size(name, buffer.size)
-        return bytes(buffer)
-
-    return read
+def _content(value: Any) -> memoryview | None:
+    """The bytes of one value of the image column, or None."""
+    if value.is_valid and hasattr(value, "keys"):
+        value = value["bytes"]
+    return memoryview(value.as_buffer()) if value.is_valid else None
 
 
-def _open(file: Path) -> Table:
+@contextmanager
+def _errors_of(file: Path) -> Iterator[None]:
+    """Turn the errors of Arrow for a damaged file into DataError."""
     import pyarrow as pa
 
     try:
-        return _open_parquet(file) if file.suffix == ".parquet" else _open_arrow(file)
-    except (pa.ArrowException, OSError) as e:
+        yield
+    except MemoryError:
+        raise
+    except (pa.ArrowException, OSError, KeyError, ValueError) as e:
         raise DataError(f"{file} cannot be read: {one_line_message(e)}") from None
+
+
+def _open(file: Path) -> Table:
+    with _errors_of(file):
+        return _open_parquet(file) if file.suffix == ".parquet" else _open_arrow(file)
 
 
 def _open_parquet(file: Path) -> Table:
     import pyarrow.parquet
 
-    parquet = pyarrow.parquet.ParquetFile(file)
+    # Mapped into memory, so that a column of many pictures is not read as a whole.
+    parquet = pyarrow.parquet.ParquetFile(file, memory_map=True, pre_buffer=False)
+    rows = parquet.metadata.num_rows
+    bytes_per_row = max(sum(_row_group_bytes(parquet)) // max(rows, 1), 1)
+    batch_rows = min(max(BATCH_BYTES // bytes_per_row, 1), BATCH_ROWS)
 
     def batches(columns: list[str]) -> Iterator[Any]:
-        rows: Iterator[Any] = parquet.iter_batches(ROWS, columns=columns)
-        return rows
+        iterator: Iterator[Any] = parquet.iter_batches(batch_rows, columns=columns, use_threads=False)
+        return iterator
 
-    return Table(file, parquet.metadata.num_rows, parquet.schema_arrow, batches)
+    return Table(file, rows, parquet.schema_arrow, batches)
+
+
+def _row_group_bytes(parquet: Any) -> list[int]:
+    """Unpacked bytes of each row group, as the file declares them."""
+    return [parquet.metadata.row_group(i).total_byte_size for i in range(parquet.num_row_groups)]
 
 
 def _open_arrow(file: Path) -> Table:
@@ -130,13 +151,13 @@ def _open_arrow(file: Path) -> Table:
         except pa.ArrowInvalid:
             return pyarrow.ipc.open_file(source)
 
-    def batches(columns: list[str]) -> Iterator[Any]:
+    def batches(columns: list[str] | None = None) -> Iterator[Any]:
         opened = reader()
         if hasattr(opened, "num_record_batches"):
             return (opened.get_batch(i) for i in range(opened.num_record_batches))
         return iter(opened)
 
-    return Table(file, sum(batch.num_rows for batch in batches([])), reader().schema, batches)
+    return Table(file, sum(batch.num_rows for batch in batches()), reader().schema, batches)
 
 
 def _columns(path: Path, schema: Any) -> tuple[str, str | None]:

@@ -37,7 +37,7 @@ def test_cifar_is_read_from_its_pickles_without_unpickling(rng, tmp_path, out, w
     monkeypatch.setattr(pickle, "loads", None)
     monkeypatch.setattr(pickle, "load", None)
     monkeypatch.setattr(pickle, "Unpickler", None)
-    assert convert_dataset(path, out, 32) == (7, [])
+    assert convert_dataset(path, out, 32) == (7, [], max(labels) + 1)
     np.testing.assert_array_equal(ImageDataset(out).images.transpose(0, 2, 3, 1), images)
     assert [label for _, label in labels_of(out)] == labels
 

@@ -39,7 +39,7 @@ def test_damage_gives_one_line_or_a_dataset(pictures, tmp_path, write_dataset, c
     out = tmp_path / "fuzzed.zip"
     out.unlink(missing_ok=True)
     try:
-        count, _ = convert_dataset(path, out, 32, skip_corrupt=data.draw(st.booleans()))
+        count, _, _ = convert_dataset(path, out, 32, skip_corrupt=data.draw(st.booleans()))
     except StylertError as e:
         assert "\n" not in str(e)
         assert not out.exists()

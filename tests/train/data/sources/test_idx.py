@@ -32,6 +32,6 @@ def test_idx_files_with_wrong_counts_or_sizes_are_refused(rng, tmp_path, out, mo
         refusal(DataError, path, out, 32)
     path.write_bytes(gzip.compress(whole)[:-20])
     refusal(DataError, path, out, 32)
-    monkeypatch.setattr(idx, "MAX_TOTAL", 1000)
+    monkeypatch.setattr(idx, "MAX_UNPACKED", 1000)
     path.write_bytes(gzip.compress(whole))
-    assert "declares" in refusal(DataError, path, out, 32)
+    assert "unpacks to" in refusal(DataError, path, out, 32)

@@ -28,7 +28,7 @@ def test_every_form_of_table_is_read_row_by_row(pixels, tmp_path, out, form):
     else:
         source = source / "train.parquet"
         pq.write_table(table, source)
-    assert convert_dataset(source, out, 16) == (5, [])
+    assert convert_dataset(source, out, 16) == (5, [], 5)
     np.testing.assert_array_equal(ImageDataset(out).images.transpose(0, 2, 3, 1), pixels)
     assert [label for _, label in labels_of(out)] == labels
 

@@ -1,0 +1,112 @@
+"""Picture files become pixels, by one rule for everything that reads them.
+
+| a file holds | and becomes |
+|---|---|
+| grey, also with transparency or 16 bits | grey |
+| any other colors, a palette too | RGB |
+| transparency | laid over white |
+| 16 bits per value | the upper 8 of them |
+| an orientation in EXIF | turned upright |
+| several pictures | the first |
+
+Color profiles are passed over. `FORMATS` alone are read, whatever the name of a file or its content says.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from stylert.core.errors import DataError
+
+#: Decoders of Pillow that may see a file. Others run programs: a PostScript file would be run by Ghostscript.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+#: Suffixes of the files in these formats.
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+#: Bytes of a picture file, at most.
+MAX_BYTES = 256 * 2**20
+#: Pixels of a picture, at most.
+MAX_PIXELS = 2**27
+
+#: Pixel formats of Pillow with 16 bits of grey.
+GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
+GREY = ("1", "L", "LA", "La", *GREY_16)
+COLOR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+#: Position of the kind of colors in a PNG file, and its value for grey with transparency. Pillow widens 16 bits of it to RGBA.
+PNG_COLOR_TYPE, PNG_GREY_ALPHA = 25, 4
+#: Rows that are laid over white at once, which bounds the memory.
+ROWS = 512
+#: Characters of a library's message that are shown.
+MAX_MESSAGE = 200
+
+
+class PictureError(DataError):
+    """A picture file is damaged, too large, or of a kind that is not read."""
+
+
+def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture in a file, in mode L or RGB, by the rule of this module.
+
+    Args:
+        data: Content of the file.
+        max_pixels: Number of pixels that is allowed. It is compared before any pixel is decoded.
+
+    Raises:
+        PictureError: The file cannot be decoded. The message does not name it.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise PictureError(f"{image.width}x{image.height} pixels are too many")
+            is_grey = image.mode in GREY or _is_grey_png(image, data)
+            if not is_grey and image.mode not in COLOR:
+                raise PictureError(f"its pixels are of the kind {image.mode}")
+            image.load()
+            flat = _over_white(ImageOps.exif_transpose(_eight_bits(image)))
+            return flat.convert("L" if is_grey else "RGB")
+    except PictureError:
+        raise
+    except UnidentifiedImageError:  # its text names an object in memory
+        raise PictureError("no image that can be recognised") from None
+    except MemoryError:
+        raise PictureError("there is too little memory for its pixels") from None
+    except Exception as e:  # Pillow raises many types for a damaged file
+        raise PictureError(one_line_message(e)) from None
+
+
+def one_line_message(error: Exception) -> str:
+    """The message of a library's exception, shortened to a part of one line."""
+    return " ".join(str(error).split())[:MAX_MESSAGE] or type(error).__name__
+
+
+def _is_grey_png(image: Image.Image, data: bytes) -> bool:
+    """Whether a PNG holds grey that Pillow reads in a color mode, or with 32 bits (its versions before 11)."""
+    return image.format == "PNG" and (image.mode == "I" or data[PNG_COLOR_TYPE] == PNG_GREY_ALPHA)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The same picture with 8 bits per value. Values of colors are cut to 8 bits by Pillow, in the same way."""
+    if image.mode not in (*GREY_16, "I"):
+        return image
+    values = np.asarray(image)
+    narrow = Image.fromarray((values >> 8).astype(np.uint8))
+    transparent = image.info.get("transparency")
+    if transparent is not None:
+        narrow.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    narrow.getexif().update(image.getexif())
+    return narrow
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """The picture in a mode without transparency."""
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode not in ("LA", "PA", "RGBA", "RGBa") and "transparency" not in image.info:
+        return image
+    result = Image.new("RGB", image.size)
+    for top in range(0, image.height, ROWS):
+        rows = image.crop((0, top, image.width, min(top + ROWS, image.height))).convert("RGBA")
+        result.paste(Image.alpha_composite(Image.new("RGBA", rows.size, "white"), rows).convert("RGB"), (0, top))
+    return result

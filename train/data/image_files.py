@@ -1,0 +1,195 @@
+"""The files of a zip or folder, read within bounds. Training and the dataset tool both open their files here."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, TypeVar
+
+from stylert.core.errors import DataError
+from stylert.core.files import open_file, read_file
+from stylert.core.pictures import MAX_BYTES, SUFFIXES, PictureError, one_line_message
+from stylert.models.checkpoint import SNAPSHOT_FILE
+
+File = TypeVar("File")
+
+#: Unpacked bytes of a zip per byte of its size, at most. PNG and JPEG are compressed already.
+MAX_EXPANSION = 200
+#: Bytes of a zip or of another file of a dataset, at most.
+MAX_SIZE = 2**44
+#: Other methods unpack a member in one piece, whatever its size.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+#: Copies of file attributes, which macOS adds to a zip: `__MACOSX/._a.png`.
+APPLE_FOLDER, APPLE_PREFIX = "__MACOSX", "._"
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The files of a zip or folder.
+
+    Attributes:
+        source: The zip or folder.
+        names: Names of all files in it, relative to it, with `/` between folders.
+        read_bytes: The content of a file of at most this many bytes. Raises PictureError, without the name.
+        close: Ends the reading.
+    """
+
+    source: Path
+    names: list[str]
+    read_bytes: Callable[[str, int], bytes]
+    close: Callable[[], None]
+
+    @property
+    def images(self) -> list[str]:
+        """Names of the picture files, sorted."""
+        return sorted(n for n in self.names if PurePosixPath(n).suffix.lower() in SUFFIXES and not _is_apple_copy(n))
+
+    def read_image(self, name: str) -> bytes:
+        """The content of a picture file. Raises PictureError, without the name."""
+        return self.read_bytes(name, MAX_BYTES)
+
+    def read_document(self, path: str, max_bytes: int) -> bytes:
+        """The content of a file that describes the pictures. Raises DataError."""
+        try:
+            return self.read_bytes(path, max_bytes)
+        except PictureError as e:
+            raise DataError(f"dataset {self.source}: {path!r} cannot be read: {e}") from None
+
+    def find(self, name: str) -> str | None:
+        """The document of this name that belongs to the pictures, or None.
+
+        It lies beside all folders of pictures. Otherwise it lies in one folder, and its names are relative to it.
+
+        Raises:
+            DataError: Several folders hold a document of this name.
+        """
+        if name in self.names:
+            return name
+        found = [n for n in self.names if PurePosixPath(n).name == name and not _is_apple_copy(n)]
+        if len(found) > 1:
+            raise DataError(f"dataset {self.source} holds several {name}, among them {found[0]!r} and {found[1]!r}")
+        return found[0] if found else None
+
+
+def open_files(source: str | Path) -> ImageFiles:
+    """Open a zip or folder.
+
+    Raises:
+        DataError: The source is missing, is neither a zip nor a folder, or is the folder of a training run. Or it is
+            unsafe: a name or link leads out of it, two files have one name, or it unpacks to far more than its size.
+    """
+    source = Path(source)
+    return _folder(source) if os.path.isdir(source) else _archive(source)
+
+
+def path_in_archive(name: str) -> str:
+    """A name with `/` between folders, as it stands in `ImageFiles.names`. Windows writes backslashes."""
+    return PurePosixPath(name.replace("\\", "/")).as_posix()
+
+
+def refuse_run(folder: Path, files: Iterable[str]) -> None:
+    """Refuse the folder of a training run as a dataset: its images are grids of samples.
+
+    Args:
+        folder: The folder.
+        files: Names of the files in it, relative to it.
+
+    Raises:
+        DataError: One of the files is a training snapshot.
+    """
+    for name in files:
+        if Path(name).name == SNAPSHOT_FILE:
+            run = (folder / name).parent
+            raise DataError(f"{run} is the folder of a training run, not a dataset: name the images that it was trained on")
+
+
+def refuse_run_among_images(source: str | Path, run: str | Path) -> None:
+    """Refuse to train into the folder of the images, or below it. The run's own pictures would become images.
+
+    Args:
+        source: The dataset.
+        run: The folder that the run will write into.
+
+    Raises:
+        DataError: It is the folder of the images, or lies in it.
+    """
+    folder, target = Path(source).resolve(), Path(run).resolve()
+    if os.path.isdir(folder) and target.is_relative_to(folder):
+        raise DataError(f"the run cannot be written into {run}, among the images of {source}: choose another folder")
+
+
+def _folder(source: Path) -> ImageFiles:
+    root = source.resolve()
+    paths: dict[str, Path] = {}
+    for path in source.rglob("*"):
+        if not path.is_file():
+            continue
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise DataError(f"{source}: {path.relative_to(source).as_posix()!r} is a link that leads out of the folder")
+        _add(paths, path_in_archive(path.relative_to(source).as_posix()), path, source)
+    refuse_run(source, paths)
+    return ImageFiles(source, list(paths), lambda name, limit: read_file(paths[name], PictureError, limit), lambda: None)
+
+
+def _archive(source: Path) -> ImageFiles:
+    file = open_file(source, DataError, MAX_SIZE, "dataset")
+    try:
+        archive, members = _members(source, file)
+    except BaseException:
+        file.close()
+        raise
+
+    def read(name: str, limit: int) -> bytes:
+        info = members[name]
+        if info.file_size > limit:
+            raise PictureError(f"it has {info.file_size / 2**20:.0f} MiB, and at most {limit / 2**20:.0f} are read")
+        try:
+            with archive.open(info) as member:
+                return member.read(info.file_size + 1)
+        except Exception as e:  # zipfile raises many types for a damaged archive
+            raise PictureError(one_line_message(e)) from None
+
+    return ImageFiles(source, list(members), read, file.close)
+
+
+def _members(source: Path, file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
+    """The archive in `file`, and its members by name."""
+    try:
+        archive = zipfile.ZipFile(file)
+    except Exception as e:  # zipfile raises many types for a damaged archive
+        raise DataError(f"dataset {source} cannot be read: {one_line_message(e)}") from None
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        if info.is_dir() or info.filename.endswith("\\"):
+            continue
+        name = info.filename
+        inner = PurePosixPath(name.replace("\\", "/"))
+        if not inner.parts or inner.is_absolute() or ".." in inner.parts or ":" in inner.parts[0]:
+            raise DataError(f"{source}: the name {name!r} leads out of the archive")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise DataError(f"{source}: {name!r} is a link")
+        if info.compress_type not in METHODS:
+            raise DataError(
+                f"{source}: {name!r} is packed with method {info.compress_type}; stored and deflated files are read"
+            )
+        _add(members, inner.as_posix(), info, source)
+    unpacked = sum(info.file_size for info in members.values())
+    size = os.fstat(file.fileno()).st_size
+    if unpacked > MAX_EXPANSION * max(size, 1):
+        raise DataError(f"{source} would unpack to {unpacked / 2**20:.0f} MiB, over {MAX_EXPANSION} times its size")
+    return archive, members
+
+
+def _add(files: dict[str, File], name: str, file: File, source: Path) -> None:
+    if name in files:
+        raise DataError(f"{source} holds two files with the name {name!r}")
+    files[name] = file
+
+
+def _is_apple_copy(name: str) -> bool:
+    path = PurePosixPath(name)
+    return APPLE_FOLDER in path.parts or path.name.startswith(APPLE_PREFIX)
