@@ -1,16 +1,22 @@
-"""Output of the command line: lines, tables and progress bars."""
+"""Output of the command line: lines, tables and progress bars.
+
+Names of files and texts from files may hold anything. They are printed by `printable`, and never read as markup of Rich.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
+from stylert.core.errors import OutputError
 from stylert.core.progress import Progress
 
 #: Results go to stdout. A pipe or a file has no width, so its lines are not cut at 80 columns.
@@ -22,13 +28,18 @@ SECONDS_BETWEEN_LINES = 30
 
 
 def print_line(text: str, style: str | None = None) -> None:
-    """Print one line of a result to stdout, unchanged: without markup, colours or line breaks of its own."""
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    """Print one line of a result to stdout, without line breaks of its own.
+
+    Raises:
+        OutputError: Standard output cannot be written.
+    """
+    _print_result(Text(printable(text), style=style or ""))
 
 
 def print_note(text: str, style: str | None = None) -> None:
-    """Print one line to stderr, where it does not mix with results."""
-    errors.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    """Print one line to stderr, where it does not mix with results. A full disk behind stderr does not end the command."""
+    with contextlib.suppress(OSError):
+        errors.print(Text(printable(text), style=style or ""), soft_wrap=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -38,13 +49,22 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         title: Line above the table.
         columns: Names. A name that starts with `<` is a column of text, aligned to the left; others hold numbers.
         rows: One value per column.
+
+    Raises:
+        OutputError: Standard output cannot be written.
     """
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(title=Text(printable(title), style="table.title"), title_justify="left", box=None, pad_edge=False)
+    table.header_style = "bold"
     for column in columns:
         table.add_column(column.lstrip("<"), justify="left" if column.startswith("<") else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(str, row))
-    console.print(table)
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
+    _print_result(table, soft_wrap=False)
+
+
+def printable(text: str) -> str:
+    """The text with escape codes in place of characters that are not printed, such as those that control a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager
@@ -53,7 +73,7 @@ def progress() -> Iterator[Progress]:
 
     A terminal shows one bar per stage. Elsewhere a line is printed when a stage ends, and every half minute before that.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     tasks = {}
     last_line = time.monotonic()
     with Bars(*columns, console=errors, disable=not errors.is_terminal) as bars:
@@ -61,7 +81,7 @@ def progress() -> Iterator[Progress]:
         def report(stage: str, done: int, total: int) -> None:
             nonlocal last_line
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
+                tasks[stage] = bars.add_task(printable(stage), total=total)
             bars.update(tasks[stage], completed=done, total=total)
             if errors.is_terminal or (done < total and time.monotonic() < last_line + SECONDS_BETWEEN_LINES):
                 return
@@ -69,3 +89,13 @@ def progress() -> Iterator[Progress]:
             last_line = time.monotonic()
 
         yield report
+
+
+def _print_result(content: RenderableType, soft_wrap: bool = True) -> None:
+    try:
+        console.print(content, soft_wrap=soft_wrap)
+        console.file.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise OutputError(f"cannot write to standard output: {e.strerror or e}") from None

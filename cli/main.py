@@ -1,16 +1,24 @@
 """The command `stylert`.
 
-A mistake of the user ends in one line and exit code 2, Ctrl-C in the line `stopped` and exit code 130.
+A mistake of the user, or a failure of the system such as a full disk, ends in one line and exit code 2. Ctrl-C and SIGTERM end
+in the line `stopped`, after the files that are being written are removed; their exit codes are those of shells: 130 and 143.
 """
 
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import re
+import signal
 import sys
+from typing import TextIO
 
 #: Exit code after Ctrl-C, as in shells and in Typer.
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT
+
+#: Signals that end the command as Ctrl-C does.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 #: Importing a module adds its commands to the application. The order is that of `stylert --help`.
 COMMAND_MODULES = ("pipeline.commands", "doctor", "latents.commands", "training.commands", "bench.commands")
@@ -18,13 +26,40 @@ COMMAND_MODULES = ("pipeline.commands", "doctor", "latents.commands", "training.
 
 def main() -> None:
     """Run the command that the arguments name, and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the encoding lacks is printed as its number
+            stream.reconfigure(errors="backslashreplace")
+    stop = _StopSignals()
     try:
-        status = _run()
+        with stop:
+            status = _run()
     except KeyboardInterrupt:
         status = INTERRUPTED
     if status == INTERRUPTED:
+        status = stop.exit_code
         print("stopped", file=sys.stderr)
     sys.exit(status)
+
+
+class _StopSignals:
+    """Turns the signals that stop a process into KeyboardInterrupt, so that every `finally` runs. A second one changes nothing."""
+
+    exit_code = INTERRUPTED
+
+    def __enter__(self) -> None:
+        # A signal that is ignored, as by nohup, stays ignored.
+        self._previous = {n: signal.getsignal(n) for n in STOP_SIGNALS if signal.getsignal(n) == signal.SIG_DFL}
+        for number in self._previous:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _: object) -> None:
+        if self.exit_code == INTERRUPTED:
+            self.exit_code = 128 + number
+            raise KeyboardInterrupt
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
 
 def _run() -> int:
@@ -39,6 +74,7 @@ def _run() -> int:
         importlib.import_module(f"stylert.cli.{module}")
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        _flush(sys.stdout)
         return status if isinstance(status, int) else 0
     except StylertError as e:
         message = str(e)
@@ -47,10 +83,50 @@ def _run() -> int:
     except typer.Abort:
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         return 1
+    except OSError as e:
+        message = _system_message(e)
+    except MemoryError:
+        message = "not enough memory"
+    except ModuleNotFoundError as e:
+        message = _missing_package_message(e)
     print_note(f"stylert: {' '.join(message.split())}", style="red")
+    try:
+        _flush(sys.stdout)
+    except (OSError, StylertError):
+        _discard(sys.stdout)  # otherwise Python fails on it again at its end
     return 2
+
+
+def _flush(stream: TextIO | None) -> None:
+    if stream is not None:
+        stream.flush()
+
+
+def _discard(stream: TextIO | None) -> None:
+    """Send what is still printed to a stream nowhere."""
+    if stream is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _system_message(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if isinstance(error.filename, str) else reason
+
+
+def _missing_package_message(error: ModuleNotFoundError) -> str:
+    """The command that installs an optional package. Raises the error itself for a package that stylert does not name."""
+    from importlib.metadata import requires
+
+    from stylert.core.errors import install_command
+
+    package = (error.name or "").partition(".")[0].replace("_", "-")
+    for requirement in requires("stylert") or []:
+        optional = re.match(r'([\w-]+).*extra == "([\w-]+)"', requirement)
+        if optional is not None and optional[1] == package:
+            return f"this needs {package}: {install_command(optional[2])}"
+    raise error
 
 
 if __name__ == "__main__":

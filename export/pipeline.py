@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -13,7 +14,7 @@ import numpy as np
 import onnx
 
 from stylert.core.atomic import atomic_directory
-from stylert.core.errors import InputError, OutputError
+from stylert.core.errors import BundleError, InputError, OutputError
 from stylert.core.progress import Progress
 from stylert.export.defaults import EIGHT_BIT, backend_plan, canonical_plan
 from stylert.export.mapping import mapping_model
@@ -23,11 +24,12 @@ from stylert.export.quantization.latents import calibration_latents, search_late
 from stylert.export.quantization.recipe import CANONICAL, FLOAT16_RECIPE, eight_bit_recipe
 from stylert.export.quantization.sensitivity import Sensitivity, find_sensitive_layers, reference_images, same_rounding
 from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
-from stylert.export.verify import accuracy_entry, verify
+from stylert.export.verify import WORST_IMAGES, accuracy_entry, verify
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.importers.imported import read_any_generator
+from stylert.runtime import engines
 from stylert.runtime.backends import BACKENDS
-from stylert.runtime.bundle import MAPPING_FILE, Bundle, PrecisionEntry, file_entries, sha256_of
+from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle, PrecisionEntry, file_entries, sha256_of
 
 #: The precisions that can be exported, each with the PSNR against PyTorch that a bundle promises at least, in dB.
 MIN_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 35.0, "int8": 33.0, "fp8": 30.0}
@@ -58,7 +60,8 @@ def export_bundle(
 
     Args:
         checkpoint: stylert's own file, or one of another project that `stylert.models.importers` reads.
-        out: The folder to write. It must not exist yet, or be a bundle, which is replaced as a whole.
+        out: The folder to write. It must not exist yet, be empty, or be a bundle. A bundle is replaced as a whole, with its
+            engines, unless it holds files that neither export nor build wrote.
         precisions: Names from `MIN_PSNR_DB`. Each has one canonical file, and one more for each backend with a default
             plan of its own.
         noise: The source of the noise of the networks.
@@ -76,16 +79,17 @@ def export_bundle(
     Raises:
         CheckpointError: The checkpoint is damaged or not supported.
         InputError: A precision, backend or number is wrong.
-        OutputError: `out` is something other than a bundle, or cannot be written. Nothing is left half-written.
+        OutputError: `out` is something other than a bundle, holds other files as well, or cannot be written. Nothing is
+            left half-written.
     """
     out = Path(out)
     _check_request(precisions, backends, min_psnr, verify_seeds)
-    if out.exists() and not force and not (out / "bundle.json").is_file():
+    if not force and os.path.lexists(out) and not (out / MANIFEST).is_file() and not _is_empty_folder(out):
         raise OutputError(f"{out} exists and is not a bundle; choose another folder")
     weights = read_any_generator(checkpoint)
     cfg = weights.config
     promised_db = MIN_PSNR_DB | ({} if min_psnr is None else {"int8": min_psnr})
-    with atomic_directory(out) as folder:
+    with atomic_directory(out, None if force else own_files) as folder:
         _save(mapping_model(weights), folder / MAPPING_FILE)
         samples = None
         if set(EIGHT_BIT) & set(precisions):
@@ -122,6 +126,23 @@ def export_bundle(
             entries = {name: replace(entry, accuracy=accuracy_entry(rows, name)) for name, entry in entries.items()}
             replace(bundle, precisions=entries).save()
     return Bundle.load(out)
+
+
+def own_files(folder: Path) -> set[str]:
+    """The names, relative to a bundle, of the files that export, verify, tune and build wrote. Empty for another folder."""
+    try:
+        names = {MANIFEST, *Bundle.load(folder).files}
+    except BundleError:
+        return set()
+    names |= {path.name for path in folder.glob(WORST_IMAGES.format(precision="*", backend="*"))}
+    for backend in BACKENDS:
+        for engine in folder.glob(f"engines/{backend}-*"):
+            names |= {f"engines/{engine.name}/{name}" for name in engines.own_files(backend)}
+    return names
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _check_request(precisions: Sequence[str], backends: Sequence[str], min_psnr: float | None, verify_seeds: int) -> None:

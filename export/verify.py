@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stylert.core.errors import InputError, missing_extra
+from stylert.core.errors import BackendError, InputError, missing_extra
 from stylert.core.image_similarity import psnr, ssim
 from stylert.core.images import as_uint8
 from stylert.core.progress import Progress
@@ -23,6 +23,9 @@ from stylert.runtime.generator import Generator
 from stylert.runtime.media.pictures import save_image
 
 BATCH = 8
+
+#: Name of a picture of the worst images.
+WORST_IMAGES = "worst.{precision}.{backend}.png"
 
 #: `Accuracy.off_share` counts values with a greater error, in steps of 1/255.
 VISIBLE_ERROR = 2
@@ -99,11 +102,14 @@ def verify(
             reference, image and amplified difference.
 
     Raises:
-        InputError: `against` is another checkpoint, or the bundle lacks a precision.
-        BackendError: PyTorch is needed and not installed.
+        InputError: `against` is another checkpoint, a backend is unknown, or the bundle lacks a precision.
+        BackendError: A backend does not run here, or PyTorch is needed and not installed.
     """
     if seeds < 1:
         raise InputError("verify needs at least one seed")
+    for name in backends or []:
+        if (reason := backend(name).unavailable_reason()) is not None:
+            raise BackendError(reason)
     backends = list(backends or available_backends())
     precisions = list(precisions or bundle.precisions)
     for precision in precisions:
@@ -126,7 +132,8 @@ def verify(
             images = _backend_images(bundle, name, precision, batches, progress)
             row = _compare(name, precision, reference_name, images, reference, bundle.precision(precision).min_psnr_db)
             if pictures is not None:
-                save_image(_side_by_side(images, reference, row.worst_seeds), pictures / f"worst.{precision}.{name}.png")
+                file = pictures / WORST_IMAGES.format(precision=precision, backend=name)
+                save_image(_side_by_side(images, reference, row.worst_seeds), file)
             rows.append(row)
     return rows
 

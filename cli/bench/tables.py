@@ -6,14 +6,14 @@ from typing import Any
 
 from stylert.benchmarks.report import tables
 from stylert.benchmarks.report.compare import Comparison
-from stylert.cli.console import console, print_line, print_table
+from stylert.cli.console import print_line, print_table
 
 
 def show_results(document: dict[str, Any]) -> None:
     """Print the tables of a benchmark, and every remark in full."""
     for scenario, rows in tables.by_scenario(document["rows"]).items():
         print_table(tables.TITLES[scenario], tables.columns(scenario), [tables.cells(r, document["accuracy"]) for r in rows])
-        console.print()
+        print_line("")
     if phases := tables.phase_cells(document["rows"]):
         print_table(tables.PHASES_TITLE, ["<row", *tables.PHASES.values()], phases)
     for line in tables.speedup_lines(document):

@@ -1,0 +1,118 @@
+"""Partial files and folders: results that a process writes under a hidden name, before they get their own.
+
+The process holds a lock on what it writes. So a partial that a killed process left can be told from one that is being written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+PARTIAL_SUFFIX = ".stylert.partial"
+#: A folder that is being replaced has this suffix for a moment, where the file system cannot exchange two folders.
+ASIDE_SUFFIX = ".stylert.aside"
+
+_swept: set[Path] = set()
+
+
+def new_partial_file(target: Path) -> tuple[Path, int]:
+    """Make an empty file beside `target`, with the permissions that the umask gives.
+
+    Returns:
+        Its path, and a descriptor that holds its lock until it is closed.
+    """
+    return _new(target, lambda path: os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666))
+
+
+def new_partial_folder(target: Path) -> tuple[Path, int]:
+    """The same for a folder."""
+
+    def make(path: Path) -> int:
+        os.mkdir(path)
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    return _new(target, make)
+
+
+def name_aside(target: Path) -> Path:
+    """A new name beside `target`, from which `remove_stale_partials` gives `target` its own name back."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}{ASIDE_SUFFIX}")
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file or folder of this name is a partial."""
+    return name.startswith(".") and name.endswith((PARTIAL_SUFFIX, ASIDE_SUFFIX))
+
+
+def lock(descriptor: int) -> bool | None:
+    """Take the lock of an open file or folder, without waiting.
+
+    Returns:
+        Whether this process has it now, or None where the file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def remove_stale_partials(folder: Path) -> None:
+    """Remove the partials in `folder` that nobody writes any more. A process does this once for each folder.
+
+    A folder that a killed process was about to replace gets its name back.
+    """
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    with os.scandir(folder) as entries:
+        partials = [Path(entry.path) for entry in entries if is_partial(entry.name)]
+    for path in partials:
+        _remove_if_stale(path)
+
+
+def _new(target: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
+    while True:
+        path = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+        descriptor = None
+        try:
+            descriptor = make(path)
+            # Between the two lines another process may have found it unlocked, and removed it.
+            if lock(descriptor) is not False and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return path, descriptor
+        except FileExistsError:
+            continue
+        except FileNotFoundError:
+            if not target.parent.is_dir():
+                raise
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _remove_if_stale(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # removed in the meantime, or another user's
+        return
+    try:
+        if not lock(descriptor):
+            return
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+            return
+        replaced = re.fullmatch(rf"\.(.+)\.[0-9a-f]{{8}}{re.escape(ASIDE_SUFFIX)}", path.name)
+        if replaced is not None and not os.path.lexists(path.with_name(replaced[1])):
+            os.rename(path, path.with_name(replaced[1]))
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+    except PermissionError:  # another user's, in a shared folder
+        return
+    finally:
+        os.close(descriptor)

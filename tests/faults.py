@@ -1,0 +1,85 @@
+"""Kills at every system call that changes names or syncs, for tests of files that must be whole or absent.
+
+A killed process leaves the files as they are at that moment. So `recorded_states` copies a folder before each such call of one
+run, which is faster than a process for each. `kill_before` really kills, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stylert.core import atomic, partials
+
+CALLS = ("fsync", "rename", "replace", "link", "unlink", "rmdir")
+
+#: Runs Python code that is killed before the call of this number.
+KILLED = "from tests.faults import kill_before; kill_before({number})\n{code}"
+
+
+@contextmanager
+def recorded_states(folder: Path, copies: Path) -> Iterator[list[Path]]:
+    """Copy `folder` before each call, and after the last one. The list of the copies is complete at the end of the block."""
+    states: list[Path] = []
+
+    def copy() -> None:
+        states.append(copies / f"{len(states):03d}")
+        shutil.copytree(folder, states[-1], symlinks=True)
+
+    copies.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        _before_calls(copy, patch.setattr)
+        yield states
+    copy()
+
+
+def forget_swept_folders(patch: pytest.MonkeyPatch) -> None:
+    """From now on this process looks for stale partials again, as a new one does."""
+    patch.setattr(partials, "_swept", set())
+
+
+def run_killed(code: str, number: int, **env: str) -> int:
+    """Run Python code in a process that is killed before its call `number`, from 0. Returns its exit code."""
+    command = [sys.executable, "-c", KILLED.format(number=number, code=code)]
+    return subprocess.run(command, env={**os.environ, **env}, capture_output=True, timeout=600).returncode
+
+
+def kill_before(number: int) -> None:
+    """Kill this process before its call `number`, from 0."""
+    seen = 0
+
+    def count() -> None:
+        nonlocal seen
+        if seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        seen += 1
+
+    _before_calls(count, setattr)
+
+
+def _before_calls(act: Callable[[], None], patch: Callable[[Any, str, Any], None]) -> None:
+    acting = False
+
+    def wrapped(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            nonlocal acting
+            if not acting:
+                acting = True
+                act()
+                acting = False
+            return call(*args, **kwargs)
+
+        return run
+
+    for name in CALLS:
+        patch(os, name, wrapped(getattr(os, name)))
+    patch(atomic, "_exchange", wrapped(atomic._exchange))
