@@ -1,4 +1,4 @@
-"""The ground that every other room stands on. It imports nothing else of stylert.
+"""Utilities that all other packages use. This package imports nothing else of stylert.
 
 - `errors`: what a user can do wrong, as exceptions with one line each.
 - `atomic`, `cache`: files that are whole or absent, and the folder of the user's caches.

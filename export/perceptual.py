@@ -1,4 +1,7 @@
-"""The perceptual distance of two sets of images, where the feature network is installed."""
+"""Mean perceptual distance of image pairs, in the features of EfficientNet-Lite0.
+
+It is not LPIPS. The result is None without torch or the `metrics` extra.
+"""
 
 from __future__ import annotations
 

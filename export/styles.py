@@ -1,11 +1,14 @@
-"""From ws to the style and the demodulation of every layer, in two batched matrix products.
+"""Writes the ONNX nodes that compute the style and the demodulation of every layer from ws.
+
+They are two batched matrix products.
 
 One product computes all affine layers, and the other all demodulations. Both are padded to the widest layer. An engine
 runs them as two kernels in front of the network, instead of two small kernels between convolutions.
 
 Demodulation cancels the scale of a style, so each style is divided by the root of its mean square. The range of a
 convolution's input then does not depend on the size of w. torgb has no demodulation. Its style is normalised in
-float16, or when its migration has an `input_power`; its result is then multiplied by the norm, in float32.
+float16, and in 8 bits if its migration has an `input_power`. The result of torgb is then multiplied by the norm of the style, in
+float32.
 """
 
 from __future__ import annotations

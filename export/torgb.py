@@ -1,6 +1,6 @@
-"""torgb, the 1x1 convolution from activations to RGB, as nodes in the form of its plan.
+"""Writes the ONNX nodes of one torgb, the 1x1 convolution from activations to RGB, in the form of its plan.
 
-From the norm on, everything is float32.
+The norm of the style, the bias and the clamp are applied in float32.
 """
 
 from __future__ import annotations

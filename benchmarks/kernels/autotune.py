@@ -1,4 +1,4 @@
-"""Tables of tiles for ModulatedConv2d: `python -m stylert.benchmarks.kernels.autotune`.
+"""Finds the fastest tiles of ModulatedConv2d and writes them to a table: `python -m stylert.benchmarks.kernels.autotune`.
 
 With a GPU the command measures. For every layer of config F at 1024 px, in each dtype and batch, it checks and times the tiles
 that the cost model ranks first. It writes the fastest to the table of the GPU's architecture, which the kernels read from

@@ -1,4 +1,6 @@
-"""The whole synthesis network on the GPU kernels beside PyTorch's own: `python -m stylert.benchmarks.kernels.generator`.
+"""Times the whole synthesis network, on the GPU kernels and in forms of plain PyTorch.
+
+The command is `python -m stylert.benchmarks.kernels.generator`.
 
 The network is config F with random weights, at 256, 512 and 1024 px. It takes `ws` and gives images, on one GPU. Forms:
 

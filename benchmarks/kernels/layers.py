@@ -1,4 +1,4 @@
-"""The GPU kernels layer by layer beside PyTorch's own: `python -m stylert.benchmarks.kernels.layers`.
+"""Times each layer, on the GPU kernels and in forms of plain PyTorch: `python -m stylert.benchmarks.kernels.layers`.
 
 Every layer of StyleGAN2's config F at 1024 px, in each dtype and batch, in these forms (`forms.py`):
 

@@ -1,4 +1,4 @@
-"""Every GPU kernel against float64: `python -m stylert.benchmarks.kernels.parity`.
+"""Checks every GPU kernel against a float64 reference on random shapes: `python -m stylert.benchmarks.kernels.parity`.
 
 Shapes are random, with odd sizes and absent operands among them. Outputs are full of NaN before each launch, so an element that
 is not written shows. Errors are relative to the largest value of the reference. The PyTorch ops are checked too: gradients,

@@ -1,4 +1,4 @@
-"""The synthesis network on the GPU kernels: one kernel per layer, and one CUDA graph for all of them.
+"""`KernelSynthesis` runs the synthesis network with the GPU kernels: one per layer, in one CUDA graph.
 
 The weights are normalised, folded (`polyphase.fold`), laid out and quantised once. All styles and demodulations come from two
 batched products. Every layer writes to a buffer of its own. If a tile spans all output channels, the convolution's kernel also

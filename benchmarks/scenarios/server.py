@@ -6,8 +6,8 @@ time. The latency of a request is the time from its arrival to its image.
 A rate holds if two things are true. The 99th percentile of the latencies is within the target, and the server is idle for part
 of the time. The queue of a server that is always busy grows, even if its first requests are answered in time.
 
-The search starts at the rate that a simulated queue with the generator's own call times holds. It changes the rate in growing
-steps until one rate holds and another does not, and then halves the distance between them.
+A queue is simulated with the measured times of calls. The search starts at the highest rate that this queue holds. It
+changes the rate in growing steps until one rate holds and another does not, and then halves the distance between them.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""`stylert bench` and its tables."""
+"""Code of the command bench: `commands.py` declares its options and runs it, `tables.py` prints results."""

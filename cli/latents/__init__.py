@@ -1,1 +1,4 @@
-"""The commands of the latent space: mix, sweep, interpolate, again."""
+"""Code of the commands mix, sweep, interpolate and again.
+
+`commands.py` declares their options, `drawing.py` runs them.
+"""

@@ -1,1 +1,4 @@
-"""The commands of the pipeline: export, build, tune, generate, verify, demo, import."""
+"""Code of the commands export, build, tune, generate, verify, demo and import.
+
+`commands.py` declares their options. The other modules run the longer ones.
+"""

@@ -1,4 +1,4 @@
-"""`stylert demo`: checkpoint to engines, verified and measured, with a report."""
+"""Runs `stylert demo`: exports, builds, verifies and measures a checkpoint, and writes a report."""
 
 from __future__ import annotations
 

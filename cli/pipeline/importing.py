@@ -1,4 +1,4 @@
-"""`stylert import`: convert a checkpoint of another project."""
+"""Runs `stylert import`: converts a checkpoint of another project and prints what became of its parts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 from stylert.cli.console import print_line
 from stylert.core.errors import CheckpointError, InputError, missing_extra
+from stylert.core.outputs import check_output, is_same_file
+from stylert.models.checkpoint import SNAPSHOT_FILE
 from stylert.models.importers.imported import import_checkpoint, write_imported
 
 
@@ -20,10 +22,12 @@ def run_import(file: Path, out: Path, training: Path | None = None, preset: str 
 
     Raises:
         CheckpointError: The file is damaged, or of a kind that cannot be converted.
-        InputError: `out` is the file itself, or the preset does not fit.
+        InputError: `out` is the snapshot of the run, or the preset does not fit.
+        OutputError: `out` cannot be written, or is a file that would be lost, such as `file` itself.
     """
-    if file.resolve() == out.resolve():
-        raise InputError(f"--out is the file that is imported: {file}")
+    check_output(out, "safetensors", (file,))
+    if training is not None and is_same_file(out, training / SNAPSHOT_FILE):
+        raise InputError(f"--out and --training both write {out}: choose another file")
     imported = import_checkpoint(file, training=training is not None)
     plan = None
     if training is not None:

@@ -1,1 +1,4 @@
-"""The commands of the training stage: dataset, augment-preview, train, metrics."""
+"""Code of the commands dataset, augment-preview, train and metrics.
+
+`commands.py` declares their options. The other modules run them.
+"""

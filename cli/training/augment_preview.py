@@ -1,4 +1,4 @@
-"""`stylert augment-preview`: a sheet of images that shows each augmentation at several probabilities."""
+"""Runs `stylert augment-preview`: writes a sheet of images that shows each augmentation at several probabilities."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from stylert.cli.app import split_list
 from stylert.cli.console import print_line
 from stylert.core.atomic import check_writable
-from stylert.core.errors import InputError, missing_extra
+from stylert.core.errors import InputError, OutputError, missing_extra
+from stylert.core.outputs import is_within
 
 MAX_IMAGES = 16
 
@@ -26,6 +27,7 @@ def run_preview(data: Path, out: Path, count: int, pipelines: str | None, probab
 
     Raises:
         InputError: A pipeline is unknown, or a probability is out of range.
+        OutputError: `out` cannot be written, or lies in the folder of the images.
     """
     try:
         from stylert.train.augment.preview import ROWS, contact_sheet
@@ -46,6 +48,8 @@ def run_preview(data: Path, out: Path, count: int, pipelines: str | None, probab
     if not all(0 <= p <= 1 for p in values):
         raise InputError(f"--p takes comma-separated numbers from 0 to 1 (got {probabilities!r})")
     check_writable(out)
+    if is_within(out, data):
+        raise OutputError(f"cannot write {out}: it is the dataset, or a file in its folder")
     images = ImageDataset(data, limit=count).images[:].transpose(0, 2, 3, 1)
     save_image(contact_sheet(images, names, values, tile, seed), out)
     print_line(f"wrote {out}")

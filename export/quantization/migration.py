@@ -1,4 +1,7 @@
-"""Scale migration: from measured activations to the scales that move into the weights of a convolution, and back."""
+"""Computes migration scales as in SmoothQuant: a part of the activations' ranges moves into the weights.
+
+The demodulation restores the scale of the output. The module also collects the statistics of channels, and chooses the
+`negative_ratio` of a dynamic range."""
 
 from __future__ import annotations
 

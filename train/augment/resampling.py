@@ -1,4 +1,4 @@
-"""Applies geometric transformations to images: `blit` moves whole pixels, `warp` resamples in a 2x finer image.
+"""Applies geometric transformations to images: `blit` moves whole pixels, `warp` upsamples 2x, looks up bilinearly and downsamples 2x.
 
 Beyond its edges, the image is extended by reflection. The result is a linear function of the image, differentiable to
 any order.

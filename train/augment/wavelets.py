@@ -1,4 +1,8 @@
-"""Low-pass filters of orthogonal wavelets with unit norm: `sum over k of h[k] h[k + 2 m]` is 1 for m = 0, else 0."""
+"""Wavelet filters of the augmentations: SYM2, SYM6, and a bank of four frequency bands.
+
+`band_filters` makes the bank from SYM2. `resampling.py` uses SYM6. A low-pass filter h here has unit norm:
+`sum_k h[k] h[k + 2 m]` is 1 for m = 0, and 0 for every other m.
+"""
 
 from __future__ import annotations
 
