@@ -24,9 +24,9 @@ test: .venv/dev ## All tests
 test-quick: .venv/dev ## The tests that take seconds
 	$(PYTEST) -m "not slow"
 
-fuzz: .venv/dev ## All tests, with random inputs that no earlier run had; prints the seed that repeats them
+fuzz: .venv/dev ## All tests, with new random inputs and many more damaged files; prints the seed that repeats them
 	@seed=$${STYLERT_TEST_SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; \
-	echo "repeat with: make fuzz STYLERT_TEST_SEED=$$seed"; STYLERT_TEST_SEED=$$seed $(PYTEST)
+	echo "repeat with: make fuzz STYLERT_TEST_SEED=$$seed"; STYLERT_FUZZ=1 STYLERT_TEST_SEED=$$seed $(PYTEST)
 
 lint: .venv/dev ## Style (ruff)
 	$(BIN)/ruff check .

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from stylert.core.atomic import atomic_file
-from stylert.core.errors import CheckpointError
+from stylert.core.errors import CheckpointError, OutputError
+from stylert.core.files import open_file
+from stylert.core.json_documents import read_document, read_part
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.models.stylegan2.state_dict import generator_shapes
 
@@ -35,6 +38,10 @@ METADATA_KEY = "stylert"
 FORMAT_VERSION = 1
 #: File in the folder of a training run that the run resumes from.
 SNAPSHOT_FILE = "snapshot.safetensors"
+#: Size of a checkpoint. A training snapshot at 1024 px has about 1 GB.
+MAX_FILE_BYTES = 8 * 2**30
+#: Size of the header of a safetensors file. A training snapshot at 1024 px needs about 200 kB.
+MAX_HEADER_BYTES = 16 * 2**20
 #: Element types of weights, as safetensors names them.
 FLOAT_TYPES = ("F16", "F32", "F64")
 
@@ -63,10 +70,7 @@ def read_generator(path: str | Path) -> GeneratorWeights:
     """
     metadata = read_metadata(path)
     prefix = "G_ema." if metadata["kind"] == "training" else ""
-    try:
-        config = GeneratorConfig.from_dict(metadata["generator"])
-    except (KeyError, TypeError, ValueError) as e:
-        raise CheckpointError(f"checkpoint {path} has no valid generator configuration: {e}") from None
+    config = _configuration(path, metadata)
     stored: dict[str, np.ndarray] = {}
     with safe_open(path, framework="numpy") as file:
         names = set(file.keys())
@@ -81,26 +85,27 @@ def read_generator(path: str | Path) -> GeneratorWeights:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Read the JSON document of a checkpoint.
+    """Read the JSON document of a checkpoint, checked: its fields are those of the page docs/design.md.
 
     Raises:
         CheckpointError: The file is missing, truncated, not safetensors, or not written by stylert.
     """
-    path = Path(path)
-    check_is_file(path)
+    _check_header(path)
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = json.loads((file.metadata() or {})[METADATA_KEY])
+            text = (file.metadata() or {}).get(METADATA_KEY)
     except (SafetensorError, OSError) as e:
-        raise CheckpointError(f"checkpoint {path} is not a whole safetensors file: {e}") from None
-    except (KeyError, ValueError):
-        raise CheckpointError(f"checkpoint {path} carries no stylert configuration in its metadata") from None
-    if not isinstance(metadata, dict) or metadata.get("kind") not in ("generator", "training"):
-        raise CheckpointError(f"checkpoint {path} has an unknown kind of stylert metadata")
-    if metadata.get("version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"checkpoint {path} has format version {metadata.get('version')}; this stylert reads {FORMAT_VERSION}"
-        )
+        raise CheckpointError(f"checkpoint {path} is not a whole safetensors file: {_one_line(e)}") from None
+    if text is None:
+        raise CheckpointError(f"checkpoint {path} carries no stylert configuration in its metadata")
+    name = f"checkpoint {path}: its metadata"
+    content = read_document(text, dict[str, Any], name, CheckpointError)
+    # The version comes first, because the other fields depend on it.
+    version: int = read_part(content, _Versioned, name, CheckpointError)["version"]
+    if version != FORMAT_VERSION:
+        raise CheckpointError(f"checkpoint {path} has format version {version}; this stylert reads {FORMAT_VERSION}")
+    metadata: dict[str, Any] = {**read_part(content, _Metadata, name, CheckpointError)}
+    _configuration(path, metadata)
     return metadata
 
 
@@ -122,7 +127,7 @@ def write_generator(
         info: Free facts, which JSON can hold.
 
     Raises:
-        CheckpointError: A value is not finite in the stored type.
+        CheckpointError: A value is not finite in the stored type, or `info` is not JSON.
         OutputError: The file cannot be written.
     """
     dtype = np.float16 if half else np.float32
@@ -138,8 +143,21 @@ def write_generator(
         "info": dict(info or {}),
         "sha256": {"": digest(tensors)},
     }
-    with atomic_file(path) as temporary:
-        save_file(tensors, temporary, {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
+    try:
+        text = json.dumps(metadata, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as e:
+        raise CheckpointError(f"checkpoint {path} is not written: its info is not JSON: {_one_line(e)}") from None
+    with atomic_file(path) as temporary, write_errors(path):
+        save_file(tensors, temporary, {METADATA_KEY: text})
+
+
+@contextmanager
+def write_errors(path: str | Path) -> Iterator[None]:
+    """Turn the error of a write by safetensors into OutputError. A full disk is no OSError there."""
+    try:
+        yield
+    except SafetensorError as e:
+        raise OutputError(f"cannot write {path}: {str(e).removeprefix('Error while serializing: ')}") from None
 
 
 def load_generator(path: str | Path) -> Generator:
@@ -156,14 +174,6 @@ def generator_module(weights: GeneratorWeights) -> Generator:
     generator = Generator(weights.config)
     generator.load_state_dict({name: torch.from_numpy(array) for name, array in weights.arrays.items()})
     return generator.eval().requires_grad_(False)
-
-
-def check_is_file(path: Path) -> None:
-    """Raise CheckpointError where `path` does not exist or is a folder."""
-    if not path.exists():
-        raise CheckpointError(f"checkpoint {path} does not exist")
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint {path} is not a file")
 
 
 def check_digest(path: str | Path, metadata: Mapping[str, Any], prefix: str, tensors: Mapping[str, np.ndarray]) -> None:
@@ -189,6 +199,41 @@ def digest(tensors: Mapping[str, np.ndarray]) -> str:
     return h.hexdigest()
 
 
+class _Versioned(TypedDict):
+    version: int
+
+
+class _Metadata(_Versioned):
+    """The JSON document. Other keys are passed over."""
+
+    kind: Literal["generator", "training"]
+    generator: dict[str, Any]
+    sha256: NotRequired[dict[str, str]]
+    info: NotRequired[dict[str, Any] | None]
+    train: NotRequired[dict[str, Any]]
+    facts: NotRequired[dict[str, Any]]
+
+
+def _check_header(path: str | Path) -> None:
+    """Check that the header has a length that stylert writes. The library reads and parses it whole."""
+    with open_file(path, CheckpointError, MAX_FILE_BYTES, "checkpoint") as file:
+        start = file.read(8)
+    if int.from_bytes(start, "little") > MAX_HEADER_BYTES:
+        raise CheckpointError(f"checkpoint {path} is not a whole safetensors file: its header is too long")
+
+
+def _configuration(path: str | Path, metadata: Mapping[str, Any]) -> GeneratorConfig:
+    try:
+        return GeneratorConfig.from_dict(metadata["generator"])
+    except ValueError as e:
+        raise CheckpointError(f"checkpoint {path} has no valid generator configuration: {_one_line(e)}") from None
+
+
+def _one_line(reason: Exception) -> str:
+    """The text of an error, which may quote the file."""
+    return "".join(c if c.isprintable() else "?" for c in str(reason))[:300]
+
+
 def _read_tensor(file: Any, path: str | Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The tensor `name` of an open safetensors file as it is stored, checked."""
     header = file.get_slice(name)
@@ -200,7 +245,7 @@ def _read_tensor(file: Any, path: str | Path, name: str, shape: tuple[int, ...])
     try:
         array: np.ndarray = file.get_tensor(name)
     except (SafetensorError, TypeError, ValueError) as e:
-        raise CheckpointError(f"checkpoint {path}: {name} cannot be read: {e}") from None
+        raise CheckpointError(f"checkpoint {path}: {name} cannot be read: {_one_line(e)}") from None
     if not np.isfinite(array).all():
         raise CheckpointError(f"checkpoint {path}: {name} holds values that are not finite")
     return array

@@ -35,6 +35,11 @@ def fresh() -> np.random.Generator:
     return np.random.default_rng(random.getrandbits(64))
 
 
+def fuzz_budget(normal: int, fuzz: int) -> int:
+    """Number of inputs of a test that damages files: `fuzz` under `make fuzz`, else `normal`."""
+    return fuzz if os.environ.get("STYLERT_FUZZ") else normal
+
+
 def seed_everything(name: str) -> None:
     """Seed the global generators of Python, NumPy and, if it is installed, PyTorch."""
     random.seed(seed_of(name))

@@ -7,5 +7,6 @@
 - `archive.py`: the containers of `torch.save`.
 - `official.py` with `official_modules.py`, `rosinality.py`, `tensorflow.py`: one reader for each project.
 - `weights.py` and `settings.py`: the steps that the readers share, from tensors to arrays and from settings to ours.
+- `budget.py`: the work and memory that a file may cause.
 - `errors.py`: the refusals.
 """

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError
 from stylert.models.importers.pickle_reader import Constructor, Global
 from stylert.models.importers.records import (
@@ -21,11 +22,12 @@ from stylert.models.importers.records import (
 )
 
 
-def allow_list(load_storage: Callable[[memoryview], Storage]) -> dict[tuple[str, str], Constructor | None]:
+def allow_list(load_storage: Callable[[memoryview], Storage], budget: Budget) -> dict[tuple[str, str], Constructor | None]:
     """The allow-list of every format.
 
     Args:
         load_storage: Reads the torch file that an official pickle nests in each of its parameters.
+        budget: Memory that remains for bytes that a pickle holds as text.
 
     Returns:
         `(module, name)` to a constructor, or to None where the name may be mentioned but not called.
@@ -37,6 +39,17 @@ def allow_list(load_storage: Callable[[memoryview], Storage]) -> dict[tuple[str,
                 return load_storage(data)
         raise FormatError("its pickle holds a tensor without bytes")
 
+    def latin1_bytes(args: tuple[Any, ...]) -> memoryview:
+        """Bytes as protocol 2 writes them: a string, and the name of its encoding."""
+        match args:
+            case (str(text), "latin1"):
+                budget.reserve(len(text))  # a pickle may call this many times with one string
+                try:
+                    return memoryview(text.encode("latin-1"))
+                except UnicodeEncodeError:
+                    pass
+        raise FormatError("its pickle holds bytes in an unknown form")
+
     names: dict[tuple[str, str], Constructor | None] = {
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): _module,
         ("torch.storage", "_load_from_bytes"): nested_storage,
@@ -46,7 +59,7 @@ def allow_list(load_storage: Callable[[memoryview], Storage]) -> dict[tuple[str,
         ("collections", "OrderedDict"): _dictionary,
         ("dnnlib.tflib.network", "Network"): lambda args: StoredObject("Network"),
         ("argparse", "Namespace"): lambda args: StoredObject("Namespace"),
-        ("_codecs", "encode"): _latin1_bytes,
+        ("_codecs", "encode"): latin1_bytes,
         ("numpy", "ndarray"): None,
         ("numpy", "dtype"): _numpy_type,
     }
@@ -119,14 +132,3 @@ def _numpy_scalar(args: tuple[Any, ...]) -> int | float | bool:
             if len(data) == STORAGE_BYTES[dtype.storage_kind]:
                 return np.frombuffer(data, dtype.byte_order + dtype.code)[0].item()
     raise FormatError("its pickle holds a number in an unknown form")
-
-
-def _latin1_bytes(args: tuple[Any, ...]) -> memoryview:
-    """Bytes as protocol 2 writes them: a string, and the name of its encoding."""
-    match args:
-        case (str(text), "latin1"):
-            try:
-                return memoryview(text.encode("latin-1"))
-            except UnicodeEncodeError:
-                pass
-    raise FormatError("its pickle holds bytes in an unknown form")

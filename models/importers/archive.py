@@ -13,8 +13,9 @@ from __future__ import annotations
 import struct
 
 from stylert.models.importers.allow_list import allow_list, storage_names
+from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, printable
-from stylert.models.importers.pickle_reader import Global, OpcodeBudget, PickleReader
+from stylert.models.importers.pickle_reader import Global, PickleReader
 from stylert.models.importers.records import MAX_LENGTH, STORAGE_BYTES, Storage
 
 ZIP_MAGIC = b"PK\x03\x04"
@@ -30,13 +31,13 @@ IN_ZIP64 = 0xFFFFFFFF
 DAMAGED_DIRECTORY = "its zip directory is damaged or cut short"
 
 
-def read_pickle(data: memoryview) -> object:
+def read_pickle(data: memoryview, budget: Budget) -> object:
     """Read the object of a plain pickle. Raises FormatError."""
-    budget = OpcodeBudget()
-    return PickleReader(data, allow_list(lambda nested: _nested_storage(nested, budget)), budget).read()[0]
+    names = allow_list(lambda nested: _nested_storage(nested, budget), budget)
+    return PickleReader(data, names, budget).read()[0]
 
 
-def read_torch_zip(data: memoryview) -> object:
+def read_torch_zip(data: memoryview, budget: Budget) -> object:
     """Read the object of a torch zip archive. Raises FormatError."""
     members = _zip_members(data)
     roots = [name.removesuffix("data.pkl") for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
@@ -46,31 +47,33 @@ def read_torch_zip(data: memoryview) -> object:
     if bytes(members.get(f"{root}byteorder", memoryview(b"little"))) != b"little":
         raise FormatError("its tensors are not little-endian")
 
+    folder = f"{root}data/"
+    storages = {name.removeprefix(folder): content for name, content in members.items() if name.startswith(folder)}
+
     def load_storage(reference: object) -> Storage:
         kind, key, numel = _storage_reference(reference)
-        if f"{root}data/{key}" not in members:
+        if key not in storages:
             raise FormatError(f"it lacks the storage {printable(key)}")
-        content = members[f"{root}data/{key}"]
+        content = storages[key]
         if len(content) != numel * STORAGE_BYTES[kind]:
             raise FormatError(
                 f"it declares {printable(numel)} elements in the storage {printable(key)} of {len(content)} bytes"
             )
         return Storage(kind, numel, content)
 
-    budget = OpcodeBudget()
-    names = allow_list(lambda nested: _nested_storage(nested, budget))
+    names = allow_list(lambda nested: _nested_storage(nested, budget), budget)
     return PickleReader(members[f"{root}data.pkl"], names, budget, load_storage).read()[0]
 
 
-def read_torch_legacy(data: memoryview) -> object:
+def read_torch_legacy(data: memoryview, budget: Budget) -> object:
     """Read the object of a legacy torch file. Raises FormatError."""
-    return _read_legacy(data, OpcodeBudget(), nested=False)
+    return _read_legacy(data, budget, nested=False)
 
 
 # --- the legacy container ------------------------------------------------------------------------------------------
 
 
-def _nested_storage(data: memoryview, budget: OpcodeBudget) -> Storage:
+def _nested_storage(data: memoryview, budget: Budget) -> Storage:
     """The storage in a legacy torch file that a pickle nests in a parameter."""
     value = _read_legacy(data, budget, nested=True)
     if not isinstance(value, Storage):
@@ -78,7 +81,7 @@ def _nested_storage(data: memoryview, budget: OpcodeBudget) -> Storage:
     return value
 
 
-def _read_legacy(data: memoryview, budget: OpcodeBudget, nested: bool) -> object:
+def _read_legacy(data: memoryview, budget: Budget, nested: bool) -> object:
     """Read pickles in this order: magic number, protocol, system, the object, the keys of its storages.
 
     Each storage follows them as a count of elements and its bytes. A `nested` file may mention storages alone.
@@ -94,7 +97,7 @@ def _read_legacy(data: memoryview, budget: OpcodeBudget, nested: bool) -> object
             raise FormatError(f"it declares the storage {printable(key)} in two ways")
         return storage
 
-    names = storage_names() if nested else allow_list(lambda inner: _nested_storage(inner, budget))
+    names = storage_names() if nested else allow_list(lambda inner: _nested_storage(inner, budget), budget)
     reader = PickleReader(data, names, budget, load_storage)
     protocol, position = reader.read(len(LEGACY_MAGIC))
     system, position = reader.read(position)
@@ -120,9 +123,10 @@ def _read_legacy(data: memoryview, budget: OpcodeBudget, nested: bool) -> object
 def _storage_reference(reference: object) -> tuple[str, str, int]:
     """Kind, key and number of elements, from the persistent identifier of a storage."""
     match reference:
-        case ("storage", Global("torch", kind), str(key), str(), int(numel), *rest) if (
-            kind in STORAGE_BYTES and 0 <= numel < MAX_LENGTH and len(key) <= 64 and all(item is None for item in rest)
-        ):
+        # The legacy container adds the view of a storage, which modern versions of torch leave at None.
+        case ("storage", Global("torch", kind), str(key), str(), int(numel)) | (
+            "storage", Global("torch", kind), str(key), str(), int(numel), None
+        ) if kind in STORAGE_BYTES and 0 <= numel < MAX_LENGTH and len(key) <= 64:  # fmt: skip
             return kind, key, numel
     raise FormatError("its pickle refers to data in an unknown form")
 

@@ -1,4 +1,4 @@
-"""The way in: a checkpoint of any known project as a configuration and arrays of stylert."""
+"""Reads a checkpoint of any known project into stylert's configuration and arrays, and writes stylert's own file."""
 
 from __future__ import annotations
 
@@ -7,27 +7,22 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from stylert.core.errors import CheckpointError
-from stylert.models.checkpoint import GeneratorWeights, check_is_file, read_generator, read_metadata, write_generator
+from stylert.core.files import open_file
+from stylert.models.checkpoint import MAX_FILE_BYTES, GeneratorWeights, read_generator, read_metadata, write_generator
 from stylert.models.importers.archive import LEGACY_MAGIC, ZIP_MAGIC, read_pickle, read_torch_legacy, read_torch_zip
+from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, printable
 from stylert.models.importers.official import read_official
-from stylert.models.importers.records import MemoryBudget, StoredModule, StoredObject
+from stylert.models.importers.records import StoredModule, StoredObject
 from stylert.models.importers.rosinality import is_rosinality, read_rosinality
 from stylert.models.importers.tensorflow import is_tensorflow, read_tensorflow
 from stylert.models.importers.weights import ImportedNetworks
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
-
-#: A 1024 px checkpoint with both optimizers has about 1 GB.
-MAX_FILE_BYTES = 8 * 2**30
-#: Bytes of arrays per byte of the file: float16 becomes float32, and tensors that share a storage become arrays of their own.
-MAX_EXPANSION = 4
-#: Bytes of arrays that a file of any size may need.
-MIN_BUDGET_BYTES = 2**20
 
 #: Errors that damaged data can raise in Python or NumPy. The readers check first, so this is a second line of defence.
 DAMAGE_ERRORS = (
@@ -87,16 +82,16 @@ def import_checkpoint(path: str | Path, training: bool = True) -> ImportedCheckp
         CheckpointError: The file is missing or refused. The message says why in one line.
     """
     path = Path(path)
-    check_is_file(path)
+    with open_file(path, CheckpointError, MAX_FILE_BYTES, "checkpoint") as file:
+        return _import_file(path, file, training)
+
+
+def _import_file(path: Path, file: BinaryIO, training: bool) -> ImportedCheckpoint:
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise FormatError(f"it is larger than {MAX_FILE_BYTES // 2**30} GiB")
-        with path.open("rb") as file:
-            head = file.read(16)
-            if head[8:9] == b"{":  # safetensors: the length of the header in 8 bytes, then its JSON
-                return _read_own(path)
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if size else memoryview(b"")
+        head = file.read(16)
+        if head[8:9] == b"{":  # safetensors: the length of the header in 8 bytes, then its JSON
+            return _read_own(path)
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if head else memoryview(b"")
         return import_bytes(data, training)
     except FormatError as e:
         raise CheckpointError(f"cannot import {path}: {e}") from None
@@ -108,9 +103,9 @@ def import_checkpoint(path: str | Path, training: bool = True) -> ImportedCheckp
 
 def import_bytes(data: memoryview, training: bool = True) -> ImportedCheckpoint:
     """`import_checkpoint` from memory, for the formats of other projects. Raises FormatError."""
-    content, container = _read_container(data)
+    budget = Budget(len(data))
+    content, container = _read_container(data, budget)
     read_networks, project = _reader_of(content)
-    budget = MemoryBudget(MAX_EXPANSION * len(data) + MIN_BUDGET_BYTES)
     with np.errstate(all="ignore"):  # values that overflow are refused below
         networks = read_networks(content, training, budget)
     present = {"G_ema": networks.generator, "G": networks.raw, "D": networks.discriminator}
@@ -140,20 +135,22 @@ def write_imported(path: str | Path, imported: ImportedCheckpoint) -> None:
     write_generator(path, imported.config, imported.arrays, info=imported.info)
 
 
-def _read_container(data: memoryview) -> tuple[object, str]:
+def _read_container(data: memoryview, budget: Budget) -> tuple[object, str]:
     """The content of the file, and the name of its container."""
     head = bytes(data[: len(LEGACY_MAGIC)])
     if head.startswith(ZIP_MAGIC):
-        return read_torch_zip(data), "torch zip"
+        return read_torch_zip(data, budget), "torch zip"
     if head == LEGACY_MAGIC:
-        return read_torch_legacy(data), "torch legacy"
+        return read_torch_legacy(data, budget), "torch legacy"
     if head[:1] == b"\x80":  # the opcode PROTO, with which every pickle of protocol 2 or later begins
-        return read_pickle(data), "pickle"
+        return read_pickle(data, budget), "pickle"
     raise FormatError("it is no pickle, torch file or safetensors")
 
 
-def _reader_of(content: object) -> tuple[Callable[[Any, bool, MemoryBudget], ImportedNetworks], str]:
+def _reader_of(content: object) -> tuple[Callable[[Any, bool, Budget], ImportedNetworks], str]:
     """The reader of this content, and the name of its project."""
+    if isinstance(content, StoredModule):
+        return read_official, "stylegan2-ada-pytorch or stylegan3"
     if is_tensorflow(content):
         return read_tensorflow, "StyleGAN2 (TensorFlow)"
     if isinstance(content, dict):
@@ -163,8 +160,6 @@ def _reader_of(content: object) -> tuple[Callable[[Any, bool, MemoryBudget], Imp
             return read_rosinality, "rosinality"
         keys = ", ".join(printable(key) for key in list(content)[:4])
         raise FormatError(f"it holds no StyleGAN2 networks, but {keys or 'nothing'}")
-    if isinstance(content, StoredModule):
-        raise FormatError(f"it holds a single {printable(content.class_name)}, where official files hold G, D and G_ema")
     if isinstance(content, StoredObject):
         raise FormatError("it holds a single TensorFlow network, where StyleGAN2's files hold three")
     raise FormatError(f"it holds {printable(content)} and no networks")

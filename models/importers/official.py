@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, UnsupportedNetworkError, printable
 from stylert.models.importers.official_modules import (
     architecture_of,
@@ -30,7 +31,7 @@ from stylert.models.importers.official_modules import (
     settings_of,
     tensors_by_name,
 )
-from stylert.models.importers.records import MemoryBudget, StoredModule
+from stylert.models.importers.records import StoredModule
 from stylert.models.importers.settings import (
     channel_settings,
     fir_taps,
@@ -43,6 +44,7 @@ from stylert.models.importers.weights import (
     ImportedNetworks,
     TensorReader,
     drop_if_unsupported,
+    dropped_entries,
     mean_latent,
     network_arrays,
 )
@@ -50,11 +52,18 @@ from stylert.models.stylegan2.config import MAPPING_LR_MULTIPLIER, W_AVG_BETA, D
 from stylert.models.stylegan2.state_dict import discriminator_shapes, generator_shapes
 
 
-def read_official(data: dict[Any, Any], training: bool, budget: MemoryBudget) -> ImportedNetworks:
-    """Read the networks of `{G, D, G_ema, ...}`; G and D only when `training`. Raises FormatError."""
+def read_official(content: dict[Any, Any] | StoredModule, training: bool, budget: Budget) -> ImportedNetworks:
+    """Read the networks of `{G, D, G_ema, ...}`; G and D only when `training`. Raises FormatError.
+
+    Tools that adapt a trained generator leave it alone in a file. It then serves as G_ema.
+    """
+    alone = isinstance(content, StoredModule)
+    data: dict[Any, Any] = {"G_ema": content} if isinstance(content, StoredModule) else content
     if not isinstance(data.get("G_ema"), StoredModule):
         raise FormatError("it holds no network G_ema")
-    config, arrays, notes = _read_generator(data["G_ema"], "G_ema", budget)
+    config, arrays, notes = _read_generator(data["G_ema"], "network" if alone else "G_ema", budget)
+    if alone:
+        notes.append("the file is a single generator: used as G_ema")
     networks = ImportedNetworks(config, arrays, notes=notes)
     if training:
         with drop_if_unsupported("G", notes):
@@ -67,16 +76,15 @@ def read_official(data: dict[Any, Any], training: bool, budget: MemoryBudget) ->
             if isinstance(data.get("D"), StoredModule):
                 networks.discriminator_config, networks.discriminator = _read_discriminator(data["D"], budget, notes)
     if isinstance(data.get("augment_pipe"), StoredModule):
-        notes.append(f"dropped augment_pipe{augment_strength(data['augment_pipe'])}: augmentation starts anew")
-    extra = sorted(printable(key) for key in set(data) - {"G", "D", "G_ema", "augment_pipe", "training_set_kwargs"})
-    notes += [f"dropped the entry {name}" for name in extra]
+        notes.append(f"dropped augment_pipe{augment_strength(data['augment_pipe'], budget)}: augmentation starts anew")
+    notes += dropped_entries(set(data) - {"G", "D", "G_ema", "augment_pipe", "training_set_kwargs"})
     return networks
 
 
 # --- the two networks ----------------------------------------------------------------------------------------------
 
 
-def _read_generator(module: StoredModule, network: str, budget: MemoryBudget) -> tuple[GeneratorConfig, Arrays, list[str]]:
+def _read_generator(module: StoredModule, network: str, budget: Budget) -> tuple[GeneratorConfig, Arrays, list[str]]:
     parts = module.children()
     if "synthesis" not in parts or "mapping" not in parts:
         raise FormatError(f"its {network} is a {printable(module.class_name)}, not a StyleGAN2 generator")
@@ -126,7 +134,7 @@ def _read_generator(module: StoredModule, network: str, budget: MemoryBudget) ->
 
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
         if "noise_" in name and not has_noise:
-            return np.zeros(shape, np.float32)
+            return tensors.constant(shape, lambda: np.zeros(shape, np.float32))
         return tensors.read(name, shape)
 
     shapes = generator_shapes(config)
@@ -140,7 +148,7 @@ def _read_generator(module: StoredModule, network: str, budget: MemoryBudget) ->
     return config, arrays, notes
 
 
-def _read_discriminator(module: StoredModule, budget: MemoryBudget, notes: list[str]) -> tuple[DiscriminatorConfig, Arrays]:
+def _read_discriminator(module: StoredModule, budget: Budget, notes: list[str]) -> tuple[DiscriminatorConfig, Arrays]:
     network = "D"
     parts = module.children()
     blocks = blocks_of(module, network)

@@ -1,4 +1,4 @@
-"""Modules of the official code: their tensors by name, and the settings that their attributes hold."""
+"""Reads tensors and settings from the stored modules of an official pickle, for `official.py`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, UnsupportedNetworkError, printable
-from stylert.models.importers.records import MemoryBudget, StoredModule, StoredTensor
+from stylert.models.importers.records import StoredModule, StoredTensor
 from stylert.models.importers.settings import fir_filter, mapping_gain
 from stylert.models.importers.weights import TensorReader
 from stylert.models.stylegan2.config import MAPPING_LR_MULTIPLIER
 
 MAX_MODULES = 1000
 MAX_DEPTH = 8
+#: A 4096 px discriminator has about 80. One module may stand in many places, so the file's size does not bound them.
+MAX_TENSORS = 2000
 
 # --- modules -------------------------------------------------------------------------------------------------------
 
@@ -44,7 +47,12 @@ def modules_by_name(root: StoredModule) -> dict[str, StoredModule]:
 
 def tensors_by_name(modules: dict[str, StoredModule]) -> dict[str, StoredTensor]:
     """Every parameter and buffer by its dotted name."""
-    return {_joined(name, key): tensor for name, module in modules.items() for key, tensor in module.tensors().items()}
+    tensors: dict[str, StoredTensor] = {}
+    for name, module in modules.items():
+        tensors |= {_joined(name, key): tensor for key, tensor in module.tensors().items()}
+        if len(tensors) > MAX_TENSORS:
+            raise FormatError(f"its modules hold more than {MAX_TENSORS} tensors")
+    return tensors
 
 
 def _joined(parent: str, child: str) -> str:
@@ -170,10 +178,10 @@ def check_filters(tensors: TensorReader, shapes: Iterable[str], taps: tuple[floa
             raise UnsupportedNetworkError(f"{tensors.network}: {name} is not the filter of the other layers")
 
 
-def augment_strength(module: StoredModule) -> str:
+def augment_strength(module: StoredModule, budget: Budget) -> str:
     """The strength of adaptive augmentation, for a note."""
     p = module.tensors().get("p")
     if p is None or p.shape != ():
         return ""
-    value = float(p.array(MemoryBudget(4)))
+    value = float(p.array(budget))
     return f" (ADA p = {value:.3f})" if np.isfinite(value) else ""

@@ -4,8 +4,8 @@ Python's own `Unpickler` imports what a file names and calls it. `PickleReader` 
 memory views, lists, tuples and dictionaries itself. It looks up every other name in an allow-list, and refuses a name
 that is not there as soon as the file mentions it.
 
-It never recurses, hashes only strings and integers, and allocates no more than the file holds. A budget bounds the number
-of opcodes.
+It never recurses. It hashes only short strings, whose hashes no file can foresee, so dictionaries stay fast. Opcodes and
+strings are counted in a `Budget`, so the size of the file bounds time and memory.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from stylert.models.importers.budget import MAX_OPCODES, Budget
 from stylert.models.importers.errors import FormatError, printable
 
-#: A 1024 px checkpoint with G, D and G_ema has about a tenth of this.
-MAX_OPCODES = 500_000
 #: Bytes of the longest integer. The formats need ten, for torch's magic number.
 MAX_INT_BYTES = 16
+#: Highest index of the memo. Writers count its entries, each of which takes an opcode.
+MAX_MEMO = MAX_OPCODES
+#: Characters of the longest key of a dictionary. Long names would make every lookup of them slow.
+MAX_KEY = 200
 
 Constructor = Callable[[tuple[Any, ...]], object]
 #: `(module, name)` to the function that stands in for it. None: the file may mention the name, but not call it.
@@ -43,26 +46,13 @@ class Global:
     name: str
 
 
-class OpcodeBudget:
-    """Number of opcodes that remain to a file. The pickles nested in it share one budget."""
-
-    def __init__(self, remaining: int = MAX_OPCODES) -> None:
-        self.remaining = remaining
-
-    def spend_one(self) -> None:
-        """Count one opcode. Raises FormatError where none remains."""
-        if self.remaining <= 0:
-            raise FormatError(f"its pickles have more than {MAX_OPCODES} opcodes")
-        self.remaining -= 1
-
-
 class PickleReader:
     """Reads the pickles in `data`.
 
     Args:
         data: Bytes of the file.
         allow_list: The names that a pickle may mention, and their constructors.
-        budget: Opcodes that remain.
+        budget: Opcodes and memory that remain.
         load_persistent: Resolves persistent identifiers. None refuses them.
         operations: What each opcode does. None is `OPERATIONS`, those of checkpoints.
     """
@@ -71,7 +61,7 @@ class PickleReader:
         self,
         data: memoryview,
         allow_list: AllowList,
-        budget: OpcodeBudget,
+        budget: Budget,
         load_persistent: Callable[[object], object] | None = None,
         operations: Mapping[int, Callable[[PickleReader], object]] | None = None,
     ) -> None:
@@ -92,7 +82,7 @@ class PickleReader:
         self.marks: list[int] = []  # heights of the stack
         self.memo: dict[int, Any] = {}
         while (opcode := self.read_bytes(1)[0]) != STOP:
-            self.budget.spend_one()
+            self.budget.spend_opcode()
             operation = self.operations.get(opcode)
             if operation is None:
                 raise FormatError(f"its pickle uses the opcode {opcode:#04x}, which no StyleGAN2 file needs")
@@ -115,11 +105,14 @@ class PickleReader:
         """The next number, in a layout of the `struct` module."""
         return struct.unpack(layout, self.read_bytes(struct.calcsize(layout)))[0]
 
-    def _read_text(self, length: int) -> str:
+    def read_text(self, length: int, encoding: str = "utf-8") -> str:
+        """The next `length` bytes as text. A pickle may be read many times, so its strings count each time."""
+        data = self.read_bytes(length)
+        self.budget.reserve(length)
         try:
-            return str(self.read_bytes(length), "utf-8", "surrogatepass")
+            return str(data, encoding, "surrogatepass")
         except UnicodeDecodeError:
-            raise FormatError("its pickle holds a string that is not UTF-8") from None
+            raise FormatError(f"its pickle holds a string that is not {encoding.upper()}") from None
 
     def _read_line(self) -> str:
         window = bytes(self.data[self.position : self.position + 256])
@@ -178,6 +171,8 @@ class PickleReader:
     def _write_memo(self, index: int) -> None:
         value = self._pop()
         self.stack.append(value)
+        if index > MAX_MEMO:
+            raise FormatError(f"its pickle writes the memo entry {index}; writers count from 0")
         self.memo[index] = value
 
     def _read_memo(self, index: int) -> None:
@@ -201,7 +196,11 @@ class PickleReader:
         for key, value in zip(keys_and_values[::2], keys_and_values[1::2], strict=True):
             if not isinstance(key, str | int):
                 raise FormatError(f"its pickle uses {printable(key)} as the key of a dictionary")
-            target[key] = value
+            # Integers are kept as text. Their own hashes are known, and many that collide would make a dictionary slow.
+            name = key if isinstance(key, str) else str(key)
+            if len(name) > MAX_KEY:
+                raise FormatError(f"its pickle uses a text of {len(name)} characters as the key of a dictionary")
+            target[name] = value
 
     def _dict(self) -> None:
         items = self._pop_to_mark()
@@ -265,9 +264,9 @@ OPERATIONS: dict[int, Callable[[PickleReader], object]] = {
     pickle.SHORT_BINBYTES[0]: lambda r: r.stack.append(r.read_bytes(r.read_number("<B"))),
     pickle.BINBYTES[0]: lambda r: r.stack.append(r.read_bytes(r.read_number("<I"))),
     pickle.BINBYTES8[0]: lambda r: r.stack.append(r.read_bytes(r.read_number("<Q"))),
-    pickle.SHORT_BINUNICODE[0]: lambda r: r.stack.append(r._read_text(r.read_number("<B"))),
-    pickle.BINUNICODE[0]: lambda r: r.stack.append(r._read_text(r.read_number("<I"))),
-    pickle.BINUNICODE8[0]: lambda r: r.stack.append(r._read_text(r.read_number("<Q"))),
+    pickle.SHORT_BINUNICODE[0]: lambda r: r.stack.append(r.read_text(r.read_number("<B"))),
+    pickle.BINUNICODE[0]: lambda r: r.stack.append(r.read_text(r.read_number("<I"))),
+    pickle.BINUNICODE8[0]: lambda r: r.stack.append(r.read_text(r.read_number("<Q"))),
     pickle.EMPTY_TUPLE[0]: _push(()),
     pickle.TUPLE1[0]: lambda r: r._tuple(1),
     pickle.TUPLE2[0]: lambda r: r._tuple(2),

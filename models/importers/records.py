@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, printable
 
 #: Bytes per element of torch's storages.
@@ -49,19 +50,6 @@ MAX_PARTS = 1024
 EMPTY = memoryview(b"")
 
 
-class MemoryBudget:
-    """Bytes that may still be allocated for arrays. The budget is a multiple of the size of the file."""
-
-    def __init__(self, remaining: int) -> None:
-        self.remaining = remaining
-
-    def reserve(self, count: int) -> None:
-        """Count `count` bytes. Raises FormatError where fewer remain."""
-        if count > self.remaining:
-            raise FormatError("it declares more tensors than its bytes can hold")
-        self.remaining -= count
-
-
 @dataclass
 class Storage:
     """A flat run of elements in the file, as torch stores them.
@@ -87,7 +75,7 @@ class StoredTensor:
     strides: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if len(self.shape) > MAX_DIMENSIONS or len(self.shape) != len(self.strides):
+        if len(self.shape) != len(self.strides):
             raise FormatError("it holds a tensor whose shape and strides do not fit together")
         numel = math.prod(self.shape)
         last = self.offset + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
@@ -95,7 +83,7 @@ class StoredTensor:
             shape = printable_shape(self.shape)
             raise FormatError(f"it declares a tensor of {shape} over a storage of {self.storage.numel} elements")
 
-    def array(self, budget: MemoryBudget) -> np.ndarray:
+    def array(self, budget: Budget) -> np.ndarray:
         """A float32 copy.
 
         Raises:
@@ -197,7 +185,9 @@ class NumpyArray:
 
 
 def check_lengths(values: tuple[Any, ...]) -> None:
-    """Raise FormatError unless every value is an integer from 0 up to `MAX_LENGTH`."""
+    """Raise FormatError unless these are at most `MAX_DIMENSIONS` integers from 0 up to `MAX_LENGTH`."""
+    if len(values) > MAX_DIMENSIONS:
+        raise FormatError(f"its pickle holds a tensor of {len(values)} dimensions")
     if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < MAX_LENGTH for n in values):
         raise FormatError("its pickle holds a shape of other values than lengths")
 

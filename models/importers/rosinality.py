@@ -15,14 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, UnsupportedNetworkError, printable
-from stylert.models.importers.records import MemoryBudget, StoredObject, StoredTensor
+from stylert.models.importers.records import StoredObject, StoredTensor
 from stylert.models.importers.settings import channel_settings, epsilon_note, fir_filter, valid_configuration
 from stylert.models.importers.weights import (
     Arrays,
     ImportedNetworks,
     TensorReader,
     drop_if_unsupported,
+    dropped_entries,
     mean_latent,
     network_arrays,
 )
@@ -40,7 +42,7 @@ def is_rosinality(data: Mapping[Any, Any]) -> bool:
     return any(type(data.get(key)) is dict for key in ("g_ema", "g")) or "input.input" in data
 
 
-def read_rosinality(data: dict[Any, Any], training: bool, budget: MemoryBudget) -> ImportedNetworks:
+def read_rosinality(data: dict[Any, Any], training: bool, budget: Budget) -> ImportedNetworks:
     """Read the networks of `{g, d, g_ema, latent_avg, ...}`; g and d only when `training`. Raises FormatError."""
     notes = [epsilon_note("rosinality's code")]
     network = next((key for key in ("g_ema", "g") if type(data.get(key)) is dict), None)
@@ -70,12 +72,11 @@ def read_rosinality(data: dict[Any, Any], training: bool, budget: MemoryBudget) 
     if training:
         _read_training_networks(data, network, networks, budget)
     if not is_bare:
-        extra = sorted(printable(key) for key in set(data) - {"g", "d", "g_ema", "latent_avg"})
-        notes += [f"dropped the entry {name}" for name in extra]
+        notes += dropped_entries(set(data) - {"g", "d", "g_ema", "latent_avg"})
     return networks
 
 
-def _read_training_networks(data: dict[Any, Any], averaged: str, networks: ImportedNetworks, budget: MemoryBudget) -> None:
+def _read_training_networks(data: dict[Any, Any], averaged: str, networks: ImportedNetworks, budget: Budget) -> None:
     """Add g and d to `networks`. `averaged` is the entry that serves as g_ema."""
     if type(data.get("g")) is dict and averaged != "g":
         config, raw = _read_generator(data["g"], "g", budget, [])
@@ -91,9 +92,7 @@ def _read_training_networks(data: dict[Any, Any], averaged: str, networks: Impor
 # --- generator -----------------------------------------------------------------------------------------------------
 
 
-def _read_generator(
-    state: dict[Any, Any], network: str, budget: MemoryBudget, notes: list[str]
-) -> tuple[GeneratorConfig, Arrays]:
+def _read_generator(state: dict[Any, Any], network: str, budget: Budget, notes: list[str]) -> tuple[GeneratorConfig, Arrays]:
     """Configuration and arrays without `mapping.w_avg`, which the file keeps beside the state dict."""
     tensors = TensorReader(network, _tensors(state, network), budget)
     if any("iwt" in name or "dwt" in name for name in tensors.tensors):
@@ -102,6 +101,11 @@ def _read_generator(
     channels = {4: tensors.shape("input.input", 4)[1]}
     channels |= {8 << i: tensors.shape(f"convs.{2 * i + 1}.conv.weight", 5)[1] for i in range(blocks)}
     w_dim, z_dim = tensors.shape("style.1.weight", 2)
+    if z_dim != w_dim:  # the code has one width for both
+        raise UnsupportedNetworkError(
+            f"its {network} maps inputs of width {z_dim} to latents of width {w_dim}: it is a conditional network whose "
+            "class embedding the file does not hold"
+        )
     fields: dict[str, Any] = {
         "resolution": 4 << blocks,
         "z_dim": z_dim,
@@ -120,7 +124,7 @@ def _read_generator(
 
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
         if name.endswith("noise_const") and not has_noise:
-            return rng.standard_normal(shape, np.float32)
+            return tensors.constant(shape, lambda: rng.standard_normal(shape, np.float32))
         return tensors.read(names[name], _stored_shape(name, shape)).reshape(shape)
 
     shapes = generator_shapes(config)
@@ -170,7 +174,7 @@ def _stored_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 # --- discriminator -------------------------------------------------------------------------------------------------
 
 
-def _read_discriminator(state: dict[Any, Any], budget: MemoryBudget) -> tuple[DiscriminatorConfig, Arrays]:
+def _read_discriminator(state: dict[Any, Any], budget: Budget) -> tuple[DiscriminatorConfig, Arrays]:
     tensors = TensorReader("d", _tensors(state, "d"), budget)
     count = _count(tensors, r"convs\.(\d+)\.skip\.1\.weight", first=1, maximum=MAX_BLOCKS)
     resolution = 4 << count

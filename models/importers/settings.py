@@ -1,4 +1,7 @@
-"""Settings of a network that files keep in other forms: channels, FIR taps, learning rate of the mapping network."""
+"""Converts settings of foreign checkpoints to ours: channels, FIR taps, learning rate of the mapping.
+
+It also makes the notes about them that `stylert import` prints.
+"""
 
 from __future__ import annotations
 

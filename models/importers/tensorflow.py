@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, UnsupportedNetworkError, printable
-from stylert.models.importers.records import MemoryBudget, NumpyArray, Storage, StoredObject, StoredTensor
+from stylert.models.importers.pickle_reader import MAX_KEY
+from stylert.models.importers.records import NumpyArray, Storage, StoredObject, StoredTensor
 from stylert.models.importers.settings import epsilon_note, mapping_gain, mapping_gain_notes, valid_configuration
 from stylert.models.importers.weights import (
     Arrays,
@@ -36,6 +38,8 @@ from stylert.models.stylegan2.config import (
 from stylert.models.stylegan2.state_dict import discriminator_shapes, generator_shapes
 
 MAX_PARTS = 8
+#: A 4096 px generator has about 150.
+MAX_VARIABLES = 2000
 #: Arguments that change training or evaluation, but not the network itself.
 IGNORED_ARGUMENTS = {
     *("truncation_psi", "truncation_cutoff", "truncation_psi_val", "truncation_cutoff_val", "style_mixing_prob"),
@@ -61,7 +65,7 @@ def is_tensorflow(data: object) -> bool:
     return all(isinstance(network, StoredObject) and network.kind == "Network" for network in data)
 
 
-def read_tensorflow(data: tuple[Any, ...], training: bool, budget: MemoryBudget) -> ImportedNetworks:
+def read_tensorflow(data: tuple[Any, ...], training: bool, budget: Budget) -> ImportedNetworks:
     """Read the networks of the tuple `(G, D, Gs)`; G and D only when `training`. Gs is G_ema. Raises FormatError."""
     if len(data) != 3:
         raise FormatError(f"it holds {len(data)} TensorFlow networks where StyleGAN2 has three")
@@ -82,9 +86,7 @@ def read_tensorflow(data: tuple[Any, ...], training: bool, budget: MemoryBudget)
 # --- generator -----------------------------------------------------------------------------------------------------
 
 
-def _read_generator(
-    network_object: StoredObject, network: str, budget: MemoryBudget
-) -> tuple[GeneratorConfig, Arrays, list[str]]:
+def _read_generator(network_object: StoredObject, network: str, budget: Budget) -> tuple[GeneratorConfig, Arrays, list[str]]:
     variables = _variables(network_object, network)
     _check_kind(network_object, variables, network)
     arguments = _Arguments(network_object, network)
@@ -141,9 +143,7 @@ def _generator_variable(name: str) -> str:
 # --- discriminator -------------------------------------------------------------------------------------------------
 
 
-def _read_discriminator(
-    network_object: StoredObject, budget: MemoryBudget, notes: list[str]
-) -> tuple[DiscriminatorConfig, Arrays]:
+def _read_discriminator(network_object: StoredObject, budget: Budget, notes: list[str]) -> tuple[DiscriminatorConfig, Arrays]:
     network = "D"
     variables = _variables(network_object, network)
     arguments = _Arguments(network_object, network)
@@ -212,8 +212,8 @@ def _variables(network_object: StoredObject, network: str) -> dict[str, StoredTe
     tensors: dict[str, StoredTensor] = {}
     for prefix, part in [("", network_object), *((f"{name}/", part) for name, part in parts.items())]:
         variables = part.state.get("variables")
-        if type(variables) is not list:
-            raise FormatError(f"its {network} has no list of variables")
+        if type(variables) is not list or len(variables) > MAX_VARIABLES:
+            raise FormatError(f"its {network} has no list of at most {MAX_VARIABLES} variables")
         for variable in variables:
             match variable:
                 case (str(name), NumpyArray(tensor=StoredTensor() as tensor)):
@@ -223,6 +223,8 @@ def _variables(network_object: StoredObject, network: str) -> dict[str, StoredTe
                     tensor = StoredTensor(Storage("DoubleStorage", 1, data), offset=0, shape=(), strides=())
                 case _:
                     raise FormatError(f"its {network} has a variable in an unknown form")
+            if len(name) > MAX_KEY:
+                raise FormatError(f"its {network} has a variable with a name of {len(name)} characters")
             tensors[re.sub(r"^G_(mapping|synthesis)/", r"\1/", prefix + name)] = tensor
     return tensors
 
@@ -292,8 +294,16 @@ class _Arguments:
     def pop_shared_fields(self) -> dict[str, Any]:
         """The fields that the configurations of both networks share."""
         taps = self.values.pop("resample_kernel", None) or FIR_TAPS
+        if not isinstance(taps, list | tuple):
+            raise FormatError(f"its {self.network} has resample_kernel = {printable(taps)}")
+        resolution = self.pop("resolution", 1024)
+        for name in ("resolution_w", "resolution_h"):  # of variants for other shapes of image
+            if (length := self.pop(name, resolution)) not in (None, resolution):
+                raise UnsupportedNetworkError(
+                    f"its {self.network} is not square: {name} is {printable(length)}, resolution is {printable(resolution)}"
+                )
         return {
-            "resolution": self.pop("resolution", 1024),
+            "resolution": resolution,
             "c_dim": self.pop("label_size", 0),
             "img_channels": self.pop("num_channels", 3),
             "channel_base": 2 * int(self.pop("fmap_base", 16384)),

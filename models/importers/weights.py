@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, UnsupportedNetworkError, printable
-from stylert.models.importers.records import MemoryBudget, StoredTensor
+from stylert.models.importers.records import StoredTensor
 from stylert.models.importers.settings import fir_filter
 from stylert.models.stylegan2.config import MAPPING_LR_MULTIPLIER, NORM_EPS, DiscriminatorConfig, GeneratorConfig
 from stylert.plugins.constants import ACTIVATION_GAIN, LRELU_SLOPE
@@ -18,6 +20,10 @@ Arrays = dict[str, np.ndarray]
 
 #: Number of latents that `mean_latent` averages.
 MEAN_LATENTS = 4096
+#: Values of a batch of them, over all columns: 1 MiB.
+BATCH_VALUES = 2**18
+#: Entries of a file that are named in the notes as dropped.
+MAX_NAMED = 10
 
 
 @dataclass
@@ -50,7 +56,7 @@ class TensorReader:
         budget: Memory that remains for arrays.
     """
 
-    def __init__(self, network: str, tensors: Mapping[str, StoredTensor], budget: MemoryBudget) -> None:
+    def __init__(self, network: str, tensors: Mapping[str, StoredTensor], budget: Budget) -> None:
         self.network, self.tensors, self.budget = network, tensors, budget
         self.known: set[str] = set()
 
@@ -84,6 +90,11 @@ class TensorReader:
         self.known.add(name)
         return array
 
+    def constant(self, shape: tuple[int, ...], make: Callable[[], np.ndarray]) -> np.ndarray:
+        """A float32 array that the file does not hold, counted as one of its arrays. `make` makes it."""
+        self.budget.reserve(4 * math.prod(shape))
+        return make()
+
     def ignore(self, names: Iterable[str]) -> None:
         """Count these tensors as known. They are not needed."""
         self.known.update(names)
@@ -113,7 +124,8 @@ def network_arrays(
         if name.endswith("resample_filter"):
             arrays[name] = fir_filter(taps)
         elif name.startswith("mapping.fc"):
-            arrays[name] = read(name, shape) * mapping_gain
+            arrays[name] = read(name, shape)
+            arrays[name] *= mapping_gain
         else:
             arrays[name] = read(name, shape)
     return arrays
@@ -128,12 +140,19 @@ def drop_if_unsupported(network: str, notes: list[str]) -> Iterator[None]:
         notes.append(f"dropped {network}: {e}")
 
 
+def dropped_entries(names: Iterable[object]) -> list[str]:
+    """Notes for the entries of a file that are not imported. At most `MAX_NAMED` of them are named."""
+    printed = sorted(map(printable, names))
+    notes = [f"dropped the entry {name}" for name in printed[:MAX_NAMED]]
+    return notes + ([f"dropped {len(printed) - MAX_NAMED} more entries"] if len(printed) > MAX_NAMED else [])
+
+
 def mean_latent(config: GeneratorConfig, arrays: Arrays) -> np.ndarray:
     """The mean of w over `MEAN_LATENTS` z and labels from seed 0, float32 `[w_dim]`. For files without `w_avg`."""
     rng = np.random.default_rng(0)
     # In batches, so that wide networks need no more memory than narrow ones.
     width = max(config.z_dim + config.w_dim, config.c_dim)
-    batch = min(max(MEAN_LATENTS * 1024 // width, 1), MEAN_LATENTS)
+    batch = min(max(BATCH_VALUES // width, 1), MEAN_LATENTS)
     total = np.zeros(config.w_dim)
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, MEAN_LATENTS, batch):

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
+
+import msgspec
 
 #: Learning rate of the mapping network's layers relative to all others (Karras et al. 2018, appendix C).
 MAPPING_LR_MULTIPLIER = 0.01
@@ -28,6 +31,8 @@ RESNET_GAIN = 0.5**0.5
 
 #: Taps of the FIR filter of every resampling. The 2-D filter is their outer product, normalised to unit sum.
 FIR_TAPS = (1.0, 3.0, 3.0, 1.0)
+#: Most taps of a filter. Its buffer in a state dict has their square.
+MAX_TAPS = 64
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,19 @@ class NetworkConfig:
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # both subclasses are dataclasses
 
     def __post_init__(self) -> None:
+        _require(len(self.resample_filter) <= MAX_TAPS, f"resample_filter has more than {MAX_TAPS} taps")
+        for tap in self.resample_filter:
+            _require(_is_finite(tap), "resample_filter must hold finite numbers")
         object.__setattr__(self, "resample_filter", tuple(float(t) for t in self.resample_filter))
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (isinstance(value, bool) or not isinstance(value, int)):
-                raise ValueError(f"{field.name} must be a whole number, not {value!r}")
+            value, kind = getattr(self, field.name), str(field.type)
+            if value is None and kind.endswith("| None"):
+                continue
+            if kind.startswith("int"):
+                is_int = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+                _require(is_int, f"{field.name} must be a whole number below 2^31")
+            elif kind.startswith("float"):
+                _require(_is_finite(value), f"{field.name} must be a finite number")
         power_of_two = self.resolution & (self.resolution - 1) == 0
         _require(4 <= self.resolution <= 4096 and power_of_two, "resolution must be a power of two from 4 to 4096")
         _require(
@@ -84,8 +97,8 @@ class NetworkConfig:
         _require(1 <= self.mapping_layers <= 64, "mapping_layers must lie in 1 to 64")
         _require(self.num_fp16_res >= 0, "num_fp16_res must not be negative")
         _require(self.conv_clamp is None or self.conv_clamp > 0, "conv_clamp must be positive or null")
-        has_sum = len(self.resample_filter) >= 1 and sum(self.resample_filter) != 0
-        _require(has_sum, "resample_filter needs taps with a sum")
+        has_sum = _is_finite(sum(self.resample_filter)) and sum(self.resample_filter) != 0
+        _require(has_sum, "resample_filter needs taps with a finite sum other than zero")
 
     def channels(self, resolution: int) -> int:
         """Channels of the activations at this resolution."""
@@ -112,10 +125,7 @@ class NetworkConfig:
             raise ValueError(f"unknown field {unknown[0]!r}")
         if "resolution" not in data:
             raise ValueError("resolution is missing")
-        try:
-            return cls(**data)
-        except (TypeError, OverflowError) as e:
-            raise ValueError(str(e)) from None
+        return msgspec.convert(dict(data), cls)
 
 
 @dataclass(frozen=True)
@@ -248,6 +258,11 @@ class DiscriminatorConfig(NetworkConfig):
 def _resolutions(first: int, last: int) -> tuple[int, ...]:
     """The powers of two from `first` to `last`."""
     return tuple(2**i for i in range(int(math.log2(first)), int(math.log2(last)) + 1))
+
+
+def _is_finite(value: object) -> bool:
+    """Whether this is a number within the range of float64."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _require(condition: bool, message: str) -> None:

@@ -1,7 +1,9 @@
 """Checkpoints: a round trip is exact, and every damage raises CheckpointError."""
 
 import json
+import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,7 +94,7 @@ def test_a_training_file_gives_its_averaged_generator(generator, arrays, tmp_pat
 
 def test_missing_files_and_folders_are_refused(tmp_path):
     assert "does not exist" in refusal(tmp_path / "nothing.safetensors")
-    assert "not a file" in refusal(tmp_path)
+    assert "is a folder, not a file" in refusal(tmp_path)
     (tmp_path / "empty.safetensors").touch()
     assert "not a whole safetensors" in refusal(tmp_path / "empty.safetensors")
 
@@ -177,18 +179,35 @@ def test_every_wrong_tensor_is_refused_by_name(path, whole, name, damage):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("kind", "discriminator", "unknown kind"),
-        ("kind", ["generator"], "unknown kind"),
+        ("kind", "discriminator", "'discriminator' - at `$.kind`"),
+        ("kind", ["generator"], "$.kind"),
         ("version", 2, "format version 2"),
-        ("version", None, "format version None"),
-        ("generator", None, "no valid generator configuration"),
-        ("generator", [1], "no valid generator configuration"),
+        ("version", None, "$.version"),
+        ("version", 1.5, "$.version"),
+        ("version", 10**400, "digits"),
+        ("generator", None, "$.generator"),
+        ("generator", [1], "$.generator"),
+        ("info", "x", "$.info"),
+        ("info", 5, "$.info"),
+        ("info", {"x": 10**400}, "digits"),
+        ("info", {"x": float("nan")}, "not valid"),
+        ("sha256", {"": 3}, "$.sha256"),
+        ("sha256", [], "$.sha256"),
+        ("facts", 3, "$.facts"),
+        ("train", None, "$.train"),
         ("generator", {"resolution": 8, "colour": 1}, "colour"),
         ("generator", {"resolution": 12}, "power of two"),
-        ("generator", {"resolution": "8"}, "whole number"),
-        ("generator", {"resolution": 8, "resample_filter": 3}, "no valid generator configuration"),
-        ("generator", {"resolution": 8, "resample_filter": [10**400]}, "no valid generator configuration"),
-        ("generator", {"resolution": 8, "conv_clamp": "much"}, "no valid generator configuration"),
+        ("generator", {"resolution": "8"}, "$.resolution"),
+        ("generator", {"resolution": True}, "$.resolution"),
+        ("generator", {"resolution": 8, "z_dim": 2**31}, "below 2^31"),
+        ("generator", {"resolution": 8, "resample_filter": 3}, "$.resample_filter"),
+        ("generator", {"resolution": 8, "resample_filter": [10**400]}, "digits"),
+        ("generator", {"resolution": 8, "resample_filter": [1e308] * 3}, "finite sum"),
+        ("generator", {"resolution": 8, "resample_filter": [1] * 65}, "more than 64 taps"),
+        ("generator", {"resolution": 8, "conv_clamp": "much"}, "$.conv_clamp"),
+        ("generator", {"resolution": 8, "conv_clamp": 10**400}, "digits"),
+        ("generator", {"resolution": 8, "conv_clamp": float("inf")}, "not valid"),
+        ("generator", {"resolution": 8, "conv_clamp": float("nan")}, "not valid"),
         ("generator", {**CFG.to_dict(), "w_dim": 5}, "its configuration says"),
     ],
 )
@@ -197,10 +216,37 @@ def test_wrong_metadata_is_refused(path, field, value, message):
     assert message in refusal(path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"generator"'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", '"generator"', "[" * 300_000, '{"info":' * 300_000, '{"info": 1' + "0" * 300_000]
+)
 def test_metadata_of_another_form_is_refused(path, text):
     rewrite(path, change_metadata=lambda m: text)
     assert "metadata" in refusal(path)
+
+
+def test_keys_of_a_later_version_are_passed_over(path):
+    rewrite(path, change_metadata=lambda m: m | {"colour": {"of": ["a", "later", "version"]}})
+    assert read_generator(path).config == CFG
+
+
+def test_a_header_that_no_checkpoint_has_is_refused_before_it_is_read(path):
+    with path.open("r+b") as file:
+        file.write(struct.pack("<Q", 90 * 2**20))
+        file.truncate(100 * 2**20)
+    assert "header is too long" in refusal(path)
+
+
+def test_devices_and_pipes_are_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for path in (tmp_path / "pipe.safetensors", Path("/dev/zero")):
+        assert "not a regular file" in refusal(path)
+
+
+def test_facts_that_are_not_json_are_not_written(arrays, path, whole):
+    for info in ({"fid": float("nan")}, {"when": object()}):
+        with pytest.raises(CheckpointError, match="its info is not JSON"):
+            write_generator(path, CFG, arrays, info=info)
+    assert path.read_bytes() == whole
 
 
 def test_safetensors_of_other_projects_are_refused(arrays, tmp_path):

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from stylert.cli.pipeline.importing import run_import
 from stylert.core.errors import CheckpointError
 from stylert.models.checkpoint import read_generator
-from stylert.models.importers import imported, pickle_reader
+from stylert.models.importers import imported
+from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError
 from stylert.models.importers.imported import import_bytes, import_checkpoint
 
@@ -228,7 +229,7 @@ def test_one_storage_does_not_become_many_arrays(foreign, nets, tmp_path):
     torch.save({"g_ema": {**state, "style.2.weight": state["style.1.weight"]}}, path)
     import_checkpoint(path)
     torch.save({"g_ema": state | {f"style.{i}.weight": state["style.1.weight"] for i in range(1, 61)}}, path)
-    assert "more tensors than its bytes" in refusal(path)
+    assert "more texts and tensors than its bytes" in refusal(path)
 
 
 def test_large_files_are_refused_before_they_are_read(whole, monkeypatch):
@@ -237,7 +238,7 @@ def test_large_files_are_refused_before_they_are_read(whole, monkeypatch):
 
 
 def test_many_opcodes_are_refused(whole, monkeypatch):
-    monkeypatch.setattr(pickle_reader.OpcodeBudget.__init__, "__defaults__", (50,))
+    monkeypatch.setattr(Budget.__init__, "__defaults__", (50,))
     assert "opcodes" in refusal(whole)
 
 
@@ -327,7 +328,7 @@ def small(nets):
 
 
 def test_missing_and_wrong_tensors_are_refused_by_name(nets, foreign, tmp_path):
-    g, _, _ = nets()
+    g, _, _ = nets(z_dim=7)
     state, path = foreign.rosinality_generator(g.state_dict()), tmp_path / "x.pt"
     for name in [k for k in state if not k.endswith("kernel")]:
         torch.save({"g_ema": {k: v for k, v in state.items() if k != name}}, path)
@@ -368,8 +369,19 @@ def test_networks_and_options_that_are_not_stylegan2s_are_refused_by_name(nets, 
     assert "fmap_decay = 2" in tensorflow(arguments={"fmap_decay": 2})
     assert "magic = True" in tensorflow(arguments={"magic": True})
     assert "nonlinearity = relu" in tensorflow(arguments={"nonlinearity": "relu"})
-    assert "beyond float32" in tensorflow(arguments={"resample_kernel": [1e308, 3.0, 3.0, 1e308]})
+    assert "beyond float32" in tensorflow(arguments={"resample_kernel": [1e200, 3.0, 3.0, 1e200]})
     assert "512 features" in tensorflow(arguments={"mapping_fmaps": 512})
+    assert "not square: resolution_w is 16, resolution is 8" in tensorflow(arguments={"resolution_w": 16, "resolution_h": 8})
+    assert "not a StyleGAN2 generator" in refusal(write(foreign.official_record(d, d.cfg)))
+
+
+def test_a_conditional_network_that_lost_its_class_embedding_is_refused(nets, foreign, tmp_path):
+    """Its first mapping layer reads the z and the embedding, so the file looks like a network with a wider z."""
+    g, _, _ = nets(z_dim=14, w_dim=7)
+    torch.save({"g_ema": foreign.rosinality_generator(g.state_dict())}, tmp_path / "x.pt")
+    message = refusal(tmp_path / "x.pt")
+    assert "inputs of width 14 to latents of width 7" in message
+    assert "class embedding" in message
 
 
 @pytest.mark.parametrize(

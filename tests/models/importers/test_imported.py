@@ -155,7 +155,7 @@ def test_tensorflow_networks_equal_the_reference(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_stored_types_widen_to_float32(nets, foreign, tmp_path, dtype):
-    g, _, _ = nets()
+    g, _, _ = nets(z_dim=7)
     state = {k: v.to(dtype) for k, v in foreign.rosinality_generator(g.state_dict()).items()}
     torch.save({"g_ema": state}, tmp_path / "x.pt")
     arrays = import_checkpoint(tmp_path / "x.pt").arrays
@@ -165,7 +165,7 @@ def test_stored_types_widen_to_float32(nets, foreign, tmp_path, dtype):
 
 def test_strides_and_shared_storages_are_read_correctly(nets, foreign, tmp_path):
     """One weight is stored channels-last, and all tensors share one storage."""
-    g, _, _ = nets()
+    g, _, _ = nets(z_dim=7)
     state = foreign.rosinality_generator(g.state_dict())
     whole = torch.cat([v.flatten() for v in state.values()])
     at = 0
@@ -180,13 +180,36 @@ def test_strides_and_shared_storages_are_read_correctly(nets, foreign, tmp_path)
 
 
 def test_a_bare_state_dict_and_one_of_data_parallel_are_read(nets, foreign, tmp_path):
-    g, _, _ = nets()
+    g, _, _ = nets(z_dim=7)
     state = {f"module.{k}": v for k, v in foreign.rosinality_generator(g.state_dict()).items()}
     for data in ({"g": state}, {k.removeprefix("module."): v for k, v in state.items()}):
         torch.save(data, tmp_path / "x.pt")
         imported = import_checkpoint(tmp_path / "x.pt")
         np.testing.assert_array_equal(imported.arrays["synthesis.b4.const"], g.synthesis.b4.const.detach())
         assert any("used as g_ema" in note for note in imported.notes)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_generator_alone_in_a_file_is_read_as_the_averaged_one(nets, foreign, paper, tmp_path, rng, protocol):
+    """Tools that adapt a trained generator leave such files."""
+    g, _, _ = nets(c_dim=2)
+    path = tmp_path / "x.pkl"
+    path.write_bytes(foreign.PickleWriter(protocol).dumps(foreign.official_record(g, g.cfg)))
+    imported = import_checkpoint(path)
+    assert_same_images(imported, g, paper, rng)
+    assert any("single generator: used as G_ema" in note for note in imported.notes)
+    assert imported.raw is None
+    assert imported.discriminator is None
+
+
+def test_tensorflow_arguments_that_repeat_the_resolution_change_nothing(nets, foreign, tmp_path):
+    g, raw, d = nets()
+    plain = import_checkpoint(foreign.tensorflow_file(tmp_path / "a.pkl", g, raw, d))
+    sides = {"resolution_w": 8, "resolution_h": 8}
+    repeated = import_checkpoint(foreign.tensorflow_file(tmp_path / "b.pkl", g, raw, d, arguments=sides))
+    assert repeated.config == plain.config
+    for name, array in plain.arrays.items():
+        np.testing.assert_array_equal(repeated.arrays[name], array)
 
 
 def test_an_unsupported_discriminator_is_dropped_and_the_generator_is_imported(nets, foreign, tmp_path):

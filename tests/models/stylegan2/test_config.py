@@ -80,6 +80,13 @@ WRONG = [
     ("conv_clamp", 0.0),
     ("resample_filter", ()),
     ("resample_filter", (1.0, -1.0)),
+    ("resample_filter", (1e308, 1e308)),
+    ("resample_filter", (1.0,) * 65),
+    ("channel_base", 2**31),
+    ("conv_clamp", 1e400),
+    ("conv_clamp", float("nan")),
+    ("conv_clamp", True),
+    ("conv_clamp", 10**400),
 ]
 
 
@@ -88,6 +95,8 @@ WRONG = [
 def test_values_that_make_no_network_are_refused(cls, field, value):
     with pytest.raises(ValueError, match=field):
         cls.from_dict({"resolution": 64, field: value})
+    with pytest.raises(ValueError, match=field):
+        cls(**{"resolution": 64, field: value})
 
 
 @pytest.mark.parametrize(
