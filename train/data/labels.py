@@ -14,6 +14,7 @@ from stylert.train.data.image_files import ImageFiles, path_in_archive
 
 LABELS_FILE = "dataset.json"
 MAX_CLASSES = 65536
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 #: Bytes of `dataset.json`, at most: for each picture, and beside that.
 BYTES_PER_IMAGE, BYTES = 2**14, 2**21
 #: Rows for pictures that are not there, at most.
@@ -90,7 +91,7 @@ def _array(labels: list[msgspec.Raw], images: list[str], subject: str) -> np.nda
 
 
 def _fits_float32(values: list[float]) -> bool:
-    return bool(max(map(abs, values)) <= np.finfo(np.float32).max)
+    return max(map(abs, values)) <= MAX_FLOAT32
 
 
 def _refusal(subject: str, name: str) -> DataError:

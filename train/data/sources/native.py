@@ -59,11 +59,8 @@ class _ReadingProcess:
     def __init__(self, library: str, path: Path, files: list[Path]) -> None:
         self.path = path
         self.errors: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
-        # -P: the working folder holds data, not modules. The pool without arenas of its own can be limited.
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
-            "ARROW_DEFAULT_MEMORY_POOL": "system",
-        }
+        # -P: the working folder holds data, not modules.
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", MODULE, library, str(path), *map(str, files)],
             stdin=subprocess.DEVNULL,
@@ -103,8 +100,10 @@ class _ReadingProcess:
         """The error for a process that ended, or sent no message."""
         try:
             status = self.process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            return DataError(f"{self.path} is damaged: the library that reads it sent data without form")
+        except subprocess.TimeoutExpired:  # it waits for this process to read more
+            status = 0
+        if status == 0:
+            return DataError(f"{self.path} is damaged: the process that reads it sent no message of a known form")
         if status == -signal.SIGPROF:
             return DataError(f"{self.path} is damaged: the library that reads it came to no end")
         if status < 0:

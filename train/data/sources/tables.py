@@ -21,7 +21,7 @@ from stylert.train.data.sources.picture import Source
 
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class")
 #: Rows of a Parquet file that are in memory at once: as many as have about this many bytes, and not more than this.
-BATCH_BYTES, BATCH_ROWS = 64 * 2**20, 64
+BATCH_BYTES, BATCH_ROWS = 16 * 2**20, 16
 
 
 @dataclass(frozen=True)
