@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import DTypeLike
 from onnx import helper, numpy_helper
 
-from stylert.plugins.onnx_functions import DOMAIN, function_protos, opset_imports
+from stylert.plugins.onnx_functions import DOMAIN, check_nodes, function_protos, opset_imports
 
 IR_VERSION = 10
 
@@ -80,6 +80,7 @@ class GraphBuilder:
             ir_version=IR_VERSION,
             producer_name="stylert",
         )
+        check_nodes(model)
         if model.ByteSize() < MAX_PROTOBUF_BYTES:
             onnx.checker.check_model(model, full_check=True)
         return model

@@ -2,13 +2,19 @@
 
 A function body lets a node of an unknown domain run anywhere. ONNX Runtime and TensorRT-RTX inline it, and TensorRT
 replaces the node by its plugin. Every attribute is a number, because a body can only compute with attributes and pass
-them on. Constants are combined in float32 and cast last, because runtimes fold float16 arithmetic less readily.
+them on. A body cannot refuse a wrong attribute, but `check_nodes` does. Constants are combined in float32 and cast
+last, because runtimes fold float16 arithmetic less readily.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import onnx
 import onnx.parser
+
+from stylert.plugins.onnx_nodes import NODES, Sizes
 
 DOMAIN = "stylert"
 DOMAIN_VERSION = 1
@@ -17,8 +23,8 @@ OPSET = 20
 #: Upfirdn2d(x, f) -> y.
 #:
 #: - x `[N, C, H, W]`, f `[fh, fw]`, y `[N, C, H', W']`.
-#: - `up`, `down`: `[y, x]`. `padding`: `[top, bottom, left, right]`, negative crops. `flip`: 1 correlates. `gain`: any
-#:   number.
+#: - `up`, `down`: `[y, x]`. `padding`: `[top, bottom, left, right]`, negative crops. `flip`: 0 convolves, 1 correlates.
+#:   `gain`: any finite number.
 #: - `group` must be C. A function cannot compute the attribute `group` of its depthwise convolution.
 UPFIRDN2D = f"""
 <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
@@ -78,10 +84,10 @@ Upfirdn2d <up, down, padding, flip, gain, group> (x, f) => (y)
 
 #: ModulatedConv2d(x, weight, style, demod, noise, bias, f) -> y.
 #:
-#: - x `[N or 1, I, H, W]`, weight `[O, I, k, k]`, style `[N, I]`, demod `[N, O]`, noise
+#: - x `[N or 1, I, H, W]`, weight `[O, I, k, k]` with k odd, style `[N, I]`, demod `[N, O]`, noise
 #:   `[1 or N, 1, H' or 1, W' or 1]`, bias `[O]`, f `[4, 4]`, y `[N, O, H', W']`.
-#: - `up`: 1, or 2 with k = 3, which makes H' = 2 H. `alpha`: slope of the leaky ReLU, 1 is linear. `gain`: above 0.
-#:   `clamp`: bound of |y|, 0 is no bound.
+#: - `up`: 1, or 2 with k = 3. H' is `up * H`, and W' is `up * W`. `alpha`: slope of the leaky ReLU, 1 is linear.
+#:   `gain`: above 0. `clamp`: bound of |y|, 0 is no bound.
 #: - `group` must be O, as above.
 MODULATED_CONV2D = f"""
 <domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>
@@ -161,3 +167,60 @@ def function_protos() -> list[onnx.FunctionProto]:
 def opset_imports() -> list[onnx.OperatorSetIdProto]:
     """The operator sets that a model with these functions imports."""
     return [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
+
+
+def check_nodes(model: onnx.ModelProto) -> None:
+    """Refuse a model with a node of our domain that the operators do not define.
+
+    It reads attributes, and the shapes that the model states: of inputs, initializers and `value_info`.
+
+    Raises:
+        ValueError: An unknown operator, another version of the domain, or a node that `onnx_nodes` refuses. The message
+            is one line and names the node.
+    """
+    versions = [opset.version for opset in model.opset_import if opset.domain == DOMAIN]
+    if versions not in ([], [DOMAIN_VERSION]):
+        raise ValueError(f"domain {DOMAIN} must have version {DOMAIN_VERSION}, not {', '.join(map(str, versions))}")
+    shapes = dict(_stated_shapes(model.graph))
+    for node in model.graph.node:
+        if node.domain == DOMAIN:
+            try:
+                _check_node(node, shapes)
+            except ValueError as error:
+                raise ValueError(f"node {node.name or node.output[0]!r}: {error}") from None
+
+
+def node_attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """The values of a node's attributes by name.
+
+    Raises:
+        ValueError: An attribute has no value, or occurs twice.
+    """
+    values: dict[str, Any] = {}
+    for attribute in node.attribute:
+        if attribute.name in values or attribute.ref_attr_name or attribute.type == onnx.AttributeProto.UNDEFINED:
+            raise ValueError(f"{node.op_type}: attribute {attribute.name} occurs twice or has no value")
+        values[attribute.name] = onnx.helper.get_attribute_value(attribute)
+    return values
+
+
+def _check_node(node: onnx.NodeProto, shapes: Mapping[str, Sizes]) -> None:
+    """Refuse a node of our domain. `shapes` holds the shapes that the model states, by tensor."""
+    if node.op_type not in NODES:
+        raise ValueError(f"domain {DOMAIN} has no operator {node.op_type}")
+    operator = NODES[node.op_type]
+    if len(node.input) != len(operator.ranks) or not all(node.input):
+        raise ValueError(f"{node.op_type} has the inputs {', '.join(operator.ranks)}, and none may be left out")
+    unknown = {name: [None] * rank for name, rank in operator.ranks.items()}
+    stated = {name: shapes[tensor] for name, tensor in zip(operator.ranks, node.input, strict=True) if tensor in shapes}
+    operator.of(node_attributes(node)).check_shapes(unknown | stated)
+
+
+def _stated_shapes(graph: onnx.GraphProto) -> Iterator[tuple[str, Sizes]]:
+    """Name and shape of every tensor whose shape the graph states. A dynamic size is None."""
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.type.tensor_type.HasField("shape"):
+            dims = value.type.tensor_type.shape.dim
+            yield value.name, [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
+    for tensor in graph.initializer:
+        yield tensor.name, list(tensor.dims)

@@ -2,6 +2,17 @@
 
 The PyTorch references, the custom ops, the launchers of the kernels and the TensorRT plugins all call these functions.
 Shapes are sequences of ints, so torch is not imported.
+
+The order of axes and sides is the same in every form: y before x, and on each axis the side before the image first.
+
+- `up`, `down` and the sizes of images, filters and kernels are `(y, x)`. The `up` of ModulatedConv2d is one number for
+  both axes.
+- `padding` is `(top, bottom, left, right)`, in pixels after zero insertion. Two values are `(y, x)`, both sides alike.
+- The four phases of a 2x up layer are numbered `2 * (y parity) + (x parity)`.
+
+Python arguments, the schemas of the custom ops, the attributes of ONNX nodes and the fields of TensorRT plugins all
+have this order. Only the call of a library with another order converts: `torch.nn.functional.pad` takes `(left, right,
+top, bottom)`, and the `pads` of ONNX are `(top, left, bottom, right)`.
 """
 
 from __future__ import annotations
@@ -53,16 +64,18 @@ class Resampling:
         """From the arguments of a user: one int or `(y, x)`, and for the padding also four values.
 
         Raises:
-            ValueError: A factor below 1, a wrong number of values, a value that is not whole, or a gain that is not
-                finite.
+            ValueError: A factor below 1, a wrong number of values, a value that is not whole, a `flip` other than True
+                and False, or a gain that is not a finite number.
         """
         up_y, up_x = _whole_numbers(up, "up", (2,))
         down_y, down_x = _whole_numbers(down, "down", (2,))
         pads = _whole_numbers(padding, "padding", (2, 4))
         if min(up_y, up_x, down_y, down_x) < 1:
             raise ValueError(f"upfirdn2d: up and down must be at least 1, not up {(up_y, up_x)}, down {(down_y, down_x)}")
-        if not math.isfinite(gain):
-            raise ValueError(f"upfirdn2d: gain must be finite, not {gain}")
+        if flip not in (False, True):
+            raise ValueError(f"upfirdn2d: flip must be True or False, not {flip!r}")
+        if isinstance(gain, bool | str | bytes) or gain is None or not math.isfinite(gain):
+            raise ValueError(f"upfirdn2d: gain must be a finite number, not {gain!r}")
         top, bottom, left, right = (pads[0], pads[0], pads[1], pads[1]) if len(pads) == 2 else pads
         return cls((up_y, up_x), (down_y, down_x), (top, bottom, left, right), bool(flip), float(gain))
 
@@ -100,6 +113,10 @@ class Resampling:
         total = taps + 1 - k
         before = math.ceil(total / 2)
         return cls.of(padding=(before, total - before, before, total - before), gain=4.0)
+
+    def sides(self, axis: int) -> tuple[int, int]:
+        """Padding before and after the image on one axis: 0 is y, 1 is x."""
+        return self.padding[2 * axis], self.padding[2 * axis + 1]
 
     def output_size(self, size: tuple[int, int], taps: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the result: `(H * up + top + bottom - fh) // down + 1`.
@@ -154,12 +171,12 @@ class Epilogue:
     """The end of a layer: `clamp(gain * leaky_relu(v, slope))`.
 
     Attributes:
-        slope: Slope of the leaky ReLU for negative values. 1 is a linear activation.
+        slope: Slope of the leaky ReLU for negative values, finite. 1 is a linear activation.
         gain: Positive and finite.
         clamp: Bound of the absolute value, finite. 0 is no bound.
 
     Raises:
-        ValueError: A gain or a clamp out of its range.
+        ValueError: A slope, gain or clamp out of its range.
     """
 
     slope: float = 1.0
@@ -167,6 +184,8 @@ class Epilogue:
     clamp: float = 0.0
 
     def __post_init__(self) -> None:
+        if not math.isfinite(self.slope):
+            raise ValueError(f"the slope of the activation must be finite, not {self.slope}")
         if not (self.gain > 0 and math.isfinite(self.gain)):
             raise ValueError(f"gain must be positive and finite, not {self.gain}")
         if not (self.clamp >= 0 and math.isfinite(self.clamp)):
@@ -188,6 +207,16 @@ class Epilogue:
         if clamp is not None and not (clamp > 0 and math.isfinite(clamp)):
             raise ValueError(f"clamp must be positive and finite, or None, not {clamp}")
         return cls(LRELU_SLOPE if activation == "lrelu" else 1.0, resolved_gain, float(clamp or 0.0))
+
+    @property
+    def activation(self) -> str | None:
+        """The name of the activation with this slope, as `of` takes it. None if no name has it.
+
+        A slope from an ONNX node is a float32, so it equals the constant only in about seven digits.
+        """
+        if self.slope == 1.0:
+            return "linear"
+        return "lrelu" if math.isclose(self.slope, LRELU_SLOPE, rel_tol=1e-7) else None
 
 
 def upfirdn2d_shape(x: Sequence[int], f: Sequence[int], spec: Resampling) -> tuple[int, int, int, int]:
@@ -290,9 +319,11 @@ def phase_geometry(k: int, taps: int) -> tuple[int, int]:
 
 def _whole_numbers(value: int | Sequence[int], name: str, counts: tuple[int, ...]) -> tuple[int, ...]:
     """One value twice, or as many values as one of `counts`."""
-    values = tuple(value) if isinstance(value, Sequence) else (value, value)
-    # The SymInt of torch.compile is whole, but it is no int. So the types that are not whole are refused.
-    if any(isinstance(v, bool | float | str) or v is None for v in values):
+    values: tuple[Any, ...] = (value, value)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        values = tuple(value)
+    # The SymInt of torch.compile is whole, but it is no int. Both have `__index__`, and no float has it.
+    if any(isinstance(v, bool) or not hasattr(v, "__index__") for v in values):
         raise ValueError(f"upfirdn2d: {name} must be whole numbers, not {value!r}")
     if len(values) not in counts:
         raise ValueError(f"upfirdn2d: {name} has 1{''.join(f' or {c}' for c in counts)} values, not {len(values)}")

@@ -88,25 +88,28 @@ def load() -> tuple[Any, Any]:
 
 
 def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: bool) -> None:
-    from stylert.plugins.shapes import UPFIRDN2D_RANKS, Resampling, check_ranks
+    from stylert.plugins.onnx_nodes import Upfirdn2dNode
+    from stylert.plugins.shapes import Resampling
     from stylert.plugins.triton.nodes import FIR_WARPS, run, upfirdn2d_node
 
     name = PLUGINS[0]
     Ints = npt.NDArray[np.int64]
     Launch = tuple[str, str, trtp.KernelLaunchParams, trtp.SymExprs]
 
-    def resampling(up: Any, down: Any, padding: Any, flip: int, gain: float) -> Resampling:
-        up, down, padding = ([int(v) for v in values] for values in (up, down, padding))
-        return Resampling.of(up, down, padding, bool(flip), gain)
+    def resampling(x: Any, f: Any, **attributes: Any) -> Resampling:
+        """The attributes of the node with inputs of these shapes, checked."""
+        node = Upfirdn2dNode.of(attributes)
+        node.check_shapes({"x": _known_sizes(x), "f": _known_sizes(f)})
+        return node.resampling
 
     @trtp.register(name, lazy_register=lazy)
     def describe(
         x: trtp.TensorDesc, f: trtp.TensorDesc, up: Ints, down: Ints, padding: Ints, flip: int, gain: float, group: int
     ) -> trtp.TensorDesc:
         x_shape, f_shape = tuple(x.shape_expr), tuple(f.shape_expr)
-        check_ranks("Upfirdn2d", {"x": x_shape, "f": f_shape}, UPFIRDN2D_RANKS)
+        spec = resampling(x_shape, f_shape, up=up, down=down, padding=padding, flip=flip, gain=gain, group=group)
         y = x.like()
-        y.shape_expr[2], y.shape_expr[3] = resampling(up, down, padding, flip, gain).output_expressions(x_shape[2:], f_shape)
+        y.shape_expr[2], y.shape_expr[3] = spec.output_expressions(x_shape[2:], f_shape)
         return y
 
     @trtp.autotune(name)
@@ -116,11 +119,13 @@ def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: boo
 
     @trtp.impl(name)
     def just_in_time(
-        x: trtp.Tensor, f: trtp.Tensor, up: Ints, down: Ints, padding: Ints, flip: int, gain: float,
+        x: trtp.Tensor, f: trtp.Tensor, up: Ints, down: Ints, padding: Ints, flip: int, gain: float, group: int,
         outputs: tuple[trtp.Tensor], stream: int, tactic: int,
     ) -> None:  # fmt: skip
+        x_shape, f_shape = tuple(x.shape), tuple(f.shape)
         launch = upfirdn2d_node(
-            tuple(x.shape), tuple(f.shape), resampling(up, down, padding, flip, gain),
+            x_shape, f_shape,
+            resampling(x_shape, f_shape, up=up, down=down, padding=padding, flip=flip, gain=gain, group=group),
             nhwc=_is_hwc(trt, x), itemsize=trt.DataType(x.dtype).itemsize, num_warps=_of_tactic(FIR_WARPS, tactic),
         )  # fmt: skip
         with _on_stream(stream):
@@ -131,8 +136,10 @@ def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: boo
         x: trtp.TensorDesc, f: trtp.TensorDesc, up: Ints, down: Ints, padding: Ints, flip: int, gain: float, group: int,
         outputs: tuple[trtp.TensorDesc], tactic: int,
     ) -> Launch:  # fmt: skip
+        x_shape, f_shape = tuple(x.shape_expr), tuple(f.shape_expr)
         launch = upfirdn2d_node(
-            tuple(x.shape_expr), tuple(f.shape_expr), resampling(up, down, padding, flip, gain),
+            x_shape, f_shape,
+            resampling(x_shape, f_shape, up=up, down=down, padding=padding, flip=flip, gain=gain, group=group),
             nhwc=_is_hwc(trt, x), itemsize=trt.DataType(x.dtype).itemsize, num_warps=_of_tactic(FIR_WARPS, tactic),
         )  # fmt: skip
         return _compiled(trt, trtp, launch, [x, f, outputs[0]], architecture)
@@ -142,8 +149,8 @@ def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: boo
 
 
 def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, lazy: bool) -> None:
-    from stylert.plugins.shapes import check_ranks
-    from stylert.plugins.triton.nodes import conv_tiles, modulated_conv2d_node, modulated_conv2d_ranks, run
+    from stylert.plugins.onnx_nodes import ModulatedConv2dNode
+    from stylert.plugins.triton.nodes import conv_tiles, modulated_conv2d_node, run
 
     name = PLUGINS[1]
     Launch = tuple[str, str, trtp.KernelLaunchParams, trtp.SymExprs]
@@ -155,7 +162,9 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
     ) -> trtp.TensorDesc:  # fmt: skip
         inputs = {"x": x, "weight": weight, "style": style, "demod": demod, "noise": noise, "bias": bias, "f": f}
         shapes = {name: tuple(t.shape_expr) for name, t in inputs.items()}
-        check_ranks("ModulatedConv2d", shapes, modulated_conv2d_ranks(up, weight.dtype == trt.int8))
+        node = ModulatedConv2dNode.of({"up": up, "alpha": alpha, "gain": gain, "clamp": clamp, "group": group})
+        known_sizes = {name: _known_sizes(shape) for name, shape in shapes.items()}
+        node.check_shapes(known_sizes, folded=up == 2 and weight.dtype == trt.int8)
         y = x.like()
         y.shape_expr[0], y.shape_expr[1] = shapes["style"][0], shapes["weight"][-4]
         y.shape_expr[2], y.shape_expr[3] = shapes["x"][2] * up, shapes["x"][3] * up
@@ -182,7 +191,7 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
     def tiles(x: Any, weight: Any, up: int) -> Any:
         return conv_tiles(1, 2) if weight.dtype == trt.int8 else conv_tiles(up, trt.DataType(x.dtype).itemsize)
 
-    def node(x: Any, weight: Any, style: Any, noise: Any, shapes: list[Any], tactic: int, **attributes: Any) -> Any:
+    def launch_of(x: Any, weight: Any, style: Any, noise: Any, shapes: list[Any], tactic: int, **attributes: Any) -> Any:
         return modulated_conv2d_node(
             *shapes, **attributes, nhwc=_is_hwc(trt, x), ohwi=_is_hwc(trt, weight),
             tile=_of_tactic(tiles(x, weight, attributes["up"]), tactic), int8=weight.dtype == trt.int8,
@@ -195,7 +204,7 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
         outputs: tuple[trtp.Tensor], stream: int, tactic: int,
     ) -> None:  # fmt: skip
         shapes = [tuple(t.shape) for t in (x, weight, style, noise)]
-        launch = node(x, weight, style, noise, shapes, tactic, up=up, alpha=alpha, gain=gain, clamp=clamp)
+        launch = launch_of(x, weight, style, noise, shapes, tactic, up=up, alpha=alpha, gain=gain, clamp=clamp)
         with _on_stream(stream):
             run(launch, [as_torch(t) for t in (x, weight, style, demod, noise, bias, f)], as_torch(outputs[0]))
 
@@ -206,7 +215,7 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
         outputs: tuple[trtp.TensorDesc], tactic: int,
     ) -> Launch:  # fmt: skip
         shapes = [tuple(t.shape_expr) for t in (x, weight, style, noise)]
-        launch = node(x, weight, style, noise, shapes, tactic, up=up, alpha=alpha, gain=gain, clamp=clamp)
+        launch = launch_of(x, weight, style, noise, shapes, tactic, up=up, alpha=alpha, gain=gain, clamp=clamp)
         return _compiled(trt, trtp, launch, [x, weight, style, demod, noise, bias, f, outputs[0]], architecture)
 
 
@@ -230,6 +239,16 @@ def _compiled(trt: Any, trtp: Any, launch: Any, tensors: list[Any], architecture
     for i, value in enumerate(launch.integers.values()):
         sizes[i] = trtp.SymInt32(value)
     return compiled.metadata.name, without_hidden_pointers(compiled.asm["ptx"], len(arguments)), parameters, sizes
+
+
+def _known_sizes(shape: Any) -> list[int | None]:
+    """The sizes of a shape. None stands for a size that only the running engine knows.
+
+    TensorRT first asks for the type of the output alone. The shapes of that call are fake, and no size is known.
+    """
+    from stylert.plugins.triton.nodes import constant_value
+
+    return [None if getattr(size, "is_fake", False) else constant_value(size) for size in shape]
 
 
 def as_torch(tensor: Any) -> Any:

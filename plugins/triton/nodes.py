@@ -1,4 +1,4 @@
-"""The launch of a kernel for one ONNX node, which is the form of a TensorRT plugin.
+"""Kernel launches of the TensorRT plugins: one kernel for one ONNX node.
 
 One kernel takes the operands as the node has them. Nothing is prepared ahead, and there is no scratch memory. A
 `NodeLaunch` holds the launch without its pointers. The plugin's ahead-of-time side, its just-in-time side and the tests
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stylert.plugins.onnx_nodes import FIR_TAPS, check_kernel, modulated_conv2d_ranks
 from stylert.plugins.shapes import (
     MAX_OFFSET,
     MODULATED_CONV2D_RANKS,
@@ -30,9 +31,6 @@ from stylert.plugins.triton.tiles import Tile
 
 #: Tactic number to warps of an Upfirdn2d program.
 FIR_WARPS = {1: 4, 2: 8}
-
-#: Width of the FIR filter of a 2x up node.
-FIR_TAPS = 4
 
 
 def conv_tiles(up: int, itemsize: int) -> dict[int, Tile]:
@@ -157,20 +155,14 @@ def modulated_conv2d_node(
     return NodeLaunch(modulated_conv2d_kernel, programs, integers, aligned, constants, tile.num_warps, tile.num_stages)
 
 
-def modulated_conv2d_ranks(up: int, int8: bool) -> dict[str, int]:
-    """Input name to number of dimensions. An int8 weight of a 2x up node has a phase axis in front."""
-    return MODULATED_CONV2D_RANKS | ({"weight": 5} if up == 2 and int8 else {})
-
-
 def _weight_sizes(weight: Sequence[Any], up: int, int8: bool) -> tuple[int, int, int, int]:
     """Phases, O, I and k of a weight that the node defines."""
-    check_ranks("ModulatedConv2d", {"weight": weight}, modulated_conv2d_ranks(up, int8))
+    check_ranks("ModulatedConv2d", {"weight": weight}, modulated_conv2d_ranks(up == 2 and int8))
     sizes = [_constant_size(size, "the weight of ModulatedConv2d") for size in weight]
     if len(sizes) == 4:
         sizes = [1, *sizes]
     phases, o, i, k, k2 = sizes
-    if up not in (1, 2) or k != k2 or k % 2 == 0 or (up == 2 and k != 3):
-        raise ValueError(f"ModulatedConv2d: up is 1, or 2 with a 3x3 kernel, not {up} with {k}x{k2}")
+    check_kernel(up, k, k2)
     if len(weight) == 5 and phases != 4:
         raise ValueError(f"ModulatedConv2d: a folded weight has 4 phases, not {phases}")
     return phases, o, i, k

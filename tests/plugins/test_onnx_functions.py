@@ -1,10 +1,6 @@
 """The ONNX function bodies equal the PyTorch reference, in ONNX Runtime and in ONNX's own evaluator."""
 
 import numpy as np
-import onnx
-import onnx.inliner
-import onnx.reference
-import onnxruntime
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -13,42 +9,12 @@ from hypothesis import strategies as st
 from stylert.plugins.onnx_functions import DOMAIN, DOMAIN_VERSION, OPSET, function_protos, opset_imports
 from stylert.plugins.reference.modulated_conv2d import modulated_conv2d
 from stylert.plugins.reference.upfirdn2d import upfirdn2d
+from tests.plugins.onnx_models import by_evaluator, by_onnxruntime, one_node_model, session_of
 
 pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
 paddings = st.tuples(*[st.integers(-4, 5)] * 4)
 sizes = st.tuples(st.integers(1, 6), st.integers(1, 6))
 seeds = st.integers(0, 2**32 - 1)
-
-
-def one_node_model(op, inputs, static=True, dtype=np.float32, **attributes):
-    """A valid model of one operator node, with the function bodies."""
-    tensor_type = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-
-    def value(name, shape):
-        return onnx.helper.make_tensor_value_info(name, tensor_type, shape)
-
-    dims = {name: a.shape if static else [f"{name}_{i}" for i in range(a.ndim)] for name, a in inputs.items()}
-    node = onnx.helper.make_node(op, list(inputs), ["y"], domain=DOMAIN, **attributes)
-    graph = onnx.helper.make_graph([node], "g", [value(n, d) for n, d in dims.items()], [value("y", [None] * 4)])
-    model = onnx.helper.make_model(graph, opset_imports=opset_imports(), functions=function_protos(), ir_version=10)
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
-def session_of(model):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def by_onnxruntime(model, inputs):
-    return session_of(model).run(None, inputs)[0]
-
-
-def by_evaluator(model, inputs):
-    """ONNX's evaluator on the inlined graph. Inside a function it loses attributes that are passed to a subgraph."""
-    return onnx.reference.ReferenceEvaluator(onnx.inliner.inline_local_functions(model)).run(None, inputs)[0]
 
 
 def inferred_shape(model):

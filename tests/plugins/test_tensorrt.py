@@ -231,7 +231,20 @@ def test_a_node_that_the_plugins_cannot_serve_is_refused_in_one_line(rng):
     even["shapes"]["weight"] = [4, even["shapes"]["x"][1], 2, 2]
     flat = conv_case(rng, 1)
     flat["shapes"]["demod"] = [4]
-    for case, answer in zip([*wrong, even, flat], ask([*wrong, even, flat])["results"], strict=True):
+    wrong += [even, flat]
+    for name, value in {"up": [2], "padding": [1, 2, 3], "flip": 2, "gain": float("nan"), "group": 1000}.items():
+        case = fir_case(rng, [1, 2])
+        case["attributes"] |= {name: value}
+        wrong.append(case)
+    for name, shape in {"bias": [1000], "f": [3, 3], "noise": [1, 1, 1000, 1], "demod": [1000, 1000]}.items():
+        case = conv_case(rng, 2)  # The kernel would read beyond the end of this input.
+        case["shapes"] |= {name: shape}
+        wrong.append(case)
+    for name, value in {"up": 0, "clamp": -1.0, "alpha": float("inf"), "group": 1000}.items():
+        case = conv_case(rng, 1)
+        case["attributes"] |= {name: value}
+        wrong.append(case)
+    for case, answer in zip(wrong, ask(wrong)["results"], strict=True):
         assert "error" in answer, case
         assert case["op"] in answer["error"]
         assert "\n" not in answer["error"]
