@@ -51,3 +51,18 @@ def missing_extra(package: str, extra: str) -> BackendError:
 def install_command(extra: str) -> str:
     """The shell command that installs an extra of stylert."""
     return f"pip install 'stylert[{extra}]'"
+
+
+def shown(value: object, length: int = 60) -> str:
+    """A value that someone gave, for a message: its `repr` in one line of printable characters, at most `length` long."""
+    try:
+        text = repr(value)
+    except Exception:  # a whole number of more than 4,300 digits, or an object of the caller's
+        text = f"an object of type {type(value).__name__}"
+    return shown_line(text, length)
+
+
+def shown_line(text: str, length: int = 200) -> str:
+    """A text for a message, in one line of printable characters, at most `length` long."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return line if len(line) <= length else f"{line[: length - 3]}..."

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, shown
 
 MAX_SEED = 2**32 - 1
 
@@ -25,9 +25,13 @@ def z_from_seeds(seeds: Iterable[int], z_dim: int) -> np.ndarray:
         InputError: A seed is out of range or no whole number, or there are none.
     """
     rows = []
-    for seed in seeds:
+    try:
+        given = iter(seeds)
+    except TypeError:
+        raise InputError(f"seeds are whole numbers, such as [0, 1], not {shown(seeds)}") from None
+    for seed in given:
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= MAX_SEED:
-            raise InputError(f"a seed is a whole number from 0 to {MAX_SEED}, not {seed!r}")
+            raise InputError(f"a seed is a whole number from 0 to {MAX_SEED}, not {shown(seed)}")
         rows.append(np.random.RandomState(seed).randn(1, z_dim))
     if not rows:
         raise InputError("no seeds given")
@@ -44,9 +48,9 @@ def parse_seeds(text: str, limit: int = 1_000_000) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not (first.isascii() and first.isdigit() and (not dash or (last.isascii() and last.isdigit()))):
-            raise InputError(f"seeds look like 0-3,7 (got {text!r})")
+            raise InputError(f"seeds look like 0-3,7 (got {shown(text)})")
         if max(len(first), len(last)) > 10 or int(last or first) > MAX_SEED:
-            raise InputError(f"a seed is at most {MAX_SEED} (got {text!r})")
+            raise InputError(f"a seed is at most {MAX_SEED} (got {shown(text)})")
         low, high = int(first), int(last or first)
         if high < low:
             raise InputError(f"seed range {part.strip()} runs backwards")

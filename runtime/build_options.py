@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, shown
 from stylert.runtime.batching import BatchRange
 
 #: Least, best and largest batch of an engine by default
 DEFAULT_BATCH = (1, 4, 16)
 MAX_BATCH = 4096
 MAX_PROFILES = 8
+#: More threads than any machine's processors have
+MAX_THREADS = 4096
 #: The highest of TensorRT's builder optimisation levels
 MAX_LEVEL = 5
 #: Performance hints: short single calls, or many calls at once
@@ -56,6 +58,7 @@ class BuildOptions:
     hint: str = LATENCY
 
     def __post_init__(self) -> None:
+        check_threads(self.threads)
         if self.target != "current" and not re.fullmatch(r"sm_[0-9]{2,3}", self.target):
             raise InputError(f"a target is current or an architecture such as sm_89, not {self.target[:40]!r}")
         if not 1 <= len(self.profiles) <= MAX_PROFILES:
@@ -82,6 +85,12 @@ class BuildOptions:
             "version_compatible": self.version_compatible,
             "hardware_compatible": self.hardware_compatible,
         }
+
+
+def check_threads(threads: object) -> None:
+    """Raise InputError unless this is None or a number of threads."""
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS):
+        raise InputError(f"threads is a whole number from 1 to {MAX_THREADS}, or None, not {shown(threads)}")
 
 
 #: The options of a build without any

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from stylert.core.atomic import atomic_file
-from stylert.core.errors import BundleError, InputError
+from stylert.core.errors import BundleError, InputError, shown
+from stylert.core.files import read_file
+from stylert.core.json_documents import MAX_BYTES, read_document, read_part
+from stylert.runtime.session import TensorSpec
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 MAPPING_FILE = "mapping.onnx"
+#: Suffix of every network. ONNX Runtime chooses its reader by the suffix.
+NETWORK_SUFFIX = ".onnx"
+#: Limit of every size in the manifest, such as `z_dim`
+MAX_SIZE = 2**20
 
 
 @dataclass(frozen=True)
@@ -22,6 +33,11 @@ class FileEntry:
 
     sha256: str
     bytes: int
+
+    def __post_init__(self) -> None:
+        check_sha256(self.sha256)
+        if self.bytes < 0:
+            raise ValueError(f"a file cannot have {self.bytes} bytes")
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,13 @@ class PrecisionEntry:
     recipe: dict[str, Any] = field(default_factory=dict)
     accuracy: dict[str, Any] = field(default_factory=dict)
     plans: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for file in self.files:
+            if not check_plain_name(file).endswith(NETWORK_SUFFIX):
+                raise ValueError(f"{file!r} is not the name of an ONNX file")
+        for backend in self.plans:
+            _check_word(backend)
 
     @property
     def files(self) -> list[str]:
@@ -77,6 +100,25 @@ class Bundle:
     def resolution(self) -> int:
         return int(self.model["resolution"])
 
+    @property
+    def mapping_tensors(self) -> list[TensorSpec]:
+        """The inputs and the output of the mapping network."""
+        inputs = [_floats("z", True, self.model["z_dim"]), _floats("psi", True, self.num_ws)]
+        labels = [_floats("c", True, self.model["c_dim"])] if self.model["c_dim"] else []
+        return [*inputs, *labels, _floats("ws", False, self.num_ws, self.model["w_dim"])]
+
+    @property
+    def synthesis_tensors(self) -> list[TensorSpec]:
+        """The inputs and the output of every synthesis network."""
+        side, channels = self.resolution, self.model["img_channels"]
+        noise = [_floats(name, True, 1, side, side) for name, side in self.noise_inputs.items()]
+        image = (
+            TensorSpec("image", False, np.dtype(np.uint8), (side, side, channels))
+            if self.output == "uint8"
+            else _floats("image", False, channels, side, side)
+        )
+        return [_floats("ws", True, self.num_ws, self.model["w_dim"]), *noise, image]
+
     @classmethod
     def load(cls, path: str | Path) -> Bundle:
         """Read and check `bundle.json`. The bytes of the other files are checked by `checked_file`, when they are used.
@@ -84,42 +126,31 @@ class Bundle:
         Raises:
             BundleError: The folder or the manifest is missing, damaged or of another schema.
         """
-        path = Path(path)
-        manifest = path / MANIFEST
-        data = _read_manifest(path)
         try:
-            return cls._from_json(path, data)
-        except KeyError as e:
-            raise BundleError(f"{manifest} lacks {e.args[0]!r}") from None
-        except (AttributeError, TypeError, ValueError) as e:
-            raise BundleError(f"{manifest} is not a valid bundle manifest: {e}") from None
-
-    @classmethod
-    def _from_json(cls, path: Path, data: dict[str, Any]) -> Bundle:
-        """Raises KeyError, AttributeError, TypeError or ValueError for values that are missing or wrong."""
-        io = data["io"]
-        bundle = cls(
+            path = Path(path)
+        except TypeError:
+            raise InputError(f"a bundle is a folder, not {shown(path)}") from None
+        name = str(path / MANIFEST)
+        content = read_document(_read_manifest(path), dict[str, Any], name, BundleError)
+        if (schema := content.get("schema")) != SCHEMA_VERSION:
+            raise BundleError(f"{name} has schema {shown(schema)}; this stylert reads schema {SCHEMA_VERSION}")
+        manifest = read_part(content, _Manifest, name, BundleError)
+        return cls(
             path=path,
-            model=dict(data["model"]),
-            num_ws=_whole(io["num_ws"]),
-            noise_inputs={str(name): _whole(side) for name, side in io["noise_inputs"].items()},
-            noise=_one_of(io["noise"], ("const", "none", "input")),
-            output=_one_of(io["output"], ("uint8", "float")),
-            files={_plain_name(n): FileEntry(str(f["sha256"]), int(f["bytes"])) for n, f in data["files"].items()},
-            precisions={str(name): _precision_entry(entry) for name, entry in data["precisions"].items()},
-            provenance=dict(data["provenance"]),
+            model=content["model"],  # with the keys that only the export reads
+            num_ws=manifest.io.num_ws,
+            noise=manifest.io.noise,
+            noise_inputs=manifest.io.noise_inputs,
+            output=manifest.io.output,
+            files=manifest.files,
+            precisions=manifest.precisions,
+            provenance=manifest.provenance,
         )
-        for key in ("resolution", "z_dim", "c_dim", "w_dim", "img_channels"):
-            _whole(bundle.model[key])
-        needed = {MAPPING_FILE, *(file for entry in bundle.precisions.values() for file in entry.files)}
-        if unlisted := needed - set(bundle.files):
-            raise ValueError(f"{min(unlisted)} is not listed under files")
-        return bundle
 
     def precision(self, name: str) -> PrecisionEntry:
         """The entry of a precision. Raises InputError if the bundle does not have it."""
-        if name not in self.precisions:
-            raise InputError(f"bundle {self.path} has no {name!r} network, only: {', '.join(self.precisions)}")
+        if not isinstance(name, str) or name not in self.precisions:
+            raise InputError(f"bundle {self.path} has no {shown(name)} network, only: {', '.join(self.precisions)}")
         return self.precisions[name]
 
     def network(self, precision: str, backend: str) -> str:
@@ -176,50 +207,98 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """The JSON object in a bundle's manifest. Raises BundleError if there is none of this schema."""
-    manifest = path / MANIFEST
-    try:
-        data = json.loads(manifest.read_text())
-    except FileNotFoundError:
-        problem = f"has no {MANIFEST}" if path.is_dir() else "does not exist"
-        raise BundleError(f"bundle {path} {problem}; make one with: stylert export model.safetensors --out {path}") from None
-    except NotADirectoryError:
-        raise BundleError(
-            f"{path} is a file, not a bundle; make one of a checkpoint: stylert export {path} --out bundle"
-        ) from None
-    except (OSError, ValueError) as e:
-        raise BundleError(f"{manifest} cannot be read: {e}") from None
-    schema = data.get("schema") if isinstance(data, dict) else None
-    if schema != SCHEMA_VERSION:
-        raise BundleError(f"{manifest} has schema {schema!r}; this stylert reads schema {SCHEMA_VERSION}")
-    return dict(data)
+def _floats(name: str, is_input: bool, *shape: int) -> TensorSpec:
+    return TensorSpec(name, is_input, np.dtype(np.float32), shape)
 
 
-def _precision_entry(data: dict[str, Any]) -> PrecisionEntry:
-    return PrecisionEntry(
-        file=_plain_name(data["file"]),
-        min_psnr_db=float(data["min_psnr_db"]),
-        recipe=dict(data["recipe"]),
-        accuracy=dict(data["accuracy"]),
-        plans={str(backend): _plain_name(file) for backend, file in data.get("plans", {}).items()},
-    )
-
-
-def _plain_name(name: Any) -> str:
+def check_plain_name(name: str) -> str:
     """The name itself, if it is a file name without a folder. Raises ValueError otherwise."""
-    if not isinstance(name, str) or not name or name in (".", "..") or Path(name).name != name or "\\" in name or "\0" in name:
-        raise ValueError(f"{name!r} is not a plain file name")
+    if not re.fullmatch(r"[\w.+ -]{1,200}", name) or name in (".", "..") or not name.isprintable():
+        raise ValueError(f"{shown(name)} is not a plain file name")
     return name
 
 
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{value!r} is not a whole number")
-    return value
+def check_sha256(digest: str) -> None:
+    """Raise ValueError unless this is a sha256 in hexadecimal digits."""
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ValueError(f"{shown(digest)} is not a sha256")
 
 
-def _one_of(value: Any, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ValueError(f"{value!r} is not one of {', '.join(allowed)}")
-    return str(value)
+@dataclass(frozen=True)
+class _Model:
+    """The sizes of the network that the runtime needs."""
+
+    resolution: int
+    z_dim: int
+    c_dim: int
+    w_dim: int
+    img_channels: int
+
+    def __post_init__(self) -> None:
+        if not 4 <= self.resolution <= 4096 or self.resolution.bit_count() != 1:
+            raise ValueError(f"resolution is a power of two from 4 to 4096, not {self.resolution}")
+        for name, least in (("z_dim", 1), ("c_dim", 0), ("w_dim", 1), ("img_channels", 1)):
+            if not least <= getattr(self, name) <= MAX_SIZE:
+                raise ValueError(f"{name} is from {least} to {MAX_SIZE}, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class _Io:
+    num_ws: int
+    noise: Literal["const", "none", "input"]
+    noise_inputs: dict[str, int]
+    output: Literal["uint8", "float"]
+
+    def __post_init__(self) -> None:
+        if bool(self.noise_inputs) != (self.noise == "input"):
+            raise ValueError(f"noise is {self.noise!r} with {len(self.noise_inputs)} noise inputs")
+        for name in self.noise_inputs:
+            _check_word(name)
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """The content of `bundle.json`."""
+
+    schema: int
+    model: _Model
+    io: _Io
+    files: dict[str, FileEntry]
+    precisions: dict[str, PrecisionEntry]
+    provenance: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.io.num_ws != 2 * int(math.log2(self.model.resolution)) - 2:
+            raise ValueError(f"a network of {self.model.resolution} px has not {self.io.num_ws} latents")
+        if wrong := [name for name, side in self.io.noise_inputs.items() if not 1 <= side <= self.model.resolution]:
+            raise ValueError(f"noise input {wrong[0]} is larger than the image")
+        for name in self.files:
+            check_plain_name(name)
+        if not self.precisions:
+            raise ValueError("it has no precision")
+        for name in self.precisions:
+            _check_word(name)
+        needed = {MAPPING_FILE, *(file for entry in self.precisions.values() for file in entry.files)}
+        if unlisted := needed - set(self.files):
+            raise ValueError(f"{min(unlisted)} is not listed under files")
+
+
+def _read_manifest(path: Path) -> bytes:
+    """The bytes of a bundle's manifest. Raises BundleError if there is none."""
+    advice = f"make one with: stylert export model.safetensors --out {path}"
+    try:
+        if path.is_file():
+            raise BundleError(f"{path} is a file, not a bundle; make one of a checkpoint: stylert export {path} --out bundle")
+        if not path.exists():
+            raise BundleError(f"bundle {path} does not exist; {advice}")
+        if not (path / MANIFEST).exists():
+            raise BundleError(f"bundle {path} has no {MANIFEST}; {advice}")
+    except (OSError, ValueError) as e:  # a path that is too long or forbidden, or with a null character
+        raise BundleError(f"bundle {shown(str(path))} cannot be read: {e.strerror if isinstance(e, OSError) else e}") from None
+    return read_file(path / MANIFEST, BundleError, MAX_BYTES, "manifest")
+
+
+def _check_word(text: str) -> None:
+    """Raise ValueError unless a name in the manifest is short and of plain characters."""
+    if not re.fullmatch(r"[a-z0-9_-]{1,40}", text):
+        raise ValueError(f"{shown(text)} is not a name")

@@ -6,6 +6,7 @@ measures single images, for a few seconds. The user's cache folder keeps the tim
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -16,10 +17,14 @@ import numpy as np
 
 from stylert.core.atomic import atomic_file
 from stylert.core.cache import cache_folder
+from stylert.core.devices import find_gpus
 from stylert.core.errors import BackendError, OutputError, StylertError
+from stylert.core.files import read_file
 from stylert.core.host import cpu_identity, usable_cores
+from stylert.core.json_documents import MAX_BYTES, read_document
 from stylert.runtime.backends import available_backends, backend
-from stylert.runtime.bundle import Bundle
+from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.runtime.engines import ENGINE_JSON
 from stylert.runtime.loading import engine_to_load, open_synthesis
 from stylert.runtime.session import Session
 
@@ -67,47 +72,56 @@ def choose_backend(bundle: Bundle, precision: str, threads: int | None = None, c
 
 
 def measure(bundle: Bundle, names: list[str], precision: str, threads: int | None) -> dict[str, float]:
-    """The least time of one image on each backend that loads, in milliseconds.
+    """The least time of one image on each backend that loads and runs, in milliseconds.
 
     The backends run alternately, so that a disturbance affects all of them.
     """
     sessions: dict[str, Session] = {}
+    inputs = {"ws": np.zeros((1, bundle.num_ws, bundle.model["w_dim"]), np.float32)}
+    inputs |= {n: np.zeros((1, 1, side, side), np.float32) for n, side in bundle.noise_inputs.items()}
+    times: dict[str, float] = {}
     try:
         for name in names:
             try:
                 sessions[name] = open_synthesis(bundle, name, precision, threads)[0]
+                _time_run(sessions[name], inputs)  # the first run allocates
+                times[name] = float("inf")
             except StylertError:
-                continue  # a backend that does not load is no candidate
-        inputs = {"ws": np.zeros((1, bundle.num_ws, bundle.model["w_dim"]), np.float32)}
-        inputs |= {n: np.zeros((1, 1, side, side), np.float32) for n, side in bundle.noise_inputs.items()}
-        for session in sessions.values():
-            session.run(inputs)  # the first run allocates
-        least = dict.fromkeys(sessions, float("inf"))
-        end, runs = time.perf_counter() + SECONDS * len(sessions), 0
-        while sessions and (runs < MIN_RUNS or time.perf_counter() < end):
-            for name, session in sessions.items():
-                start = time.perf_counter()
-                session.run(inputs)
-                least[name] = min(least[name], 1000 * (time.perf_counter() - start))
+                continue  # a backend that does not load or run is no candidate
+        end, runs = time.perf_counter() + SECONDS * len(times), 0
+        while times and (runs < MIN_RUNS or time.perf_counter() < end):
+            for name in list(times):
+                try:
+                    times[name] = min(times[name], _time_run(sessions[name], inputs))
+                except StylertError:
+                    del times[name]
             runs += 1
-        return least
+        return times
     finally:
         for session in sessions.values():
             session.close()
+
+
+def _time_run(session: Session, inputs: dict[str, np.ndarray]) -> float:
+    start = time.perf_counter()
+    session.run(inputs)
+    return 1000 * (time.perf_counter() - start)
 
 
 def _can_run(bundle: Bundle, name: str, precision: str, threads: int | None) -> bool:
     facts = backend(name).facts
     if precision not in facts.precisions:
         return False
-    return not facts.needs_engine or _has_engine(bundle, name, precision, threads)
+    return not facts.needs_engine or _engine_digest(bundle, name, precision, threads) is not None
 
 
-def _has_engine(bundle: Bundle, name: str, precision: str, threads: int | None) -> bool:
+def _engine_digest(bundle: Bundle, name: str, precision: str, threads: int | None) -> str | None:
+    """The sha256 of the `engine.json` of the engine that would be loaded, or None if there is none."""
     try:
-        return engine_to_load(bundle, name, precision, threads) is not None
-    except StylertError:
-        return False
+        folder = engine_to_load(bundle, name, precision, threads)
+        return None if folder is None else sha256_of(folder / ENGINE_JSON)
+    except (StylertError, OSError):
+        return None
 
 
 def _digest(bundle: Bundle, names: list[str], precision: str, threads: int | None) -> str:
@@ -118,7 +132,8 @@ def _digest(bundle: Bundle, names: list[str], precision: str, threads: int | Non
         "threads": threads,
         "sources": {name: bundle.files[bundle.network(precision, name)].sha256 for name in names},
         "versions": {name: backend(name).version() for name in names},
-        "engines": {name: _has_engine(bundle, name, precision, threads) for name in names},
+        "engines": {name: _engine_digest(bundle, name, precision, threads) for name in names},
+        "gpus": [dataclasses.asdict(gpu) for gpu in find_gpus().gpus],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -126,9 +141,7 @@ def _digest(bundle: Bundle, names: list[str], precision: str, threads: int | Non
 def _read_times(file: Path, names: list[str]) -> dict[str, float] | None:
     """Times of an earlier measurement; None if there are none, or the file is damaged."""
     try:
-        times = json.loads(file.read_text())
-        if isinstance(times, dict) and times and set(times) <= set(names):
-            return {str(n): float(t) for n, t in times.items() if 0 < float(t) < float("inf")} or None
-    except (OSError, ValueError, TypeError):
-        pass
-    return None
+        times = read_document(read_file(file, BackendError, MAX_BYTES), dict[str, float], str(file), BackendError)
+    except BackendError:
+        return None
+    return times if times and set(times) <= set(names) and min(times.values()) > 0 else None

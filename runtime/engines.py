@@ -1,4 +1,4 @@
-"""Built engines: a network compiled for one backend and device, stored in the bundle.
+"""Builds, finds and verifies the engines in a bundle. An engine is a network compiled for one backend and device.
 
 An engine is a folder `engines/<backend>-<target>-<digest>/` with the engine's own files and `engine.json`, which holds
 the `EngineKey`, the sha256 of every file and facts of the build. It is reused only if its key matches in full.
@@ -10,18 +10,20 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stylert.core.atomic import atomic_directory
-from stylert.core.errors import BackendError, BundleError, InputError
+from stylert.core.errors import BackendError, BundleError, InputError, shown
+from stylert.core.files import read_file
+from stylert.core.json_documents import MAX_BYTES, read_document, read_part
 from stylert.core.progress import Progress
 from stylert.runtime.backends import backend
 from stylert.runtime.backends.base import Backend
+from stylert.runtime.batching import BatchRange
 from stylert.runtime.build_options import DEFAULTS, THROUGHPUT, BuildOptions
-from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.runtime.bundle import Bundle, check_sha256, sha256_of
 
 ENGINE_JSON = "engine.json"
 
@@ -41,6 +43,47 @@ class EngineKey:
     @property
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class GpuFlags:
+    """The flags in the key of a GPU engine by which loading chooses among engines."""
+
+    batch: list[BatchRange]
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    stripped: bool = False
+    architectures: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.batch:
+            raise ValueError("an engine has at least one batch range")
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """The part of `engine.json` that loading needs.
+
+    Attributes:
+        key: The engine's key.
+        sha256: Of the main file.
+        companions: The sha256 of every other file, by its name.
+        facts: All of `engine.json`.
+    """
+
+    key: EngineKey
+    sha256: str
+    companions: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for digest in (self.sha256, *self.companions.values()):
+            check_sha256(digest)
+
+    @property
+    def flags(self) -> GpuFlags:
+        """The flags of a GPU engine. Raises BundleError if they are not such flags."""
+        return read_part(self.key.flags, GpuFlags, f"the key of engine {shown(self.key.target)}", BundleError)
 
 
 def build_engine(
@@ -72,11 +115,12 @@ def build_engine(
     key = engine_key(bundle, backend_name, precision, options)
     folder = engine_folder(bundle, key)
     if not force and _is_intact(bundle, key):
-        return {**json.loads((folder / ENGINE_JSON).read_text()), "reused": True}
+        return {**_record_of(folder).facts, "reused": True}
     network = bundle.checked_file(bundle.network(precision, backend_name))
     builder = backend(backend_name)
-    with atomic_directory(folder) as temporary:
-        file = temporary / f"engine{builder.facts.engine_suffix}"
+    main_file = engine_file(folder, backend_name).name
+    with atomic_directory(folder, lambda _: own_files(backend_name)) as temporary:
+        file = temporary / main_file
         started = time.perf_counter()
         build_facts = builder.build(network, precision, file, options, progress)
         companions = {p.name: sha256_of(p) for p in sorted(temporary.iterdir()) if p != file}
@@ -122,59 +166,75 @@ def engine_folder(bundle: Bundle, key: EngineKey) -> Path:
     return bundle.path / "engines" / f"{key.backend}-{key.target}-{key.digest}"
 
 
-def engine_file(folder: Path) -> Path:
-    """The main file of an engine: `engine` with the backend's suffix."""
-    return next(p for p in sorted(folder.iterdir()) if p.stem == "engine" and p.suffix != ".json")
+def engine_file(folder: Path, backend_name: str) -> Path:
+    """The path of an engine's main file: `engine` with the backend's suffix."""
+    return folder / f"engine{backend(backend_name).facts.engine_suffix}"
 
 
-def engine_facts(folder: Path) -> dict[str, Any] | None:
-    """The content of `engine.json`, or None if the folder has none. Raises BundleError if it cannot be read."""
-    try:
-        facts = json.loads((folder / ENGINE_JSON).read_text())
-    except FileNotFoundError:
+def own_files(backend_name: str) -> list[str]:
+    """The names of the files that a build for a backend writes into an engine's folder. Empty if it builds no engines."""
+    facts = backend(backend_name).facts
+    return [] if facts.engine_suffix is None else [ENGINE_JSON, f"engine{facts.engine_suffix}", *facts.companion_files]
+
+
+def read_record(folder: Path) -> EngineRecord | None:
+    """The content of `engine.json`, or None if there is none. Raises BundleError if it is not valid."""
+    file = folder / ENGINE_JSON
+    if not file.exists():
         return None
-    except (OSError, ValueError) as e:
-        raise BundleError(f"{folder / ENGINE_JSON} cannot be read: {e}; remove {folder} and build again") from None
-    return facts if isinstance(facts, dict) else {}
+    advice = f"build it again: stylert build {folder.parent.parent}"
+    try:
+        content = read_document(read_file(file, BundleError, MAX_BYTES), dict[str, Any], str(file), BundleError)
+        record = read_part(content, EngineRecord, str(file), BundleError)
+    except BundleError as e:
+        raise BundleError(f"{e}; {advice}") from None
+    return dataclasses.replace(record, facts=content)
 
 
 def find_engine(bundle: Bundle, key: EngineKey) -> Path | None:
     """The main file of the engine with this key, or None. Raises BundleError if its bytes are not those of the build."""
     folder = engine_folder(bundle, key)
-    return verified_engine(folder) if has_engine(bundle, key) else None
+    return verified_engine(folder, key.backend) if has_engine(bundle, key) else None
 
 
 def has_engine(bundle: Bundle, key: EngineKey) -> bool:
     """Whether the bundle has an engine with this key. Its bytes are not verified."""
-    facts = engine_facts(engine_folder(bundle, key))
-    return facts is not None and facts.get("key") == json.loads(json.dumps(dataclasses.asdict(key)))
+    record = read_record(engine_folder(bundle, key))
+    return record is not None and dataclasses.asdict(record.key) == json.loads(json.dumps(dataclasses.asdict(key)))
 
 
-def verified_engine(folder: Path, deferred: Sequence[str] = ()) -> Path:
-    """The main file of an engine, after comparing every file with its sha256 in `engine.json`.
+def verified_engine(folder: Path, backend_name: str, all_files: bool = True) -> Path:
+    """The main file of an engine, after comparing every file that its backend opens with its sha256 in `engine.json`.
 
-    Files named in `deferred` must be present, but their bytes are left to `verify_deferred`.
+    Args:
+        folder: The engine's folder.
+        backend_name: The backend that opens it.
+        all_files: With False, the bytes of the backend's `deferred_files` are left to `verify_deferred`. They must be present.
 
     Raises:
-        BundleError: A file is missing, or its bytes are not those of the build.
+        BundleError: A file is missing, is not listed, or its bytes are not those of the build.
     """
-    facts, file = engine_facts(folder) or {}, engine_file(folder)
-    for name, digest in {file.name: facts.get("sha256"), **facts.get("companions", {})}.items():
-        if name in deferred and (folder / name).is_file():
+    record, file, facts = _record_of(folder), engine_file(folder, backend_name), backend(backend_name).facts
+    if unknown := sorted(set(record.companions) - set(facts.companion_files)):
+        raise _damaged(folder, f"{ENGINE_JSON} lists {shown(unknown[0])}, which is no file of an engine of {backend_name}")
+    _compare(file, record.sha256)
+    for name in facts.companion_files:
+        companion = folder / name
+        if name not in record.companions and not companion.exists():
             continue
-        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
-            raise _damaged(folder / name)
+        if all_files or name not in facts.deferred_files or not companion.is_file():
+            _compare(companion, record.companions.get(name))
     return file
 
 
-def verify_deferred(facts: dict[str, Any], file: Path, data: memoryview) -> None:
-    """Compare the bytes of a file that `verified_engine` left out with `facts`, the content of `engine.json`.
+def verify_deferred(record: EngineRecord, file: Path, data: memoryview) -> None:
+    """Compare the bytes of a file that `verified_engine` left out with the engine's record.
 
     Raises:
         BundleError: The bytes are not those of the build.
     """
-    if hashlib.sha256(data).hexdigest() != facts.get("companions", {}).get(file.name):
-        raise _damaged(file)
+    if hashlib.sha256(data).hexdigest() != record.companions.get(file.name):
+        raise _damaged(file.parent, f"{file.name} does not match its sha256")
 
 
 def check_precision(chosen: Backend, precision: str) -> None:
@@ -198,5 +258,23 @@ def _is_intact(bundle: Bundle, key: EngineKey) -> bool:
         return False
 
 
-def _damaged(file: Path) -> BundleError:
-    return BundleError(f"engine {file} does not match its sha256; remove {file.parent} and build again")
+def _record_of(folder: Path) -> EngineRecord:
+    """The record of an engine. Raises BundleError if there is none, or it is not valid."""
+    record = read_record(folder)
+    if record is None:
+        raise _damaged(folder, f"{ENGINE_JSON} is missing")
+    return record
+
+
+def _compare(file: Path, digest: str | None) -> None:
+    """Raise BundleError unless a file of an engine has this sha256. None: `engine.json` does not list it."""
+    if not file.is_file():
+        raise _damaged(file.parent, f"{file.name} is missing")
+    if digest is None:
+        raise _damaged(file.parent, f"{file.name} is not listed in {ENGINE_JSON}")
+    if sha256_of(file) != digest:
+        raise _damaged(file.parent, f"{file.name} does not match its sha256")
+
+
+def _damaged(folder: Path, problem: str) -> BundleError:
+    return BundleError(f"engine {folder} is damaged: {problem}; build it again: stylert build {folder.parent.parent}")

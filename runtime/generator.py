@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,13 +12,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from stylert.core.errors import BackendError, InputError, OutOfMemory
+from stylert.core.errors import BackendError, BundleError, InputError, OutOfMemory, shown
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime.batching import BatchChunk, batch_chunks, limited
-from stylert.runtime.build_options import LATENCY
+from stylert.runtime.build_options import LATENCY, check_threads
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.cuda.arrays import DeviceView, device_view
-from stylert.runtime.inputs import chunk_inputs, float_input, host_floats, one_hot
+from stylert.runtime.forking import never_free, tell_after_fork
+from stylert.runtime.inputs import (
+    chunk_inputs,
+    finite_number,
+    float_input,
+    host_floats,
+    noise_arrays,
+    one_hot,
+    whole_number,
+)
 from stylert.runtime.loading import open_mapping, open_synthesis
 from stylert.runtime.session import HostInputs, Inputs, Session, Timings, device_session
 
@@ -59,7 +67,10 @@ class Generator:
         self.bundle, self.backend, self.precision, self.engine, self.why = bundle, backend_name, precision, engine, why
         self._mapping, self._synthesis, self._max_batch = mapping, synthesis, max_batch
         self._device_session = device_session(synthesis)
+        self._image_shape = next(tensor.shape for tensor in synthesis.tensors if not tensor.is_input)
         self._in_flight = InFlight()
+        self._from_parent = False
+        tell_after_fork(self)
 
     @classmethod
     def load(
@@ -88,8 +99,12 @@ class Generator:
             BackendError: The backend is not installed, has no device, or lacks an engine that it needs.
         """
         bundle = path if isinstance(path, Bundle) else Bundle.load(path)
-        if max_batch is not None and (isinstance(max_batch, bool) or not isinstance(max_batch, int) or max_batch < 1):
-            raise InputError(f"max_batch is a whole number from 1, not {max_batch!r}")
+        if max_batch is not None:
+            max_batch = whole_number(max_batch, "max_batch", 1)
+        check_threads(threads)
+        for name, value in (("backend", backend), ("precision", precision), ("hint", hint)):
+            if not isinstance(value, str):
+                raise InputError(f"{name} is a name, not {shown(value)}")
         why = "asked for"
         if backend == "auto":
             from stylert.runtime.choice import choose_backend
@@ -153,12 +168,9 @@ class Generator:
         """
         model, num_ws = self.bundle.model, self.bundle.num_ws
         z = host_floats(z, ("N", model["z_dim"]), "z")
-        if isinstance(psi, bool) or not isinstance(psi, (int, float, np.floating, np.integer)) or not math.isfinite(psi):
-            raise InputError(f"psi must be a finite number, not {psi!r}")
-        if cutoff is not None and (
-            isinstance(cutoff, bool) or not isinstance(cutoff, (int, np.integer)) or not 0 <= cutoff <= num_ws
-        ):
-            raise InputError(f"cutoff must be a whole number from 0 to {num_ws}, not {cutoff!r}")
+        psi = finite_number(psi, "psi")
+        if cutoff is not None:
+            cutoff = whole_number(cutoff, "cutoff", 0, num_ws)
         psi_of_latents = np.ones((len(z), num_ws), np.float32)
         psi_of_latents[:, :cutoff] = psi
         inputs = {"z": z, "psi": psi_of_latents}
@@ -167,7 +179,7 @@ class Generator:
         elif labels is not None:
             raise InputError("this network takes no labels")
         with self._in_flight:
-            return self._mapping.run(inputs)
+            return _of_shape(self._mapping.run(inputs), (len(z), num_ws, model["w_dim"]))
 
     def synthesize(self, ws: Any, noise: dict[str, Any] | None = None) -> np.ndarray:
         """Make one image for each ws.
@@ -184,12 +196,12 @@ class Generator:
 
         Raises:
             InputError: An array has another shape or type, or is not finite.
-            BackendError: There is too little memory. The message names a `max_batch` that fits.
+            BackendError: There is too little memory. The message names a smaller `max_batch`.
         """
         inputs = self._synthesis_inputs(ws, noise)
         with self._in_flight:
             try:
-                parts = [self._run(chunk_inputs(inputs, chunk))[: chunk.images] for chunk in self._chunks(len(inputs["ws"]))]
+                parts = [self._images(inputs, chunk) for chunk in self._chunks(len(inputs["ws"]))]
             except OutOfMemory:
                 raise self._memory_error(inputs) from None
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -247,13 +259,16 @@ class Generator:
             An iterator of images as `synthesize`, in the order of `ws`.
 
         Raises:
-            InputError: `ahead` is out of range.
+            InputError: `ahead` is out of range, or `ws` is not iterable.
         """
-        if isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 1:
-            raise InputError(f"ahead is a whole number from 1, not {ahead!r}")
-        return self._stream(ws, ahead)
+        ahead = whole_number(ahead, "ahead", 1)
+        try:
+            items = iter(ws)
+        except TypeError:
+            raise InputError(f"a stream takes an iterable of ws, not {shown(ws)}") from None
+        return self._stream(items, ahead)
 
-    def _stream(self, ws: Iterable[Any], ahead: int) -> Iterator[np.ndarray]:
+    def _stream(self, ws: Iterator[Any], ahead: int) -> Iterator[np.ndarray]:
         with ThreadPoolExecutor(self._synthesis.concurrency, thread_name_prefix="stylert-stream") as pool:
             pending: deque[Future[np.ndarray]] = deque()
             try:
@@ -313,10 +328,20 @@ class Generator:
         return list(self._synthesis.notes)
 
     def close(self) -> None:
-        """Wait for the running calls, then free the networks. Closing twice is harmless."""
-        if self._in_flight.stop():
+        """Wait for the running calls, then free the networks. Closing twice is harmless.
+
+        In a child of the process that loaded them, the networks stay in memory: to free them would wait without end.
+        """
+        if self._in_flight.stop() and not self._from_parent:
             self._mapping.close()
             self._synthesis.close()
+
+    def after_fork(self) -> None:
+        """Keep the networks, and forget the calls of the parent's other threads, which this process does not have."""
+        self._from_parent = True
+        never_free(self._mapping)
+        never_free(self._synthesis)
+        self._in_flight.after_fork()
 
     def __enter__(self) -> Generator:
         return self
@@ -329,12 +354,16 @@ class Generator:
             return self._device_session.run(inputs)
         return self._synthesis.run(cast(HostInputs, inputs))  # `float_input` has refused arrays on a GPU
 
+    def _images(self, inputs: Inputs, chunk: BatchChunk) -> np.ndarray:
+        images = self._run(chunk_inputs(inputs, chunk))
+        return _of_shape(images, (chunk.batch, *self._image_shape))[: chunk.images]
+
     def _chunks(self, n: int) -> list[BatchChunk]:
         ranges = self._synthesis.ranges
         return batch_chunks(n, ranges if self._max_batch is None else limited(ranges, self._max_batch))
 
     def _synthesis_inputs(self, ws: Any, noise: dict[str, Any] | None) -> dict[str, np.ndarray | DeviceView]:
-        model, expected, given = self.bundle.model, self.bundle.noise_inputs, noise or {}
+        model, expected, given = self.bundle.model, self.bundle.noise_inputs, noise_arrays(noise)
         gpu = self._device_session is not None
         inputs = {"ws": float_input(ws, ("N", self.bundle.num_ws, model["w_dim"]), "ws", gpu, self.backend)}
         if set(given) != set(expected):
@@ -346,16 +375,21 @@ class Generator:
         return inputs
 
     def _memory_error(self, inputs: Inputs) -> BackendError:
-        """The error for too little memory. It names a batch that fits, found by halving and running it."""
+        """The error for too little memory.
+
+        Nothing is tried with less: under load, other calls need the memory, and a smaller batch that fits now may not fit then.
+        """
         n = max(chunk.batch for chunk in self._chunks(len(inputs["ws"])))
-        fits = n // 2
-        while fits:
-            try:
-                self._run(chunk_inputs(inputs, BatchChunk(0, fits, fits)))
-                return BackendError(f"not enough memory for {n} images at once; {fits} fit: load with max_batch={fits}")
-            except OutOfMemory:
-                fits //= 2
-        return BackendError("not enough memory for one image")
+        if n == 1:
+            return BackendError("not enough memory for one image")
+        return BackendError(f"not enough memory for {n} images at once: load with a smaller max_batch, such as {n // 2}")
+
+
+def _of_shape(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A network's result. Raises BundleError if it does not have the shape that the network declares."""
+    if images.shape != shape:
+        raise BundleError(f"this network returns {list(images.shape)} in place of {list(shape)}")
+    return images
 
 
 class InFlight:
@@ -375,6 +409,10 @@ class InFlight:
         with self._change:
             self._running -= 1
             self._change.notify_all()
+
+    def after_fork(self) -> None:
+        """Forget the running calls. They belong to threads of the parent process."""
+        self._running, self._change = 0, threading.Condition()
 
     def stop(self) -> bool:
         """Refuse further calls and wait for the running ones. Returns True to the first caller only."""

@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, shown, shown_line
 from stylert.runtime.batching import BatchChunk
 from stylert.runtime.cuda.arrays import DeviceView, device_view, host_view
 from stylert.runtime.session import Inputs
 
 #: A shape in which a name, such as "N", stands for any size
 NamedShape = tuple[int | str, ...]
+
+MAX_FLOAT = float(np.finfo(np.float32).max)
+
+
+def whole_number(value: Any, name: str, least: int, most: int | None = None) -> int:
+    """A whole number in a range, of Python or NumPy.
+
+    Raises:
+        InputError: It is something else.
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, np.integer))
+        or value < least
+        or (most is not None and value > most)
+    ):
+        raise InputError(f"{name} is a whole number from {least}{'' if most is None else f' to {most}'}, not {shown(value)}")
+    return int(value)
+
+
+def finite_number(value: Any, name: str) -> float:
+    """A number that float32 can hold.
+
+    Raises:
+        InputError: It is something else.
+    """
+    is_number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= MAX_FLOAT:  # false for NaN
+        raise InputError(f"{name} must be a finite number, not {shown(value)}")
+    return float(value)
+
+
+def noise_arrays(noise: Any) -> Mapping[Any, Any]:
+    """The noise inputs by name; none for None. Raises InputError for anything but a mapping."""
+    if noise is None:
+        return {}
+    if not isinstance(noise, Mapping):
+        raise InputError(f"noise is a dictionary of arrays by name, not {shown(noise)}")
+    return noise
 
 
 def float_input(value: Any, shape: NamedShape, name: str, gpu: bool, backend: str) -> np.ndarray | DeviceView:
@@ -51,11 +90,13 @@ def host_floats(value: Any, shape: NamedShape, name: str) -> np.ndarray:
     array = host_view(value)
     if array is None or array.dtype not in (np.float32, np.float64, np.float16):
         kind = type(value).__name__ if array is None else f"an array of {array.dtype}"
-        raise InputError(f"{name} must be a float array, not {kind}")
+        raise InputError(f"{name} must be a float array, not {shown_line(kind, 60)}")
     _check_shape(array.shape, shape, name)
-    if not np.isfinite(array).all():
-        raise InputError(f"{name} holds values that are not finite")
-    return np.ascontiguousarray(array, dtype=np.float32)
+    with np.errstate(over="ignore"):  # of float64: it becomes infinite, which is found below
+        floats = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(floats).all():
+        raise InputError(f"{name} holds values that are not finite in float32")
+    return floats
 
 
 def one_hot(labels: Sequence[int] | np.ndarray | None, n: int, c_dim: int) -> np.ndarray:
@@ -66,12 +107,21 @@ def one_hot(labels: Sequence[int] | np.ndarray | None, n: int, c_dim: int) -> np
     """
     if labels is None:
         raise InputError(f"this network takes labels: one class from 0 to {c_dim - 1} per image")
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except Exception as e:  # lists of different lengths, or another library's array that refuses
+        raise InputError(f"labels cannot be read as an array: {shown_line(str(e))}") from None
     if array.ndim == 2:
-        return host_floats(array.astype(np.float32), (n, c_dim), "labels")
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"label vectors are numbers, not an array of {array.dtype}")
+        with np.errstate(over="ignore"):
+            return host_floats(array.astype(np.float32), (n, c_dim), "labels")
     if array.shape != (n,) or array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= c_dim:
-        raise InputError(f"labels must be {n} classes from 0 to {c_dim - 1}")
-    return np.eye(c_dim, dtype=np.float32)[array]
+        classes = "1 class" if n == 1 else f"{n} classes"
+        raise InputError(f"labels must be {classes} from 0 to {c_dim - 1}, not {shown(labels)}")
+    vectors = np.zeros((n, c_dim), np.float32)
+    vectors[np.arange(n), array] = 1
+    return vectors
 
 
 def chunk_inputs(inputs: Inputs, chunk: BatchChunk) -> dict[str, np.ndarray | DeviceView]:

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from stylert.core.errors import BackendError
+from stylert.core.errors import BackendError, BundleError, shown_line
 from stylert.runtime.backends import backend
 from stylert.runtime.backends.base import Backend, BuiltEngine, LoadOptions
 from stylert.runtime.build_options import HARDWARE_COMPATIBLE_FROM, LATENCY, BuildOptions
-from stylert.runtime.bundle import MAPPING_FILE, Bundle
+from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle
 from stylert.runtime.engines import (
     EngineKey,
+    EngineRecord,
     check_hint,
     check_precision,
-    engine_facts,
     engine_folder,
     engine_key,
     has_engine,
+    read_record,
     verified_engine,
     verify_deferred,
 )
-from stylert.runtime.session import Session
+from stylert.runtime.session import Session, TensorSpec
 
 
 def open_mapping(bundle: Bundle, threads: int | None) -> Session:
-    """Open the mapping network, always in float32 on ONNX Runtime: it costs little and every pixel depends on it."""
-    return backend("onnxruntime").load(bundle.checked_file(MAPPING_FILE), LoadOptions("fp32", threads))
+    """Open the mapping network, always in float32 on ONNX Runtime: it costs little and every pixel depends on it.
+
+    Raises:
+        BundleError: The file is damaged, or its inputs and outputs are not those of the manifest.
+    """
+    file = bundle.checked_file(MAPPING_FILE)
+    return _checked(backend("onnxruntime").load(file, LoadOptions("fp32", threads)), bundle.mapping_tensors, file)
 
 
 def open_synthesis(
@@ -41,7 +47,7 @@ def open_synthesis(
 
     Raises:
         InputError: The backend does not follow the hint, or the bundle lacks the precision.
-        BundleError: A file is damaged, or the library refuses it.
+        BundleError: A file is damaged, the library refuses it, or its inputs and outputs are not those of the manifest.
         BackendError: The library or its device is missing, the backend does not run the precision, or it needs an engine
             and the bundle has none for this machine.
     """
@@ -53,14 +59,14 @@ def open_synthesis(
     folder = engine_to_load(bundle, backend_name, precision, threads, hint)
     if folder is not None:
         engine = _built_engine(bundle, chosen, precision, folder)
-        return chosen.load_engine(engine, options), engine.file
+        return _checked(chosen.load_engine(engine, options), bundle.synthesis_tensors, engine.file), engine.file
     if chosen.facts.needs_engine:
         raise BackendError(
             f"{bundle.path} has no {precision} engine of this {backend_name} for this machine's GPU; "
             f"build one with: stylert build {bundle.path} --backend {backend_name} --precision {precision}"
         )
     network = bundle.checked_file(bundle.network(precision, backend_name))
-    return chosen.load(network, options), None
+    return _checked(chosen.load(network, options), bundle.synthesis_tensors, network), None
 
 
 def engine_to_load(
@@ -80,59 +86,75 @@ def engine_to_load(
     wanted = engine_key(bundle, backend_name, precision, BuildOptions(threads=threads, hint=hint))
     if not facts.needs_engine:
         return engine_folder(bundle, wanted) if has_engine(bundle, wanted) else None
-    runnable = [key for key in _keys_in(bundle, backend_name) if _runs_on(key, wanted)]
-    return engine_folder(bundle, max(runnable, key=_preference)) if runnable else None
+    runnable = [(record, path) for record, path in _engines(bundle, backend_name) if _runs_on(record, wanted)]
+    return max(runnable, key=lambda engine: _preference(engine[0]))[1] if runnable else None
+
+
+def _checked(session: Session, expected: Sequence[TensorSpec], file: Path) -> Session:
+    """The session, if it has exactly these inputs and this output, in any order. Otherwise it is closed.
+
+    Raises:
+        BundleError: A tensor is missing, or has another shape or type.
+    """
+    actual = {tensor.name: tensor for tensor in session.tensors}
+    for tensor in expected:
+        if actual.get(tensor.name) != tensor:
+            session.close()
+            found = actual.get(tensor.name, "none of that name")
+            raise BundleError(f"{file} does not fit {MANIFEST}, which says {tensor}: it has {shown_line(str(found))}")
+    if others := sorted(set(actual) - {tensor.name for tensor in expected}):
+        session.close()
+        raise BundleError(f"{file} does not fit {MANIFEST}: it also has {shown_line(str(actual[others[0]]))}")
+    return session
 
 
 def _built_engine(bundle: Bundle, chosen: Backend, precision: str, folder: Path) -> BuiltEngine:
-    file = verified_engine(folder, chosen.facts.deferred_files)
-    facts = engine_facts(folder) or {}
-    flags = facts["key"]["flags"]
-    stripped = bool(flags.get("stripped"))
+    file = verified_engine(folder, chosen.name, all_files=False)
+    record = read_record(folder)
+    if record is None:
+        raise BundleError(f"engine {folder} is being replaced; load it again")
+    stripped = chosen.facts.needs_engine and record.flags.stripped
     return BuiltEngine(
         file,
-        verify=partial(verify_deferred, facts),
-        version_compatible=bool(flags.get("version_compatible")),
+        verify=partial(verify_deferred, record),
+        version_compatible=chosen.facts.needs_engine and record.flags.version_compatible,
         weights=bundle.checked_file(bundle.network(precision, chosen.name)) if stripped else None,
     )
 
 
-def _keys_in(bundle: Bundle, backend_name: str) -> list[EngineKey]:
-    """The keys of a backend's engines in the bundle. A folder that is not named by its key is left out."""
-    fields = {field.name for field in dataclasses.fields(EngineKey)}
-    keys = []
+def _engines(bundle: Bundle, backend_name: str) -> list[tuple[EngineRecord, Path]]:
+    """The records and folders of a backend's engines in the bundle. A folder that is not named by its key is left out."""
+    engines = []
     for folder in sorted((bundle.path / "engines").glob(f"{backend_name}-*")):
-        entries = (engine_facts(folder) or {}).get("key")
-        if not isinstance(entries, dict) or set(entries) != fields:
-            continue
-        key = EngineKey(**entries)
-        if engine_folder(bundle, key) == folder:
-            keys.append(key)
-    return keys
+        record = read_record(folder)
+        if record is not None and engine_folder(bundle, record.key) == folder:
+            engines.append((record, folder))
+    return engines
 
 
-def _runs_on(engine: EngineKey, device: EngineKey) -> bool:
+def _runs_on(engine: EngineRecord, device: EngineKey) -> bool:
     """Whether a GPU engine runs on the device and version of library that `device` describes."""
-    if (engine.backend, engine.precision, engine.source_sha256) != (device.backend, device.precision, device.source_sha256):
+    key = engine.key
+    if (key.backend, key.precision, key.source_sha256) != (device.backend, device.precision, device.source_sha256):
         return False
-    if engine.version != device.version:
-        is_later = _numbers(engine.version) <= _numbers(device.version)
-        if not (engine.flags.get("version_compatible") and is_later):
+    if key.version != device.version:
+        is_later = _numbers(key.version) <= _numbers(device.version)
+        if not (engine.flags.version_compatible and is_later):
             return False
-    if engine.flags.get("hardware_compatible"):
-        architectures = engine.flags.get("architectures", [device.target])
+    if engine.flags.hardware_compatible:
+        architectures = engine.flags.architectures or [device.target]
         return device.target in architectures and _numbers(device.target) >= (HARDWARE_COMPATIBLE_FROM,)
-    return (engine.target, engine.machine) == (device.target, device.machine)
+    return (key.target, key.machine) == (device.target, device.machine)
 
 
-def _preference(key: EngineKey) -> tuple[object, ...]:
+def _preference(engine: EngineRecord) -> tuple[object, ...]:
     """A sort key: the preferred engine has the greatest."""
-    ranges = key.flags["batch"]
-    width = max(largest for _, _, largest in ranges) - min(least for least, _, _ in ranges)
-    exact = [not key.flags.get(name) for name in ("hardware_compatible", "version_compatible", "stripped")]
-    return (*exact, width, len(ranges), key.digest)
+    flags = engine.flags
+    width = max(largest for _, _, largest in flags.batch) - min(least for least, _, _ in flags.batch)
+    exact = [not flags.hardware_compatible, not flags.version_compatible, not flags.stripped]
+    return (*exact, width, len(flags.batch), engine.key.digest)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     """The numbers in a version or in an architecture."""
-    return tuple(map(int, re.findall(r"\d+", text)))
+    return tuple(map(int, re.findall(r"[0-9]{1,9}", text)))

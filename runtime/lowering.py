@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stylert.core.errors import BundleError, OutputError, missing_extra
+from stylert.core.errors import BackendError, BundleError, OutputError, missing_extra
+from stylert.runtime.network_files import MAX_BYTES, check_network_file, parsed
 
 
 def lower(source: Path, destination: Path, batch: int | None = None) -> Path:
@@ -24,26 +25,40 @@ def lower(source: Path, destination: Path, batch: int | None = None) -> Path:
         `destination`.
 
     Raises:
-        BundleError: `source` cannot be read.
+        BundleError: `source` cannot be read or lowered, has a node that our operators do not define, reads other files, or
+            would become larger than 2 GiB.
         OutputError: `destination` cannot be written.
-        BackendError: onnxscript is not installed.
+        BackendError: onnxscript is not installed, or there is too little memory.
     """
     import onnx
+
+    from stylert.plugins.onnx_functions import check_nodes
 
     try:
         from onnxscript import optimizer
     except ImportError:
         raise missing_extra("onnxscript", "openvino") from None
+    check_network_file(source)
+    model = parsed(source)
     try:
-        model = onnx.load(source)
-    except Exception as e:  # protobuf's exceptions share no public base class
-        raise BundleError(f"{source} is not a network that can be read: {e}") from None
-    if batch is not None:
-        for tensor in (*model.graph.input, *model.graph.output):
-            tensor.type.tensor_type.shape.dim[0].dim_value = batch
-        del model.graph.value_info[:]  # these shapes still have the dynamic batch
+        check_nodes(model)
+    except ValueError as e:
+        raise BundleError(f"{source}: {e}") from None
     try:
-        onnx.save(optimizer.optimize(model), destination)
+        if batch is not None:
+            for tensor in (*model.graph.input, *model.graph.output):
+                tensor.type.tensor_type.shape.dim[0].dim_value = batch
+            del model.graph.value_info[:]  # these shapes still have the dynamic batch
+        lowered = optimizer.optimize(model)
+        size = lowered.ByteSize()
+    except MemoryError as e:
+        raise BackendError(f"not enough memory to lower {source}") from e
+    except Exception as e:  # of the optimiser, for a network that is not valid
+        raise BundleError(f"{source} cannot be lowered: {' '.join(str(e).split())[:200] or type(e).__name__}") from e
+    if size > MAX_BYTES:
+        raise BundleError(f"{source} in plain operators is larger than 2 GiB, which no ONNX file can be")
+    try:
+        onnx.save(lowered, destination)
     except OSError as e:
         raise OutputError(f"cannot write {destination}: {e.strerror or e}") from None
     return destination

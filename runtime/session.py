@@ -34,6 +34,11 @@ class Session(Protocol):
         ...
 
     @property
+    def tensors(self) -> Sequence[TensorSpec]:
+        """The network's inputs and outputs."""
+        ...
+
+    @property
     def ranges(self) -> Sequence[BatchRange]:
         """The batches that it takes, as least, best and largest of each range; `batching.ANY_BATCH` if it takes any."""
         ...
@@ -111,7 +116,14 @@ def device_session(session: Session) -> DeviceSession | None:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of a network. `shape` is that of one image, without the batch."""
+    """One input or output of a network.
+
+    Attributes:
+        name: Its name.
+        is_input: Whether it is an input.
+        dtype: The type of its elements.
+        shape: The shape of one image, without the batch. -1 stands for a size that the network leaves open.
+    """
 
     name: str
     is_input: bool
@@ -120,6 +132,14 @@ class TensorSpec:
 
     def nbytes(self, batch: int) -> int:
         return batch * math.prod(self.shape) * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return f"{'input' if self.is_input else 'output'} {self.name} {self.dtype}[{', '.join(map(str, ('N', *self.shape)))}]"
+
+
+def closed_shape(shape: Sequence[object]) -> tuple[int, ...]:
+    """A library's shape of a tensor without the batch, with -1 for every size that is not a number."""
+    return tuple(size if isinstance(size, int) else -1 for size in shape[1:])
 
 
 @dataclass(frozen=True)

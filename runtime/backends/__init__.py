@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 
 from stylert.core.devices import find_gpus
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, shown
 from stylert.runtime.backends.base import Backend
 
 #: The module of each backend. The first is the default.
@@ -27,8 +27,8 @@ BACKENDS = {
 
 def backend(name: str) -> Backend:
     """The backend of a name. Raises InputError for an unknown name."""
-    if name not in BACKENDS:
-        raise InputError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")
+    if not isinstance(name, str) or name not in BACKENDS:
+        raise InputError(f"unknown backend {shown(name)}: choose one of {', '.join(BACKENDS)}")
     instance: Backend = importlib.import_module(BACKENDS[name]).BACKEND
     return instance
 

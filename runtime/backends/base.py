@@ -36,7 +36,8 @@ class BackendFacts:
         hints: The performance hints that it follows.
         engine_suffix: The suffix of its engines, or None if it builds none.
         needs_engine: Whether it runs built engines only, never the bundle's ONNX files.
-        deferred_files: Names of an engine's files that `load_engine` itself verifies, when it first reads them.
+        companion_files: Names of the files that an engine may have beside its main file.
+        deferred_files: Names of those companion files that `load_engine` itself verifies, when it first reads them.
         only_by_name_on_cpu: Whether a machine without a GPU uses it only if the caller names it.
     """
 
@@ -47,6 +48,7 @@ class BackendFacts:
     hints: tuple[str, ...] = (LATENCY,)
     engine_suffix: str | None = None
     needs_engine: bool = False
+    companion_files: tuple[str, ...] = ()
     deferred_files: tuple[str, ...] = ()
     only_by_name_on_cpu: bool = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,19 @@ from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory
 from stylert.runtime.batching import ANY_BATCH
 from stylert.runtime.build_options import BuildOptions, refuse_gpu_options
-from stylert.runtime.session import HostInputs
+from stylert.runtime.network_files import check_network_file
+from stylert.runtime.session import HostInputs, TensorSpec, closed_shape
 
 #: The weights of an engine. Loading maps this file into memory instead of reading it.
 WEIGHTS_FILE = "weights.bin"
 MIN_WEIGHT_BYTES = 1024
+#: The variable that ONNX Runtime reads when it is imported. With it, it writes nothing into the home folder and sends nothing.
+TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"
+DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(uint8)": np.dtype(np.uint8),
+}
 
 
 class OnnxRuntime(Backend):
@@ -31,24 +40,23 @@ class OnnxRuntime(Backend):
         # fp8 is for verification only: ONNX Runtime computes it in float32 between the roundings.
         precisions=("fp32", "fp16", "int8", "fp8"),
         engine_suffix=".onnx",
+        companion_files=(WEIGHTS_FILE,),
     )
 
     def available(self) -> bool:
         return True
 
     def version(self) -> str:
-        import onnxruntime
-
-        return str(onnxruntime.__version__)
+        return str(library().__version__)
 
     def load(self, network: Path, options: LoadOptions) -> OrtSession:
+        check_network_file(network)
         return OrtSession(open_session(network, session_options(options.threads)))
 
     def load_engine(self, engine: BuiltEngine, options: LoadOptions) -> OrtSession:
-        import onnxruntime as ort
-
+        check_network_file(engine.file, (WEIGHTS_FILE,))
         own_options = session_options(options.threads)
-        own_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        own_options.graph_optimization_level = library().GraphOptimizationLevel.ORT_DISABLE_ALL
         return OrtSession(open_session(engine.file, own_options))
 
     def target(self, options: BuildOptions) -> str:
@@ -72,6 +80,17 @@ class OnnxRuntime(Backend):
         return {}
 
 
+def library() -> Any:
+    """The module `onnxruntime`. All of stylert imports it here, because its telemetry is switched off before it is imported.
+
+    A user who wants the telemetry sets the environment variable `ORT_DISABLE_TELEMETRY` to 0.
+    """
+    os.environ.setdefault(TELEMETRY_OFF, "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 class OrtSession:
     """A `Session` of ONNX Runtime on the CPU."""
 
@@ -83,6 +102,7 @@ class OrtSession:
     def __init__(self, session: Any) -> None:
         self._session = session
         self._output = session.get_outputs()[0].name
+        self.tensors = session_tensors(session)
 
     def run(self, inputs: HostInputs) -> np.ndarray:
         try:
@@ -90,7 +110,7 @@ class OrtSession:
         except Exception as e:  # ONNX Runtime's exceptions share no public base class
             if is_out_of_memory(e):
                 raise OutOfMemory("ONNX Runtime: not enough memory for this batch") from None
-            raise
+            raise BackendError(f"ONNX Runtime cannot run this network: {first_line(e)}") from e
         return image
 
     def close(self) -> None:
@@ -99,9 +119,7 @@ class OrtSession:
 
 def session_options(threads: int | None) -> Any:
     """ONNX Runtime's `SessionOptions` for a number of threads, with a quiet log."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
+    options = library().SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -116,18 +134,31 @@ def open_session(file: Path, options: Any, providers: Sequence[Any] = ("CPUExecu
         BundleError: ONNX Runtime refuses the file.
         OutputError: The optimised network cannot be written.
     """
-    import onnxruntime as ort
-
     try:
-        return ort.InferenceSession(file, options, providers=list(providers))
+        return library().InferenceSession(file, options, providers=list(providers))
     except MemoryError as e:
         raise BackendError(f"not enough memory to load {file}") from e
     except Exception as e:  # ONNX Runtime's exceptions share no public base class
-        first_line = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        reason = first_line(e)
         # On a full disk ONNX Runtime's message blames the network.
-        if "serialization failed" in first_line or "Failed to write" in first_line:
+        if "serialization failed" in reason or "Failed to write" in reason:
             raise OutputError(f"cannot write {options.optimized_model_filepath}: is the disk full?") from None
-        raise BundleError(f"ONNX Runtime cannot load {file}: {first_line}") from None
+        raise BundleError(f"ONNX Runtime cannot load {file}: {reason}") from None
+
+
+def session_tensors(session: Any) -> list[TensorSpec]:
+    """The inputs and outputs of ONNX Runtime's session. A type that no network of ours has becomes `object`."""
+    return [
+        TensorSpec(value.name, is_input, DTYPES.get(value.type, np.dtype(object)), closed_shape(value.shape))
+        for values, is_input in ((session.get_inputs(), True), (session.get_outputs(), False))
+        for value in values
+    ]
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip() if lines else type(error).__name__
 
 
 BACKEND = OnnxRuntime()

@@ -27,6 +27,8 @@ from stylert.runtime.batching import ANY_BATCH
 from stylert.runtime.cuda.arrays import DeviceView
 from stylert.runtime.cuda.device_array import FIRST_GPU, HOST, DeviceArray
 from stylert.runtime.cuda.driver import wait_for_stream
+from stylert.runtime.cuda.session import FORK_GUARD
+from stylert.runtime.network_files import check_network_file
 from stylert.runtime.session import Inputs, TensorSpec, Timings, note_missing_graph
 
 INSTALL = "pip uninstall -y onnxruntime; pip install onnxruntime-gpu"
@@ -35,7 +37,6 @@ PROVIDER = "CUDAExecutionProvider"
 MAX_BINDINGS = 4
 #: ONNX Runtime's number for a run without a graph
 NO_GRAPH = -1
-DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(uint8)": np.dtype(np.uint8)}
 
 
 class OnnxRuntimeCuda(Backend):
@@ -72,10 +73,10 @@ class OnnxRuntimeCuda(Backend):
             BackendError: ONNX Runtime has no CUDA, or its CUDA libraries cannot be loaded.
             BundleError: ONNX Runtime refuses the file.
         """
-        import onnxruntime as ort
-
-        if PROVIDER not in ort.get_available_providers():
+        if PROVIDER not in cpu.library().get_available_providers():
             raise BackendError(f"this ONNX Runtime has no CUDA: {INSTALL}")
+        FORK_GUARD.enter()
+        check_network_file(network)
         open_session = partial(self._open, network, options.threads)
         try:
             return BoundSession(open_session, "cuda", True)
@@ -131,8 +132,9 @@ class BoundSession:
         """`open_session` opens ONNX Runtime's session, with CUDA graphs or without."""
         self._open, self.device, self._graphs = open_session, device, graphs
         self._session = open_session(graphs)
-        self._inputs = [_tensor_spec(value, True) for value in self._session.get_inputs()]
-        self.image = _tensor_spec(self._session.get_outputs()[0], False)
+        self.tensors = cpu.session_tensors(self._session)
+        self._inputs = [tensor for tensor in self.tensors if tensor.is_input]
+        self.image = next(tensor for tensor in self.tensors if not tensor.is_input)
         self.notes: list[str] = []
         self._lock = threading.Lock()
         self._bindings: OrderedDict[tuple[int, ...], Binding] = OrderedDict()
@@ -194,9 +196,7 @@ class BoundSession:
         return binding
 
     def _execute(self, binding: Binding) -> None:
-        import onnxruntime as ort
-
-        options = ort.RunOptions()
+        options = cpu.library().RunOptions()
         if self._graphs:
             options.add_run_config_entry("gpu_graph_id", str(binding.graph_id if binding.runs else NO_GRAPH))
         try:
@@ -206,7 +206,7 @@ class BoundSession:
                 raise
             note_missing_graph(self.notes, e)
             self._reopen_without_graphs()
-            self._session.run_with_iobinding(binding.io, ort.RunOptions())
+            self._session.run_with_iobinding(binding.io, cpu.library().RunOptions())
         binding.runs += 1
 
     def _reopen_without_graphs(self) -> None:
@@ -238,24 +238,22 @@ class BoundSession:
 
     def _value(self, tensor: TensorSpec, batch: int) -> Any:
         """New device memory for a tensor, as a value of ONNX Runtime."""
-        import onnxruntime as ort
-
-        return ort.OrtValue.ortvalue_from_shape_and_type((batch, *tensor.shape), tensor.dtype, self.device, 0)
+        return cpu.library().OrtValue.ortvalue_from_shape_and_type((batch, *tensor.shape), tensor.dtype, self.device, 0)
 
     @contextlib.contextmanager
     def _memory_errors(self) -> Iterator[None]:
         """Turn a failed allocation into OutOfMemory, and free all bindings then."""
+        if self.device == "cuda":
+            FORK_GUARD.enter()
         try:
             yield
         except Exception as e:  # ONNX Runtime's exceptions share no public base class
-            if not is_out_of_memory(e):
+            if isinstance(e, BackendError):
                 raise
+            if not is_out_of_memory(e):
+                raise BackendError(f"ONNX Runtime cannot run this network: {cpu.first_line(e)}") from e
             self._bindings.clear()
             raise OutOfMemory("ONNX Runtime: not enough memory on the GPU for this batch") from None
-
-
-def _tensor_spec(value_info: Any, is_input: bool) -> TensorSpec:
-    return TensorSpec(value_info.name, is_input, DTYPES[value_info.type], tuple(value_info.shape[1:]))
 
 
 BACKEND = OnnxRuntimeCuda()

@@ -7,6 +7,7 @@ runs as chunks of four images and of one. An engine holds each of the two networ
 from __future__ import annotations
 
 import importlib.util
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -22,12 +23,15 @@ from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory
 from stylert.runtime.batching import ANY_BATCH, batch_chunks
 from stylert.runtime.build_options import LATENCY, THROUGHPUT, BuildOptions, refuse_gpu_options
-from stylert.runtime.session import HostInputs
+from stylert.runtime.forking import ForkGuard, never_free, tell_after_fork
+from stylert.runtime.session import HostInputs, TensorSpec, closed_shape
 
 #: The engine's main file holds the network for one image. This is the file of every other batch.
 COMPANION_FILES = {4: "batch4.blob"}
 #: The batches for which there is a network
 BATCHES = (1, *COMPANION_FILES)
+#: The package by which OpenVINO counts its imports on a server of Google Analytics, with an identity in `~/intel`
+TELEMETRY = "openvino_telemetry"
 
 
 class OpenVino(Backend):
@@ -40,6 +44,7 @@ class OpenVino(Backend):
         precisions=("fp32", "fp16", "bf16", "int8"),
         hints=(LATENCY, THROUGHPUT),
         engine_suffix=".blob",
+        companion_files=tuple(COMPANION_FILES.values()),
         deferred_files=tuple(COMPANION_FILES.values()),
     )
 
@@ -94,10 +99,39 @@ class OpenVino(Backend):
 
     def _library(self) -> Any:
         try:
-            import openvino
+            return library()
         except ImportError:
             raise self.missing_library() from None
+
+
+def library() -> Any:
+    """The module `openvino`. All of stylert imports it here, without its telemetry.
+
+    The telemetry is a package of its own, and OpenVINO has a stand-in for an installation that lacks it.
+    """
+    if "openvino" in sys.modules or TELEMETRY in sys.modules:
+        import openvino
+
         return openvino
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # Python's way to say that a module cannot be imported
+    try:
+        import openvino
+    finally:
+        del sys.modules[TELEMETRY]
+    return openvino
+
+
+def shared_core() -> Any:
+    """OpenVINO's core, one for the process. All of stylert takes it from here.
+
+    On CPUs with AMX each core sets the thread's stack for signals, and removes it when it is freed. With a second core,
+    the next Ctrl-C would then have no stack to run on, and the process would die.
+
+    Raises:
+        BackendError: The process from which this one was forked has used OpenVINO.
+    """
+    _FORK_GUARD.enter()
+    return _kept_core().core
 
 
 class OpenVinoSession:
@@ -111,6 +145,7 @@ class OpenVinoSession:
         # For an engine, this function also keeps the mapped files, from which compiled networks read their weights.
         self._load_network = load_network
         self._networks: dict[int, Any] = {1: load_network(1)}
+        self.tensors = _tensors(self._networks[1])
         #: More than one with the hint for throughput
         self.concurrency = int(self._networks[1].get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._loading = threading.Lock()
@@ -125,6 +160,7 @@ class OpenVinoSession:
         return images[0] if len(images) == 1 else np.concatenate(images)
 
     def _infer(self, batch: int, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        _FORK_GUARD.enter()
         requests = self._local.__dict__.setdefault("requests", {})
         if batch not in requests:
             requests[batch] = self._new_request(batch)
@@ -137,7 +173,7 @@ class OpenVinoSession:
         except (MemoryError, RuntimeError) as e:
             if is_out_of_memory(e):
                 raise OutOfMemory("OpenVINO: not enough memory for this batch") from None
-            raise
+            raise BackendError(f"OpenVINO cannot run this network: {_last_line(e)}") from e
         image: np.ndarray = request.get_output_tensor(0).data.copy()
         requests[batch] = request
         return image
@@ -154,21 +190,37 @@ class OpenVinoSession:
         del self._load_network
 
 
+#: OpenVINO waits without end for the threads of the parent process, in networks and also in new ones.
+_FORK_GUARD = ForkGuard("OpenVINO")
+
+
 def _files(engine: Path) -> dict[int, Path]:
     """The file of each batch's network."""
     return {1: engine} | {batch: engine.with_name(name) for batch, name in COMPANION_FILES.items()}
 
 
+class KeptCore:
+    """Keeps OpenVINO's core in children of the process, where its end would wait for threads of the parent."""
+
+    def __init__(self, core: Any) -> None:
+        self.core = core
+        tell_after_fork(self)
+
+    def after_fork(self) -> None:
+        never_free(self.core)
+
+
 @cache
-def _core() -> Any:
-    """OpenVINO's core, one for the process.
+def _kept_core() -> KeptCore:
+    return KeptCore(library().Core())
 
-    On CPUs with AMX each core sets the thread's stack for signals, and removes it when it is freed. With a second core,
-    the next Ctrl-C would then have no stack to run on, and the process would die.
-    """
-    import openvino
 
-    return openvino.Core()
+def _tensors(network: Any) -> list[TensorSpec]:
+    return [
+        TensorSpec(port.any_name, is_input, np.dtype(port.element_type.to_dtype()), closed_shape(tuple(port.shape)))
+        for ports, is_input in ((network.inputs, True), (network.outputs, False))
+        for port in ports
+    ]
 
 
 def _arithmetic(precision: str) -> str:
@@ -193,7 +245,7 @@ def _compile(network: Path, options: LoadOptions, batch: int) -> Any:
     """OpenVINO's compiled network of an ONNX file for one batch."""
     from stylert.runtime.lowering import lower
 
-    core = _core()
+    core = shared_core()
     with tempfile.TemporaryDirectory() as folder:
         lowered = lower(network, Path(folder) / "lowered.onnx", batch)
         try:
@@ -206,10 +258,8 @@ def _compile(network: Path, options: LoadOptions, batch: int) -> Any:
 
 def _import(blob: np.ndarray, file: Path, options: LoadOptions) -> Any:
     """OpenVINO's compiled network of an engine's file, from the file's bytes."""
-    import openvino
-
     try:
-        return _core().import_model(openvino.Tensor(blob, shared_memory=True), "CPU", _config(options))
+        return shared_core().import_model(library().Tensor(blob, shared_memory=True), "CPU", _config(options))
     except RuntimeError as e:
         raise BundleError(f"OpenVINO cannot load engine {file}: {_last_line(e)}") from None
 

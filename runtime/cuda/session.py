@@ -20,9 +20,13 @@ from stylert.runtime.cuda.device_array import Allocation, DeviceArray
 from stylert.runtime.cuda.driver import call, load_driver
 from stylert.runtime.cuda.execution_slot import ExecutionSlot
 from stylert.runtime.cuda.kernel_cache import KernelCache
+from stylert.runtime.forking import ForkGuard
 from stylert.runtime.session import HostInputs, Inputs, TensorSpec, Timings, note_missing_graph
 
 Result = TypeVar("Result")
+
+#: The driver refuses the children of a process that has used it.
+FORK_GUARD = ForkGuard("CUDA")
 
 
 class CudaSession:
@@ -35,6 +39,7 @@ class CudaSession:
         weights: The ONNX network whose weights fill an engine that was built without them.
 
     Attributes:
+        tensors: The network's inputs and outputs.
         image: Name, type and shape of the network's output.
         ranges: Least, best and largest batch of every optimisation profile.
         concurrency: The number of execution slots: 2, or fewer if memory is too little for a second.
@@ -48,6 +53,7 @@ class CudaSession:
     device = "cuda"
 
     def __init__(self, trt: Any, engine_file: Path, kernel_file: Path | None = None, weights: Path | None = None) -> None:
+        FORK_GUARD.enter()
         self._driver = driver = load_driver()
         self.notes: list[str] = []
         self.concurrency = 2
@@ -129,11 +135,11 @@ class CudaSession:
             raise BackendError(f"{trt.__name__} {trt.__version__} refuses engine {engine_file}; build it again for this GPU")
         if weights is not None:
             _refit(trt, log, engine, weights)
-        self._tensors = [_tensor_spec(trt, engine, engine.get_tensor_name(i)) for i in range(engine.num_io_tensors)]
-        names = [tensor.name for tensor in self._tensors]
+        self.tensors = [_tensor_spec(trt, engine, engine.get_tensor_name(i)) for i in range(engine.num_io_tensors)]
+        names = [tensor.name for tensor in self.tensors]
         if "ws" not in names or "image" not in names:
             raise BundleError(f"engine {engine_file} does not map ws to image")
-        self.image = self._tensors[names.index("image")]
+        self.image = self.tensors[names.index("image")]
         self.ranges = [_batch_range(engine, profile) for profile in range(engine.num_optimization_profiles)]
         if kernel_file is not None:
             self._kernel_cache = KernelCache(trt, engine, kernel_file)
@@ -145,6 +151,7 @@ class CudaSession:
 
     def _with_slot(self, use: Callable[[ExecutionSlot], Result]) -> Result:
         """Call `use` with an idle slot and the driver's context current in this thread."""
+        FORK_GUARD.enter()
         slot = self._take_slot()
         try:
             call(self._driver.cuCtxSetCurrent, self._context)
@@ -180,7 +187,7 @@ class CudaSession:
         return ExecutionSlot(
             self._driver,
             context,
-            self._tensors,
+            self.tensors,
             self.ranges,
             reports_capturable=self._kernel_cache is not None,  # TensorRT-RTX has both, TensorRT neither
             on_capture_failure=lambda reason: note_missing_graph(self.notes, reason),
@@ -189,7 +196,7 @@ class CudaSession:
     def _too_little_memory(self) -> BackendError:
         """The error for an engine that does not fit on the GPU. It names a batch that would, as memory grows with the batch."""
         largest = max(most for _, _, most in self.ranges)
-        need = int(self._engine.device_memory_size_v2) + sum(tensor.nbytes(largest) for tensor in self._tensors)
+        need = int(self._engine.device_memory_size_v2) + sum(tensor.nbytes(largest) for tensor in self.tensors)
         free, _ = call(self._driver.cuMemGetInfo)
         fits = max(largest * free // max(need, 1), 1)
         return BackendError(

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from stylert.core.errors import BundleError, InputError
+from stylert.core.errors import BundleError, InputError, shown
+from stylert.core.json_documents import read_document
 from stylert.core.seeds import MAX_SEED, format_seeds, parse_seeds
 from stylert.runtime.bundle import MANIFEST, Bundle, sha256_of
 from stylert.runtime.media.image_metadata import MAX_COMMENT, read_comment
@@ -123,11 +123,8 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str) -> Recipe:
         """Read what `to_json` wrote. Raises InputError for any other text."""
-        try:
-            data = json.loads(text, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError):
-            raise InputError("the recipe is not JSON") from None
-        if not isinstance(data, dict) or data.pop("AI-generated", None) is not True:
+        data = read_document(text, dict[str, Any], "the recipe", InputError)
+        if data.pop("AI-generated", None) is not True:
             raise InputError("the comment is not a recipe that stylert wrote")
         for name, key in _JSON_KEYS.items():
             if name not in _OPTIONAL_FIELDS and key not in data:
@@ -183,7 +180,7 @@ def _short_text(value: object) -> bool:
 
 
 def _factor(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and abs(value) <= 1000
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1000  # false for NaN
 
 
 def _sha256(value: object) -> bool:
@@ -218,13 +215,8 @@ def _from_json_value(name: str, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(constant)  # Python reads NaN and Infinity, which JSON does not have
-
-
 def _shorten(value: object) -> str:
     """The value for an error message, in at most 60 characters."""
     if isinstance(value, tuple):
         value = list(value[:8])
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return shown(value)

@@ -87,9 +87,9 @@ def test_the_throughput_hint_is_part_of_an_engines_key_and_gives_the_same_images
 def test_a_damaged_engine_is_refused_and_the_next_build_replaces_it(bundle_copy: Bundle) -> None:
     build_engine(bundle_copy, "onnxruntime", "fp32")
     key = engine_key(bundle_copy, "onnxruntime", "fp32")
-    file = engine_file(engine_folder(bundle_copy, key))
+    file = engine_file(engine_folder(bundle_copy, key), "onnxruntime")
     file.write_bytes(file.read_bytes()[:-7])
-    with pytest.raises(BundleError, match="build again"):
+    with pytest.raises(BundleError, match="build it again"):
         Generator.load(bundle_copy)
     assert not build_engine(bundle_copy, "onnxruntime", "fp32")["reused"]
     Generator.load(bundle_copy).close()
@@ -100,10 +100,10 @@ def test_a_damaged_or_missing_weights_file_is_refused(bundle_copy: Bundle) -> No
     weights = engine_folder(bundle_copy, engine_key(bundle_copy, "onnxruntime", "fp32")) / "weights.bin"
     intact = weights.read_bytes()
     weights.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
-    with pytest.raises(BundleError, match=r"weights\.bin.*build again"):
+    with pytest.raises(BundleError, match=r"weights\.bin.*build it again"):
         Generator.load(bundle_copy)
     weights.unlink()
-    with pytest.raises(BundleError, match="build again"):
+    with pytest.raises(BundleError, match="build it again"):
         Generator.load(bundle_copy)
     assert not build_engine(bundle_copy, "onnxruntime", "fp32")["reused"]
     Generator.load(bundle_copy).close()
@@ -118,14 +118,14 @@ def test_openvinos_network_for_four_images_is_verified_when_it_is_first_used(bun
         assert g.engine is not None
         g([0])
         for _ in range(2):
-            with pytest.raises(BundleError, match=r"batch4\.blob.*build again"):
+            with pytest.raises(BundleError, match=r"batch4\.blob.*build it again"):
                 g(range(4))
         g([0])
     assert not build_engine(bundle_copy, "openvino", "fp32")["reused"]
     with Generator.load(bundle_copy, "openvino") as g:
         blob.unlink()  # the open session keeps the file
         assert g(range(5)).shape[0] == 5
-    with pytest.raises(BundleError, match="build again"):
+    with pytest.raises(BundleError, match="build it again"):
         Generator.load(bundle_copy, "openvino")
 
 

@@ -11,10 +11,10 @@ def loaded_by(code: str) -> set[str]:
     return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/").stdout.split())
 
 
-def test_the_runtime_imports_numpy_and_the_standard_library_alone() -> None:
+def test_the_runtime_imports_numpy_msgspec_and_the_standard_library_alone() -> None:
     packages = {name.split(".")[0] for name in loaded_by("import stylert.runtime")}
     foreign = {p for p in packages if p not in sys.stdlib_module_names and not p.startswith("_")}
-    assert foreign <= {"numpy", "stylert"}
+    assert foreign <= {"numpy", "msgspec", "typing_extensions", "stylert"}
     assert "asyncio" not in packages  # it takes as long to import as the rest of the standard library here
 
 

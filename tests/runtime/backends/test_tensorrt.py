@@ -155,7 +155,7 @@ def test_a_stripped_engine_is_loaded_with_the_network_that_holds_its_weights(
 
     def open_session(library: object, engine: Path, kernels: None = None, weights: Path | None = None) -> object:
         opened.append((library, engine.parent, weights is not None and b"ws" in weights.read_bytes()))
-        return SimpleNamespace(device="cpu", close=lambda: None)
+        return SimpleNamespace(device="cpu", tensors=bundle_copy.synthesis_tensors, close=lambda: None)
 
     monkeypatch.setattr("stylert.runtime.cuda.session.CudaSession", open_session)
     stripped = built(bundle_copy, stripped=True)
@@ -177,7 +177,7 @@ def test_the_lean_runtime_is_enough_for_a_version_compatible_engine(
 
     def open_session(library: object, engine: Path) -> object:
         opened.append((library, engine.parent))
-        return SimpleNamespace(device="cpu", close=lambda: None)
+        return SimpleNamespace(device="cpu", tensors=bundle_copy.synthesis_tensors, close=lambda: None)
 
     monkeypatch.setattr("stylert.runtime.cuda.session.CudaSession", open_session)
     Generator.load(bundle_copy, "tensorrt").close()  # both are installed, and the lean runtime is enough

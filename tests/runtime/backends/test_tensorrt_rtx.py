@@ -331,7 +331,7 @@ def test_a_damaged_engine_is_refused_and_the_next_build_replaces_it(
         ("engine.json", b"{"),
     ):
         (folder / name).write_bytes(content)
-        with pytest.raises(BundleError, match="build again"):
+        with pytest.raises(BundleError, match="build it again"):
             Generator.load(bundle_copy, RTX, "int8")
         assert not build_engine(bundle_copy, RTX, "int8", SM89)["reused"]
         assert engine_to_load(bundle_copy, RTX, "int8") is not None

@@ -1,0 +1,62 @@
+"""A child of a process that has loaded networks works, or says at once why it does not. It never waits without end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from stylert.runtime import Bundle
+from stylert.runtime.backends import backend
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks")
+
+FORK = """
+import os, signal, sys
+from stylert.core.errors import BackendError
+from stylert.runtime import Generator
+bundle, name = sys.argv[1:]
+g = Generator.load(bundle, name, threads=2)
+images = g([0, 1])
+
+def use(child):
+    assert (child([0, 1]) == images).all()
+    child.close()
+
+def in_a_child(way, work):
+    process = os.fork()
+    if process == 0:
+        signal.alarm(120)
+        try:
+            work()
+            print(way, "works", flush=True)
+        except BackendError as e:
+            print(way, e, flush=True)
+        sys.exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    print(way, "ended with", status, flush=True)
+
+in_a_child("idle", lambda: None)
+in_a_child("used", lambda: use(g))
+in_a_child("loaded", lambda: use(Generator.load(bundle, name, threads=2)))
+g.close()
+in_a_child("closed", lambda: use(Generator.load(bundle, name, threads=2)))
+"""
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", pytest.param("torch", marks=pytest.mark.slow)])
+def test_a_forked_child_works_or_says_what_to_do_and_ends(bundle: Bundle, name: str) -> None:
+    if not backend(name).available():
+        pytest.skip(f"{name} is not installed")
+    done = subprocess.run([sys.executable, "-c", FORK, str(bundle.path), name], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    lines = iter(done.stdout.splitlines())
+    for way in ("idle", "used", "loaded", "closed"):
+        said = next(lines)
+        if way == "idle" or name == "onnxruntime":
+            assert said == f"{way} works"
+        else:
+            assert said.startswith(way)
+            assert "start processes by spawn" in said
+        assert next(lines) == f"{way} ended with 0", done.stderr
