@@ -38,6 +38,7 @@ from stylert.benchmarks.schema import LayerTime, Profile
 from stylert.core.errors import BackendError
 from stylert.core.roofline import PeakRates
 from stylert.models.stylegan2.config import GeneratorConfig
+from stylert.runtime.backends import onnxruntime, openvino
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.loading import engine_to_load, open_synthesis
 from stylert.runtime.session import LayerTimer
@@ -88,8 +89,8 @@ def _onnxruntime(bundle: Bundle, configuration: Configuration) -> tuple[LayerTim
     name. The optimised graph, which it writes to a file, tells the layers of the nodes that it inserts.
     """
     import onnx
-    import onnxruntime as ort
 
+    ort = onnxruntime.library()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         options = ort.SessionOptions()
@@ -121,7 +122,6 @@ def _onnxruntime(bundle: Bundle, configuration: Configuration) -> tuple[LayerTim
 def _openvino(bundle: Bundle, configuration: Configuration) -> tuple[LayerTimes, str]:
     """By OpenVINO's counters. The nodes of its runtime model know the ONNX nodes that they were made from."""
     import onnx
-    import openvino as ov
 
     from stylert.runtime.lowering import lower
 
@@ -134,7 +134,8 @@ def _openvino(bundle: Bundle, configuration: Configuration) -> tuple[LayerTimes,
     with tempfile.TemporaryDirectory() as folder:
         lowered = lower(source, Path(folder) / "lowered.onnx", configuration.batch)
         graph = onnx.load(lowered).graph
-        compiled = ov.Core().compile_model(ov.Core().read_model(lowered), "CPU", options)
+        core = openvino.shared_core()
+        compiled = core.compile_model(core.read_model(lowered), "CPU", options)
     source_layers = onnx_layers(graph, style_node_names(source))
     nodes = []
     for op in compiled.get_runtime_model().get_ordered_ops():

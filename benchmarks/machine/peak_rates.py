@@ -17,6 +17,7 @@ import numpy as np
 
 from stylert.core.host import usable_cores
 from stylert.core.roofline import PeakRates
+from stylert.runtime.backends import onnxruntime, openvino
 
 #: Side of the square matrices.
 SIZE = 2048
@@ -123,8 +124,7 @@ def _model(size: int, nodes: list[Any], constants: list[Any]) -> bytes:
 
 
 def _onnxruntime(model: bytes, inputs: dict[str, np.ndarray], threads: int) -> Callable[[], Any]:
-    import onnxruntime as ort
-
+    ort = onnxruntime.library()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -133,10 +133,8 @@ def _onnxruntime(model: bytes, inputs: dict[str, np.ndarray], threads: int) -> C
 
 
 def _openvino(model: bytes, inputs: dict[str, np.ndarray], threads: int, hint: str) -> Callable[[], Any]:
-    import openvino as ov
-
     config = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    core = ov.Core()
+    core = openvino.shared_core()
     request = core.compile_model(core.read_model(model, b""), "CPU", config).create_infer_request()
     return lambda: request.infer(inputs, share_inputs=True)
 

@@ -141,8 +141,9 @@ def _torch_runner(candidate: Candidate, workspace: Workspace) -> Runner:
 
 
 def _onnxruntime_runner(path: Path, threads: int) -> Runner:
-    import onnxruntime as ort
+    from stylert.runtime.backends.onnxruntime import library
 
+    ort = library()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -150,11 +151,11 @@ def _onnxruntime_runner(path: Path, threads: int) -> Runner:
 
 
 def _openvino_runner(precision: str, path: Path, threads: int) -> Runner:
-    import openvino as ov
+    from stylert.runtime.backends.openvino import shared_core
 
     hint = {"fp32": "f32", "bf16": "bf16"}[precision]
     config = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    core = ov.Core()
+    core = shared_core()
     request = core.compile_model(core.read_model(path), "CPU", config).create_infer_request()
     return lambda ws: request.infer({"ws": ws}, share_inputs=True)[0].copy()
 

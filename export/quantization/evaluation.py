@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
+
+from stylert.runtime.backends.onnxruntime import library
 
 #: ONNX Runtime reports errors only; a quantised graph that it cannot optimise is no news to the user.
 LOG_ERRORS = 3
 
 
-def cpu_session(network: onnx.ModelProto | Path) -> ort.InferenceSession:
+def cpu_session(network: onnx.ModelProto | Path) -> Any:
+    """ONNX Runtime's `InferenceSession` of a network, on the CPU."""
+    ort = library()
     options = ort.SessionOptions()
     options.log_severity_level = LOG_ERRORS
     source = network if isinstance(network, Path) else network.SerializeToString()
