@@ -3,12 +3,13 @@
 - Definition: `shapes.py` (shape and attribute checks), `constants.py` (numbers), `polyphase.py` (the FIR folded into
   weights).
 - PyTorch reference: `reference/`, differentiable twice, any device.
-- ONNX function bodies: `onnx_functions.py`, run by any ONNX runtime.
+- ONNX function bodies: `onnx_functions.py`, run by any ONNX runtime. `onnx_nodes.py` reads the nodes and refuses wrong
+  ones.
 - GPU kernels: `triton/`, with their launchers and their tables of tiles; `eight_bit.py` prepares int8 and FP8 operands.
 - PyTorch custom ops over the kernels: `custom_ops/`. `ops.py` chooses between these and the reference; networks call
   it.
 - TensorRT plugins: `tensorrt.py`. `aot.py` compiles every kernel without a GPU.
 
-This package imports nothing. Each form imports only its own needs, so the runtime reads the ONNX definitions without
+This file imports nothing. Each form imports only its own needs, so the runtime reads the ONNX definitions without
 torch.
 """

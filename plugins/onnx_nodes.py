@@ -1,10 +1,10 @@
-"""Reads the ONNX nodes of the two operators: attributes and shapes. Other nodes are refused in one line. No torch.
+"""Reads the attributes and shapes of the operators' ONNX nodes, and refuses wrong ones in one line. No torch.
 
 `onnx_functions.py` says what each attribute means, and `shapes.py` has the order of axes. The torch backend, the
 TensorRT plugins and `onnx_functions.check_nodes` read nodes here, so none of them has rules of its own.
 
-A function body computes something for almost any attribute. For example, it takes an `up` of 3 for 1. So a runtime that
-runs only the body does not find a wrong node.
+A function body cannot refuse. For example, the body of ModulatedConv2d computes `up` 3 as if it were 1. So a runtime
+that runs only the body does not notice a wrong node.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Folds the FIR filter of a 2x upsampling convolution into its weights, which makes four ordinary convolutions of it.
+"""Folds the FIR filter of a 2x upsampling convolution into its weights. The result is four ordinary convolutions.
 
 The reference inserts zeros, convolves with `w` and filters with `f`. Both are linear, so on one axis
 

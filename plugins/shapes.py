@@ -1,18 +1,19 @@
-"""Shape rules and attribute checks of the operators: the only place that has them.
+"""Shape rules and attribute checks of the operators: the only place that has them, but for those of ONNX nodes.
 
 The PyTorch references, the custom ops, the launchers of the kernels and the TensorRT plugins all call these functions.
-Shapes are sequences of ints, so torch is not imported.
+`onnx_nodes.py` adds the checks that only a node needs. Shapes are sequences of ints, so torch is not imported.
 
-The order of axes and sides is the same in every form: y before x, and on each axis the side before the image first.
+Axes and sides have one order in every form: y before x, top before bottom, left before right.
 
 - `up`, `down` and the sizes of images, filters and kernels are `(y, x)`. The `up` of ModulatedConv2d is one number for
   both axes.
-- `padding` is `(top, bottom, left, right)`, in pixels after zero insertion. Two values are `(y, x)`, both sides alike.
+- `padding` is `(top, bottom, left, right)`, in pixels after zero insertion. Two values `(y, x)` pad both sides of an
+  axis alike.
 - The four phases of a 2x up layer are numbered `2 * (y parity) + (x parity)`.
 
 Python arguments, the schemas of the custom ops, the attributes of ONNX nodes and the fields of TensorRT plugins all
-have this order. Only the call of a library with another order converts: `torch.nn.functional.pad` takes `(left, right,
-top, bottom)`, and the `pads` of ONNX are `(top, left, bottom, right)`.
+have this order. Other libraries have other orders, and the code that calls them converts. `torch.nn.functional.pad`
+takes `(left, right, top, bottom)`, and the `pads` of ONNX are `(top, left, bottom, right)`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ MODULATED_CONV2D_RANKS = {"x": 4, "weight": 4, "style": 2, "demod": 2, "noise": 
 
 @dataclass(frozen=True)
 class Resampling:
-    """The attributes of Upfirdn2d in one form.
+    """The attributes of Upfirdn2d, each with a value for every axis and side.
 
     Attributes:
         up: Factors of zero insertion `(y, x)`.
@@ -61,7 +62,7 @@ class Resampling:
         flip: bool = False,
         gain: float = 1.0,
     ) -> Resampling:
-        """From the arguments of a user: one int or `(y, x)`, and for the padding also four values.
+        """From the arguments of a user. Factors and padding are one int or `(y, x)`; padding may also have four values.
 
         Raises:
             ValueError: A factor below 1, a wrong number of values, a value that is not whole, a `flip` other than True
@@ -143,7 +144,7 @@ class Resampling:
         return room_y // self.down[0] + 1, room_x // self.down[1] + 1
 
     def adjoint(self, size: tuple[int, int], taps: tuple[int, int]) -> Resampling:
-        """The transpose of this linear map. It is an upfirdn too, and takes a gradient of the output back to the input.
+        """The transpose of this linear map. It is an upfirdn too, and turns the gradient of the output into that of the input.
 
         With `y[o] = sum_k K[k] u[o * down + k - top]` and `u[up * i] = x[i]`, the gradient is
 

@@ -6,8 +6,8 @@ has two sides:
 
 - Ahead of time (`aot_impl`): one Triton kernel, compiled to PTX for one architecture, with every attribute as a
   constant. Its arguments are the node's inputs, 32-bit sizes and the output. The finished engine needs neither Python
-  nor a plugin library. A 2x up layer folds the FIR into the weights inside the kernel, because nothing can be prepared
-  before it.
+  nor a plugin library. Nothing can be computed before the kernel, so the kernel of a 2x up layer folds the FIR into the
+  weights itself.
 - Just in time (`impl`): the same kernel through Triton's launcher, while Python runs beside the engine. It needs torch.
 
 If both sides exist, the user selects one: with `NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS`, or with `aot`
@@ -97,7 +97,7 @@ def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: boo
     Launch = tuple[str, str, trtp.KernelLaunchParams, trtp.SymExprs]
 
     def resampling(x: Any, f: Any, **attributes: Any) -> Resampling:
-        """The attributes of the node with inputs of these shapes, checked."""
+        """The checked attributes of a node whose inputs have these shapes."""
         node = Upfirdn2dNode.of(attributes)
         node.check_shapes({"x": _known_sizes(x), "f": _known_sizes(f)})
         return node.resampling

@@ -91,7 +91,7 @@ def apply_resampling(x: Tensor, f: Tensor, spec: Resampling) -> Tensor:
 
 
 class _Upfirdn2d(torch.autograd.Function):
-    """The map for a filter without gradient. Its transpose is an upfirdn, and so is every further derivative.
+    """Upfirdn2d with a filter that needs no gradient. Its transpose is an upfirdn, and so is every further derivative.
 
     Autograd alone would differentiate the depthwise convolution a second time channel by channel.
     """

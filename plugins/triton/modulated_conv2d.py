@@ -88,8 +88,8 @@ def modulated_conv2d_into(
     (`eight_bit.layer_operands`).
 
     Args:
-        y: Output, `[N, H * up, W * up, O]`, contiguous, in the dtype of `x`. None, allowed beside `rgb`, writes no
-            activations.
+        y: Output, `[N, H * up, W * up, O]`, contiguous, in the dtype of `x`. None writes no activations, and is allowed
+            only with `rgb`.
         x: `[N, H, W, I]`, contiguous, float16, bfloat16 or float32.
         weight: `[P, O, k, k, I]`, contiguous, k odd, in the dtype of `x` or in 8 bits. P is 1, or 4 for 2x up
             (`polyphase.fold`).
@@ -112,7 +112,7 @@ def modulated_conv2d_into(
     if rgb is not None:
         _check_rgb(rgb, x, weight)
     elif y is None:
-        raise ValueError("modulated_conv2d: nothing to write: y may only be absent beside rgb")
+        raise ValueError("modulated_conv2d: nothing to write: y may be absent only with rgb")
     _check_memory(y, x, weight, style, demod, noise, bias)
     n, h, w, i = x.shape
     phases, o, k = weight.shape[:3]

@@ -245,7 +245,7 @@ def _image_strides(prefix: str, c: int, h: Any, w: Any, nhwc: bool) -> dict[str,
 
 
 def _broadcast_stride(size: Any, stride: Any) -> Any:
-    """The stride of an axis: 0 if its size is 1, which is possibly known only at run time, else `stride`."""
+    """The stride of an axis: 0 if its size is 1, else `stride`. The size may be known only at run time."""
     value = constant_value(size)
     if value is None:
         return ((size == 1) * -1 + 1) * stride

@@ -1,4 +1,7 @@
-"""Every form of the two operators computes the definition, in float64 by SciPy, for attributes that differ per axis."""
+"""Every form of the two operators equals the definition, which SciPy computes in float64.
+
+Factors, paddings, sizes and filters differ on the two axes, so that no form can exchange them.
+"""
 
 from __future__ import annotations
 
@@ -271,27 +274,27 @@ fir_cases = pytest.mark.parametrize("case", FIR_CASES.values(), ids=FIR_CASES)
 
 
 @fir_cases
-def test_upfirdn2d_in_pytorch(case: Fir, run_ops: Callable[..., Array]) -> None:
+def test_upfirdn2d_in_pytorch_equals_scipy(case: Fir, run_ops: Callable[..., Array]) -> None:
     x, f = tensors(case.inputs)
     y = run_ops(ops.upfirdn2d, x, f, case.up, case.down, case.padding, bool(case.flip), case.gain)
     assert_right(y, fir_by_scipy(case), fir_by_scipy(case, absolute=True))
 
 
 @fir_cases
-def test_upfirdn2d_as_the_reference_in_float64(case: Fir) -> None:
+def test_the_reference_of_upfirdn2d_equals_scipy_in_float64(case: Fir) -> None:
     x, f = tensors(case.inputs, torch.float64)
     y = fir_reference.upfirdn2d(x, f, case.up, case.down, case.padding, bool(case.flip), case.gain)
     np.testing.assert_allclose(y.numpy(), fir_by_scipy(case), rtol=0, atol=1e-13 * fir_by_scipy(case, absolute=True).max())
 
 
 @fir_cases
-def test_upfirdn2d_as_an_onnx_node(case: Fir, run_node: Callable[..., Array]) -> None:
+def test_an_onnx_node_of_upfirdn2d_equals_scipy(case: Fir, run_node: Callable[..., Array]) -> None:
     assert_right(run_node("Upfirdn2d", case), fir_by_scipy(case), fir_by_scipy(case, absolute=True))
 
 
 @fir_cases
 @pytest.mark.parametrize("nhwc", [True, False], ids=["nhwc", "nchw"])
-def test_upfirdn2d_as_the_launch_of_a_plugin(case: Fir, nhwc: bool) -> None:
+def test_the_launch_of_an_upfirdn2d_node_equals_scipy(case: Fir, nhwc: bool) -> None:
     pytest.importorskip("triton")
     from stylert.plugins.triton.nodes import run, upfirdn2d_node
 
@@ -306,7 +309,7 @@ def test_upfirdn2d_as_the_launch_of_a_plugin(case: Fir, nhwc: bool) -> None:
 
 @pytest.mark.slow
 @fir_cases
-def test_upfirdn2d_as_a_tensorrt_plugin(case: Fir) -> None:
+def test_the_tensorrt_plugin_of_upfirdn2d_equals_scipy(case: Fir) -> None:
     y = tensorrt_results()[case]
     assert_right(np.array(y, np.float32), fir_by_scipy(case), fir_by_scipy(case, absolute=True))
 
@@ -353,14 +356,14 @@ def python_arguments(case: Layer, dtype: torch.dtype = torch.float32) -> tuple[l
 
 
 @pytest.mark.parametrize("case", named.values(), ids=named)
-def test_modulated_conv2d_in_pytorch(case: Layer, run_ops: Callable[..., Array]) -> None:
+def test_modulated_conv2d_in_pytorch_equals_scipy(case: Layer, run_ops: Callable[..., Array]) -> None:
     operands, attributes = python_arguments(case)
     y = run_ops(ops.modulated_conv2d, *operands, **attributes)
     assert_right(y, layer_by_scipy(case), layer_by_scipy(case, absolute=True))
 
 
 @pytest.mark.parametrize("case", named.values(), ids=named)
-def test_modulated_conv2d_as_the_reference_in_float64(case: Layer) -> None:
+def test_the_reference_of_modulated_conv2d_equals_scipy_in_float64(case: Layer) -> None:
     operands, attributes = python_arguments(case, torch.float64)
     y = conv_reference.modulated_conv2d(*operands, **attributes)
     np.testing.assert_allclose(y.numpy(), layer_by_scipy(case), rtol=0, atol=1e-13 * layer_by_scipy(case, absolute=True).max())
@@ -369,7 +372,7 @@ def test_modulated_conv2d_as_the_reference_in_float64(case: Layer) -> None:
 @pytest.mark.parametrize(
     "case", [case for case in named.values() if case.up == 2], ids=[n for n, c in named.items() if c.up == 2]
 )
-def test_a_folded_filter_gives_the_linear_part_of_the_layer(case: Layer) -> None:
+def test_the_folded_phases_equal_scipy(case: Layer) -> None:
     case = replace(case, alpha=1.0, gain=1.0, clamp=0.0)
     (x, weight, style, demod, noise, bias), attributes = python_arguments(case, torch.float64)
     phases = fold(weight, attributes["f"])
@@ -382,12 +385,12 @@ def test_a_folded_filter_gives_the_linear_part_of_the_layer(case: Layer) -> None
 
 
 @layer_cases
-def test_modulated_conv2d_as_an_onnx_node(case: Layer, run_node: Callable[..., Array]) -> None:
+def test_an_onnx_node_of_modulated_conv2d_equals_scipy(case: Layer, run_node: Callable[..., Array]) -> None:
     assert_right(run_node("ModulatedConv2d", case), layer_by_scipy(case), layer_by_scipy(case, absolute=True))
 
 
 @pytest.mark.parametrize(("number", "case"), list(enumerate(LAYER_CASES.values())), ids=LAYER_CASES)
-def test_modulated_conv2d_as_the_launch_of_a_plugin(number: int, case: Layer) -> None:
+def test_the_launch_of_a_modulated_conv2d_node_equals_scipy(number: int, case: Layer) -> None:
     pytest.importorskip("triton")
     from stylert.plugins.triton.nodes import modulated_conv2d_node, run
     from stylert.plugins.triton.tiles import Tile
@@ -408,7 +411,7 @@ def test_modulated_conv2d_as_the_launch_of_a_plugin(number: int, case: Layer) ->
 
 @pytest.mark.slow
 @layer_cases
-def test_modulated_conv2d_as_a_tensorrt_plugin(case: Layer) -> None:
+def test_the_tensorrt_plugin_of_modulated_conv2d_equals_scipy(case: Layer) -> None:
     y = tensorrt_results()[case]
     assert_right(np.array(y, np.float32), layer_by_scipy(case), layer_by_scipy(case, absolute=True))
 

@@ -11,10 +11,12 @@ import onnx
 import pytest
 
 from stylert.core.errors import BundleError
+from stylert.export.graph import GraphBuilder
 from stylert.plugins.onnx_functions import DOMAIN, check_nodes, node_attributes
 from stylert.plugins.onnx_nodes import NODES, ModulatedConv2dNode, Upfirdn2dNode
 from stylert.plugins.shapes import Epilogue, Resampling
 from stylert.runtime.backends.torch_graph import TorchGraph
+from stylert.runtime.lowering import lower
 from tests.plugins.onnx_models import one_node_model
 
 FIR = {"up": [1, 2], "down": [3, 1], "padding": [1, 2, 0, -1], "flip": 0, "gain": 2.5, "group": 3}
@@ -147,6 +149,22 @@ def test_an_unknown_operator_or_version_or_a_missing_input_is_refused(op: str, t
     good.graph.node[0].op_type = "Downfirdn2d"
     with pytest.raises(ValueError, match="has no operator Downfirdn2d"):
         check_nodes(good)
+
+
+def test_export_and_lowering_refuse_a_wrong_node_too(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    builder = GraphBuilder("g")
+    inputs = [builder.input(name, shape) for name, shape in FIR_SHAPES.items()]
+    builder.node("Upfirdn2d", inputs, "y", DOMAIN, **(FIR | {"padding": [1, 2, 3, 4, 5]}))
+    builder.output("y", [None] * 4)
+    with pytest.raises(ValueError, match="node 'y': Upfirdn2d: padding must be 4 whole numbers"):
+        builder.model()
+    onnx.save(
+        unchecked_model("ModulatedConv2d", attributes_of("ModulatedConv2d", {"up": 3}), LAYER_SHAPES), tmp_path / "model.onnx"
+    )
+    with pytest.raises(BundleError, match=r"model.onnx: node 'y': ModulatedConv2d: up must be 1 or 2, not 3"):
+        lower(tmp_path / "model.onnx", tmp_path / "lowered.onnx")
+    assert not (tmp_path / "lowered.onnx").exists()
 
 
 def test_sizes_that_only_the_running_engine_knows_are_not_checked() -> None:

@@ -119,7 +119,7 @@ def test_bias_act_is_right_to_second_order(rng, attributes):
     assert torch.autograd.gradgradcheck(run, (x, b))
 
 
-def test_bias_act_has_the_references_gradients(rng):
+def test_bias_act_has_the_gradients_of_the_reference(rng):
     x, b = draw(rng, 2, 3, 4, 5), draw(rng, 3)
     results = []
     for module in (ops, bias_act_reference):
@@ -156,7 +156,7 @@ def test_upfirdn2d_is_right_to_second_order(rng):
 
 
 @pytest.mark.parametrize("up", [1, 2])
-def test_modulated_conv2d_has_the_references_gradients_to_second_order(rng, up):
+def test_modulated_conv2d_has_the_gradients_of_the_reference_to_second_order(rng, up):
     operands = layer_operands(rng, up)
     weights = torch.from_numpy(rng.standard_normal(layer(conv_reference, up)(*operands).shape))
 
@@ -180,7 +180,7 @@ def test_a_single_gradient_can_be_computed_alone(rng):
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_a_layer_compiles_whole_with_its_backward(rng, backend):
+def test_torch_compile_takes_a_layer_and_its_backward_pass_as_one_graph(rng, backend):
     operands = layer_operands(rng, 2)
 
     def network(*operands):

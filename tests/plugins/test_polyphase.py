@@ -24,7 +24,7 @@ def test_four_phases_interleaved_are_the_upsampling_layer(rng, ksize, taps):
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_stylegan2_phases_are_3x3_and_multiply_nothing_by_zero(rng):
+def test_the_phases_of_stylegan2_are_3x3_and_have_no_zero(rng):
     weight = torch.from_numpy(rng.uniform(0.5, 1, (2, 3, 3, 3)))
     phases = fold(weight, setup_filter())
     assert phases.shape == (4, 2, 3, 3, 3)

@@ -30,7 +30,7 @@ def by_formula(x, b, activation, gain, clamp):
     st.none() | st.floats(0.01, 3),
     st.integers(0, 2**32 - 1),
 )
-def test_equals_the_formula(shape, activation, biased, gain, clamp, seed):
+def test_bias_act_equals_its_formula(shape, activation, biased, gain, clamp, seed):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=shape) * 2
     b = rng.normal(size=shape[1]) if biased else None

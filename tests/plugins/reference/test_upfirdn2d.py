@@ -150,7 +150,7 @@ def test_a_filter_has_unit_sum_and_is_the_outer_product(taps):
     np.testing.assert_allclose(setup_filter(np.outer(taps, taps).tolist()).numpy(), f.numpy(), rtol=1e-5)
 
 
-def test_default_filter_is_the_papers():
+def test_the_default_filter_is_that_of_the_paper():
     np.testing.assert_array_equal(setup_filter().numpy(), np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64)
 
 

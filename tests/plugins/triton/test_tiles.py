@@ -121,7 +121,7 @@ def test_ranked_tiles_are_distinct_and_begin_with_a_split_sum_for_few_pixels(dty
         assert tiles[0].splits > 1
 
 
-def test_more_work_never_takes_less_time_in_the_model(rng):
+def test_more_work_never_takes_less_time_in_the_cost_model(rng):
     usage = ResourceUsage(160, 60_000)
     for _ in range(200):
         number = int(rng.choice(list(GPU_SPECS)))
