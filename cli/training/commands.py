@@ -1,4 +1,4 @@
-"""The commands of the training stage: dataset, augment-preview, train, metrics."""
+"""Declares dataset, augment-preview, train and metrics with their options. The modules beside this one run them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from typing import Annotated
 import typer
 
 from stylert.cli import tables
-from stylert.cli.app import JsonFile, app
-from stylert.core.atomic import check_writable
+from stylert.cli.app import JsonFile, app, split_list
 from stylert.core.errors import InputError
+from stylert.core.outputs import check_output
 
 HALF = "Type of the highest resolutions: none, fp16, bf16."
 AUGMENTATION = "ada (adapts p), fixed (--p), or noaug; by default the preset decides."
 PIPELINE = "blit, geom, color, filter, noise, cutout, or the unions bg, bgc, bgcf, bgcfn, bgcfnc."
 MICRO = "Images per forward and backward pass; the gradients of the passes are added."
 SETTING = "NAME=VALUE for any other value in the plan of --dry-run, such as --set ema_kimg=20. May be repeated."
-BEST = "Measure every snapshot by fd2k, kid2k or fid2k; the first metric decides which snapshot is best.safetensors."
-METRICS = "Comma-separated: fd, fid, kid, pr, is, ppl_z, ppl_w (_end, _crop), modes, ls_z, ls_w; fd5k takes 5,000 images."
+BEST = (
+    "Measure every snapshot by fd2k, kid2k, fid2k or fid50k_full; the first metric decides which snapshot is best.safetensors."
+)
+METRICS = (
+    "Comma-separated: fd, fid, kid, pr, is, ppl_z, ppl_w (_end, _crop), modes, ls_z, ls_w; fd5k takes 5,000 images, "
+    "fd5k_full compares them with all real ones."
+)
+NOISE = "Noise of the generated images: random, as in the official metrics, const, or none."
 TRANSFER = "Start from the networks of this snapshot, generator or official pickle; it may be of a lower resolution."
 
 
@@ -35,6 +41,7 @@ def dataset(
     """Prepare pictures for training: square, of one size, in one zip, with their labels."""
     from stylert.cli.training.dataset import run_prepare
 
+    check_output(out, "zip", (source,))
     run_prepare(source, out, resolution, transform, grey, skip_corrupt, max_images)
 
 
@@ -46,7 +53,7 @@ def augment_preview(
     augpipe: Annotated[str | None, typer.Option(help="Comma-separated pipelines; all groups by default.")] = None,
     p: Annotated[str, typer.Option("--p", help="Comma-separated probabilities.")] = "0,0.25,0.5,1",
     tile: Annotated[int, typer.Option(min=16, max=512, help="Pixels of one image on the sheet.")] = 96,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")] = 0,
 ) -> None:
     """Show the effect of each augmentation group on images, at several probabilities."""
     from stylert.cli.training.augment_preview import run_preview
@@ -152,6 +159,7 @@ def metrics(
     images: Annotated[int, typer.Option(min=2, help="Number of images, for metrics whose name holds none.")] = 5000,
     inception: Annotated[Path | None, typer.Option(help="Weights of the FID Inception network, torch-fidelity's .pth.")] = None,
     lpips: Annotated[str | None, typer.Option(help="Comma-separated files: VGG16's weights and LPIPS's.")] = None,
+    noise: Annotated[str, typer.Option(help=NOISE)] = "random",
     json: JsonFile = None,
 ) -> None:
     """Measure a checkpoint: distances to real images, path lengths, modes.
@@ -160,7 +168,8 @@ def metrics(
     """
     from stylert.cli.training.metrics import run_metrics
 
-    check_writable(json)
-    facts = run_metrics(checkpoint, data, floor, images, names, inception, lpips)
+    files = [Path(name) for name in split_list(lpips) or []]
+    check_output(json, "JSON", (checkpoint, data, floor, inception, *files))
+    facts = run_metrics(checkpoint, data, floor, images, names, inception, lpips, noise)
     if json is not None:
         tables.write_json(json, facts)

@@ -1,9 +1,9 @@
-"""`stylert metrics`: metrics of a checkpoint, with or without real images."""
+"""Runs `stylert metrics`: computes metrics of a checkpoint and prints them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from stylert.cli.app import split_list
 from stylert.cli.console import print_table, progress
@@ -11,6 +11,9 @@ from stylert.core.cache import cache_folder
 from stylert.core.errors import InputError, missing_extra
 from stylert.models.checkpoint import generator_module
 from stylert.models.importers.imported import read_any_generator
+
+if TYPE_CHECKING:
+    from stylert.models.stylegan2.generator import NoiseMode
 
 
 def run_metrics(
@@ -21,6 +24,7 @@ def run_metrics(
     names: str,
     inception: Path | None = None,
     lpips: str | None = None,
+    noise: str = "random",
 ) -> dict[str, Any]:
     """Compute metrics of a checkpoint and print them.
 
@@ -32,6 +36,7 @@ def run_metrics(
         names: Comma-separated metrics, such as `fd5k,ppl_w`.
         inception: Weights of the FID Inception network.
         lpips: Comma-separated files with the weights of VGG16 and LPIPS.
+        noise: Noise of the generated images: random, const or none.
 
     Returns:
         The metrics as JSON values.
@@ -49,16 +54,17 @@ def run_metrics(
         raise InputError("--metrics names none")
     files = tuple(Path(part) for part in split_list(lpips) or [])
     with progress() as bar:
-        evaluator = Evaluator(chosen, EvaluationInputs(data, floor, inception, files, cache_folder() / "features"), bar)
+        inputs = EvaluationInputs(data, floor, inception, files, cache_folder() / "features", cast("NoiseMode", noise))
+        evaluator = Evaluator(chosen, inputs, bar)
         values = evaluator.evaluate(generator_module(read_any_generator(checkpoint)))
         floors = evaluator.floor()
     counts = sorted({m.images for m in chosen})
-    title = f"{', '.join(map(str, counts))} generated images"
+    title = f"{', '.join(map(str, counts))} generated images with {noise} noise"
     title += f" beside {evaluator.real_images} real ones" if evaluator.real_images else ""
     print_table(
         title,
         ["<metric", "generated", *(["real (floor)"] if floors else [])],
         [(k, f"{v:.5g}", *([f"{floors[k]:.5g}" if k in floors else ""] if floors else [])) for k, v in values.items()],
     )
-    facts: dict[str, Any] = {"images": [max(counts), evaluator.real_images], "metrics": values}
+    facts: dict[str, Any] = {"images": [max(counts), evaluator.real_images], "noise": noise, "metrics": values}
     return facts | ({"floor": floors} if floors else {})

@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from stylert.core.atomic import atomic_file
 from stylert.core.progress import Progress
-from stylert.core.seeds import z_from_seeds
 from stylert.models.features.extractors import Extractor
+from stylert.models.stylegan2.generator import NoiseMode
 from stylert.models.stylegan2.networks import Generator
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.sampling import generate
@@ -64,28 +64,36 @@ def real_features(
 
 
 def generated_features(
-    extractor: Extractor, generator: Generator, count: int, progress: Progress | None = None, first: int = 0
+    extractor: Extractor,
+    generator: Generator,
+    count: int,
+    progress: Progress | None = None,
+    first: int = 0,
+    labels: np.ndarray | None = None,
+    noise_mode: NoiseMode = "const",
 ) -> np.ndarray:
     """Features float64 `[count, width]` of the generated images number `first` and on. See `generated_images`."""
 
     def images(start: int, n: int) -> np.ndarray:
-        return generated_images(generator, first + start, n)
+        return generated_images(generator, first + start, n, labels, noise_mode)
 
     return _compute(extractor, images, count, progress, "generated images")
 
 
-def generated_images(generator: Generator, start: int, count: int) -> np.ndarray:
+def generated_images(
+    generator: Generator, start: int, count: int, labels: np.ndarray | None = None, noise_mode: NoiseMode = "const"
+) -> np.ndarray:
     """The images number `start` and on of the series that metrics use, without truncation. See `sampling.generate`.
 
     Returns:
         uint8 `[count, R, R, C]`.
     """
-    return generate(generator, start, count, FIRST_SEED)
+    return generate(generator, seeds_of_images(start, count), labels=labels, noise_mode=noise_mode)
 
 
-def generated_z(start: int, count: int, z_dim: int) -> np.ndarray:
-    """The latents z of `generated_images`, float32 `[count, z_dim]`."""
-    return z_from_seeds(range(FIRST_SEED + start, FIRST_SEED + start + count), z_dim)
+def seeds_of_images(start: int, count: int) -> range:
+    """The seeds of `generated_images`."""
+    return range(FIRST_SEED + start, FIRST_SEED + start + count)
 
 
 def _compute(

@@ -1,4 +1,4 @@
-"""The metrics by name, as a command names them: `fd5k`, `fid50k`, `ppl_w_end`, `modes`."""
+"""The metrics by name, as a command names them: `fd5k`, `fid50k`, `fid50k_full`, `ppl_w_end`, `modes`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ FEATURE_METRICS = ("fd", "fid", "kid", "pr", "is")
 PATH_METRICS = tuple(f"ppl_{space}{end}{crop}" for space in "zw" for end in ("", "_end") for crop in ("", "_crop"))
 PART_METRICS = ("modes", "ls_z", "ls_w")
 METRICS = (*FEATURE_METRICS, *PATH_METRICS, *PART_METRICS)
+#: Metrics that compare with real images. They may use all real images, whatever the number of generated ones.
+COMPARING_METRICS = ("fd", "fid", "kid", "pr")
+FULL = "_full"
 #: Metrics that are one number, where lower is better. A training run can choose its best snapshot by them.
 DISTANCES = ("fd", "fid", "kid")
 #: The fewest images that a metric can be computed from; 2 for the others.
@@ -20,23 +23,32 @@ MIN_IMAGES = {"pr": NEIGHBOURS + 1, "is": SPLITS, "ls_z": 4, "ls_w": 4}
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric and the number of generated images that it uses."""
+    """A metric and the number of generated images that it uses.
+
+    Attributes:
+        name: One of `METRICS`.
+        images: Number of generated images.
+        full: Whether to compare with all real images. Otherwise with as many as generated ones, or all if there are fewer.
+    """
 
     name: str
     images: int
+    full: bool = False
 
     @classmethod
     def parse(cls, text: str, images: int) -> Metric:
-        """A metric from its text, such as `kid5000`, `fid50k` or `ppl_w`.
+        """A metric from its text, such as `kid5000`, `fid50k_full` or `ppl_w`.
 
         Args:
-            text: One of `METRICS`, and optionally a number of images, where `k` stands for thousands.
+            text: One of `METRICS`, and optionally a number of images, where `k` stands for thousands. One of
+                `COMPARING_METRICS` may end in `_full`.
             images: The number of images where the text has none.
 
         Raises:
             InputError: The name is unknown, or the number is too small for this metric.
         """
-        match = re.fullmatch(r"([a-z_]+?)(?:(\d{1,7})(k?))?", text)
+        full = text.endswith(FULL) and text.startswith(COMPARING_METRICS)
+        match = re.fullmatch(r"([a-z_]+?)(?:(\d{1,7})(k?))?", text.removesuffix(FULL) if full else text)
         if match is None or match[1] not in METRICS:
             raise InputError(
                 f"unknown metric {text!r}: choose of {', '.join(METRICS)}, with a number of images behind, as in fd5k"
@@ -46,4 +58,4 @@ class Metric:
         least = MIN_IMAGES.get(name, 2)
         if count < least:
             raise InputError(f"{name} takes {least} images or more, not {count}")
-        return cls(name, count)
+        return cls(name, count, full)

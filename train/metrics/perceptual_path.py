@@ -8,6 +8,8 @@ lowest and the highest percent of the values.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +18,9 @@ from torch import Tensor
 
 from stylert.core.progress import Progress
 from stylert.models.features.perceptual import Distance
-from stylert.models.stylegan2.networks import Generator
-from stylert.train.sampling import cyclic_labels
+from stylert.models.stylegan2.generator import NoiseMode
+from stylert.models.stylegan2.networks import Generator, SynthesisLayer
+from stylert.train.sampling import labels_of_seeds
 
 EPSILON = 1e-4
 BATCH = 16
@@ -35,12 +38,16 @@ class PathSampling:
         space: `z`, along great circles, or `w`, along lines.
         full: Whether t is uniform in [0, 1]. Otherwise t is 0, the end of the path.
         crop: Whether to compare only the middle of the images, where FFHQ shows the face (rows 3/8 to 7/8, columns 2/8
-            to 6/8).
+            to 6/8). Images of 512 and 1024 px are then compared at 256 px: `COMPARED_SIZE` limits the cropped image, as
+            in the code of the paper. The official PyTorch code divides by the factor of the whole image, to 128 px.
+        noise_mode: `random` draws new noise for each batch, which both ends of a step share, as in the official code.
+            `const` is the noise that the generator stores.
     """
 
     space: str = "w"
     full: bool = True
     crop: bool = False
+    noise_mode: NoiseMode = "const"
 
 
 @torch.no_grad()
@@ -53,8 +60,9 @@ def path_distances(
     epsilon: float = EPSILON,
     progress: Progress | None = None,
     stage: str = "path length",
+    labels: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The values `d(g(t), g(t + epsilon)) / epsilon^2` of random paths, with cyclic labels and constant noise.
+    """The values `d(g(t), g(t + epsilon)) / epsilon^2` of random paths. Both ends of a path have the same label.
 
     Args:
         generator: The generator, on a CPU.
@@ -65,6 +73,7 @@ def path_distances(
         epsilon: Length of the step.
         progress: Called after each batch with `stage`.
         stage: Name for `progress`.
+        labels: As in `sampling.labels_of_seeds`; the seeds are 0 and on.
 
     Returns:
         float64 `[count]`.
@@ -78,13 +87,14 @@ def path_distances(
         t = torch.zeros(n, 1, dtype=torch.float64)
         if sampling.full:
             t.uniform_(generator=random)
-        c = cyclic_labels(generator, start, n)
+        c = labels_of_seeds(generator, range(start, start + n), labels)
         if sampling.space == "z":
             ws = [generator.mapping(slerp(z[0], z[1], s), c) for s in (t, t + epsilon)]
         else:
             first, second = (generator.mapping(end, c).double() for end in z)
             ws = [first.lerp(second, s[:, :, None]) for s in (t, t + epsilon)]
-        images = generator.synthesis(torch.cat(ws), noise_mode="const")
+        with _noise(generator, sampling.noise_mode, random):
+            images = generator.synthesis(torch.cat(ws), noise_mode="const")
         a, b = _compared(images, sampling.crop).chunk(2)
         values.append((distance(a, b).double() / epsilon**2).numpy())
         if progress is not None:
@@ -115,6 +125,20 @@ def slerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     angle = t * cosine.clamp(-1, 1).acos()
     across = b - cosine * a  # the part of b that is orthogonal to a
     return a * angle.cos() + across / across.norm(dim=1, keepdim=True) * angle.sin()
+
+
+@contextmanager
+def _noise(generator: Generator, mode: NoiseMode, random: torch.Generator) -> Iterator[None]:
+    """With `random`, replace the stored noise of all layers while the context lasts."""
+    layers = [m for m in generator.modules() if isinstance(m, SynthesisLayer)] if mode == "random" else []
+    stored = [layer.noise_const.clone() for layer in layers]
+    for layer in layers:
+        layer.noise_const.normal_(generator=random)
+    try:
+        yield
+    finally:
+        for layer, noise in zip(layers, stored, strict=True):
+            layer.noise_const.copy_(noise)
 
 
 def _compared(images: Tensor, crop: bool) -> Tensor:

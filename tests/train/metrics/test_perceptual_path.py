@@ -65,6 +65,34 @@ def test_crop_compares_the_middle_only(seed):
     np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 
+def test_random_noise_is_that_of_both_ends_and_the_stored_noise_stays(seed):
+    torch.manual_seed(seed)
+    cfg = GeneratorConfig(8, z_dim=4, w_dim=4, channel_base=32, channel_max=4, mapping_layers=1)
+    generator, seen = Generator(cfg).eval(), []
+    for name, p in generator.named_parameters():
+        if name.endswith("noise_strength"):
+            p.data.fill_(1)
+    stored = {k: v.clone() for k, v in generator.named_buffers()}
+
+    class Recorder(SquaredDistance):
+        def __call__(self, a, b):
+            seen.append((a, b))
+            return super().__call__(a, b)
+
+    for mode in ("const", "random"):
+        path_distances(generator, Recorder(), PathSampling(noise_mode=mode), 20, seed)
+    assert all(torch.equal(v, stored[k]) for k, v in generator.named_buffers())
+    for a, b in seen:
+        assert (a - b).abs().max() < 0.01  # independent noise would differ by about one
+    assert (seen[0][0] - seen[2][0]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("resolution", "side"), [(512, 256), (1024, 256), (256, 128)])
+def test_cropped_images_are_compared_at_256_px_at_most(resolution, side):
+    images = torch.zeros(1, 3, resolution, resolution)
+    assert perceptual_path._compared(images, crop=True).shape == (1, 3, side, side)
+
+
 def test_large_images_are_averaged_down(monkeypatch, rng):
     monkeypatch.setattr(perceptual_path, "COMPARED_SIZE", 4)
     images = torch.from_numpy(rng.normal(size=(2, 3, 16, 16)))

@@ -1,0 +1,88 @@
+"""A part of a dataset: some of its images, in any order, and their mirror images."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from stylert.core.progress import Progress
+from stylert.train.data.dataset import DEFAULT_MEMORY, ImageDataset
+from stylert.train.data.lazy_images import LazyImages
+
+BATCH = 50
+#: Seed of `random_sample`.
+SAMPLE_SEED = 0
+
+
+class Selection(ImageDataset):
+    """Some images of a dataset, with their names and labels."""
+
+    def __init__(self, dataset: ImageDataset, indices: np.ndarray, mirror: bool = False) -> None:
+        """Select images. None is decoded or copied yet.
+
+        Args:
+            dataset: The dataset.
+            indices: Indices of its images, int64 `[N]`.
+            mirror: Whether the N images are followed by their N mirror images, left to right.
+        """
+        self.names = [dataset.names[i] for i in indices] * (2 if mirror else 1)
+        self.images = _SelectedImages(dataset.images, indices, mirror)  # type: ignore[assignment]
+        repeated = np.tile(indices, 2) if mirror else indices
+        self.labels = None if dataset.labels is None else dataset.labels[repeated]
+        self._in_memory = dataset.in_memory
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all images are decoded in memory."""
+        return self._in_memory
+
+    def load(self, progress: Progress | None = None, memory: int = DEFAULT_MEMORY) -> None:
+        """Decode the images once and for all, if they fit into this number of bytes."""
+        if math.prod(self.images.shape) > memory:
+            return
+        images = np.empty(self.images.shape, np.uint8)
+        for start in range(0, len(images), BATCH):
+            end = min(start + BATCH, len(images))
+            images[start:end] = self.images[start:end]
+            if progress is not None:
+                progress("read images", end, len(images))
+        self.images, self._in_memory = images, True
+
+
+class _SelectedImages:
+    """Replaces an array uint8 `[N, C, R, R]` that is indexed along its first axis, by slices or index arrays."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, images: np.ndarray | LazyImages, indices: np.ndarray, mirror: bool) -> None:
+        self.images, self.indices = images, indices
+        self.shape = (len(indices) * (2 if mirror else 1), *images.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
+        positions = np.arange(len(self))[index]
+        selected = self.images[self.indices[positions % len(self.indices)]]
+        is_mirrored = positions >= len(self.indices)
+        selected[is_mirrored] = selected[is_mirrored][..., ::-1]
+        return selected
+
+
+def random_sample(source: str | Path, count: int | None, progress: Progress | None = None) -> ImageDataset:
+    """Random images of a dataset without labels, always the same ones. Only these are decoded.
+
+    Args:
+        source: The zip or folder.
+        count: Number of images; None for all.
+        progress: Called while images are decoded into memory.
+
+    Raises:
+        DataError: As for `ImageDataset`.
+    """
+    dataset = ImageDataset(source, memory=0)
+    sample = Selection(dataset, np.random.default_rng(SAMPLE_SEED).permutation(len(dataset))[:count])
+    sample.load(progress)
+    return sample
