@@ -1,31 +1,36 @@
 """Runs a bundle's ONNX file in PyTorch, node by node: stylert's operators by its own kernels, all others by torch.
 
-It needs neither the checkpoint nor the training code. It knows only the operators that the exporter writes into
-floating-point networks, and refuses a file with any other before it runs.
+It needs neither the checkpoint nor the training code. It knows only the operators, attributes and inputs that the
+exporter writes into floating-point networks. It refuses a file with any other before it runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stylert.core.errors import BundleError
-from stylert.runtime.session import TensorSpec
+from stylert.runtime.session import TensorSpec, closed_shape
 
 if TYPE_CHECKING:
+    import onnx
     import torch
 
-#: `(attributes, operands) -> result` of one ONNX node
-Operator = Callable[[dict[str, Any], list[Any]], Any]
+    from stylert.plugins.onnx_nodes import ModulatedConv2dNode, Upfirdn2dNode
+
+#: `operands -> result` of one ONNX node
+Run = Callable[[list[Any]], Any]
 
 
 class TorchGraph:
     """The network of an ONNX file on a device. Calling it with named tensors returns its one output.
 
     Raises:
-        BundleError: The file cannot be read, or it has an unknown operator.
+        BundleError: The file cannot be read, or the backend does not know a node of it.
     """
 
     def __init__(self, file: Path, device: str) -> None:
@@ -34,30 +39,25 @@ class TorchGraph:
         from onnx.numpy_helper import to_array
 
         try:
-            graph = onnx.load(file).graph
+            model = onnx.load(file)
         except Exception as e:  # protobuf's exceptions share no public base class
             raise BundleError(f"{file} is not a network that can be read: {' '.join(str(e).split())}") from None
-        operators = _operators()
-        unknown = sorted({node.op_type for node in graph.node} - set(operators))
-        if unknown:
-            raise BundleError(f"{file}: the torch backend does not know {', '.join(unknown)}")
+        try:
+            self._nodes = _nodes(model)
+        except ValueError as e:
+            raise BundleError(f"{file}: {e}") from None
+        graph = model.graph
         self._constants = {}
         for value in graph.initializer:
             # Whole numbers are shapes, axes and indices. They stay on the host, where reading them needs no wait.
             constant_device = "cpu" if value.data_type == onnx.TensorProto.INT64 else device
             self._constants[value.name] = torch.from_numpy(to_array(value).copy()).to(constant_device)
-        self._nodes = [
-            Node(
-                operators[node.op_type],
-                {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute},
-                list(node.input),
-                node.output[0],
-            )
-            for node in graph.node
-        ]
         #: The output's name of every node, in the order in which they run
         self.results = [node.output for node in self._nodes]
-        self.image = _tensor_spec(graph.output[0])
+        self.tensors = [_tensor_spec(value, True) for value in graph.input] + [
+            _tensor_spec(value, False) for value in graph.output
+        ]
+        self.image = next(tensor for tensor in self.tensors if not tensor.is_input)
         self._last_use = {name: i for i, node in enumerate(self._nodes) for name in node.inputs}
 
     def __call__(
@@ -70,7 +70,7 @@ class TorchGraph:
         for i, node in enumerate(self._nodes):
             operands = [values[name] if name in values else self._constants[name] for name in node.inputs]
             with nullcontext() if node_context is None else node_context(i):
-                values[node.output] = node.operator(node.attributes, operands)
+                values[node.output] = node.run(operands)
             for name in node.inputs:
                 if self._last_use[name] == i:
                     values.pop(name, None)  # frees the activation
@@ -78,71 +78,161 @@ class TorchGraph:
 
 
 class Node(NamedTuple):
-    operator: Operator
-    attributes: dict[str, Any]
+    run: Run
     inputs: list[str]
     output: str
 
 
-def _tensor_spec(value_info: Any) -> TensorSpec:
+def _tensor_spec(value_info: Any, is_input: bool) -> TensorSpec:
     import onnx
 
     kind = value_info.type.tensor_type
-    shape = tuple(d.dim_value for d in kind.shape.dim)[1:]
-    return TensorSpec(value_info.name, False, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), shape)
+    shape = closed_shape([d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim])
+    return TensorSpec(value_info.name, is_input, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), shape)
 
 
-def _operators() -> dict[str, Operator]:
-    """The function of every known ONNX operator."""
+class Operator(NamedTuple):
+    """A plain operator of ONNX.
+
+    Attributes:
+        run: `(attributes, operands) -> result`.
+        inputs: Allowed numbers of inputs.
+        attributes: Name to default. A type in place of a default makes the attribute necessary.
+    """
+
+    run: Callable[[dict[str, Any], list[Any]], Any]
+    inputs: tuple[int, ...] = (1,)
+    attributes: Mapping[str, Any] = MappingProxyType({})
+
+    def bind(self, node: onnx.NodeProto, given: Mapping[str, Any]) -> Run:
+        """The function that runs `node`, which has the attributes `given`.
+
+        Raises:
+            ValueError: Another number of inputs, or an attribute that is unknown, missing, or of another type or count.
+        """
+        name = node.op_type
+        if len(node.input) not in self.inputs or not all(node.input):
+            raise ValueError(f"{name} has {len(node.input)} inputs, not {' or '.join(map(str, self.inputs))}")
+        unknown = sorted(given.keys() - self.attributes.keys())
+        if unknown:
+            raise ValueError(f"the torch backend does not know the attribute {', '.join(unknown)} of {name}")
+        attributes = {key: given.get(key, default) for key, default in self.attributes.items()}
+        for key, value in attributes.items():
+            _check_attribute(f"{key} of {name}", value, self.attributes[key])
+        return partial(self.run, attributes)
+
+
+def _check_attribute(what: str, value: Any, default: Any) -> None:
+    """Refuse a value that has not the type of `default`, or of a list also its length. A type is no default."""
+    kind = default if isinstance(default, type) else type(default)
+    if value is kind:
+        raise ValueError(f"the attribute {what} is missing")
+    numbers = value if isinstance(value, list) else [value]
+    if type(value) is not kind or any(type(number) is not int for number in numbers):
+        raise ValueError(f"the attribute {what} has another type: {value!r:.60}")
+    if isinstance(default, list) and len(numbers) != len(default):
+        raise ValueError(f"the attribute {what} has {len(numbers)} values, not {len(default)}")
+
+
+def _nodes(model: onnx.ModelProto) -> list[Node]:
+    """The nodes of the network, ready to run.
+
+    Raises:
+        ValueError: A node that the backend does not know, or that reads a tensor which no earlier node makes.
+    """
+    from stylert.plugins.onnx_functions import DOMAIN, check_nodes, node_attributes
+    from stylert.plugins.onnx_nodes import NODES
+
+    graph, own, plain = model.graph, _own_operators(), _plain_operators()
+    known = {(DOMAIN, name) for name in own} | {("", name) for name in plain}
+    unknown = {node.op_type for node in graph.node if (node.domain, node.op_type) not in known}
+    if unknown:
+        raise ValueError(f"the torch backend does not know {', '.join(sorted(unknown))}")
+    check_nodes(model)
+    nodes = []
+    made = {value.name for value in (*graph.input, *graph.initializer)}
+    for node in graph.node:
+        missing = sorted(set(node.input) - made - {""})
+        if missing or len(node.output) != 1:
+            raise ValueError(f"node {node.name!r} reads {', '.join(missing)}, which is not made, or has not one output")
+        attributes = node_attributes(node)
+        run: Run
+        if node.domain == DOMAIN:
+            run = partial(own[node.op_type], NODES[node.op_type].of(attributes))
+        else:
+            run = plain[node.op_type].bind(node, attributes)
+        nodes.append(Node(run, list(node.input), node.output[0]))
+        made.add(node.output[0])
+    if len(graph.output) != 1 or graph.output[0].name not in made:
+        raise ValueError(f"the network must make one output, not {', '.join(o.name for o in graph.output) or 'none'}")
+    return nodes
+
+
+def _own_operators() -> dict[str, Callable[[Any, list[Any]], Any]]:
+    """The operators of domain `stylert` by name, as `(node, operands) -> result`."""
     import torch
 
     from stylert.plugins import ops
 
+    def upfirdn2d(node: Upfirdn2dNode, operands: list[Any]) -> Any:
+        _check_shapes(node, operands)
+        x, f = operands
+        spec = node.resampling
+        return ops.upfirdn2d(x, f, spec.up, spec.down, spec.padding, spec.flip, spec.gain)
+
+    def modulated_conv2d(node: ModulatedConv2dNode, operands: list[Any]) -> Any:
+        _check_shapes(node, operands)
+        x, weight, style, demod, noise, bias, f = operands
+        x = x.expand(style.shape[0], -1, -1, -1)
+        f = f if node.up == 2 else None
+        layer = partial(ops.modulated_conv2d, x, weight, style, demod, noise, bias, up=node.up, f=f)
+        slope, gain, clamp = node.epilogue.slope, node.epilogue.gain, node.epilogue.clamp
+        activation = node.epilogue.activation
+        if activation is not None:
+            return layer(activation=activation, gain=gain, clamp=clamp or None)
+        y = torch.nn.functional.leaky_relu(layer(gain=gain), slope)
+        return y.clamp(-clamp, clamp) if clamp else y
+
+    return {"Upfirdn2d": upfirdn2d, "ModulatedConv2d": modulated_conv2d}
+
+
+def _check_shapes(node: Upfirdn2dNode | ModulatedConv2dNode, operands: list[Any]) -> None:
+    try:
+        node.check_shapes({name: tuple(t.shape) for name, t in zip(node.ranks, operands, strict=True)})
+    except ValueError as e:
+        raise BundleError(f"the network has a node that is not defined: {e}") from None
+
+
+def _plain_operators() -> dict[str, Operator]:
+    """The known operators of ONNX's own domain by name."""
+    import torch
+
     onnx_types = {1: torch.float32, 2: torch.uint8, 10: torch.float16}
 
-    def upfirdn2d(a: dict[str, Any], x: list[Any]) -> Any:
-        top, bottom, left, right = a["padding"]
-        padding = (left, right, top, bottom)
-        up, down = tuple(a["up"])[::-1], tuple(a["down"])[::-1]
-        return ops.upfirdn2d(x[0], x[1], up, down, padding, bool(a["flip"]), a["gain"])
-
-    def modulated_conv2d(a: dict[str, Any], x: list[Any]) -> Any:
-        activation = "linear" if a["alpha"] == 1 else "lrelu"
-        image, weight, style, demod, noise, bias, f = x
-        image = image.expand(style.shape[0], -1, -1, -1)
-        return ops.modulated_conv2d(
-            image,
-            weight,
-            style,
-            demod,
-            noise,
-            bias,
-            up=a["up"],
-            f=f if a["up"] == 2 else None,
-            activation=activation,
-            gain=a["gain"],
-            clamp=a["clamp"] or None,
-        )
+    def cast(a: dict[str, Any], x: list[Any]) -> Any:
+        if a["to"] not in onnx_types:
+            raise BundleError(f"the torch backend does not cast to ONNX's type {a['to']}")
+        return x[0].to(onnx_types[a["to"]])
 
     def conv(a: dict[str, Any], x: list[Any]) -> Any:
-        top, left, bottom, right = a.get("pads", [0, 0, 0, 0])
-        padded = torch.nn.functional.pad(x[0], (left, right, top, bottom)) if any(a.get("pads", [])) else x[0]
+        top, left, bottom, right = a["pads"]
+        padded = torch.nn.functional.pad(x[0], (left, right, top, bottom)) if any(a["pads"]) else x[0]
         bias = x[2] if len(x) > 2 else None
-        return torch.nn.functional.conv2d(padded, x[1], bias, a.get("strides", [1, 1]), groups=a.get("group", 1))
+        return torch.nn.functional.conv2d(padded, x[1], bias, a["strides"], groups=a["group"])
 
     def slice_(a: dict[str, Any], x: list[Any]) -> Any:
         data, starts, ends, axes = x[0], *(v.tolist() for v in x[1:4])
         for start, end, axis in zip(starts, ends, axes, strict=True):
             length = data.shape[axis]
-            start, end = (min(n + length if n < 0 else n, length) for n in (start, end))
-            data = data.narrow(axis, start, end - start)
+            start, end = (max(0, min(n + length if n < 0 else n, length)) for n in (start, end))
+            data = data.narrow(axis, start, max(0, end - start))
         return data
 
     def reshape(a: dict[str, Any], x: list[Any]) -> Any:
         return x[0].reshape([x[0].shape[i] if n == 0 else n for i, n in enumerate(x[1].tolist())])
 
     def gather(a: dict[str, Any], x: list[Any]) -> Any:
-        axis = a.get("axis", 0)
+        axis = a["axis"]
         if x[1].ndim == 0:
             return x[0].select(axis, int(x[1]))
         indices = x[1].tolist()
@@ -150,28 +240,28 @@ def _operators() -> dict[str, Operator]:
         return torch.stack([x[0].select(axis, i) for i in indices], axis)
 
     def unsqueeze(a: dict[str, Any], x: list[Any]) -> Any:
-        for axis in sorted(x[1].tolist()):
-            x[0] = x[0].unsqueeze(axis)
-        return x[0]
+        data, axes = x[0], x[1].tolist()
+        # Negative axes count from the end of the result.
+        for axis in sorted(axis % (data.ndim + len(axes)) for axis in axes):
+            data = data.unsqueeze(axis)
+        return data
 
     return {
-        "Upfirdn2d": upfirdn2d,
-        "ModulatedConv2d": modulated_conv2d,
-        "Conv": conv,
-        "Add": lambda a, x: x[0] + x[1],
-        "Mul": lambda a, x: x[0] * x[1],
-        "Div": lambda a, x: x[0] / x[1],
-        "MatMul": lambda a, x: x[0] @ x[1],
-        "Sqrt": lambda a, x: x[0].sqrt(),
-        "Reciprocal": lambda a, x: x[0].reciprocal(),
-        "Floor": lambda a, x: x[0].floor(),
-        "Identity": lambda a, x: x[0],
-        "Clip": lambda a, x: x[0].clamp(x[1], x[2]),
-        "Cast": lambda a, x: x[0].to(onnx_types[a["to"]]),
-        "Transpose": lambda a, x: x[0].permute(*a["perm"]),
-        "ReduceSum": lambda a, x: x[0].sum(x[1].tolist(), keepdim=bool(a.get("keepdims", 1))),
-        "Slice": slice_,
-        "Reshape": reshape,
-        "Gather": gather,
-        "Unsqueeze": unsqueeze,
+        "Conv": Operator(conv, (2, 3), {"pads": [0, 0, 0, 0], "strides": [1, 1], "group": 1}),
+        "Add": Operator(lambda a, x: x[0] + x[1], (2,)),
+        "Mul": Operator(lambda a, x: x[0] * x[1], (2,)),
+        "Div": Operator(lambda a, x: x[0] / x[1], (2,)),
+        "MatMul": Operator(lambda a, x: x[0] @ x[1], (2,)),
+        "Sqrt": Operator(lambda a, x: x[0].sqrt()),
+        "Reciprocal": Operator(lambda a, x: x[0].reciprocal()),
+        "Floor": Operator(lambda a, x: x[0].floor()),
+        "Identity": Operator(lambda a, x: x[0]),
+        "Clip": Operator(lambda a, x: x[0].clamp(x[1], x[2]), (3,)),
+        "Cast": Operator(cast, attributes={"to": int}),
+        "Transpose": Operator(lambda a, x: x[0].permute(*a["perm"]), attributes={"perm": list}),
+        "ReduceSum": Operator(lambda a, x: x[0].sum(x[1].tolist(), keepdim=bool(a["keepdims"])), (2,), {"keepdims": 1}),
+        "Slice": Operator(slice_, (4,)),
+        "Reshape": Operator(reshape, (2,)),
+        "Gather": Operator(gather, (2,), {"axis": 0}),
+        "Unsqueeze": Operator(unsqueeze, (2,)),
     }
