@@ -123,11 +123,13 @@ class Preset:
     """One row of `PRESETS`. None stands for a value that `resolve` derives from resolution, batch and number of GPUs.
 
     The fields are those of `TrainConfig` and of the networks. For `ema_rampup`, None means no limit, as there.
-    `mbstd` is `mbstd_group_size`, and `r1_per_pixel` is `r1_gamma` divided by the number of pixels.
+    `mbstd` is `mbstd_group_size`, and `r1_per_pixel` is `r1_gamma` divided by the number of pixels. `batch_gpu` is the
+    published batch divided by the published number of GPUs.
     """
 
     kimg: float
     batch: int | None
+    batch_gpu: int | None
     mbstd: int | None
     channel_base: int | None
     lr: float | None
@@ -162,26 +164,20 @@ CPU: dict[str, Any] = {
     "r1_per_pixel": 1.6 / 64**2,
 }
 
-#: The remaining values of `cifar`: no path length regularisation, no mixing, no float16.
-CIFAR: dict[str, Any] = {
-    "pl_weight": 0.0,
-    "mixing_prob": 0.0,
-    "architecture": "orig",
-    "num_fp16_res": 0,
-    "conv_clamp": None,
-}
+#: The remaining values of `cifar`: no path length regularisation and no mixing. The discriminator has no shortcuts.
+CIFAR: dict[str, Any] = {"pl_weight": 0.0, "mixing_prob": 0.0, "architecture": "orig"}
 
 #: The presets of StyleGAN2-ADA (Karras et al. 2020b, table 6, and the official code), and two for a few CPU cores.
 PRESETS: dict[str, Preset] = {
-    #                       kimg  batch mbstd  base    lr     gamma ema  ramp mapping
-    "auto": Preset(25_000, None, None, None, None, None, None, 0.05, 2),
-    "stylegan2": Preset(25_000, 32, 4, 32768, 0.002, 10.0, 10, None, 8),
-    "paper256": Preset(25_000, 64, 8, 16384, 0.0025, 1.0, 20, None, 8),
-    "paper512": Preset(25_000, 64, 8, 32768, 0.0025, 0.5, 20, None, 8),
-    "paper1024": Preset(25_000, 32, 4, 32768, 0.002, 2.0, 10, None, 8),
-    "cifar": Preset(100_000, 64, 32, 32768, 0.0025, 0.01, 500, 0.05, 2, **CIFAR),
-    "cpu": Preset(100, 16, 4, 2048, 0.0025, None, 5, 0.05, 2, channel_max=128, **CPU),
-    "cpu-small": Preset(100, 16, 4, 1024, 0.0025, None, 5, 0.05, 2, channel_max=64, **CPU),
+    #                       kimg  batch _gpu mbstd  base    lr     gamma ema  ramp mapping
+    "auto": Preset(25_000, None, None, None, None, None, None, None, 0.05, 2),
+    "stylegan2": Preset(25_000, 32, 4, 4, 32768, 0.002, 10.0, 10, None, 8),
+    "paper256": Preset(25_000, 64, 8, 8, 16384, 0.0025, 1.0, 20, None, 8),
+    "paper512": Preset(25_000, 64, 8, 8, 32768, 0.0025, 0.5, 20, None, 8),
+    "paper1024": Preset(25_000, 32, 4, 4, 32768, 0.002, 2.0, 10, None, 8),
+    "cifar": Preset(100_000, 64, 32, 32, 32768, 0.0025, 0.01, 500, 0.05, 2, **CIFAR),
+    "cpu": Preset(100, 16, None, 4, 2048, 0.0025, None, 5, 0.05, 2, channel_max=128, **CPU),
+    "cpu-small": Preset(100, 16, None, 4, 1024, 0.0025, None, 5, 0.05, 2, channel_max=64, **CPU),
 }
 
 
@@ -194,6 +190,9 @@ def resolve(
     preset: str, resolution: int, c_dim: int = 0, img_channels: int = 3, gpus: int = 1, **overrides: Any
 ) -> TrainConfig:
     """The configuration of a preset for a dataset.
+
+    With another `batch`, `auto` derives R1's weight, G_ema's half-life and the minibatch-std group from it. The published
+    presets keep these values, and their `batch_gpu` becomes the share of a process.
 
     Args:
         preset: A name of `PRESETS`.
@@ -210,7 +209,8 @@ def resolve(
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
     p = PRESETS[preset]
-    batch = overrides.pop("batch", None)
+    given_batch = overrides.pop("batch", None)
+    batch = given_batch
     if batch is None:
         batch = p.batch or max(min(gpus * min(4096 // resolution, 32), 64), gpus)
     if batch < 1:
@@ -241,7 +241,7 @@ def resolve(
         "mixing_prob": p.mixing_prob,
         "half": p.half,
         "aug": p.aug if img_channels in (1, 3) else "noaug",
-        "batch_gpu": batch // gpus if gpus > 1 and batch % gpus == 0 else None,
+        "batch_gpu": _batch_gpu(p.batch_gpu if given_batch is None else None, batch, gpus),
     }
     values = {"generator": generator, "discriminator": discriminator, "run": run}
     # Names with a dot come last, so that a value of one network replaces that of both.
@@ -308,6 +308,14 @@ def _configs_with(name: str) -> list[str]:
     if not matches:
         raise ValueError(f"unknown training option {name!r}")
     return matches
+
+
+def _batch_gpu(published: int | None, batch: int, gpus: int) -> int | None:
+    """Images that pass through the networks at once: the published number, or the share of a process if it is smaller."""
+    share = batch // gpus if batch % gpus == 0 else None
+    if published is None:
+        return share if gpus > 1 else None
+    return published if share is None else min(published, share)
 
 
 def _r1_gamma(p: Preset, resolution: int, batch: int) -> float:

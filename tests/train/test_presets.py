@@ -17,6 +17,7 @@ TABLE = {
     "paper1024": (25_000, 32, 4, 32768, 0.002, 2, 10, None, 8),
     "cifar": (100_000, 64, 32, 32768, 0.0025, 0.01, 500, 0.05, 2),
 }
+PUBLISHED_GPUS = {"stylegan2": 8, "paper256": 8, "paper512": 8, "paper1024": 8, "cifar": 2}
 
 resolutions = st.integers(3, 10).map(lambda k: 2**k)
 
@@ -42,6 +43,15 @@ def test_fixed_presets_equal_the_table_at_any_resolution_and_number_of_gpus(name
     assert row(cfg) == TABLE[name]
     assert cfg.discriminator.channel_base == cfg.generator.channel_base
     assert cfg.generator.resolution == cfg.discriminator.resolution == resolution
+
+
+@pytest.mark.parametrize("name", TABLE)
+@given(gpus=st.sampled_from([1, 2, 4, 8, 16]))
+def test_published_presets_pass_as_many_images_at_once_as_on_the_published_gpus(name, gpus):
+    cfg = resolve(name, 32, gpus=gpus)
+    assert cfg.batch_gpu == cfg.batch // max(gpus, PUBLISHED_GPUS[name])
+    assert resolve(name, 32, gpus=gpus, batch=128).batch_gpu == (128 // gpus if gpus > 1 else None)
+    assert resolve(name, 32, gpus=gpus, batch_gpu=2, mbstd_group_size=2).batch_gpu == 2
 
 
 @given(r=resolutions, g=st.sampled_from([1, 2, 4, 8]))
@@ -72,9 +82,9 @@ def test_published_presets_share_their_other_values(name, resolution):
     assert (cfg.g_reg_interval, cfg.d_reg_interval, cfg.pl_decay, cfg.pl_batch_shrink) == (4, 16, 0.01, 2)
     assert (cfg.pl_weight, cfg.mixing_prob) == ((0, 0) if cifar else (2, 0.9))
     assert cfg.discriminator.architecture == ("orig" if cifar else "resnet")
-    if not cifar:
-        assert {n.num_fp16_res for n in (cfg.generator, cfg.discriminator)} == {4}
-        assert {n.conv_clamp for n in (cfg.generator, cfg.discriminator)} == {256}
+    assert cfg.half == "fp16"
+    assert {n.num_fp16_res for n in (cfg.generator, cfg.discriminator)} == {4}
+    assert {n.conv_clamp for n in (cfg.generator, cfg.discriminator)} == {256}
 
 
 @given(st.sampled_from(list(PRESETS)), st.integers(1, 4), st.integers(0, 20))
