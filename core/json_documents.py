@@ -7,11 +7,11 @@ Keys that the dataclass does not name are passed over, so that an older stylert 
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from stylert.core.errors import StylertError
+from stylert.core.errors import StylertError, shown_line
 
 Document = TypeVar("Document")
 
@@ -78,7 +78,6 @@ def _check_bounds(data: bytes) -> None:
             raise ValueError(f"it holds a number of more than {MAX_DIGITS} digits")
 
 
-def _message(name: str, reason: Any) -> str:
-    """One printable line, whatever text of the document the reason quotes."""
-    text = "".join(c if c.isprintable() else "?" for c in str(reason))
-    return f"{name} is not valid: {text if len(text) <= 300 else text[:297] + '...'}"
+def _message(name: str, reason: Exception) -> str:
+    # The reason may quote the document.
+    return f"{name} is not valid: {shown_line(str(reason))}"

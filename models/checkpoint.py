@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from stylert.core.atomic import atomic_file
-from stylert.core.errors import CheckpointError, OutputError
+from stylert.core.errors import CheckpointError, OutputError, StylertError, shown_line
 from stylert.core.files import open_file
 from stylert.core.json_documents import read_document, read_part
 from stylert.models.stylegan2.config import GeneratorConfig
@@ -90,12 +90,12 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is missing, truncated, not safetensors, or not written by stylert.
     """
-    _check_header(path)
+    check_header(path, CheckpointError, "checkpoint")
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
     except (SafetensorError, OSError) as e:
-        raise CheckpointError(f"checkpoint {path} is not a whole safetensors file: {_one_line(e)}") from None
+        raise CheckpointError(f"checkpoint {path} is not a whole safetensors file: {shown_line(str(e))}") from None
     if text is None:
         raise CheckpointError(f"checkpoint {path} carries no stylert configuration in its metadata")
     name = f"checkpoint {path}: its metadata"
@@ -146,7 +146,7 @@ def write_generator(
     try:
         text = json.dumps(metadata, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as e:
-        raise CheckpointError(f"checkpoint {path} is not written: its info is not JSON: {_one_line(e)}") from None
+        raise CheckpointError(f"checkpoint {path} is not written: its info is not JSON: {shown_line(str(e))}") from None
     with atomic_file(path) as temporary, write_errors(path):
         save_file(tensors, temporary, {METADATA_KEY: text})
 
@@ -174,6 +174,20 @@ def generator_module(weights: GeneratorWeights) -> Generator:
     generator = Generator(weights.config)
     generator.load_state_dict({name: torch.from_numpy(array) for name, array in weights.arrays.items()})
     return generator.eval().requires_grad_(False)
+
+
+def check_header(path: str | Path, error: type[StylertError], kind: str) -> None:
+    """Check that a safetensors file is a regular file with a header of usual length. The library parses the header whole.
+
+    Args:
+        path: The file.
+        error: Class of the error that refuses it.
+        kind: First word of the messages.
+    """
+    with open_file(path, error, MAX_FILE_BYTES, kind) as file:
+        start = file.read(8)
+    if int.from_bytes(start, "little") > MAX_HEADER_BYTES:
+        raise error(f"{kind} {path} is not a whole safetensors file: its header is too long")
 
 
 def check_digest(path: str | Path, metadata: Mapping[str, Any], prefix: str, tensors: Mapping[str, np.ndarray]) -> None:
@@ -214,24 +228,11 @@ class _Metadata(_Versioned):
     facts: NotRequired[dict[str, Any]]
 
 
-def _check_header(path: str | Path) -> None:
-    """Check that the header has a length that stylert writes. The library reads and parses it whole."""
-    with open_file(path, CheckpointError, MAX_FILE_BYTES, "checkpoint") as file:
-        start = file.read(8)
-    if int.from_bytes(start, "little") > MAX_HEADER_BYTES:
-        raise CheckpointError(f"checkpoint {path} is not a whole safetensors file: its header is too long")
-
-
 def _configuration(path: str | Path, metadata: Mapping[str, Any]) -> GeneratorConfig:
     try:
         return GeneratorConfig.from_dict(metadata["generator"])
     except ValueError as e:
-        raise CheckpointError(f"checkpoint {path} has no valid generator configuration: {_one_line(e)}") from None
-
-
-def _one_line(reason: Exception) -> str:
-    """The text of an error, which may quote the file."""
-    return "".join(c if c.isprintable() else "?" for c in str(reason))[:300]
+        raise CheckpointError(f"checkpoint {path} has no valid generator configuration: {shown_line(str(e))}") from None
 
 
 def _read_tensor(file: Any, path: str | Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -245,7 +246,7 @@ def _read_tensor(file: Any, path: str | Path, name: str, shape: tuple[int, ...])
     try:
         array: np.ndarray = file.get_tensor(name)
     except (SafetensorError, TypeError, ValueError) as e:
-        raise CheckpointError(f"checkpoint {path}: {name} cannot be read: {_one_line(e)}") from None
+        raise CheckpointError(f"checkpoint {path}: {name} cannot be read: {shown_line(str(e))}") from None
     if not np.isfinite(array).all():
         raise CheckpointError(f"checkpoint {path}: {name} holds values that are not finite")
     return array

@@ -10,11 +10,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, shown_line
+from stylert.core.files import open_file
+from stylert.models.checkpoint import MAX_FILE_BYTES, check_header
+from stylert.models.importers.archive import map_file, read_container
+from stylert.models.importers.budget import Budget
+from stylert.models.importers.errors import FormatError
+from stylert.models.importers.records import FLOAT_STORAGES, StoredTensor
 
 
 def read_weights(path: str | Path, network: str) -> dict[str, Tensor]:
-    """Read the tensors of a state dict by name.
+    """Read the tensors of a state dict by name. Floating values become float32, whole numbers int64.
 
     Args:
         path: A safetensors file where the name ends in `.safetensors`, else a PyTorch file.
@@ -23,23 +29,19 @@ def read_weights(path: str | Path, network: str) -> dict[str, Tensor]:
     Raises:
         InputError: The file is missing, damaged, would run code, or holds no named tensors.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"the weights for {network} must be a local file: {path} is not a file")
+    path, kind = Path(path), f"weights for {network}: local file"
     try:
-        # weights_only refuses every pickle that would run code.
-        content = load_file(str(path)) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            check_header(path, InputError, kind)
+            tensors = load_file(str(path))
+        else:
+            tensors = _read_torch(path, kind)
     except SafetensorError as e:
-        raise InputError(f"{path} is not a whole safetensors file: {e}") from None
-    except Exception:  # torch.load raises many types, one for each kind of damage
-        raise InputError(
-            f"{path} cannot be read: the weights for {network} must be a PyTorch file of plain tensors, or safetensors"
-        ) from None
-    tensors = {}
-    if isinstance(content, dict):
-        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        raise InputError(f"{kind} {path} is not a whole safetensors file: {shown_line(str(e))}") from None
+    except FormatError as e:
+        raise InputError(f"{kind} {path} is no PyTorch file of plain tensors: {e}") from None
     if not tensors:
-        raise InputError(f"{path} holds no named tensors: {network} takes a state dict")
+        raise InputError(f"{kind} {path} holds no named tensors: {network} takes a state dict")
     return tensors
 
 
@@ -47,3 +49,17 @@ def file_digest(path: str | Path) -> str:
     """sha256 of the bytes of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_torch(path: Path, kind: str) -> dict[str, Tensor]:
+    with open_file(path, InputError, MAX_FILE_BYTES, kind) as file:
+        data = map_file(file)
+    budget = Budget(len(data))
+    content, _ = read_container(data, budget)
+    stored = content.items() if isinstance(content, dict) else ()
+    return {name: _tensor(value, budget) for name, value in stored if isinstance(value, StoredTensor)}
+
+
+def _tensor(stored: StoredTensor, budget: Budget) -> Tensor:
+    is_float = stored.storage.kind in FLOAT_STORAGES
+    return torch.from_numpy(stored.array(budget) if is_float else stored.whole_numbers(budget))

@@ -1,5 +1,7 @@
 """The containers that hold pickles: a plain pickle, and the three forms of `torch.save`.
 
+`read_container` reads any of them:
+
 - `read_pickle`: a plain pickle, as the official code writes it. Each of its parameters nests a legacy torch file.
 - `read_torch_zip`: the zip archive of `torch.save` since torch 1.6.
 - `read_torch_legacy`: the series of pickles of `torch.save` before torch 1.6.
@@ -10,7 +12,10 @@ bytes, and a storage is a window on them.
 
 from __future__ import annotations
 
+import mmap
+import os
 import struct
+from typing import BinaryIO
 
 from stylert.models.importers.allow_list import allow_list, storage_names
 from stylert.models.importers.budget import Budget
@@ -29,6 +34,24 @@ END, END64, LOCATOR64, ENTRY = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK
 #: A 32-bit size or offset of this value stands in the zip64 extra field instead.
 IN_ZIP64 = 0xFFFFFFFF
 DAMAGED_DIRECTORY = "its zip directory is damaged or cut short"
+
+
+def map_file(file: BinaryIO) -> memoryview:
+    """The bytes of an open file, read from disk only where they are used."""
+    is_empty = os.fstat(file.fileno()).st_size == 0
+    return memoryview(b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def read_container(data: memoryview, budget: Budget) -> tuple[object, str]:
+    """The content of a file, and the name of its container. Raises FormatError."""
+    head = bytes(data[: len(LEGACY_MAGIC)])
+    if head.startswith(ZIP_MAGIC):
+        return read_torch_zip(data, budget), "torch zip"
+    if head == LEGACY_MAGIC:
+        return read_torch_legacy(data, budget), "torch legacy"
+    if head[:1] == b"\x80":  # the opcode PROTO, with which every pickle of protocol 2 or later begins
+        return read_pickle(data, budget), "pickle"
+    raise FormatError("it is no pickle, torch file or safetensors")
 
 
 def read_pickle(data: memoryview, budget: Budget) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from stylert.core.errors import CheckpointError
 from stylert.core.files import open_file
 from stylert.models.checkpoint import MAX_FILE_BYTES, GeneratorWeights, read_generator, read_metadata, write_generator
-from stylert.models.importers.archive import LEGACY_MAGIC, ZIP_MAGIC, read_pickle, read_torch_legacy, read_torch_zip
+from stylert.models.importers.archive import map_file, read_container
 from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, printable
 from stylert.models.importers.official import read_official
@@ -91,8 +90,7 @@ def _import_file(path: Path, file: BinaryIO, training: bool) -> ImportedCheckpoi
         head = file.read(16)
         if head[8:9] == b"{":  # safetensors: the length of the header in 8 bytes, then its JSON
             return _read_own(path)
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if head else memoryview(b"")
-        return import_bytes(data, training)
+        return import_bytes(map_file(file), training)
     except FormatError as e:
         raise CheckpointError(f"cannot import {path}: {e}") from None
     except OSError as e:
@@ -104,7 +102,7 @@ def _import_file(path: Path, file: BinaryIO, training: bool) -> ImportedCheckpoi
 def import_bytes(data: memoryview, training: bool = True) -> ImportedCheckpoint:
     """`import_checkpoint` from memory, for the formats of other projects. Raises FormatError."""
     budget = Budget(len(data))
-    content, container = _read_container(data, budget)
+    content, container = read_container(data, budget)
     read_networks, project = _reader_of(content)
     with np.errstate(all="ignore"):  # values that overflow are refused below
         networks = read_networks(content, training, budget)
@@ -133,18 +131,6 @@ def import_bytes(data: memoryview, training: bool = True) -> ImportedCheckpoint:
 def write_imported(path: str | Path, imported: ImportedCheckpoint) -> None:
     """Write the averaged generator as stylert's own file. An existing file stays until the new one is complete."""
     write_generator(path, imported.config, imported.arrays, info=imported.info)
-
-
-def _read_container(data: memoryview, budget: Budget) -> tuple[object, str]:
-    """The content of the file, and the name of its container."""
-    head = bytes(data[: len(LEGACY_MAGIC)])
-    if head.startswith(ZIP_MAGIC):
-        return read_torch_zip(data, budget), "torch zip"
-    if head == LEGACY_MAGIC:
-        return read_torch_legacy(data, budget), "torch legacy"
-    if head[:1] == b"\x80":  # the opcode PROTO, with which every pickle of protocol 2 or later begins
-        return read_pickle(data, budget), "pickle"
-    raise FormatError("it is no pickle, torch file or safetensors")
 
 
 def _reader_of(content: object) -> tuple[Callable[[Any, bool, Budget], ImportedNetworks], str]:

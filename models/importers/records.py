@@ -30,6 +30,14 @@ STORAGE_BYTES = {
 }
 #: The storages of floating values, as NumPy reads them. NumPy has no bfloat16; it is the upper half of a float32.
 FLOAT_STORAGES = {"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": "<u2"}
+#: The storages of whole numbers, likewise.
+INTEGER_STORAGES = {
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "|i1",
+    "ByteStorage": "|u1",
+}
 #: NumPy's type codes and the torch storage of the same elements.
 NUMPY_STORAGES = {
     "f8": "DoubleStorage",
@@ -93,13 +101,28 @@ class StoredTensor:
         if kind not in FLOAT_STORAGES:
             raise FormatError(f"holds {kind.removesuffix('Storage').lower()} values where weights must be floats")
         budget.reserve(4 * math.prod(self.shape))
-        flat = np.frombuffer(self.storage.data, FLOAT_STORAGES[kind])
-        strides = [stride * flat.itemsize for stride in self.strides]
-        window = np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides)
+        window = self._window(FLOAT_STORAGES[kind])
         if kind == "BFloat16Storage":
             return (window.astype(np.uint32) << 16).view(np.float32)
         with np.errstate(over="ignore"):
             return window.astype(np.float32, order="C")
+
+    def whole_numbers(self, budget: Budget) -> np.ndarray:
+        """An int64 copy, such as the counters of a batch normalisation.
+
+        Raises:
+            FormatError: The elements are not whole numbers, or the budget is spent.
+        """
+        kind = self.storage.kind
+        if kind not in INTEGER_STORAGES:
+            raise FormatError(f"holds {kind.removesuffix('Storage').lower()} values")
+        budget.reserve(8 * math.prod(self.shape))
+        return self._window(INTEGER_STORAGES[kind]).astype(np.int64, order="C")
+
+    def _window(self, dtype: str) -> np.ndarray:
+        flat = np.frombuffer(self.storage.data, dtype)
+        strides = [stride * flat.itemsize for stride in self.strides]
+        return np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides)
 
 
 @dataclass

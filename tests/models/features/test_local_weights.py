@@ -1,7 +1,11 @@
 """Local weights: damaged files and files that would run code are refused, and nothing runs."""
 
+import os
+import zipfile
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from stylert.core.errors import InputError
 from stylert.models.features.local_weights import read_weights
@@ -12,6 +16,35 @@ def test_a_file_that_would_run_code_is_refused_and_does_not_run(runs_code, tmp_p
     with pytest.raises(InputError, match="plain tensors"):
         read_weights(tmp_path / "w.pth", "LPIPS")
     assert "this ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tensors_of_a_torch_file_and_of_safetensors_are_read(tmp_path, rng, legacy):
+    tensors = {
+        "weight": torch.randn(3, 2).T,
+        "half": torch.randn(4).half(),
+        "bn.num_batches_tracked": torch.tensor(7),
+        "parameter": torch.nn.Parameter(torch.randn(2)),
+    }
+    torch.save(tensors, tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+    save_file({k: t.detach().contiguous() for k, t in tensors.items()}, tmp_path / "w.safetensors")
+    for name in ("w.pth", "w.safetensors"):
+        read = read_weights(tmp_path / name, "LPIPS")
+        assert set(read) == set(tensors)
+        for key, tensor in tensors.items():
+            torch.testing.assert_close(read[key], tensor.detach(), rtol=0, atol=0, check_dtype=False)
+
+
+def test_compressed_archives_and_pipes_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as z:
+        z.writestr("w/data.pkl", bytes(10 * 2**20))
+    with pytest.raises(InputError, match="compressed"):
+        read_weights(tmp_path / "w.pth", "LPIPS")
+    os.mkfifo(tmp_path / "pipe.pth")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for path in (tmp_path / "pipe.pth", tmp_path / "pipe.safetensors", "/dev/zero"):
+        with pytest.raises(InputError, match="not a regular file"):
+            read_weights(path, "LPIPS")
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])

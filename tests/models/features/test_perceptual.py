@@ -95,7 +95,7 @@ def test_lpips_is_zero_for_equal_images_and_symmetric(files, rng):
 def test_missing_tensors_and_files_are_named(files, tmp_path):
     with pytest.raises(InputError, match=r"lacks the tensor lin0\.model\.1\.weight"):
         Lpips(files[:1])
-    with pytest.raises(InputError, match=r"nothing\.pth is not a file"):
+    with pytest.raises(InputError, match=r"nothing\.pth does not exist"):
         Lpips([*files, tmp_path / "nothing.pth"])
 
 
