@@ -37,7 +37,7 @@ def stylert(
 BundlePath = Annotated[Path, typer.Argument(help="Bundle folder, written by `stylert export`.")]
 Backends = Annotated[str | None, typer.Option("--backend", help="Comma-separated; by default all that are installed.")]
 Precisions = Annotated[str | None, typer.Option("--precision", help="Comma-separated; by default all in the bundle.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default the backend decides.")]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; by default the backend decides.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")]
 OneBackend = Annotated[
     str,

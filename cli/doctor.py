@@ -9,10 +9,10 @@ from typing import Any
 
 from stylert.cli.app import JsonFile, app
 from stylert.cli.console import print_line, print_table
-from stylert.core.atomic import check_writable
 from stylert.core.devices import find_gpus
 from stylert.core.errors import StylertError, install_command
 from stylert.core.host import cpu_name, instruction_sets, memory_bytes, usable_cores
+from stylert.core.outputs import check_output
 from stylert.runtime.backends import BACKENDS, backend
 
 #: Optional package: its purpose and the extra that brings it.
@@ -30,7 +30,7 @@ def doctor(json: JsonFile = None) -> None:
     """Show Python, processor, memory, GPUs and every backend, and how to install the ones that are missing."""
     from stylert.cli.tables import write_json
 
-    check_writable(json)
+    check_output(json, "JSON")
     facts = findings()
     show(facts)
     if json is not None:

@@ -1,7 +1,6 @@
-"""The command `stylert`.
+"""`main`: the entry point of the command `stylert`. It turns errors and signals into one line and an exit code.
 
-A mistake of the user, or a failure of the system such as a full disk, ends in one line and exit code 2. Ctrl-C and SIGTERM end
-in the line `stopped`, after the files that are being written are removed; their exit codes are those of shells: 130 and 143.
+A mistake of the user ends with exit code 2, Ctrl-C with the line `stopped` and 130, SIGTERM with 143.
 """
 
 from __future__ import annotations
@@ -124,7 +123,7 @@ def _missing_package_message(error: ModuleNotFoundError) -> str:
     package = (error.name or "").partition(".")[0].replace("_", "-")
     for requirement in requires("stylert") or []:
         optional = re.match(r'([\w-]+).*extra == "([\w-]+)"', requirement)
-        if optional is not None and optional[1] == package:
+        if optional is not None and optional[1] == package != "stylert":  # some extras of stylert bring others
             return f"this needs {package}: {install_command(optional[2])}"
     raise error
 

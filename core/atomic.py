@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from stylert.core.errors import OutputError
 from stylert.core.partials import is_partial, lock, name_aside, new_partial_file, new_partial_folder, remove_stale_partials
@@ -83,6 +85,16 @@ def atomic_directory(path: str | Path, own_files: OwnFiles | None) -> Iterator[P
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # this folder, or the one that it replaced
         os.close(descriptor)
+
+
+def append_line(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Append one JSON object to a file with a line for each. A kill may cut the last line.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with _named_errors(path), open(path, "a") as file:
+        file.write(json.dumps(content) + "\n")
 
 
 @contextmanager

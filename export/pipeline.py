@@ -24,7 +24,7 @@ from stylert.export.quantization.latents import calibration_latents, search_late
 from stylert.export.quantization.recipe import CANONICAL, FLOAT16_RECIPE, eight_bit_recipe
 from stylert.export.quantization.sensitivity import Sensitivity, find_sensitive_layers, reference_images, same_rounding
 from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
-from stylert.export.verify import WORST_IMAGES, accuracy_entry, verify
+from stylert.export.verify import MAX_SEEDS, WORST_IMAGES, accuracy_entry, verify
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.importers.imported import read_any_generator
 from stylert.runtime import engines
@@ -154,8 +154,8 @@ def _check_request(precisions: Sequence[str], backends: Sequence[str], min_psnr:
             raise InputError(f"unknown backend {backend!r}: choose from {', '.join(BACKENDS)}")
     if min_psnr is not None and ("int8" not in precisions or not 0 < min_psnr <= MAX_MIN_PSNR_DB):
         raise InputError(f"min_psnr needs int8, and must be above 0 and at most {MAX_MIN_PSNR_DB:g} dB, not {min_psnr!r}")
-    if verify_seeds < 0:
-        raise InputError(f"verify_seeds must be 0 or more, not {verify_seeds!r}")
+    if not 0 <= verify_seeds <= MAX_SEEDS:
+        raise InputError(f"verify_seeds must be 0 to {MAX_SEEDS}, not {verify_seeds!r}")
     if verify_seeds and find_spec("torch") is None and "fp32" not in precisions:
         raise InputError("verification needs PyTorch, which is not installed, or fp32: add fp32, or set verify_seeds to 0")
     if not precisions or len(set(precisions)) != len(precisions):

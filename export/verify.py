@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from stylert.runtime.generator import Generator
 from stylert.runtime.media.pictures import save_image
 
 BATCH = 8
+
+#: All reference images are in memory at once.
+MAX_SEEDS = 65536
 
 #: Name of a picture of the worst images.
 WORST_IMAGES = "worst.{precision}.{backend}.png"
@@ -105,8 +109,10 @@ def verify(
         InputError: `against` is another checkpoint, a backend is unknown, or the bundle lacks a precision.
         BackendError: A backend does not run here, or PyTorch is needed and not installed.
     """
-    if seeds < 1:
-        raise InputError("verify needs at least one seed")
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise InputError(f"verify takes 1 to {MAX_SEEDS} seeds, not {seeds}")
+    if not math.isfinite(psi):
+        raise InputError(f"psi is a finite number, not {psi}")
     for name in backends or []:
         if (reason := backend(name).unavailable_reason()) is not None:
             raise BackendError(reason)

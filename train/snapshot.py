@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stylert.core.atomic import atomic_file
 from stylert.core.errors import CheckpointError
-from stylert.models.checkpoint import FORMAT_VERSION, METADATA_KEY, check_digest, digest, read_metadata
+from stylert.models.checkpoint import FORMAT_VERSION, METADATA_KEY, check_digest, digest, read_metadata, write_errors
 from stylert.train.presets import TrainConfig
 
 
@@ -41,7 +41,7 @@ def write_snapshot(path: str | Path, cfg: TrainConfig, tensors: dict[str, Tensor
         # The second digest serves readers that load the generator alone.
         "sha256": {"": digest(arrays), "G_ema.": digest(averaged)},
     }
-    with atomic_file(path) as temporary:
+    with atomic_file(path) as temporary, write_errors(path):
         save_file(contiguous, str(temporary), {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +11,8 @@ from typer.core import TyperGroup
 
 from stylert.cli.app import Backends, JsonFile, Threads, app, positive, split_list
 from stylert.cli.console import print_line, print_note, progress
-from stylert.core.atomic import check_writable
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, missing_extra
+from stylert.core.outputs import check_output
 
 
 class MeasureByDefault(TyperGroup):
@@ -75,11 +76,14 @@ def run(
     from stylert.benchmarks.suite import Matrix, configurations, run_suite
     from stylert.cli.bench.tables import show_results
 
+    if find_spec("psutil") is None:
+        raise missing_extra("psutil", "bench")
     if (bundle is None) == (model is None):
         raise InputError("name a bundle, or a standard model with --model sg2-256")
-    check_writable(json)
+    check_output(json, "JSON")
     if out is not None:
-        check_writable(out / "results.json")
+        check_output(out / "results.json", "JSON")
+        check_output(out / "report.html", "HTML")
     precisions = split_list(precision) or (None if model is None else list(STANDARD_PRECISIONS))
     matrix = Matrix(
         split_list(backend),
@@ -132,7 +136,7 @@ def compare(
     from stylert.benchmarks.schema import read_results
     from stylert.cli.bench.tables import show_comparison
 
-    check_writable(html)
+    check_output(html, "HTML", files)
     documents = [(str(f), read_results(f)) for f in files]
     comparisons = compare_results(documents)
     for comparison in comparisons:
@@ -151,6 +155,6 @@ def draw(
     from stylert.benchmarks.report.page import write_report
     from stylert.benchmarks.schema import read_results
 
-    check_writable(out)
+    check_output(out, "HTML", (results,))
     write_report(read_results(results), out, results.parent)
     print_line(f"wrote {out}")

@@ -1,4 +1,4 @@
-"""`stylert mix`, `sweep`, `interpolate` and `again`: each makes a recipe, and draws its picture or video from the recipe."""
+"""Runs mix, sweep, interpolate and again: each makes a recipe, and draws its picture or video from the recipe."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from stylert.cli.picture_options import PictureOptions
 from stylert.core.atomic import check_writable
 from stylert.core.errors import BundleError, InputError
+from stylert.core.outputs import check_not_input
 from stylert.core.progress import Progress
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
@@ -89,8 +90,10 @@ def again(file: Path, bundle_path: Path | None, out: Path, threads: int | None, 
     Raises:
         InputError: The file carries no recipe.
         BundleError: The bundle is missing, or is not the one that made the file.
+        OutputError: `out` is `file`, or cannot be written.
     """
     recipe = read_recipe(file)
+    check_not_input(out, (file,))
     if bundle_path is None:
         bundle_path = Path("bundle")
         if not bundle_path.is_dir():

@@ -1,4 +1,7 @@
-"""The commands of the pipeline: export, build, tune, generate, verify, demo, import."""
+"""Declares export, build, tune, generate, verify, demo and import with their options.
+
+Longer bodies are in the modules beside this one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from stylert.cli import tables
 from stylert.cli.app import Backends, Batch, BundlePath, JsonFile, Precisions, Psi, Threads, app, check_choice, split_list
 from stylert.cli.console import print_line, print_note, progress
 from stylert.cli.picture_options import PictureOptions, with_picture_options
-from stylert.core.atomic import check_writable
+from stylert.core.outputs import check_output
 
 
 @app.command()
@@ -161,7 +164,7 @@ def verify(
     from stylert.export.verify import verify as run
     from stylert.runtime.bundle import Bundle
 
-    check_writable(json)
+    check_output(json, "JSON", (against,))
     with progress() as report:
         rows = run(Bundle.load(bundle), against, split_list(backend), split_list(precision), seeds, psi, report)
     tables.show_accuracy(rows)

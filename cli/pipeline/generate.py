@@ -1,4 +1,4 @@
-"""`stylert generate`: images from seeds, in batches."""
+"""Runs `stylert generate`: draws the images of seeds in batches and writes them to files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from stylert.cli.picture_options import PictureOptions
-from stylert.core.atomic import atomic_file
+from stylert.core.atomic import check_writable
 from stylert.core.errors import InputError, OutputError
 from stylert.core.images import as_uint8, make_grid
 from stylert.core.progress import Progress
@@ -46,14 +46,12 @@ def generate_images(
         raise OutputError(f"cannot write into {out}: it is a file")
     recipe = options.recipe(bundle, "grid", seeds, [psi], batch=min(options.batch, len(seeds)))
     with Generator.load(bundle, recipe.backend, recipe.precision, options.threads) as generator:
-        # Mistakes in the options are found before the long part: by mapping one latent, and by a file in the folder.
+        # Mistakes in the options are found before the long part: by mapping one latent, and by the place of the first file.
         generator.map(np.zeros((1, bundle.model["z_dim"]), np.float32), psi, options.cutoff, _labels(options, 1))
         if grid:
             check_fits(generator, recipe)
             comment = recipe.to_json()
-        with atomic_file(out / ".probe"):
-            pass
-        (out / ".probe").unlink()
+        check_writable(out / ("grid.png" if grid else _file_name(seeds[0])))
         files: list[Path] = []
         batches: list[np.ndarray] = []
         for i in range(0, len(seeds), options.batch):
@@ -63,7 +61,7 @@ def generate_images(
                 batches.append(images)
             else:
                 for seed, image in zip(chunk, images, strict=True):
-                    files.append(out / f"seed{seed:04d}.png")
+                    files.append(out / _file_name(seed))
                     single = dataclasses.replace(recipe, command="generate", seeds=(seed,), together=tuple(chunk))
                     save_image(image, files[-1], single.to_json())
             report("generate", min(i + options.batch, len(seeds)), len(seeds))
@@ -71,6 +69,10 @@ def generate_images(
         files.append(out / "grid.png")
         save_image(make_grid(np.concatenate(batches)), files[-1], comment)
     return files
+
+
+def _file_name(seed: int) -> str:
+    return f"seed{seed:04d}.png"
 
 
 def _labels(options: PictureOptions, count: int) -> list[int] | None:

@@ -1,0 +1,147 @@
+"""No command loses a file that it did not write: inputs, checkpoints beside a bundle, and files of another kind."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylert.cli import main as cli
+from stylert.cli.latents.pictures import mix
+from stylert.cli.picture_options import PictureOptions
+from stylert.export.pipeline import export_bundle
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.engines import build_engine
+from tests.cli.test_cli import refuse
+from tests.test_faults import contents
+
+#: Runs `stylert`, checks that it is refused in one line, and returns the line.
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    return lambda *args: refuse(capfd, monkeypatch, *args)
+
+
+@pytest.fixture
+def place(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> Path:
+    """A folder with a checkpoint, a bundle, pictures, results and a picture that stylert made."""
+    place = tmp_path / "place"
+    shutil.copytree(bundle.path, place / "b")
+    shutil.copyfile(checkpoint, place / "m.safetensors")
+    (place / "images").mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((16, 16, 3), i, np.uint8)).save(place / "images" / f"{i}.png")
+    (place / "results.json").write_text("{}")
+    mix(place / "b", [0], [1], "coarse", place / "mix.png", 1.0, PictureOptions(), lambda *_: None)
+    return place
+
+
+def test_an_output_that_would_cost_a_file_is_refused(place: Path, refused: Refuse) -> None:
+    before = contents(place)
+    b, m, images, results = place / "b", place / "m.safetensors", place / "images", place / "results.json"
+    (place / "hard.safetensors").hardlink_to(m)
+    verify = ("verify", b, "--seeds", 1, "--backend", "onnxruntime", "--json")
+    metrics = ("metrics", m, "--metrics", "ppl_w", "--images", 2, "--json")
+    train = ("train", "--kimg", 0.01, "--batch", 4, "--preset", "cpu-small", "--data", images)
+    for args, words in [
+        ((*verify, b / "bundle.json"), "belongs to other files"),
+        ((*verify, b / "mapping.onnx"), "not JSON"),
+        ((*verify, m, "--against", m), "is an input"),
+        ((*metrics, m), "is an input"),
+        ((*metrics, place / "hard.safetensors"), "is an input"),
+        (("bench", b, "--json", m), "not JSON"),
+        (("bench", "compare", results, results, "--html", results), "is an input"),
+        (("bench", "report", results, "--out", results), "is an input"),
+        (("doctor", "--json", m), "not JSON"),
+        (("doctor", "--json", "/dev/null"), "not a regular file"),
+        (("import", m, "--out", m), "is an input"),
+        (("import", m, "--out", place / "hard.safetensors"), "is an input"),
+        (("import", m, "--out", results), "not safetensors"),
+        (("import", m, "--out", place / "run" / "snapshot.safetensors", "--training", place / "run"), "both write"),
+        (("dataset", images, "--out", images / "0.png", "--resolution", 16), "not zip"),
+        (("augment-preview", images, "--out", images / "1.png"), "in its folder"),
+        (("again", place / "mix.png", "--bundle", b, "--out", place / "mix.png"), "is an input"),
+        ((*train, "--out", images), "choose another folder"),
+        ((*train, "--out", images / "run"), "choose another folder"),
+    ]:
+        line = refused(*args)
+        assert words in line, (args, line)
+        assert {k: v for k, v in contents(place).items() if k != "hard.safetensors"} == before, args
+
+
+def test_a_new_run_is_not_started_beside_the_generator_of_another(place: Path, refused: Refuse) -> None:
+    run = place / "run"
+    run.mkdir()
+    shutil.copyfile(place / "m.safetensors", run / "model.safetensors")
+    before = contents(place)
+    train = ("train", "--kimg", 0.01, "--batch", 4, "--preset", "cpu-small", "--data", place / "images", "--out", run)
+    assert "already holds model.safetensors" in refused(*train, "--transfer", run / "model.safetensors")
+    assert contents(place) == before
+
+
+HOLD = """
+import sys
+from stylert.core.atomic import locked_folder
+with locked_folder(sys.argv[1]):
+    print("held", flush=True)
+    input()
+"""
+
+
+def test_two_runs_never_train_in_one_folder(
+    place: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = place / "run"
+    train = ("train", "--kimg", "0.01", "--batch", "4", "--preset", "cpu-small", "--data", place / "images", "--out", run)
+    command = [sys.executable, "-c", HOLD, str(run)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as held:
+        assert held.stdout is not None
+        assert held.stdout.readline() == "held\n"
+        monkeypatch.setattr(sys, "argv", ["stylert", *map(str, train)])
+        with pytest.raises(SystemExit) as e:
+            cli.main()
+        held.communicate("\n")
+    assert e.value.code == 2
+    assert "another process is writing there" in capfd.readouterr().err.splitlines()[-1]
+    assert list(run.iterdir()) == []
+
+
+def test_a_bundle_is_replaced_with_its_engines_and_pictures_but_not_with_files_of_the_user(
+    place: Path, checkpoint: Path, refused: Refuse
+) -> None:
+    b = place / "b"
+    export = ("export", checkpoint, "--out", b, "--precision", "fp32", "--backend", "onnxruntime", "--verify-seeds", 0)
+    build_engine(Bundle.load(b), "onnxruntime", "fp32")
+    for name in ("m.safetensors", "pictures/seed0000.png", "engines/notes.txt", "NOTES"):
+        (b / name).parent.mkdir(exist_ok=True)
+        (b / name).write_bytes(b"of the user")
+        before = contents(place)
+        line = refused(*export)
+        assert f"also holds {name}; move" in line
+        assert contents(place) == before
+        (b / name).unlink()
+    export_bundle(checkpoint, b, ["fp32"], backends=["onnxruntime"], verify_seeds=1)
+    assert (b / "worst.fp32.onnxruntime.png").is_file()
+    assert not (b / "engines").exists()
+    export_bundle(checkpoint, b, ["fp32"], backends=["onnxruntime"])
+    assert not (b / "worst.fp32.onnxruntime.png").exists()
+
+
+def test_a_bundle_behind_a_link_is_replaced_and_the_link_stays(place: Path, checkpoint: Path) -> None:
+    (place / "link").symlink_to("b")
+    export_bundle(checkpoint, place / "link", ["fp32"], backends=[])
+    assert (place / "link").is_symlink()
+    assert set(Bundle.load(place / "b").precisions) == {"fp32"}
+
+
+def test_an_empty_folder_becomes_a_bundle(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert set(export_bundle(checkpoint, tmp_path / "empty", ["fp32"], backends=[]).precisions) == {"fp32"}
