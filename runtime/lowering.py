@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stylert.core.errors import BackendError, BundleError, OutputError, missing_extra
+from stylert.core.errors import BackendError, BundleError, OutputError, missing_extra, shown_line
 from stylert.runtime.network_files import MAX_BYTES, check_network_file, parsed
 
 
@@ -45,6 +45,7 @@ def lower(source: Path, destination: Path, batch: int | None = None) -> Path:
     except ValueError as e:
         raise BundleError(f"{source}: {e}") from None
     try:
+        onnx.checker.check_model(model)  # the optimiser would write a line for each fault into the log, and go on
         if batch is not None:
             for tensor in (*model.graph.input, *model.graph.output):
                 tensor.type.tensor_type.shape.dim[0].dim_value = batch
@@ -53,8 +54,8 @@ def lower(source: Path, destination: Path, batch: int | None = None) -> Path:
         size = lowered.ByteSize()
     except MemoryError as e:
         raise BackendError(f"not enough memory to lower {source}") from e
-    except Exception as e:  # of the optimiser, for a network that is not valid
-        raise BundleError(f"{source} cannot be lowered: {' '.join(str(e).split())[:200] or type(e).__name__}") from e
+    except Exception as e:  # of the checker, or of the optimiser for a network that is not valid all the same
+        raise BundleError(f"{source} cannot be lowered: {shown_line(str(e)) or type(e).__name__}") from e
     if size > MAX_BYTES:
         raise BundleError(f"{source} in plain operators is larger than 2 GiB, which no ONNX file can be")
     try:

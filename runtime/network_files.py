@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from stylert.core.errors import BundleError, shown
+from stylert.core.errors import BundleError, shown, shown_line
 
 #: Largest ONNX file: protobuf has no larger messages
 MAX_BYTES = 2**31 - 1
@@ -55,7 +55,7 @@ def parsed(file: Path) -> Any:
     try:
         return onnx.load(file, load_external_data=False)
     except Exception as e:  # protobuf's exceptions share no public base class
-        raise BundleError(f"{file} is not a network that can be read: {' '.join(str(e).split())}") from None
+        raise BundleError(f"{file} is not a network that can be read: {shown_line(str(e))}") from None
 
 
 def _locations(message: Any) -> Iterator[str]:

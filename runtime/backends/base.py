@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylert.core.errors import BackendError, InputError
+from stylert.core.errors import BackendError, InputError, shown_line
 from stylert.core.progress import Progress
 from stylert.runtime.build_options import LATENCY, BuildOptions
 from stylert.runtime.session import Session
@@ -185,3 +185,9 @@ class Backend(ABC):
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a library's exception means that an allocation failed. The libraries have no type of their own for it."""
     return isinstance(error, MemoryError) or "alloc" in str(error)
+
+
+def reason(error: Exception, last: bool = False) -> str:
+    """The first line of a library's message, or the last, in printable characters: it may quote the file's own text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return shown_line(lines[-1 if last else 0]) if lines else type(error).__name__

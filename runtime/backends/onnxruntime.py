@@ -12,7 +12,7 @@ import numpy as np
 from stylert.core.errors import BackendError, BundleError, OutOfMemory, OutputError
 from stylert.core.host import cpu_identity
 from stylert.core.progress import Progress
-from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory
+from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory, reason
 from stylert.runtime.batching import ANY_BATCH
 from stylert.runtime.build_options import BuildOptions, refuse_gpu_options
 from stylert.runtime.network_files import check_network_file
@@ -110,7 +110,7 @@ class OrtSession:
         except Exception as e:  # ONNX Runtime's exceptions share no public base class
             if is_out_of_memory(e):
                 raise OutOfMemory("ONNX Runtime: not enough memory for this batch") from None
-            raise BackendError(f"ONNX Runtime cannot run this network: {first_line(e)}") from e
+            raise BackendError(f"ONNX Runtime cannot run this network: {reason(e)}") from e
         return image
 
     def close(self) -> None:
@@ -135,15 +135,16 @@ def open_session(file: Path, options: Any, providers: Sequence[Any] = ("CPUExecu
         OutputError: The optimised network cannot be written.
     """
     try:
-        return library().InferenceSession(file, options, providers=list(providers))
+        # Without fallback: it prints a banner and tries the same once more.
+        return library().InferenceSession(file, options, providers=list(providers), enable_fallback=False)
     except MemoryError as e:
         raise BackendError(f"not enough memory to load {file}") from e
     except Exception as e:  # ONNX Runtime's exceptions share no public base class
-        reason = first_line(e)
+        message = reason(e)
         # On a full disk ONNX Runtime's message blames the network.
-        if "serialization failed" in reason or "Failed to write" in reason:
+        if "serialization failed" in message or "Failed to write" in message:
             raise OutputError(f"cannot write {options.optimized_model_filepath}: is the disk full?") from None
-        raise BundleError(f"ONNX Runtime cannot load {file}: {reason}") from None
+        raise BundleError(f"ONNX Runtime cannot load {file}: {message}") from None
 
 
 def session_tensors(session: Any) -> list[TensorSpec]:
@@ -153,12 +154,6 @@ def session_tensors(session: Any) -> list[TensorSpec]:
         for values, is_input in ((session.get_inputs(), True), (session.get_outputs(), False))
         for value in values
     ]
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a library's message."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip() if lines else type(error).__name__
 
 
 BACKEND = OnnxRuntime()

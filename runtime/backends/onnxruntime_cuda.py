@@ -22,7 +22,7 @@ import numpy as np
 from stylert.core.devices import find_gpus
 from stylert.core.errors import BackendError, OutOfMemory
 from stylert.runtime.backends import onnxruntime as cpu
-from stylert.runtime.backends.base import Backend, BackendFacts, LoadOptions, is_out_of_memory
+from stylert.runtime.backends.base import Backend, BackendFacts, LoadOptions, is_out_of_memory, reason
 from stylert.runtime.batching import ANY_BATCH
 from stylert.runtime.cuda.arrays import DeviceView
 from stylert.runtime.cuda.device_array import FIRST_GPU, HOST, DeviceArray
@@ -251,7 +251,7 @@ class BoundSession:
             if isinstance(e, BackendError):
                 raise
             if not is_out_of_memory(e):
-                raise BackendError(f"ONNX Runtime cannot run this network: {cpu.first_line(e)}") from e
+                raise BackendError(f"ONNX Runtime cannot run this network: {reason(e)}") from e
             self._bindings.clear()
             raise OutOfMemory("ONNX Runtime: not enough memory on the GPU for this batch") from None
 

@@ -20,7 +20,7 @@ import numpy as np
 from stylert.core.errors import BackendError, BundleError, OutOfMemory, install_command
 from stylert.core.host import cpu_identity
 from stylert.core.progress import Progress
-from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory
+from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory, reason
 from stylert.runtime.batching import ANY_BATCH, batch_chunks
 from stylert.runtime.build_options import LATENCY, THROUGHPUT, BuildOptions, refuse_gpu_options
 from stylert.runtime.forking import ForkGuard, never_free, tell_after_fork
@@ -173,7 +173,7 @@ class OpenVinoSession:
         except (MemoryError, RuntimeError) as e:
             if is_out_of_memory(e):
                 raise OutOfMemory("OpenVINO: not enough memory for this batch") from None
-            raise BackendError(f"OpenVINO cannot run this network: {_last_line(e)}") from e
+            raise BackendError(f"OpenVINO cannot run this network: {reason(e, last=True)}") from e
         image: np.ndarray = request.get_output_tensor(0).data.copy()
         requests[batch] = request
         return image
@@ -253,7 +253,7 @@ def _compile(network: Path, options: LoadOptions, batch: int) -> Any:
         except MemoryError as e:
             raise BackendError(f"not enough memory to compile {network}") from e
         except RuntimeError as e:
-            raise BundleError(f"OpenVINO cannot compile {network}: {_last_line(e)}") from None
+            raise BundleError(f"OpenVINO cannot compile {network}: {reason(e, last=True)}") from None
 
 
 def _import(blob: np.ndarray, file: Path, options: LoadOptions) -> Any:
@@ -261,12 +261,7 @@ def _import(blob: np.ndarray, file: Path, options: LoadOptions) -> Any:
     try:
         return shared_core().import_model(library().Tensor(blob, shared_memory=True), "CPU", _config(options))
     except RuntimeError as e:
-        raise BundleError(f"OpenVINO cannot load engine {file}: {_last_line(e)}") from None
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+        raise BundleError(f"OpenVINO cannot load engine {file}: {reason(e, last=True)}") from None
 
 
 BACKEND = OpenVino()

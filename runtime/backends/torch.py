@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stylert.core.errors import BackendError, OutOfMemory, install_command
-from stylert.runtime.backends.base import Backend, BackendFacts, LoadOptions, is_out_of_memory
+from stylert.core.errors import BackendError, BundleError, OutOfMemory, StylertError, install_command
+from stylert.runtime.backends.base import Backend, BackendFacts, LoadOptions, is_out_of_memory, reason
 from stylert.runtime.backends.torch_graph import TorchGraph
 from stylert.runtime.batching import ANY_BATCH
 from stylert.runtime.cuda import dlpack
 from stylert.runtime.cuda.arrays import LEGACY_STREAM, DeviceView
 from stylert.runtime.cuda.device_array import FIRST_GPU, HOST, DeviceArray
+from stylert.runtime.forking import ForkGuard
+from stylert.runtime.network_files import check_network_file
 from stylert.runtime.session import HostInputs, Inputs, TensorSpec, Timings, note_missing_graph
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ class Torch(Backend):
             import torch
         except ImportError:
             raise self.missing_library() from None
+        _FORK_GUARD.enter()
+        check_network_file(network)
         if options.threads is not None:
             torch.set_num_threads(options.threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -71,6 +75,10 @@ class Torch(Backend):
             return TorchSession(TorchGraph(network, device), device, capture=device == "cuda")
         except torch.OutOfMemoryError as e:
             raise BackendError(f"not enough memory on the GPU for {network}: {str(e).splitlines()[0]}") from None
+        except StylertError:
+            raise
+        except Exception as e:  # a network that is not valid fails in its own way
+            raise BundleError(f"PyTorch cannot load {network}: {reason(e)}") from e
 
 
 class TorchSession:
@@ -85,6 +93,7 @@ class TorchSession:
     def __init__(self, graph: TorchGraph, device: str, capture: bool) -> None:
         """`capture` allows CUDA graphs."""
         self.device, self.capture = device, capture
+        self.tensors: Sequence[TensorSpec] = graph.tensors
         self.image: TensorSpec = graph.image
         self.notes: list[str] = []
         self._graph: TorchGraph | None = graph
@@ -200,14 +209,17 @@ class TorchSession:
         """Inference mode. A failed allocation becomes OutOfMemory and frees the prepared batch."""
         import torch
 
+        _FORK_GUARD.enter()
         try:
             with torch.inference_mode():
                 yield
-        except RuntimeError as e:
+        except StylertError:
+            raise
+        except Exception as e:
             if is_out_of_memory(e) or isinstance(e, torch.OutOfMemoryError):
                 self._prepared = None
                 raise OutOfMemory("PyTorch: not enough memory for this batch") from None
-            raise
+            raise BackendError(f"PyTorch cannot run this network: {reason(e)}") from e
 
 
 class PreparedBatch:
@@ -267,5 +279,8 @@ def _record_next(events: Iterator[torch.cuda.Event]) -> None:
     if event is not None:
         event.record()
 
+
+#: PyTorch waits without end for the threads of the parent process, and CUDA refuses its children.
+_FORK_GUARD = ForkGuard("PyTorch")
 
 BACKEND = Torch()

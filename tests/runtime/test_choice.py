@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stylert.core.devices import Driver, Gpu
 from stylert.core.errors import BackendError, BundleError, InputError
 from stylert.runtime import Bundle, Generator, choice
 from stylert.runtime.backends import available_backends, backend
+from stylert.runtime.backends.base import LoadOptions
 from stylert.runtime.choice import choose_backend, measure
+from stylert.runtime.engines import build_engine, engine_folder, engine_key
+from stylert.runtime.session import Session
 
 CPU = ["onnxruntime", "openvino"]
 
@@ -101,6 +106,67 @@ def test_measuring_runs_every_backend_and_leaves_out_those_that_do_not_load(
 
     monkeypatch.setattr(backend("openvino"), "load", refuse)
     assert set(measure(bundle, CPU, "int8", 1)) == {"onnxruntime"}
+
+
+class Failing:
+    """A session that stops running after some calls."""
+
+    def __init__(self, session: Session, calls: int) -> None:
+        self._session, self._left, self.closed = session, calls, False
+        self.tensors = session.tensors
+
+    def run(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        self._left -= 1
+        if self._left < 0:
+            raise BackendError("the driver has gone")
+        return self._session.run(inputs)
+
+    def close(self) -> None:
+        self.closed = True
+        self._session.close()
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_a_backend_that_loads_but_does_not_run_is_left_out_and_closed(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    monkeypatch.setattr(choice, "SECONDS", 0.0)
+    first = backend("onnxruntime")
+    load, opened = first.load, []
+
+    def fail(network: Path, options: LoadOptions) -> Failing:
+        opened.append(Failing(load(network, options), calls))
+        return opened[0]
+
+    monkeypatch.setattr(first, "load", fail)
+    name, why = choose_backend(bundle, "fp32", 1, tmp_path)
+    assert name == "openvino"
+    assert "onnxruntime" not in why
+    assert opened[0].closed
+
+
+def test_times_depend_on_the_gpus_and_on_the_content_of_the_engines(
+    bundle: Bundle, tmp_path: Path, times: Callable[..., list[list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Bundle.load(shutil.copytree(bundle.path, tmp_path / "bundle"))
+    measurements = times(onnxruntime=2.0, openvino=1.0)
+
+    def measured() -> bool:
+        before = len(measurements)
+        choose_backend(copy, "fp32", cache=tmp_path / "cache")
+        return len(measurements) > before
+
+    assert measured()
+    assert not measured()
+    monkeypatch.setattr(choice, "find_gpus", lambda: Driver("13.0", (Gpu(0, "GPU A", (8, 9), 2**34),), None))
+    assert measured()
+    assert not measured()
+    build_engine(copy, "onnxruntime", "fp32")
+    assert measured()
+    assert not measured()
+    record = engine_folder(copy, engine_key(copy, "onnxruntime", "fp32")) / "engine.json"
+    record.write_text(record.read_text().replace('"build_seconds"', '"other_build_seconds"'))
+    assert measured()
 
 
 def test_the_only_backend_is_taken_without_measuring(
