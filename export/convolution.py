@@ -60,7 +60,7 @@ def _operator_node(g: SynthesisGraph, spec: LayerSpec, x: str, style: ConvStyle)
     # The operator multiplies by the gain itself, so noise and bias come without it.
     noise = g.activation_constant(np.zeros((1, 1, 1, 1))) if g.noise == "none" else _noise(g, spec, gain=1.0)
     weight = g.activation_weight(f"{name}.weight", g.constants[name].weight)
-    bias = g.activation_weight(f"{name}.bias", g.array(f"{name}.bias"))
+    bias = g.activation_weight(f"{name}.bias", g.activation_bias(spec))
     return g.node(
         "ModulatedConv2d",
         [x, weight, style.style, style.demod, noise, bias, g.fir_weight],
@@ -110,7 +110,7 @@ def _bias(g: SynthesisGraph, spec: LayerSpec, style: ConvStyle) -> str:
 def _noise(g: SynthesisGraph, spec: LayerSpec, gain: float) -> str:
     """`[1 or N, 1, R, R]`: a layer's noise times its strength and `gain`."""
     name = spec.name
-    strength = g.array(f"{name}.noise_strength") * gain
+    strength = g.array(f"{name}.noise_strength") * (gain / g.plan.activation_scale)
     if g.noise == "const":
         return g.activation_weight(f"{name}.noise", (g.array(f"{name}.noise_const") * strength)[None, None])
     noise = g.node("Mul", [noise_name(spec), g.constant(strength)], f"{name}.noise")

@@ -11,12 +11,13 @@ import onnx
 from numpy.typing import DTypeLike
 from onnx import helper, numpy_helper
 
+from stylert.core.errors import CheckpointError
 from stylert.plugins.onnx_functions import DOMAIN, check_nodes, function_protos, opset_imports
 
 IR_VERSION = 10
 
-#: Protocol buffers hold no larger message, and the checker reads none.
-MAX_PROTOBUF_BYTES = 2**31
+#: Protocol buffers hold no larger message. A part of it is kept for the nodes.
+MAX_WEIGHT_BYTES = 2**31 - 2**24
 
 #: Sizes, names of dynamic sizes, or None for a size that is not stated.
 Shape = Sequence[int | str | None]
@@ -46,8 +47,14 @@ class GraphBuilder:
         return name
 
     def weight(self, name: str, value: np.ndarray) -> str:
-        """An initializer under its own name."""
-        self.initializers[name] = numpy_helper.from_array(np.array(value, order="C"), name)
+        """An initializer under its own name. The same name may come again with the same value.
+
+        Raises:
+            ValueError: The name has another value already.
+        """
+        tensor = numpy_helper.from_array(np.array(value, order="C"), name)
+        if self.initializers.setdefault(name, tensor) != tensor:
+            raise ValueError(f"the graph has two initializers named {name}")
         return name
 
     def constant(self, value: Any, dtype: DTypeLike = np.float32) -> str:
@@ -68,10 +75,17 @@ class GraphBuilder:
         return self.node("Cast", [tensor], output, to=_tensor_type(dtype))
 
     def model(self) -> onnx.ModelProto:
-        """The model, checked. It carries the function body of each `stylert` operator that it uses."""
+        """The model, checked. It carries the function body of each `stylert` operator that it uses.
+
+        Raises:
+            CheckpointError: The weights exceed the size of an ONNX file.
+        """
         used_operators = {node.op_type for node in self.nodes if node.domain == DOMAIN}
         read_tensors = {name for node in self.nodes for name in node.input}
         initializers = [tensor for name, tensor in self.initializers.items() if name in read_tensors]
+        weight_bytes = sum(len(tensor.raw_data) for tensor in initializers)
+        if weight_bytes > MAX_WEIGHT_BYTES:
+            raise CheckpointError(f"the {self.name} network has {weight_bytes / 2**30:.1f} GiB; an ONNX file holds 2 GiB")
         graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, initializers, value_info=self.shapes)
         model = helper.make_model(
             graph,
@@ -81,8 +95,7 @@ class GraphBuilder:
             producer_name="stylert",
         )
         check_nodes(model)
-        if model.ByteSize() < MAX_PROTOBUF_BYTES:
-            onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(model, full_check=True)
         return model
 
 

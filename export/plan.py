@@ -6,6 +6,7 @@ one. Every plan of one network computes the same images, but for rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, get_args
@@ -16,10 +17,15 @@ from stylert.export.quantization.formats import INT8_MAX, UINT8_MAX
 from stylert.export.quantization.gptq import GptqRounder
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.stylegan2.config import GeneratorConfig, LayerSpec
+from stylert.plugins.constants import ACTIVATION_GAIN
 
 #: The forms of a modulated convolution, and those of torgb. `LayerPlan` describes them.
 ConvForm = Literal["operator", "transposed", "phases", "polyphase"]
 RgbForm = Literal["matmul", "matmul_nhwc", "conv"]
+
+#: Bounds of the greatest constant that a float16 network adds to its activations. Activations may exceed it by the
+#: gain of the layers, which is bounded (docs/decisions/export-fp16-bounded.md).
+FLOAT16_CONSTANTS = (1 / 16, 256.0)
 
 #: The least dynamic range of a sample, so that a tensor of zeros is not divided by zero.
 MIN_DYNAMIC_RANGE = 1e-6
@@ -164,7 +170,8 @@ class NetworkPlan:
     Attributes:
         layers: Plans by layer name. A convolution without one is an operator node, and a torgb without one has
             `rgb_form`.
-        float16: Whether convolutions compute in float16. `float16_plan` gives migrations under which nothing overflows.
+        float16: Whether convolutions compute in float16. `float16_plan` gives migrations that bound their gain.
+        activation_scale: All activations are divided by it, and the results of torgb are multiplied by it. A power of two.
         rgb_form: The form of every torgb that `layers` does not name.
         per_sample_bias: Whether each plain convolution's bias is computed with the styles, although it is constant.
             OpenVINO would add a constant bias to the constant noise, and then store noise for every channel.
@@ -172,6 +179,7 @@ class NetworkPlan:
 
     layers: Mapping[str, LayerPlan] = field(default_factory=dict)
     float16: bool = False
+    activation_scale: float = 1.0
     rgb_form: RgbForm = "matmul"
     per_sample_bias: bool = False
 
@@ -209,11 +217,11 @@ def float32_plan(cfg: GeneratorConfig, form: ConvForm, rgb_form: RgbForm = "matm
 
 
 def float16_plan(weights: GeneratorWeights, form: ConvForm = "operator", rgb_form: RgbForm = "matmul") -> NetworkPlan:
-    """Every convolution in one form, float16. No ws can make it overflow.
+    """Every convolution in one form, float16. Its gain is bounded for every ws.
 
     The weights of each output channel get unit norm, and every style has unit mean square (`styles.py`). So a
     convolution returns values of the same size as those that it reads. Karras et al. 2020b, appendix D, does the same
-    with maxima at run time.
+    with maxima at run time. Very large or small constants, biases and noise are scaled (`activation_scale`).
     """
     layers = {}
     for spec in conv_layers(weights.config):
@@ -221,4 +229,26 @@ def float16_plan(weights: GeneratorWeights, form: ConvForm = "operator", rgb_for
         norm = np.sqrt(np.square(weight).sum((1, 2, 3)))
         migration = Migration(np.ones(spec.in_channels), np.where(norm > 0, norm, 1.0))
         layers[spec.name] = LayerPlan(form, migration)
-    return NetworkPlan(layers, float16=True, rgb_form=rgb_form)
+    return NetworkPlan(layers, float16=True, activation_scale=_activation_scale(weights), rgb_form=rgb_form)
+
+
+def _activation_scale(weights: GeneratorWeights) -> float:
+    """The power of two that brings the greatest of constant, biases and noise within `FLOAT16_CONSTANTS`."""
+    arrays = weights.arrays
+    largest = float(np.abs(arrays["synthesis.b4.const"]).max())
+    for spec in conv_layers(weights.config):
+        name = f"synthesis.{spec.name}"
+        noise = np.abs(arrays[f"{name}.noise_const"]).max() * np.abs(arrays[f"{name}.noise_strength"], dtype=np.float64)
+        bias = np.abs(arrays[f"{name}.bias"]).max(initial=0.0)
+        largest = max(largest, ACTIVATION_GAIN["lrelu"] * float(max(noise, bias)))
+    return power_of_two_scale(largest, FLOAT16_CONSTANTS)
+
+
+def power_of_two_scale(largest: float, bounds: tuple[float, float]) -> float:
+    """The power of two nearest to 1 that `largest` is divided by to lie within `bounds`. It is 1 for zero."""
+    low, high = bounds
+    if largest > high:
+        return 2.0 ** math.ceil(math.log2(largest / high))
+    if 0 < largest < low:
+        return 2.0 ** math.floor(math.log2(largest / low))
+    return 1.0

@@ -74,7 +74,7 @@ def synthesis_model(
 def _layers(g: SynthesisGraph, ws: str) -> str:
     """All layers from ws to the RGB image, float32 `[N, C, R, R]`."""
     conv_styles, rgb_styles = style_nodes(g, ws)
-    x = g.activation_weight("b4.const", g.array("b4.const")[None])
+    x = g.activation_weight("b4.const", g.array("b4.const")[None] / np.float32(g.plan.activation_scale))
     image: str | None = None
     shortcut: str | None = None
     for spec in g.cfg.layers():

@@ -85,9 +85,13 @@ def _norm_bias_clamp(
     name, clamp = spec.name, g.cfg.conv_clamp
     if g.plan.float16:
         y = g.cast(y, f"{name}.single", np.float32)
+    scale = g.constants[name].result_scale
     if style.norm is not None:
-        norm = g.node("Unsqueeze", [style.norm, g.ints(*norm_axes)], f"{name}.norm_1")
+        norm = style.norm if scale == 1 else g.node("Mul", [style.norm, g.constant(scale)], f"{name}.norm_by_scale")
+        norm = g.node("Unsqueeze", [norm, g.ints(*norm_axes)], f"{name}.norm_1")
         y = g.node("Mul", [y, norm], f"{name}.scaled")
+    elif scale != 1:
+        y = g.node("Mul", [y, g.constant(scale)], f"{name}.scaled")
     bias_weight = g.weight(f"{name}.bias", bias)
     if clamp is None:
         return g.node("Add", [y, bias_weight], output)

@@ -88,7 +88,8 @@ def _float16_quantized_plan(
 
     Output channels are scaled so that the greatest weight of each is 1. Its quantisation scale then fits float16.
     """
-    layers = dict(float16_plan(weights, "polyphase").layers)
+    float16 = float16_plan(weights, "polyphase", "matmul_nhwc")
+    layers = dict(float16.layers)
     for name in layers:
         if name not in calibration:
             continue
@@ -96,5 +97,13 @@ def _float16_quantized_plan(
         weight = np.abs(weights.arrays[f"synthesis.{name}.weight"] * migration.input_scale[None, :, None, None])
         peak = weight.max((1, 2, 3)).astype(np.float64)
         migration = Migration(migration.input_scale, np.where(peak > 0, peak, 1.0), migration.input_power)
-        layers[name] = LayerPlan("polyphase", migration, quantization[name])
-    return NetworkPlan(layers, float16=True, rgb_form="matmul_nhwc")
+        scaled = _with_smaller_input(quantization[name], float16.activation_scale)
+        layers[name] = LayerPlan("polyphase", migration, scaled)
+    return replace(float16, layers=layers)
+
+
+def _with_smaller_input(quantization: Int8Quantization | Fp8Quantization, factor: float) -> Int8Quantization | Fp8Quantization:
+    """The quantisation of an input that is divided by `factor`."""
+    if isinstance(quantization, Fp8Quantization):
+        return replace(quantization, input_scale=quantization.input_scale / factor)
+    return replace(quantization, input=replace(quantization.input, scale=quantization.input.scale / factor))

@@ -150,7 +150,7 @@ def _evaluation_plan(plan: NetworkPlan) -> NetworkPlan:
         quantization = layer.quantization if layer.int8 is None else replace(layer.int8, fold_modulation=False)
         form = "phases" if layer.form == "transposed" else layer.form
         layers[name] = LayerPlan(form, layer.migration, quantization)
-    return NetworkPlan(layers)
+    return NetworkPlan(layers, activation_scale=plan.activation_scale)
 
 
 def _error_power(psnr_db: float) -> float:

@@ -103,6 +103,38 @@ def test_float16_is_finite_and_right_for_any_size_of_ws_and_weights(size: float,
     assert peak_snr_db(images, synthesize64(generator, ws, "const")) > 45
 
 
+@pytest.mark.parametrize("per_sample_bias", [False, True])
+@pytest.mark.parametrize("architecture", ["skip", "resnet"])
+@pytest.mark.parametrize(("form", "rgb_form"), [("operator", "matmul"), ("transposed", "conv"), ("phases", "matmul_nhwc")])
+def test_activations_divided_by_a_power_of_two_give_the_same_images(
+    form: ConvForm, rgb_form: RgbForm, architecture: str, per_sample_bias: bool
+) -> None:
+    weights, generator = random_network(architecture=architecture, conv_clamp=0.9)
+    ws = random_ws(weights, 2)
+    plan = replace(float32_plan(weights.config, form, rgb_form), activation_scale=8.0, per_sample_bias=per_sample_bias)
+    model = synthesis_model(weights, "const", "float", plan)
+    expected = generator.float().synthesis(torch.from_numpy(ws), "const").numpy()
+    assert_close(run(model, ws=ws), expected, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["b4.const", "b8.conv1.bias", "b16.conv0.noise_strength", "b16.torgb.weight"])
+@pytest.mark.parametrize(("form", "rgb_form"), [("operator", "matmul"), ("polyphase", "matmul_nhwc"), ("phases", "conv")])
+def test_float16_is_right_for_constants_beyond_its_range(name: str, form: ConvForm, rgb_form: RgbForm) -> None:
+    weights, generator = random_network(conv_clamp=None)
+    weights.arrays[f"synthesis.{name}"] *= np.float32(1e6)
+    generator.load_state_dict({key: torch.from_numpy(value) for key, value in weights.arrays.items()})
+    ws = random_ws(weights, 2)
+    images = run(synthesis_model(weights, "const", "float", float16_plan(weights, form, rgb_form)), ws=ws)
+    assert peak_snr_db(images, synthesize64(generator, ws, "const")) > 45
+
+
+def test_a_constant_that_float16_cannot_hold_is_refused_by_name() -> None:
+    weights = random_weights(architecture="resnet")
+    weights.arrays["synthesis.b8.skip.weight"][0, 0, 0, 0] = 1e7  # nothing cancels the scale of a shortcut
+    with pytest.raises(CheckpointError, match=r"float16 cannot hold b8\.skip\.weight .* leave this precision out"):
+        synthesis_model(weights, plan=float16_plan(weights))
+
+
 def test_float16_convolutions_are_float16_and_the_image_is_not() -> None:
     weights = random_weights(resolution=16)
     model = onnx.shape_inference.infer_shapes(

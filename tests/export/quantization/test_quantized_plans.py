@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -13,9 +14,10 @@ import pytest
 
 from stylert.export.defaults import backend_plan
 from stylert.export.plan import ConvForm, NetworkPlan
-from stylert.export.quantization.calibration import MIN_RGB_RESOLUTION, calibrate, int8_conv_layers
-from stylert.export.quantization.quantized_plans import int8_plan
+from stylert.export.quantization.calibration import MIN_RGB_RESOLUTION, Calibration, calibrate, int8_conv_layers
+from stylert.export.quantization.quantized_plans import float16_fp8_plan, float16_int8_plan, int8_plan
 from stylert.export.synthesis import NoiseInput, synthesis_model
+from stylert.models.checkpoint import GeneratorWeights
 from stylert.runtime.lowering import lower
 from tests.export.networks import peak_snr_db, random_weights, random_ws, run
 
@@ -98,6 +100,35 @@ def test_the_dynamic_range_of_a_sample_is_that_of_its_convolutions_input(
         assert dynamic_range == pytest.approx(1, rel=1e-5), name
         params = calibration[name].int8(symmetric, quantize_output=False, dynamic_range=True).input
         assert params.scale * (127 if symmetric else 255) == pytest.approx(1 if symmetric else 1 + ratio)
+
+
+@pytest.mark.parametrize("plan_of", [float16_int8_plan, float16_fp8_plan])
+def test_8_bits_around_float16_do_not_depend_on_the_size_of_the_activations(
+    plan_of: Callable[[GeneratorWeights, Calibration], NetworkPlan],
+) -> None:
+    """All that is added to activations grows by a power of two beyond float16's range, and torgb shrinks by it."""
+    small = random_weights(resolution=16, conv_clamp=None)
+    size = np.float32(2**20)
+    arrays = dict(small.arrays)
+    for name, value in small.arrays.items():
+        if name.endswith(("b4.const", "noise_strength")) or (
+            name.endswith(".bias") and "conv" in name and "affine" not in name
+        ):
+            arrays[name] = value * size
+        elif name.endswith("torgb.weight"):
+            arrays[name] = value / size
+    large = replace(small, arrays=arrays)
+    ws = random_ws(small, 4)
+    latents = list(ws[:, None])
+    scale = {"small": plan_of(small, calibrate(small, latents)), "large": plan_of(large, calibrate(large, latents))}
+    assert scale["large"].activation_scale > scale["small"].activation_scale == 1
+    exact = run(synthesis_model(small, "const", "float"), ws=ws)
+    psnr = [
+        peak_snr_db(run(synthesis_model(w, "const", "float", plan), ws=ws), exact)
+        for w, plan in zip((small, large), scale.values(), strict=True)
+    ]
+    assert min(psnr) > 20
+    assert abs(psnr[0] - psnr[1]) < 3
 
 
 def test_images_far_outside_of_the_calibration_are_as_good(rng: np.random.Generator) -> None:
