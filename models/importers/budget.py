@@ -14,7 +14,7 @@ MIN_BYTES = 2**20
 
 
 class Budget:
-    """What remains of a file's opcodes and memory. The pickles nested in the file share its budget.
+    """Opcodes and memory that remain to a file. The pickles nested in it share its budget.
 
     Every string, byte string and array is counted before it is made. Other objects need an opcode each.
 

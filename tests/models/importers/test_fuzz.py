@@ -11,11 +11,29 @@ from pathlib import Path
 import pytest
 
 from stylert.models.checkpoint import write_generator
+from stylert.models.importers.allow_list import allow_list
+from stylert.models.importers.budget import Budget
+from stylert.models.importers.records import Storage
 from tests.draws import fresh, fuzz_budget
 from tests.models.importers.contained import contained_reader
-from tests.models.importers.mutations import damaged
+from tests.models.importers.mutations import PIECES, damaged
 
 LAYOUTS = ["official", "official-single", "rosinality", "rosinality-legacy", "tensorflow", "stylert"]
+#: Bytes of the longest file that atheris tries.
+MAX_LENGTH = 2**18
+
+
+def names_as_opcodes() -> list[bytes]:
+    """Every name of the allow-list as the opcode that mentions it."""
+    return [
+        b"c%s\n%s\n" % (module.encode(), name.encode())
+        for module, name in allow_list(lambda data: Storage("FloatStorage", 0), Budget(0))
+    ]
+
+
+def libfuzzer_text(data: bytes) -> str:
+    """Bytes as a dictionary of libFuzzer writes them."""
+    return "".join(f"\\x{byte:02x}" for byte in data)
 
 
 @pytest.fixture
@@ -66,8 +84,19 @@ def test_atheris_finds_no_pickle_that_the_reader_neither_reads_nor_refuses(whole
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for layout in LAYOUTS[:5]:
-        (corpus / layout).write_bytes(whole(layout))
+        (corpus / layout).write_bytes(data := whole(layout))
+        assert len(data) < MAX_LENGTH
+    words = tmp_path / "words"
+    words.write_text("".join(f'"{libfuzzer_text(word)}"\n' for word in (*PIECES, *names_as_opcodes())))
     program = Path(__file__).with_name("atheris_pickles.py")
-    options = ("-max_total_time=120", "-timeout=10", "-rss_limit_mb=1024", "-max_len=65536", f"-artifact_prefix={tmp_path}/")
+    options = (
+        "-max_total_time=120",
+        "-timeout=10",
+        "-rss_limit_mb=1024",
+        f"-max_len={MAX_LENGTH}",
+        f"-dict={words}",
+        f"-artifact_prefix={tmp_path}/",
+    )
     done = subprocess.run([sys.executable, program, *options, corpus], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
+    assert " runs in " in done.stderr, "libFuzzer's last line"
