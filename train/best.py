@@ -8,11 +8,16 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from stylert.core.atomic import atomic_file
+from stylert.core.atomic import append_line, atomic_file
+from stylert.models.stylegan2.generator import NoiseMode
 from stylert.models.stylegan2.networks import Generator
 
 METRICS_FILE = "metrics.jsonl"
 BEST_FILE = "best.safetensors"
+
+#: Noise of the images that are measured, which every line names. Earlier versions measured images with constant noise,
+#: which have a larger distance. Their lines name no noise, and are not compared.
+NOISE: NoiseMode = "random"
 
 #: Computes the metrics of a generator, by name. Lower is better, and the first one decides which snapshot is best.
 Evaluate = Callable[[Generator], Mapping[str, float]]
@@ -21,7 +26,7 @@ Evaluate = Callable[[Generator], Mapping[str, float]]
 def keep_if_best(out: Path, model: Path, kimg: float, values: Mapping[str, float]) -> bool:
     """Append metrics to `metrics.jsonl`, and copy the generator to `best.safetensors` if its first one is the lowest.
 
-    The comparison includes the lines that an earlier process of the same run wrote.
+    The comparison includes the lines that an earlier process of the same run wrote, if they name the same noise.
 
     Args:
         out: Folder of the run.
@@ -33,15 +38,14 @@ def keep_if_best(out: Path, model: Path, kimg: float, values: Mapping[str, float
         Whether this generator is the best so far.
     """
     name, value = next(iter(values.items()))
-    earlier = [line.get(name) for line in _read_lines(out / METRICS_FILE)]
+    earlier = [line.get(name) for line in _read_lines(out / METRICS_FILE) if line.get("noise") == NOISE]
     finite = [v for v in earlier if isinstance(v, int | float) and math.isfinite(v)]
     best = math.isfinite(value) and value < min(finite, default=math.inf)
     # The copy comes first: after a kill in between, a line is missing, but no line names a file that does not exist.
     if best:
         with atomic_file(out / BEST_FILE) as temporary:
             shutil.copyfile(model, temporary)
-    with open(out / METRICS_FILE, "a") as f:
-        f.write(json.dumps({"kimg": kimg, **values, "best": best}) + "\n")
+    append_line(out / METRICS_FILE, {"kimg": kimg, **values, "noise": NOISE, "best": best})
     return best
 
 

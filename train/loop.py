@@ -5,7 +5,6 @@ Every file is complete or does not exist, also after a kill.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -13,12 +12,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stylert.core.errors import OutputError, StylertError, missing_extra
+from stylert.core.atomic import append_line, atomic_file, locked_folder
+from stylert.core.errors import StylertError, missing_extra
 from stylert.core.images import save_grid
 from stylert.models.checkpoint import SNAPSHOT_FILE, write_generator
 from stylert.train.best import Evaluate, keep_if_best
@@ -66,11 +67,12 @@ def train(
 
     - `snapshot.safetensors`: the whole state, for resuming.
     - `model.safetensors`: G_ema, for serving.
-    - `fakes-<kimg>.png`: a grid of samples.
+    - `fakes-<kimg>.png`: a grid of samples. It has the latents of `fakes-init.png`.
     - `snapshot-<kimg>.safetensors`: the last `keep` snapshots.
     - `best.safetensors` and `metrics.jsonl`: the generator with the lowest metric, and all metrics (with `evaluate`).
 
-    `stats.jsonl` gets a line of statistics every 50 steps or every minute.
+    `stats.jsonl` gets a line of statistics every 50 steps or every minute. Before the first step, a new run writes
+    `reals.png`, a grid of real images, and `fakes-init.png`, samples of its first networks. They are never overwritten.
 
     Args:
         cfg: Configuration of the run.
@@ -92,50 +94,51 @@ def train(
 
     Raises:
         TrainingError: A loss is not finite. The last snapshot is kept.
-        OutputError: `out` cannot be created.
+        OutputError: `out` cannot be created, a file in it cannot be written, or another process trains there.
     """
     out = Path(out)
-    writer = _tensorboard_writer(out) if tensorboard and processes.is_first else None
-    trainer = Trainer(cfg, dataset, device, processes, compiled)
-    if resume is not None:
-        trainer.load_state(*read_snapshot(resume, cfg))
-    elif start is not None:
-        start(trainer)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise OutputError(f"cannot write into {out}: {e.strerror}") from None
-    statistics = _Statistics(trainer, out, writer, report)
-    stop = _StopRequest()
-    saved_nimg = -1
+    new_writer = _tensorboard_class() if tensorboard and processes.is_first else None
+    # Rank 0 writes for all, so it keeps other runs out.
+    with locked_folder(out) if processes.is_first else nullcontext():
+        writer = None if new_writer is None else new_writer(str(out / "tensorboard"))
+        trainer = Trainer(cfg, dataset, device, processes, compiled)
+        if resume is not None:
+            trainer.load_state(*read_snapshot(resume, cfg))
+        elif start is not None:
+            start(trainer)
+        if processes.is_first:
+            _save_first_grids(trainer, out, is_new=resume is None)
+        statistics = _Statistics(trainer, out, writer, report)
+        stop = _StopRequest()
+        saved_nimg = -1
 
-    def snapshot() -> None:
-        nonlocal saved_nimg
-        if not processes.is_first or saved_nimg == trainer.nimg:
-            return
-        saved_nimg = trainer.nimg
-        save(trainer, out, snap_kimg)
-        keep_last(trainer, out, keep, snap_kimg)
-        if evaluate is not None:
-            metrics = evaluate(trainer.G_ema)
-            keep_if_best(out, out / GENERATOR_FILE, trainer.nimg / 1000, metrics)
-            statistics.show({"kimg": trainer.nimg / 1000, **metrics})
+        def snapshot() -> None:
+            nonlocal saved_nimg
+            if not processes.is_first or saved_nimg == trainer.nimg:
+                return
+            saved_nimg = trainer.nimg
+            save(trainer, out, snap_kimg)
+            keep_last(trainer, out, keep, snap_kimg)
+            if evaluate is not None:
+                metrics = evaluate(trainer.G_ema)
+                keep_if_best(out, out / GENERATOR_FILE, trainer.nimg / 1000, metrics)
+                statistics.show({"kimg": trainer.nimg / 1000, **metrics})
 
-    next_snapshot = (np.floor(trainer.nimg / (snap_kimg * 1000)) + 1) * snap_kimg * 1000
-    with stop:
-        while trainer.nimg < cfg.kimg * 1000 and not processes.any(stop.requested, trainer.device):
-            losses = trainer.train_step()
-            _check_finite(losses, trainer.nimg)
-            statistics.add(losses)
-            if trainer.nimg >= next_snapshot:
-                next_snapshot += snap_kimg * 1000
-                snapshot()
-        statistics.flush()
-        snapshot()
-        processes.barrier()
-    if writer is not None:
-        writer.close()
-    return out / GENERATOR_FILE
+        next_snapshot = (np.floor(trainer.nimg / (snap_kimg * 1000)) + 1) * snap_kimg * 1000
+        with stop:
+            while trainer.nimg < cfg.kimg * 1000 and not processes.any(stop.requested, trainer.device):
+                losses = trainer.train_step()
+                _check_finite(losses, trainer.nimg)
+                statistics.add(losses)
+                if trainer.nimg >= next_snapshot:
+                    next_snapshot += snap_kimg * 1000
+                    snapshot()
+            statistics.flush()
+            snapshot()
+            processes.barrier()
+        if writer is not None:
+            writer.close()
+        return out / GENERATOR_FILE
 
 
 def save(trainer: Trainer, out: Path, snap_kimg: float = 10.0) -> None:
@@ -144,7 +147,18 @@ def save(trainer: Trainer, out: Path, snap_kimg: float = 10.0) -> None:
     write_snapshot(out / SNAPSHOT_FILE, trainer.cfg, tensors, facts)
     arrays = {k: v.cpu().numpy() for k, v in trainer.G_ema.state_dict().items()}
     write_generator(out / GENERATOR_FILE, trainer.cfg.generator, arrays, info={"kimg": trainer.nimg / 1000})
-    save_grid(sample_images(trainer.G_ema, GRID_IMAGES), out / f"fakes-{kimg_name(trainer.nimg, snap_kimg)}.png")
+    samples = sample_images(trainer.G_ema, GRID_IMAGES, labels=trainer.dataset.labels)
+    save_grid(samples, out / f"fakes-{kimg_name(trainer.nimg, snap_kimg)}.png")
+
+
+def _save_first_grids(trainer: Trainer, out: Path, is_new: bool) -> None:
+    """Write a grid of random real images and, for a new run, of samples. Existing files stay."""
+    dataset = trainer.dataset
+    if not (reals := out / "reals.png").exists():
+        order = np.random.default_rng(trainer.cfg.seed).permutation(len(dataset))
+        save_grid(dataset.images[order[:GRID_IMAGES]].transpose(0, 2, 3, 1), reals)
+    if is_new and not (fakes := out / "fakes-init.png").exists():
+        save_grid(sample_images(trainer.G_ema, GRID_IMAGES, labels=dataset.labels), fakes)
 
 
 def keep_last(trainer: Trainer, out: Path, count: int, snap_kimg: float) -> None:
@@ -155,11 +169,12 @@ def keep_last(trainer: Trainer, out: Path, count: int, snap_kimg: float) -> None
     if count < 1:
         return
     kept = out / f"snapshot-{kimg_name(trainer.nimg, snap_kimg)}.safetensors"
-    kept.unlink(missing_ok=True)
-    try:
-        os.link(out / SNAPSHOT_FILE, kept)  # needs no space until the next snapshot replaces the first name
-    except OSError:  # the file system has no links
-        shutil.copyfile(out / SNAPSHOT_FILE, kept)
+    with atomic_file(kept) as temporary:
+        temporary.unlink()
+        try:
+            os.link(out / SNAPSHOT_FILE, temporary)  # needs no space until the next snapshot replaces the first name
+        except OSError:  # the file system has no links
+            shutil.copyfile(out / SNAPSHOT_FILE, temporary)
     kimg_of = {}
     for path in out.iterdir():
         match = re.fullmatch(r"snapshot-(\d{6,}(?:\.\d{3})?)\.safetensors", path.name)
@@ -207,8 +222,7 @@ class _Statistics:
             line["aug_p"] = trainer.aug_p
         self.values.clear()
         if trainer.processes.is_first:
-            with open(self.out / STATS_FILE, "a") as f:
-                f.write(json.dumps(line) + "\n")
+            append_line(self.out / STATS_FILE, line)
             self.show(line)
 
     def show(self, line: dict[str, Any]) -> None:
@@ -247,9 +261,10 @@ def _check_finite(losses: dict[str, float], nimg: int) -> None:
             raise TrainingError(f"{name} is {value} at {nimg / 1000:.1f} kimg: lower --lr or raise --gamma")
 
 
-def _tensorboard_writer(out: Path) -> Any:
+def _tensorboard_class() -> Callable[[str], Any]:
+    """TensorBoard's writer, called with a folder."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise missing_extra("TensorBoard", "tensorboard") from None
-    return SummaryWriter(str(out / "tensorboard"))
+    return SummaryWriter

@@ -44,6 +44,8 @@ class TrainConfig:
         ada_kimg: Thousands of images in which p can rise from 0 to 1.
         batch_gpu: Images that pass through the networks at once; None for the whole share of a process.
         freeze_d: Number of layers of D, beginning at the image, that are not trained (Mo et al. 2020).
+        subset: Number of random images of the dataset to train on; None for all.
+        mirror: Whether to train on the mirror image of each image as well.
 
     Raises:
         ValueError: A value is out of range, or values do not fit together.
@@ -72,6 +74,8 @@ class TrainConfig:
     ada_kimg: float = 500.0
     batch_gpu: int | None = None
     freeze_d: int = 0
+    subset: int | None = None
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -97,6 +101,8 @@ class TrainConfig:
             raise ValueError("augmentation takes grey or RGB images: train with aug noaug")
         if self.freeze_d < 0:
             raise ValueError("freeze_d must not be negative")
+        if self.subset is not None and self.subset < 1:
+            raise ValueError(f"subset must be at least 1, not {self.subset}")
         name, micro_batch = ("batch", self.batch) if self.batch_gpu is None else ("batch_gpu", self.batch_gpu)
         if micro_batch < 1 or self.batch % micro_batch:
             raise ValueError(f"batch {self.batch} must be a multiple of batch_gpu {micro_batch}")
@@ -267,7 +273,7 @@ def parse_setting(name: str, text: str) -> Any:
 
     Args:
         name: As in `resolve`.
-        text: `none` for None; numbers of a tuple are separated by commas.
+        text: `none` for None, `true` or `false`; numbers of a tuple are separated by commas.
 
     Raises:
         ValueError: The name is unknown or decided by the data, or the text is no value of this type.
@@ -282,10 +288,12 @@ def parse_setting(name: str, text: str) -> Any:
     try:
         if get_origin(hint) is tuple:
             return tuple(float(part) for part in text.split(","))
+        if bool in types:
+            return {"true": True, "false": False}[text.lower()]
         if int in types:
             return int(text)
         return float(text) if float in types else text
-    except ValueError:
+    except (KeyError, ValueError):
         raise ValueError(f"{name} cannot be {text!r}") from None
 
 

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
+from stylert.core.errors import DataError
 from stylert.core.progress import Progress
 from stylert.train.data.dataset import DEFAULT_MEMORY, ImageDataset
 from stylert.train.data.lazy_images import LazyImages
+from stylert.train.presets import TrainConfig
 
 BATCH = 50
 #: Seed of `random_sample`.
 SAMPLE_SEED = 0
+#: Second word of the seed of a subset.
+SUBSET_STREAM = 2
 
 
 class Selection(ImageDataset):
@@ -69,6 +73,23 @@ class _SelectedImages:
         is_mirrored = positions >= len(self.indices)
         selected[is_mirrored] = selected[is_mirrored][..., ::-1]
         return selected
+
+
+def training_images(dataset: ImageDataset, cfg: TrainConfig) -> ImageDataset:
+    """The images that a run trains on: those of `cfg.subset`, and their mirror images with `cfg.mirror`.
+
+    The seed of the run decides the subset, so a resumed run has the same one.
+
+    Raises:
+        DataError: The dataset has fewer images than the subset.
+    """
+    if cfg.subset is None and not cfg.mirror:
+        return dataset
+    count = len(dataset) if cfg.subset is None else cfg.subset
+    if count > len(dataset):
+        raise DataError(f"the dataset has {len(dataset)} images, which is fewer than the subset of {count}")
+    order = np.random.default_rng([cfg.seed, SUBSET_STREAM]).permutation(len(dataset))
+    return Selection(dataset, np.sort(order[:count]), cfg.mirror)
 
 
 def random_sample(source: str | Path, count: int | None, progress: Progress | None = None) -> ImageDataset:

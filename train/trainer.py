@@ -42,6 +42,7 @@ from stylert.train.data.dataset import ImageDataset
 from stylert.train.data.loader import BatchLoader
 from stylert.train.parallel import Processes
 from stylert.train.presets import TrainConfig
+from stylert.train.selection import training_images
 
 HALF = {"none": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -79,14 +80,14 @@ class Trainer:
 
         Args:
             cfg: Configuration of the run.
-            dataset: The real images.
+            dataset: The real images. The run trains on `training_images` of them.
             device: Device of the networks.
             processes: This process among those that train together.
             compiled: Whether to run the networks through torch.compile. The regularisers run without it, because
                 PyTorch 2.13 cannot differentiate a compiled function twice. See `compiled.unavailable_reason`.
 
         Raises:
-            DataError: The dataset does not fit the networks.
+            DataError: The dataset does not fit the networks, or is smaller than the subset.
             InputError: The processes cannot share the batch.
         """
         img_channels = dataset.images.shape[1]
@@ -97,7 +98,8 @@ class Trainer:
             )
         if dataset.c_dim != cfg.generator.c_dim:
             raise DataError(f"the dataset has {dataset.c_dim} label dimensions, the networks {cfg.generator.c_dim}")
-        self.cfg, self.dataset, self.device, self.processes = cfg, dataset, torch.device(device), processes
+        self.cfg, self.device, self.processes = cfg, torch.device(device), processes
+        self.dataset = training_images(dataset, cfg)
         self.half = HALF[cfg.half]
         self._split_batch()
         torch.manual_seed(cfg.seed)

@@ -85,6 +85,8 @@ def train(
     freeze_d: Annotated[
         int | None, typer.Option(min=0, help="Number of outer layers of the discriminator that are not trained.")
     ] = None,
+    subset: Annotated[int | None, typer.Option(min=1, help="Train on this number of random images; all by default.")] = None,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Train on the mirror image of each image as well.")] = False,
     labels: Annotated[bool, typer.Option("--cond", help="Train on the labels of dataset.json.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     snap: Annotated[float, typer.Option(min=0.01, help="Kimg between snapshots.")] = 10.0,
@@ -126,6 +128,8 @@ def train(
         "ada_target": target,
         "aug_pipeline": augpipe,
         "freeze_d": freeze_d,
+        "subset": subset,
+        "mirror": mirror or None,
         "seed": seed,
     }
     given = {k: v for k, v in overrides.items() if v is not None} | read_settings(settings or [])

@@ -1,4 +1,4 @@
-"""`stylert train`: configure a run from preset and options, train, and show the progress."""
+"""Runs `stylert train`: configures a run from preset and options, trains, and shows the progress."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ def run_training(options: Options) -> None:
     from stylert.train.compiled import unavailable_reason
     from stylert.train.data.dataset import ImageDataset
     from stylert.train.parallel import launched_processes, process_group
+    from stylert.train.selection import training_images
     from stylert.train.transfer import read_networks, transfer
 
     snapshot, source = options.out / SNAPSHOT_FILE, options.transfer
@@ -80,7 +81,7 @@ def run_training(options: Options) -> None:
     cfg = _config(options, dataset.resolution, dataset.c_dim, dataset.images.shape[1], launched_processes(), snapshot)
     if options.dry_run:
         if launched_processes().is_first:
-            show_plan(cfg, dataset, launched_processes(), device)
+            show_plan(cfg, training_images(dataset, cfg), launched_processes(), device)
         return
 
     with process_group(device) as processes:
@@ -220,7 +221,9 @@ def _evaluate(options: Options) -> Evaluate:
 
 
 def _check(options: Options, snapshot: Path) -> None:
+    from stylert.train.best import BEST_FILE
     from stylert.train.data.image_files import refuse_run_among_images
+    from stylert.train.loop import GENERATOR_FILE
 
     if options.out.exists() and not options.out.is_dir():
         raise OutputError(f"cannot write into {options.out}: it is a file")
@@ -229,8 +232,12 @@ def _check(options: Options, snapshot: Path) -> None:
         raise InputError("--resume continues a run, --transfer starts a new one: choose one")
     if options.resume and not snapshot.is_file():
         raise InputError(f"nothing to resume: {snapshot} does not exist")
-    if snapshot.exists() and not options.resume:
-        raise OutputError(f"{options.out} already holds a run: add --resume, or choose another folder")
+    if not options.resume:
+        if snapshot.exists():
+            raise OutputError(f"{options.out} already holds a run: add --resume, or choose another folder")
+        for name in (GENERATOR_FILE, BEST_FILE):  # of a user, or of an older run; the new run would replace it
+            if (options.out / name).exists():
+                raise OutputError(f"{options.out} already holds {name}: choose another folder")
     if "aug_p" in options.overrides and options.overrides.get("aug") != "fixed":
         raise InputError("--p is the probability of --aug fixed")
 

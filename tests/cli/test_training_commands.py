@@ -99,6 +99,25 @@ def test_an_augmented_run_is_resumed_and_transferred(data: Path, tmp_path: Path,
     assert (started["ada_kimg"], started["ema_rampup"]) == (700.0, 0.1)
 
 
+def test_a_run_on_mirror_images_of_a_subset_is_planned_made_and_resumed(data: Path, tmp_path: Path, command) -> None:
+    new = ("train", "--data", data, "--out", tmp_path / "run", *SMALL, "--subset", 5, "--mirror")
+    status, text = command(*new, "--dry-run")
+    assert status == 0, text
+    assert "10 of 8 px" in text
+    for words in ((*new, "--kimg", 0.01), ("train", "--data", data, "--out", tmp_path / "run", "--resume", "--kimg", 0.02)):
+        status, text = command(*words)
+        assert status == 0, text
+    saved = read_metadata(tmp_path / "run" / "snapshot.safetensors")["train"]
+    assert (saved["subset"], saved["mirror"]) == (5, True)
+    assert {"reals.png", "fakes-init.png"} <= {p.name for p in (tmp_path / "run").iterdir()}
+    status, text = command(*new[:5], "--resume", "--subset", 6)
+    assert status == 2
+    assert "subset had other values" in text
+    status, text = command(*new[:3], "--out", tmp_path / "other", *SMALL, "--subset", 10)
+    assert status == 2
+    assert "9 images, which is fewer than the subset of 10" in text
+
+
 def test_a_signal_stops_the_run_and_the_command_to_continue_is_printed(
     data: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stylert.train.best import BEST_FILE, METRICS_FILE, keep_if_best
+from stylert.train.best import BEST_FILE, METRICS_FILE, NOISE, keep_if_best
 
 values = st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=12)
 
@@ -40,3 +40,15 @@ def test_damaged_lines_are_ignored(tmp_path, damage):
         f.write(damage + "\n")
     assert not keep_if_best(tmp_path, tmp_path / "model.safetensors", 2, {"FD": 6.0})
     assert keep_if_best(tmp_path, tmp_path / "model.safetensors", 3, {"FD": 4.0})
+
+
+def test_a_value_of_another_noise_is_not_compared(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"a")
+    (tmp_path / METRICS_FILE).write_text('{"kimg": 1, "FD": 2.0, "best": true}\n')  # as an earlier version wrote it
+    assert keep_if_best(tmp_path, tmp_path / "model.safetensors", 2, {"FD": 6.0})
+    assert not keep_if_best(tmp_path, tmp_path / "model.safetensors", 3, {"FD": 7.0})
+    assert [json.loads(line).get("noise") for line in (tmp_path / METRICS_FILE).read_text().splitlines()] == [
+        None,
+        NOISE,
+        NOISE,
+    ]

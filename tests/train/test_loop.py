@@ -11,9 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from stylert.core.errors import BackendError, CheckpointError, DataError
+from stylert.core.images import make_grid
 from stylert.models.checkpoint import load_generator, read_metadata
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.models.stylegan2.networks import Generator
@@ -300,7 +302,7 @@ def test_snapshots_less_than_a_kimg_apart_have_names_of_their_own_in_order(unlab
     kept = [f"snapshot-00000{k}.safetensors" for k in ("1.100", "1.200", "1.300")]
     assert sorted(p.name for p in tmp_path.glob("snapshot-*")) == kept
     assert [read_metadata(tmp_path / name)["facts"]["nimg"] for name in kept] == [1100, 1200, 1300]
-    assert len(list(tmp_path.glob("fakes-*.png"))) == 13
+    assert len(list(tmp_path.glob("fakes-0*.png"))) == 13
     # A resumed run with a larger interval: names without decimals are ordered among the others.
     train(config(batch=100, kimg=2.0), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors", snap_kimg=1, keep=2)
     assert sorted(p.name for p in tmp_path.glob("snapshot-*")) == [kept[-1], "snapshot-000002.safetensors"]
@@ -322,6 +324,40 @@ def test_every_snapshot_is_evaluated_and_the_best_generator_kept(unlabelled, tmp
     assert (tmp_path / "best.safetensors").read_bytes() == best
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["FD"] for line in lines] == [3.0, 1.0, 2.0, 1.5]
+
+
+def test_grids_of_real_images_and_first_samples_are_written_once(unlabelled, tmp_path):
+    changed = []
+    train(config(kimg=0.02), unlabelled, tmp_path, start=lambda trainer: changed.append(sample_images(trainer.G_ema, 64)))
+    with Image.open(tmp_path / "reals.png") as reals, Image.open(tmp_path / "fakes-init.png") as fakes:
+        tiles = np.asarray(reals).reshape(reals.height // 8, 8, reals.width // 8, 8, 3).swapaxes(1, 2).reshape(-1, 8, 8, 3)
+        np.testing.assert_array_equal(np.asarray(fakes), make_grid(changed[0]))
+    expected = {image.tobytes() for image in unlabelled.images.transpose(0, 2, 3, 1)}
+    assert {tile.tobytes() for tile in tiles} - {np.full((8, 8, 3), 255, np.uint8).tobytes()} == expected
+    for name in ("reals.png", "fakes-init.png"):
+        (tmp_path / name).write_bytes(b"mine")
+    train(config(kimg=0.03), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors")
+    (tmp_path / "fakes-init.png").rename(tmp_path / "kept.png")
+    train(config(kimg=0.04), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors")
+    assert (tmp_path / "reals.png").read_bytes() == b"mine"
+    assert not (tmp_path / "fakes-init.png").exists()  # the first samples of a resumed run are gone
+
+
+def test_a_subset_and_mirror_images_are_kept_over_a_resume(dataset, tmp_path):
+    cfg = config(c_dim=2, subset=3, mirror=True, seed=4)
+    trainer = Trainer(cfg, dataset)
+    assert len(trainer.dataset) == 6
+    whole = {image.tobytes(): label for image, label in zip(dataset.images, dataset.labels, strict=True)}
+    for image, label in zip(trainer.dataset.images[:3], trainer.dataset.labels[:3], strict=True):
+        np.testing.assert_array_equal(whole[image.tobytes()], label)
+    np.testing.assert_array_equal(trainer.dataset.images[3:], trainer.dataset.images[:3][..., ::-1])
+    train(cfg, dataset, tmp_path / "straight")
+    train(config(c_dim=2, subset=3, mirror=True, seed=4, kimg=0.008), dataset, tmp_path / "first")
+    train(cfg, dataset, tmp_path / "second", resume=tmp_path / "first" / "snapshot.safetensors")
+    files = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("straight", "second")]
+    assert files[0] == files[1]
+    with pytest.raises(DataError, match="7 images, which is fewer than the subset of 8"):
+        Trainer(config(c_dim=2, subset=8), dataset)
 
 
 def test_evaluation_does_not_change_the_steps(unlabelled, tmp_path):

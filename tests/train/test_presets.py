@@ -158,6 +158,7 @@ def test_refuses_unknown_presets_and_resolutions(arguments, message):
         ({"batch": 16, "batch_gpu": 0}, "multiple of batch_gpu"),
         ({"batch": 12, "batch_gpu": 6}, "batch_gpu 6 must be a multiple of the minibatch-std group 4"),
         ({"freeze_d": -1}, "freeze_d"),
+        ({"subset": 0}, "subset"),
     ],
 )
 def test_refuses_unknown_options_and_values_out_of_range(overrides, message):
@@ -199,6 +200,7 @@ def test_every_field_can_be_set_from_its_text(name, resolution):
         ("resolution", "64", "decided by the data"),
         ("ema_kimg", "long", "ema_kimg cannot be 'long'"),
         ("batch", "1.5", "batch cannot be"),
+        ("mirror", "1", "mirror cannot be"),
         ("kimg", "none", "kimg cannot be"),
         ("resample_filter", "1,x", "resample_filter cannot be"),
     ],
