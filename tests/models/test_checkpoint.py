@@ -256,6 +256,30 @@ def test_safetensors_of_other_projects_are_refused(arrays, tmp_path):
     assert "carries no stylert configuration" in refusal(tmp_path / "bare.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("generator", None, "generator is missing"),
+        ("discriminator", {"resolution": "8"}, "$.resolution"),
+        ("colour", 1, "'colour'"),
+        ("batch", "4", "$.batch"),
+        ("batch", 4.5, "$.batch"),
+        ("pl_weight", {"a": 1}, "$.pl_weight"),
+        ("pl_decay", "x", "$.pl_decay"),
+        ("mixing_prob", None, "$.mixing_prob"),
+        ("r1_gamma", True, "$.r1_gamma"),
+        ("seed", -1, "seed must lie"),
+    ],
+)
+def test_wrong_configurations_of_a_run_are_refused(tmp_path, field, value, message):
+    train = TrainConfig(CFG, DiscriminatorConfig(8, channel_base=32, channel_max=3), batch=4, kimg=1)
+    metadata = {"kind": "training", "version": 1, "generator": CFG.to_dict(), "train": train.to_dict() | {field: value}}
+    save_file({"pl_mean": np.zeros(1)}, tmp_path / "s.safetensors", {"stylert": json.dumps(metadata)})
+    with pytest.raises(CheckpointError, match="no valid training configuration") as e:
+        snapshot.read_config(tmp_path / "s.safetensors")
+    assert message in str(e.value)
+
+
 def test_resuming_from_a_generator_is_refused(path):
     with pytest.raises(CheckpointError, match="generator for serving"):
         snapshot.read_config(path)
