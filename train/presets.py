@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+import msgspec
+
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.train.augment.groups import PIPELINES
 
@@ -116,12 +118,20 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TrainConfig:
-        """The configuration that `to_dict` wrote. Fields that an older version did not have get their defaults."""
-        nested = {
-            "generator": GeneratorConfig.from_dict(data["generator"]),
-            "discriminator": DiscriminatorConfig.from_dict(data["discriminator"]),
-        }
-        return cls(**{**data, **nested})
+        """The configuration that `to_dict` wrote. Fields that an older version did not have get their defaults.
+
+        Raises:
+            ValueError: A field is unknown, missing or wrong. The message names it.
+        """
+        unknown = sorted(set(data) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown field {unknown[0]!r}")
+        networks = {"generator": GeneratorConfig, "discriminator": DiscriminatorConfig}
+        for name, config in networks.items():
+            if not isinstance(data.get(name), dict):
+                raise ValueError(f"{name} is missing")
+            data = {**data, name: config.from_dict(data[name])}
+        return msgspec.convert(data, cls)
 
 
 @dataclass(frozen=True)
