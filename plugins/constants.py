@@ -1,4 +1,7 @@
-"""Numbers in the definitions of the operators. Every form of an operator takes them from here. No imports of torch."""
+"""Constants of the operators: demodulation epsilon, leaky ReLU slope, activation gains, 8-bit limits, kernel dtypes.
+
+This module imports no torch.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The tile of a ModulatedConv2d layer: from a table of the GPU's architecture, else by a rule. No torch, no triton.
+"""Tile configurations of the ModulatedConv2d kernels. No torch, no triton.
+
+A tile is the block of output that one program computes, with its warps, pipeline stages, splits of the sum and grouping. It
+comes from a table of the GPU's architecture, or from a rule.
 
 A table is a JSON file per architecture, `sm_<NN>.json`. There are two folders of them:
 
