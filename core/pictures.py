@@ -15,6 +15,8 @@ Color profiles are passed over. `FORMATS` alone are read, whatever the name of a
 from __future__ import annotations
 
 import io
+import logging
+import warnings
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -40,6 +42,10 @@ PNG_COLOR_TYPE, PNG_GREY_ALPHA = 25, 4
 ROWS = 512
 #: Characters of a library's message that are shown.
 MAX_MESSAGE = 200
+
+# Remarks of Pillow on a picture are not for the terminal of a command. Filters of the user come before this one.
+warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class PictureError(DataError):

@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import shutil
 import signal
 from pathlib import Path
 
@@ -119,6 +120,7 @@ def test_damage_of_a_native_format_gives_one_line_or_a_dataset(pictures, tmp_pat
     if form == "parquet":
         pq.write_table(table, path)
     elif form == "lmdb":
+        shutil.rmtree(path, ignore_errors=True)  # the damaged one of the example before
         with lmdb.open(str(path), map_size=2**20) as database, database.begin(write=True) as transaction:
             for i, x in enumerate(pictures.all):
                 transaction.put(str(i).encode(), encoded(x))
