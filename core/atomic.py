@@ -58,8 +58,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_directory(path: str | Path, own_files: OwnFiles | None) -> Iterator[Path]:
     """Yield a temporary folder beside `path`. On success it replaces `path`; on failure it is removed.
 
-    An existing folder at `path` stays until the new one is complete. Where the file system can exchange two folders, `path`
-    exists at every moment, and a concurrent writer of the same folder does no harm.
+    An existing folder at `path` stays until the new one is complete. If the file system can exchange two folders, as those of
+    Linux can, `path` exists at every moment. Two writers of the same folder both succeed, and the last one stays.
 
     Args:
         path: The folder.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from stylert.benchmarks.models import Model
@@ -16,7 +17,7 @@ from stylert.cli.console import print_line, progress
 from stylert.cli.picture_options import PictureOptions
 from stylert.cli.pipeline.build import build_all, show_engines
 from stylert.cli.pipeline.generate import generate_images
-from stylert.core.errors import BackendError
+from stylert.core.errors import BackendError, missing_extra
 from stylert.export.pipeline import export_bundle
 from stylert.export.verify import verify
 
@@ -31,8 +32,10 @@ def run_demo(checkpoint: Path, out: Path) -> bool:
         Whether every precision kept the PSNR that the bundle promises.
 
     Raises:
-        BackendError: An engine could not be built.
+        BackendError: A package of the extra `demo` is missing, or an engine could not be built.
     """
+    if find_spec("psutil") is None:
+        raise missing_extra("psutil", "demo")
     with progress() as report:
         bundle = export_bundle(checkpoint, out / "bundle", progress=report)
     engines, refused = build_all(bundle, None, None)
