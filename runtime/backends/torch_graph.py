@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stylert.core.errors import BundleError
+from stylert.core.errors import BundleError, shown_line
 from stylert.runtime.session import TensorSpec, closed_shape
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ class TorchGraph:
         try:
             model = onnx.load(file)
         except Exception as e:  # protobuf's exceptions share no public base class
-            raise BundleError(f"{file} is not a network that can be read: {' '.join(str(e).split())}") from None
+            raise BundleError(f"{file} is not a network that can be read: {shown_line(str(e))}") from None
         try:
             self._nodes = _nodes(model)
         except ValueError as e:
-            raise BundleError(f"{file}: {e}") from None
+            raise BundleError(f"{file}: {shown_line(str(e))}") from None
         graph = model.graph
         self._constants = {}
         for value in graph.initializer:

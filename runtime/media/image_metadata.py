@@ -2,7 +2,7 @@
 
 A file from the network may be hostile, so no image or video library opens it here. Each reader below walks over the blocks
 of one container by their lengths and seeks past all but the comment. It reads at most `MAX_COMMENT` bytes of comment and
-`MAX_BLOCKS` block headers.
+the headers of `MAX_BLOCKS` blocks.
 
 | container | where the comment is |
 |---|---|
@@ -20,11 +20,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, shown_line
+from stylert.core.files import open_file
 
 PNG_KEY = "stylert"
 MAX_COMMENT = 60_000  # a JPEG comment holds 65,533
-MAX_BLOCKS = 1_000_000
+MAX_BLOCKS = 100_000
+#: Largest file: any that a disk holds, since no more than the blocks are read
+MAX_FILE = 2**63
 
 _XMP_OPEN, _XMP_CLOSE = "<stylert:comment>", "</stylert:comment>"
 # The digital source type is the IPTC's term for "made by a trained model". Other software understands it.
@@ -44,19 +47,15 @@ def read_comment(path: str | Path) -> str:
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file():  # opening a pipe or a device would wait
-            raise InputError(f"{path} is not a file")
-        with open(path, "rb") as file:
+        with open_file(path, InputError, MAX_FILE) as file:
             comment = _read_comment(file)
         text = None if comment is None else comment.decode("utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
     except OSError as e:
         raise InputError(f"cannot read {path}: {e.strerror or e}") from None
     except EOFError:
         raise InputError(f"{path} is cut short or damaged") from None
     except ValueError as e:
-        raise InputError(f"the comment of {path} cannot be read: {e}") from None
+        raise InputError(f"the comment of {path} cannot be read: {shown_line(str(e))}") from None
     if text is None:
         raise InputError(f"{path} has no recipe: it is no picture or video of stylert, or its metadata was removed")
     return text
@@ -119,13 +118,18 @@ def _gif_comment(file: BinaryIO) -> bytes | None:
     flags = _read_exactly(file, 7)[4]
     has_palette = flags & 0x80
     file.seek(3 * 2 ** ((flags & 7) + 1) if has_palette else 0, 1)
+    in_extension = False
     for _ in range(MAX_BLOCKS):
+        if in_extension:
+            length = _read_exactly(file, 1)[0]
+            file.seek(length, 1)
+            in_extension = length > 0
+            continue
         if _read_exactly(file, 1) != extension:  # an image, or the end of the file
             return None
         if _read_exactly(file, 1) == comment_label:
             return _gif_sub_blocks(file)
-        while (length := _read_exactly(file, 1)[0]) > 0:
-            file.seek(length, 1)
+        in_extension = True
     return None
 
 

@@ -146,4 +146,5 @@ KINDS: dict[str, Callable[[Path, random.Random], None]] = {
     "recipe": recipe,
     "onnxruntime": network("onnxruntime"),
     "openvino": network("openvino"),
+    "torch": network("torch"),
 }

@@ -233,7 +233,14 @@ print("peak MiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 @pytest.mark.parametrize(
     ("kind", "count", "many"),
-    [("manifest", 40, 4000), ("engine", 30, 2000), ("recipe", 300, 40_000), ("onnxruntime", 40, 4000), ("openvino", 6, 400)],
+    [
+        ("manifest", 40, 2000),
+        ("engine", 30, 1000),
+        ("recipe", 300, 20_000),
+        ("onnxruntime", 40, 2000),
+        ("openvino", 6, 200),
+        ("torch", 3, 500),
+    ],
 )
 def test_mutated_files_load_or_are_refused_in_one_line(copy: Path, engine: Path, kind: str, count: int, many: int) -> None:
     """In a process of its own: a crash of a library, or one that hangs, fails the test with the number of the mutation."""

@@ -276,7 +276,7 @@ def test_files_without_a_recipe_and_paths_that_are_no_files_are_refused(tmp_path
         "text": "no recipe",
         "none": "does not exist",
         ".": "not a file",
-        "pipe": "not a file",
+        "pipe": "not a regular file",
     }.items():
         with pytest.raises(InputError, match=word):
             read_recipe(tmp_path / name)
