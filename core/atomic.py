@@ -104,9 +104,11 @@ def locked_folder(path: str | Path) -> Iterator[None]:
     Raises:
         OutputError: Another process has the folder, or it cannot be made.
     """
-    with _named_errors(path):
+    try:
         Path(path).mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as e:
+        raise OutputError(f"cannot write into {path}: {e.strerror or e}") from None
     try:
         if lock(descriptor) is False:
             raise OutputError(f"cannot write into {path}: another process is writing there")

@@ -141,9 +141,9 @@ def test_every_mistake_prints_one_line_and_exits_with_2(
         (("train", "--data", tmp_path / "no.zip", "--out", out), "does not exist"),
         (("train", "--data", file, "--out", out), "file"),
         (("train", "--data", tmp_path, "--out", file), "file"),
-        (("train", "--data", tmp_path, "--out", out, "--resume"), "resume"),
-        (("train", "--data", tmp_path, "--out", out, "--device", "cuda"), "CUDA"),
-        (("train", "--data", tmp_path, "--out", out, "--transfer", file), "safetensors"),
+        (("train", "--data", b, "--out", out, "--resume"), "resume"),
+        (("train", "--data", b, "--out", out, "--device", "cuda"), "CUDA"),
+        (("train", "--data", b, "--out", out, "--transfer", file), "safetensors"),
         (("metrics", file, "--data", tmp_path), "file"),
     ]:
         line = refuse(capfd, monkeypatch, *args)
