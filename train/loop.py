@@ -98,10 +98,10 @@ def train(
     """
     out = Path(out)
     new_writer = _tensorboard_class() if tensorboard and processes.is_first else None
+    trainer = Trainer(cfg, dataset, device, processes, compiled)
     # Rank 0 writes for all, so it keeps other runs out.
     with locked_folder(out) if processes.is_first else nullcontext():
         writer = None if new_writer is None else new_writer(str(out / "tensorboard"))
-        trainer = Trainer(cfg, dataset, device, processes, compiled)
         if resume is not None:
             trainer.load_state(*read_snapshot(resume, cfg))
         elif start is not None:
