@@ -1,6 +1,6 @@
 """Mean perceptual distance of image pairs, in the features of EfficientNet-Lite0.
 
-It is not LPIPS. The result is None without torch or the `metrics` extra.
+It is not LPIPS. The result is None without torch or the `metrics` extra, and for images that are neither grey nor RGB.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ def perceptual_distance(images: Sequence[np.ndarray], references: Sequence[np.nd
     It is not LPIPS, so it compares only with other values of this function.
 
     Args:
-        images: `[H, W, 1 or 3]`, from 0 to 255.
+        images: `[H, W, C]`, from 0 to 255.
         references: The images to compare with, of the same shape and in the same order.
 
     Returns:
-        0 for identical images. None where torch or the `metrics` extra is not installed.
+        0 for identical images. None where torch or the `metrics` extra is not installed, and unless C is 1 or 3.
     """
+    if images[0].shape[2] not in (1, 3):
+        return None
     try:
         import torch
 

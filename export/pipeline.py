@@ -24,7 +24,7 @@ from stylert.export.quantization.latents import calibration_latents, search_late
 from stylert.export.quantization.recipe import CANONICAL, FLOAT16_RECIPE, eight_bit_recipe
 from stylert.export.quantization.sensitivity import Sensitivity, find_sensitive_layers, reference_images, same_rounding
 from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
-from stylert.export.verify import MAX_SEEDS, WORST_IMAGES, accuracy_entry, verify
+from stylert.export.verify import MAX_SEEDS, WORST_IMAGES, Accuracy, PsnrMissed, accuracy_entry, verify
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.importers.imported import read_any_generator
 from stylert.runtime import engines
@@ -74,11 +74,12 @@ def export_bundle(
             names them.
         verify_seeds: Images to verify for each precision on each backend that runs here, or 0. The reference is
             PyTorch, or fp32 where PyTorch is not installed. The accuracy is kept in `bundle.json`, and the worst images
-            are drawn beside it.
+            are drawn beside it. A precision that misses its PSNR on one of them is left out.
 
     Raises:
         CheckpointError: The checkpoint is damaged or not supported.
         InputError: A precision, backend or number is wrong.
+        PsnrMissed: A precision misses its PSNR. The bundle is written without it, unless no other precision is left.
         OutputError: `out` is something other than a bundle, holds other files as well, or cannot be written. Nothing is
             left half-written.
     """
@@ -120,12 +121,16 @@ def export_bundle(
             },
         )
         bundle.save()
+        missed: list[Accuracy] = []
         if verify_seeds:
             against = checkpoint if find_spec("torch") else None
             rows = verify(bundle, against, seeds=verify_seeds, progress=progress, pictures=folder)
-            entries = {name: replace(entry, accuracy=accuracy_entry(rows, name)) for name, entry in entries.items()}
-            replace(bundle, precisions=entries).save()
-    return Bundle.load(out)
+            missed = [row for row in rows if not row.passed]
+            _save_verified(bundle, rows, missed)
+    bundle = Bundle.load(out)
+    if missed:
+        raise PsnrMissed(missed, bundle)
+    return bundle
 
 
 def own_files(folder: Path) -> set[str]:
@@ -139,6 +144,22 @@ def own_files(folder: Path) -> set[str]:
         for engine in folder.glob(f"engines/{backend}-*"):
             names |= {f"engines/{engine.name}/{name}" for name in engines.own_files(backend)}
     return names
+
+
+def _save_verified(bundle: Bundle, rows: Sequence[Accuracy], missed: Sequence[Accuracy]) -> None:
+    """Save the accuracy of the precisions that keep their PSNR, and remove the files of the others."""
+    missing = {row.precision for row in missed}
+    entries = {
+        name: replace(entry, accuracy=accuracy_entry(rows, name))
+        for name, entry in bundle.precisions.items()
+        if name not in missing
+    }
+    if not entries:
+        raise PsnrMissed(missed, None)
+    used = {MAPPING_FILE, *(file for entry in entries.values() for file in entry.files)}
+    for file in set(bundle.files) - used:
+        (bundle.path / file).unlink()
+    replace(bundle, precisions=entries, files={name: file for name, file in bundle.files.items() if name in used}).save()
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stylert.core.errors import BackendError, InputError, missing_extra
+from stylert.core.errors import BackendError, InputError, StylertError, missing_extra
 from stylert.core.image_similarity import psnr, ssim
 from stylert.core.images import as_uint8
 from stylert.core.progress import Progress
@@ -57,7 +57,7 @@ class Accuracy:
         min_psnr_db: The PSNR that the bundle promises.
         ssim: Mean over images.
         off_share: The share of values that are off by more than `VISIBLE_ERROR`.
-        perceptual: Mean `perceptual_distance`, or None without the `metrics` extra.
+        perceptual: Mean `perceptual_distance`, or None where it has none.
         worst_seeds: The seeds with the least PSNR, worst first.
     """
 
@@ -103,7 +103,7 @@ def verify(
         psi: The truncation.
         progress: Called after each batch.
         pictures: A folder for the worst images of each comparison, as `worst.<precision>.<backend>.png`. A row shows
-            reference, image and amplified difference.
+            reference, image and amplified difference. Images that are neither grey nor RGB are shown as their channels, in grey.
 
     Raises:
         InputError: `against` is another checkpoint, a backend is unknown, or the bundle lacks a precision.
@@ -162,6 +162,21 @@ def check_same_checkpoint(bundle: Bundle, checkpoint: Path) -> None:
         raise InputError(
             f"{checkpoint} is not the checkpoint that {bundle.path} was exported from ({bundle.provenance.get('checkpoint')})"
         )
+
+
+class PsnrMissed(StylertError):
+    """A network missed the PSNR that a bundle promises.
+
+    Attributes:
+        rows: What missed it.
+        bundle: The bundle without these precisions, or None if nothing was written.
+    """
+
+    def __init__(self, rows: Sequence[Accuracy], bundle: Bundle | None) -> None:
+        networks = ", ".join(f"{r.precision} on {r.backend} ({r.psnr_db:.2f} of {r.min_psnr_db:g} dB)" for r in rows)
+        written = "nothing was written" if bundle is None else f"{bundle.path} holds {', '.join(bundle.precisions)} alone"
+        super().__init__(f"the images of {networks} miss the promised PSNR; {written}")
+        self.rows, self.bundle = list(rows), bundle
 
 
 @dataclass(frozen=True)
@@ -269,11 +284,17 @@ def _channels_last(image: np.ndarray) -> np.ndarray:
 
 
 def _side_by_side(images: np.ndarray, reference: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-    """uint8 `[H, W, C]`, a row per seed: the reference, the image, and the magnitude of their difference, amplified."""
+    """uint8 `[H, W, 1 or 3]`, a row per seed: the reference, the image, and the magnitude of their difference, amplified."""
     rows = []
     for seed in seeds:
         image, reference_image = _channels_last(images[seed]), _channels_last(reference[seed])
         difference = np.abs(image.astype(np.float64) - reference_image) * AMPLIFICATION
-        columns = [np.clip(np.rint(x), 0, 255).astype(np.uint8) for x in (reference_image, image, difference)]
-        rows.append(np.concatenate(columns, axis=1))
+        columns = [np.clip(np.rint(np.nan_to_num(x)), 0, 255).astype(np.uint8) for x in (reference_image, image, difference)]
+        rows.append(np.concatenate([_grey_or_rgb(x) for x in columns], axis=1))
     return np.concatenate(rows)
+
+
+def _grey_or_rgb(image: np.ndarray) -> np.ndarray:
+    """An image `[H, W, C]` that a picture can hold. Another number of channels than 1 or 3 becomes grey channels in a row."""
+    channels = image.shape[2]
+    return image if channels in (1, 3) else np.concatenate(np.split(image, channels, axis=2), axis=1)

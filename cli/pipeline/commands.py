@@ -37,26 +37,35 @@ def export(
         int, typer.Option(min=0, help="Seeds to compare with PyTorch; the bundle keeps the accuracy. 0 compares none.")
     ] = 16,
 ) -> None:
-    """Turn a checkpoint into a bundle of ONNX networks."""
+    """Turn a checkpoint into a bundle of ONNX networks. Exit with 1 if a precision misses its PSNR; it is then left out."""
     from stylert.export.pipeline import export_bundle
+    from stylert.export.verify import PsnrMissed
 
     check_choice(noise, ("const", "none", "input"), "--noise")
     check_choice(output, ("uint8", "float"), "--output")
     with progress() as report:
-        bundle = export_bundle(
-            checkpoint,
-            out,
-            split_list(precision) or [],
-            noise,  # type: ignore[arg-type]
-            output,  # type: ignore[arg-type]
-            split_list(backend) or [],
-            progress=report,
-            min_psnr=min_psnr,
-            verify_seeds=verify_seeds,
-        )
-    for name, entry in bundle.files.items():
-        print_line(f"{out / name}  {entry.bytes / 2**20:.1f} MiB  sha256 {entry.sha256[:12]}…")
-    tables.show_bundle_accuracy(bundle)
+        missed: PsnrMissed | None = None
+        try:
+            bundle = export_bundle(
+                checkpoint,
+                out,
+                split_list(precision) or [],
+                noise,  # type: ignore[arg-type]
+                output,  # type: ignore[arg-type]
+                split_list(backend) or [],
+                progress=report,
+                min_psnr=min_psnr,
+                verify_seeds=verify_seeds,
+            )
+        except PsnrMissed as e:
+            missed, bundle = e, e.bundle
+    if bundle is not None:
+        for name, entry in bundle.files.items():
+            print_line(f"{out / name}  {entry.bytes / 2**20:.1f} MiB  sha256 {entry.sha256[:12]}…")
+        tables.show_bundle_accuracy(bundle)
+    if missed is not None:
+        print_note(f"stylert: {missed}", style="red")
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stylert.cli import main as cli
+from stylert.models.checkpoint import read_generator, write_generator
 from stylert.runtime import Generator
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.media.recipes import read_recipe
@@ -82,6 +83,25 @@ def test_verify_exits_with_1_below_the_threshold(bundle: Bundle, checkpoint: Pat
     done = stylert("verify", copy, "--against", checkpoint, "--seeds", "2", "--backend", "onnxruntime")
     assert done.returncode == 1
     assert "FAILED" in done.stdout
+
+
+def test_export_exits_with_1_where_a_precision_misses_its_psnr_and_leaves_it_out(checkpoint: Path, tmp_path: Path) -> None:
+    """Noise that is a billion times as large as what the image shows, and that no torgb reads: float16 cannot hold both."""
+    weights = read_generator(checkpoint)
+    weights.arrays["synthesis.b16.conv1.noise_strength"] *= np.float32(1e10)
+    weights.arrays["synthesis.b16.torgb.weight"][:] = 0
+    write_generator(tmp_path / "g.safetensors", weights.config, weights.arrays)
+    options = ("--precision", "fp32,fp16", "--backend", "onnxruntime", "--verify-seeds", "2")
+    done = stylert("export", tmp_path / "g.safetensors", "--out", tmp_path / "b", *options)
+    assert done.returncode == 1, done.stderr
+    assert "fp16 on onnxruntime" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert set(Bundle.load(tmp_path / "b").precisions) == {"fp32"}
+    assert "synthesis.fp32.onnx" in done.stdout
+    alone = stylert("export", tmp_path / "g.safetensors", "--out", tmp_path / "c", "--precision", "fp16", *options[2:])
+    assert alone.returncode == 1
+    assert "nothing was written" in alone.stderr
+    assert not (tmp_path / "c").exists()
 
 
 def test_the_commands_are_listed_by_help_and_without_arguments() -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from PIL import Image
 
 from stylert.core.errors import CheckpointError, InputError, OutputError
 from stylert.core.image_similarity import psnr
 from stylert.export import defaults
 from stylert.export.pipeline import export_bundle
+from stylert.export.synthesis import OutputType
+from stylert.export.verify import Accuracy, PsnrMissed, verify
 from stylert.runtime.bundle import Bundle, sha256_of
 
 
@@ -133,6 +138,71 @@ def test_verify_seeds_add_accuracy_and_pictures_to_the_bundle(checkpoint: Path, 
             assert accuracy["psnr_db"] > (60 if precision == "fp32" else 25)
             assert (bundle.path / f"worst.{precision}.{backend}.png").is_file()
     assert bundle.checked_file("synthesis.int8.onnx").is_file()
+
+
+def export_that_misses(
+    monkeypatch: pytest.MonkeyPatch, missing: set[tuple[str, str]], checkpoint: Path, out: Path, precisions: list[str]
+) -> PsnrMissed:
+    """Export while these backends and precisions have 20 dB."""
+
+    def worse(*arguments: Any, **options: Any) -> list[Accuracy]:
+        rows = verify(*arguments, **options)
+        return [replace(row, psnr_db=20.0) if (row.backend, row.precision) in missing else row for row in rows]
+
+    monkeypatch.setattr("stylert.export.pipeline.verify", worse)
+    with pytest.raises(PsnrMissed) as error:
+        export_bundle(checkpoint, out, precisions, verify_seeds=2)
+    assert "\n" not in str(error.value)
+    return error.value
+
+
+def test_a_precision_that_misses_its_psnr_on_one_backend_is_left_out_and_named(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = export_that_misses(monkeypatch, {("openvino", "int8")}, checkpoint, tmp_path / "b", ["fp32", "int8"])
+    assert "int8 on openvino (20.00 of 33 dB)" in str(error)
+    assert "onnxruntime" not in str(error)
+    assert "b holds fp32 alone" in str(error)
+    bundle = Bundle.load(tmp_path / "b")
+    assert error.bundle == bundle
+    assert set(bundle.precisions) == {"fp32"}
+    assert set(bundle.files) == {path.name for path in bundle.path.glob("*.onnx")}
+    assert not any("int8" in name for name in bundle.files)
+    assert bundle.precision("fp32").accuracy["openvino"]["seeds"] == 2
+
+
+def test_precisions_that_share_a_file_are_left_out_one_by_one(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = export_that_misses(monkeypatch, {("openvino", "bf16")}, checkpoint, tmp_path / "b", ["fp32", "bf16"]).bundle
+    assert bundle is not None
+    assert set(bundle.precisions) == {"fp32"}
+    assert bundle.checked_file(bundle.network("fp32", "openvino")).is_file()
+
+
+def test_an_export_of_which_nothing_is_left_keeps_the_older_bundle(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = export_bundle(checkpoint, tmp_path / "b", ["fp32"])
+    error = export_that_misses(monkeypatch, {("onnxruntime", "int8")}, checkpoint, tmp_path / "b", ["int8"])
+    assert "nothing was written" in str(error)
+    assert error.bundle is None
+    assert Bundle.load(tmp_path / "b") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+@pytest.mark.parametrize("output", ["uint8", "float"])
+def test_networks_of_any_number_of_channels_are_exported_and_verified(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, channels: int, output: OutputType
+) -> None:
+    source = make_checkpoint(img_channels=channels, resolution=8)
+    bundle = export_bundle(source, tmp_path / "b", ["fp32"], output=output, verify_seeds=2)
+    accuracy = bundle.precision("fp32").accuracy["onnxruntime"]
+    assert accuracy["psnr_db"] > 60
+    assert (accuracy["perceptual"] is None) == (channels != 1)
+    with Image.open(tmp_path / "b" / "worst.fp32.onnxruntime.png") as picture:
+        assert picture.size == (3 * 8 * channels, 2 * 8)
 
 
 def test_layers_stay_out_of_8_bits_to_reach_a_psnr_and_the_recipe_says_why(checkpoint: Path, tmp_path: Path) -> None:
