@@ -5,6 +5,7 @@ The content is written beside its final place, synced to disk and then renamed. 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -101,19 +102,26 @@ def append_line(path: str | Path, content: Mapping[str, Any]) -> None:
 def locked_folder(path: str | Path) -> Iterator[None]:
     """Keep other processes out of a folder during the block. A file system without locks keeps out nobody.
 
+    The folder is made if it does not exist, and removed again if it is still empty at the end.
+
     Raises:
         OutputError: Another process has the folder, or it cannot be made.
     """
     try:
+        is_new = not os.path.exists(path)
         Path(path).mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as e:
         raise OutputError(f"cannot write into {path}: {e.strerror or e}") from None
+    is_free = lock(descriptor) is not False
     try:
-        if lock(descriptor) is False:
+        if not is_free:
             raise OutputError(f"cannot write into {path}: another process is writing there")
         yield
     finally:
+        if is_new and is_free and not os.listdir(descriptor):
+            with contextlib.suppress(OSError):  # a file has come at this moment
+                os.rmdir(path)
         os.close(descriptor)
 
 

@@ -192,7 +192,11 @@ def test_a_second_process_is_kept_out_of_a_locked_folder(tmp_path: Path) -> None
                 assert "another process is writing there" in done.stderr
         else:
             assert subprocess.run(command).returncode == 0
-    assert names(tmp_path / "run") == []
+    assert names(tmp_path) == [], "an empty folder that was made for it goes"
+    (tmp_path / "mine").mkdir()
+    with locked_folder(tmp_path / "mine"):
+        pass
+    assert names(tmp_path) == ["mine"]
 
 
 @pytest.mark.parametrize("code", [WRITE_FILE, WRITE_FOLDER], ids=["file", "folder"])
