@@ -12,6 +12,7 @@ from stylert.cli.console import print_line, print_table
 from stylert.core.atomic import atomic_file
 
 if TYPE_CHECKING:
+    from stylert.core.statistics import Ratio
     from stylert.export.tuning.tune import Tuning
     from stylert.export.verify import Accuracy
     from stylert.runtime.bundle import Bundle
@@ -68,15 +69,22 @@ def show_tuning(tuning: Tuning) -> None:
             (
                 t.where,
                 t.change,
-                f"{t.time_ratio if t.ratio is None else t.ratio.value:.3f}",
-                "measured before" if t.ratio is None else f"{t.ratio.low:.3f} to {t.ratio.high:.3f}",
+                "-" if t.refused else f"{t.time_ratio if t.ratio is None else t.ratio.value:.3f}",
+                "-" if t.refused else "measured before" if t.ratio is None else _interval(t.ratio),
                 "" if t.ratio is None else t.ratio.pairs,
-                "taken" if t.taken else "",
+                "refused" if t.refused else "taken" if t.taken else "",
             )
             for t in tuning.search.trials
         ],
     )
+    for reason in dict.fromkeys(t.refused for t in tuning.search.trials if t.refused):
+        print_line(f"refused: {reason}")
     print_line(tuning.verdict)
+
+
+def _interval(ratio: Ratio) -> str:
+    low, high = ("?" if bound is None else f"{bound:.3f}" for bound in (ratio.low, ratio.high))
+    return f"{low} to {high}"
 
 
 def accuracy_json(rows: Sequence[Accuracy]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol, get_args
 
+from stylert.core.errors import BackendError
 from stylert.core.paired_timing import paired_ratio
 from stylert.core.progress import Progress
 from stylert.core.statistics import Ratio
@@ -55,6 +56,7 @@ class Trial:
             chance.
         ratio: The measurement, or None where `time_ratio` comes from an earlier search.
         taken: Whether the search went on with the change.
+        refused: Why the backend did not run the network with the change, or None.
     """
 
     where: str
@@ -62,6 +64,7 @@ class Trial:
     time_ratio: float
     ratio: Ratio | None
     taken: bool = False
+    refused: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def search_forms(
     stage: str = "search forms",
     clock: Callable[[], float] = time.perf_counter,
 ) -> Search:
-    """Try every form of every layer, those with most arithmetic first.
+    """Try every form of every layer, those with most arithmetic first. A change that the backend refuses is passed over.
 
     Args:
         cfg: The generator's configuration.
@@ -136,8 +139,12 @@ def search_forms(
                 if clock() >= deadline:
                     complete = False
                     continue
-                with closing(open_plan(change.plan)) as candidate:
-                    ratio = paired_ratio(candidate, network, seconds_each, clock)
+                try:
+                    with closing(open_plan(change.plan)) as candidate:
+                        ratio = paired_ratio(candidate, network, seconds_each, clock)
+                except BackendError as e:
+                    tried.append((Trial(change.where, change.text, 1.0, None, refused=str(e)), change.plan))
+                    continue
                 known_ratios[change.key] = ratio.value if ratio.faster else 1.0
             tried.append((Trial(change.where, change.text, known_ratios[change.key], ratio), change.plan))
         if tried:

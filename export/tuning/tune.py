@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stylert.core.atomic import atomic_file
+from stylert.core.atomic import atomic_file, check_writable
 from stylert.core.cache import cache_folder
+from stylert.core.devices import find_gpus
 from stylert.core.errors import BackendError, InputError
 from stylert.core.host import cpu_identity
 from stylert.core.progress import Progress
@@ -34,6 +39,9 @@ from stylert.runtime.session import Session
 
 #: Backends that run the graph as it is written. The others choose forms of their own when they build.
 TUNABLE = ("onnxruntime", "onnxruntime-cuda", "openvino")
+
+#: Those that run on a GPU.
+ON_GPU = ("onnxruntime-cuda",)
 
 #: Those that accept computed quantisation scales.
 FOLDS_MODULATION = ("onnxruntime",)
@@ -81,7 +89,7 @@ def tune_bundle(
     """Search the fastest plan of one precision on one backend, and write its network into the bundle.
 
     The default stays where the search finds nothing faster. Time ratios are kept in the user's cache folder, so a
-    later search measures less. The bundle changes at the end, all at once. Engines of the former network are not used
+    later search measures less, also after Ctrl-C. The bundle changes at the end, all at once. Engines of the former network are not used
     any more.
 
     Args:
@@ -116,17 +124,19 @@ def tune_bundle(
             file.write_bytes(_network(bundle, weights, plan))
             return _BoundSession(backend(backend_name).load(file, LoadOptions(precision, threads)), inputs)
 
-        search = search_forms(
-            weights.config,
-            default,
-            open_plan,
-            60 * minutes,
-            known_ratios=cache.ratios,
-            can_fold_modulation=backend_name in FOLDS_MODULATION,
-            progress=progress,
-            stage=f"tune {backend_name} {precision}",
-        )
-    cache.save()
+        try:
+            search = search_forms(
+                weights.config,
+                default,
+                open_plan,
+                60 * minutes,
+                known_ratios=cache.ratios,
+                can_fold_modulation=backend_name in FOLDS_MODULATION,
+                progress=progress,
+                stage=f"tune {backend_name} {precision}",
+            )
+        finally:  # also after Ctrl-C, so that the next search goes on from here
+            cache.save()
     if not search.faster:
         return Tuning(search, True, None)
     if precision in EIGHT_BIT and not reaches_psnr(weights, search.plan, latents, promised_db):
@@ -140,7 +150,11 @@ def tune_bundle(
         "batch": batch,
         "time over the default's": asdict(search.ratio_to_default) if search.ratio_to_default else {},
     }
-    return Tuning(search, True, _write_network(bundle, path, backend_name, precision, data, facts))
+    with _locked(path):
+        now = Bundle.load(path)
+        if now.provenance != bundle.provenance or precision not in now.precisions:
+            raise InputError(f"{path} was exported anew while it was tuned; tune it again, which measures only what is new")
+        return Tuning(search, True, _write_network(now, path, backend_name, precision, data, facts))
 
 
 def _check_request(backend_name: str, precision: str, batch: int, minutes: float) -> None:
@@ -220,21 +234,45 @@ class _BoundSession:
         self._session.close()
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process changes the folder, and keep others out during the block."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # a file system without locks keeps out nobody
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _machine(backend_name: str) -> str:
+    """The processor and, for a backend that runs on a GPU, the first GPU and its driver."""
+    driver = find_gpus()
+    if backend_name not in ON_GPU or not driver.gpus:
+        return cpu_identity()
+    return f"{cpu_identity()}, {driver.gpus[0].name}, CUDA {driver.cuda_version}"
+
+
 class _RatioCache:
     """Time ratios of earlier searches (`Trial.time_ratio`) in a JSON file: by machine and settings, then by change."""
 
     def __init__(self, file: Path, backend_name: str, precision: str, threads: int | None, batch: int, forget: bool) -> None:
-        self._file = file
+        self._file, self._forget = file, forget
         library = f"{backend_name} {backend(backend_name).version()}"
-        self._key = f"{cpu_identity()}, {library}, {precision}, threads {threads}, batch {batch}"
-        self._sections = self._read()
-        section = {} if forget else self._sections.get(self._key, {})
+        self._key = f"{_machine(backend_name)}, {library}, {precision}, threads {threads}, batch {batch}"
+        section = {} if forget else self._read().get(self._key, {})
         #: The ratios for this machine and these settings.
         self.ratios = {str(k): float(v) for k, v in section.items() if isinstance(v, int | float) and 0 < v <= 1}
 
     def save(self) -> None:
-        with atomic_file(self._file) as temporary:
-            temporary.write_text(json.dumps(self._sections | {self._key: self.ratios}, indent=1, sort_keys=True) + "\n")
+        """Add the ratios to those in the file. What other processes have saved in the meantime stays."""
+        check_writable(self._file)  # also makes the folder
+        with _locked(self._file.parent):
+            sections = self._read()
+            section = ({} if self._forget else sections.get(self._key, {})) | self.ratios
+            with atomic_file(self._file) as temporary:
+                temporary.write_text(json.dumps(sections | {self._key: section}, indent=1, sort_keys=True) + "\n")
 
     def _read(self) -> dict[str, dict[str, Any]]:
         """The whole file; empty where it is missing or damaged."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from stylert.core.errors import BackendError
 from stylert.export.plan import (
     ConvForm,
     Int8Quantization,
@@ -168,6 +169,28 @@ def test_8_bit_layers_are_tried_in_float_and_never_as_polyphase_with_a_quantised
     for plan in plans:
         for layer in plan.layers.values():
             assert not (layer.form == "polyphase" and layer.int8 is not None and layer.int8.output is not None)
+
+
+def test_a_change_that_the_backend_refuses_is_passed_over(rng: np.random.Generator) -> None:
+    refused: ConvForm = "polyphase"
+    cost = random_cost(rng)
+    machine = Machine(cost)
+
+    def open_plan(plan: NetworkPlan) -> TimedNetwork:
+        if any(layer.form == refused for layer in plan.layers.values()):
+            raise BackendError("no such kernel")
+        return machine.open(plan)
+
+    ratios: dict[str, float] = {}
+    search = search_forms(CFG, float32_plan(CFG, "phases"), open_plan, 1e6, known_ratios=ratios, clock=machine.clock)
+    assert search.complete
+    tried = [trial for trial in search.trials if f"-> {refused}" in trial.change]
+    assert {trial.where for trial in tried} >= {spec.name for spec in UPSAMPLING}
+    assert all(trial.refused == "no such kernel" and not trial.taken for trial in tried)
+    assert not any(f"-> {refused}" in key for key in ratios)
+    best = [min(("transposed", "phases"), key=lambda form: cost(with_form(search.plan, s.name, form))) for s in UPSAMPLING]
+    assert [search.plan.layer(spec).form for spec in UPSAMPLING] == best
+    assert machine.open_now == 0
 
 
 def test_torgb_layers_change_together_and_leave_8_bits() -> None:

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stylert.core.errors import InputError
+from stylert.core.devices import Driver, Gpu
+from stylert.core.errors import BackendError, InputError
+from stylert.core.host import cpu_identity
 from stylert.core.statistics import Ratio
+from stylert.export.pipeline import export_bundle
 from stylert.export.plan import Int8Quantization as Int8
 from stylert.export.plan import LayerPlan, NetworkPlan, QuantParams
 from stylert.export.tuning import tune
@@ -121,6 +124,76 @@ def test_a_real_search_measures_real_networks_and_caches_its_ratios(
     content = json.loads(cache.read_text())
     assert content["another machine"] == {"a change": 0.5}
     assert len(content) == 3
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, BackendError("out of memory")])
+def test_what_was_measured_before_an_interruption_is_kept(
+    copy: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Any
+) -> None:
+    def interrupted(*_: object, known_ratios: dict[str, float], **__: object) -> Search:
+        known_ratios["a change"] = 0.5
+        raise error
+
+    monkeypatch.setattr(tune, "search_forms", interrupted)
+    before = {p.name: p.read_bytes() for p in copy.iterdir()}
+    with pytest.raises((KeyboardInterrupt, BackendError)):
+        tune_bundle(copy, checkpoint, "onnxruntime", "fp32")
+    (section,) = json.loads((tmp_path / "cache" / "stylert" / "forms.json").read_text()).values()
+    assert section == {"a change": 0.5}
+    assert {p.name: p.read_bytes() for p in copy.iterdir()} == before
+
+
+def test_two_searches_at_the_same_time_lose_neither_ratios_nor_networks(
+    copy: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The second one starts and ends while the first one measures."""
+    result = search_result("transposed", 0.5)
+
+    def inner(*arguments: Any, known_ratios: dict[str, float], **options: Any) -> Search:
+        known_ratios["inner"] = 0.25
+        return result(*arguments, **options)
+
+    def outer(*arguments: Any, known_ratios: dict[str, float], **options: Any) -> Search:
+        monkeypatch.setattr(tune, "search_forms", inner)
+        tune_bundle(copy, checkpoint, "openvino", "fp32")
+        tune_bundle(copy, checkpoint, "onnxruntime", "int8")
+        tune_bundle(copy, checkpoint, "onnxruntime", "fp32")
+        known_ratios["outer"] = 0.5
+        return result(*arguments, **options)
+
+    monkeypatch.setattr(tune, "reaches_psnr", lambda *_: True)
+    monkeypatch.setattr(tune, "search_forms", outer)
+    tune_bundle(copy, checkpoint, "onnxruntime", "fp32")
+    sections = json.loads((tmp_path / "cache" / "stylert" / "forms.json").read_text())
+    assert sorted(sorted(section) for section in sections.values()) == [["inner"], ["inner"], ["inner", "outer"]]
+    bundle = Bundle.load(copy)
+    assert set(bundle.precision("fp32").recipe["tuned"]) == {"openvino", "onnxruntime"}
+    assert set(bundle.precision("int8").recipe["tuned"]) == {"onnxruntime"}
+    for name in bundle.files:
+        bundle.checked_file(name)
+
+
+def test_a_bundle_that_was_exported_anew_in_the_meantime_is_left_alone(
+    copy: Path, checkpoint: Path, make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search(*arguments: Any, **options: Any) -> Search:
+        export_bundle(make_checkpoint(another=True), copy, ["fp32"])
+        return search_result("transposed", 0.5)(*arguments, **options)
+
+    monkeypatch.setattr(tune, "search_forms", search)
+    with pytest.raises(InputError, match="exported anew"):
+        tune_bundle(copy, checkpoint, "onnxruntime", "fp32")
+    assert not Bundle.load(copy).precision("fp32").recipe
+
+
+def test_ratios_of_a_gpu_are_kept_by_its_name_and_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = set()
+    for name, version in (("A", "12.8"), ("B", "12.8"), ("A", "13.0")):
+        driver = Driver(version, (Gpu(0, name, (8, 9), 1),), None)
+        monkeypatch.setattr(tune, "find_gpus", lambda driver=driver: driver)
+        machines.add(tune._machine("onnxruntime-cuda"))
+        assert tune._machine("onnxruntime") == cpu_identity()
+    assert len(machines) == 3
 
 
 def test_descriptions_stay_those_of_caches_that_users_have() -> None:
