@@ -140,11 +140,10 @@ def open_session(file: Path, options: Any, providers: Sequence[Any] = ("CPUExecu
     except MemoryError as e:
         raise BackendError(f"not enough memory to load {file}") from e
     except Exception as e:  # ONNX Runtime's exceptions share no public base class
-        message = reason(e)
         # On a full disk ONNX Runtime's message blames the network.
-        if "serialization failed" in message or "Failed to write" in message:
+        if "serialization failed" in str(e) or "Failed to write" in str(e):
             raise OutputError(f"cannot write {options.optimized_model_filepath}: is the disk full?") from None
-        raise BundleError(f"ONNX Runtime cannot load {file}: {message}") from None
+        raise BundleError(f"ONNX Runtime cannot load {file}: {reason(e)}") from None
 
 
 def session_tensors(session: Any) -> list[TensorSpec]:

@@ -20,13 +20,14 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from stylert.core.errors import StylertError
 from stylert.runtime import Bundle, Generator
-from stylert.runtime.backends import available_backends, backend
+from stylert.runtime.backends import backend
 from stylert.runtime.engines import build_engine, engine_folder, engine_key, read_record
 from stylert.runtime.lowering import lower
 from stylert.runtime.network_files import check_network_file
 from tests.draws import fuzz_budget
 
-CPU = [name for name in ("onnxruntime", "openvino", "torch") if backend(name).available()]
+KINDS_OF_NETWORKS = ("onnxruntime", "openvino", "torch")
+CPU = [name for name in KINDS_OF_NETWORKS if backend(name).available()]
 
 
 @pytest.fixture
@@ -244,7 +245,7 @@ print("peak MiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 )
 def test_mutated_files_load_or_are_refused_in_one_line(copy: Path, engine: Path, kind: str, count: int, many: int) -> None:
     """In a process of its own: a crash of a library, or one that hangs, fails the test with the number of the mutation."""
-    if kind in CPU and kind not in available_backends():
+    if kind in KINDS_OF_NETWORKS and kind not in CPU:
         pytest.skip(f"{kind} is not installed")
     budget = fuzz_budget(count, many)
     command = [sys.executable, "-c", MUTATE, kind, str(copy), str(random.getrandbits(32)), str(budget)]
