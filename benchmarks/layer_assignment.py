@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stylert.export.synthesis import IMAGE_NODES
+
 #: Two layers besides those of the network: the styles of all layers before the first, the image's conversion after the last.
 STYLES, IMAGE = "styles", "image"
-#: Names of the nodes that convert the image.
-IMAGE_NODES = frozenset({"scaled", "shifted", "clipped", "floored", "nhwc", "image"})
 LAYER_NAME = re.compile(r"\bb(\d+)\.(conv0|conv1|torgb|skip|upsampled|img|sum|const)\b")
 #: A name that `name_nodes_by_layer` gave, also within the longer name that a compiler made of it.
 GIVEN_NAME = re.compile(rf"(b\d+\.\w+|{STYLES}|{IMAGE})@\d+")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import math
+import os
 import shutil
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,26 +20,19 @@ from stylert.core.errors import InputError, StylertError
 from stylert.core.progress import Progress
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.models.stylegan2.state_dict import generator_shapes
-from stylert.runtime.bundle import Bundle
+from stylert.runtime.bundle import MANIFEST, Bundle
 
 #: Precisions of a standard model if none are given.
 STANDARD_PRECISIONS = ("fp32", "bf16", "int8")
 
-#: The sources that decide the bytes of a standard model's bundle. A change in one of them makes the cached bundles stale.
-#: The weights come from `standard.py`, and their names and shapes from `models`. The graphs and scales come from `export` and
-#: `plugins`, the manifest from `runtime/bundle.py`. The seeds give the calibration latents, and image similarity decides
-#: which layers stay out of 8 bits. Not listed: backends and sessions, which run a bundle and do not shape it; importers,
-#: because the checkpoint is in our own format; files and errors.
-BUNDLE_SOURCES = (
-    "benchmarks/standard.py",
-    "core/image_similarity.py",
-    "core/seeds.py",
-    "export",
-    "models/checkpoint.py",
-    "models/stylegan2",
-    "plugins",
-    "runtime/bundle.py",
-)
+#: All that export may import decides the bytes of a standard model's bundle, beside its weights.
+BUNDLE_SOURCES = ("benchmarks/standard.py", "core", "export", "models", "plugins", "runtime")
+
+#: Libraries that write the networks or compute the latents of the calibration.
+BUNDLE_LIBRARIES = ("numpy", "onnx", "onnxruntime")
+
+#: Models in the cache that no checkout has used for so many days are deleted.
+UNUSED_DAYS = 30
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,8 @@ def user_model(path: Path) -> Model:
 def standard_model(name: str, precisions: Sequence[str], progress: Progress | None = None, cache: Path | None = None) -> Model:
     """A standard model with at least these precisions, from the cache or exported now.
 
-    The larger models take minutes to export. Cached bundles of this model that older sources made are deleted.
+    The larger models take minutes to export. Each version of the sources has a folder of its own, so checkouts do not
+    disturb each other.
 
     Args:
         name: `sg2-256`, `sg2-512` or `sg2-1024`.
@@ -81,19 +79,20 @@ def standard_model(name: str, precisions: Sequence[str], progress: Progress | No
     for precision in precisions:
         if precision not in MIN_PSNR_DB:
             raise InputError(f"unknown precision {precision!r}: choose from {', '.join(MIN_PSNR_DB)}")
-    folder = (cache or cache_folder()) / "models"
+    models = (cache or cache_folder()) / "models"
+    folder = models / f"{name}-{_sources_digest(Path(__file__).resolve().parent.parent)}"
     checkpoint = folder / f"{name}.safetensors"
-    prefix = f"{name}-{_sources_digest()}-"
-    _delete_stale_bundles(folder, name, prefix)
-    cached = _cached_bundle(folder, prefix, precisions)
+    if folder.is_dir():
+        os.utime(folder)  # it is in use
+    _delete_unused(models, name)
+    cached = _cached_bundle(folder, precisions)
     if cached is not None:
         return Model(name, cached, checkpoint if checkpoint.is_file() else None)
     folder.mkdir(parents=True, exist_ok=True)
     if progress is not None:
         progress(f"make {name}", 0, 1)
     write_standard(name, checkpoint)
-    out = folder / f"{prefix}{'-'.join(sorted(precisions))}"
-    bundle = export_bundle(checkpoint, out, list(precisions), force=True, progress=progress)
+    bundle = export_bundle(checkpoint, folder / "-".join(sorted(precisions)), list(precisions), force=True, progress=progress)
     if progress is not None:
         progress(f"make {name}", 1, 1)
     return Model(name, bundle, checkpoint)
@@ -112,17 +111,19 @@ def model_facts(bundle: Bundle) -> dict[str, Any]:
     return {"resolution": cfg.resolution, "parameters": parameters, "macs": cfg.macs(), "weights": _weights_digest(bundle)}
 
 
-def _delete_stale_bundles(folder: Path, name: str, prefix: str) -> None:
-    for path in folder.glob(f"{name}-*-*"):
-        if not path.name.startswith(prefix):
-            shutil.rmtree(path, ignore_errors=True)
+def _delete_unused(models: Path, name: str) -> None:
+    """Delete what no checkout has used for `UNUSED_DAYS`, of one standard model."""
+    for path in models.glob(f"{name}-*"):
+        with suppress(OSError):  # another process deletes it, too, or it belongs to another user
+            if path.stat().st_mtime < time.time() - UNUSED_DAYS * 86400:
+                shutil.rmtree(path)
 
 
-def _cached_bundle(folder: Path, prefix: str, precisions: Sequence[str]) -> Bundle | None:
+def _cached_bundle(folder: Path, precisions: Sequence[str]) -> Bundle | None:
     """The first undamaged bundle that has all the precisions."""
-    for path in sorted(folder.glob(f"{prefix}*")):
+    for path in sorted(folder.glob(f"*/{MANIFEST}")):
         try:
-            bundle = Bundle.load(path)
+            bundle = Bundle.load(path.parent)
         except StylertError:
             continue
         if set(precisions) <= set(bundle.precisions):
@@ -137,10 +138,19 @@ def _weights_digest(bundle: Bundle) -> str:
     return str(tensors or bundle.provenance.get("checkpoint_sha256"))[:16]
 
 
-def _sources_digest() -> str:
-    root, digest = Path(__file__).resolve().parent.parent, hashlib.sha256()
+def _sources_digest(root: Path) -> str:
+    """A digest of `BUNDLE_SOURCES` below `root`, with their names, and of the versions of `BUNDLE_LIBRARIES`."""
+    digest = hashlib.sha256()
+    for library in BUNDLE_LIBRARIES:
+        digest.update(f"{library} {_version(library)}\n".encode())
     for name in BUNDLE_SOURCES:
         source = root / name
         for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
-            digest.update(file.read_bytes())
+            content = file.read_bytes()
+            digest.update(f"{file.relative_to(root).as_posix()} {len(content)}\n".encode() + content)
     return digest.hexdigest()[:12]
+
+
+def _version(library: str) -> str:
+    """The version of an installed library. Variants such as onnxruntime-gpu have other names, but the same module."""
+    return str(importlib.import_module(library).__version__)

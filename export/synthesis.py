@@ -25,6 +25,9 @@ from stylert.plugins.onnx_functions import DOMAIN
 
 OutputType = Literal["uint8", "float"]
 
+#: Names of the nodes that convert the RGB image to bytes, in order. Benchmarks find their times by these names.
+IMAGE_NODES = ("scaled", "shifted", "clipped", "floored", "nhwc", "image")
+
 #: Taps of the FIR for which the operators and the plain forms are written.
 FIR_TAPS = 4
 
@@ -131,10 +134,11 @@ def _image_output(g: SynthesisGraph, image: str, output: OutputType) -> None:
         g.output("image", ["N", channels, size, size])
         return
     # The official conversion truncates x * 127.5 + 128. Floor comes first, because the cast of some runtimes rounds.
-    y = g.node("Mul", [image, g.constant(127.5)], "scaled")
-    y = g.node("Add", [y, g.constant(128.0)], "shifted")
-    y = g.node("Clip", [y, g.constant(0.0), g.constant(255.0)], "clipped")
-    y = g.node("Floor", [y], "floored")
-    y = g.node("Transpose", [y], "nhwc", perm=[0, 2, 3, 1])
-    g.output("image", ["N", size, size, channels], np.uint8)
-    g.cast(y, "image", np.uint8)
+    scaled, shifted, clipped, floored, nhwc, last = IMAGE_NODES
+    y = g.node("Mul", [image, g.constant(127.5)], scaled)
+    y = g.node("Add", [y, g.constant(128.0)], shifted)
+    y = g.node("Clip", [y, g.constant(0.0), g.constant(255.0)], clipped)
+    y = g.node("Floor", [y], floored)
+    y = g.node("Transpose", [y], nhwc, perm=[0, 2, 3, 1])
+    g.output(last, ["N", size, size, channels], np.uint8)
+    g.cast(y, last, np.uint8)

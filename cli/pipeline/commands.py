@@ -40,11 +40,13 @@ def export(
     """Turn a checkpoint into a bundle of ONNX networks. Exit with 1 if a precision misses its PSNR; it is then left out."""
     from stylert.export.pipeline import export_bundle
     from stylert.export.verify import PsnrMissed
+    from stylert.runtime.bundle import Bundle
 
     check_choice(noise, ("const", "none", "input"), "--noise")
     check_choice(output, ("uint8", "float"), "--output")
     with progress() as report:
         missed: PsnrMissed | None = None
+        bundle: Bundle | None
         try:
             bundle = export_bundle(
                 checkpoint,

@@ -266,7 +266,7 @@ class _RatioCache:
         self.ratios = {str(k): float(v) for k, v in section.items() if isinstance(v, int | float) and 0 < v <= 1}
 
     def save(self) -> None:
-        """Add the ratios to those in the file. What other processes have saved in the meantime stays."""
+        """Add the ratios to those in the file, which other processes may have changed in the meantime."""
         check_writable(self._file)  # also makes the folder
         with _locked(self._file.parent):
             sections = self._read()

@@ -19,12 +19,15 @@ from stylert.core.devices import Driver, Gpu
 from stylert.core.errors import BackendError
 from stylert.core.roofline import PeakRates
 from stylert.export.pipeline import export_bundle
+from stylert.export.plan import ConvForm, float32_plan
+from stylert.export.synthesis import OutputType, synthesis_model
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime import Bundle, lowering
 from stylert.runtime.backends import openvino
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.engines import build_engine
 from stylert.runtime.lowering import lower
+from tests.export.networks import random_weights
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,26 @@ from stylert.runtime.lowering import lower
 )
 def test_a_name_of_the_exporter_tells_the_layer(name: str, layer: str | None) -> None:
     assert layer_of(name) == layer
+
+
+@pytest.mark.parametrize("output", ["uint8", "float"])
+@pytest.mark.parametrize("architecture", ["skip", "orig", "resnet"])
+@pytest.mark.parametrize("form", ["operator", "transposed", "phases", "polyphase"])
+def test_every_node_of_the_exporter_behind_the_constant_tells_its_layer(
+    form: ConvForm, architecture: str, output: OutputType
+) -> None:
+    """Names are all that profilers keep of the exporter's nodes."""
+    weights = random_weights(architecture=architecture, conv_clamp=0.9)
+    graph = synthesis_model(weights, "const", output, float32_plan(weights.config, form)).graph
+    known = {"b4.const"}
+    layers = set()
+    for node in graph.node:
+        if known & set(node.input):
+            known |= set(node.output)
+            assert layer_of(node.name) is not None, node.name
+            layers.add(layer_of(node.name))
+    assert layers >= {spec.name for spec in weights.config.layers()} | {"image"}
+    assert "image" in known
 
 
 def test_a_node_without_a_name_of_ours_belongs_to_the_layer_that_it_feeds() -> None:
