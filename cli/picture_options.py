@@ -1,6 +1,6 @@
-"""The options that all commands share which draw images: generate, mix, sweep and interpolate.
+"""Command-line options of the commands that draw images: generate, mix, sweep and interpolate.
 
-They stand once, as the fields of `PictureOptions`. The decorator `with_picture_options` adds them to a command.
+`PictureOptions` holds them. The decorator `with_picture_options` adds them to a command.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Files that the user names, opened for reading.
+"""Opens files that the user names, for reading: only regular files, up to a size.
 
-A path may name a device without an end, or a pipe that nobody writes to. Only regular files are opened, up to a size.
+A path may name a device such as `/dev/zero`, which never ends, or a pipe, which blocks.
 """
 
 from __future__ import annotations

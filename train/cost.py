@@ -1,7 +1,7 @@
-"""The cost of a run before it starts: parameters, operations and memory of a training step.
+"""Estimates the cost of a run before it starts: parameters, operations, memory and least hours.
 
-The steps run on PyTorch's `meta` device, which computes shapes but no values. So the counts are those of the real
-steps, at any resolution, within seconds and without the memory of a real step.
+The networks are built on PyTorch's `meta` device, which computes shapes only. So the counts are those of the very steps
+that the run takes, at any resolution, within seconds. `convolution_rate` measures the speed of the device.
 """
 
 from __future__ import annotations

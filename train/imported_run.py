@@ -1,7 +1,6 @@
-"""A training run that starts from imported networks.
+"""Prepares a run from imported networks: its configuration and its first snapshot.
 
-Foreign files hold no optimizers or random state that stylert could resume exactly. So the run starts at image 0 with
-new optimizers and the imported G, D and G_ema. This is transfer learning, like `--resume` of the official tool.
+Files of other projects hold no optimizers and no random state. So the run starts at image 0 with new ones.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Tensors that match in name and shape are copied. The others keep their initial v
 When a skip generator grows, the RGB output of each new block starts at zero. So the first images are those of the
 smaller network, upsampled, like a progressive growing (Karras et al. 2017) that needs no fade.
 
-The new run should have the values of `presets.FROM_TRAINED_NETWORKS`. A ramp-up of G_ema would replace it by G.
+The new run should have the values of `presets.FROM_TRAINED_NETWORKS`. They switch off the ramp-up of the moving average,
+which would overwrite the copied G_ema with G.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The commands of the latent space: mix, sweep, interpolate, again."""
+"""Declares mix, sweep, interpolate and again with their options. `drawing.py` runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stylert build`: engines for this machine, or ahead of time for the GPUs of others."""
+"""Runs `stylert build`: builds engines for this machine, or ahead of time for other GPUs, and prints their table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`stylert dataset`: pictures of many sources as one zip for training."""
+"""Runs `stylert dataset`: converts pictures to a dataset and prints the skipped ones.
+
+`train/data/dataset_tool.py` does the conversion. The options are in `commands.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Images that stay on the GPU. CuPy, PyTorch, PyCUDA and other libraries read them without a copy."""
+"""`DeviceArray`: images for other libraries without a copy, by DLPack or `__cuda_array_interface__`.
+
+The images are on the GPU, or in host memory for sessions of a CPU. `Allocation` owns GPU memory.
+"""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 The graph holds the copies and the network for one batch size and one set of addresses. Call by call:
 
-1. The first call with these runs without a graph.
-2. The second call in a row captures the graph, and launches it.
-3. Every further call in a row is one launch and one wait.
+1. The first call with a batch size and addresses runs without a graph.
+2. If the next call has the same, it captures the graph and launches it.
+3. Every later call with the same is one launch and one wait.
 
 So calls that always change never pay for a capture.
 """
