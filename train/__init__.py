@@ -6,7 +6,7 @@
 - `parallel`: several processes that train together; `compiled`: checks torch.compile.
 - `snapshot`: the file that a run resumes from; `best`: the snapshot with the best metric.
 - `transfer`, `imported_run`: runs that start from other networks; `cost`: what a run will take.
-- `sampling`: images of a generator by seed.
+- `sampling`: images of a generator by seed; `selection`: some images of a dataset, and their mirror images.
 - `data/`: datasets and the dataset tool; `augment/`: adaptive augmentation; `metrics/`: FID and its relatives.
 
 This file imports nothing, so `stylert.train.presets` loads without PyTorch.

@@ -126,7 +126,7 @@ class TrainConfig:
         unknown = sorted(set(data) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ValueError(f"unknown field {unknown[0]!r}")
-        networks = {"generator": GeneratorConfig, "discriminator": DiscriminatorConfig}
+        networks: dict[str, Any] = {"generator": GeneratorConfig, "discriminator": DiscriminatorConfig}
         for name, config in networks.items():
             if not isinstance(data.get(name), dict):
                 raise ValueError(f"{name} is missing")

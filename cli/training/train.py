@@ -74,10 +74,11 @@ def run_training(options: Options) -> None:
     # Mistakes that do not depend on the images are found before the images are read.
     if source is not None:
         read_networks(source)
-    _config(options, SMALLEST, 0, 3, launched_processes(), snapshot)
+    checked = _config(options, SMALLEST, 0, 3, launched_processes(), snapshot)
+    has_labels = options.labels or checked.generator.c_dim > 0  # a resumed run keeps its labels
     evaluate = None if options.metrics is None else _evaluate(options)
     with progress() as bar:
-        dataset = ImageDataset(options.data, options.labels, progress=bar)
+        dataset = ImageDataset(options.data, has_labels, progress=bar)
     cfg = _config(options, dataset.resolution, dataset.c_dim, dataset.images.shape[1], launched_processes(), snapshot)
     if options.dry_run:
         if launched_processes().is_first:

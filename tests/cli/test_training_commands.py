@@ -118,6 +118,22 @@ def test_a_run_on_mirror_images_of_a_subset_is_planned_made_and_resumed(data: Pa
     assert "9 images, which is fewer than the subset of 10" in text
 
 
+def test_a_run_on_labels_is_measured_and_resumed_without_naming_them_again(
+    pictures: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    labels = [[f"{i}.png", int(i == 4)] for i in range(9)]
+    (pictures / "dataset.json").write_text(json.dumps({"labels": labels}))
+    data, run = tmp_path / "labelled.zip", ("train", "--data", tmp_path / "labelled.zip", "--out", tmp_path / "run")
+    assert command("dataset", pictures, "--out", data, "--resolution", 8, "--transform", "center-crop")[0] == 0
+    for words in ((*SMALL, "--cond", "--kimg", 0.01), ("--resume", "--kimg", 0.02)):
+        status, text = command(*run, *words, "--metrics", "fd9")
+        assert status == 0, text
+    assert read_metadata(tmp_path / "run" / "snapshot.safetensors")["train"]["generator"]["c_dim"] == 2
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["noise"] for line in lines] == ["random", "random"]
+
+
 def test_a_signal_stops_the_run_and_the_command_to_continue_is_printed(
     data: Path, tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
