@@ -107,6 +107,22 @@ def test_a_manifest_that_is_a_pipe_is_refused_without_waiting(copy: Path) -> Non
     assert "not a regular file" in refusal(lambda: Bundle.load(copy))
 
 
+def test_a_link_is_read_like_the_file_that_it_names_and_a_link_to_another_content_is_refused(
+    copy: Path, tmp_path: Path
+) -> None:
+    """Caches of downloads keep a bundle as links."""
+    network = copy / "synthesis.fp32.onnx"
+    network.rename(tmp_path / "blob")
+    network.symlink_to(tmp_path / "blob")
+    Generator.load(copy).close()
+    network.unlink()
+    network.symlink_to("/etc/passwd")
+    assert "bytes" in refusal(lambda: Generator.load(copy))
+    network.unlink()
+    network.symlink_to("/dev/zero")
+    assert "missing" in refusal(lambda: Generator.load(copy))
+
+
 @pytest.mark.parametrize("name", CPU)
 def test_networks_that_differ_from_the_manifest_are_refused_on_every_backend(copy: Path, name: str) -> None:
     shutil.copy(copy / "mapping.onnx", copy / Bundle.load(copy).network("fp32", name))

@@ -21,6 +21,7 @@ from PIL import Image
 from stylert.core.errors import BundleError, InputError
 from stylert.core.seeds import MAX_SEED
 from stylert.runtime.bundle import Bundle
+from stylert.runtime.media import image_metadata
 from stylert.runtime.media.image_metadata import MAX_COMMENT, read_comment, xmp_packet
 from stylert.runtime.media.pictures import COMMENTED, save_image
 from stylert.runtime.media.recipes import COMMANDS, Recipe, bundle_hash, check_bundle, read_recipe
@@ -252,6 +253,24 @@ def test_a_huge_block_before_the_comment_costs_no_memory(tmp_path: Path) -> None
         assert read_comment(tmp_path / name) == "text"
         assert tracemalloc.get_traced_memory()[1] < 2**20
         tracemalloc.stop()
+
+
+def test_the_blocks_before_a_comment_are_counted_in_every_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_metadata, "MAX_BLOCKS", 50)
+    for count, found in ((10, True), (60, False)):
+        for name, content in {
+            "png": b"\x89PNG\r\n\x1a\n"
+            + struct.pack(">I4sI", 0, b"skip", 0) * count
+            + struct.pack(">I", 12)
+            + b"tEXtstylert\0text",
+            "gif": b"GIF89a" + bytes(7) + b"!\xff" + b"\x01a" * count + b"\0!\xfe\x04text\0",
+        }.items():
+            (tmp_path / name).write_bytes(content)
+            if found:
+                assert read_comment(tmp_path / name) == "text"
+            else:
+                with pytest.raises(InputError, match="no recipe"):
+                    read_comment(tmp_path / name)
 
 
 def test_the_comment_of_a_picture_too_large_to_decode_is_read(tmp_path: Path) -> None:
