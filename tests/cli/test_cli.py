@@ -85,6 +85,7 @@ def test_verify_exits_with_1_below_the_threshold(bundle: Bundle, checkpoint: Pat
     assert "FAILED" in done.stdout
 
 
+@pytest.mark.slow
 def test_export_exits_with_1_where_a_precision_misses_its_psnr_and_leaves_it_out(checkpoint: Path, tmp_path: Path) -> None:
     """Noise that is a billion times as large as what the image shows, and that no torgb reads: float16 cannot hold both."""
     weights = read_generator(checkpoint)
