@@ -65,7 +65,7 @@ if [ -n "$DRY_RUN" ]; then
   benchmark parity 300 kernels.parity --dry-run --cases 1
   stage tiles 300 "${autotune[@]}" --dry-run --seconds 1 --each 0.001 --batches 1 --dtypes float16
   benchmark kernels 300 kernels.layers --dry-run --seconds 0.001 --resolutions 8 --batches 1 --dtypes float16,int8,fp8
-  benchmark generator 300 kernels.generator --dry-run --seconds 0.001 --batches 1 --precisions fp16,int8
+  benchmark generator 300 kernels.whole_network --dry-run --seconds 0.001 --batches 1 --precisions fp16,int8
   benchmark training 300 training --preset cpu --resolution 16 --batch 2 --channel-base 128 --steps 1 --rounds 1
 else
   nvidia-smi >"$OUT/nvidia-smi.txt" 2>&1
@@ -78,7 +78,7 @@ else
   fi
   stage tiles 85 "${autotune[@]}" --seconds 65 --each 0.01 --batches 1,8 --dtypes float16,int8
   benchmark kernels 85 kernels.layers --resolutions 1024,256,64 --batches 1 --dtypes float16,int8,fp8 --seconds 0.05 --budget 70
-  benchmark generator 130 kernels.generator --seconds 0.15 --budget 105 --resolutions 1024,256,512
+  benchmark generator 130 kernels.whole_network --seconds 0.15 --budget 105 --resolutions 1024,256,512
   benchmark training 40 training --preset auto --resolution 256 --batch 16 --device cuda --half fp16 --steps 3 --rounds 1
 fi
 "$PYTHON" benchmarks/tools/gpu_results.py "$OUT" || failed="$failed results"

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.standard import NAMES, write_standard
-from stylert.core.cache import cache_folder
+from stylert.benchmarks.standard_networks import NAMES, write_standard
 from stylert.core.errors import InputError, StylertError
+from stylert.core.files.cache import cache_folder
 from stylert.core.progress import Progress
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.models.stylegan2.state_dict import generator_shapes
@@ -26,7 +26,7 @@ from stylert.runtime.bundle import MANIFEST, Bundle
 STANDARD_PRECISIONS = ("fp32", "bf16", "int8")
 
 #: All that export may import decides the bytes of a standard model's bundle, beside its weights.
-BUNDLE_SOURCES = ("benchmarks/standard.py", "core", "export", "models", "plugins", "runtime")
+BUNDLE_SOURCES = ("benchmarks/standard_networks.py", "core", "export", "models", "plugins", "runtime")
 
 #: Libraries that write the networks or compute the latents of the calibration.
 BUNDLE_LIBRARIES = ("numpy", "onnx", "onnxruntime")

@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.distribution import Distribution
 from stylert.benchmarks.machine.facts import installed_version, machine_facts
-from stylert.core.atomic import atomic_file
+from stylert.benchmarks.sample_statistics import Distribution
 from stylert.core.errors import InputError, missing_extra
+from stylert.core.files.atomic import atomic_file
 
 SCHEMA = 2
 KIND = "stylert benchmark"

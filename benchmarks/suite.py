@@ -190,7 +190,7 @@ def _accuracy(model: Model, matrix: Matrix, chosen: Sequence[Configuration], pro
 
 def _write_samples(model: Model, chosen: Sequence[Configuration], folder: Path) -> list[dict[str, str]]:
     """Write a PNG file with four samples of each precision, from the first backend that runs it. Return files and captions."""
-    from stylert.core.images import as_uint8, make_grid
+    from stylert.core.images.grids import as_uint8, make_grid
     from stylert.runtime.media.pictures import save_image
 
     if model.bundle.noise_inputs or model.bundle.model["c_dim"]:

@@ -34,7 +34,6 @@ from unittest import mock
 
 import numpy as np
 
-from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.machine.facts import peak_memory_mib
 from stylert.benchmarks.machine.interference import (
     Interference,
@@ -45,9 +44,10 @@ from stylert.benchmarks.machine.interference import (
     watch,
 )
 from stylert.benchmarks.report.tables import number, ratio_facts
+from stylert.benchmarks.sample_statistics import describe
 from stylert.benchmarks.schema import Results, Row, row_name, write_results
-from stylert.core.atomic import check_writable
 from stylert.core.errors import OutputError
+from stylert.core.files.atomic import check_writable
 from stylert.core.statistics import median_ratio
 
 FORMS = ("stylert", "plain", "compiled")

@@ -9,10 +9,10 @@ from typing import Any
 
 from stylert.cli.app import JsonFile, app
 from stylert.cli.console import print_line, print_table
-from stylert.core.devices import find_gpus
 from stylert.core.errors import StylertError, install_command
-from stylert.core.host import cpu_name, instruction_sets, memory_bytes, usable_cores
-from stylert.core.outputs import check_output
+from stylert.core.files.outputs import check_output
+from stylert.core.machine.devices import find_gpus
+from stylert.core.machine.host import cpu_name, instruction_sets, memory_bytes, usable_cores
 from stylert.runtime.backends import BACKENDS, backend
 
 #: Optional package: its purpose and the extra that brings it.

@@ -60,7 +60,7 @@ class PictureOptions:
         )
 
     def _backend(self, bundle: Bundle, precision: str) -> str:
-        from stylert.runtime.choice import choose_backend
+        from stylert.runtime.backend_choice import choose_backend
 
         if self.backend != "auto":
             return self.backend

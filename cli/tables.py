@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylert.cli.console import print_line, print_table
-from stylert.core.atomic import atomic_file
+from stylert.core.files.atomic import atomic_file
 
 if TYPE_CHECKING:
     from stylert.core.statistics import Ratio

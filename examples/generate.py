@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from stylert.core.images import make_grid
+from stylert.core.images.grids import make_grid
 from stylert.runtime import Generator
 from stylert.runtime.media.pictures import save_image
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from stylert.core.errors import StylertError
-from stylert.core.images import as_uint8
+from stylert.core.images.grids import as_uint8
 from stylert.core.seeds import parse_seeds, z_from_seeds
 from stylert.runtime import Generator
 from stylert.runtime.media.interpolation import keyframe_path

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 
-from stylert.core.images import make_grid
+from stylert.core.images.grids import make_grid
 from stylert.runtime import Generator
 from stylert.runtime.media.pictures import save_image
 

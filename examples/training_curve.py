@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stylert.core.atomic import atomic_file
-from stylert.core.cache import cache_folder
-from stylert.core.images import save_grid
+from stylert.core.files.atomic import atomic_file
+from stylert.core.files.cache import cache_folder
+from stylert.core.images.grids import save_grid
 from stylert.models.checkpoint import load_generator, read_metadata
 from stylert.models.features.extractors import EffNetLite0
 from stylert.train.data.dataset import ImageDataset

@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import onnx
 
-from stylert.core.atomic import atomic_directory
 from stylert.core.errors import BundleError, InputError, OutputError
+from stylert.core.files.atomic import atomic_directory
 from stylert.core.progress import Progress
-from stylert.export.defaults import EIGHT_BIT, backend_plan, canonical_plan
+from stylert.export.default_plans import EIGHT_BIT, backend_plan, canonical_plan
 from stylert.export.mapping import mapping_model
-from stylert.export.plan import NetworkPlan, conv_layers
+from stylert.export.network_plan import NetworkPlan, conv_layers
 from stylert.export.quantization.calibration import Calibration, calibrate
-from stylert.export.quantization.latents import calibration_latents, search_latents
-from stylert.export.quantization.recipe import CANONICAL, FLOAT16_RECIPE, eight_bit_recipe
+from stylert.export.quantization.calibration_latents import calibration_latents, search_latents
+from stylert.export.quantization.quantization_record import CANONICAL, FLOAT16_RECIPE, eight_bit_recipe
 from stylert.export.quantization.sensitivity import Sensitivity, find_sensitive_layers, reference_images, same_rounding
 from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
 from stylert.export.verify import MAX_SEEDS, WORST_IMAGES, Accuracy, PsnrMissed, accuracy_entry, verify
 from stylert.models.checkpoint import GeneratorWeights
-from stylert.models.importers.imported import read_any_generator
+from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime import engines
 from stylert.runtime.backends import BACKENDS
 from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle, PrecisionEntry, file_entries, sha256_of

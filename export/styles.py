@@ -19,7 +19,7 @@ from functools import cache
 
 import numpy as np
 
-from stylert.export.plan import conv_layers, rgb_layers
+from stylert.export.network_plan import conv_layers, rgb_layers
 from stylert.export.synthesis_graph import SynthesisGraph
 from stylert.models.stylegan2.config import LayerSpec
 from stylert.plugins.constants import DEMOD_EPS

@@ -15,7 +15,7 @@ import onnx
 
 from stylert.core.errors import CheckpointError
 from stylert.export.convolution import modulated_conv, noise_name
-from stylert.export.plan import NetworkPlan, conv_layers
+from stylert.export.network_plan import NetworkPlan, conv_layers
 from stylert.export.styles import style_nodes
 from stylert.export.synthesis_graph import NoiseInput, SynthesisGraph
 from stylert.export.torgb import to_rgb

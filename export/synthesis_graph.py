@@ -12,7 +12,7 @@ import numpy as np
 
 from stylert.core.errors import CheckpointError
 from stylert.export.graph import GraphBuilder
-from stylert.export.plan import NetworkPlan, power_of_two_scale
+from stylert.export.network_plan import NetworkPlan, power_of_two_scale
 from stylert.export.quantization.qdq import QdqBuilder
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.stylegan2.config import RESNET_GAIN, LayerSpec

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import BackendError, InputError, StylertError, missing_extra
-from stylert.core.image_similarity import psnr, ssim
-from stylert.core.images import as_uint8
+from stylert.core.images.grids import as_uint8
+from stylert.core.images.similarity import psnr, ssim
 from stylert.core.progress import Progress
 from stylert.core.seeds import z_from_seeds
-from stylert.export.perceptual import perceptual_distance
+from stylert.export.perceptual_accuracy import perceptual_distance
 from stylert.models.checkpoint import generator_module
-from stylert.models.importers.imported import read_any_generator
+from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.bundle import Bundle, sha256_of
 from stylert.runtime.generator import Generator

@@ -22,10 +22,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from stylert.core.atomic import atomic_file
 from stylert.core.errors import CheckpointError, OutputError, StylertError, shown_line
-from stylert.core.files import open_file
-from stylert.core.json_documents import read_document, read_part
+from stylert.core.files.atomic import atomic_file
+from stylert.core.files.inputs import open_file
+from stylert.core.files.json_documents import read_document, read_part
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.models.stylegan2.state_dict import generator_shapes
 

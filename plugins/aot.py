@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from stylert.core.atomic import atomic_file
+from stylert.core.files.atomic import atomic_file
 from stylert.plugins.triton.compiler import capability, compile_kernel, resource_usage
 from stylert.plugins.triton.variants import Variant, kernels, variants
 

@@ -90,7 +90,7 @@ def load() -> tuple[Any, Any]:
 def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: bool) -> None:
     from stylert.plugins.onnx_nodes import Upfirdn2dNode
     from stylert.plugins.shapes import Resampling
-    from stylert.plugins.triton.nodes import FIR_WARPS, run, upfirdn2d_node
+    from stylert.plugins.triton.node_launch import FIR_WARPS, run, upfirdn2d_node
 
     name = PLUGINS[0]
     Ints = npt.NDArray[np.int64]
@@ -150,7 +150,7 @@ def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: boo
 
 def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, lazy: bool) -> None:
     from stylert.plugins.onnx_nodes import ModulatedConv2dNode
-    from stylert.plugins.triton.nodes import conv_tiles, modulated_conv2d_node, run
+    from stylert.plugins.triton.node_launch import conv_tiles, modulated_conv2d_node, run
 
     name = PLUGINS[1]
     Launch = tuple[str, str, trtp.KernelLaunchParams, trtp.SymExprs]
@@ -246,7 +246,7 @@ def _known_sizes(shape: Any) -> list[int | None]:
 
     TensorRT first asks for the type of the output alone. The shapes of that call are fake, and no size is known.
     """
-    from stylert.plugins.triton.nodes import constant_value
+    from stylert.plugins.triton.node_launch import constant_value
 
     return [None if getattr(size, "is_fake", False) else constant_value(size) for size in shape]
 

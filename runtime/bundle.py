@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stylert.core.atomic import atomic_file
 from stylert.core.errors import BundleError, InputError, shown
-from stylert.core.files import read_file
-from stylert.core.json_documents import MAX_BYTES, read_document, read_part
+from stylert.core.files.atomic import atomic_file
+from stylert.core.files.inputs import read_file
+from stylert.core.files.json_documents import MAX_BYTES, read_document, read_part
 from stylert.runtime.session import TensorSpec
 
 SCHEMA_VERSION = 1

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stylert.core.atomic import atomic_directory
 from stylert.core.errors import BackendError, BundleError, InputError, shown
-from stylert.core.files import read_file
-from stylert.core.json_documents import MAX_BYTES, read_document, read_part
+from stylert.core.files.atomic import atomic_directory
+from stylert.core.files.inputs import read_file
+from stylert.core.files.json_documents import MAX_BYTES, read_document, read_part
 from stylert.core.progress import Progress
 from stylert.runtime.backends import backend
 from stylert.runtime.backends.base import Backend

@@ -19,7 +19,7 @@ from stylert.runtime.build_options import LATENCY, check_threads
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.cuda.arrays import DeviceView, device_view
 from stylert.runtime.forking import never_free, tell_after_fork
-from stylert.runtime.inputs import (
+from stylert.runtime.input_checks import (
     chunk_inputs,
     finite_number,
     float_input,
@@ -107,7 +107,7 @@ class Generator:
                 raise InputError(f"{name} is a name, not {shown(value)}")
         why = "asked for"
         if backend == "auto":
-            from stylert.runtime.choice import choose_backend
+            from stylert.runtime.backend_choice import choose_backend
 
             if hint != LATENCY:
                 raise InputError("auto chooses by latency: name the backend, openvino, with another hint")

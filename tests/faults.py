@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from stylert.core import atomic, partials
+from stylert.core.files import atomic, partials
 
 CALLS = ("fsync", "rename", "replace", "link", "unlink", "rmdir")
 

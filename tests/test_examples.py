@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylert.core.image_similarity import psnr
+from stylert.core.images.similarity import psnr
 from stylert.export.pipeline import export_bundle
 from stylert.export.verify import verify
 from stylert.models.checkpoint import read_generator

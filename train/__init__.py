@@ -3,9 +3,9 @@
 - `presets`: the configuration of a run and the presets of StyleGAN2-ADA.
 - `loop`: trains until the end or a signal, and writes statistics and snapshots.
 - `trainer`: one training step and the state between steps; `losses`: its loss functions.
-- `parallel`: several processes that train together; `compiled`: checks torch.compile.
-- `snapshot`: the file that a run resumes from; `best`: the snapshot with the best metric.
-- `transfer`, `imported_run`: runs that start from other networks; `cost`: what a run will take.
+- `parallel`: several processes that train together; `compile_check`: checks torch.compile.
+- `snapshot`: the file that a run resumes from; `best_snapshot`: the snapshot with the best metric.
+- `transfer`, `imported_start`: runs that start from other networks; `run_cost`: what a run will take.
 - `sampling`: images of a generator by seed; `selection`: some images of a dataset, and their mirror images.
 - `data/`: datasets and the dataset tool; `augment/`: adaptive augmentation; `metrics/`: FID and its relatives.
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from stylert.core.atomic import append_line, atomic_file, locked_folder
 from stylert.core.errors import StylertError, missing_extra
-from stylert.core.images import save_grid
+from stylert.core.files.atomic import append_line, atomic_file, locked_folder
+from stylert.core.images.grids import save_grid
 from stylert.models.checkpoint import SNAPSHOT_FILE, write_generator
-from stylert.train.best import Evaluate, keep_if_best
+from stylert.train.best_snapshot import Evaluate, keep_if_best
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.parallel import Processes
 from stylert.train.presets import TrainConfig

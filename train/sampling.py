@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylert.core.images import as_uint8
+from stylert.core.images.grids import as_uint8
 from stylert.core.seeds import z_from_seeds
 from stylert.models.stylegan2.generator import NoiseMode
 from stylert.models.stylegan2.networks import Generator

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stylert.core.atomic import atomic_file
 from stylert.core.errors import CheckpointError
+from stylert.core.files.atomic import atomic_file
 from stylert.models.checkpoint import FORMAT_VERSION, METADATA_KEY, check_digest, digest, read_metadata, write_errors
 from stylert.train.presets import TrainConfig
 

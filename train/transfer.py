@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from stylert.models.checkpoint import read_metadata
-from stylert.models.importers.imported import import_checkpoint
+from stylert.models.importers.import_checkpoint import import_checkpoint
 from stylert.train.snapshot import load_tensors
 from stylert.train.trainer import Trainer
 

@@ -4,8 +4,8 @@ Commands, each a module of `python -m stylert.benchmarks.kernels.<name>`:
 
 - `parity`: every kernel against float64.
 - `autotune`: the tables of tiles, measured or by the cost model.
-- `layers`: each layer in several forms (`forms`), with times and lower bounds.
-- `generator`: the whole synthesis network (`synthesis`) beside PyTorch's forms of it.
+- `layers`: each layer in several forms (`operator_forms`), with times and lower bounds.
+- `whole_network`: the whole synthesis network (`synthesis`) beside PyTorch's forms of it.
 
 Shared by them:
 

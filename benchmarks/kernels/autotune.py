@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.kernels.device import architecture_of, device_name, select_device, supports_fp8
-from stylert.benchmarks.kernels.forms import TOLERANCE
+from stylert.benchmarks.kernels.operator_forms import TOLERANCE
 from stylert.benchmarks.kernels.options import benchmark_parser, parse_names, run_command, selected_layers
 from stylert.benchmarks.kernels.timing import time_calls
-from stylert.core.atomic import atomic_file, check_writable
 from stylert.core.errors import BackendError, InputError
-from stylert.core.gpu_specs import GPU_SPECS
+from stylert.core.files.atomic import atomic_file, check_writable
+from stylert.core.machine.gpu_specs import GPU_SPECS
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.plugins.triton.cost_model import ResourceUsage, best_tile, candidate_tiles, ranked_tiles
 from stylert.plugins.triton.tiles import (

@@ -1,6 +1,6 @@
 """Times each layer, on the GPU kernels and in forms of plain PyTorch: `python -m stylert.benchmarks.kernels.layers`.
 
-Every layer of StyleGAN2's config F at 1024 px, in each dtype and batch, in these forms (`forms.py`):
+Every layer of StyleGAN2's config F at 1024 px, in each dtype and batch, in these forms (`operator_forms.py`):
 
 - `kernel`: our Triton kernel, with weights prepared ahead as in an engine;
 - `eager`: the operator's definition in PyTorch;
@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.kernels.device import device_name, has_gpu, select_device, supports_fp8
-from stylert.benchmarks.kernels.forms import TOLERANCE, operator_forms
 from stylert.benchmarks.kernels.gpu_rates import measure_gpu_rates
+from stylert.benchmarks.kernels.operator_forms import TOLERANCE, operator_forms
 from stylert.benchmarks.kernels.options import benchmark_parser, parse_names, run_command, selected_layers
 from stylert.benchmarks.kernels.results import measured_row, save_results
 from stylert.benchmarks.kernels.timing import time_calls
@@ -40,7 +40,7 @@ from stylert.benchmarks.machine.lower_bounds import ACTIVATION_DTYPES
 from stylert.benchmarks.machine.nvml import watch_gpu
 from stylert.benchmarks.schema import Row
 from stylert.core.errors import BackendError, InputError
-from stylert.core.gpu_specs import GPU_SPECS
+from stylert.core.machine.gpu_specs import GPU_SPECS
 from stylert.core.roofline import PeakRates
 from stylert.core.text_table import aligned_columns
 

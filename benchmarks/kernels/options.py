@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from stylert.core.atomic import check_writable
 from stylert.core.errors import InputError, StylertError
+from stylert.core.files.atomic import check_writable
 from stylert.models.stylegan2.config import GeneratorConfig
 
 CONFIG_F = GeneratorConfig(1024)

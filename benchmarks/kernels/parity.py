@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from stylert.benchmarks.kernels.device import select_device, supports_fp8
-from stylert.core.atomic import atomic_file, check_writable
 from stylert.core.errors import InputError, StylertError
+from stylert.core.files.atomic import atomic_file, check_writable
 
 #: Largest relative error of a kernel, by dtype of its activations.
 MAX_ERROR = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}

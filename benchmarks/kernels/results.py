@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.machine.interference import instability_remarks
 from stylert.benchmarks.machine.nvml import GpuWatch
+from stylert.benchmarks.sample_statistics import describe
 from stylert.benchmarks.schema import Results, Row, write_results
 from stylert.core.roofline import PeakRates
 

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.distribution import Distribution
 from stylert.benchmarks.machine.nvml import GpuWatch, watch_gpu
+from stylert.benchmarks.sample_statistics import Distribution
 
 # A row gets a remark above these limits.
 MAX_CV = 0.10

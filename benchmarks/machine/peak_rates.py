@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from stylert.core.host import usable_cores
+from stylert.core.machine.host import usable_cores
 from stylert.core.roofline import PeakRates
 from stylert.runtime.backends import onnxruntime, openvino
 

@@ -81,7 +81,7 @@ class Workspace:
 
 def write_latents(workspace: Workspace, images: int) -> None:
     """Write the ws of some seeds, and their images by stylert in float32 on ONNX Runtime as the reference."""
-    from stylert.core.images import as_uint8
+    from stylert.core.images.grids import as_uint8
     from stylert.core.seeds import z_from_seeds
     from stylert.runtime import Generator
 

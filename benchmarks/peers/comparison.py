@@ -40,8 +40,8 @@ from stylert.benchmarks.peers.candidates import (
 )
 from stylert.benchmarks.peers.interleaved import CYCLES, InterleavedPair, speedup_facts, time_interleaved
 from stylert.benchmarks.scenarios.measure import timed_calls
-from stylert.benchmarks.standard import NAMES
-from stylert.core.host import usable_cores
+from stylert.benchmarks.standard_networks import NAMES
+from stylert.core.machine.host import usable_cores
 from stylert.core.text_table import aligned_columns
 
 #: Least number of calls of a candidate in a round, however slow it is.
@@ -218,8 +218,8 @@ def _measure_round(candidate: Candidate, workspace: Workspace, seconds: float, i
 
 
 def _mean_psnr(run: Callable[[np.ndarray], np.ndarray], ws: np.ndarray, references: np.ndarray) -> float:
-    from stylert.core.image_similarity import psnr
-    from stylert.core.images import as_uint8
+    from stylert.core.images.grids import as_uint8
+    from stylert.core.images.similarity import psnr
 
     images = [as_uint8(run(ws[i : i + 1]))[0] for i in range(len(references))]
     return float(np.mean([psnr(image, reference) for image, reference in zip(images, references, strict=True)]))

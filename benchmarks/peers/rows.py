@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.machine.interference import (
     as_json_values,
     instability_remarks,
@@ -19,9 +18,10 @@ from stylert.benchmarks.models import Model, model_work
 from stylert.benchmarks.peers.candidates import CANDIDATES, PRECISIONS, Candidate, Workspace
 from stylert.benchmarks.peers.comparison import CandidateResult, best_pairs, compare
 from stylert.benchmarks.peers.interleaved import CYCLES, speedup_facts, time_interleaved
+from stylert.benchmarks.sample_statistics import describe
 from stylert.benchmarks.schema import Results, Row
 from stylert.core.errors import InputError
-from stylert.core.host import usable_cores
+from stylert.core.machine.host import usable_cores
 
 #: Enough rounds for rows that can be compared. The ratios have cycles of their own.
 PEER_ROUNDS = 3

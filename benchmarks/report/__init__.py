@@ -3,6 +3,6 @@
 - `tables.py`: rows as table cells, numbers as text, Markdown tables
 - `plots.py`: the plots of a report, as SVG and PNG
 - `page.py` and `*.html`: `report.html` of one results file, and the page of a comparison
-- `compare.py`: rows of the same work in two files; `significance.py`: whether their difference is more than chance
+- `comparison.py`: rows of the same work in two files; `significance.py`: whether their difference is more than chance
 - `summary.py`: the tables at the head of README.md and docs/performance.md
 """

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.report import tables
-from stylert.benchmarks.report.compare import Comparison
+from stylert.benchmarks.report.comparison import Comparison
 from stylert.benchmarks.report.plots import as_svg, comparison_plot, height, plots, write_png
 from stylert.benchmarks.report.significance import NEGLIGIBLE
-from stylert.core.atomic import atomic_file
 from stylert.core.errors import missing_extra
+from stylert.core.files.atomic import atomic_file
 
 
 def write_report(document: dict[str, Any], path: str | Path, pictures: Path | None = None) -> None:

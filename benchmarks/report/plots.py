@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.report.compare import Comparison
+from stylert.benchmarks.report.comparison import Comparison
 from stylert.benchmarks.schema import row_name
-from stylert.core.atomic import atomic_file
 from stylert.core.errors import missing_extra
+from stylert.core.files.atomic import atomic_file
 
 #: The palette of Okabe and Ito, which colour-blind people can tell apart. Black and yellow are left out: each of them is
 #: invisible on one of the two backgrounds.

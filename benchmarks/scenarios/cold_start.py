@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.machine.interference import Interference, as_json_values, instability_remarks, watch
 from stylert.benchmarks.models import model_facts, model_work
+from stylert.benchmarks.sample_statistics import describe
 from stylert.benchmarks.scenarios.measure import Configuration
 from stylert.benchmarks.schema import Results, Row, write_results
 from stylert.core.errors import BackendError, StylertError

@@ -20,7 +20,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.machine.interference import (
     as_json_values,
     instability_remarks,
@@ -28,6 +27,7 @@ from stylert.benchmarks.machine.interference import (
     sample_size_remarks,
     watch,
 )
+from stylert.benchmarks.sample_statistics import describe
 from stylert.benchmarks.scenarios import cold_start
 from stylert.benchmarks.scenarios.build_time import Build, measure_build
 from stylert.benchmarks.scenarios.measure import Configuration, Round, bottleneck_remarks, measure

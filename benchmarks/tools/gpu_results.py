@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.schema import KIND, SCHEMA, read_results, to_json
-from stylert.core.atomic import atomic_file
 from stylert.core.errors import InputError, StylertError
+from stylert.core.files.atomic import atomic_file
 
 STAGES = ("kernels", "generator", "training")
 

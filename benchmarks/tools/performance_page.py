@@ -15,8 +15,8 @@ from typing import Any
 from stylert.benchmarks.report import tables
 from stylert.benchmarks.report.summary import summaries
 from stylert.benchmarks.schema import read_results
-from stylert.core.atomic import atomic_file
 from stylert.core.errors import InputError
+from stylert.core.files.atomic import atomic_file
 
 ROOT = Path(__file__).resolve().parents[2]
 INTRODUCTION = """\

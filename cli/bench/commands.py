@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from stylert.cli.app import Backends, JsonFile, Threads, app, positive, split_list
 from stylert.cli.console import print_line, print_note, progress
 from stylert.core.errors import InputError, missing_extra
-from stylert.core.outputs import check_output
+from stylert.core.files.outputs import check_output
 
 
 class MeasureByDefault(TyperGroup):
@@ -131,7 +131,7 @@ def compare(
     html: Annotated[Path | None, typer.Option(help="Also write the comparison as a page.")] = None,
 ) -> None:
     """Compare results of the same work: ratios, and whether they exceed chance."""
-    from stylert.benchmarks.report.compare import compare_results
+    from stylert.benchmarks.report.comparison import compare_results
     from stylert.benchmarks.report.page import write_comparison
     from stylert.benchmarks.schema import read_results
     from stylert.cli.bench.tables import show_comparison

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stylert.benchmarks.report import tables
-from stylert.benchmarks.report.compare import Comparison
+from stylert.benchmarks.report.comparison import Comparison
 from stylert.cli.console import print_line, print_table
 
 

@@ -28,7 +28,7 @@ def mix(
     psi: Psi = 1.0,
 ) -> None:
     """Mix styles: each image of a grid takes some levels from its column's seed and the rest from its row's."""
-    from stylert.cli.latents import pictures
+    from stylert.cli.latents import drawing as pictures
     from stylert.core.seeds import parse_seeds
 
     with progress() as report:
@@ -46,7 +46,7 @@ def sweep(
     psi: Annotated[str, typer.Option(help="One column each, comma-separated.")] = "-1,-0.5,0,0.5,1",
 ) -> None:
     """Show the effect of truncation: a row per seed, a column per psi."""
-    from stylert.cli.latents import pictures
+    from stylert.cli.latents import drawing as pictures
     from stylert.core.seeds import parse_seeds
 
     with progress() as report:
@@ -68,7 +68,7 @@ def interpolate(
     psi: Psi = 1.0,
 ) -> None:
     """Make a video that passes through seeds."""
-    from stylert.cli.latents import pictures
+    from stylert.cli.latents import drawing as pictures
     from stylert.core.seeds import parse_seeds
 
     with progress() as report:
@@ -84,7 +84,7 @@ def again(
     threads: Threads = None,
 ) -> None:
     """Make a picture or video again, from the recipe inside the file."""
-    from stylert.cli.latents import pictures
+    from stylert.cli.latents import drawing as pictures
 
     with progress() as report:
         recipe = pictures.again(file, bundle, out, threads, report)

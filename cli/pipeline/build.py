@@ -7,7 +7,7 @@ from typing import Any
 
 from stylert.cli.console import print_table, progress
 from stylert.core.errors import BackendError
-from stylert.core.gpu_specs import GPU_SPECS
+from stylert.core.machine.gpu_specs import GPU_SPECS
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.backends.kernel_table import engine_lower_bound_ms, kernels_of
 from stylert.runtime.build_options import BuildOptions

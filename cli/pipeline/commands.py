@@ -14,7 +14,7 @@ from stylert.cli import tables
 from stylert.cli.app import Backends, Batch, BundlePath, JsonFile, Precisions, Psi, Threads, app, check_choice, split_list
 from stylert.cli.console import print_line, print_note, progress
 from stylert.cli.picture_options import PictureOptions, with_picture_options
-from stylert.core.outputs import check_output
+from stylert.core.files.outputs import check_output
 
 
 @app.command()

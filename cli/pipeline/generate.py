@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from stylert.cli.picture_options import PictureOptions
-from stylert.core.atomic import check_writable
 from stylert.core.errors import InputError, OutputError
-from stylert.core.images import as_uint8, make_grid
+from stylert.core.files.atomic import check_writable
+from stylert.core.images.grids import as_uint8, make_grid
 from stylert.core.progress import Progress
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from stylert.cli.console import print_line
 from stylert.core.errors import CheckpointError, InputError, missing_extra
-from stylert.core.outputs import check_output, is_same_file
+from stylert.core.files.outputs import check_output, is_same_file
 from stylert.models.checkpoint import SNAPSHOT_FILE
-from stylert.models.importers.imported import import_checkpoint, write_imported
+from stylert.models.importers.import_checkpoint import import_checkpoint, write_imported
 
 
 def run_import(file: Path, out: Path, training: Path | None = None, preset: str = "auto") -> None:
@@ -32,7 +32,7 @@ def run_import(file: Path, out: Path, training: Path | None = None, preset: str 
     plan = None
     if training is not None:
         try:
-            from stylert.train.imported_run import imported_run_config, write_first_snapshot
+            from stylert.train.imported_start import imported_run_config, write_first_snapshot
         except ImportError:
             raise missing_extra("PyTorch", "train") from None
         if imported.format == "stylert":

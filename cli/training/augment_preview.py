@@ -6,9 +6,9 @@ from pathlib import Path
 
 from stylert.cli.app import split_list
 from stylert.cli.console import print_line
-from stylert.core.atomic import check_writable
 from stylert.core.errors import InputError, OutputError, missing_extra
-from stylert.core.outputs import is_within
+from stylert.core.files.atomic import check_writable
+from stylert.core.files.outputs import is_within
 
 MAX_IMAGES = 16
 

@@ -10,7 +10,7 @@ import typer
 from stylert.cli import tables
 from stylert.cli.app import JsonFile, app, split_list
 from stylert.core.errors import InputError
-from stylert.core.outputs import check_output
+from stylert.core.files.outputs import check_output
 
 HALF = "Type of the highest resolutions: none, fp16, bf16."
 AUGMENTATION = "ada (adapts p), fixed (--p), or noaug; by default the preset decides."

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from stylert.cli.app import split_list
 from stylert.cli.console import print_table, progress
-from stylert.core.cache import cache_folder
 from stylert.core.errors import InputError, missing_extra
+from stylert.core.files.cache import cache_folder
 from stylert.models.checkpoint import generator_module
-from stylert.models.importers.imported import read_any_generator
+from stylert.models.importers.import_checkpoint import read_any_generator
 
 if TYPE_CHECKING:
     from stylert.models.stylegan2.generator import NoiseMode

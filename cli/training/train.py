@@ -14,11 +14,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stylert.cli.app import split_list
 from stylert.cli.console import errors, print_line, print_note, print_table, progress
-from stylert.core.cache import cache_folder
 from stylert.core.errors import InputError, OutputError, missing_extra
+from stylert.core.files.cache import cache_folder
 
 if TYPE_CHECKING:
-    from stylert.train.best import Evaluate
+    from stylert.train.best_snapshot import Evaluate
     from stylert.train.data.dataset import ImageDataset
     from stylert.train.parallel import Processes
     from stylert.train.presets import TrainConfig
@@ -62,7 +62,7 @@ def run_training(options: Options) -> None:
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
     from stylert.models.checkpoint import SNAPSHOT_FILE
-    from stylert.train.compiled import unavailable_reason
+    from stylert.train.compile_check import unavailable_reason
     from stylert.train.data.dataset import ImageDataset
     from stylert.train.parallel import launched_processes, process_group
     from stylert.train.selection import training_images
@@ -154,7 +154,7 @@ class _Display:
 
 def show_plan(cfg: TrainConfig, dataset: ImageDataset, processes: Processes, device: str) -> None:
     """Print the configuration, and the cost of the run: operations, memory, and least time."""
-    from stylert.train.cost import convolution_rate, training_cost
+    from stylert.train.run_cost import convolution_rate, training_cost
 
     g = cfg.generator
     rows = [(k, str(v)) for k, v in cfg.to_dict().items() if k not in ("generator", "discriminator")]
@@ -222,7 +222,7 @@ def _evaluate(options: Options) -> Evaluate:
 
 
 def _check(options: Options, snapshot: Path) -> None:
-    from stylert.train.best import BEST_FILE
+    from stylert.train.best_snapshot import BEST_FILE
     from stylert.train.data.image_files import refuse_run_among_images
     from stylert.train.loop import GENERATOR_FILE
 

@@ -3,7 +3,7 @@
 `calibrate` runs the float32 network twice over the same latents.
 
 1. It measures the channels of every tensor next to a convolution. From these follow the scales to migrate
-   (`migration.py`).
+   (`scale_migration.py`).
 2. It runs the network with migrated scales. It fills histograms, from which `range_estimators.py` chooses ranges, and
    it collects the moments of the inputs, by which `gptq.py` rounds the weights.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from stylert.core.progress import Progress
-from stylert.export.plan import (
+from stylert.export.network_plan import (
     MIN_DYNAMIC_RANGE,
     Fp8Quantization,
     Int8Quantization,
@@ -29,10 +29,10 @@ from stylert.export.plan import (
     rgb_layers,
 )
 from stylert.export.quantization.evaluation import cpu_session
-from stylert.export.quantization.formats import FP8_MAX
 from stylert.export.quantization.gptq import GptqRounder, PatchMoments
-from stylert.export.quantization.migration import ChannelStatistics, negative_ratio, scale_migration
+from stylert.export.quantization.number_formats import FP8_MAX
 from stylert.export.quantization.range_estimators import Histogram, RangeEstimator
+from stylert.export.quantization.scale_migration import ChannelStatistics, negative_ratio, scale_migration
 from stylert.export.synthesis import synthesis_model
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.stylegan2.config import GeneratorConfig, LayerSpec

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stylert.export.graph import GraphBuilder
-from stylert.export.plan import QuantParams
-from stylert.export.quantization.formats import (
+from stylert.export.network_plan import QuantParams
+from stylert.export.quantization.number_formats import (
     FP8,
     FP8_MAX,
     INT8_MAX,

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from stylert.export.plan import (
+from stylert.export.network_plan import (
     ConvForm,
     Fp8Quantization,
     Int8Quantization,

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from stylert.export.plan import QuantParams
+from stylert.export.network_plan import QuantParams
 
 #: `max` clips nothing. `percentile` leaves `TAIL` of the values outside. `entropy` keeps the distribution (the
 #: Kullback-Leibler divergence of TensorRT's calibrator; Migacz 2017). `mse` has the least mean square error, relative

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stylert.core.image_similarity import psnr_each
+from stylert.core.images.similarity import psnr_each
 from stylert.core.progress import Progress
-from stylert.export.plan import LayerPlan, NetworkPlan, float32_plan
+from stylert.export.network_plan import LayerPlan, NetworkPlan, float32_plan
 from stylert.export.quantization.evaluation import synthesize
 from stylert.export.synthesis import synthesis_model
 from stylert.models.checkpoint import GeneratorWeights

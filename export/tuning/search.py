@@ -16,7 +16,7 @@ from stylert.core.errors import BackendError
 from stylert.core.paired_timing import paired_ratio
 from stylert.core.progress import Progress
 from stylert.core.statistics import Ratio
-from stylert.export.plan import (
+from stylert.export.network_plan import (
     ConvForm,
     Fp8Quantization,
     Int8Quantization,

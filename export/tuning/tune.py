@@ -15,23 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from stylert.core.atomic import atomic_file, check_writable
-from stylert.core.cache import cache_folder
-from stylert.core.devices import find_gpus
 from stylert.core.errors import BackendError, InputError
-from stylert.core.host import cpu_identity
+from stylert.core.files.atomic import atomic_file, check_writable
+from stylert.core.files.cache import cache_folder
+from stylert.core.machine.devices import find_gpus
+from stylert.core.machine.host import cpu_identity
 from stylert.core.progress import Progress
-from stylert.export.defaults import EIGHT_BIT, backend_plan, canonical_plan
-from stylert.export.plan import NetworkPlan
+from stylert.export.default_plans import EIGHT_BIT, backend_plan, canonical_plan
+from stylert.export.network_plan import NetworkPlan
 from stylert.export.quantization.calibration import calibrate
-from stylert.export.quantization.latents import calibration_latents, search_latents
-from stylert.export.quantization.recipe import layers_in_8_bits
+from stylert.export.quantization.calibration_latents import calibration_latents, search_latents
+from stylert.export.quantization.quantization_record import layers_in_8_bits
 from stylert.export.quantization.sensitivity import reaches_psnr
 from stylert.export.synthesis import NoiseInput, OutputType, synthesis_model
 from stylert.export.tuning.search import Search, describe, search_forms
 from stylert.export.verify import check_same_checkpoint
 from stylert.models.checkpoint import GeneratorWeights
-from stylert.models.importers.imported import read_any_generator
+from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime.backends import backend
 from stylert.runtime.backends.base import LoadOptions
 from stylert.runtime.bundle import MAPPING_FILE, Bundle, file_entries

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stylert.core.errors import InputError, shown_line
-from stylert.core.files import open_file
+from stylert.core.files.inputs import open_file
 from stylert.models.checkpoint import MAX_FILE_BYTES, check_header
 from stylert.models.importers.archive import map_file, read_container
 from stylert.models.importers.budget import Budget

@@ -1,6 +1,6 @@
 """Checkpoints of other projects, read without torch and without running any code from them.
 
-`imported.py` is the way in. The other files, from bytes to networks:
+`import_checkpoint.py` is the way in. The other files, from bytes to networks:
 
 - `pickle_reader.py`: interprets the opcodes of a pickle into plain data.
 - `records.py` and `allow_list.py`: the objects that a pickle may name, as inert records.

@@ -1,9 +1,9 @@
 """The operators as GPU kernels in Triton.
 
 - `upfirdn2d.py`, `bias_act.py`: kernels and launchers.
-- `modulated_conv2d.py`: launcher. Its kernels are in `conv_programs.py`, their common parts in `conv_parts.py`.
+- `modulated_conv2d.py`: launcher. Its kernels are in `conv_kernels.py`, their common parts in `conv_kernel_parts.py`.
 - `tiles.py`: chooses the tile of a layer from `tile_tables/`. `cost_model.py` is the model that wrote these tables.
-- `nodes.py`: the launch of a kernel for one ONNX node, as a TensorRT plugin needs it.
+- `node_launch.py`: the launch of a kernel for one ONNX node, as a TensorRT plugin needs it.
 - `compiler.py`, `variants.py`: compilation for GPUs that are not in this machine.
 
 Launchers use only `shape`, `stride()` and `dtype` of a tensor, and write into an output of the caller. So nothing here

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from stylert.core.gpu_specs import GPU_SPECS, GpuSpec
+from stylert.core.machine.gpu_specs import GPU_SPECS, GpuSpec
 from stylert.plugins.triton.tiles import ITEMSIZE, ConvProblem, Tile
 
 #: Seconds of a load that nothing overlaps. A round figure.

@@ -11,7 +11,7 @@ output.
 Activations are NHWC and weights `[phase, O, k, k, I]`. So both tiles are read along their contiguous channels, as the
 tensor cores of every generation take them. With flags, the kernel also reads NCHW activations and `[O, I, k, k]`
 weights, and folds the FIR into the weights itself. A TensorRT plugin needs this: it is one kernel on the operands of an
-ONNX node (`nodes.py`). The kernels are in `conv_programs.py`; this module launches them.
+ONNX node (`node_launch.py`). The kernels are in `conv_kernels.py`; this module launches them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import triton
 
 from stylert.plugins.shapes import MAX_OFFSET, Epilogue, modulated_conv2d_shape
 from stylert.plugins.triton.bias_act import check_kernel_dtype
-from stylert.plugins.triton.conv_programs import modulated_conv2d_kernel, rgb_kernel, split_kernel, sum_kernel
+from stylert.plugins.triton.conv_kernels import modulated_conv2d_kernel, rgb_kernel, split_kernel, sum_kernel
 from stylert.plugins.triton.tiles import FP8_ARCHITECTURE, ConvProblem, Tile, choose_tile
 
 #: How tiles are multiplied:

@@ -22,7 +22,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from stylert.core.cache import cache_folder
+from stylert.core.files.cache import cache_folder
 
 SCHEMA = 1
 

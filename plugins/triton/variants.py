@@ -57,7 +57,7 @@ def variants() -> Iterator[Variant]:
 def kernels() -> dict[str, Any]:
     """Name to Triton function of every kernel."""
     from stylert.plugins.triton.bias_act import bias_act_gradient_kernel, bias_act_kernel
-    from stylert.plugins.triton.conv_programs import modulated_conv2d_kernel, rgb_kernel, split_kernel, sum_kernel
+    from stylert.plugins.triton.conv_kernels import modulated_conv2d_kernel, rgb_kernel, split_kernel, sum_kernel
     from stylert.plugins.triton.upfirdn2d import gather_kernel, quad_kernel
 
     return {

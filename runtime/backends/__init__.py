@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import importlib
 
-from stylert.core.devices import find_gpus
 from stylert.core.errors import InputError, shown
+from stylert.core.machine.devices import find_gpus
 from stylert.runtime.backends.base import Backend
 
 #: The module of each backend. The first is the default.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import BackendError, BundleError, OutOfMemory, OutputError
-from stylert.core.host import cpu_identity
+from stylert.core.machine.host import cpu_identity
 from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory, reason
 from stylert.runtime.batching import ANY_BATCH

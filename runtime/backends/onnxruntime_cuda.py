@@ -19,15 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from stylert.core.devices import find_gpus
 from stylert.core.errors import BackendError, OutOfMemory
+from stylert.core.machine.devices import find_gpus
 from stylert.runtime.backends import onnxruntime as cpu
 from stylert.runtime.backends.base import Backend, BackendFacts, LoadOptions, is_out_of_memory, reason
 from stylert.runtime.batching import ANY_BATCH
 from stylert.runtime.cuda.arrays import DeviceView
 from stylert.runtime.cuda.device_array import FIRST_GPU, HOST, DeviceArray
 from stylert.runtime.cuda.driver import wait_for_stream
-from stylert.runtime.cuda.session import FORK_GUARD
+from stylert.runtime.cuda.engine_session import FORK_GUARD
 from stylert.runtime.network_files import check_network_file
 from stylert.runtime.session import Inputs, TensorSpec, Timings, note_missing_graph
 

@@ -11,16 +11,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylert.core.atomic import atomic_file
-from stylert.core.cache import cache_folder
-from stylert.core.devices import Gpu, find_gpus
 from stylert.core.errors import BackendError, InputError, OutputError, install_command
+from stylert.core.files.atomic import atomic_file
+from stylert.core.files.cache import cache_folder
+from stylert.core.machine.devices import Gpu, find_gpus
 from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions
 from stylert.runtime.build_options import BuildOptions, check_fp8
 
 if TYPE_CHECKING:
-    from stylert.runtime.cuda.session import CudaSession
+    from stylert.runtime.cuda.engine_session import CudaSession
 
 FULL, LEAN = "tensorrt", "tensorrt_lean"
 OLDEST_VERSION = (10, 15)
@@ -54,7 +54,7 @@ class TensorRt(Backend):
         Raises:
             BackendError: There is no GPU, or the engine is for another version or device.
         """
-        from stylert.runtime.cuda.session import CudaSession
+        from stylert.runtime.cuda.engine_session import CudaSession
         from stylert.runtime.lowering import lower
 
         self._gpu()

@@ -10,15 +10,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylert.core.cache import cache_folder
-from stylert.core.devices import find_gpus
 from stylert.core.errors import BackendError, BundleError, InputError, install_command
+from stylert.core.files.cache import cache_folder
+from stylert.core.machine.devices import find_gpus
 from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions
 from stylert.runtime.build_options import HARDWARE_COMPATIBLE_FROM, BuildOptions, check_fp8
 
 if TYPE_CHECKING:
-    from stylert.runtime.cuda.session import CudaSession
+    from stylert.runtime.cuda.engine_session import CudaSession
 
 
 class TensorRtRtx(Backend):
@@ -52,7 +52,7 @@ class TensorRtRtx(Backend):
         problem = find_gpus().problem
         if problem:
             raise BackendError(f"{self.name} runs on an NVIDIA GPU, and {problem}")
-        from stylert.runtime.cuda.session import CudaSession
+        from stylert.runtime.cuda.engine_session import CudaSession
 
         return CudaSession(self._library(), engine.file, cache_folder() / "kernels" / engine.file.parent.name)
 

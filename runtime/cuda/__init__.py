@@ -1,6 +1,6 @@
 """Engines and arrays on an NVIDIA GPU, without torch.
 
-- `session`: a TensorRT or TensorRT-RTX engine as a `DeviceSession`.
+- `engine_session`: a TensorRT or TensorRT-RTX engine as a `DeviceSession`.
 - `execution_slot`: one of its concurrent batches, with stream, memory and CUDA graph.
 - `kernel_cache`: the kernels that TensorRT-RTX compiles, kept in a file.
 - `driver`: calls of the CUDA driver.

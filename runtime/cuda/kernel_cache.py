@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stylert.core.atomic import atomic_file
 from stylert.core.errors import OutputError
+from stylert.core.files.atomic import atomic_file
 
 
 class KernelCache:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stylert.core.errors import InputError, shown_line
-from stylert.core.files import open_file
+from stylert.core.files.inputs import open_file
 
 PNG_KEY = "stylert"
 MAX_COMMENT = 60_000  # a JPEG comment holds 65,533

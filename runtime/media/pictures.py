@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from stylert.core.atomic import atomic_file
 from stylert.core.errors import InputError, OutputError
+from stylert.core.files.atomic import atomic_file
 from stylert.runtime.media.image_metadata import PNG_KEY, xmp_packet
 
 #: Suffixes of the formats that can hold a comment

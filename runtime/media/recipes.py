@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stylert.core.errors import BundleError, InputError, shown
-from stylert.core.json_documents import read_document
+from stylert.core.files.json_documents import read_document
 from stylert.core.seeds import MAX_SEED, format_seeds, parse_seeds
 from stylert.runtime.bundle import MANIFEST, Bundle, sha256_of
 from stylert.runtime.media.image_metadata import MAX_COMMENT, read_comment

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from stylert.core.errors import InputError
-from stylert.core.images import as_uint8, make_grid
+from stylert.core.images.grids import as_uint8, make_grid
 from stylert.core.progress import Progress
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime.generator import Generator
-from stylert.runtime.latents import mix_styles
 from stylert.runtime.media.interpolation import MAX_KEYFRAMES, keyframe_path
 from stylert.runtime.media.recipes import Recipe
+from stylert.runtime.style_levels import mix_styles
 
 #: Limit of the pixels, or of the numbers in ws, that are in memory at once: of a picture, or of one batch of frames
 MAX_HELD = 2**28

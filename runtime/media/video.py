@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from stylert.core.atomic import atomic_file
 from stylert.core.errors import InputError, OutputError, missing_extra
+from stylert.core.files.atomic import atomic_file
 from stylert.runtime.media.image_metadata import xmp_packet
 from stylert.runtime.media.pictures import as_picture
 

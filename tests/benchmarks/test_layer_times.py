@@ -15,11 +15,11 @@ from stylert.benchmarks.layer_times import CallTimes, median_times, profile_laye
 from stylert.benchmarks.machine.layer_operators import layer_operators
 from stylert.benchmarks.machine.lower_bounds import layer_lower_bounds, network_lower_bound
 from stylert.benchmarks.scenarios.measure import Configuration
-from stylert.core.devices import Driver, Gpu
 from stylert.core.errors import BackendError
+from stylert.core.machine.devices import Driver, Gpu
 from stylert.core.roofline import PeakRates
+from stylert.export.network_plan import ConvForm, float32_plan
 from stylert.export.pipeline import export_bundle
-from stylert.export.plan import ConvForm, float32_plan
 from stylert.export.synthesis import OutputType, synthesis_model
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime import Bundle, lowering

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stylert.benchmarks.machine.interference import Interference
-from stylert.benchmarks.report.compare import compare_results
+from stylert.benchmarks.report.comparison import compare_results
 from stylert.benchmarks.report.page import write_report
 from stylert.benchmarks.schema import Results, read_results, validate
 from stylert.benchmarks.training import FORMS, TrainingRound, _random_dataset, main, measure, plain_form, training_row

@@ -13,9 +13,9 @@ import pytest
 
 from stylert.cli import doctor
 from stylert.cli import main as cli
-from stylert.core.devices import Driver, Gpu
 from stylert.core.errors import BackendError
-from stylert.core.host import cpu_identity, cpu_name, instruction_sets, memory_bytes, usable_cores
+from stylert.core.machine.devices import Driver, Gpu
+from stylert.core.machine.host import cpu_identity, cpu_name, instruction_sets, memory_bytes, usable_cores
 from stylert.runtime.backends import BACKENDS, available_backends, backend
 
 
@@ -95,7 +95,7 @@ def test_the_processor_is_named_as_in_the_key_of_engines() -> None:
 
 
 def test_unknown_facts_of_the_system_are_no_error(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("stylert.core.host._cpuinfo", lambda: None)
+    monkeypatch.setattr("stylert.core.machine.host._cpuinfo", lambda: None)
     monkeypatch.setattr(doctor, "memory_bytes", lambda: None)
     assert run(monkeypatch) == 0
     assert "instruction sets unknown" in capfd.readouterr().out

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylert.cli.latents import pictures as latents
+from stylert.cli.latents import drawing as latents
 from stylert.cli.picture_options import PictureOptions
 from stylert.cli.pipeline.generate import generate_images
 from stylert.core.errors import BundleError, InputError, OutputError, StylertError

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from stylert.cli import main as cli
-from stylert.cli.latents.pictures import mix
+from stylert.cli.latents.drawing import mix
 from stylert.cli.picture_options import PictureOptions
 from stylert.export.pipeline import export_bundle
 from stylert.runtime.bundle import Bundle
@@ -89,7 +89,7 @@ def test_a_new_run_is_not_started_beside_the_generator_of_another(place: Path, r
 
 HOLD = """
 import sys
-from stylert.core.atomic import locked_folder
+from stylert.core.files.atomic import locked_folder
 with locked_folder(sys.argv[1]):
     print("held", flush=True)
     input()

@@ -6,7 +6,7 @@ import pytest
 
 from stylert.cli.tables import show_tuning
 from stylert.core.statistics import Ratio
-from stylert.export.plan import NetworkPlan
+from stylert.export.network_plan import NetworkPlan
 from stylert.export.tuning.search import Search, Trial
 from stylert.export.tuning.tune import Tuning
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from stylert.cli import main as cli
 from stylert.models.checkpoint import read_metadata
-from stylert.train import compiled
+from stylert.train import compile_check as compiled
 from stylert.train.trainer import Trainer
 
 SMALL = ("--preset", "cpu", "--channel-base", "64", "--channel-max", "8", "--batch", "8")

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from stylert.export.plan import (
+from stylert.export.network_plan import (
     ConvForm,
     Fp8Quantization,
     Int8Quantization,

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from stylert.core.errors import CheckpointError, InputError, OutputError
-from stylert.core.image_similarity import psnr
-from stylert.export import defaults
+from stylert.core.images.similarity import psnr
+from stylert.export import default_plans as defaults
 from stylert.export.pipeline import export_bundle
 from stylert.export.synthesis import OutputType
 from stylert.export.verify import Accuracy, PsnrMissed, verify

@@ -15,7 +15,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from stylert.core.errors import CheckpointError
-from stylert.export.plan import (
+from stylert.export.network_plan import (
     ConvForm,
     LayerPlan,
     Migration,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stylert.export.defaults import backend_plan, canonical_plan
+from stylert.export.default_plans import backend_plan, canonical_plan
 from stylert.export.quantization.calibration import calibrate, int8_conv_layers
 from stylert.export.synthesis import synthesis_model
 from stylert.models.checkpoint import GeneratorWeights

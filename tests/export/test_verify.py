@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stylert.core.errors import InputError
-from stylert.core.image_similarity import IDENTICAL_DB, psnr
-from stylert.export.perceptual import perceptual_distance
+from stylert.core.images.similarity import IDENTICAL_DB, psnr
+from stylert.export.perceptual_accuracy import perceptual_distance
 from stylert.export.pipeline import export_bundle
 from stylert.export.verify import AMPLIFICATION, _side_by_side, verify
 from stylert.models.checkpoint import read_generator, write_generator

@@ -15,11 +15,11 @@ import tensorrt_bindings_stub
 
 from stylert.plugins import tensorrt as plugins
 from stylert.plugins.shapes import Resampling
-from stylert.plugins.triton import nodes
+from stylert.plugins.triton import node_launch as nodes
 
 
 def build(trt: Any, case: dict[str, Any]) -> dict[str, Any]:
-    """The parts of a plugin that an engine keeps, and the launch of `nodes.py` for the same shapes as ints."""
+    """The parts of a plugin that an engine keeps, and the launch of `node_launch.py` for the same shapes as ints."""
     shapes, attributes = {name: tuple(shape) for name, shape in case["shapes"].items()}, as_fields(case["attributes"])
     kind = {"float16": trt.float16, "float32": trt.float32}[case["dtype"]]
     plugin = tensorrt_bindings_stub.Plugin(trt, case["op"], shapes, attributes, case["dynamic"])

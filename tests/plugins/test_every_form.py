@@ -296,7 +296,7 @@ def test_an_onnx_node_of_upfirdn2d_equals_scipy(case: Fir, run_node: Callable[..
 @pytest.mark.parametrize("nhwc", [True, False], ids=["nhwc", "nchw"])
 def test_the_launch_of_an_upfirdn2d_node_equals_scipy(case: Fir, nhwc: bool) -> None:
     pytest.importorskip("triton")
-    from stylert.plugins.triton.nodes import run, upfirdn2d_node
+    from stylert.plugins.triton.node_launch import run, upfirdn2d_node
 
     expected = fir_by_scipy(case)
     layout = torch.channels_last if nhwc else torch.contiguous_format
@@ -392,7 +392,7 @@ def test_an_onnx_node_of_modulated_conv2d_equals_scipy(case: Layer, run_node: Ca
 @pytest.mark.parametrize(("number", "case"), list(enumerate(LAYER_CASES.values())), ids=LAYER_CASES)
 def test_the_launch_of_a_modulated_conv2d_node_equals_scipy(number: int, case: Layer) -> None:
     pytest.importorskip("triton")
-    from stylert.plugins.triton.nodes import modulated_conv2d_node, run
+    from stylert.plugins.triton.node_launch import modulated_conv2d_node, run
     from stylert.plugins.triton.tiles import Tile
 
     def in_layout(t: torch.Tensor, channels_last: bool) -> torch.Tensor:

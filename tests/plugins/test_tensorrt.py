@@ -298,7 +298,7 @@ def test_hidden_parameters_are_removed_and_refused_if_the_kernel_reads_them():
 def test_every_tactic_fits_its_launch_and_spills_nothing(rng, tmp_path):
     """Each tactic is tried with a random architecture and layout, and with channels of the presets."""
     for itemsize, dtype in ((2, "float16"), (4, "float32")):
-        from stylert.plugins.triton.nodes import conv_tiles
+        from stylert.plugins.triton.node_launch import conv_tiles
 
         for up in (1, 2):
             for tactic in conv_tiles(up, itemsize):

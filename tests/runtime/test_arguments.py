@@ -15,7 +15,7 @@ from stylert.core.errors import InputError, StylertError
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.build_options import MAX_THREADS, BuildOptions
-from stylert.runtime.inputs import one_hot
+from stylert.runtime.input_checks import one_hot
 from stylert.runtime.media.recipes import Recipe
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from stylert.core.errors import BackendError, BundleError, InputError
-from stylert.core.image_similarity import psnr
+from stylert.core.images.similarity import psnr
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends, backend

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylert.core.errors import BackendError, InputError, StylertError
-from stylert.core.image_similarity import psnr
+from stylert.core.images.similarity import psnr
 from stylert.core.seeds import z_from_seeds
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator

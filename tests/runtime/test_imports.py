@@ -22,5 +22,5 @@ def test_listing_backends_and_devices_imports_no_library() -> None:
     code = (
         "from stylert.runtime.backends import BACKENDS, backend\n[(backend(n).facts, backend(n).available()) for n in BACKENDS]"
     )
-    modules = loaded_by(code + "\nfrom stylert.core.devices import find_gpus; find_gpus()")
+    modules = loaded_by(code + "\nfrom stylert.core.machine.devices import find_gpus; find_gpus()")
     assert not modules & {"onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda", "onnx", "torch", "PIL", "rich"}

@@ -11,7 +11,7 @@ from stylert.core.errors import InputError
 from stylert.core.seeds import MAX_SEED, format_seeds, parse_seeds, z_from_seeds
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime import Bundle, Generator
-from stylert.runtime.latents import LEVELS, level_indices, mix_styles, parse_levels, ws_resolution
+from stylert.runtime.style_levels import LEVELS, level_indices, mix_styles, parse_levels, ws_resolution
 
 #: Without a deadline: a busy machine is no failure.
 no_deadline = settings(deadline=None, max_examples=40)

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from stylert.core.errors import BackendError, CheckpointError, DataError
-from stylert.core.images import make_grid
+from stylert.core.images.grids import make_grid
 from stylert.models.checkpoint import load_generator, read_metadata
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.models.stylegan2.networks import Generator

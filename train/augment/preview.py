@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from stylert.core.images import as_uint8
+from stylert.core.images.grids import as_uint8
 from stylert.train.augment.pipeline import augment
 
 ROWS = ("blit", "geom", "color", "filter", "noise", "cutout", "bgc", "bgcfnc")

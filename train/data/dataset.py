@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from stylert.core.errors import DataError
-from stylert.core.pictures import PictureError, decode_picture
+from stylert.core.images.pictures import PictureError, decode_picture
 from stylert.core.progress import Progress
 from stylert.train.data.image_files import ImageFiles, open_files
 from stylert.train.data.labels import LABELS_FILE, read_labels

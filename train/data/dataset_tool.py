@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from stylert.core.atomic import atomic_file
 from stylert.core.errors import DataError, InputError
-from stylert.core.pictures import PictureError, decode_picture
+from stylert.core.files.atomic import atomic_file
+from stylert.core.images.pictures import PictureError, decode_picture
 from stylert.core.progress import Progress
 from stylert.train.data.labels import LABELS_FILE, MAX_CLASSES
 from stylert.train.data.sources.detect import open_source

@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 
 from stylert.core.errors import DataError
-from stylert.core.files import open_file, read_file
-from stylert.core.pictures import MAX_BYTES, SUFFIXES, PictureError, one_line_message
+from stylert.core.files.inputs import open_file, read_file
+from stylert.core.images.pictures import MAX_BYTES, SUFFIXES, PictureError, one_line_message
 from stylert.models.checkpoint import SNAPSHOT_FILE
 
 File = TypeVar("File")

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from stylert.core.errors import DataError
-from stylert.core.json_documents import read_document
+from stylert.core.files.json_documents import read_document
 from stylert.train.data.image_files import ImageFiles, path_in_archive
 
 LABELS_FILE = "dataset.json"

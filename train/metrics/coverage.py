@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from stylert.core.errors import DataError
-from stylert.core.json_documents import read_document
+from stylert.core.files.json_documents import read_document
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.data.image_files import open_files, path_in_archive
 

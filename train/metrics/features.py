@@ -10,7 +10,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from stylert.core.atomic import atomic_file
+from stylert.core.files.atomic import atomic_file
 from stylert.core.progress import Progress
 from stylert.models.features.extractors import Extractor
 from stylert.models.stylegan2.generator import NoiseMode

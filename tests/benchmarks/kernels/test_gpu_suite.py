@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stylert.benchmarks.kernels import autotune, generator, parity
+from stylert.benchmarks.kernels import autotune, parity
+from stylert.benchmarks.kernels import whole_network as generator
 from stylert.benchmarks.machine.lower_bounds import fused_network_lower_bound
 from stylert.benchmarks.schema import read_results
 from stylert.core.roofline import PeakRates

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from stylert.benchmarks.kernels import layers as layers_module
-from stylert.benchmarks.kernels.forms import TOLERANCE
 from stylert.benchmarks.kernels.layers import FORMS, main, measure
+from stylert.benchmarks.kernels.operator_forms import TOLERANCE
 from stylert.benchmarks.kernels.options import CONFIG_F, TINY
 from stylert.benchmarks.machine.layer_operators import LayerOperator, layer_operators
 from stylert.benchmarks.machine.lower_bounds import ACTIVATION_DTYPES

@@ -12,13 +12,13 @@ import gpu_results
 import numpy as np
 import pytest
 
-from stylert.benchmarks.kernels.generator import table as network_table
 from stylert.benchmarks.kernels.layers import table, work_of
 from stylert.benchmarks.kernels.options import CONFIG_F, TINY
 from stylert.benchmarks.kernels.results import DRY_RUN, measured_row, save_results
+from stylert.benchmarks.kernels.whole_network import table as network_table
 from stylert.benchmarks.machine.layer_operators import layer_operators
 from stylert.benchmarks.machine.nvml import GpuWatch
-from stylert.benchmarks.report.compare import compare_results
+from stylert.benchmarks.report.comparison import compare_results
 from stylert.benchmarks.report.page import write_report
 from stylert.benchmarks.report.tables import cells, columns
 from stylert.benchmarks.schema import Row, read_results
@@ -94,7 +94,7 @@ def test_the_results_of_all_stages_become_one_document(rng: np.random.Generator,
     assert gpu_results.main([str(tmp_path)]) == 2
     save_results(tmp_path / "kernels.json", "Kernels", "kernels.layers", kernel_rows(rng), RATES)
     save_results(
-        tmp_path / "generator.json", "Network", "kernels.generator", network_rows(rng), RATES, notes=["one did not run"]
+        tmp_path / "generator.json", "Network", "kernels.whole_network", network_rows(rng), RATES, notes=["one did not run"]
     )
     assert gpu_results.main([str(tmp_path)]) == 0
     merged = read_results(tmp_path / "results.json")

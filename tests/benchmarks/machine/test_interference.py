@@ -11,9 +11,9 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from stylert.benchmarks.distribution import describe
 from stylert.benchmarks.machine import interference, nvml
 from stylert.benchmarks.machine.interference import Interference, instability_remarks, merge_interference, watch
+from stylert.benchmarks.sample_statistics import describe
 
 CALM = Interference(seconds=3, others=0.01, stolen=0, own=0.9, switches=2, denied=0, thermal=0)
 

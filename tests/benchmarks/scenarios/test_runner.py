@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from stylert.benchmarks import suite
 from stylert.benchmarks.machine.interference import watch
 from stylert.benchmarks.models import user_model
-from stylert.benchmarks.report.compare import compare_results
+from stylert.benchmarks.report.comparison import compare_results
 from stylert.benchmarks.report.page import write_comparison, write_plots, write_report
 from stylert.benchmarks.report.tables import cells, columns
 from stylert.benchmarks.scenarios import runner as scenarios

@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from stylert.export.plan import ConvForm, LayerPlan, Migration, NetworkPlan
+from stylert.export.network_plan import ConvForm, LayerPlan, Migration, NetworkPlan
 from stylert.export.quantization.calibration import (
     MIN_CHANNELS,
     MIN_RESOLUTION,

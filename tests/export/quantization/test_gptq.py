@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from stylert.export.phases import merge_phases, phase_weights
-from stylert.export.quantization.formats import RoundToFormat, round_to_nearest, to_fp8, to_int8
+from stylert.export.phase_kernels import merge_phases, phase_weights
 from stylert.export.quantization.gptq import BLOCK, DAMPING, GptqRounder, PatchMoments, gptq
+from stylert.export.quantization.number_formats import RoundToFormat, round_to_nearest, to_fp8, to_int8
 
 
 def optimal_brain_surgeon(weights: np.ndarray, moments: np.ndarray, to_format: RoundToFormat) -> np.ndarray:

@@ -8,7 +8,7 @@ import onnxruntime as ort
 from onnx.reference import ReferenceEvaluator
 
 from stylert.export.graph import GraphBuilder
-from stylert.export.plan import QuantParams
+from stylert.export.network_plan import QuantParams
 from stylert.export.quantization.qdq import ChannelFactor, QdqBuilder
 
 

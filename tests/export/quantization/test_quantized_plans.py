@@ -12,8 +12,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from stylert.export.defaults import backend_plan
-from stylert.export.plan import ConvForm, NetworkPlan
+from stylert.export.default_plans import backend_plan
+from stylert.export.network_plan import ConvForm, NetworkPlan
 from stylert.export.quantization.calibration import MIN_RGB_RESOLUTION, Calibration, calibrate, int8_conv_layers
 from stylert.export.quantization.quantized_plans import float16_fp8_plan, float16_int8_plan, int8_plan
 from stylert.export.synthesis import NoiseInput, synthesis_model

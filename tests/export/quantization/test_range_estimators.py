@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stylert.export.plan import QuantParams
+from stylert.export.network_plan import QuantParams
 from stylert.export.quantization.range_estimators import TAIL, Histogram, RangeEstimator
 
 ESTIMATORS: list[RangeEstimator] = ["max", "percentile", "entropy", "mse"]

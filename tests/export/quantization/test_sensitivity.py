@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stylert.export.plan import ConvForm, LayerPlan
+from stylert.export.network_plan import ConvForm, LayerPlan
 from stylert.export.quantization.calibration import MIN_RGB_RESOLUTION, calibrate
 from stylert.export.quantization.quantized_plans import int8_plan
 from stylert.export.quantization.sensitivity import (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from stylert.core.errors import BackendError
-from stylert.export.plan import (
+from stylert.export.network_plan import (
     ConvForm,
     Int8Quantization,
     LayerPlan,

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stylert.core.devices import Driver, Gpu
 from stylert.core.errors import BackendError, InputError
-from stylert.core.host import cpu_identity
+from stylert.core.machine.devices import Driver, Gpu
+from stylert.core.machine.host import cpu_identity
 from stylert.core.statistics import Ratio
+from stylert.export.network_plan import Int8Quantization as Int8
+from stylert.export.network_plan import LayerPlan, NetworkPlan, QuantParams
 from stylert.export.pipeline import export_bundle
-from stylert.export.plan import Int8Quantization as Int8
-from stylert.export.plan import LayerPlan, NetworkPlan, QuantParams
 from stylert.export.tuning import tune
 from stylert.export.tuning.search import Search, describe, search_forms
 from stylert.export.tuning.tune import tune_bundle

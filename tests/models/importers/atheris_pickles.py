@@ -11,7 +11,7 @@ import atheris
 
 with atheris.instrument_imports(include=["stylert.models"]):
     from stylert.models.importers.errors import FormatError
-    from stylert.models.importers.imported import import_bytes
+    from stylert.models.importers.import_checkpoint import import_bytes
 
 
 def read(data: bytes) -> None:

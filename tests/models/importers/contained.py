@@ -74,7 +74,7 @@ def contained_reader() -> Iterator[Reader]:
 
 def _serve() -> None:
     from stylert.core.errors import StylertError
-    from stylert.models.importers.imported import import_checkpoint
+    from stylert.models.importers.import_checkpoint import import_checkpoint
 
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for line in sys.stdin:

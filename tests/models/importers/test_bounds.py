@@ -158,7 +158,7 @@ def test_noise_that_the_file_does_not_hold_counts_as_memory(refusal, foreign, ne
 
 
 def test_many_unknown_entries_make_a_few_notes(foreign, nets, tmp_path):
-    from stylert.models.importers.imported import import_checkpoint
+    from stylert.models.importers.import_checkpoint import import_checkpoint
 
     g, _, _ = nets()
     path = tmp_path / "x.pkl"

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from stylert.cli.pipeline.importing import run_import
 from stylert.core.errors import CheckpointError
 from stylert.models.checkpoint import read_generator
-from stylert.models.importers import imported
+from stylert.models.importers import import_checkpoint as imported
 from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError
-from stylert.models.importers.imported import import_bytes, import_checkpoint
+from stylert.models.importers.import_checkpoint import import_bytes, import_checkpoint
 
 many_examples = settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LAYOUTS = ["official", "rosinality", "rosinality-legacy", "tensorflow"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from stylert.core.gpu_specs import GPU_SPECS
+from stylert.core.machine.gpu_specs import GPU_SPECS
 from stylert.plugins.aot import ARCHITECTURES
 from stylert.plugins.triton import tiles
 from stylert.plugins.triton.cost_model import (

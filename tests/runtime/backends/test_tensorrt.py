@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from stylert.core.devices import Driver, Gpu
 from stylert.core.errors import BackendError, InputError
+from stylert.core.machine.devices import Driver, Gpu
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends, tensorrt
 from stylert.runtime.backends.tensorrt_build import kernel_facts
@@ -157,7 +157,7 @@ def test_a_stripped_engine_is_loaded_with_the_network_that_holds_its_weights(
         opened.append((library, engine.parent, weights is not None and b"ws" in weights.read_bytes()))
         return SimpleNamespace(device="cpu", tensors=bundle_copy.synthesis_tensors, close=lambda: None)
 
-    monkeypatch.setattr("stylert.runtime.cuda.session.CudaSession", open_session)
+    monkeypatch.setattr("stylert.runtime.cuda.engine_session.CudaSession", open_session)
     stripped = built(bundle_copy, stripped=True)
     Generator.load(bundle_copy, "tensorrt").close()
     assert opened == [(fake_library, stripped, True)]
@@ -179,7 +179,7 @@ def test_the_lean_runtime_is_enough_for_a_version_compatible_engine(
         opened.append((library, engine.parent))
         return SimpleNamespace(device="cpu", tensors=bundle_copy.synthesis_tensors, close=lambda: None)
 
-    monkeypatch.setattr("stylert.runtime.cuda.session.CudaSession", open_session)
+    monkeypatch.setattr("stylert.runtime.cuda.engine_session.CudaSession", open_session)
     Generator.load(bundle_copy, "tensorrt").close()  # both are installed, and the lean runtime is enough
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert TENSORRT.available()

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from stylert.cli import main as cli
-from stylert.core.devices import Driver, Gpu
 from stylert.core.errors import BackendError, BundleError, InputError, OutputError
+from stylert.core.machine.devices import Driver, Gpu
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import backend, tensorrt_build
@@ -158,7 +158,7 @@ def test_an_engine_is_reused_only_where_source_version_target_and_flags_match(
 
 def test_the_building_machine_is_no_part_of_an_engines_key(bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     key = engine_key(bundle_copy, RTX, "int8", SM89)
-    monkeypatch.setattr("stylert.core.host._cpuinfo", lambda: {"model name": "another"})
+    monkeypatch.setattr("stylert.core.machine.host._cpuinfo", lambda: {"model name": "another"})
     assert engine_key(bundle_copy, RTX, "int8", SM89) == key
     assert engine_key(bundle_copy, "onnxruntime", "int8").machine.startswith("another")
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stylert.core.devices import Driver, Gpu
 from stylert.core.errors import BackendError, BundleError, InputError, OutOfMemory
-from stylert.core.image_similarity import psnr
-from stylert.core.images import as_uint8
+from stylert.core.images.grids import as_uint8
+from stylert.core.images.similarity import psnr
+from stylert.core.machine.devices import Driver, Gpu
 from stylert.export.pipeline import export_bundle
 from stylert.models.checkpoint import generator_module
-from stylert.models.importers.imported import read_any_generator
+from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.backends.base import LoadOptions

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from stylert.core.errors import DataError, InputError
-from stylert.core.pictures import decode_picture
+from stylert.core.images.pictures import decode_picture
 from stylert.train.data import dataset_tool
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.data.dataset_tool import convert_dataset

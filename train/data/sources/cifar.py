@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import CheckpointError, DataError
-from stylert.core.pictures import one_line_message
+from stylert.core.images.pictures import one_line_message
 from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError
 from stylert.models.importers.pickle_reader import OPERATIONS, PickleReader

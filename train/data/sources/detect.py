@@ -7,14 +7,14 @@ import zipfile
 from pathlib import Path
 
 from stylert.core.errors import DataError
-from stylert.core.files import open_file
+from stylert.core.files.inputs import open_file
 from stylert.train.data.image_files import MAX_SIZE
 from stylert.train.data.sources.cifar import cifar, is_cifar
+from stylert.train.data.sources.columnar import table_files, tables
 from stylert.train.data.sources.files import image_files
 from stylert.train.data.sources.idx import idx, is_idx
 from stylert.train.data.sources.lmdb import is_lmdb, lmdb
 from stylert.train.data.sources.picture import Source
-from stylert.train.data.sources.tables import table_files, tables
 
 KINDS = "a folder or zip of images, an LMDB, cifar-10-python.tar.gz, ...-images-idx3-ubyte.gz, Parquet or Arrow"
 

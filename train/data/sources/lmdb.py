@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stylert.core.errors import DataError
-from stylert.core.pictures import one_line_message
+from stylert.core.images.pictures import one_line_message
 from stylert.train.data.sources.messages import Message, picture_message
 from stylert.train.data.sources.native import native_source
 from stylert.train.data.sources.picture import Source

@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import IO
 
 from stylert.core.errors import DataError
-from stylert.core.pictures import MAX_BYTES
+from stylert.core.images.pictures import MAX_BYTES
 
 #: Kind, number, bytes of the text, bytes of the content.
 HEADER = struct.Struct("<BqIQ")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from stylert.core.errors import DataError
-from stylert.core.files import open_file
-from stylert.core.pictures import one_line_message
+from stylert.core.files.inputs import open_file
+from stylert.core.images.pictures import one_line_message
 
 #: Bytes of the packed file, at most.
 MAX_SIZE = 2**30

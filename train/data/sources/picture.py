@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stylert.core.errors import DataError
-from stylert.core.pictures import MAX_BYTES
+from stylert.core.images.pictures import MAX_BYTES
 
 #: Pictures of one source, at most.
 MAX_PICTURES = 50_000_000

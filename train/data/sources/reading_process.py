@@ -60,7 +60,7 @@ def _open(library: str, source: Path, files: list[Path]) -> tuple[int, Iterator[
         from stylert.train.data.sources.lmdb import read_lmdb
 
         return read_lmdb(source)
-    from stylert.train.data.sources.tables import read_tables
+    from stylert.train.data.sources.columnar import read_tables
 
     return read_tables(source, files)
 

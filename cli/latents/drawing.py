@@ -1,0 +1,128 @@
+"""Runs mix, sweep, interpolate and again: each makes a recipe, and draws its picture or video from the recipe."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from stylert.cli.picture_options import PictureOptions
+from stylert.core.errors import BundleError, InputError
+from stylert.core.files.atomic import check_writable
+from stylert.core.files.outputs import check_not_input
+from stylert.core.progress import Progress
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.generator import Generator
+from stylert.runtime.media.pictures import check_commented, save_image
+from stylert.runtime.media.recipes import MAX_FPS, VIDEO, Recipe, check_bundle, read_recipe
+from stylert.runtime.media.rendering import check_fits, frames, picture
+from stylert.runtime.media.video import check_video, write_video
+from stylert.runtime.style_levels import parse_levels
+
+
+def mix(
+    bundle_path: Path,
+    rows: list[int],
+    columns: list[int],
+    levels: str,
+    out: Path,
+    psi: float,
+    options: PictureOptions,
+    report: Progress,
+) -> Recipe:
+    """Write a grid in which each image takes the latents of `levels` from its column's seed and the others from its row's."""
+    bundle = Bundle.load(bundle_path)
+    chosen = tuple(parse_levels(levels, bundle.num_ws))
+    recipe = options.recipe(bundle, "mix", rows, [psi], columns=tuple(columns), levels=chosen)
+    return _draw(recipe, bundle, out, options.threads, report)
+
+
+def sweep(
+    bundle_path: Path,
+    seeds: list[int],
+    psi: str,
+    out: Path,
+    options: PictureOptions,
+    report: Progress,
+) -> Recipe:
+    """Write a grid with a row per seed and a column per psi. `psi` is text such as `-1,0,0.5`."""
+    bundle = Bundle.load(bundle_path)
+    return _draw(options.recipe(bundle, "sweep", seeds, parse_psis(psi)), bundle, out, options.threads, report)
+
+
+def interpolate(
+    bundle_path: Path,
+    seeds: list[int],
+    seconds: float,
+    fps: int,
+    loop: bool,
+    space: str,
+    out: Path,
+    psi: float,
+    options: PictureOptions,
+    report: Progress,
+) -> Recipe:
+    """Write a video that passes through `seeds` in `seconds`. With `loop` it returns to the first seed."""
+    if not 1 <= fps <= MAX_FPS:
+        raise InputError(f"--fps is a whole number from 1 to {MAX_FPS}, not {fps}")
+    if not (math.isfinite(seconds) and round(seconds * fps) >= 2):
+        raise InputError(f"--seconds must give at least 2 frames at {fps} frames per second, not {seconds}")
+    if space not in ("w", "z"):
+        raise InputError(f"--space is w or z, not {space!r}")
+    check_video(out, fps)
+    bundle = Bundle.load(bundle_path)
+    count = round(seconds * fps)
+    recipe = options.recipe(bundle, "interpolate", seeds, [psi], frames=count, fps=fps, loop=loop, space=space)
+    return _draw(recipe, bundle, out, options.threads, report)
+
+
+def again(file: Path, bundle_path: Path | None, out: Path, threads: int | None, report: Progress) -> Recipe:
+    """Make the picture or video of `file` again from its recipe.
+
+    The bytes are the same if bundle, backend, machine and suffix are the same.
+
+    Args:
+        file: A picture or video that stylert made.
+        bundle_path: Folder of the bundle; by default `bundle` in the current folder.
+        out: The new file.
+        threads: CPU threads of the backend.
+        report: Called after each batch.
+
+    Raises:
+        InputError: The file carries no recipe.
+        BundleError: The bundle is missing, or is not the one that made the file.
+        OutputError: `out` is `file`, or cannot be written.
+    """
+    recipe = read_recipe(file)
+    check_not_input(out, (file,))
+    if bundle_path is None:
+        bundle_path = Path("bundle")
+        if not bundle_path.is_dir():
+            raise BundleError(f"bundle {recipe.bundle[:12]} made {file}: name its folder with --bundle DIR")
+    bundle = Bundle.load(bundle_path)
+    check_bundle(recipe, bundle)
+    return _draw(recipe, bundle, out, threads, report)
+
+
+def parse_psis(text: str) -> tuple[float, ...]:
+    """Read numbers such as `"-1,0,0.5"`. Raises InputError for other text."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--psi takes numbers such as -1,0,0.5 (got {text[:40]!r})") from None
+
+
+def _draw(recipe: Recipe, bundle: Bundle, out: Path, threads: int | None, report: Progress) -> Recipe:
+    """Draw a recipe into `out`. All mistakes are found before the first image, and the file appears whole or not at all."""
+    comment = recipe.to_json()
+    if recipe.command == VIDEO and recipe.fps is not None:
+        check_video(out, recipe.fps)
+    else:
+        check_commented(out)
+    with Generator.load(bundle, recipe.backend, recipe.precision, threads) as generator:
+        check_fits(generator, recipe)
+        check_writable(out)
+        if recipe.command == VIDEO and recipe.fps is not None:
+            write_video(out, frames(generator, recipe, report), recipe.fps, comment)
+        else:
+            save_image(picture(generator, recipe, report), out, comment)
+    return recipe

@@ -1,0 +1,260 @@
+"""Files and folders that appear whole or not at all.
+
+The content is written beside its final place, synced to disk and then renamed. A link at the final place is followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from stylert.core.errors import OutputError
+from stylert.core.files.partials import (
+    is_partial,
+    lock,
+    name_aside,
+    new_partial_file,
+    new_partial_folder,
+    remove_stale_partials,
+)
+
+#: Of Linux's `renameat2`.
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+#: A message names so many files.
+SHOWN_FILES = 3
+
+#: The names, relative to a folder, of the files in it that may be lost when the folder is replaced.
+OwnFiles = Callable[[Path], Collection[str]]
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`. On success it becomes `path`; on failure it is removed.
+
+    Raises:
+        OutputError: The folder of `path` cannot be made, the file cannot be written, or `path` is not a regular file.
+    """
+    with _named_errors(path):
+        target = _final_place(path)
+        check_replaceable(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale_partials(target.parent)
+        temporary, descriptor = new_partial_file(target)
+    try:
+        with _named_errors(path, temporary):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, target)
+            _sync(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_directory(path: str | Path, own_files: OwnFiles | None) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`. On success it replaces `path`; on failure it is removed.
+
+    An existing folder at `path` stays until the new one is complete. If the file system can exchange two folders, as those of
+    Linux can, `path` exists at every moment. Two writers of the same folder both succeed, and the last one stays.
+
+    Args:
+        path: The folder.
+        own_files: Names the files of an existing folder that may be lost. With None, all may be lost.
+
+    Raises:
+        OutputError: The folder cannot be made or written, `path` is a file or the current folder, or it holds files of others.
+    """
+    with _named_errors(path):
+        target = _final_place(path)
+        _check_folder(path, target, own_files)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale_partials(target.parent)
+        temporary, descriptor = new_partial_folder(target)
+    try:
+        with _named_errors(path, temporary):
+            yield temporary
+            for file in (*temporary.rglob("*"), temporary):
+                _sync(file)
+            _check_folder(path, target, own_files)  # files may have come in the meantime
+            _put_in_place(temporary, target)
+            _sync(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # this folder, or the one that it replaced
+        os.close(descriptor)
+
+
+def append_line(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Append one JSON object to a file with a line for each. A kill may cut the last line.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with _named_errors(path), open(path, "a") as file:
+        file.write(json.dumps(content) + "\n")
+
+
+@contextmanager
+def locked_folder(path: str | Path) -> Iterator[None]:
+    """Keep other processes out of a folder during the block. A file system without locks keeps out nobody.
+
+    The folder is made if it does not exist, and removed again if it is still empty at the end.
+
+    Raises:
+        OutputError: Another process has the folder, or it cannot be made.
+    """
+    try:
+        is_new = not os.path.exists(path)
+        Path(path).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as e:
+        raise OutputError(f"cannot write into {path}: {e.strerror or e}") from None
+    is_free = lock(descriptor) is not False
+    try:
+        if not is_free:
+            raise OutputError(f"cannot write into {path}: another process is writing there")
+        yield
+    finally:
+        if is_new and is_free and not os.listdir(descriptor):
+            with contextlib.suppress(OSError):  # a file has come at this moment
+                os.rmdir(path)
+        os.close(descriptor)
+
+
+def check_writable(path: str | Path | None) -> None:
+    """Check, before a long computation, that its result can be written to the file `path`. None needs no check.
+
+    Raises:
+        OutputError: `path` is a folder or a device, or its own folder cannot be made or written.
+    """
+    if path is None:
+        return
+    with _named_errors(path):
+        target = _final_place(path)
+        check_replaceable(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=target.parent).close()
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise OutputError if something other than a regular file is at `path`. A rename would remove it."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(mode):
+        raise OutputError(f"cannot write {path}: it is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}")
+
+
+def _final_place(path: str | Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _check_folder(path: str | Path, target: Path, own_files: OwnFiles | None) -> None:
+    """Raise OutputError unless the folder `target` may be replaced, or does not exist. Messages show `path`."""
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise OutputError(f"cannot write {path}: a file of that name is in the way")
+    if Path.cwd().is_relative_to(target):
+        raise OutputError(f"cannot replace {path}: it is the current folder, or one above it; start from another one")
+    if own_files is None:
+        return
+    others = list(islice(_files_beside(target, set(own_files(target))), SHOWN_FILES + 1))
+    if others:
+        names = ", ".join(others[:SHOWN_FILES]) + (", …" if len(others) > SHOWN_FILES else "")
+        raise OutputError(f"cannot replace {path}: it also holds {names}; move them, or choose another folder")
+
+
+def _files_beside(folder: Path, own: set[str]) -> Iterator[str]:
+    """The names of the files and links below `folder` that are not in `own`. Partials do not count."""
+    for parent, folders, files in os.walk(folder):
+        below = Path(parent).relative_to(folder)
+        links = [name for name in folders if (Path(parent) / name).is_symlink()]
+        folders[:] = [name for name in folders if not is_partial(name) and name not in links]
+        names: Iterable[str] = ((below / name).as_posix() for name in (*files, *links) if not is_partial(name))
+        yield from sorted(name for name in names if name not in own)
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Give the folder `temporary` the name `target`. A folder that has this name gets the other one."""
+    while True:
+        try:
+            if not os.path.lexists(target):
+                os.rename(temporary, target)
+            elif not _exchange(temporary, target):
+                _rename_twice(temporary, target)
+            return
+        except FileNotFoundError:
+            if not temporary.exists():
+                raise
+        except OSError as e:
+            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        # Another process has removed the folder at `target`, or put its own there.
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Exchange the names of two folders at once. Returns False where the system or the file system cannot do it."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    if renameat2(AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(b))
+
+
+def _rename_twice(temporary: Path, target: Path) -> None:
+    """Exchange the names of two folders by renames. After a kill in between, `remove_stale_partials` restores `target`."""
+    aside = name_aside(target)
+    descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        lock(descriptor)
+        os.rename(target, aside)
+        os.rename(temporary, target)
+        os.rename(aside, temporary)
+    except BaseException:
+        if os.path.lexists(aside) and not os.path.lexists(target):
+            os.rename(aside, target)
+        raise
+    finally:
+        if os.path.lexists(aside):  # another process has put its folder at `target` in the meantime
+            shutil.rmtree(aside, ignore_errors=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def _named_errors(path: str | Path, temporary: Path | None = None) -> Iterator[None]:
+    """Turn an OSError into one line that names `path`, and the file that it concerns where that is another one."""
+    try:
+        yield
+    except OSError as e:
+        named = os.fsdecode(e.filename) if isinstance(e.filename, str | bytes) else None
+        other = f" ({named})" if temporary is not None and named not in (None, str(temporary), str(path)) else ""
+        raise OutputError(f"cannot write {path}: {e.strerror or e}{other}") from e
+    except ValueError as e:
+        if temporary is not None:  # of the block
+            raise
+        raise OutputError(f"cannot write {str(path)!r}: {e}") from None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,63 @@
+"""Images as uint8 arrays: conversion from float, and grids of images."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from stylert.core.files.atomic import atomic_file
+
+
+def as_uint8(images: np.ndarray) -> np.ndarray:
+    """Images as uint8 `[N, H, W, C]`, converted as in the official tools: `x * 127.5 + 128`, clipped, truncated.
+
+    Args:
+        images: float `[N, C, H, W]` in [-1, 1], or uint8 `[N, H, W, C]`, which is returned as it is.
+    """
+    if images.dtype == np.uint8:
+        return images
+    return np.clip(images.transpose(0, 2, 3, 1) * 127.5 + 128, 0, 255).astype(np.uint8)
+
+
+def make_grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """Tile images row by row into one image.
+
+    Args:
+        images: uint8 `[N, H, W, C]`.
+        columns: Images per row. By default the rows are full and the grid is at most twice as wide as high, if N has such
+            a divisor. Otherwise the grid is nearly square, and the cells left over are white.
+
+    Returns:
+        uint8 `[rows * H, columns * W, C]`.
+    """
+    n, h, w, c = images.shape
+    columns = columns or _columns(n)
+    rows = math.ceil(n / columns)
+    grid = np.full((rows * columns, h, w, c), 255, np.uint8)
+    grid[:n] = images
+    return grid.reshape(rows, columns, h, w, c).swapaxes(1, 2).reshape(rows * h, columns * w, c)
+
+
+def _columns(n: int) -> int:
+    square = math.isqrt(n - 1) + 1
+    return next((k for k in range(square, math.isqrt(2 * n) + 1) if n % k == 0), square)
+
+
+def save_grid(images: np.ndarray, path: str | Path, columns: int | None = None) -> None:
+    """Write the grid of images as a PNG file, whole or not at all.
+
+    Args:
+        images: uint8 `[N, H, W, 1 or 3]`.
+        path: The file.
+        columns: As in `make_grid`.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    from PIL import Image
+
+    grid = make_grid(images, columns)
+    with atomic_file(path) as temporary:
+        Image.fromarray(grid.squeeze(2) if grid.shape[2] == 1 else grid).save(temporary, format="png")

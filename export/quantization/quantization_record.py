@@ -1,0 +1,69 @@
+"""The recipe of an 8-bit precision in `bundle.json`: which layers are in 8 bits, how, and why the others are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stylert.export.network_plan import NetworkPlan, conv_layers
+from stylert.export.quantization.calibration import INPUT_ESTIMATOR, OUTPUT_ESTIMATOR
+from stylert.export.quantization.calibration_latents import CALIBRATION_FIRST_SEED, CALIBRATION_SAMPLES, SEARCH_SAMPLES
+from stylert.export.quantization.sensitivity import Sensitivity
+from stylert.models.stylegan2.config import GeneratorConfig
+
+#: The key of the canonical file among plans by backend.
+CANONICAL = ""
+
+FLOAT16_RECIPE: dict[str, Any] = {
+    "convolutions": "float16, weights and styles normalised",
+    "styles, demodulation, RGB": "float32",
+}
+
+FORMAT_FACTS: dict[str, dict[str, Any]] = {
+    "int8": {
+        "activations": f"8 bits per tensor; the range of each sample, or a fixed one ({INPUT_ESTIMATOR}) by backend and image size",
+        "outputs": f"8 bits per tensor, {OUTPUT_ESTIMATOR}, on ONNX Runtime, and before the FIR on OpenVINO",
+        "weights": "int8 per channel",
+    },
+    "fp8": {
+        "activations": "E4M3 per tensor, with room for twice the calibrated peak",
+        "weights": "E4M3 per channel",
+        "rest": FLOAT16_RECIPE,
+    },
+}
+
+
+def eight_bit_recipe(
+    cfg: GeneratorConfig, precision: str, plans: Mapping[str, NetworkPlan], searches: Mapping[str, Sensitivity]
+) -> dict[str, Any]:
+    """The recipe of int8 or fp8. Plans and searches are by backend; those of the canonical file stand at the top."""
+    backends = {backend: _search_recipe(cfg, plans[backend], search) for backend, search in searches.items()}
+    canonical = backends.pop(CANONICAL)
+    return {
+        **canonical,
+        "backends": backends,
+        "calibration": {"samples": CALIBRATION_SAMPLES, "first_seed": CALIBRATION_FIRST_SEED},
+        **FORMAT_FACTS[precision],
+    }
+
+
+def layers_in_8_bits(recipe: Mapping[str, Any], backend: str) -> list[str] | None:
+    """The layers that a recipe names for a backend's file, or None in a recipe that names none."""
+    return recipe.get("backends", {}).get(backend, recipe).get("layers")
+
+
+def _search_recipe(cfg: GeneratorConfig, plan: NetworkPlan, search: Sensitivity) -> dict[str, Any]:
+    quantized = sorted(plan.quantized_layers)
+    reasons = {
+        spec.name: f"too small: {spec.in_channels} to {spec.out_channels} channels at {spec.resolution} px"
+        for spec in conv_layers(cfg)
+        if spec.name not in quantized
+    }
+    reasons |= {
+        name: f"search: {psnr_db:.1f} dB with only this layer in 8 bits" for name, psnr_db in search.higher_precision.items()
+    }
+    return {
+        "layers": quantized,
+        "higher_precision": reasons,
+        "search": {"psnr_db": round(search.psnr_db, 2), "evaluations": search.evaluations, "samples": SEARCH_SAMPLES},
+    }

@@ -1,0 +1,172 @@
+"""Picture files become pixels by one rule, and no file chooses its decoder."""
+
+from __future__ import annotations
+
+import ast
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylert.core.images.pictures import FORMATS, PictureError, decode_picture
+from tests.draws import fresh
+
+ROOT = Path(__file__).parent.parent.parent
+FOLDERS = ("core", "plugins", "models", "train", "runtime", "export", "benchmarks", "cli", "examples")
+
+
+def encoded(image: Image.Image, form: str = "png", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def decoded(data: bytes, mode: str) -> np.ndarray:
+    image = decode_picture(data)
+    assert image.mode == mode
+    return np.asarray(image)
+
+
+def over_white(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The blend in float64."""
+    a = alpha / 255.0
+    return values * a + 255 * (1 - a)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return fresh()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_opening_of_a_picture_names_its_formats(folder: str) -> None:
+    faults = []
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open"):
+                named = [k.arg for k in node.keywords]
+                faults += [] if "formats" in named else [f"{file.relative_to(ROOT)}:{node.lineno}"]
+    assert not faults
+
+
+def test_a_postscript_program_is_no_picture() -> None:
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n{ } loop\nshowpage\n"
+    with pytest.raises(PictureError, match="no image that can be recognised"):
+        decode_picture(program)
+
+
+@pytest.mark.parametrize("form", ["eps", "ppm", "ico", "tga", "pcx", "dds", "jpeg2000", "pdf"])
+def test_other_formats_are_refused(form: str) -> None:
+    with pytest.raises(PictureError, match="no image that can be recognised"):
+        decode_picture(encoded(Image.new("RGB", (16, 16)), form))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_eight_bits_are_kept(rng: np.random.Generator, form: str, mode: str) -> None:
+    image = Image.fromarray(rng.integers(0, 256, (8, 12) if mode == "L" else (8, 12, 3), np.uint8))
+    data = encoded(image, form, **({"lossless": True} if form == "WEBP" else {}))
+    kept = "RGB" if form in ("WEBP", "GIF") else mode  # WebP has no grey, GIF has palettes
+    expected = Image.open(io.BytesIO(data), formats=(form,)).convert(kept)
+    np.testing.assert_array_equal(decoded(data, kept), np.asarray(expected))
+
+
+@pytest.mark.parametrize("form", ["png", "tiff"])
+def test_sixteen_bits_of_grey_keep_the_upper_eight(rng: np.random.Generator, form: str) -> None:
+    values = rng.integers(0, 65536, (8, 12)).astype(np.uint16)
+    values[0, :2] = 0, 65535
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(values), form), "L"), values // 256)
+
+
+def png(color_type: int, values: np.ndarray) -> bytes:
+    """A PNG file with 16 bits per value, written by hand. Pillow writes grey of 16 bits alone."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, color_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def test_sixteen_bits_of_color_keep_the_upper_eight(rng: np.random.Generator) -> None:
+    values = rng.integers(0, 65536, (8, 12, 3))
+    np.testing.assert_array_equal(decoded(png(2, values), "RGB"), values // 256)
+
+
+def test_sixteen_bits_of_grey_with_transparency_are_grey_over_white(rng: np.random.Generator) -> None:
+    values = rng.integers(0, 65536, (8, 12, 2))
+    expected = over_white(values[..., 0] // 256, values[..., 1] // 256)
+    assert np.abs(decoded(png(4, values), "L") - expected).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_transparency_is_laid_over_white_and_hides_the_color_below(rng: np.random.Generator, mode: str) -> None:
+    values = rng.integers(0, 256, (600, 4, len(mode)), np.uint8)  # more rows than are blended at once
+    values[0, :, -1] = 0
+    pixels = decoded(encoded(Image.fromarray(values)), mode[:-1])
+    expected = over_white(values[..., :-1], values[..., -1:])
+    assert np.abs(pixels.reshape(expected.shape) - expected).max() <= 1
+    assert (pixels[0] == 255).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_one_transparent_level_of_grey_becomes_white(bits: int) -> None:
+    values = np.array([[10, 20], [30, 10]], f"uint{bits}") * (1 if bits == 8 else 257)
+    pixels = decoded(encoded(Image.fromarray(values), transparency=int(values[0, 0])), "L")
+    np.testing.assert_array_equal(pixels, [[255, 20], [30, 255]])
+
+
+def test_a_palette_is_rgb_over_white(rng: np.random.Generator) -> None:
+    image = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).quantize(8)
+    np.testing.assert_array_equal(decoded(encoded(image), "RGB"), np.asarray(image.convert("RGB")))
+    index = np.asarray(image)[0, 0]
+    clear = decoded(encoded(image, transparency=int(index)), "RGB")
+    assert (clear[np.asarray(image) == index] == 255).all()
+    assert (clear[np.asarray(image) != index] == np.asarray(image.convert("RGB"))[np.asarray(image) != index]).all()
+
+
+@pytest.mark.parametrize("form", ["png", "tiff"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_the_orientation_of_exif_is_applied(rng: np.random.Generator, form: str, dtype: str) -> None:
+    values = rng.integers(0, np.iinfo(dtype).max + 1, (8, 12)).astype(dtype)
+    exif = Image.Exif()
+    exif[0x112] = 6  # a quarter turn clockwise
+    expected = np.rot90(values if dtype == "uint8" else values // 256, -1)
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(values), form, exif=exif), "L"), expected)
+
+
+def test_an_animation_shows_its_first_picture() -> None:
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    pixels = decoded(encoded(frames[0], "gif", save_all=True, append_images=frames[1:]), "RGB")
+    np.testing.assert_array_equal(pixels, np.asarray(frames[0]))
+
+
+def test_pixels_without_a_rule_and_too_many_pixels_are_refused() -> None:
+    with pytest.raises(PictureError, match="of the kind F"):
+        decode_picture(encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "tiff"))
+    with pytest.raises(PictureError, match="40x40 pixels are too many"):
+        decode_picture(encoded(Image.new("L", (40, 40))), max_pixels=1599)
+    assert decode_picture(encoded(Image.new("L", (40, 40))), max_pixels=1600).size == (40, 40)
+
+
+def test_a_huge_picture_is_refused_before_it_is_unpacked() -> None:
+    data = bytearray(encoded(Image.new("L", (8, 8))))
+    data[16:24] = struct.pack(">II", 100_000, 100_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    with pytest.raises(PictureError):
+        decode_picture(bytes(data))
+
+
+def test_damage_is_one_line(rng: np.random.Generator) -> None:
+    data = encoded(Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)))
+    for cut in (0, 1, 8, 33, 60, len(data) - 30):
+        with pytest.raises(PictureError) as e:
+            decode_picture(data[:cut])
+        assert "\n" not in str(e.value)
+        assert "object at 0x" not in str(e.value)

@@ -1,0 +1,38 @@
+"""Default plans have the effect in the backend that they are made for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stylert.export.default_plans import backend_plan
+from stylert.export.network_plan import NetworkPlan
+from stylert.export.synthesis import synthesis_model
+from stylert.models.checkpoint import GeneratorWeights
+from stylert.runtime.lowering import lower
+from tests.export.networks import random_weights
+
+openvino = pytest.importorskip("openvino")
+
+
+def constant_shapes(weights: GeneratorWeights, plan: NetworkPlan, folder: Path) -> list[tuple[int, ...]]:
+    """The shapes of all constants in OpenVINO's compiled network for one image."""
+    source, lowered = folder / "source.onnx", folder / "lowered.onnx"
+    source.write_bytes(synthesis_model(weights, plan=plan).SerializeToString())
+    compiled = openvino.compile_model(lower(source, lowered, 1), "CPU")
+    constants = [op for op in compiled.get_runtime_model().get_ordered_ops() if not op.inputs()]
+    return [tuple(op.output(0).get_shape()) for op in constants if op.output(0).get_partial_shape().is_static]
+
+
+def test_openvino_stores_noise_as_one_plane_and_not_as_one_per_channel(tmp_path: Path) -> None:
+    weights = random_weights(resolution=32)
+
+    def planes_at_32_px(plan: NetworkPlan) -> int:
+        return max(shape[1] for shape in constant_shapes(weights, plan, tmp_path) if len(shape) == 4 and shape[2] == 32)
+
+    plan = backend_plan(weights, "fp32", "openvino", None)
+    assert plan is not None
+    assert planes_at_32_px(plan) == 1
+    assert planes_at_32_px(replace(plan, per_sample_bias=False)) == weights.config.channels(32)
