@@ -15,7 +15,7 @@ from PIL import Image
 from stylert.core.images.pictures import FORMATS, PictureError, decode_picture
 from tests.draws import fresh
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 FOLDERS = ("core", "plugins", "models", "train", "runtime", "export", "benchmarks", "cli", "examples")
 
 
