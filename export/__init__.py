@@ -8,7 +8,7 @@ Read the files in this order:
 4. `graph.py`: the ONNX builder. `mapping.py` writes the mapping network with it.
 5. `synthesis.py`: from weights and a plan to the synthesis network, layer by layer.
    `synthesis_graph.py` is the builder that all layers share, with the folded constants. `styles.py` writes the styles
-   of all layers, `convolution.py` one modulated convolution, `torgb.py` one torgb, and `phase_kernels.py` computes kernels for
+   of all layers, `convolution.py` one modulated convolution, `torgb.py` one torgb, and `phase_weights.py` computes kernels for
    2x upsampling.
 6. `verify.py`: images of the bundle against those of PyTorch. `perceptual_accuracy.py` is one of its measures.
 7. `tuning/`: `stylert tune`, the search for the fastest plan on one machine.

@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 
 from stylert.export.network_plan import MIN_DYNAMIC_RANGE
-from stylert.export.phase_kernels import phase_weights, polyphase_weights
+from stylert.export.phase_weights import phase_weights, polyphase_weights
 from stylert.export.quantization.number_formats import round_to_nearest
 from stylert.export.quantization.qdq import ChannelFactor
 from stylert.export.styles import ConvStyle

@@ -1,6 +1,6 @@
 """The operators Upfirdn2d and ModulatedConv2d of StyleGAN2 in all their forms, and bias_act, which training uses too.
 
-- Definition: `shapes.py` (shape and attribute checks), `constants.py` (numbers), `polyphase.py` (the FIR folded into
+- Definition: `shapes.py` (shape and attribute checks), `constants.py` (numbers), `fir_folding.py` (the FIR folded into
   weights).
 - PyTorch reference: `reference/`, differentiable twice, any device.
 - ONNX function bodies: `onnx_functions.py`, run by any ONNX runtime. `onnx_nodes.py` reads the nodes and refuses wrong

@@ -137,7 +137,7 @@ class ModulatedConv2dNode:
 
         Args:
             shapes: All inputs by name.
-            folded: Whether the weight is folded: `[4, O, I, K, K]` (`polyphase.fold`).
+            folded: Whether the weight is folded: `[4, O, I, K, K]` (`fir_folding.fold`).
 
         Raises:
             ValueError: A wrong number of dimensions, or sizes that do not fit together.

@@ -39,7 +39,7 @@ def _modulated_conv2d_forms(operator: LayerOperator, batch: int, dtype: Any, dev
     import torch
     import torch.nn.functional as F
 
-    from stylert.plugins.polyphase import fold
+    from stylert.plugins.fir_folding import fold
     from stylert.plugins.reference.modulated_conv2d import demodulation, modulated_conv2d
     from stylert.plugins.reference.upfirdn2d import setup_filter
     from stylert.plugins.shapes import Epilogue
@@ -119,7 +119,7 @@ def _eight_bit_forms(operator: LayerOperator, batch: int, eight_bit: Any, device
     import torch.nn.functional as F
 
     from stylert.plugins.eight_bit import LARGEST, layer_operands, quantize_weight
-    from stylert.plugins.polyphase import fold
+    from stylert.plugins.fir_folding import fold
     from stylert.plugins.reference.bias_act import bias_act
     from stylert.plugins.reference.modulated_conv2d import demodulation
     from stylert.plugins.reference.upfirdn2d import setup_filter

@@ -1,6 +1,6 @@
 """`KernelSynthesis` runs the synthesis network with the GPU kernels: one per layer, in one CUDA graph.
 
-The weights are normalised, folded (`polyphase.fold`), laid out and quantised once. All styles and demodulations come from two
+The weights are normalised, folded (`fir_folding.fold`), laid out and quantised once. All styles and demodulations come from two
 batched products. Every layer writes to a buffer of its own. If a tile spans all output channels, the convolution's kernel also
 computes torgb and adds the image of the block below. The last activations are then never written.
 
@@ -22,7 +22,7 @@ from stylert.models.stylegan2.config import GeneratorConfig, LayerSpec
 from stylert.models.stylegan2.networks import SynthesisNetwork
 from stylert.plugins.constants import DEMOD_EPS
 from stylert.plugins.eight_bit import LARGEST, quantize_weight
-from stylert.plugins.polyphase import fold
+from stylert.plugins.fir_folding import fold
 from stylert.plugins.shapes import Epilogue, Resampling
 from stylert.plugins.triton.tiles import Tile
 

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from stylert.export.phase_kernels import merge_phases, phase_weights
+from stylert.export.phase_weights import merge_phases, phase_weights
 from stylert.export.quantization.number_formats import RoundToFormat
 
 #: Moments are of 3x3 patches. Every kernel that is rounded covers such a patch or a part of it.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stylert.plugins.custom_ops.define import define_custom_op, has_kernels, memory_format_of, sum_dtype
 from stylert.plugins.custom_ops.upfirdn2d import apply_resampling
-from stylert.plugins.polyphase import fold
+from stylert.plugins.fir_folding import fold
 from stylert.plugins.reference import modulated_conv2d as reference
 from stylert.plugins.shapes import Epilogue, Resampling, modulated_conv2d_shape
 

@@ -5,7 +5,7 @@
 Rows of the product are output pixels, and columns are output channels. The sum goes over taps and input channels. The
 style multiplies the input tile on its way to the tensor cores. Demodulation, noise, bias, leaky ReLU, gain and clamp
 are applied to the accumulator before its only store. For 2x up the FIR is folded into four phase kernels
-(`polyphase.fold`). Each phase is this product over the input's pixels, and is stored to every second pixel of the
+(`fir_folding.fold`). Each phase is this product over the input's pixels, and is stored to every second pixel of the
 output.
 
 Activations are NHWC and weights `[phase, O, k, k, I]`. So both tiles are read along their contiguous channels, as the
@@ -92,7 +92,7 @@ def modulated_conv2d_into(
             only with `rgb`.
         x: `[N, H, W, I]`, contiguous, float16, bfloat16 or float32.
         weight: `[P, O, k, k, I]`, contiguous, k odd, in the dtype of `x` or in 8 bits. P is 1, or 4 for 2x up
-            (`polyphase.fold`).
+            (`fir_folding.fold`).
         style: `[N, I]`, contiguous. None if `x` is modulated already, which 8-bit weights do not allow.
         demod: `[N, O]`, contiguous, or None.
         noise: `[N, H * up, W * up]`, scaled, or None. Any strides; 0 broadcasts.

@@ -97,7 +97,7 @@ def modulated_conv2d_node(
 
     Style and demod of an `int8` weight carry its scales (`eight_bit.layer_operands`). This kernel cannot fold the FIR
     into int8 numbers, because the sums would have to be rounded again. So for `up` 2 the int8 weight is folded ahead:
-    `[4, O, I, K, K]`, made by `polyphase.fold` and then `eight_bit.quantize_weight`.
+    `[4, O, I, K, K]`, made by `fir_folding.fold` and then `eight_bit.quantize_weight`.
 
     Args:
         x: Shape of x, as in `onnx_functions.MODULATED_CONV2D`.

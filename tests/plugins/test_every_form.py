@@ -26,7 +26,7 @@ import scipy.signal
 import torch
 
 from stylert.plugins import ops
-from stylert.plugins.polyphase import fold
+from stylert.plugins.fir_folding import fold
 from stylert.plugins.reference import modulated_conv2d as conv_reference
 from stylert.plugins.reference import upfirdn2d as fir_reference
 from stylert.plugins.shapes import Resampling

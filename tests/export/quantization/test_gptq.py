@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from stylert.export.phase_kernels import merge_phases, phase_weights
+from stylert.export.phase_weights import merge_phases, phase_weights
 from stylert.export.quantization.gptq import BLOCK, DAMPING, GptqRounder, PatchMoments, gptq
 from stylert.export.quantization.number_formats import RoundToFormat, round_to_nearest, to_fp8, to_int8
 

@@ -13,6 +13,6 @@ def test_kernels_import_triton_and_not_torch(module):
 
 
 def test_shape_rules_and_the_fold_import_neither_torch_nor_triton():
-    code = "import stylert.plugins.triton, stylert.plugins.shapes, stylert.plugins.polyphase, stylert.plugins.aot, sys\n"
+    code = "import stylert.plugins.triton, stylert.plugins.shapes, stylert.plugins.fir_folding, stylert.plugins.aot, sys\n"
     code += "assert not {'torch', 'triton'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stylert.plugins.polyphase import fold
+from stylert.plugins.fir_folding import fold
 from stylert.plugins.reference.modulated_conv2d import modulated_conv2d
 from stylert.plugins.reference.upfirdn2d import setup_filter
 from stylert.plugins.shapes import Epilogue

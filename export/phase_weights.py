@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from stylert.plugins.polyphase import fold
+from stylert.plugins.fir_folding import fold
 
 
 def polyphase_weights(weight: np.ndarray, fir: np.ndarray) -> np.ndarray:
-    """The four 3x3 kernels of a stride-2 transposed convolution and its FIR, phase-major (`plugins/polyphase.py`).
+    """The four 3x3 kernels of a stride-2 transposed convolution and its FIR, phase-major (`plugins/fir_folding.py`).
 
     Args:
         weight: `[O, I, 3, 3]`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from stylert.export.phase_kernels import phase_weights, polyphase_weights
+from stylert.export.phase_weights import phase_weights, polyphase_weights
 
 
 def test_phase_weights_are_the_transposed_convolution() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stylert.plugins.polyphase import fold
+from stylert.plugins.fir_folding import fold
 from stylert.plugins.reference.modulated_conv2d import modulated_conv2d
 from stylert.plugins.reference.upfirdn2d import setup_filter
 
