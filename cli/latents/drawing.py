@@ -12,7 +12,7 @@ from stylert.core.files.outputs import check_not_input
 from stylert.core.progress import Progress
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
-from stylert.runtime.media.pictures import check_commented, save_image
+from stylert.runtime.media.pictures import check_channels, check_commented, save_image
 from stylert.runtime.media.recipes import MAX_FPS, VIDEO, Recipe, check_bundle, read_recipe
 from stylert.runtime.media.rendering import check_fits, frames, picture
 from stylert.runtime.media.video import check_video, write_video
@@ -114,10 +114,12 @@ def parse_psis(text: str) -> tuple[float, ...]:
 def _draw(recipe: Recipe, bundle: Bundle, out: Path, threads: int | None, report: Progress) -> Recipe:
     """Draw a recipe into `out`. All mistakes are found before the first image, and the file appears whole or not at all."""
     comment = recipe.to_json()
+    is_video = recipe.command == VIDEO and recipe.fps is not None
     if recipe.command == VIDEO and recipe.fps is not None:
         check_video(out, recipe.fps)
     else:
         check_commented(out)
+    check_channels(out, bundle.model["img_channels"], is_video)
     with Generator.load(bundle, recipe.backend, recipe.precision, threads) as generator:
         check_fits(generator, recipe)
         check_writable(out)

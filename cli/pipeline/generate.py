@@ -14,7 +14,7 @@ from stylert.core.images.grids import as_uint8, make_grid
 from stylert.core.progress import Progress
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
-from stylert.runtime.media.pictures import save_image
+from stylert.runtime.media.pictures import check_channels, save_image
 from stylert.runtime.media.rendering import check_fits
 
 
@@ -42,6 +42,7 @@ def generate_images(
     bundle = Bundle.load(bundle_path)
     if bundle.noise == "input":
         raise InputError("this bundle takes noise as inputs; generate from Python, or export with --noise const")
+    check_channels("grid.png" if grid else "seed.png", bundle.model["img_channels"])
     if out.exists() and not out.is_dir():
         raise OutputError(f"cannot write into {out}: it is a file")
     recipe = options.recipe(bundle, "grid", seeds, [psi], batch=min(options.batch, len(seeds)))

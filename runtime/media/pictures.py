@@ -14,24 +14,28 @@ from stylert.runtime.media.image_metadata import PNG_KEY, xmp_packet
 
 #: Suffixes of the formats that can hold a comment
 COMMENTED = (".png", ".webp", ".gif", ".jpg", ".jpeg")
+GREY_OR_RGB = (1, 3)
+#: Numbers of channels of the picture formats that also hold alpha. Other formats are grey or RGB.
+CHANNELS = {".png": (1, 2, 3, 4), ".webp": (1, 2, 3, 4), ".tif": (1, 2, 3, 4), ".tiff": (1, 2, 3, 4)}
 
 
 def save_image(image: np.ndarray, path: str | Path, comment: str | None = None) -> None:
     """Write a picture. The file appears whole or not at all.
 
     Args:
-        image: uint8 `[H, W, 1 or 3]`.
+        image: uint8 `[H, W, C]`, with as many channels as the format holds (`CHANNELS`).
         path: The file. Its suffix chooses the format.
         comment: ASCII text for the file: PNG text, WebP XMP, or a GIF or JPEG comment.
 
     Raises:
-        InputError: The suffix belongs to no format, or to one that cannot hold the comment.
+        InputError: The suffix belongs to no format, or to one that cannot hold the comment or the channels.
         OutputError: The format cannot hold an image of this size, or the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in Image.registered_extensions():
         raise InputError(f"cannot tell the image format of {path}: use .png, .jpg or .webp")
+    check_channels(path, image.shape[2])
     if comment is not None:
         check_commented(path)
     with atomic_file(path) as temporary:
@@ -43,8 +47,20 @@ def save_image(image: np.ndarray, path: str | Path, comment: str | None = None) 
 
 
 def as_picture(image: np.ndarray) -> Image.Image:
-    """A uint8 image `[H, W, 1 or 3]` as a picture of Pillow, in mode L or RGB."""
+    """A uint8 image `[H, W, 1 to 4]` as a picture of Pillow, in mode L, LA, RGB or RGBA."""
     return Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+
+
+def check_channels(path: str | Path, channels: int, is_video: bool = False) -> None:
+    """Raise InputError unless a picture, or a video, of this suffix can hold so many channels."""
+    suffix = Path(path).suffix.lower()
+    allowed = GREY_OR_RGB if is_video else CHANNELS.get(suffix, GREY_OR_RGB)
+    if channels not in allowed:
+        counts = ", ".join(map(str, allowed[:-1])) + f" or {allowed[-1]}"
+        kind = "video" if is_video else "picture"
+        raise InputError(
+            f"cannot write {channels} channels as {path}: a {suffix} {kind} holds {counts}; from Python, images are arrays"
+        )
 
 
 def check_commented(path: str | Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from stylert.core.errors import InputError, OutputError, missing_extra
 from stylert.core.files.atomic import atomic_file
 from stylert.runtime.media.image_metadata import xmp_packet
-from stylert.runtime.media.pictures import as_picture
+from stylert.runtime.media.pictures import as_picture, check_channels
 
 #: The highest frame rate of each suffix. GIF counts in hundredths of a second, and players show one hundredth as ten.
 SUFFIXES = {".mp4": 1000, ".webp": 100, ".gif": 50}
@@ -53,7 +53,7 @@ def write_video(path: str | Path, frames: Iterator[np.ndarray], fps: int, commen
         The number of frames.
 
     Raises:
-        InputError: The suffix or the frame rate is not supported.
+        InputError: The suffix or the frame rate is not supported, or the images are neither grey nor RGB.
         BackendError: The suffix is .mp4, and PyAV is not installed.
         OutputError: The video cannot be encoded or written.
     """
@@ -63,7 +63,14 @@ def write_video(path: str | Path, frames: Iterator[np.ndarray], fps: int, commen
         raise OutputError(f"cannot write {path}: it is a folder")
     write = {".mp4": _write_mp4, ".webp": _write_webp, ".gif": _write_gif}[path.suffix.lower()]
     with atomic_file(path) as temporary:
-        return write(temporary, (image for batch in frames for image in batch), fps, comment)
+        return write(temporary, _checked_frames(path, frames), fps, comment)
+
+
+def _checked_frames(path: Path, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Each image of the batches. Raises InputError if a video of this suffix cannot hold its channels."""
+    for batch in frames:
+        check_channels(path, batch.shape[3], is_video=True)
+        yield from batch
 
 
 def _write_mp4(path: Path, images: Iterator[np.ndarray], fps: int, comment: str) -> int:

@@ -101,8 +101,11 @@ class Evaluator:
 
         Raises:
             DataError: The real images cannot be read.
-            InputError: There are too few of them, or the generator has another resolution or other labels than they.
+            InputError: There are too few of them, the generator has another resolution or other labels than they, or its images
+                are neither grey nor RGB.
         """
+        if generator.cfg.img_channels not in (1, 3):
+            raise InputError(f"metrics compare grey or RGB images, and this network has {generator.cfg.img_channels} channels")
         by_extractor: dict[str, np.ndarray] = {}
 
         def features(extractor: Extractor) -> np.ndarray:

@@ -255,3 +255,11 @@ def test_path_lengths_need_no_real_images(generator, extractors, monkeypatch):
     assert set(values) == {f"PPL{name[3:]}-EffNetLite0" for name in names}
     assert all(v >= 0 for v in values.values())
     assert len(set(values.values())) == len(values)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 6])
+def test_images_that_are_neither_grey_nor_rgb_are_refused_in_one_line(data, channels, extractors):
+    cfg = GeneratorConfig(8, z_dim=4, w_dim=4, channel_base=32, channel_max=4, mapping_layers=1, img_channels=channels)
+    evaluator = Evaluator([Metric.parse("fd4", 4)], EvaluationInputs(data))
+    with pytest.raises(InputError, match=f"grey or RGB images, and this network has {channels} channels"):
+        evaluator.evaluate(Generator(cfg).eval())

@@ -1,0 +1,44 @@
+"""A picture holds the channels of its image, alpha too, or is refused by name before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylert.core.errors import InputError
+from stylert.runtime.media.pictures import check_channels, save_image
+from stylert.runtime.media.video import write_video
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_lossless_formats_keep_every_channel(tmp_path: Path, rng: np.random.Generator, suffix: str, channels: int) -> None:
+    image = rng.integers(0, 256, (5, 7, channels), np.uint8)
+    save_image(image, tmp_path / f"a{suffix}")
+    with Image.open(tmp_path / f"a{suffix}", formats=("PNG", "TIFF")) as picture:
+        assert picture.mode == {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
+        np.testing.assert_array_equal(np.asarray(picture).reshape(image.shape), image)
+
+
+@pytest.mark.parametrize(("suffix", "channels"), [(".png", 6), (".jpg", 4), (".gif", 2), (".webp", 5), (".bmp", 4)])
+def test_a_format_that_cannot_hold_the_channels_is_refused_and_nothing_is_written(
+    tmp_path: Path, suffix: str, channels: int
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    with pytest.raises(InputError, match=f"cannot write {channels} channels as"):
+        save_image(np.zeros((4, 4, channels), np.uint8), path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("channels", [2, 4, 6])
+@pytest.mark.parametrize("suffix", [".mp4", ".webp", ".gif"])
+def test_videos_are_grey_or_rgb(tmp_path: Path, suffix: str, channels: int) -> None:
+    if suffix == ".mp4":
+        pytest.importorskip("av")
+    with pytest.raises(InputError, match="holds 1 or 3"):
+        write_video(tmp_path / f"a{suffix}", iter([np.zeros((2, 8, 8, channels), np.uint8)]), 10, "comment")
+    assert list(tmp_path.iterdir()) == []
+    check_channels(tmp_path / f"a{suffix}", 3, is_video=True)
