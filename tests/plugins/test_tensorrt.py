@@ -309,6 +309,7 @@ def test_every_tactic_fits_its_launch_and_spills_nothing(rng, tmp_path):
                     "x": [2, channels, 64, 64], "weight": [channels, channels, 3, 3], "style": [2, channels],
                     "demod": [2, channels], "noise": [1, 1, 64 * up, 64 * up], "bias": [channels],
                 }  # fmt: skip
+                case["attributes"]["group"] = channels
                 (result,) = ask([case], arch, TRITON_CACHE_DIR=str(tmp_path))["results"]
                 assert tactic in result["tactics"]
                 assert result["layouts"] == 4

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -234,9 +235,20 @@ def test_a_single_caller_uses_one_slot(session: CudaSession, driver: FakeDriver,
 
 
 def test_calls_take_turns_if_memory_is_too_little_for_a_second_slot(
-    bundle: Bundle, driver: FakeDriver, plan: Path, rng: np.random.Generator
+    bundle: Bundle, driver: FakeDriver, plan: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
 ) -> None:
+    """The first call waits until the other thread of the stream has asked for a second slot in vain."""
     session = CudaSession(fake_trt(FakeEngine(driver, contexts=1)), plan)
+    synchronize = driver.cuStreamSynchronize
+
+    def wait_for_the_refusal(stream: int) -> tuple[CUresult]:
+        for _ in range(30_000):
+            if session.concurrency == 1:
+                break
+            time.sleep(0.001)
+        return synchronize(stream)
+
+    monkeypatch.setattr(driver, "cuStreamSynchronize", wait_for_the_refusal)
     batches = [ws(2, rng) for _ in range(6)]
     for latents, images in zip(batches, generator_on_gpu(bundle, session).stream(iter(batches)), strict=True):
         np.testing.assert_array_equal(images, images_of(latents))
