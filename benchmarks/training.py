@@ -34,7 +34,6 @@ from unittest import mock
 
 import numpy as np
 
-from stylert.benchmarks.machine.facts import peak_memory_mib
 from stylert.benchmarks.machine.interference import (
     Interference,
     Watch,
@@ -48,6 +47,7 @@ from stylert.benchmarks.sample_statistics import describe
 from stylert.benchmarks.schema import Results, Row, row_name, write_results
 from stylert.core.errors import OutputError
 from stylert.core.files.atomic import check_writable
+from stylert.core.machine.host import peak_memory_mib
 from stylert.core.statistics import median_ratio
 
 FORMS = ("stylert", "plain", "compiled")

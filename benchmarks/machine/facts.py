@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.machine.nvml import gpu_facts
@@ -28,19 +26,6 @@ def machine_facts() -> dict[str, Any]:
         "gpu": gpu_facts(),
         "packages": {package: number for package, number in versions.items() if number is not None},
     }
-
-
-def peak_memory_mib() -> float:
-    """Largest resident set size of this process so far, in MiB."""
-    try:
-        # On Linux a child's getrusage starts at the peak of its parent. VmHWM starts anew with each program.
-        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM:"))
-        return round(int(line.split()[1]) / 1024, 1)
-    except (OSError, StopIteration):
-        import resource
-
-        units_per_mib = 2**20 if sys.platform == "darwin" else 2**10
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units_per_mib, 1)
 
 
 def installed_version(package: str) -> str | None:

@@ -7,9 +7,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from stylert.benchmarks.machine.facts import peak_memory_mib
 from stylert.benchmarks.machine.interference import Interference, watch
 from stylert.benchmarks.scenarios.measure import Configuration
+from stylert.core.machine.host import peak_memory_mib
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.bundle import MANIFEST, Bundle
 from stylert.runtime.engines import build_engine

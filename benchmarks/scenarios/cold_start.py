@@ -43,7 +43,7 @@ generator([0])
 again = time.perf_counter()
 stages = [imported - start, loaded - imported, made - loaded, again - made]
 print(*[f"{1000 * s:.3f}" for s in stages], flush=True)
-from stylert.benchmarks.machine.facts import peak_memory_mib
+from stylert.core.machine.host import peak_memory_mib
 print(peak_memory_mib(), generator.engine is not None, flush=True)
 import os
 os._exit(0)  # skip the shutdown of the libraries, which is not measured

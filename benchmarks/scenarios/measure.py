@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from stylert.benchmarks.machine.facts import peak_memory_mib
 from stylert.benchmarks.machine.interference import Interference, watch
+from stylert.core.machine.host import peak_memory_mib
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 

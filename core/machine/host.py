@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import sys
 from pathlib import Path
 
 #: Instruction sets that decide which convolution kernels run: wide vectors, 8-bit and bfloat16 products, matrix tiles.
@@ -60,6 +61,19 @@ def memory_bytes() -> tuple[int, int] | None:
         return int(lines["MemTotal"].split()[0]) * 1024, int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
+
+
+def peak_memory_mib() -> float:
+    """Largest resident set size of this process so far, in MiB."""
+    try:
+        # On Linux a child's getrusage starts at the peak of its parent. VmHWM starts anew with each program.
+        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM:"))
+        return round(int(line.split()[1]) / 1024, 1)
+    except (OSError, StopIteration):
+        import resource
+
+        units_per_mib = 2**20 if sys.platform == "darwin" else 2**10
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units_per_mib, 1)
 
 
 def _cpuinfo() -> dict[str, str] | None:
