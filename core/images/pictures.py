@@ -14,6 +14,8 @@ Color profiles are passed over. `FORMATS` alone are read, whatever the name of a
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import io
 import logging
 import warnings
@@ -69,6 +71,8 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             is_grey = image.mode in GREY or _is_grey_png(image, data)
             if not is_grey and image.mode not in COLOR:
                 raise PictureError(f"its pixels are of the kind {image.mode}")
+            if image.format == "TIFF":
+                _silence_libtiff()
             image.load()
             flat = _over_white(ImageOps.exif_transpose(_eight_bits(image)))
             return flat.convert("L" if is_grey else "RGB")
@@ -85,6 +89,19 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
 def one_line_message(error: Exception) -> str:
     """The message of a library's exception, shortened to a part of one line."""
     return " ".join(str(error).split())[:MAX_MESSAGE] or type(error).__name__
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """Keep libtiff from printing its errors and warnings on the terminal. Pillow raises an exception for each error.
+
+    libtiff has one handler of each kind for the process. To set it once is safe beside other threads. To redirect the file
+    descriptor of stderr would also lose what they print. A Pillow without libtiff has no such functions.
+    """
+    library = ctypes.CDLL(Image.core.__file__)
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        if hasattr(library, name):
+            getattr(library, name)(None)
 
 
 def _is_grey_png(image: Image.Image, data: bytes) -> bool:

@@ -170,3 +170,23 @@ def test_damage_is_one_line(rng: np.random.Generator) -> None:
             decode_picture(data[:cut])
         assert "\n" not in str(e.value)
         assert "object at 0x" not in str(e.value)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "group4", "zstd", "raw"])
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL.*")
+def test_no_library_prints_about_a_damaged_tiff(
+    rng: np.random.Generator, compression: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image = Image.fromarray(rng.integers(0, 256, (64, 64), np.uint8))
+    whole = encoded(image.convert("1") if compression == "group4" else image, "tiff", compression=compression)
+    refused = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for place in rng.integers(8, len(data), 5):
+            data[place] = rng.integers(256)
+        try:
+            decode_picture(bytes(data[: rng.integers(len(data) // 2, len(data) + 1)]))
+        except PictureError:
+            refused += 1
+    assert refused > 10
+    assert capfd.readouterr() == ("", "")
