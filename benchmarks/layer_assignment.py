@@ -10,12 +10,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stylert.export.synthesis import IMAGE_NODES
+from stylert.runtime.backends.kernel_table import EngineLayer
 
 #: Two layers besides those of the network: the styles of all layers before the first, the image's conversion after the last.
 STYLES, IMAGE = "styles", "image"
@@ -95,7 +96,7 @@ def onnx_layers(graph: Any, style_nodes: frozenset[str]) -> dict[str, str]:
     return assign_layers(nodes, style_nodes)
 
 
-def engine_layers(kernels: Sequence[Mapping[str, Any]], lowered: Path, style_nodes: frozenset[str]) -> dict[str, str]:
+def engine_layers(kernels: Sequence[EngineLayer], lowered: Path, style_nodes: frozenset[str]) -> dict[str, str]:
     """The layer of every kernel of an engine, by kernel name.
 
     A kernel that was fused from nodes of several layers belongs to the layer with most of them.

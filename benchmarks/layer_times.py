@@ -40,6 +40,7 @@ from stylert.core.roofline import PeakRates
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.backends import onnxruntime, openvino
 from stylert.runtime.bundle import Bundle
+from stylert.runtime.engines import read_record
 from stylert.runtime.loading import engine_to_load, open_synthesis
 from stylert.runtime.session import LayerTimer
 
@@ -178,8 +179,9 @@ def _tensorrt(bundle: Bundle, configuration: Configuration) -> tuple[LayerTimes,
 
     source = _network(bundle, configuration)
     engine = engine_to_load(bundle, configuration.backend, configuration.precision)
-    kernels = json.loads((engine / "engine.json").read_text())["layers"] if engine is not None else []
+    record = read_record(engine) if engine is not None else None
     with tempfile.TemporaryDirectory() as folder:
+        kernels = [] if record is None else record.layers
         layers = engine_layers(kernels, lower(source, Path(folder) / "lowered.onnx"), style_node_names(source))
     times = _session_times(bundle, configuration, layers)
     return times, f"the engine's profiler, median of {TIMED_CALLS} calls without a CUDA graph"

@@ -21,6 +21,7 @@ from stylert.core.files.json_documents import MAX_BYTES, read_document, read_par
 from stylert.core.progress import Progress
 from stylert.runtime.backends import backend
 from stylert.runtime.backends.base import Backend
+from stylert.runtime.backends.kernel_table import EngineLayer
 from stylert.runtime.batching import BatchRange
 from stylert.runtime.build_options import DEFAULTS, THROUGHPUT, BuildOptions
 from stylert.runtime.bundle import Bundle, check_sha256, sha256_of
@@ -62,18 +63,30 @@ class GpuFlags:
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """The part of `engine.json` that loading needs.
+    """The part of `engine.json` that is used: for loading, for the table of `stylert build`, and for the times of layers.
 
     Attributes:
         key: The engine's key.
         sha256: Of the main file.
+        bytes: Size of all files.
+        build_seconds: Time of the build.
         companions: The sha256 of every other file, by its name.
+        kernels: Number of kernels of a GPU engine.
+        moved_bytes: Bytes that these kernels read and write.
+        range: Index of the batch range that both numbers are for.
+        layers: Every layer of a GPU engine.
         facts: All of `engine.json`.
     """
 
     key: EngineKey
     sha256: str
+    bytes: int
+    build_seconds: float
     companions: dict[str, str] = field(default_factory=dict)
+    kernels: int = 0
+    moved_bytes: int = 0
+    range: int = 0
+    layers: list[EngineLayer] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ import argparse
 import json
 import multiprocessing
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -41,6 +42,9 @@ from stylert.benchmarks.peers.candidates import (
 from stylert.benchmarks.peers.interleaved import CYCLES, InterleavedPair, speedup_facts, time_interleaved
 from stylert.benchmarks.scenarios.measure import timed_calls
 from stylert.benchmarks.standard_networks import NAMES
+from stylert.core.errors import StylertError
+from stylert.core.files.atomic import atomic_file
+from stylert.core.files.outputs import check_output
 from stylert.core.machine.host import usable_cores
 from stylert.core.text_table import aligned_columns
 
@@ -159,8 +163,18 @@ def ratio_lines(pairs: Sequence[InterleavedPair]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line: `python -m stylert.benchmarks.peers`."""
+    """Command line: `python -m stylert.benchmarks.peers`. A mistake of the user is one line, and exit status 2."""
     options = _parse(arguments)
+    try:
+        check_output(options.json, "JSON", (options.checkpoint,))
+        _run(options)
+    except StylertError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Measure, print the table and the ratios, and write them to a file."""
     log = partial(print, flush=True)
     chosen = [c for c in CANDIDATES if not options.only or any(part in c.name for part in options.only.split(","))]
     with tempfile.TemporaryDirectory() as temporary:
@@ -179,7 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "times faster": speedup_facts(pairs),
             "results": [_json_values(r) for r in results],
         }
-        options.json.write_text(json.dumps(document, indent=2) + "\n")
+        with atomic_file(options.json) as temporary:
+            temporary.write_text(json.dumps(document, indent=2) + "\n")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

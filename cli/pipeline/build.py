@@ -86,7 +86,7 @@ def _lower_bound(facts: dict[str, Any]) -> str:
     """The least time of a GPU engine for one image, by the data sheet of a GPU of its architecture; empty without one."""
     architecture = facts["key"]["target"].removeprefix("sm_")
     spec = GPU_SPECS.get(int(architecture)) if architecture.isdigit() else None
-    if spec is None or "moved_bytes" not in facts:
+    if spec is None or not {"moved_bytes", "layers", "range"} <= facts.keys():
         return ""
     kernels = kernels_of(facts["layers"], facts["range"])
     return f"{engine_lower_bound_ms(kernels, spec.data_sheet_rates()):.2g} ({spec.name})"

@@ -6,9 +6,9 @@ The builder writes one line for each layer if its log is verbose. The engine ins
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, TypedDict
 
 from stylert.core.roofline import PeakRates, lower_bound_ms
 
@@ -42,6 +42,23 @@ ITEM_BYTES = {
 MAX_KERNEL_SIDE = 8
 
 
+class EngineLayer(TypedDict):
+    """A layer of an engine, as `engine.json` holds it.
+
+    `range` is the index of its batch range. `reads` are types, `writes` are types with shapes, `origins` are ONNX nodes.
+    `bytes` are those of its operands and results, and `macs` those of its convolution.
+    """
+
+    name: str
+    range: int
+    kind: str
+    reads: list[str]
+    writes: list[str]
+    origins: list[str]
+    bytes: int
+    macs: int
+
+
 def layer_table(log: str, batch_range: int = 0) -> dict[str, Any]:
     """The table of an engine's layers, with sums over those that are kernels.
 
@@ -52,10 +69,8 @@ def layer_table(log: str, batch_range: int = 0) -> dict[str, Any]:
         batch_range: Index of the batch range that the sums are for. An engine has kernels of its own for each range.
 
     Returns:
-        JSON values. `layers` has for each layer its `name`, batch `range`, `kind`, the types that it `reads` and the
-        tensors that it `writes`. It also has the ONNX nodes of its `origins`, the `bytes` of its operands and results,
-        and the `macs` of its convolution. The sums are `kernels` (how many), `kinds` (how many of each), and `moved_bytes`.
-        `weights_bytes` and `activation_bytes` are there if the log has them.
+        JSON values. `layers` has an `EngineLayer` for each layer. The sums are `kernels` (how many), `kinds` (how many of
+        each), and `moved_bytes`. `weights_bytes` and `activation_bytes` are there if the log has them.
     """
     layers = [_layer(match, batch_range) for match in LAYER.finditer(log)]
     kernels = kernels_of(layers, batch_range)
@@ -71,12 +86,12 @@ def layer_table(log: str, batch_range: int = 0) -> dict[str, Any]:
     }
 
 
-def kernels_of(layers: Sequence[Mapping[str, Any]], batch_range: int) -> list[Mapping[str, Any]]:
+def kernels_of(layers: Sequence[EngineLayer], batch_range: int) -> list[EngineLayer]:
     """The layers of a batch range that run on the GPU."""
     return [layer for layer in layers if layer["range"] == batch_range and layer["kind"] not in HOST_LAYERS]
 
 
-def engine_lower_bound_ms(kernels: Sequence[Mapping[str, Any]], rates: PeakRates) -> float:
+def engine_lower_bound_ms(kernels: Sequence[EngineLayer], rates: PeakRates) -> float:
     """The least time of an engine for one image: the sum of its kernels' lower bounds, with no time between kernels.
 
     Args:
@@ -104,7 +119,7 @@ def _arithmetic(reads: Sequence[str]) -> str:
 _TypeAndShape = tuple[str, tuple[int, ...]]
 
 
-def _layer(match: re.Match[str], default_range: int) -> dict[str, Any]:
+def _layer(match: re.Match[str], default_range: int) -> EngineLayer:
     inputs, _, constants = match["inputs"].partition("Constants:")
     read, weights, written = (_tensors(text) for text in (inputs, constants, match["outputs"]))
     numbered = RANGE.search(match["name"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 
 from stylert.benchmarks.machine.interference import Interference
-from stylert.benchmarks.models import user_model
+from stylert.benchmarks.models import Model, user_model
 from stylert.benchmarks.peers.candidates import CANDIDATES, Candidate, Workspace
 from stylert.benchmarks.peers.comparison import (
     MIN_RUNS,
@@ -138,3 +139,39 @@ def test_the_command_writes_what_it_prints(checkpoint: Path, tmp_path: Path, cap
     for what, best in facts["times faster"].items():
         assert best["cycles"] == 3
         assert f"{best['ratio']:.2f} [?, ?] times as fast: {what}" in printed
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylert.benchmarks.peers.comparison.compare", lambda *_: pytest.fail("it was measured"))
+    (tmp_path / "notes").write_text("mine")
+    for out, words in ((checkpoint, "is an input"), (tmp_path, "is a folder"), (tmp_path / "notes", "not JSON")):
+        with pytest.raises(SystemExit) as e:
+            main(["--checkpoint", str(checkpoint), "--json", str(out)])
+        assert e.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert words in line
+
+
+def test_the_results_appear_whole_or_not_at_all(
+    bundle: Bundle, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk the older results stay."""
+    monkeypatch.setattr("stylert.benchmarks.peers.comparison.compare", lambda *_: RESULTS)
+    monkeypatch.setattr("stylert.benchmarks.peers.comparison.time_interleaved", lambda *_, **__: [])
+    monkeypatch.setattr("stylert.benchmarks.peers.comparison._model", lambda *_: Model("m", bundle, checkpoint))
+    out = tmp_path / "peers.json"
+    out.write_text("{}")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, limits[1]))
+    try:
+        with pytest.raises(SystemExit) as e:
+            main(["--checkpoint", str(checkpoint), "--json", str(out)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert e.value.code == 2
+    assert "File too large" in capsys.readouterr().err
+    assert out.read_text() == "{}"
+    assert list(tmp_path.iterdir()) == [out]
