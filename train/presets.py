@@ -48,6 +48,7 @@ class TrainConfig:
         freeze_d: Number of layers of D, beginning at the image, that are not trained (Mo et al. 2020).
         subset: Number of random images of the dataset to train on; None for all.
         mirror: Whether to train on the mirror image of each image as well.
+        class_balanced: Whether to draw each class equally often.
 
     Raises:
         ValueError: A value is out of range, or values do not fit together.
@@ -78,6 +79,7 @@ class TrainConfig:
     freeze_d: int = 0
     subset: int | None = None
     mirror: bool = False
+    class_balanced: bool = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

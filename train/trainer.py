@@ -42,6 +42,7 @@ from stylert.train.data.dataset import ImageDataset
 from stylert.train.data.loader import BatchLoader
 from stylert.train.parallel import Processes
 from stylert.train.presets import TrainConfig
+from stylert.train.reporting.phase_timer import PhaseTimer
 from stylert.train.selection import training_images
 
 HALF = {"none": None, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -66,6 +67,8 @@ class Trainer:
         step: Number of steps made.
         pl_mean: Moving average of the path lengths, a scalar.
         trainable: Parameters that are trained, by network and name. Layers frozen by `freeze_d` are left out.
+        timer: Seconds of each phase, and of waiting for images (`data`).
+        changes: The settings that resumed runs changed, see `resumed_settings`.
     """
 
     def __init__(
@@ -100,6 +103,8 @@ class Trainer:
             raise DataError(f"the dataset has {dataset.c_dim} label dimensions, the networks {cfg.generator.c_dim}")
         self.cfg, self.device, self.processes = cfg, torch.device(device), processes
         self.dataset = training_images(dataset, cfg)
+        self.timer = PhaseTimer(self.device)
+        self.changes: list[dict[str, Any]] = []
         self.half = HALF[cfg.half]
         self._split_batch()
         torch.manual_seed(cfg.seed)
@@ -144,11 +149,13 @@ class Trainer:
         """Make one step on the next `batch` images.
 
         Returns:
-            Statistics as means over the batch: `loss_G`, `loss_D`, `real_sign` (the mean sign of D(real)), and
-            `path_length` and `r1` in the steps that have these phases.
+            Statistics as means over the batch: `loss_G`, `loss_D`, `real_score` and `fake_score` (the mean logits of D),
+            `real_sign` and `fake_sign` (their mean signs), and `path_length` and `r1` in the steps that have these
+            phases. `grad_norm_G` and `grad_norm_D` are the norms of the gradients of the two losses, without regularisers.
         """
         cfg = self.cfg
-        images, labels = self.loader.batch(self.nimg + self.own_micro_batches.start * self.micro_batch)
+        with self.timer.phase("data"):
+            images, labels = self.loader.batch(self.nimg + self.own_micro_batches.start * self.micro_batch)
         stats: dict[str, Tensor] = {}
 
         self.D.requires_grad_(False)
@@ -191,7 +198,10 @@ class Trainer:
         fake_logits = self._logits(fake, c, self.half)
         real_logits = self._logits(_as_float(images), c, self.half)
         loss = losses.discriminator_loss(fake_logits, real_logits)
-        return loss, {"loss_D": loss, "real_sign": real_logits.detach().sign().mean()}
+        stats = {"loss_D": loss}
+        for name, logits in (("real", real_logits.detach()), ("fake", fake_logits.detach())):
+            stats |= {f"{name}_score": logits.mean(), f"{name}_sign": logits.sign().mean()}
+        return loss, stats
 
     def _r1(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         discriminator = partial(self._logits, network=self.D)
@@ -223,25 +233,29 @@ class Trainer:
             labels: Their labels, or None.
             stats: Receives the statistics of the loss, as means over the batch.
         """
-        network = "G" if phase in ("G", "path_length") else "D"
-        optimizer = self.opt_G if network == "G" else self.opt_D
-        optimizer.zero_grad(set_to_none=True)
-        for i, index in enumerate(self.own_micro_batches):
-            if self.num_micro_batches > 1:
-                self._seed_micro_batch(phase, index)
-            rows = slice(i * self.micro_batch, (i + 1) * self.micro_batch)
-            value, loss_stats = loss(images[rows], None if labels is None else labels[rows])
-            (value / self.num_micro_batches).backward()
-            for name, t in loss_stats.items():
-                stats[name] = stats.get(name, 0) + t.detach() / self.num_micro_batches
-        gradients = _all_gradients(self.trainable[network])
-        self.processes.sum(gradients)
-        if self.half is torch.float16:
-            # An overflow costs one step, not the run. Weights that are not finite still show in the next loss.
-            for g in gradients:
-                torch.nan_to_num(g, nan=0.0, posinf=MAX_GRADIENT, neginf=-MAX_GRADIENT, out=g)
-        self._average_over_processes([self.G.mapping.w_avg, self.pl_mean])
-        optimizer.step()
+        with self.timer.phase(phase):
+            network = "G" if phase in ("G", "path_length") else "D"
+            optimizer = self.opt_G if network == "G" else self.opt_D
+            optimizer.zero_grad(set_to_none=True)
+            for i, index in enumerate(self.own_micro_batches):
+                if self.num_micro_batches > 1:
+                    self._seed_micro_batch(phase, index)
+                rows = slice(i * self.micro_batch, (i + 1) * self.micro_batch)
+                value, loss_stats = loss(images[rows], None if labels is None else labels[rows])
+                (value / self.num_micro_batches).backward()
+                for name, t in loss_stats.items():
+                    stats[name] = stats.get(name, 0) + t.detach() / self.num_micro_batches
+            gradients = _all_gradients(self.trainable[network])
+            self.processes.sum(gradients)
+            if self.half is torch.float16:
+                # An overflow costs one step, not the run. Weights that are not finite still show in the next loss.
+                for g in gradients:
+                    torch.nan_to_num(g, nan=0.0, posinf=MAX_GRADIENT, neginf=-MAX_GRADIENT, out=g)
+            if phase == network:
+                # Every process has this value, and the sum over them is taken later.
+                stats[f"grad_norm_{network}"] = nn.utils.get_total_norm(gradients) / self.processes.world_size
+            self._average_over_processes([self.G.mapping.w_avg, self.pl_mean])
+            optimizer.step()
 
     def _average_over_processes(self, averages: list[Tensor]) -> None:
         """Replace each moving average by its mean over the processes."""
@@ -275,7 +289,8 @@ class Trainer:
         """Tensors and JSON values from which `load_state` restores this trainer, bit for bit.
 
         Tensor names: `G.*`, `D.*` and `G_ema.*` for the networks, `opt_G.<slot>.<parameter>` and `opt_D.…` for Adam,
-        `pl_mean`, and `rng` and `rng_cuda` for the random state. The values are `nimg`, `step` and, with ADA, `ada`.
+        `pl_mean`, and `rng` and `rng_cuda` for the random state. The values are `nimg`, `step`, `ada` with ADA,
+        and `changes` after a resumed run changed settings.
         """
         tensors: dict[str, Tensor] = {"pl_mean": self.pl_mean, "rng": torch.get_rng_state()}
         if self.device.type == "cuda":
@@ -289,6 +304,8 @@ class Trainer:
         facts: dict[str, Any] = {"nimg": self.nimg, "step": self.step}
         if self.ada is not None:
             facts["ada"] = self.ada.state()
+        if self.changes:
+            facts["changes"] = self.changes
         return tensors, facts
 
     def load_state(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -304,6 +321,7 @@ class Trainer:
             except (AttributeError, ValueError):
                 raise CheckpointError("the snapshot holds no valid state of the adaptive augmentation") from None
         self.nimg, self.step = int(facts["nimg"]), int(facts["step"])
+        self.changes = list(facts.get("changes", []))
         self.pl_mean.copy_(tensors["pl_mean"])
         for name in ("G", "D", "G_ema"):
             prefix = f"{name}."

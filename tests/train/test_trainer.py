@@ -295,7 +295,8 @@ def test_compiled_networks_make_the_same_steps(dataset, generator):
         for compiled in (False, True):
             trainer = Trainer(config(), dataset, compiled=compiled)
             statistics.append([trainer.train_step() for _ in range(3)])
-    assert statistics[0][0].keys() == {"loss_G", "path_length", "loss_D", "real_sign", "r1"}
+    scores = {f"{kind}_{value}" for kind in ("real", "fake") for value in ("score", "sign")}
+    assert statistics[0][0].keys() == {"loss_G", "path_length", "loss_D", "r1", "grad_norm_G", "grad_norm_D"} | scores
     for plain, traced in zip(*statistics, strict=True):
         for name, value in plain.items():
             assert traced[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
