@@ -14,8 +14,35 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
+from stylert.core.errors import shown
+from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig, check_ranges
 from stylert.train.augment.groups import PIPELINES
+
+#: Most steps, images or repetitions.
+MAX_COUNT = 2**31 - 1
+#: Greatest length in thousands of images, and greatest weight of a loss.
+MAX_KIMG = MAX_WEIGHT = 1e9
+#: Least and greatest value of every number in `TrainConfig`, apart from the seed.
+RANGES: dict[str, tuple[float, float]] = {
+    "batch": (1, 65536),
+    "batch_gpu": (1, 65536),
+    "kimg": (0, MAX_KIMG),
+    "lr": (0, 1000),
+    "r1_gamma": (0, MAX_WEIGHT),
+    "pl_weight": (0, MAX_WEIGHT),
+    "pl_decay": (0, 1),
+    "pl_batch_shrink": (1, 65536),
+    "mixing_prob": (0, 1),
+    "g_reg_interval": (1, MAX_COUNT),
+    "d_reg_interval": (1, MAX_COUNT),
+    "ema_kimg": (0, MAX_KIMG),
+    "ema_rampup": (0, MAX_KIMG),
+    "aug_p": (0, 1),
+    "ada_target": (-1, 1),
+    "ada_kimg": (0, MAX_KIMG),
+    "freeze_d": (0, 65536),
+    "subset": (1, MAX_COUNT),
+}
 
 
 @dataclass(frozen=True)
@@ -86,29 +113,21 @@ class TrainConfig:
             value = getattr(self, field.name)
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{field.name} must be finite, not {value}")
+        check_ranges(self, RANGES)
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must lie in 0 to 2^63 - 1, not {self.seed}")
-        if self.batch < 1 or self.kimg < 0 or self.lr <= 0:
-            raise ValueError("batch must be at least 1, kimg at least 0 and lr positive")
+            raise ValueError(f"seed must lie in 0 to 2^63 - 1, not {shown(self.seed)}")
+        if self.lr <= 0 or self.ada_kimg <= 0:
+            raise ValueError("lr and ada_kimg must be positive")
         if self.half not in ("none", "fp16", "bf16"):
             raise ValueError(f"half must be none, fp16 or bf16, not {self.half!r}")
-        for name in ("g_reg_interval", "d_reg_interval", "pl_batch_shrink"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
         if self.aug not in ("noaug", "fixed", "ada"):
             raise ValueError(f"aug must be noaug, fixed or ada, not {self.aug!r}")
         if self.aug_pipeline not in PIPELINES:
             raise ValueError(f"unknown augmentation pipeline {self.aug_pipeline!r}: choose one of {', '.join(PIPELINES)}")
-        if not 0 <= self.aug_p <= 1 or not -1 <= self.ada_target <= 1 or not self.ada_kimg > 0:
-            raise ValueError("aug_p must lie in [0, 1], ada_target in [-1, 1], and ada_kimg must be positive")
         if self.aug != "noaug" and self.generator.img_channels not in (1, 3):
             raise ValueError("augmentation takes grey or RGB images: train with aug noaug")
-        if self.freeze_d < 0:
-            raise ValueError("freeze_d must not be negative")
-        if self.subset is not None and self.subset < 1:
-            raise ValueError(f"subset must be at least 1, not {self.subset}")
         name, micro_batch = ("batch", self.batch) if self.batch_gpu is None else ("batch_gpu", self.batch_gpu)
-        if micro_batch < 1 or self.batch % micro_batch:
+        if self.batch % micro_batch:
             raise ValueError(f"batch {self.batch} must be a multiple of batch_gpu {micro_batch}")
         group = min(self.discriminator.mbstd_group_size or micro_batch, micro_batch)
         if micro_batch % group:
@@ -231,8 +250,9 @@ def resolve(
     batch = given_batch
     if batch is None:
         batch = p.batch or max(min(gpus * min(4096 // resolution, 32), 64), gpus)
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, not {batch}")
+    least, greatest = RANGES["batch"]
+    if not least <= batch <= greatest:  # other values are derived from it
+        raise ValueError(f"batch must lie in {least} to {greatest}, not {shown(batch)}")
     network: dict[str, Any] = {
         "resolution": resolution,
         "c_dim": c_dim,
@@ -306,7 +326,7 @@ def parse_setting(name: str, text: str) -> Any:
             return int(text)
         return float(text) if float in types else text
     except (KeyError, ValueError):
-        raise ValueError(f"{name} cannot be {text!r}") from None
+        raise ValueError(f"{name} cannot be {shown(text)}") from None
 
 
 def _field(name: str) -> str:

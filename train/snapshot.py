@@ -17,7 +17,7 @@ from torch import Tensor
 from stylert.core.errors import CheckpointError
 from stylert.core.files.atomic import atomic_file
 from stylert.models.checkpoint import FORMAT_VERSION, METADATA_KEY, check_digest, digest, read_metadata, write_errors
-from stylert.train.presets import TrainConfig
+from stylert.train.presets import MAX_KIMG, TrainConfig
 
 
 def write_snapshot(path: str | Path, cfg: TrainConfig, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -71,9 +71,14 @@ def read_snapshot(path: str | Path, cfg: TrainConfig) -> tuple[dict[str, Tensor]
         raise CheckpointError(f"{path} holds networks of another configuration than this run's")
     metadata = read_metadata(path)
     facts = metadata.get("facts")
-    if not isinstance(facts, dict) or not all(isinstance(facts.get(k), int) and facts[k] >= 0 for k in ("nimg", "step")):
+    if not isinstance(facts, dict) or not all(_is_counter(facts.get(k)) for k in ("nimg", "step")):
         raise CheckpointError(f"{path} has no valid counters nimg and step: it cannot be resumed")
     return load_tensors(path, metadata), facts
+
+
+def _is_counter(value: object) -> bool:
+    """Whether this is a number of images or steps that a run can reach."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1000 * MAX_KIMG
 
 
 def load_tensors(path: str | Path, metadata: dict[str, Any]) -> dict[str, Tensor]:

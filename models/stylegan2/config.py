@@ -17,6 +17,8 @@ from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
+from stylert.core.errors import shown
+
 #: Learning rate of the mapping network's layers relative to all others (Karras et al. 2018, appendix C).
 MAPPING_LR_MULTIPLIER = 0.01
 
@@ -33,6 +35,26 @@ RESNET_GAIN = 0.5**0.5
 FIR_TAPS = (1.0, 3.0, 3.0, 1.0)
 #: Most taps of a filter. Its buffer in a state dict has their square.
 MAX_TAPS = 64
+
+#: Largest width of a layer, a latent or a label, and the largest number of classes.
+MAX_WIDTH = 65536
+#: Least and greatest value of every number in a configuration. Larger numbers than any network needs would fill the memory
+#: or overflow in float32, long after the configuration was read.
+RANGES: dict[str, tuple[float, float]] = {
+    "resolution": (4, 4096),
+    "z_dim": (1, MAX_WIDTH),
+    "c_dim": (0, MAX_WIDTH),
+    "w_dim": (1, MAX_WIDTH),
+    "img_channels": (1, MAX_WIDTH),
+    "channel_base": (1, MAX_WIDTH * 4096),
+    "channel_max": (1, MAX_WIDTH),
+    "mapping_layers": (1, 64),
+    "w_avg_beta": (0, 1),
+    "num_fp16_res": (0, 64),
+    "conv_clamp": (1e-9, 1e9),
+    "mbstd_group_size": (1, MAX_WIDTH),
+    "mbstd_num_channels": (0, MAX_WIDTH),
+}
 
 
 @dataclass(frozen=True)
@@ -83,20 +105,12 @@ class NetworkConfig:
             if value is None and kind.endswith("| None"):
                 continue
             if kind.startswith("int"):
-                is_int = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
-                _require(is_int, f"{field.name} must be a whole number below 2^31")
+                _require(isinstance(value, int) and not isinstance(value, bool), f"{field.name} must be a whole number")
             elif kind.startswith("float"):
                 _require(_is_finite(value), f"{field.name} must be a finite number")
-        power_of_two = self.resolution & (self.resolution - 1) == 0
-        _require(4 <= self.resolution <= 4096 and power_of_two, "resolution must be a power of two from 4 to 4096")
-        _require(
-            self.channel_base // self.resolution >= 1 and self.channel_max >= 1,
-            "channel_base and channel_max leave no channels",
-        )
-        _require(self.img_channels >= 1 and self.c_dim >= 0, "img_channels must be at least 1 and c_dim at least 0")
-        _require(1 <= self.mapping_layers <= 64, "mapping_layers must lie in 1 to 64")
-        _require(self.num_fp16_res >= 0, "num_fp16_res must not be negative")
-        _require(self.conv_clamp is None or self.conv_clamp > 0, "conv_clamp must be positive or null")
+        check_ranges(self, RANGES)
+        _require(self.resolution & (self.resolution - 1) == 0, "resolution must be a power of two")
+        _require(self.channel_base >= self.resolution, "channel_base leaves no channels at the resolution of the image")
         has_sum = _is_finite(sum(self.resample_filter)) and sum(self.resample_filter) != 0
         _require(has_sum, "resample_filter needs taps with a finite sum other than zero")
 
@@ -165,8 +179,6 @@ class GeneratorConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.z_dim >= 1 and self.w_dim >= 1, "z_dim and w_dim must be at least 1")
-        _require(0 <= self.w_avg_beta <= 1, "w_avg_beta must lie in [0, 1]")
         _require(self.architecture in ("skip", "resnet", "orig"), "architecture must be skip, resnet or orig")
 
     @property
@@ -242,7 +254,6 @@ class DiscriminatorConfig(NetworkConfig):
         super().__post_init__()
         _require(self.resolution >= 8, "the resolution of a discriminator must be at least 8")
         _require(self.architecture in ("resnet", "skip", "orig"), "architecture must be resnet, skip or orig")
-        _require(self.mbstd_num_channels >= 0, "mbstd_num_channels must not be negative")
 
     @property
     def block_resolutions(self) -> tuple[int, ...]:
@@ -253,6 +264,22 @@ class DiscriminatorConfig(NetworkConfig):
     def cmap_dim(self) -> int:
         """Width of the mapped label, 0 without labels."""
         return self.channels(4) if self.c_dim else 0
+
+
+def check_ranges(config: object, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Check the numbers of a configuration.
+
+    Args:
+        config: A configuration with finite numbers. Fields that it lacks, or that are None, are passed over.
+        ranges: Least and greatest value of each field.
+
+    Raises:
+        ValueError: A field is out of its range. The message names it.
+    """
+    for name, (least, greatest) in ranges.items():
+        value = getattr(config, name, None)
+        if value is not None and not least <= value <= greatest:
+            raise ValueError(f"{name} must lie in {least:.10g} to {greatest:.10g}, not {shown(value)}")
 
 
 def _resolutions(first: int, last: int) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -155,7 +156,8 @@ def test_refuses_unknown_presets_and_resolutions(arguments, message):
         ({"ada_kimg": 0}, "ada_kimg"),
         ({"ada_target": float("nan")}, "ada_target"),
         ({"batch": 16, "batch_gpu": 12}, "multiple of batch_gpu"),
-        ({"batch": 16, "batch_gpu": 0}, "multiple of batch_gpu"),
+        ({"batch": 16, "batch_gpu": 0}, "batch_gpu must lie"),
+        ({"batch": 10**400}, "batch must lie"),
         ({"batch": 12, "batch_gpu": 6}, "batch_gpu 6 must be a multiple of the minibatch-std group 4"),
         ({"freeze_d": -1}, "freeze_d"),
         ({"subset": 0}, "subset"),
@@ -231,3 +233,15 @@ def test_changed_settings_are_those_with_another_value():
     cfg = resolve("cpu", 64, channel_max=16)
     assert changed_settings(cfg, {"channel_max": 16, "batch": cfg.batch, "generator.channel_max": 16}) == []
     assert changed_settings(cfg, {"channel_max": 17, "lr": 1.0, "aug": cfg.aug}) == ["channel_max", "lr"]
+
+
+def test_every_number_of_a_run_has_a_least_and_a_greatest_value():
+    hints = get_type_hints(TrainConfig)
+    for field in dataclasses.fields(TrainConfig):
+        types = get_args(hints[field.name]) or (hints[field.name],)
+        if not {int, float} & set(types):
+            continue
+        for value in (-(10**39), 10**39, 10**400) if int in types else (-1e30, 1e30):
+            with pytest.raises(ValueError, match=rf"^{field.name} must") as e:
+                resolve("auto", 64, **{field.name: value})
+            assert len(str(e.value)) < 150

@@ -83,6 +83,12 @@ WRONG = [
     ("resample_filter", (1e308, 1e308)),
     ("resample_filter", (1.0,) * 65),
     ("channel_base", 2**31),
+    ("channel_max", 65537),
+    ("img_channels", 10**39),
+    ("c_dim", 65537),
+    ("mapping_layers", 65),
+    ("num_fp16_res", 2**30),
+    ("conv_clamp", 1e10),
     ("conv_clamp", 1e400),
     ("conv_clamp", float("nan")),
     ("conv_clamp", True),
@@ -103,10 +109,15 @@ def test_values_that_make_no_network_are_refused(cls, field, value):
     ("cls", "field", "value"),
     [
         (GeneratorConfig, "z_dim", 0),
+        (GeneratorConfig, "z_dim", 65537),
+        (GeneratorConfig, "w_dim", 10**39),
         (GeneratorConfig, "w_avg_beta", 1.5),
         (DiscriminatorConfig, "resolution", 4),
         (DiscriminatorConfig, "architecture", "unet"),
         (DiscriminatorConfig, "mbstd_num_channels", -1),
+        (DiscriminatorConfig, "mbstd_num_channels", 65537),
+        (DiscriminatorConfig, "mbstd_group_size", 0),
+        (DiscriminatorConfig, "mbstd_group_size", -4),
     ],
 )
 def test_values_that_make_no_network_of_this_kind_are_refused(cls, field, value):
@@ -125,3 +136,13 @@ def test_unknown_and_missing_fields_are_refused_by_name(cls):
 def test_a_configuration_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         GeneratorConfig(64).resolution = 128
+
+
+@pytest.mark.parametrize("cls", [GeneratorConfig, DiscriminatorConfig])
+def test_every_number_has_a_least_and_a_greatest_value(cls):
+    for field in dataclasses.fields(cls):
+        if str(field.type).startswith(("int", "float")):
+            for value in (-1e30, 1e30) if str(field.type).startswith("float") else (-(10**39), 10**39):
+                with pytest.raises(ValueError, match=f"^{field.name} must") as e:
+                    cls(**{"resolution": 64, field.name: value})
+                assert len(str(e.value)) < 150
