@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from stylert.cli.app import split_list
 from stylert.cli.console import errors, print_line, print_note, print_table, progress
 from stylert.core.errors import InputError, OutputError, missing_extra
+from stylert.core.files.atomic import locked_folder
 from stylert.core.files.cache import cache_folder
 
 if TYPE_CHECKING:
@@ -55,21 +57,29 @@ def run_training(options: Options) -> None:
 
     Raises:
         InputError: An option is wrong.
-        OutputError: The folder already holds a run, and --resume is not given.
+        OutputError: The folder already holds a run, and --resume is not given. Or another process trains there.
     """
     try:
-        from stylert.train.loop import Trainer, train
+        from stylert.train.parallel import launched_processes
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
+    _check(options)
+    writes = launched_processes().is_first and not options.dry_run  # rank 0 writes for all
+    # Held from here on, so that a second run is refused before it reads the images.
+    with locked_folder(options.out) if writes else nullcontext():
+        _run(options)
+
+
+def _run(options: Options) -> None:
     from stylert.models.checkpoint import SNAPSHOT_FILE
     from stylert.train.compile_check import unavailable_reason
     from stylert.train.data.dataset import ImageDataset
+    from stylert.train.loop import Trainer, train
     from stylert.train.parallel import launched_processes, process_group
     from stylert.train.selection import training_images
     from stylert.train.transfer import read_networks, transfer
 
     snapshot, source = options.out / SNAPSHOT_FILE, options.transfer
-    _check(options, snapshot)
     device = _device(options.device)
     # Mistakes that do not depend on the images are found before the images are read.
     if source is not None:
@@ -221,11 +231,13 @@ def _evaluate(options: Options) -> Evaluate:
     ).evaluate
 
 
-def _check(options: Options, snapshot: Path) -> None:
+def _check(options: Options) -> None:
+    from stylert.models.checkpoint import SNAPSHOT_FILE
     from stylert.train.best_snapshot import BEST_FILE
     from stylert.train.data.image_files import refuse_run_among_images
     from stylert.train.loop import GENERATOR_FILE
 
+    snapshot = options.out / SNAPSHOT_FILE
     if options.out.exists() and not options.out.is_dir():
         raise OutputError(f"cannot write into {options.out}: it is a file")
     refuse_run_among_images(options.data, options.out)

@@ -13,13 +13,14 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stylert.core.errors import OutputError
+from stylert.core.errors import OutputError, shown_line
 from stylert.core.files.partials import (
     is_partial,
     lock,
@@ -33,6 +34,9 @@ from stylert.core.files.partials import (
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 #: A message names so many files.
 SHOWN_FILES = 3
+
+#: The folders that this process has locked, by device and inode, and the thread that did.
+_locked: dict[tuple[int, int], int] = {}
 
 #: The names, relative to a folder, of the files in it that may be lost when the folder is replaced.
 OwnFiles = Callable[[Path], Collection[str]]
@@ -107,24 +111,35 @@ def append_line(path: str | Path, content: Mapping[str, Any]) -> None:
 
 @contextmanager
 def locked_folder(path: str | Path) -> Iterator[None]:
-    """Keep other processes out of a folder during the block. A file system without locks keeps out nobody.
+    """Keep others out of a folder during the block. A file system without locks keeps out nobody.
 
-    The folder is made if it does not exist, and removed again if it is still empty at the end.
+    The folder is made if it does not exist, and removed again if it is still empty at the end. A block within the block, of
+    the same thread and folder, changes nothing.
 
     Raises:
-        OutputError: Another process has the folder, or it cannot be made.
+        OutputError: Another process or thread has the folder, or it cannot be made.
     """
     try:
         is_new = not os.path.exists(path)
         Path(path).mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as e:
-        raise OutputError(f"cannot write into {path}: {e.strerror or e}") from None
-    is_free = lock(descriptor) is not False
+    except (OSError, ValueError) as e:  # ValueError: a null character
+        raise OutputError(f"cannot write into {shown_line(str(path))}: {getattr(e, 'strerror', None) or e}") from None
+    status = os.fstat(descriptor)
+    folder = status.st_dev, status.st_ino
+    is_within = _locked.get(folder) == threading.get_ident()
+    is_free = is_within or lock(descriptor) is not False
     try:
         if not is_free:
             raise OutputError(f"cannot write into {path}: another process is writing there")
-        yield
+        if is_within:
+            yield
+            return
+        _locked[folder] = threading.get_ident()
+        try:
+            yield
+        finally:
+            del _locked[folder]
     finally:
         if is_new and is_free and not os.listdir(descriptor):
             with contextlib.suppress(OSError):  # a file has come at this moment

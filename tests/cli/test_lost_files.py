@@ -106,11 +106,15 @@ def test_two_runs_never_train_in_one_folder(
         assert held.stdout is not None
         assert held.stdout.readline() == "held\n"
         monkeypatch.setattr(sys, "argv", ["stylert", *map(str, train)])
+        monkeypatch.setattr(
+            "stylert.train.data.dataset.ImageDataset.__init__", lambda *_, **__: pytest.fail("the images were read")
+        )
         with pytest.raises(SystemExit) as e:
             cli.main()
         held.communicate("\n")
     assert e.value.code == 2
-    assert "another process is writing there" in capfd.readouterr().err.splitlines()[-1]
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "another process is writing there" in line
     assert not run.exists(), "the first process has written nothing, and the second one neither"
 
 

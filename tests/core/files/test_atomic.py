@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,22 @@ def test_a_second_process_is_kept_out_of_a_locked_folder(tmp_path: Path) -> None
     with locked_folder(tmp_path / "mine"):
         pass
     assert names(tmp_path) == ["mine"]
+
+
+def test_a_block_of_the_same_thread_may_lock_its_folder_again_and_another_thread_may_not(tmp_path: Path) -> None:
+    def enter() -> None:
+        with locked_folder(tmp_path / "run"):
+            pass
+
+    with ThreadPoolExecutor(1) as other:
+        with locked_folder(tmp_path / "run"):
+            enter()
+            (tmp_path / "link").symlink_to("run")
+            with locked_folder(tmp_path / "link"), pytest.raises(OutputError, match="another process is writing there"):
+                other.submit(enter).result()
+            with pytest.raises(OutputError, match="another process is writing there"):
+                other.submit(enter).result()
+        other.submit(enter).result()
 
 
 @pytest.mark.parametrize("code", [WRITE_FILE, WRITE_FOLDER], ids=["file", "folder"])
