@@ -10,35 +10,29 @@ import re
 import shutil
 import signal
 import threading
-import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from stylert.core.errors import StylertError, missing_extra
-from stylert.core.files.atomic import append_line, atomic_file, locked_folder
-from stylert.core.images.grids import save_grid
+from stylert.core.errors import StylertError
+from stylert.core.files.atomic import atomic_file, locked_folder
+from stylert.core.images.grids import make_grid, save_grid
 from stylert.models.checkpoint import SNAPSHOT_FILE, write_generator
 from stylert.train.best_snapshot import Evaluate, keep_if_best
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.parallel import Processes
 from stylert.train.presets import TrainConfig
+from stylert.train.reporting.statistics import Statistics
+from stylert.train.reporting.writers import RunWriter
+from stylert.train.resumed_settings import changes
 from stylert.train.sampling import sample_images
-from stylert.train.snapshot import read_snapshot, write_snapshot
+from stylert.train.snapshot import read_config, read_snapshot, write_snapshot
 from stylert.train.trainer import SINGLE_PROCESS, Trainer
 
-STATS_FILE = "stats.jsonl"
 GENERATOR_FILE = "model.safetensors"
 GRID_IMAGES = 64
-#: Statistics are written after this many steps or seconds, whichever comes first.
-STEPS_PER_LINE = 50
-SECONDS_PER_LINE = 60.0
-
-#: Receives one line of statistics or metrics, as JSON values by name.
-Report = Callable[[dict[str, Any]], None]
 
 
 class TrainingError(StylertError):
@@ -55,13 +49,12 @@ def train(
     snap_kimg: float = 10.0,
     keep: int = 0,
     evaluate: Evaluate | None = None,
-    tensorboard: bool = False,
+    writers: Sequence[RunWriter] = (),
     device: str = "cpu",
     processes: Processes = SINGLE_PROCESS,
     compiled: bool = False,
-    report: Report | None = None,
 ) -> Path:
-    """Train until `cfg.kimg`. SIGTERM and Ctrl-C save a snapshot and stop.
+    """Train until `cfg.kimg`. SIGTERM and Ctrl-C save a snapshot and stop. A stopped run measures no metrics.
 
     Files in `out`, written every `snap_kimg` and at the end:
 
@@ -71,23 +64,24 @@ def train(
     - `snapshot-<kimg>.safetensors`: the last `keep` snapshots.
     - `best.safetensors` and `metrics.jsonl`: the generator with the lowest metric, and all metrics (with `evaluate`).
 
-    `stats.jsonl` gets a line of statistics every 50 steps or every minute. Before the first step, a new run writes
-    `reals.png`, a grid of real images, and `fakes-init.png`, samples of its first networks. They are never overwritten.
+    `stats.jsonl` gets a line of statistics every 50 steps or every minute, see `reporting.statistics`. Before the first
+    step, a new run writes `reals.png`, a grid of real images, and `fakes-init.png`, samples of its first networks. They are
+    never overwritten.
 
     Args:
         cfg: Configuration of the run.
         dataset: The real images.
         out: Folder of the run.
-        resume: A snapshot to resume from.
+        resume: A snapshot to resume from. Settings of `cfg` that differ from it are recorded in `stats.jsonl` and in
+            `facts.changes` of later snapshots.
         start: Changes the networks of a new run, for example by `transfer.transfer`.
         snap_kimg: Thousands of images between snapshots. Below 1, `<kimg>` has three decimals.
         keep: Number of snapshots to keep under their kimg.
         evaluate: Computes metrics of G_ema at every snapshot. The first metric decides which one is best.
-        tensorboard: Whether to write statistics for TensorBoard as well.
+        writers: Receive the statistics, the metrics, and the grids of images at every snapshot.
         device: Device of the networks.
         processes: This process among those that train together. Each calls this function; rank 0 writes and reports.
         compiled: Passed to `Trainer`.
-        report: Called with each line of statistics, and with the metrics of each snapshot.
 
     Returns:
         Path of the final generator file.
@@ -95,34 +89,46 @@ def train(
     Raises:
         TrainingError: A loss is not finite. The last snapshot is kept.
         OutputError: `out` cannot be created, a file in it cannot be written, or another process trains there.
+        ProcessLost: Another process of the run has ended.
     """
     out = Path(out)
-    new_writer = _tensorboard_class() if tensorboard and processes.is_first else None
     trainer = Trainer(cfg, dataset, device, processes, compiled)
-    # Rank 0 writes for all, so it keeps other runs out.
-    with locked_folder(out) if processes.is_first else nullcontext():
-        writer = None if new_writer is None else new_writer(str(out / "tensorboard"))
+    with ExitStack() as stack:
+        if processes.is_first:  # it writes for all, so it keeps other runs out
+            stack.enter_context(locked_folder(out))
+        else:
+            writers = ()
+        for writer in writers:
+            writer.open(out, cfg, resume is not None)
+            stack.callback(writer.close)
+        statistics = Statistics(trainer, out, writers)
         if resume is not None:
-            trainer.load_state(*read_snapshot(resume, cfg))
+            _resume(trainer, resume, statistics)
         elif start is not None:
             start(trainer)
         if processes.is_first:
-            _save_first_grids(trainer, out, is_new=resume is None)
-        statistics = _Statistics(trainer, out, writer, report)
+            reals = _save_first_grids(trainer, out, is_new=resume is None)
+            _show_picture(writers, trainer, "reals", reals)
         stop = _StopRequest()
         saved_nimg = -1
 
         def snapshot() -> None:
             nonlocal saved_nimg
-            if not processes.is_first or saved_nimg == trainer.nimg:
+            if saved_nimg == trainer.nimg:
                 return
             saved_nimg = trainer.nimg
-            save(trainer, out, snap_kimg)
-            keep_last(trainer, out, keep, snap_kimg)
-            if evaluate is not None:
-                metrics = evaluate(trainer.G_ema)
-                keep_if_best(out, out / GENERATOR_FILE, trainer.nimg / 1000, metrics)
-                statistics.show({"kimg": trainer.nimg / 1000, **metrics})
+            if processes.is_first:
+                with trainer.timer.phase("snapshot"):
+                    samples = save(trainer, out, snap_kimg)
+                    keep_last(trainer, out, keep, snap_kimg)
+                    _show_picture(writers, trainer, "fakes", samples)
+                if evaluate is not None:
+                    with trainer.timer.phase("metrics"):
+                        metrics = _evaluate_unless_stopped(evaluate, trainer, stop)
+                    if metrics is not None:
+                        keep_if_best(out, out / GENERATOR_FILE, trainer.nimg / 1000, metrics)
+                        statistics.show({"kimg": trainer.nimg / 1000, **metrics})
+            processes.barrier()
 
         next_snapshot = (np.floor(trainer.nimg / (snap_kimg * 1000)) + 1) * snap_kimg * 1000
         with stop:
@@ -135,30 +141,72 @@ def train(
                     snapshot()
             statistics.flush()
             snapshot()
-            processes.barrier()
-        if writer is not None:
-            writer.close()
         return out / GENERATOR_FILE
 
 
-def save(trainer: Trainer, out: Path, snap_kimg: float = 10.0) -> None:
-    """Write the snapshot, the generator file and a grid of samples, each atomically."""
+def _resume(trainer: Trainer, snapshot: str | Path, statistics: Statistics) -> None:
+    """Restore a snapshot, and record which settings have changed since."""
+    trainer.load_state(*read_snapshot(snapshot, trainer.cfg))
+    if changed := changes(read_config(snapshot), trainer.cfg):
+        trainer.changes.append({"kimg": trainer.nimg / 1000} | {name: list(pair) for name, pair in changed.items()})
+        statistics.record_changes(changed)
+    statistics.start_nimg = trainer.nimg
+
+
+def _evaluate_unless_stopped(evaluate: Evaluate, trainer: Trainer, stop: _StopRequest) -> Mapping[str, float] | None:
+    """The metrics of G_ema. None if a signal has come, which also ends the evaluation.
+
+    An evaluation can take minutes, and torchrun kills a process 30 seconds after SIGTERM.
+    """
+    if stop.requested:
+        return None
+    try:
+        stop.interrupts = True
+        metrics = evaluate(trainer.G_ema)
+        stop.interrupts = False
+    except KeyboardInterrupt:
+        if not stop.requested:
+            raise
+        return None
+    finally:
+        stop.interrupts = False
+    return metrics
+
+
+def _show_picture(writers: Sequence[RunWriter], trainer: Trainer, name: str, images: np.ndarray) -> None:
+    for writer in writers:
+        writer.picture(trainer.nimg / 1000, name, make_grid(images))
+
+
+def save(trainer: Trainer, out: Path, snap_kimg: float = 10.0) -> np.ndarray:
+    """Write the snapshot, the generator file and a grid of samples, each atomically.
+
+    Returns:
+        The samples, uint8 `[N, R, R, C]`.
+    """
     tensors, facts = trainer.state()
     write_snapshot(out / SNAPSHOT_FILE, trainer.cfg, tensors, facts)
     arrays = {k: v.cpu().numpy() for k, v in trainer.G_ema.state_dict().items()}
     write_generator(out / GENERATOR_FILE, trainer.cfg.generator, arrays, info={"kimg": trainer.nimg / 1000})
     samples = sample_images(trainer.G_ema, GRID_IMAGES, labels=trainer.dataset.labels)
     save_grid(samples, out / f"fakes-{kimg_name(trainer.nimg, snap_kimg)}.png")
+    return samples
 
 
-def _save_first_grids(trainer: Trainer, out: Path, is_new: bool) -> None:
-    """Write a grid of random real images and, for a new run, of samples. Existing files stay."""
+def _save_first_grids(trainer: Trainer, out: Path, is_new: bool) -> np.ndarray:
+    """Write a grid of random real images and, for a new run, of samples. Existing files stay.
+
+    Returns:
+        The real images, uint8 `[N, R, R, C]`.
+    """
     dataset = trainer.dataset
+    order = np.random.default_rng(trainer.cfg.seed).permutation(len(dataset))
+    images = dataset.images[order[:GRID_IMAGES]].transpose(0, 2, 3, 1)
     if not (reals := out / "reals.png").exists():
-        order = np.random.default_rng(trainer.cfg.seed).permutation(len(dataset))
-        save_grid(dataset.images[order[:GRID_IMAGES]].transpose(0, 2, 3, 1), reals)
+        save_grid(images, reals)
     if is_new and not (fakes := out / "fakes-init.png").exists():
         save_grid(sample_images(trainer.G_ema, GRID_IMAGES, labels=dataset.labels), fakes)
+    return images
 
 
 def keep_last(trainer: Trainer, out: Path, count: int, snap_kimg: float) -> None:
@@ -190,56 +238,16 @@ def kimg_name(nimg: int, snap_kimg: float) -> str:
     return whole if snap_kimg >= 1 else f"{whole}.{nimg % 1000:03d}"
 
 
-class _Statistics:
-    """Averages the losses over some steps, and writes them as a line of `stats.jsonl` (rank 0 only)."""
-
-    def __init__(self, trainer: Trainer, out: Path, writer: Any, report: Report | None) -> None:
-        self.trainer, self.out, self.writer, self.report = trainer, out, writer, report
-        self.values: dict[str, list[float]] = {}
-        self.start_time = self.line_time = time.monotonic()
-        self.start_nimg = trainer.nimg
-
-    def add(self, losses: dict[str, float]) -> None:
-        """Take the losses of one step, and write a line when it is due."""
-        for name, value in losses.items():
-            self.values.setdefault(name, []).append(value)
-        if self.trainer.step % STEPS_PER_LINE == 0 or time.monotonic() - self.line_time > SECONDS_PER_LINE:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write a line of the steps since the last line, if there were any."""
-        if not self.values:
-            return
-        trainer = self.trainer
-        self.line_time = time.monotonic()
-        line = {
-            "kimg": trainer.nimg / 1000,
-            "step": trainer.step,
-            "sec_per_kimg": (self.line_time - self.start_time) / (trainer.nimg - self.start_nimg) * 1000,
-            **{name: float(np.mean(values)) for name, values in self.values.items()},
-        }
-        if trainer.cfg.aug != "noaug":
-            line["aug_p"] = trainer.aug_p
-        self.values.clear()
-        if trainer.processes.is_first:
-            append_line(self.out / STATS_FILE, line)
-            self.show(line)
-
-    def show(self, line: dict[str, Any]) -> None:
-        """Pass a line to TensorBoard and to `report`."""
-        if self.writer is not None:
-            for name, value in line.items():
-                if name not in ("kimg", "step"):
-                    self.writer.add_scalar(name, value, int(line["kimg"] * 1000))
-            self.writer.flush()
-        if self.report is not None:
-            self.report(line)
-
-
 class _StopRequest:
-    """Turns SIGTERM and SIGINT into a flag while the loop runs. Outside of the main thread it changes no handlers."""
+    """Turns SIGTERM and SIGINT into a flag while the loop runs. Outside of the main thread it changes no handlers.
+
+    Attributes:
+        requested: Whether a signal has come.
+        interrupts: Whether a signal also raises KeyboardInterrupt, to leave a call that takes long.
+    """
 
     requested = False
+    interrupts = False
 
     def __enter__(self) -> None:
         # Python allows signal handlers in the main thread only.
@@ -249,6 +257,8 @@ class _StopRequest:
 
     def _handle(self, *_: object) -> None:
         self.requested = True
+        if self.interrupts:
+            raise KeyboardInterrupt
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
@@ -259,12 +269,3 @@ def _check_finite(losses: dict[str, float], nimg: int) -> None:
     for name, value in losses.items():
         if not np.isfinite(value):
             raise TrainingError(f"{name} is {value} at {nimg / 1000:.1f} kimg: lower --lr or raise --gamma")
-
-
-def _tensorboard_class() -> Callable[[str], Any]:
-    """TensorBoard's writer, called with a folder."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise missing_extra("TensorBoard", "tensorboard") from None
-    return SummaryWriter

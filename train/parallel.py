@@ -1,24 +1,44 @@
-"""Data-parallel training in several processes, as `torchrun` starts them."""
+"""Data-parallel training in several processes, as `torchrun` starts them.
+
+NCCL ends a process that waits for the others for more than its time-out, 10 minutes by default. So the processes wait for
+the metrics and snapshots of rank 0 in a group of their own, by Gloo.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, StylertError, shown_line
+
+#: Longest time that processes wait for rank 0.
+LONGEST_WAIT = timedelta(days=7)
+
+
+class ProcessLost(StylertError):
+    """Another process of the run ended, so that this one cannot go on."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """The rank of this process among `world_size` processes. Rank 0 writes files and reports."""
+    """The rank of this process among `world_size` processes. Rank 0 writes files and reports.
+
+    Attributes:
+        rank: Number of this process.
+        world_size: Number of processes.
+        waiting_group: The group in which they wait for each other without NCCL's time-out; None for the default group.
+    """
 
     rank: int = 0
     world_size: int = 1
+    waiting_group: Any = None
 
     @property
     def is_first(self) -> bool:
@@ -26,11 +46,16 @@ class Processes:
         return self.rank == 0
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over all processes, in one all-reduce. All have one type and device."""
+        """Replace each tensor by its sum over all processes, in one all-reduce. All have one type and device.
+
+        Raises:
+            ProcessLost: Another process has ended.
+        """
         if self.world_size == 1 or not tensors:
             return
         flat = torch.cat([t.detach().reshape(-1) for t in tensors])
-        torch.distributed.all_reduce(flat)
+        with _lost_processes():
+            torch.distributed.all_reduce(flat)
         for t, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             t.copy_(total.view_as(t))
 
@@ -43,9 +68,23 @@ class Processes:
         return bool(count > 0)
 
     def barrier(self) -> None:
-        """Wait until all processes have called this."""
+        """Wait until all processes have called this.
+
+        Raises:
+            ProcessLost: Another process has ended.
+        """
         if self.world_size > 1:
-            torch.distributed.barrier()
+            with _lost_processes():
+                torch.distributed.barrier(group=self.waiting_group)
+
+
+@contextmanager
+def _lost_processes() -> Iterator[None]:
+    """Turn the failure of a collective call into the error that tells its usual cause."""
+    try:
+        yield
+    except RuntimeError as e:
+        raise ProcessLost(f"another process of this run ended, see its message; this one stops: {shown_line(str(e))}") from e
 
 
 def launched_processes() -> Processes:
@@ -72,6 +111,6 @@ def process_group(device: torch.device | str) -> Iterator[Processes]:
         return
     torch.distributed.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
     try:
-        yield processes
+        yield replace(processes, waiting_group=torch.distributed.new_group(backend="gloo", timeout=LONGEST_WAIT))
     finally:
         torch.distributed.destroy_process_group()

@@ -9,6 +9,7 @@ import numpy as np
 
 from stylert.core.errors import DataError
 from stylert.core.progress import Progress
+from stylert.train.data.class_balance import ClassBalanced
 from stylert.train.data.dataset import DEFAULT_MEMORY, ImageDataset
 from stylert.train.data.lazy_images import LazyImages
 from stylert.train.presets import TrainConfig
@@ -78,11 +79,17 @@ class _SelectedImages:
 def training_images(dataset: ImageDataset, cfg: TrainConfig) -> ImageDataset:
     """The images that a run trains on: those of `cfg.subset`, and their mirror images with `cfg.mirror`.
 
-    The seed of the run decides the subset, so a resumed run has the same one.
+    The seed of the run decides the subset, so a resumed run has the same one. With `cfg.class_balanced`, the stream of the
+    result draws each class of these images equally often.
 
     Raises:
-        DataError: The dataset has fewer images than the subset.
+        DataError: The dataset has fewer images than the subset, or no classes to balance.
     """
+    selected = _selected(dataset, cfg)
+    return ClassBalanced(selected) if cfg.class_balanced else selected
+
+
+def _selected(dataset: ImageDataset, cfg: TrainConfig) -> ImageDataset:
     if cfg.subset is None and not cfg.mirror:
         return dataset
     count = len(dataset) if cfg.subset is None else cfg.subset

@@ -16,6 +16,8 @@ HALF = "Type of the highest resolutions: none, fp16, bf16."
 AUGMENTATION = "ada (adapts p), fixed (--p), or noaug; by default the preset decides."
 PIPELINE = "blit, geom, color, filter, noise, cutout, or the unions bg, bgc, bgcf, bgcfn, bgcfnc."
 MICRO = "Images per forward and backward pass; the gradients of the passes are added."
+LOSS = "logistic (StyleGAN2), relativistic (R3GAN, with R2), or hinge (the default with --projected)."
+PROJECTED = "Train a projected discriminator on EfficientNet-Lite0, with images of this side, such as 128."
 SETTING = "NAME=VALUE for any other value in the plan of --dry-run, such as --set ema_kimg=20. May be repeated."
 BEST = (
     "Measure every snapshot by fd2k, kid2k, fid2k or fid50k_full; the first metric decides which snapshot is best.safetensors."
@@ -25,6 +27,9 @@ METRICS = (
     "fd5k_full compares them with all real ones."
 )
 NOISE = "Noise of the generated images: random, as in the official metrics, const, or none."
+BALANCED = "Draw each class equally often, with --cond."
+WANDB = "Also send statistics and images to this project of Weights & Biases; WANDB_MODE=offline keeps them in --out."
+RESUME = "Continue from the snapshot in --out; --kimg, --lr, --gamma and the augmentation may change. --resume FILE is --transfer FILE."
 TRANSFER = "Start from the networks of this snapshot, generator or official pickle; it may be of a lower resolution."
 
 
@@ -72,6 +77,8 @@ def train(
     kimg: Annotated[float | None, typer.Option(min=0, help="Length, thousands of images.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images per step, over all processes.")] = None,
     batch_gpu: Annotated[int | None, typer.Option(min=1, help=MICRO)] = None,
+    loss: Annotated[str | None, typer.Option(help=LOSS)] = None,
+    projected: Annotated[int | None, typer.Option(min=32, help=PROJECTED)] = None,
     gamma: Annotated[float | None, typer.Option(min=0, help="R1 weight.")] = None,
     pl_weight: Annotated[float | None, typer.Option(min=0, help="Path length weight; 0 trains without.")] = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Learning rate.")] = None,
@@ -87,6 +94,7 @@ def train(
     ] = None,
     subset: Annotated[int | None, typer.Option(min=1, help="Train on this number of random images; all by default.")] = None,
     mirror: Annotated[bool, typer.Option("--mirror", help="Train on the mirror image of each image as well.")] = False,
+    class_balanced: Annotated[bool, typer.Option("--class-balanced", help=BALANCED)] = False,
     labels: Annotated[bool, typer.Option("--cond", help="Train on the labels of dataset.json.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     snap: Annotated[float, typer.Option(min=0.01, help="Kimg between snapshots.")] = 10.0,
@@ -95,11 +103,12 @@ def train(
     inception: Annotated[Path | None, typer.Option(help="Weights of the FID Inception network, for --metrics fid.")] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Run the networks through torch.compile.")] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", help=SETTING)] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue from the snapshot in --out; --resume FILE is --transfer FILE.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help=RESUME)] = False,
     transfer: Annotated[Path | None, typer.Option(help=TRANSFER)] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write statistics for TensorBoard.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write statistics and images for TensorBoard.")
+    ] = False,
+    wandb: Annotated[str | None, typer.Option(metavar="PROJECT", help=WANDB)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan of the run and its cost, then stop.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -117,6 +126,8 @@ def train(
         "kimg": kimg,
         "batch": batch,
         "batch_gpu": batch_gpu,
+        "loss": loss,
+        "projected": projected,
         "r1_gamma": gamma,
         "pl_weight": pl_weight,
         "lr": lr,
@@ -130,6 +141,7 @@ def train(
         "freeze_d": freeze_d,
         "subset": subset,
         "mirror": mirror or None,
+        "class_balanced": class_balanced or None,
         "seed": seed,
     }
     given = {k: v for k, v in overrides.items() if v is not None} | read_settings(settings or [])
@@ -150,6 +162,7 @@ def train(
             metrics=metrics,
             inception=inception,
             compiled=compiled,
+            wandb=wandb,
         )
     )
 

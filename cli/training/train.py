@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stylert.cli.app import split_list
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from stylert.train.data.dataset import ImageDataset
     from stylert.train.parallel import Processes
     from stylert.train.presets import TrainConfig
+    from stylert.train.reporting.writers import RunWriter
 
 #: Number of images that measure a snapshot, for metrics whose name holds none.
 SCORED_IMAGES = 2000
@@ -50,6 +52,7 @@ class Options:
     metrics: str | None = None
     inception: Path | None = None
     compiled: bool = False
+    wandb: str | None = None
 
 
 def run_training(options: Options) -> None:
@@ -76,7 +79,9 @@ def _run(options: Options) -> None:
     from stylert.train.data.dataset import ImageDataset
     from stylert.train.loop import Trainer, train
     from stylert.train.parallel import launched_processes, process_group
+    from stylert.train.resumed_settings import changes
     from stylert.train.selection import training_images
+    from stylert.train.snapshot import read_config
     from stylert.train.transfer import read_networks, transfer
 
     snapshot, source = options.out / SNAPSHOT_FILE, options.transfer
@@ -86,10 +91,16 @@ def _run(options: Options) -> None:
         read_networks(source)
     checked = _config(options, SMALLEST, 0, 3, launched_processes(), snapshot)
     has_labels = options.labels or checked.generator.c_dim > 0  # a resumed run keeps its labels
+    if checked.class_balanced and not has_labels:
+        raise InputError("--class-balanced draws each class equally often: add --cond")
     evaluate = None if options.metrics is None else _evaluate(options)
+    writers = _writers(options)
     with progress() as bar:
         dataset = ImageDataset(options.data, has_labels, progress=bar)
     cfg = _config(options, dataset.resolution, dataset.c_dim, dataset.images.shape[1], launched_processes(), snapshot)
+    if options.resume and launched_processes().is_first:
+        for name, (old, new) in changes(read_config(snapshot), cfg).items():
+            print_note(f"{name} changes from {old} to {new}")
     if options.dry_run:
         if launched_processes().is_first:
             show_plan(cfg, training_images(dataset, cfg), launched_processes(), device)
@@ -117,11 +128,10 @@ def _run(options: Options) -> None:
                 snap_kimg=options.snap,
                 keep=options.keep,
                 evaluate=evaluate,
-                tensorboard=options.tensorboard,
+                writers=[display, *writers],
                 device=device,
                 processes=processes,
                 compiled=compiled,
-                report=display.show,
             )
         if processes.is_first:
             if 0 < display.kimg < cfg.kimg:
@@ -130,29 +140,38 @@ def _run(options: Options) -> None:
 
 
 class _Display:
-    """The progress of a run on stderr: a bar with the latest statistics in a terminal, one line per report elsewhere."""
+    """A `RunWriter` that shows the progress on stderr: a bar in a terminal, one line per report elsewhere."""
 
     def __init__(self, total_kimg: float, shown: bool) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}"), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[line]}"), TimeRemainingColumn())
         self._bars = Progress(*columns, console=errors, disable=not (errors.is_terminal and shown))
         self._task = self._bars.add_task("train", total=total_kimg, line="")
         self._total = total_kimg
         self.kimg = 0.0
 
-    def show(self, statistics: dict[str, Any]) -> None:
+    def open(self, out: Path, cfg: TrainConfig, resumed: bool) -> None:
+        """See `RunWriter`."""
+
+    def scalars(self, kimg: float, values: Mapping[str, float]) -> None:
         """Show a line of `stats.jsonl`, or the metrics of a snapshot."""
-        self.kimg = statistics["kimg"]
-        if "loss_G" not in statistics:
-            metrics = "  ".join(f"{name} {value:.4g}" for name, value in statistics.items() if name != "kimg")
-            print_note(f"{self.kimg:.1f} kimg  {metrics}")
+        self.kimg = kimg
+        if "loss_G" not in values:
+            print_note(f"{kimg:.1f} kimg  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
             return
-        text = f"{self.kimg:.1f} kimg  {statistics['sec_per_kimg']:.1f} s/kimg"
-        text += f"  G {statistics['loss_G']:.2f}  D {statistics['loss_D']:.2f}"
-        text += f"  p {statistics['aug_p']:.3f}" if "aug_p" in statistics else ""
-        self._bars.update(self._task, completed=self.kimg, line=text)
+        text = f"{kimg:.1f} kimg  {values['sec_per_kimg']:.1f} s/kimg  G {values['loss_G']:.2f}  D {values['loss_D']:.2f}"
+        text += f"  p {values['aug_p']:.3f}" if "aug_p" in values else ""
+        self._bars.update(self._task, completed=kimg, line=text)
         if not errors.is_terminal:
-            left = max(self._total - self.kimg, 0) * statistics["sec_per_kimg"]
-            print_note(f"{text}  {timedelta(seconds=round(left))} left")
+            left = max(self._total - kimg, 0) * values["sec_per_kimg"]
+            scores = f"real {values['real_score']:.2f}  fake {values['fake_score']:.2f}"
+            memory = f"{values['peak_memory_mib']:.0f} MiB"
+            print_note(f"{text}  {scores}  {memory}  {_shares(values)}  {timedelta(seconds=round(left))} left")
+
+    def picture(self, kimg: float, name: str, image: np.ndarray) -> None:
+        """See `RunWriter`. A terminal shows no pictures."""
+
+    def close(self) -> None:
+        """See `RunWriter`."""
 
     def __enter__(self) -> _Display:
         self._bars.start()
@@ -160,6 +179,27 @@ class _Display:
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
+
+
+def _shares(values: Mapping[str, float]) -> str:
+    """The share of each phase in the time of all phases, such as `G 50% D 40% data 10%`."""
+    seconds = {name.removeprefix("seconds_"): value for name, value in values.items() if name.startswith("seconds_")}
+    total = sum(seconds.values()) or 1.0
+    return " ".join(f"{phase} {value / total:.0%}" for phase, value in seconds.items())
+
+
+def _writers(options: Options) -> list[RunWriter]:
+    """TensorBoard and wandb, where they are asked for. Raises BackendError for one that is not installed."""
+    writers: list[RunWriter] = []
+    if options.tensorboard:
+        from stylert.train.reporting.tensorboard import TensorBoardWriter
+
+        writers.append(TensorBoardWriter())
+    if options.wandb is not None:
+        from stylert.train.reporting.weights_and_biases import WandbWriter
+
+        writers.append(WandbWriter(options.wandb, print_note))
+    return writers
 
 
 def show_plan(cfg: TrainConfig, dataset: ImageDataset, processes: Processes, device: str) -> None:
@@ -251,8 +291,6 @@ def _check(options: Options) -> None:
         for name in (GENERATOR_FILE, BEST_FILE):  # of a user, or of an older run; the new run would replace it
             if (options.out / name).exists():
                 raise OutputError(f"{options.out} already holds {name}: choose another folder")
-    if "aug_p" in options.overrides and options.overrides.get("aug") != "fixed":
-        raise InputError("--p is the probability of --aug fixed")
 
 
 def _device(name: str) -> str:
@@ -273,19 +311,21 @@ def _device(name: str) -> str:
 
 
 def _config(options: Options, resolution: int, c_dim: int, channels: int, processes: Processes, snapshot: Path) -> TrainConfig:
-    from stylert.train.presets import FROM_TRAINED_NETWORKS, changed_settings, resolve
+    from stylert.train.presets import FROM_TRAINED_NETWORKS, resolve
+    from stylert.train.resumed_settings import resumed_config
     from stylert.train.snapshot import read_config
 
     try:
         if options.resume:
-            cfg = read_config(snapshot)
-            changed = changed_settings(cfg, {k: v for k, v in options.overrides.items() if k not in ("kimg", "seed")})
-            if changed:
-                raise InputError(f"a resumed run keeps its settings: {', '.join(changed)} had other values")
-            return dataclasses.replace(cfg, kimg=options.overrides.get("kimg", cfg.kimg))
-        overrides = dict(options.overrides)
-        if options.transfer is not None:
-            overrides = FROM_TRAINED_NETWORKS | overrides
-        return resolve(options.preset, resolution, c_dim, channels, processes.world_size, **overrides)
+            cfg = resumed_config(read_config(snapshot), options.overrides)
+        else:
+            from_networks = {} if options.transfer is None else FROM_TRAINED_NETWORKS
+            overrides = {**from_networks, **options.overrides}
+            cfg = resolve(options.preset, resolution, c_dim, channels, processes.world_size, **overrides)
     except (TypeError, ValueError) as e:
         raise InputError(str(e)) from None
+    if "aug_p" in options.overrides and cfg.aug != "fixed":
+        raise InputError("--p is the probability of --aug fixed")
+    if options.overrides.get("aug") == "fixed" and cfg.aug_p == 0:
+        raise InputError("--aug fixed needs its probability: add --p")
+    return cfg

@@ -5,8 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from stylert.core.errors import BackendError, CheckpointError, DataError
+from stylert.core.errors import CheckpointError, DataError
 from stylert.core.images.grids import make_grid
 from stylert.models.checkpoint import load_generator, read_metadata
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
@@ -24,6 +25,7 @@ from stylert.train.data.dataset import ImageDataset
 from stylert.train.loop import Trainer, TrainingError, train
 from stylert.train.presets import TrainConfig
 from stylert.train.sampling import sample_images
+from stylert.train.trainer import PHASES
 
 NETWORK = {"resolution": 8, "channel_base": 32, "channel_max": 4, "mapping_layers": 1}
 
@@ -48,6 +50,27 @@ def dataset(rng, write_dataset):
 def unlabelled(dataset):
     dataset.labels = None
     return dataset
+
+
+class Recorder:
+    """A writer that keeps what it gets. `react` is called with each line."""
+
+    def __init__(self, react=None):
+        self.opened, self.lines, self.pictures, self.closed, self.react = [], [], [], 0, react
+
+    def open(self, out, cfg, resumed):
+        self.opened.append((out, cfg, resumed))
+
+    def scalars(self, kimg, values):
+        self.lines.append((kimg, dict(values)))
+        if self.react is not None:
+            self.react()
+
+    def picture(self, kimg, name, image):
+        self.pictures.append((kimg, name, image))
+
+    def close(self):
+        self.closed += 1
 
 
 def assert_same_state(a, b):
@@ -202,30 +225,31 @@ def test_a_batch_is_the_next_images_of_the_stream(dataset):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_stops(unlabelled, tmp_path, number):
     handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
-    lines = []
-
-    def report(line):
-        lines.append(line)
-        os.kill(os.getpid(), number)
-
-    path = train(config(kimg=1000), unlabelled, tmp_path, report=report)
-    assert [line["step"] for line in lines] == [50]
+    writer = Recorder(lambda: os.kill(os.getpid(), number))
+    path = train(config(kimg=1000), unlabelled, tmp_path, writers=[writer])
     assert read_metadata(tmp_path / "snapshot.safetensors")["facts"] == {"nimg": 200, "step": 50}
     assert load_generator(path).cfg == config().generator
     assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == handlers
-    (line,) = (tmp_path / "stats.jsonl").read_text().splitlines()
-    assert json.loads(line) == lines[0]
-    assert {"kimg", "sec_per_kimg", "loss_G", "loss_D", "r1", "path_length", "real_sign"} <= set(lines[0])
+    (text,) = (tmp_path / "stats.jsonl").read_text().splitlines()
+    line = json.loads(text)
+    assert [(line.pop("kimg"), line)] == [(kimg, values | {"step": 50}) for kimg, values in writer.lines]
+    assert {"sec_per_kimg", "loss_G", "loss_D", "r1", "path_length", "grad_norm_G", "grad_norm_D"} <= set(line)
+    for kind in ("real", "fake"):
+        assert abs(line[f"{kind}_sign"]) <= 1
+        assert line[f"{kind}_score"] != 0
+    assert line["peak_memory_mib"] > 10
+    assert {name for name in line if name.startswith("seconds_")} == {f"seconds_{x}" for x in ("data", *PHASES)}
+    assert 0 < sum(value for name, value in line.items() if name.startswith("seconds_")) <= line["sec_per_kimg"] * 0.2
 
 
 @pytest.mark.parametrize(("seconds", "steps"), [(-1.0, [1, 2, 3]), (1e9, [3])])
 def test_statistics_are_written_after_some_seconds_and_at_the_end(unlabelled, tmp_path, monkeypatch, seconds, steps):
-    monkeypatch.setattr("stylert.train.loop.SECONDS_PER_LINE", seconds)
+    monkeypatch.setattr("stylert.train.reporting.statistics.SECONDS_PER_LINE", seconds)
     train(config(kimg=0.012), unlabelled, tmp_path)
     assert [json.loads(line)["step"] for line in (tmp_path / "stats.jsonl").read_text().splitlines()] == steps
 
 
-@pytest.mark.parametrize("name", ["generator_loss", "discriminator_loss", "r1_penalty", "path_length_penalty"])
+@pytest.mark.parametrize("name", ["generator_loss", "discriminator_loss", "gradient_penalty", "path_length_penalty"])
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(unlabelled, tmp_path, monkeypatch, name):
     train(config(), unlabelled, tmp_path)
     snapshot = (tmp_path / "snapshot.safetensors").read_bytes()
@@ -239,7 +263,12 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(unlabelled,
 
 def test_snapshots_are_written_at_their_interval(unlabelled, tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr("stylert.train.loop.save", lambda trainer, out, snap_kimg: saved.append(trainer.nimg))
+
+    def save(trainer, out, snap_kimg):
+        saved.append(trainer.nimg)
+        return np.zeros((1, 8, 8, 3), np.uint8)
+
+    monkeypatch.setattr("stylert.train.loop.save", save)
     train(config(kimg=0.06), unlabelled, tmp_path, snap_kimg=0.02)
     assert saved[:2] == [20, 40]
     assert saved[-1] == 60
@@ -309,15 +338,12 @@ def test_snapshots_less_than_a_kimg_apart_have_names_of_their_own_in_order(unlab
 
 
 def test_every_snapshot_is_evaluated_and_the_best_generator_kept(unlabelled, tmp_path, monkeypatch):
-    measured, reported = iter([3.0, 1.0, 2.0, 1.5]), []
-    run = {
-        "snap_kimg": 0.02,
-        "evaluate": lambda generator: {"FD": next(measured)},
-        "report": lambda line: "FD" in line and reported.append(line),
-    }
+    measured, writer = iter([3.0, 1.0, 2.0, 1.5]), Recorder()
+    run = {"snap_kimg": 0.02, "evaluate": lambda generator: {"FD": next(measured)}, "writers": [writer]}
     train(config(kimg=0.06), unlabelled, tmp_path, **run)
     best = (tmp_path / "best.safetensors").read_bytes()
-    assert [line["kimg"] for line in reported] == [0.02, 0.04, 0.06]  # the final snapshot is evaluated once
+    reported = [kimg for kimg, values in writer.lines if "FD" in values]
+    assert reported == [0.02, 0.04, 0.06]  # the final snapshot is evaluated once
     assert load_generator(tmp_path / "best.safetensors").cfg == config().generator
     assert read_metadata(tmp_path / "best.safetensors")["info"] == {"kimg": 0.04}
     train(config(kimg=0.08), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors", **run)
@@ -399,32 +425,84 @@ def test_a_kill_during_a_write_leaves_the_last_snapshot_to_resume_from(rng, writ
     assert read_metadata(out / "snapshot.safetensors")["facts"]["nimg"] == 40
 
 
-def test_a_missing_tensorboard_is_named(unlabelled, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(BackendError, match=r"stylert\[tensorboard\]"):
-        train(config(), unlabelled, tmp_path / "run", tensorboard=True)
-    assert not (tmp_path / "run").exists()
+def test_writers_get_the_grids_of_the_files_and_are_closed_also_after_an_error(unlabelled, tmp_path, monkeypatch):
+    writer, cfg = Recorder(), config(kimg=0.04)
+    train(cfg, unlabelled, tmp_path, snap_kimg=0.02, writers=[writer])
+    assert writer.opened == [(tmp_path, cfg, False)]
+    assert [(kimg, name) for kimg, name, _ in writer.pictures] == [(0.0, "reals"), (0.02, "fakes"), (0.04, "fakes")]
+    for (_, _, pixels), name in zip(writer.pictures, ("reals", "fakes-000000.020", "fakes-000000.040"), strict=True):
+        with Image.open(tmp_path / f"{name}.png") as image:
+            np.testing.assert_array_equal(pixels, np.asarray(image))
+    monkeypatch.setattr("stylert.train.trainer.losses.generator_loss", lambda logits: logits.mean() * float("nan"))
+    with pytest.raises(TrainingError):
+        train(config(kimg=1), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors", writers=[writer])
+    assert (writer.opened[1][2], writer.closed) == (True, 2)
 
 
-def test_statistics_reach_tensorboard(unlabelled, tmp_path, monkeypatch):
-    class Writer:
-        def __init__(self, folder):
-            self.rows = rows
-            assert folder == str(tmp_path / "tensorboard")
+def test_a_signal_ends_an_evaluation_and_the_run(unlabelled, tmp_path):
+    """The snapshot is written before, and the metrics of a stopped run are not measured."""
+    ended = []
 
-        def add_scalar(self, *row):
-            rows.append(row)
+    def evaluate(generator):
+        assert (tmp_path / "snapshot.safetensors").exists()
+        os.kill(os.getpid(), signal.SIGTERM)
+        ended.append(True)
+        return {"FD": 1.0}
 
-        def flush(self):
-            rows.append("flushed")
+    train(config(kimg=1000), unlabelled, tmp_path, snap_kimg=0.02, evaluate=evaluate)
+    assert read_metadata(tmp_path / "snapshot.safetensors")["facts"]["nimg"] == 20
+    assert not ended
+    assert not (tmp_path / "metrics.jsonl").exists()
+    with pytest.raises(KeyboardInterrupt):  # one that is not a signal is not taken for one
+        train(config(kimg=1), unlabelled, tmp_path / "b", snap_kimg=0.02, evaluate=Mock(side_effect=KeyboardInterrupt))
 
-        def close(self):
-            rows.append("closed")
 
-    rows = []
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
-    train(config(kimg=0.2, aug="fixed", aug_p=0.5), unlabelled, tmp_path, tensorboard=True)
-    line = json.loads((tmp_path / "stats.jsonl").read_text())
-    assert rows[-2:] == ["flushed", "closed"]
-    assert {row[0] for row in rows[:-2]} == line.keys() - {"kimg", "step"}
-    assert ("aug_p", 0.5, 200) in rows
+def test_changed_settings_are_used_and_recorded_over_all_resumes(unlabelled, tmp_path):
+    snapshot = tmp_path / "snapshot.safetensors"
+    train(config(), unlabelled, tmp_path)
+    train(config(kimg=0.04), unlabelled, tmp_path, resume=snapshot)
+    assert "changes" not in read_metadata(snapshot)["facts"]  # a longer run is no other run
+    second = {"r1_gamma": 3.0, "lr": 0.01, "aug": "ada", "aug_p": 0.25, "ada_target": -1.0, "ada_kimg": 0.016}
+    train(config(kimg=0.06, **second), unlabelled, tmp_path, resume=snapshot)
+    train(config(kimg=0.08, **(second | {"lr": 0.02})), unlabelled, tmp_path, resume=snapshot)
+    old = config()
+    changes = {name: [getattr(old, name), value] for name, value in second.items()}
+    expected = [{"kimg": 0.04, **changes}, {"kimg": 0.06, "lr": [0.01, 0.02]}]
+    saved = read_metadata(snapshot)
+    assert saved["facts"]["changes"] == expected
+    assert saved["train"]["lr"] == 0.02
+    assert saved["facts"]["ada"]["p"] == 1.0  # it rose from 0.25
+    lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert [{"kimg": line["kimg"], **line["changed"]} for line in lines if "changed" in line] == expected
+    tensors = load_file(snapshot)
+    save_file(tensors, snapshot, {"stylert": json.dumps(saved | {"facts": saved["facts"] | {"changes": 1}})})
+    with pytest.raises(CheckpointError, match="changed settings"):
+        train(config(kimg=0.08, **(second | {"lr": 0.02})), unlabelled, tmp_path, resume=snapshot)
+
+
+def test_a_changed_learning_rate_and_gamma_take_the_steps_of_a_run_that_has_them(unlabelled):
+    before = Trainer(config(), unlabelled)
+    before.train_step()
+    tensors, facts = before.state()
+    changed, expected = Trainer(config(lr=0.03, r1_gamma=2.0), unlabelled), Trainer(config(), unlabelled)
+    for trainer in (changed, expected):
+        trainer.load_state({k: v.clone() for k, v in tensors.items()}, facts)
+    expected.cfg = changed.cfg
+    for optimizer, interval in ((expected.opt_G, 2), (expected.opt_D, 3)):
+        optimizer.param_groups[0]["lr"] = 0.03 * interval / (interval + 1)
+    for trainer in (changed, expected):
+        torch.manual_seed(1)
+        for _ in range(3):
+            trainer.train_step()
+    assert_same_state(changed, expected)
+
+
+def test_a_class_balanced_run_resumes_exactly(dataset, tmp_path):
+    cfg = config(c_dim=2, class_balanced=True, mirror=True, subset=5, kimg=0.04)
+    train(cfg, dataset, tmp_path / "straight")
+    train(replace(cfg, kimg=0.02), dataset, tmp_path / "first")
+    train(cfg, dataset, tmp_path / "second", resume=tmp_path / "first" / "snapshot.safetensors")
+    files = [(tmp_path / run / "model.safetensors").read_bytes() for run in ("straight", "second")]
+    assert files[0] == files[1]
+    labels = Trainer(cfg, dataset).loader.batch(8)[1]
+    assert labels.sum(0).tolist() == [2, 2]

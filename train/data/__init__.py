@@ -3,7 +3,7 @@
 Read during training:
 
 - `dataset`: a zip or folder of the official layout.
-- `loader`: batches on the device.
+- `loader`: batches on the device; `class_balance`: each class equally often.
 - `lazy_images`: images that are decoded when they are needed.
 
 Written before training:
