@@ -22,8 +22,9 @@ MAX_DEPTH = 32
 #: Digits of a number. A 128-bit integer has 39.
 MAX_DIGITS = 40
 
-#: A string, a bracket, or a run of digits. A match never fails once it has begun, so no text takes more than one pass.
-TOKEN = re.compile(rb'"(?:[^"\\]|\\.?)*+"?|[\[{\]}]|[0-9]++', re.DOTALL)
+#: A string, a bracket, or a run of digits. A string before a colon is a key. A match never fails once it has begun, so no text
+#: takes more than one pass.
+TOKEN = re.compile(rb'"(?:[^"\\]|\\.?)*+"?(?P<key>\s*+:)?+|[\[{\]}]|[0-9]++', re.DOTALL)
 
 
 def read_document(
@@ -39,7 +40,8 @@ def read_document(
         max_bytes: Length that is allowed.
 
     Raises:
-        StylertError: An `error` with one line: the text is too long or nested too deep, is not JSON, or does not fit `kind`.
+        StylertError: An `error` with one line: the text is too long, nested too deep, is not JSON, has a key twice, or does not
+            fit `kind`.
     """
     try:
         content = data.encode() if isinstance(data, str) else data
@@ -64,18 +66,30 @@ def read_part(value: object, kind: type[Document], name: str, error: type[Styler
 
 
 def _check_bounds(data: bytes) -> None:
-    """Raise ValueError where lists and objects lie too deep in each other, or a number has too many digits."""
-    depth = 0
+    """Raise ValueError for too deep nesting, a number of too many digits, or an object with a key twice.
+
+    Readers choose differently between the two values of a key, so such a document does not mean the same everywhere.
+    """
+    keys_of: list[set[bytes]] = []  # of every list and object that is open
     for token in TOKEN.finditer(data):
         first = data[token.start()]
         if first in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
+            if len(keys_of) == MAX_DEPTH:
                 raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+            keys_of.append(set())
         elif first in b"]}":
-            depth -= 1
-        elif first != ord('"') and token.end() - token.start() > MAX_DIGITS:
-            raise ValueError(f"it holds a number of more than {MAX_DIGITS} digits")
+            if keys_of:
+                keys_of.pop()
+        elif first != ord('"'):
+            if token.end() - token.start() > MAX_DIGITS:
+                raise ValueError(f"it holds a number of more than {MAX_DIGITS} digits")
+        elif token["key"] is not None and keys_of:
+            key = data[token.start() : token.start("key")]
+            if b"\\" in key:  # one key can be written in several ways
+                key = msgspec.json.encode(msgspec.json.decode(key, type=str))
+            if key in keys_of[-1]:
+                raise ValueError(f"it has the key {shown_line(key.decode(errors='replace'), 60)} twice")
+            keys_of[-1].add(key)
 
 
 def _message(name: str, reason: Exception) -> str:

@@ -77,8 +77,13 @@ def read_parts(data: str | Path, dataset: ImageDataset) -> np.ndarray:
             raise DataError(f"{data} does not say what its images are made of: {PARTS_FILE} is missing")
         limit = BYTES + BYTES_PER_IMAGE * len(files.names)
         content = files.read_document(path, limit)
-    choices = read_document(content, PartsDocument, f"dataset {data}: {path}", DataError, limit).choices
-    parts_of = {(PurePosixPath(path).parent / path_in_archive(name)).as_posix(): parts for name, parts in choices.items()}
+    subject = f"dataset {data}: {path}"
+    parts_of: dict[str, list[int]] = {}
+    for written, parts in read_document(content, PartsDocument, subject, DataError, limit).choices.items():
+        name = (PurePosixPath(path).parent / path_in_archive(written)).as_posix()
+        if name in parts_of:
+            raise DataError(f"{subject} has the parts of {name!r} twice")
+        parts_of[name] = parts
     rows = [parts_of.get(name, []) for name in dataset.names]
     if not rows[0] or any(len(row) != len(rows[0]) for row in rows):
         raise DataError(f"{data}: the parts in {PARTS_FILE} must be one index per layer, for every image")

@@ -72,6 +72,10 @@ def test_a_document_is_read_and_unknown_keys_are_passed_over() -> None:
         ('{"x": 1} 2', "trailing"),
         ('{"x": 1, "names": ["\ud800"]}', ""),
         (b'{"x": 1, "names": ["\xff"]}', ""),
+        ('{"x": 1, "x": 2}', 'the key "x" twice'),
+        ('{"x": 1, "\\u0078": 2}', 'the key "x" twice'),
+        ('{"x": 1, "free": {"a": [{"b": 1, "c": 2, "b" \n : 3}]}}', 'the key "b" twice'),
+        ('{"x": 1, "free": {"a": {"b": 1}, "a": 2}}', 'the key "a" twice'),
         ("[" * 300_000, "levels deep"),
         ('{"x":1,"free":' + '{"a":' * 300_000, "levels deep"),
         ('{"x": 1, "free": {"a": "' + "b" * 5_000_000 + '"}}', "longer than"),
@@ -86,6 +90,11 @@ def test_a_part_of_another_form_is_refused() -> None:
     for value in (None, 3, {}, {"x": "3"}, {"x": -1}, {"x": 1, "names": 3}, [1]):
         with pytest.raises(StylertError, match="part is not valid"):
             read_part(value, Point, "part", BundleError)
+
+
+def test_a_key_may_stand_in_several_objects_and_among_values() -> None:
+    text = '{"x": 1, "names": ["x", "x"], "free": {"x": [{"x": 1}, {"x": 2}], "y": {"x": "x"}}}'
+    assert read(text).free == {"x": [{"x": 1}, {"x": 2}], "y": {"x": "x"}}
 
 
 def test_brackets_and_digits_within_strings_do_not_count() -> None:

@@ -81,6 +81,9 @@ def test_parts_are_found_by_the_names_of_the_images(write_dataset, rng, kind):
         b'{"choices": {"a.png": ["x"]}}',
         b'{"choices": {"a.png": [1.5]}}',
         b'{"choices": {"a.png": [99999999]}}',
+        b'{"choices": {"a.png": [1], "a.png": [2]}}',
+        b'{"choices": {"a.png": [1], "./a.png": [2]}}',
+        b'{"choices": {"a.png": [1]}, "choices": {"a.png": [2]}}',
     ],
 )
 def test_missing_and_invalid_parts_are_refused(write_dataset, rng, parts):
