@@ -3,7 +3,8 @@
 - `stylegan2/`: the network that the other stages train, export and run.
 - `checkpoint.py`: stylert's own files.
 - `importers/`: files of other projects.
-- `features/`: networks whose features compare images, for metrics.
+- `features/`: networks whose features compare images, for metrics and for the projected discriminator.
+- `projected_discriminator.py`: the discriminator of Projected GANs, which judges such features.
 
 The folder of a generative network holds:
 

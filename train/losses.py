@@ -1,4 +1,4 @@
-"""The losses of StyleGAN2: non-saturating logistic loss, R1 and path length regularisation, style mixing.
+"""The adversarial losses, R1 and R2 and path length regularisation, and style mixing.
 
 G is the generator, D the discriminator, x a real image, z a latent, w its image under the mapping network.
 Every loss is a scalar to minimise, a mean over the batch. Images are `[N, C, R, R]` in [-1, 1].
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,22 @@ def mixed_ws(generator: Generator, z: Tensor, c: Tensor | None, mixing_prob: flo
     return ws
 
 
-def generator_loss(fake_logits: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class AdversarialLoss:
+    """The losses of both networks. A discriminator may have several logits per image, `[N, L]`, which count alike.
+
+    Attributes:
+        generator: Called with the logits of generated images, and those of real images or None.
+        discriminator: Called with the logits of generated and of real images.
+        pairs: Whether `generator` needs the logits of real images.
+    """
+
+    generator: Callable[[Tensor, Tensor | None], Tensor]
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    pairs: bool = False
+
+
+def generator_loss(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
     """Non-saturating logistic loss of the generator, `-log sigmoid(D(G(z)))` (Goodfellow et al. 2014)."""
     return F.softplus(-fake_logits).mean()
 
@@ -51,20 +67,49 @@ def discriminator_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
     return F.softplus(fake_logits).mean() + F.softplus(-real_logits).mean()
 
 
-def r1_penalty(
-    discriminator: Callable[..., Tensor], real: Tensor, c: Tensor | None, gamma: float, half: torch.dtype | None = None
+def relativistic_generator_loss(fake_logits: Tensor, real_logits: Tensor | None) -> Tensor:
+    """Relativistic loss of the generator, `-log sigmoid(D(G(z)) - D(x))` (R3GAN, Huang et al. 2024, equation 2)."""
+    assert real_logits is not None
+    return F.softplus(real_logits - fake_logits).mean()
+
+
+def relativistic_discriminator_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+    """Relativistic loss of the discriminator, `-log sigmoid(D(x) - D(G(z)))` (R3GAN, Huang et al. 2024, equation 2)."""
+    return F.softplus(fake_logits - real_logits).mean()
+
+
+def hinge_generator_loss(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+    """Hinge loss of the generator, `-D(G(z))` (Lim and Ye 2017)."""
+    return -fake_logits.mean()
+
+
+def hinge_discriminator_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+    """Hinge loss of the discriminator, `max(0, 1 + D(G(z))) + max(0, 1 - D(x))` (Lim and Ye 2017)."""
+    return F.relu(1 + fake_logits).mean() + F.relu(1 - real_logits).mean()
+
+
+#: The choices of `TrainConfig.loss`.
+ADVERSARIAL_LOSSES = {
+    "logistic": AdversarialLoss(generator_loss, discriminator_loss),
+    "relativistic": AdversarialLoss(relativistic_generator_loss, relativistic_discriminator_loss, pairs=True),
+    "hinge": AdversarialLoss(hinge_generator_loss, hinge_discriminator_loss),
+}
+
+
+def gradient_penalty(
+    discriminator: Callable[..., Tensor], images: Tensor, c: Tensor | None, gamma: float, half: torch.dtype | None = None
 ) -> Tensor:
-    """R1 regularisation, `gamma / 2 * E |grad_x D(x)|^2` over real images (Mescheder et al. 2018).
+    """`gamma / 2 * E |grad_x D(x)|^2`: R1 over real images x, R2 over generated ones (Mescheder et al. 2018).
 
     Args:
-        discriminator: D, called as `discriminator(real, c, half=half)`.
-        real: Real images.
+        discriminator: D, called as `discriminator(images, c, half=half)`.
+        images: Real or generated images.
         c: Their labels `[N, c_dim]`, or None.
-        gamma: The weight, `r1_gamma` of the configuration.
+        gamma: The weight, `r1_gamma` or `r2_gamma` of the configuration.
         half: Type of the highest resolutions, or None for float32.
     """
-    real = real.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(discriminator(real, c, half=half).sum(), real, create_graph=True)
+    images = images.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(discriminator(images, c, half=half).sum(), images, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean() * (gamma / 2)
 
 

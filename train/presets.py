@@ -28,7 +28,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "batch_gpu": (1, 65536),
     "kimg": (0, MAX_KIMG),
     "lr": (0, 1000),
+    "d_lr": (0, 1000),
+    "projected": (32, 4096),
     "r1_gamma": (0, MAX_WEIGHT),
+    "r2_gamma": (0, MAX_WEIGHT),
     "pl_weight": (0, MAX_WEIGHT),
     "pl_decay": (0, 1),
     "pl_batch_shrink": (1, 65536),
@@ -45,6 +48,10 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+#: The choices of `TrainConfig.loss`.
+LOSSES = ("logistic", "relativistic", "hinge")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """All hyperparameters of a run. Together with the dataset, they determine its result.
@@ -55,7 +62,12 @@ class TrainConfig:
         batch: Images per step, over all processes.
         kimg: Length of the run in thousands of real images shown to D.
         lr: Learning rate of both Adam optimizers, before the factor of lazy regularisation.
+        d_lr: Learning rate of D instead; None for `lr`.
+        loss: The adversarial loss, a name of `losses.ADVERSARIAL_LOSSES`.
+        projected: Side in pixels of the images that a projected discriminator sees (Sauer et al. 2021), a multiple of
+            32; None trains StyleGAN2's discriminator. A projected one makes no use of `discriminator`.
         r1_gamma: Weight of R1; 0 trains without.
+        r2_gamma: Weight of R2, in the steps of R1; 0 trains without. R3GAN gives it the value of `r1_gamma`.
         pl_weight: Weight of path length regularisation; 0 trains without.
         pl_decay: Weight of the new lengths in the moving average `pl_mean`.
         pl_batch_shrink: Path length uses a batch that is smaller by this factor.
@@ -86,7 +98,11 @@ class TrainConfig:
     batch: int
     kimg: float
     lr: float = 0.002
+    d_lr: float | None = None
+    loss: str = "logistic"
+    projected: int | None = None
     r1_gamma: float = 10.0
+    r2_gamma: float = 0.0
     pl_weight: float = 2.0
     pl_decay: float = 0.01
     pl_batch_shrink: int = 2
@@ -116,8 +132,14 @@ class TrainConfig:
         check_ranges(self, RANGES)
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must lie in 0 to 2^63 - 1, not {shown(self.seed)}")
-        if self.lr <= 0 or self.ada_kimg <= 0:
-            raise ValueError("lr and ada_kimg must be positive")
+        if self.lr <= 0 or self.d_lr == 0 or self.ada_kimg <= 0:
+            raise ValueError("lr, d_lr and ada_kimg must be positive")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, not {shown(self.loss)}")
+        if self.r2_gamma > 0 and self.r1_gamma == 0:
+            raise ValueError("r2_gamma needs r1_gamma: R2 runs in the steps of R1")
+        if self.projected is not None:
+            self._check_projected(self.projected)
         if self.half not in ("none", "fp16", "bf16"):
             raise ValueError(f"half must be none, fp16 or bf16, not {self.half!r}")
         if self.aug not in ("noaug", "fixed", "ada"):
@@ -132,6 +154,16 @@ class TrainConfig:
         group = min(self.discriminator.mbstd_group_size or micro_batch, micro_batch)
         if micro_batch % group:
             raise ValueError(f"{name} {micro_batch} must be a multiple of the minibatch-std group {group}")
+
+    def _check_projected(self, size: int) -> None:
+        if size % 32:
+            raise ValueError(f"projected must be a multiple of 32, not {size}")
+        if self.generator.img_channels not in (1, 3):
+            raise ValueError("a projected discriminator takes grey or RGB images")
+        if self.freeze_d > 0:
+            raise ValueError("a projected discriminator has no layers to freeze: leave out freeze_d")
+        if (self.batch_gpu or self.batch) < 2:
+            raise ValueError("a projected discriminator normalises over a batch: it takes at least 2 images at once")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values, as a snapshot stores them."""
@@ -223,11 +255,17 @@ PRESETS: dict[str, Preset] = {
 FROM_TRAINED_NETWORKS: dict[str, Any] = {"ada_kimg": 100.0, "ema_rampup": None}
 
 
+#: Values of a run with a projected discriminator, unless the user gives others (Sauer et al. 2021). Spectral
+#: normalisation takes the place of R1.
+WITH_PROJECTED: dict[str, Any] = {"loss": "hinge", "d_lr": 0.0005, "r1_gamma": 0.0, "pl_weight": 0.0}
+
+
 def resolve(
     preset: str, resolution: int, c_dim: int = 0, img_channels: int = 3, gpus: int = 1, **overrides: Any
 ) -> TrainConfig:
     """The configuration of a preset for a dataset.
 
+    A projected discriminator has the values of `WITH_PROJECTED`. With the relativistic loss, R2 has the weight of R1.
     With another `batch`, `auto` derives R1's weight, G_ema's half-life and the minibatch-std group from it. The published
     presets keep these values, and their `batch_gpu` becomes the share of a process.
 
@@ -281,6 +319,10 @@ def resolve(
         "aug": p.aug if img_channels in (1, 3) else "noaug",
         "batch_gpu": _batch_gpu(p.batch_gpu if given_batch is None else None, batch, gpus),
     }
+    if overrides.get("projected") is not None:
+        run |= WITH_PROJECTED
+    if overrides.get("loss") == "relativistic":
+        run["r2_gamma"] = overrides.get("r1_gamma", run["r1_gamma"])
     values = {"generator": generator, "discriminator": discriminator, "run": run}
     # Names with a dot come last, so that a value of one network replaces that of both.
     for name, value in sorted(overrides.items(), key=lambda item: "." in item[0]):

@@ -18,10 +18,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from stylert.models.stylegan2.networks import Discriminator, Generator
+from stylert.models.stylegan2.networks import Generator
 from stylert.train import losses
 from stylert.train.presets import TrainConfig
-from stylert.train.trainer import HALF
+from stylert.train.trainer import HALF, new_discriminator
 
 PROBE_SECONDS = 0.5
 PROBE_BATCH, PROBE_CHANNELS, PROBE_SIZE = 4, 256, 32
@@ -33,7 +33,7 @@ class TrainingCost:
 
     Attributes:
         parameters_G: Parameters of the generator.
-        parameters_D: Parameters of the discriminator.
+        parameters_D: Trained parameters of the discriminator.
         macs_per_image: Multiply-accumulates of convolutions and matrix products, forward and backward, per image of a
             training step. A regulariser counts by its share of the steps.
         state_bytes: Weights, moving averages, gradients and Adam's moments.
@@ -64,7 +64,7 @@ def training_cost(cfg: TrainConfig, world_size: int = 1) -> TrainingCost:
         flops, kept_bytes = _count(phase)
         macs += flops / 2 * share
         activation_bytes = max(activation_bytes, kept_bytes)
-    g, d = _num_parameters(phases.G), _num_parameters(phases.D)
+    g, d = (sum(p.numel() for p in trained) for trained in (phases.G.parameters(), phases.trained))
     # Float32: weights, gradient and two moments of G and D, and the weights of G_ema.
     state_bytes = 4 * (5 * g + 4 * d)
     return TrainingCost(g, d, round(macs / phases.batch), state_bytes, activation_bytes)
@@ -91,14 +91,24 @@ class _MetaPhases:
 
     def __init__(self, cfg: TrainConfig, batch: int) -> None:
         self.cfg, self.batch, self.half = cfg, batch, HALF[cfg.half]
+        if cfg.projected is not None:
+            self.half = None  # its autocast does not know the meta device, so activations count as float32
         with torch.device("meta"):
-            self.G, self.D = Generator(cfg.generator), Discriminator(cfg.discriminator)
+            self.G = Generator(cfg.generator)
+        self.D = new_discriminator(cfg).to("meta")
+        self.loss = losses.ADVERSARIAL_LOSSES[cfg.loss]
+        self.trained = [p for p in self.D.parameters() if p.requires_grad]
         self.labels = self._labels(batch)
 
     def generator(self) -> None:
         self.D.requires_grad_(False)
         images = self.G.synthesis(self._ws(self.batch), "random", self.half)
-        losses.generator_loss(self.D(images, self.labels, self.half)).backward()
+        fake_logits = self.D(images, self.labels, self.half)
+        real_logits = None
+        if self.loss.pairs:
+            with torch.no_grad():
+                real_logits = self.D(self._real_images(), self.labels, self.half)
+        self.loss.generator(fake_logits, real_logits).backward()
 
     def path_length(self) -> None:
         self.D.requires_grad_(False)
@@ -107,16 +117,22 @@ class _MetaPhases:
         losses.path_length_penalty(self.G, ws, pl_mean, self.cfg.pl_decay, self.half).backward()
 
     def discriminator(self) -> None:
-        self.D.requires_grad_(True)
+        self._train_discriminator()
         with torch.no_grad():
             fake = self.G.synthesis(self._ws(self.batch), "random", self.half)
         fake_logits = self.D(fake, self.labels, self.half)
         real_logits = self.D(self._real_images(), self.labels, self.half)
-        losses.discriminator_loss(fake_logits, real_logits).backward()
+        self.loss.discriminator(fake_logits, real_logits).backward()
 
     def r1(self) -> None:
-        self.D.requires_grad_(True)
-        losses.r1_penalty(self.D, self._real_images(), self.labels, self.cfg.r1_gamma, self.half).backward()
+        self._train_discriminator()
+        for gamma in (self.cfg.r1_gamma, self.cfg.r2_gamma):
+            if gamma > 0:
+                losses.gradient_penalty(self.D, self._real_images(), self.labels, gamma, self.half).backward()
+
+    def _train_discriminator(self) -> None:
+        for p in self.trained:
+            p.requires_grad_(True)
 
     def _ws(self, count: int) -> Tensor:
         ws: Tensor = self.G.mapping(torch.empty(count, self.cfg.generator.z_dim, device="meta"), self._labels(count))
@@ -166,7 +182,3 @@ class _FlopCounter(TorchDispatchMode):
         if func._overloadpacket in flop_registry:
             self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
         return out
-
-
-def _num_parameters(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())

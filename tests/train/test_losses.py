@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.models.stylegan2.networks import Discriminator, Generator
 from stylert.train import losses
+from stylert.train.presets import LOSSES
 
 TINY = {"resolution": 8, "channel_base": 64, "channel_max": 5, "mapping_layers": 2}
 EPS = 1e-5
@@ -56,7 +57,7 @@ def test_r1_is_the_mean_squared_gradient_by_finite_differences(discriminator, re
         step[pixel] = EPS
         gradient[pixel] = (total(real + step) - total(real - step)) / (2 * EPS)
     expected = gamma / 2 * (gradient**2).sum((1, 2, 3)).mean()
-    assert losses.r1_penalty(discriminator, torch.from_numpy(real).float(), None, gamma).item() == pytest.approx(
+    assert losses.gradient_penalty(discriminator, torch.from_numpy(real).float(), None, gamma).item() == pytest.approx(
         expected, rel=1e-3
     )
 
@@ -86,7 +87,7 @@ def test_path_length_is_the_jacobian_product_by_finite_differences(generator, re
 
 def test_second_derivatives_reach_the_weights(generator, discriminator, rng):
     real = torch.from_numpy(rng.normal(size=(2, 1, 8, 8))).float()
-    losses.r1_penalty(discriminator, real, None, 1.0).backward()
+    losses.gradient_penalty(discriminator, real, None, 1.0).backward()
     ws = losses.mixed_ws(generator, torch.randn(4, 6), None, 0.9)
     losses.path_length_penalty(generator, ws, torch.zeros([])).backward()
     for network in (generator, discriminator):
@@ -118,7 +119,7 @@ def test_no_gradient_flows_into_pl_mean(generator):
 
 def test_r1_is_proportional_to_gamma(discriminator, rng):
     real = torch.from_numpy(rng.normal(size=(2, 1, 8, 8))).float()
-    one, three = (losses.r1_penalty(discriminator, real, None, gamma).item() for gamma in (1.0, 3.0))
+    one, three = (losses.gradient_penalty(discriminator, real, None, gamma).item() for gamma in (1.0, 3.0))
     assert three == pytest.approx(3 * one, rel=1e-5)
 
 
@@ -156,3 +157,26 @@ def test_only_the_first_latent_updates_w_avg_and_only_on_request(generator):
     assert torch.equal(generator.mapping.w_avg, before)
     losses.mixed_ws(generator, z, None, 1.0, update_w_avg=True)
     torch.testing.assert_close(generator.mapping.w_avg, before.lerp(generator.mapping(z)[:, 0].mean(0), 1 - 0.995))
+
+
+@given(logits, logits)
+def test_relativistic_losses_compare_pairs_and_are_each_others_mirror(fake, real):
+    n = min(len(fake), len(real))
+    f, r = torch.tensor(fake[:n]).double()[:, None], torch.tensor(real[:n]).double()[:, None]
+    relativistic = losses.ADVERSARIAL_LOSSES["relativistic"]
+    expected = np.logaddexp(0, f.numpy() - r.numpy()).mean()
+    assert relativistic.discriminator(f, r).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert relativistic.generator(r, f).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@given(logits, logits)
+def test_hinge_losses_equal_their_formulas(fake, real):
+    f, r = torch.tensor(fake).double()[:, None], torch.tensor(real).double()[:, None]
+    hinge = losses.ADVERSARIAL_LOSSES["hinge"]
+    expected = np.maximum(0, 1 + f.numpy()).mean() + np.maximum(0, 1 - r.numpy()).mean()
+    assert hinge.discriminator(f, r).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert hinge.generator(f, None).item() == pytest.approx(-f.numpy().mean(), rel=1e-9, abs=1e-12)
+
+
+def test_the_configuration_offers_the_losses_that_there_are():
+    assert tuple(losses.ADVERSARIAL_LOSSES) == LOSSES

@@ -58,7 +58,7 @@ def gradients(generator, discriminator, ws, real, seed):
         ("generator", generator.synthesis, losses.generator_loss(discriminator(fake))),
         ("path length", generator.synthesis, losses.path_length_penalty(generator, ws, torch.zeros([], dtype=ws.dtype))),
         ("discriminator", discriminator, losses.discriminator_loss(discriminator(fake.detach()), discriminator(real))),
-        ("R1", discriminator, losses.r1_penalty(discriminator, real, None, 2.0)),
+        ("R1", discriminator, losses.gradient_penalty(discriminator, real, None, 2.0)),
     ):
         results[name] = loss.detach()
         parameters = dict(network.named_parameters())

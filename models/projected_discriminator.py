@@ -1,0 +1,147 @@
+"""The discriminator of Projected GANs (Sauer et al. 2021): it judges features of a frozen network, not pixels.
+
+    image ─▶ EfficientNet-Lite0 ─▶ 4 maps ─▶ fixed random mixing ─▶ 4 mixed maps ─▶ 4 heads ─▶ 4 logits
+
+The mixing is random and never trained (section 3.2 of the paper). First, each map is mixed across its channels by a
+1x1 convolution. Then each map is mixed across scales: the coarser map passes a 3x3 convolution, is upsampled, and is
+added to the finer one. Without it, the heads would attend to a part of the features only.
+
+Only the heads are trained. Each is a small convolutional network with spectral normalisation (Miyato et al. 2018).
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from itertools import pairwise
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from stylert.models.features.pyramid import CHANNELS, STRIDES, EffNetLite0Pyramid
+from stylert.models.stylegan2.layers import FullyConnected
+
+#: Channels of the mixed maps, from the finest to the coarsest.
+MIXED_CHANNELS = (32, 64, 128, 192)
+#: Most channels inside a head.
+HEAD_CHANNELS = 192
+#: A head halves its map down to this side. Its last convolution then sees the whole map.
+LAST_SIDE = 4
+NEGATIVE_SLOPE = 0.2
+
+
+class ProjectedDiscriminator(nn.Module):
+    """Four heads on the features of EfficientNet-Lite0. Needs the `metrics` extra.
+
+    The state dict holds the frozen weights as well, so a snapshot does not depend on the package that they came from.
+
+    Args:
+        size: Side to which images are resized, a multiple of 32 pixels.
+        c_dim: Label dimensions; 0 for none. A label enters as in StyleGAN2's discriminator: its embedding is multiplied
+            with the last features of each head (projection, Miyato and Koyama 2018).
+
+    Raises:
+        BackendError: The packages of EfficientNet-Lite0 or of its weights are not installed.
+    """
+
+    def __init__(self, size: int, c_dim: int = 0) -> None:
+        super().__init__()
+        self.c_dim = c_dim
+        self.pyramid = EffNetLite0Pyramid(size)
+        self.mixing = FixedMixing()
+        self.heads = nn.ModuleList(
+            Head(channels, size // stride, c_dim) for channels, stride in zip(MIXED_CHANNELS, STRIDES, strict=True)
+        )
+        # Training mode would make every access to a weight one more power iteration. `update_spectral_norms` makes them.
+        self.eval()
+
+    def forward(self, images: Tensor, c: Tensor | None = None, half: torch.dtype | None = None) -> Tensor:
+        """Judge images.
+
+        Args:
+            images: Grey or RGB, `[N, 1 or 3, R, R]` in [-1, 1].
+            c: Labels `[N, c_dim]`, or None without labels.
+            half: float16 or bfloat16 for convolutions, or None for float32.
+
+        Returns:
+            The logit of each head, float32 `[N, 4]`. Higher is more like a real image.
+        """
+        with nullcontext() if half is None else torch.autocast(images.device.type, dtype=half):
+            maps = self.mixing(self.pyramid(images))
+            logits = [head(x, c) for head, x in zip(self.heads, maps, strict=True)]
+        return torch.cat(logits, dim=1).float()
+
+    def update_spectral_norms(self) -> None:
+        """Make one power iteration for the largest singular value of each weight.
+
+        Training calls it once per step. So all micro-batches and processes of a step see the same weights.
+        """
+        for module in self.heads.modules():
+            if hasattr(module, "parametrizations"):
+                module.train()
+                _ = module.weight
+                module.eval()
+
+
+class FixedMixing(nn.Module):
+    """Random mixing of the maps across channels and scales, with He's initialisation. It is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.across_channels = nn.ModuleList(
+            _fixed_conv(inner, outer, 1) for inner, outer in zip(CHANNELS, MIXED_CHANNELS, strict=True)
+        )
+        self.across_scales = nn.ModuleList(_fixed_conv(coarse, fine, 3) for fine, coarse in pairwise(MIXED_CHANNELS))
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps from the finest to the coarsest, `[N, CHANNELS[i], S_i, S_i]`, to `[N, MIXED_CHANNELS[i], S_i, S_i]`."""
+        mixed = [conv(x) for conv, x in zip(self.across_channels, maps, strict=True)]
+        for i in reversed(range(len(mixed) - 1)):
+            coarse = self.across_scales[i](mixed[i + 1])
+            mixed[i] = mixed[i] + F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+        return mixed
+
+
+class Head(nn.Module):
+    """One map to one logit per image.
+
+    Batch normalisation uses the statistics of the batch always. So real and generated images must come in batches of
+    their own, and a batch that lacks variety shows.
+    """
+
+    def __init__(self, channels: int, side: int, c_dim: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        if side <= LAST_SIDE:
+            layers += _layer(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+        while side > LAST_SIDE:
+            outer = min(2 * channels, HEAD_CHANNELS)
+            layers += _layer(nn.Conv2d(channels, outer, 4, stride=2, padding=1, bias=False))
+            channels, side = outer, side // 2
+        self.features = nn.Sequential(*layers)
+        self.embed_dim = channels if c_dim else 0
+        self.out = spectral_norm(nn.Conv2d(channels, self.embed_dim or 1, side))
+        if c_dim:
+            self.embed = FullyConnected(c_dim, self.embed_dim)
+
+    def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
+        """A map `[N, channels, side, side]` and labels `[N, c_dim]` or None to logits `[N, 1]`."""
+        logits = cast(Tensor, self.out(self.features(x))).flatten(1)
+        if self.embed_dim:
+            assert c is not None
+            logits = (logits * self.embed(c)).sum(dim=1, keepdim=True) / self.embed_dim**0.5
+        return logits
+
+
+def _layer(conv: nn.Conv2d) -> list[nn.Module]:
+    norm = nn.BatchNorm2d(conv.out_channels, track_running_stats=False)
+    return [spectral_norm(conv), norm, nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)]
+
+
+def _fixed_conv(inner: int, outer: int, kernel: int) -> nn.Conv2d:
+    conv = nn.Conv2d(inner, outer, kernel, padding=kernel // 2)
+    nn.init.kaiming_normal_(conv.weight)
+    nn.init.zeros_(cast(Tensor, conv.bias))
+    return conv.requires_grad_(False)

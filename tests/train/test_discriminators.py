@@ -1,0 +1,125 @@
+"""Runs with another discriminator or loss: exact resume, frozen features, R2 over generated images, refused settings."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from stylert.models.projected_discriminator import ProjectedDiscriminator
+from stylert.train import losses
+from stylert.train.data.dataset import ImageDataset
+from stylert.train.presets import resolve
+from stylert.train.run_cost import training_cost
+from stylert.train.trainer import Trainer, new_discriminator
+
+TINY = {"channel_base": 64, "channel_max": 8, "generator.z_dim": 8, "generator.w_dim": 8, "half": "none", "batch": 4}
+
+
+@pytest.fixture
+def dataset(rng, write_dataset):
+    images = {f"{i}.png": rng.integers(0, 256, (8, 8, 3), np.uint8) for i in range(6)}
+    return ImageDataset(write_dataset(images, labels=[[name, i % 2] for i, name in enumerate(images)]), use_labels=True)
+
+
+def config(**changes):
+    return resolve("cpu-small", 8, 2, **(TINY | changes))
+
+
+VARIANTS = {
+    "projected": {"projected": 32},
+    "relativistic": {"loss": "relativistic", "d_reg_interval": 2},
+    "hinge": {"loss": "hinge", "d_lr": 0.001},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_run_resumes_exactly(dataset, name):
+    cfg = config(**VARIANTS[name])
+    straight, resumed = Trainer(cfg, dataset), Trainer(cfg, dataset)
+    for _ in range(2):
+        straight.train_step()
+    tensors, facts = straight.state()
+    resumed.load_state({k: v.clone() for k, v in tensors.items()}, json.loads(json.dumps(facts)))
+    rng_state = torch.get_rng_state()
+    expected = [straight.train_step() for _ in range(2)]
+    torch.set_rng_state(rng_state)
+    assert [resumed.train_step() for _ in range(2)] == expected
+    for key, t in straight.state()[0].items():
+        assert torch.equal(t, resumed.state()[0][key]), key
+
+
+def test_a_projected_run_trains_the_generator_and_the_heads_alone(dataset):
+    trainer = Trainer(config(projected=32), dataset)
+    assert isinstance(trainer.D, ProjectedDiscriminator)
+    before = {k: v.clone() for k, v in trainer.state()[0].items()}
+    stats = trainer.train_step()
+    assert {"loss_G", "loss_D"} <= stats.keys()
+    assert not {"r1", "path_length"} & stats.keys()
+    after = trainer.state()[0]
+    changed = {k for k in before if k.startswith(("G.", "D.")) and not torch.equal(before[k], after[k])}
+    assert any(k.startswith("G.synthesis.") for k in changed)
+    heads = {k for k in changed if k.startswith("D.")}
+    assert heads
+    assert all(k.startswith("D.heads.") for k in heads)
+
+
+def test_micro_batches_of_a_projected_run_see_the_same_weights(dataset, monkeypatch):
+    trainer = Trainer(config(projected=32, batch_gpu=2, mbstd_group_size=2), dataset)
+    seen = []
+    monkeypatch.setattr(trainer, "run_discriminator", lambda *args: (seen.append(_heads(trainer)), trainer.D(*args))[1])
+    trainer.train_step()
+    generator_phase, discriminator_phase = seen[:2], seen[2:]
+    assert len(discriminator_phase) == 4
+    for phase in (generator_phase, discriminator_phase):
+        assert all(torch.equal(w, phase[0]) for w in phase)
+
+
+def _heads(trainer):
+    return torch.cat([m.weight.detach().flatten() for m in trainer.D.heads.modules() if hasattr(m, "parametrizations")])
+
+
+def test_r2_is_the_penalty_of_r1_over_generated_images(dataset, monkeypatch):
+    cfg = config(loss="relativistic", r1_gamma=3.0, pl_weight=0.0)
+    assert cfg.r2_gamma == cfg.r1_gamma
+    trainer = Trainer(cfg, dataset)
+    seen = []
+    penalty = losses.gradient_penalty
+
+    def recorded(discriminator, images, c, gamma, half=None):
+        seen.append((images, gamma, penalty(discriminator, images, c, gamma, half)))
+        return seen[-1][-1]
+
+    monkeypatch.setattr(losses, "gradient_penalty", recorded)
+    stats = trainer.train_step()
+    (real, _, r1), (fake, gamma, r2) = seen
+    assert gamma == 3.0
+    assert (stats["r1"], stats["r2"]) == (pytest.approx(r1.item()), pytest.approx(r2.item()))
+    pixels = torch.from_numpy(dataset.images[:]).float() / 127.5 - 1
+    assert all((pixels - x).abs().amin() < 1e-6 for x in real)
+    assert not any((pixels - x).abs().amax((1, 2, 3)).min() < 1e-2 for x in fake)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_cost_of_a_run_is_counted(name):
+    cost = training_cost(config(**VARIANTS[name]))
+    assert cost.macs_per_image > 0
+    assert cost.activation_bytes > 0
+    trained = (p.numel() for p in new_discriminator(config(**VARIANTS[name])).parameters() if p.requires_grad)
+    assert cost.parameters_D == sum(trained)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"projected": 48}, "multiple of 32"),
+        ({"projected": 32, "freeze_d": 1}, "freeze_d"),
+        ({"projected": 32, "batch": 1, "mbstd_group_size": 1}, "at least 2"),
+        ({"loss": "wasserstein"}, "logistic, relativistic, hinge"),
+        ({"r2_gamma": 1.0, "r1_gamma": 0.0}, "r2_gamma needs r1_gamma"),
+        ({"d_lr": 0.0}, "positive"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config(**changes)
