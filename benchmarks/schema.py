@@ -21,9 +21,13 @@ from stylert.benchmarks.machine.facts import installed_version, machine_facts
 from stylert.benchmarks.sample_statistics import Distribution
 from stylert.core.errors import InputError, missing_extra
 from stylert.core.files.atomic import atomic_file
+from stylert.core.files.inputs import read_file
+from stylert.core.files.json_documents import read_document
 
 SCHEMA = 2
 KIND = "stylert benchmark"
+#: Bytes of a document, at most. Those of the repository have up to 100 kB.
+MAX_BYTES = 64 * 2**20
 #: A list of numbers as `json.dumps` indents it.
 LIST_OF_NUMBERS = re.compile(r"\[\n([-+0-9.eE,\s]+)\n\s*\]")
 
@@ -175,16 +179,17 @@ def read_results(path: str | Path) -> dict[str, Any]:
     """Read and validate a document.
 
     Raises:
-        InputError: The file cannot be read, is not JSON, or does not follow the schema.
+        InputError: The file cannot be read, is too large, is not JSON, or does not follow the schema.
     """
-    try:
-        document = json.loads(Path(path).read_text(), parse_constant=_refuse_constant)
-    except OSError as e:
-        raise InputError(f"{path} cannot be read: {e.strerror or e}") from None
-    except (ValueError, RecursionError) as e:
-        raise InputError(f"{path} is not JSON: {e}") from None
+    document = read_unvalidated(path)
     validate(document, str(path))
     return document
+
+
+def read_unvalidated(path: str | Path) -> Any:
+    """The JSON values in a file. Raises InputError if the file cannot be read, is too large, or is not JSON."""
+    text = read_file(path, InputError, MAX_BYTES, "benchmark")
+    return read_document(text, Any, f"benchmark {path}", InputError, MAX_BYTES)
 
 
 def validate(document: Any, name: str) -> None:
@@ -251,7 +256,3 @@ def _json_values(value: Any) -> Any:
         return value
     number = float(value)
     return float(f"{number:.6g}") if math.isfinite(number) else None
-
-
-def _refuse_constant(constant: str) -> Any:
-    raise ValueError(f"{constant} is not a JSON number")

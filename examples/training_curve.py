@@ -70,8 +70,8 @@ def main() -> None:
         print(row, flush=True)
     strip = [sample_images(load_generator(path), COLUMNS) for path in snapshots.values()]
     facts = {"images": args.images, "floor": floor, "snapshots": rows}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+    with atomic_file(args.out.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(facts, indent=1) + "\n")
     save_grid(np.concatenate(strip), Path(f"{args.out}-samples.png"), columns=COLUMNS)
     draw(facts, args.out.with_suffix(".png"))
     print(f"floor {floor:.2f}")

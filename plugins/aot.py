@@ -63,8 +63,10 @@ def compile_all(architectures: Sequence[str] = ARCHITECTURES, out: Path | None =
         ptx, cubin, entry = compile_variant(variant, arch)
         if out is not None:
             stem = f"{variant.name}.{arch}"
-            (out / f"{stem}.ptx").write_text(ptx)
-            (out / f"{stem}.cubin").write_bytes(cubin)
+            with atomic_file(out / f"{stem}.ptx") as partial:
+                partial.write_text(ptx)
+            with atomic_file(out / f"{stem}.cubin") as partial:
+                partial.write_bytes(cubin)
             digest = hashlib.sha256(ptx.encode()).hexdigest()
             entry |= {"ptx": f"{stem}.ptx", "cubin": f"{stem}.cubin", "ptx_sha256": digest}
         entries.append(entry)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from stylert.core.errors import DataError
 from stylert.core.files.atomic import append_line, atomic_file
+from stylert.core.files.inputs import read_file
+from stylert.core.files.json_documents import read_document
 from stylert.models.stylegan2.generator import NoiseMode
 from stylert.models.stylegan2.networks import Generator
 
 METRICS_FILE = "metrics.jsonl"
 BEST_FILE = "best.safetensors"
+#: Bytes of `metrics.jsonl`, at most.
+MAX_LINES_BYTES = 64 * 2**20
 
 #: Noise of the images that are measured, which every line names. Earlier versions measured images with constant noise,
 #: which have a larger distance. Their lines name no noise, and are not compared.
@@ -54,11 +59,7 @@ def _read_lines(path: Path) -> list[dict[str, object]]:
     if not path.exists():
         return []
     lines = []
-    for text in path.read_text().splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict):
-            lines.append(line)
+    for text in read_file(path, DataError, MAX_LINES_BYTES).splitlines():
+        with suppress(DataError):
+            lines.append(read_document(text, dict[str, object], METRICS_FILE, DataError))
     return lines

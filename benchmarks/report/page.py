@@ -12,8 +12,14 @@ from stylert.benchmarks.report import tables
 from stylert.benchmarks.report.comparison import Comparison
 from stylert.benchmarks.report.plots import as_svg, comparison_plot, height, plots, write_png
 from stylert.benchmarks.report.significance import NEGLIGIBLE
-from stylert.core.errors import missing_extra
+from stylert.core.errors import InputError, missing_extra
 from stylert.core.files.atomic import atomic_file
+from stylert.core.files.inputs import read_file
+
+#: The first bytes of a PNG file. Other files are not embedded, also where a link in the folder leads to one.
+PNG = b"\x89PNG\r\n\x1a\n"
+#: Bytes of a sample image, at most.
+MAX_BYTES = 64 * 2**20
 
 
 def write_report(document: dict[str, Any], path: str | Path, pictures: Path | None = None) -> None:
@@ -87,8 +93,8 @@ def _embedded_pictures(document: dict[str, Any], folder: Path) -> dict[str, str]
     embedded = {}
     for picture in document.get("pictures", []):
         file = folder / picture["file"]
-        if file.is_file():
-            embedded[picture["caption"]] = base64.b64encode(file.read_bytes()).decode()
+        if file.is_file() and (content := read_file(file, InputError, MAX_BYTES, "picture")).startswith(PNG):
+            embedded[picture["caption"]] = base64.b64encode(content).decode()
     return embedded
 
 

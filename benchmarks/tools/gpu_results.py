@@ -8,13 +8,12 @@ Each stage wrote `OUT/<stage>.json`. The merged file is `OUT/results.json`.
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.schema import KIND, SCHEMA, read_results, to_json
+from stylert.benchmarks.schema import KIND, SCHEMA, read_results, read_unvalidated, to_json
 from stylert.core.errors import InputError, StylertError
 from stylert.core.files.atomic import atomic_file
 
@@ -63,10 +62,7 @@ def _read(path: Path) -> dict[str, Any]:
     """A stage's document. It is validated only if jsonschema is installed, which a GPU machine may lack."""
     if importlib.util.find_spec("jsonschema") is not None:
         return read_results(path)
-    try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    document: Any = read_unvalidated(path)
     if not isinstance(document, dict) or (document.get("kind"), document.get("schema")) != (KIND, SCHEMA):
         raise InputError(f"{path} was not written by gpu_suite.sh")
     return document

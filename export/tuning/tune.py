@@ -18,6 +18,8 @@ import numpy as np
 from stylert.core.errors import BackendError, InputError
 from stylert.core.files.atomic import atomic_file, check_writable
 from stylert.core.files.cache import cache_folder
+from stylert.core.files.inputs import read_file
+from stylert.core.files.json_documents import MAX_BYTES, read_document
 from stylert.core.machine.devices import find_gpus
 from stylert.core.machine.host import cpu_identity
 from stylert.core.progress import Progress
@@ -277,9 +279,7 @@ class _RatioCache:
     def _read(self) -> dict[str, dict[str, Any]]:
         """The whole file; empty where it is missing or damaged."""
         try:
-            content = json.loads(self._file.read_text())
-        except (OSError, ValueError):
-            return {}
-        if not isinstance(content, dict):
+            content = read_document(read_file(self._file, InputError, MAX_BYTES), dict[str, Any], str(self._file), InputError)
+        except InputError:
             return {}
         return {key: section for key, section in content.items() if isinstance(section, dict)}

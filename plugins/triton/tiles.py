@@ -22,7 +22,10 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from stylert.core.errors import InputError
 from stylert.core.files.cache import cache_folder
+from stylert.core.files.inputs import read_file
+from stylert.core.files.json_documents import MAX_BYTES, read_document
 
 SCHEMA = 1
 
@@ -155,14 +158,14 @@ def read_table(path: Path) -> dict[str, dict[int, Tile]]:
         ValueError: The file is no table of this schema.
     """
     try:
-        document = json.loads(path.read_text())
+        document = read_document(read_file(path, InputError, MAX_BYTES), dict[str, Any], str(path), InputError)
         if document["schema"] != SCHEMA:
             raise ValueError(f"schema {document['schema']}")
         layers = {
             str(layer): {int(batch): tile_from_list(values) for batch, values in batches.items()}
             for layer, batches in document["layers"].items()
         }
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (InputError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{path} is no table of tiles ({error}): delete it, or make it anew with stylert.benchmarks.kernels.autotune"
         ) from None

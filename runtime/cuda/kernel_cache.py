@@ -9,8 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stylert.core.errors import OutputError
+from stylert.core.errors import BackendError, OutputError
 from stylert.core.files.atomic import atomic_file
+from stylert.core.files.inputs import read_file
+
+#: Bytes of a cache, at most.
+MAX_BYTES = 2**30
 
 
 class KernelCache:
@@ -28,8 +32,8 @@ class KernelCache:
         self.config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         self._cache = self.config.create_runtime_cache()
         try:
-            saved = file.read_bytes()
-        except OSError:
+            saved = read_file(file, BackendError, MAX_BYTES)
+        except BackendError:
             saved = b""
         accepted = bool(saved) and self._cache.deserialize(saved)
         self._saved = saved if accepted else b""
