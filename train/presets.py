@@ -256,8 +256,17 @@ FROM_TRAINED_NETWORKS: dict[str, Any] = {"ada_kimg": 100.0, "ema_rampup": None}
 
 
 #: Values of a run with a projected discriminator, unless the user gives others (Sauer et al. 2021). Spectral
-#: normalisation takes the place of R1.
-WITH_PROJECTED: dict[str, Any] = {"loss": "hinge", "d_lr": 0.0005, "r1_gamma": 0.0, "pl_weight": 0.0}
+#: normalisation takes the place of R1. The learning rates are measured: see docs/decisions/train-projected.md.
+WITH_PROJECTED: dict[str, Any] = {
+    "loss": "hinge",
+    "lr": 0.001,
+    "d_lr": 0.0002,
+    "r1_gamma": 0.0,
+    "pl_weight": 0.0,
+    "aug": "fixed",
+    "aug_p": 1.0,
+    "aug_pipeline": "diffaug",
+}
 
 
 def resolve(
@@ -321,6 +330,8 @@ def resolve(
     }
     if overrides.get("projected") is not None:
         run |= WITH_PROJECTED
+        if "aug" in overrides:  # another augmentation than `fixed` has another p
+            run["aug_p"] = 0.0
     if overrides.get("loss") == "relativistic":
         run["r2_gamma"] = overrides.get("r1_gamma", run["r1_gamma"])
     values = {"generator": generator, "discriminator": discriminator, "run": run}

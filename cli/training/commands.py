@@ -14,7 +14,7 @@ from stylert.core.files.outputs import check_output
 
 HALF = "Type of the highest resolutions: none, fp16, bf16."
 AUGMENTATION = "ada (adapts p), fixed (--p), or noaug; by default the preset decides."
-PIPELINE = "blit, geom, color, filter, noise, cutout, or the unions bg, bgc, bgcf, bgcfn, bgcfnc."
+PIPELINE = "blit, geom, color, filter, noise, cutout, the unions bg, bgc, bgcf, bgcfn, bgcfnc, or diffaug."
 MICRO = "Images per forward and backward pass; the gradients of the passes are added."
 LOSS = "logistic (StyleGAN2), relativistic (R3GAN, with R2), or hinge (the default with --projected)."
 PROJECTED = "Train a projected discriminator on EfficientNet-Lite0, with images of this side, such as 128."

@@ -15,4 +15,5 @@ PIPELINES: dict[str, tuple[str, ...]] = {
     "bgcf": ("blit", "geom", "color", "filter"),
     "bgcfn": ("blit", "geom", "color", "filter", "noise"),
     "bgcfnc": ("blit", "geom", "color", "filter", "noise", "cutout"),
+    "diffaug": ("diffaug",),
 }

@@ -13,6 +13,7 @@ from stylert.train.augment.corruption import (
     random_cutouts,
     random_noise_std,
 )
+from stylert.train.augment.diffaug import diffaugment
 from stylert.train.augment.geometry import random_geometry
 from stylert.train.augment.groups import PIPELINES
 from stylert.train.augment.resampling import blit, warp
@@ -54,4 +55,6 @@ def augment(images: Tensor, p: float, pipeline: str = "bgc") -> Tensor:
         images = add_noise(images, random_noise_std(n, p))
     if "cutout" in groups:
         images = cut_out(images, random_cutouts(n, p))
+    if "diffaug" in groups:
+        images = diffaugment(images, p)
     return images

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from stylert.core.images.grids import as_uint8
 from stylert.train.augment.pipeline import augment
 
-ROWS = ("blit", "geom", "color", "filter", "noise", "cutout", "bgc", "bgcfnc")
+ROWS = ("blit", "geom", "color", "filter", "noise", "cutout", "bgc", "bgcfnc", "diffaug")
 PROBABILITIES = (0.0, 0.25, 0.5, 1.0)
 GAP = 6
 FONT_SIZE = 14

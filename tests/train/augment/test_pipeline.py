@@ -25,7 +25,7 @@ def test_images_without_a_transformation_stay_bit_for_bit(rng, pipeline, channel
     images = torch.from_numpy(rng.normal(size=(64, channels, 16, 16))).float()
     result = augment(images, 0.02, pipeline)
     same = (result == images).flatten(1).all(1)
-    expected = 0.98 ** {"blit": 3, "geom": 4, "color": 5, "filter": 4, "noise": 1, "cutout": 1}.get(pipeline, 12)
+    expected = 0.98 ** {"blit": 3, "geom": 4, "color": 5, "filter": 4, "noise": 1, "cutout": 1, "diffaug": 1}.get(pipeline, 12)
     assert float(same.double().mean()) > expected - 0.3
     assert result.isfinite().all()
 
@@ -42,7 +42,7 @@ def test_at_p_one_every_orientation_is_equally_likely(seed):
     assert float((steps[0][horizontal] > 0).double().mean()) == pytest.approx(0.5, abs=0.08)
 
 
-@pytest.mark.parametrize("pipeline", ["blit", "geom", "color", "filter", "noise", "cutout", "bgcfnc"])
+@pytest.mark.parametrize("pipeline", ["blit", "geom", "color", "filter", "noise", "cutout", "bgcfnc", "diffaug"])
 def test_first_and_second_derivatives_equal_finite_differences(rng, seed, pipeline):
     images = torch.from_numpy(rng.normal(size=(2, 3, 8, 8))).requires_grad_()
     mixing = torch.from_numpy(rng.normal(size=(3 * 8 * 8, 2)))
