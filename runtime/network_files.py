@@ -6,15 +6,19 @@ no manifest has its sha256.
 
 from __future__ import annotations
 
-import mmap
+import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from stylert.core.errors import BundleError, shown, shown_line
+from stylert.core.files.inputs import open_file
 
 #: Largest ONNX file: protobuf has no larger messages
 MAX_BYTES = 2**31 - 1
+
+#: A file is searched in parts of this size.
+PART_BYTES = 2**20
 
 #: The key under which a tensor names its file. The bytes of a string lie in the file as they are.
 LOCATION = b"location"
@@ -29,19 +33,29 @@ def check_network_file(file: Path, companions: Collection[str] = ()) -> None:
         BundleError: It reads another file, cannot be read, or is larger than an ONNX file can be.
     """
     try:
-        size = file.stat().st_size
-        if size > MAX_BYTES:
-            raise BundleError(f"{file} has more than 2 GiB, which no ONNX file can have")
-        with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if content.find(LOCATION) < 0:
+        with open_file(file, BundleError, MAX_BYTES, "network") as stream:
+            if os.fstat(stream.fileno()).st_size == 0:
+                raise BundleError(f"{file} is not a network that can be read: it is empty")
+            if not _holds(stream, LOCATION):
                 return
-    except (OSError, ValueError) as e:  # ValueError: the file is empty
+    except OSError as e:
         raise BundleError(f"{file} is not a network that can be read: {e}") from None
     for location in _locations(parsed(file)):
         if location not in companions:
             raise BundleError(
                 f"{file} keeps weights in a file of its own, {shown(location)}, which {file.parent} does not list"
             )
+
+
+def _holds(stream: BinaryIO, word: bytes) -> bool:
+    """Whether a word stands anywhere in a file. It is read in parts: a mapped file that is shortened ends the process."""
+    end = b""
+    while part := stream.read(PART_BYTES):
+        end += part
+        if word in end:
+            return True
+        end = end[1 - len(word) :]
+    return False
 
 
 def parsed(file: Path) -> Any:

@@ -37,7 +37,11 @@ DAMAGED_DIRECTORY = "its zip directory is damaged or cut short"
 
 
 def map_file(file: BinaryIO) -> memoryview:
-    """The bytes of an open file, read from disk only where they are used."""
+    """The bytes of an open file, read from disk only where they are used.
+
+    So a file that declares much costs no memory. Should another program shorten the file in the meantime, SIGBUS ends the
+    process. Nothing is written before a file is read to its end, so no output is lost, and the command can run again.
+    """
     is_empty = os.fstat(file.fileno()).st_size == 0
     return memoryview(b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 

@@ -90,7 +90,7 @@ def test_atheris_finds_no_pickle_that_the_reader_neither_reads_nor_refuses(whole
     words.write_text("".join(f'"{libfuzzer_text(word)}"\n' for word in (*PIECES, *names_as_opcodes())))
     program = Path(__file__).with_name("atheris_pickles.py")
     options = (
-        "-max_total_time=120",
+        "-max_total_time=300",
         "-timeout=10",
         "-rss_limit_mb=1024",
         f"-max_len={MAX_LENGTH}",
