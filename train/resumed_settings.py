@@ -8,7 +8,7 @@ from typing import Any
 from stylert.train.presets import TrainConfig, changed_settings
 
 #: Settings that a resumed run may change. They are read anew in each step, and belong to no tensor of a snapshot.
-CHANGEABLE = ("lr", "r1_gamma", "aug", "aug_pipeline", "aug_p", "ada_target", "ada_kimg")
+CHANGEABLE = ("lr", "d_lr", "r1_gamma", "r2_gamma", "aug", "aug_pipeline", "aug_p", "ada_target", "ada_kimg")
 #: Settings that a resumed run may give without effect: a seed is part of a snapshot, and a longer run is no other run.
 UNRECORDED = ("kimg", "seed")
 

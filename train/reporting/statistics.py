@@ -13,12 +13,14 @@ import torch
 from stylert.core.files.atomic import append_line
 from stylert.core.machine.host import peak_memory_mib
 from stylert.train.reporting.writers import RunWriter
-from stylert.train.trainer import Trainer
+from stylert.train.trainer import PHASES, Trainer
 
 STATS_FILE = "stats.jsonl"
 #: Statistics are written after this many steps or seconds, whichever comes first.
 STEPS_PER_LINE = 50
 SECONDS_PER_LINE = 60.0
+#: The phases whose seconds are written, in the order of a line.
+TIMED = (*PHASES, "data", "snapshot", "metrics")
 
 
 class Statistics:
@@ -68,7 +70,8 @@ class Statistics:
         }
         if trainer.cfg.aug != "noaug":
             line["aug_p"] = trainer.aug_p
-        line |= {f"seconds_{phase}": seconds for phase, seconds in trainer.timer.take().items()}
+        seconds = trainer.timer.take()
+        line |= {f"seconds_{phase}": seconds[phase] for phase in TIMED if phase in seconds}
         line["peak_memory_mib"] = _peak_memory_mib(trainer.device)
         self.values.clear()
         self._write(line)
