@@ -15,6 +15,7 @@ import typer
 
 from stylert.cli.app import Batch, OneBackend, OnePrecision, Threads
 from stylert.cli.console import print_note
+from stylert.core.errors import InputError, shown
 
 if TYPE_CHECKING:
     from stylert.runtime.bundle import Bundle
@@ -27,6 +28,9 @@ class PictureOptions:
 
     cutoff: Annotated[int | None, typer.Option(min=0, help="Truncate only the first so many latents.")] = None
     label: Annotated[int | None, typer.Option("--class", min=0, help="Class, for a network with classes.")] = None
+    label_vector: Annotated[
+        str | None, typer.Option(metavar="NUMBERS", help="Label as numbers, such as 0.1,0.9, in place of a class.")
+    ] = None
     backend: OneBackend = "onnxruntime"
     precision: OnePrecision = None
     batch: Batch = 8
@@ -43,6 +47,9 @@ class PictureOptions:
             seeds: Seeds of the picture.
             psi: Truncation factors.
             **facts: Further fields of `Recipe`.
+
+        Raises:
+            InputError: The label vector is no list of numbers, or a value is out of range.
         """
         from stylert.runtime.media.recipes import Recipe, bundle_hash
 
@@ -56,6 +63,7 @@ class PictureOptions:
             psi=tuple(psi),
             cutoff=self.cutoff,
             label=self.label,
+            label_vector=None if self.label_vector is None else _numbers(self.label_vector),
             **{"batch": self.batch, **facts},
         )
 
@@ -67,6 +75,14 @@ class PictureOptions:
         name, reason = choose_backend(bundle, precision, self.threads)
         print_note(f"auto: {reason}")
         return name
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """The numbers of `--label-vector`."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--label-vector takes numbers such as 0.1,0.9, not {shown(text)}") from None
 
 
 def default_precision(bundle: Bundle) -> str:

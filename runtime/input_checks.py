@@ -106,7 +106,7 @@ def one_hot(labels: Sequence[int] | np.ndarray | None, n: int, c_dim: int) -> np
         InputError: There are no labels, or they have another shape, type or range.
     """
     if labels is None:
-        raise InputError(f"this network takes labels: one class from 0 to {c_dim - 1} per image")
+        raise InputError(f"this network takes labels: one class from 0 to {c_dim - 1} per image, or vectors of {c_dim} numbers")
     try:
         array = np.asarray(labels)
     except Exception as e:  # lists of different lengths, or another library's array that refuses

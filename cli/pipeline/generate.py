@@ -48,7 +48,7 @@ def generate_images(
     recipe = options.recipe(bundle, "grid", seeds, [psi], batch=min(options.batch, len(seeds)))
     with Generator.load(bundle, recipe.backend, recipe.precision, options.threads) as generator:
         # Mistakes in the options are found before the long part: by mapping one latent, and by the place of the first file.
-        generator.map(np.zeros((1, bundle.model["z_dim"]), np.float32), psi, options.cutoff, _labels(options, 1))
+        generator.map(np.zeros((1, bundle.model["z_dim"]), np.float32), psi, options.cutoff, recipe.labels(1))
         if grid:
             check_fits(generator, recipe)
             comment = recipe.to_json()
@@ -57,7 +57,7 @@ def generate_images(
         batches: list[np.ndarray] = []
         for i in range(0, len(seeds), options.batch):
             chunk = seeds[i : i + options.batch]
-            images = as_uint8(generator(chunk, psi, options.cutoff, _labels(options, len(chunk))))
+            images = as_uint8(generator(chunk, psi, options.cutoff, recipe.labels(len(chunk))))
             if grid:
                 batches.append(images)
             else:
@@ -74,7 +74,3 @@ def generate_images(
 
 def _file_name(seed: int) -> str:
     return f"seed{seed:04d}.png"
-
-
-def _labels(options: PictureOptions, count: int) -> list[int] | None:
-    return None if options.label is None else [options.label] * count

@@ -34,6 +34,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 VIDEO = "interpolate"
 MAX_FPS = 120
 
+#: The largest number of float32
+MAX_FLOAT32 = 3.4028234663852886e38
+
 #: Bytes of a comment that the XMP packet around it may need
 XMP_MARGIN = 1000
 
@@ -57,6 +60,7 @@ class Recipe:
         psi: The truncation: one number, but for a sweep one per column.
         cutoff: How many latents are truncated; None for all.
         label: The class of a conditional network. It is named `class` in JSON.
+        label_vector: The label of a conditional network as numbers, in place of a class.
         frames: The number of frames.
         fps: Frames per second.
         loop: Whether the video returns to its first keyframe.
@@ -79,6 +83,7 @@ class Recipe:
     psi: tuple[float, ...]
     cutoff: int | None = None
     label: int | None = None
+    label_vector: tuple[float, ...] | None = None
     frames: int | None = None
     fps: int | None = None
     loop: bool | None = None
@@ -97,6 +102,8 @@ class Recipe:
             if present != belongs:
                 problem = "lacks" if belongs else "cannot have"
                 raise InputError(f"the recipe of a {self.command} {problem} {_JSON_KEYS[name]!r}")
+        if self.label is not None and self.label_vector is not None:
+            raise InputError("a label is a class or a vector, not both")
         if len(self.psi) > 1 and self.command != "sweep":
             raise InputError(f"a {self.command} takes one psi, not {len(self.psi)}")
         if self.together is not None and (len(self.seeds) != 1 or self.seeds[0] not in self.together):
@@ -116,9 +123,16 @@ class Recipe:
         text = json.dumps(data)
         if len(text) > MAX_COMMENT - XMP_MARGIN:
             raise InputError(
-                f"a recipe of {len(text)} characters does not fit into a picture: give fewer seeds, or a range of them"
+                f"a recipe of {len(text)} characters does not fit into a picture: give fewer seeds, or a range of them, "
+                "or a shorter label vector"
             )
         return text
+
+    def labels(self, count: int) -> list[int] | list[tuple[float, ...]] | None:
+        """The labels of `count` images, as `Generator.map` takes them. None without a label."""
+        if self.label_vector is not None:
+            return [self.label_vector] * count
+        return None if self.label is None else [self.label] * count
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
@@ -161,7 +175,7 @@ _JSON_KEYS = {f.name: {"version": "stylert", "label": "class"}.get(f.name, f.nam
 #: Fields that JSON holds as text, such as "0-3,7"
 _SEED_FIELDS = ("seeds", "together", "columns")
 _COMMAND_FIELDS = sorted({name for names in COMMANDS.values() for name in names})
-_OPTIONAL_FIELDS = {"cutoff", "label", *_COMMAND_FIELDS}
+_OPTIONAL_FIELDS = {"cutoff", "label", "label_vector", *_COMMAND_FIELDS}
 
 _Check = Callable[[object], bool]
 
@@ -183,6 +197,11 @@ def _factor(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1000  # false for NaN
 
 
+def _float32(value: object) -> bool:
+    # False for NaN.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_FLOAT32
+
+
 def _sha256(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
 
@@ -200,6 +219,7 @@ _CHECKS: dict[str, _Check] = {
     "psi": _tuple_of(_factor),
     "cutoff": _whole_number(0, 2**31 - 1),
     "label": _whole_number(0, 2**31 - 1),
+    "label_vector": _tuple_of(_float32),
     "frames": _whole_number(2, 10_000_000),
     "fps": _whole_number(1, MAX_FPS),
     "loop": lambda v: isinstance(v, bool),

@@ -62,12 +62,12 @@ def check_fits(generator: Generator, recipe: Recipe) -> None:
     """Check a recipe against the network and the memory, without computing an image.
 
     Raises:
-        InputError: The network does not take the recipe's cutoff, class or levels, or it has too many images.
+        InputError: The network does not take the recipe's cutoff, label or levels, or it has too many images.
     """
     bundle = generator.bundle
     if bundle.noise == "input":
         raise InputError("this bundle takes noise as inputs; generate from Python, or export with --noise const")
-    _map(generator, recipe, np.zeros((1, bundle.model["z_dim"]), np.float32))  # checks cutoff and class
+    _map(generator, recipe, np.zeros((1, bundle.model["z_dim"]), np.float32))  # checks cutoff and label
     if recipe.levels is not None and max(recipe.levels) >= bundle.num_ws:
         raise InputError(f"levels are latents 0 to {bundle.num_ws - 1} of this network, not {max(recipe.levels)}")
     if recipe.command == "interpolate" and not 2 <= len(recipe.seeds) <= MAX_KEYFRAMES:
@@ -129,8 +129,7 @@ def _map_in_batches(generator: Generator, recipe: Recipe, z: np.ndarray, psi: fl
 
 def _map(generator: Generator, recipe: Recipe, z: np.ndarray, psi: float | None = None) -> np.ndarray:
     """The ws of z in one call, truncated by `psi`, or else by the recipe's first psi."""
-    labels = None if recipe.label is None else [recipe.label] * len(z)
-    return generator.map(z, recipe.psi[0] if psi is None else psi, recipe.cutoff, labels)
+    return generator.map(z, recipe.psi[0] if psi is None else psi, recipe.cutoff, recipe.labels(len(z)))
 
 
 def _images(generator: Generator, ws: np.ndarray, batch: int, progress: Progress) -> np.ndarray:

@@ -143,8 +143,30 @@ def test_labels_and_float_bundles_work(make_checkpoint: Callable[..., Path], tmp
         again(tmp_path / f"{label}.png", b, tmp_path / "again.png")
         assert (tmp_path / "again.png").read_bytes() == (tmp_path / f"{label}.png").read_bytes()
     assert steps_apart(tiles(tmp_path / "0.png"), tiles(tmp_path / "2.png")) > 0
+    mix(b, tmp_path / "vector.png", label_vector="0,0,1")
+    np.testing.assert_array_equal(tiles(tmp_path / "vector.png"), tiles(tmp_path / "2.png"))
     with pytest.raises(InputError, match="labels"):
         mix(b, tmp_path / "x.png")
+
+
+def test_a_label_vector_is_drawn_recorded_and_repeated(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    b = export_bundle(make_checkpoint(c_dim=3), tmp_path / "b", ["fp32"]).path
+    vector = (0.25, -1e-3, 0.7)
+    (grid,) = generate(b, tmp_path, True, label_vector=" 0.25, -1e-3,0.7")
+    files = generate(b, tmp_path, False, label_vector="0.25,-1e-3,0.7")
+    with Generator.load(b) as g:
+        expected = g([2, 3, 9, 11], psi=0.7, labels=np.array([vector] * 4))
+    assert steps_apart(tiles(grid).reshape(expected.shape), expected) <= 1
+    for file in (grid, files[2]):
+        assert read_recipe(file).label_vector == vector
+        again(file, b, tmp_path / "again.png")
+        assert (tmp_path / "again.png").read_bytes() == file.read_bytes()
+    for text, message in (("1,0", r"\[1, 3\]"), ("a,0,0", "numbers such as"), ("nan,0,0", "nan"), ("1e39,0,0", "label_vector")):
+        with pytest.raises(InputError, match=message):
+            generate(b, tmp_path / "refused", False, label_vector=text)
+    with pytest.raises(InputError, match="not both"):
+        generate(b, tmp_path / "refused", False, label=1, label_vector="0,0,1")
+    assert not (tmp_path / "refused").exists()
 
 
 def test_again_refuses_another_bundle_and_names_the_option_for_it(

@@ -41,11 +41,14 @@ own_fields: dict[str, Any] = {
     "space": st.sampled_from(["w", "z"]),
 }
 
+vector_values = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.integers(-9, 9)
+
 
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
     command = draw(st.sampled_from(sorted(COMMANDS)))
     many = draw(seeds)
+    label, vector = draw(st.none() | st.integers(0, 1000)), draw(st.lists(vector_values, min_size=1, max_size=5))
     own = {name: draw(own_fields[name]) for name in COMMANDS[command] if name != "together"}
     if command == "generate":
         own["together"] = many
@@ -57,7 +60,8 @@ def recipes(draw: st.DrawFn) -> Recipe:
         seeds=many[:1] if command == "generate" else many,
         psi=tuple(draw(st.lists(factors, min_size=1, max_size=5 if command == "sweep" else 1))),
         cutoff=draw(st.none() | st.integers(0, 18)),
-        label=draw(st.none() | st.integers(0, 1000)),
+        label=label,
+        label_vector=tuple(vector) if label is None and draw(st.booleans()) else None,
         batch=draw(st.integers(1, 64)),
         **own,
     )
@@ -122,6 +126,12 @@ def test_a_recipe_too_long_for_a_comment_is_refused_before_it_is_written() -> No
         {"psi": 1.0},
         {"cutoff": -1},
         {"label": 1.5},
+        {"label": 1, "label_vector": (0.5,)},
+        {"label_vector": ()},
+        {"label_vector": (float("nan"),)},
+        {"label_vector": (1e39,)},
+        {"label_vector": (True,)},
+        {"label_vector": ("1",)},
         {"batch": 0},
         {"batch": 10**9},
         {"version": "x" * 99},
