@@ -23,7 +23,7 @@ BEST = (
     "Measure every snapshot by fd2k, kid2k, fid2k or fid50k_full; the first metric decides which snapshot is best.safetensors."
 )
 METRICS = (
-    "Comma-separated: fd, fid, kid, pr, is, ppl_z, ppl_w (_end, _crop), modes, ls_z, ls_w; fd5k takes 5,000 images, "
+    "Comma-separated: fd, fd_vgg, fid, kid, pr, is, ppl_z, ppl_w (_end, _crop), modes, ls_z, ls_w; fd5k takes 5,000 images, "
     "fd5k_full compares them with all real ones."
 )
 NOISE = "Noise of the generated images: random, as in the official metrics, const, or none."

@@ -5,7 +5,7 @@ real images that are used are a random sample with a fixed seed, because a datas
 
 The labels of generated images are drawn from those of all real images.
 
-`fid` and `is` are defined on the Inception network, and `fd` on EfficientNet-Lite0. `kid` and `pr` use Inception if its
+`fid` and `is` are defined on the Inception network, `fd` on EfficientNet-Lite0, and `fd_vgg` on VGG16. `kid` and `pr` use Inception if its
 weights are given, and EfficientNet-Lite0 otherwise. The names of the values say which network was used.
 """
 
@@ -24,6 +24,7 @@ from stylert.core.progress import Progress
 from stylert.core.seeds import z_from_seeds
 from stylert.models.features.extractors import EffNetLite0, Extractor, Inception
 from stylert.models.features.perceptual import Distance, EffNetLite0Distance, Lpips
+from stylert.models.features.st_vgg16 import StVgg16
 from stylert.models.stylegan2.generator import NoiseMode
 from stylert.models.stylegan2.networks import Generator
 from stylert.train.data.dataset import ImageDataset
@@ -199,6 +200,11 @@ class Evaluator:
         return EffNetLite0()
 
     @cached_property
+    def vgg16(self) -> StVgg16:
+        """VGG16 of ST-LPIPS."""
+        return StVgg16()
+
+    @cached_property
     def inception(self) -> Inception:
         """The Inception network."""
         assert self.inputs.inception is not None
@@ -278,6 +284,8 @@ class Evaluator:
         """A metric between real features and those that `features` returns."""
         on_inception = metric.name in ("fid", "is") or (metric.name in ("kid", "pr") and self.inputs.inception is not None)
         extractor: Extractor = self.inception if on_inception else self.efficientnet
+        if metric.name == "fd_vgg":
+            extractor = self.vgg16
         if extractor.name not in self._real_features:
             self._real_features[extractor.name] = real_features(
                 extractor, self.dataset, self.real_images, self.progress, self.inputs.cache
@@ -287,7 +295,7 @@ class Evaluator:
         suffix = FULL if metric.full else ""
         if metric.name == "fid":
             return {f"FID{suffix}": frechet_distance(compared, real)}
-        if metric.name == "fd":
+        if metric.name in ("fd", "fd_vgg"):
             return {f"FD-{extractor.name}{suffix}": frechet_distance(compared, real)}
         if metric.name == "kid":
             return {("KID" if on_inception else f"KID-{extractor.name}") + suffix: kernel_distance(compared, real)}

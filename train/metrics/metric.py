@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from stylert.core.errors import InputError
 from stylert.train.metrics.distances import NEIGHBOURS, SPLITS
 
-FEATURE_METRICS = ("fd", "fid", "kid", "pr", "is")
+FEATURE_METRICS = ("fd", "fd_vgg", "fid", "kid", "pr", "is")
 PATH_METRICS = tuple(f"ppl_{space}{end}{crop}" for space in "zw" for end in ("", "_end") for crop in ("", "_crop"))
 PART_METRICS = ("modes", "ls_z", "ls_w")
 METRICS = (*FEATURE_METRICS, *PATH_METRICS, *PART_METRICS)
 #: Metrics that compare with real images. They may use all real images, whatever the number of generated ones.
-COMPARING_METRICS = ("fd", "fid", "kid", "pr")
+COMPARING_METRICS = ("fd", "fd_vgg", "fid", "kid", "pr")
 FULL = "_full"
 #: Metrics that are one number, where lower is better. A training run can choose its best snapshot by them.
-DISTANCES = ("fd", "fid", "kid")
+DISTANCES = ("fd", "fd_vgg", "fid", "kid")
 #: The fewest images that a metric can be computed from; 2 for the others.
 MIN_IMAGES = {"pr": NEIGHBOURS + 1, "is": SPLITS, "ls_z": 4, "ls_w": 4}
 
