@@ -227,14 +227,16 @@ def _quantized_input(g: SynthesisGraph, spec: LayerSpec, x: str, fold: ConvStyle
 
 
 def _weight(g: SynthesisGraph, spec: LayerSpec, kernel: np.ndarray, transposed: bool) -> str:
-    name, quantization = f"{spec.name}.weight", g.plan.layer(spec).quantization
+    name, quantization, int8 = f"{spec.name}.weight", g.plan.layer(spec).quantization, g.plan.layer(spec).int8
     if quantization is None:
         return g.activation_weight(name, kernel)
     rounder = quantization.rounder
     round_kernel = round_to_nearest if rounder is None else partial(rounder, upsampling=transposed)
     output_axis = 1 if transposed else 0
-    if g.plan.layer(spec).fp8 is not None:
+    if int8 is None:
         return g.qdq.fp8_weight(kernel, name, output_axis, round_kernel)
+    if int8.limit_pairs:
+        return g.qdq.int8_weight_of_limited_pairs(kernel, name, output_axis, round_kernel)
     return g.qdq.int8_weight(kernel, name, output_axis, round_kernel=round_kernel)
 
 

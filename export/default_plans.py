@@ -48,6 +48,20 @@ def backend_plan(
     return None
 
 
+def plan_without_vnni(plan: NetworkPlan, precision: str, backend: str) -> NetworkPlan | None:
+    """The plan of `synthesis.<precision>.<backend>-no-vnni.onnx`, or None where the backend needs no such file.
+
+    Without VNNI, OpenVINO has exact 8-bit arithmetic for weights of limited pairs alone. ONNX Runtime makes its weights
+    unsigned there, which is exact.
+
+    Args:
+        plan: The backend's plan for other processors.
+        precision: The precision.
+        backend: The backend's name.
+    """
+    return plan.with_limited_pairs() if (precision, backend) == ("int8", "openvino") else None
+
+
 def _tensorrt_rtx_float16_plan(weights: GeneratorWeights) -> NetworkPlan:
     """TensorRT-RTX keeps activations channels last, and fuses everything pointwise between two convolutions.
 

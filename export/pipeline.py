@@ -16,20 +16,26 @@ import onnx
 from stylert.core.errors import BundleError, InputError, OutputError
 from stylert.core.files.atomic import atomic_directory
 from stylert.core.progress import Progress
-from stylert.export.default_plans import EIGHT_BIT, backend_plan, canonical_plan
+from stylert.export.default_plans import EIGHT_BIT, backend_plan, canonical_plan, plan_without_vnni
 from stylert.export.mapping import mapping_model
 from stylert.export.network_plan import NetworkPlan, conv_layers
 from stylert.export.quantization.calibration import Calibration, calibrate
 from stylert.export.quantization.calibration_latents import calibration_latents, search_latents
 from stylert.export.quantization.quantization_record import CANONICAL, FLOAT16_RECIPE, eight_bit_recipe
-from stylert.export.quantization.sensitivity import Sensitivity, find_sensitive_layers, reference_images, same_rounding
+from stylert.export.quantization.sensitivity import (
+    Sensitivity,
+    find_sensitive_layers,
+    plan_images_on,
+    reference_images,
+    same_rounding,
+)
 from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
 from stylert.export.verify import MAX_SEEDS, WORST_IMAGES, Accuracy, PsnrMissed, accuracy_entry, verify
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime import engines
 from stylert.runtime.backends import BACKENDS
-from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle, PrecisionEntry, file_entries, sha256_of
+from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, NO_VNNI, Bundle, PrecisionEntry, file_entries, sha256_of
 
 #: The precisions that can be exported, each with the PSNR against PyTorch that a bundle promises at least, in dB.
 MIN_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 35.0, "int8": 33.0, "fp8": 30.0}
@@ -213,21 +219,29 @@ def _plans(
         plan = backend_plan(weights, precision, backend, calibration)
         if plan is not None:
             plans[backend] = plan
+            if (limited := plan_without_vnni(plan, precision, backend)) is not None:
+                plans[f"{backend}{NO_VNNI}"] = limited
     if samples is None or precision not in EIGHT_BIT:
         return plans, FLOAT_RECIPES[precision]
 
     searches: dict[str, Sensitivity] = {}
     for backend, plan in plans.items():
-        twin = next((other for other in searches if same_rounding(plans[other], plan)), None)
+        twin = next((o for o in searches if _runs_on(o) == _runs_on(backend) and same_rounding(plans[o], plan)), None)
         if twin is None:
             stage = f"search {precision} layers {backend}".strip()
+            images = plan_images_on(weights, _runs_on(backend), precision)
             searches[backend] = find_sensitive_layers(
-                weights, plan, samples.latents, samples.reference, target_db, progress, stage
+                weights, plan, samples.latents, samples.reference, target_db, progress, stage, images
             )
         else:
             searches[backend] = searches[twin]
     plans = {backend: plan.without_quantization(searches[backend].higher_precision) for backend, plan in plans.items()}
     return plans, eight_bit_recipe(weights.config, precision, plans, searches)
+
+
+def _runs_on(name: str) -> str:
+    """The backend of a plan's name. The canonical file is that of ONNX Runtime."""
+    return "onnxruntime" if name == CANONICAL else name.removesuffix(NO_VNNI)
 
 
 def _file_name(precision: str, backend: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from stylert.export.perceptual_accuracy import perceptual_distance
 from stylert.models.checkpoint import generator_module
 from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime.backends import available_backends, backend
-from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.runtime.bundle import NO_VNNI, Bundle, sha256_of
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.pictures import save_image
 
@@ -45,7 +45,7 @@ class Accuracy:
     Errors are in steps of 1/255. `bundle.json` holds these fields by name, so the names stay.
 
     Attributes:
-        backend: The backend's name.
+        backend: The backend's name, or `<backend>-no-vnni` for its network for processors without VNNI.
         precision: The precision's name.
         reference: The origin of the reference images, in words.
         seeds: The number of images.
@@ -135,13 +135,30 @@ def verify(
             is_reference = against is None and (name, precision) == ("onnxruntime", "fp32")
             if is_reference or precision not in backend(name).facts.precisions:
                 continue
-            images = _backend_images(bundle, name, precision, batches, progress)
-            row = _compare(name, precision, reference_name, images, reference, bundle.precision(precision).min_psnr_db)
-            if pictures is not None:
-                file = pictures / WORST_IMAGES.format(precision=precision, backend=name)
-                save_image(_side_by_side(images, reference, row.worst_seeds), file)
-            rows.append(row)
+            for plan_name, with_plan in _plans_of(bundle, name, precision):
+                images = _backend_images(with_plan, name, precision, batches, progress)
+                row = _compare(plan_name, precision, reference_name, images, reference, bundle.precision(precision).min_psnr_db)
+                if pictures is not None:
+                    file = pictures / WORST_IMAGES.format(precision=precision, backend=plan_name)
+                    save_image(_side_by_side(images, reference, row.worst_seeds), file)
+                rows.append(row)
     return rows
+
+
+def _plans_of(bundle: Bundle, backend_name: str, precision: str) -> list[tuple[str, Bundle]]:
+    """The networks of a backend, for this and for other processors: the name of each, and the bundle with this one alone.
+
+    All of them can be verified here, since their arithmetic is exact on every processor.
+    """
+    entry, without_vnni = bundle.precision(precision), f"{backend_name}{NO_VNNI}"
+    if without_vnni not in entry.plans:
+        return [(backend_name, bundle)]
+    others = {name: file for name, file in entry.plans.items() if name not in (backend_name, without_vnni)}
+    plans = {backend_name: entry.plans.get(backend_name, entry.file), without_vnni: entry.plans[without_vnni]}
+    return [
+        (name, replace(bundle, precisions={precision: replace(entry, plans=others | {backend_name: file})}))
+        for name, file in plans.items()
+    ]
 
 
 def accuracy_entry(rows: Sequence[Accuracy], precision: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from stylert.core.errors import BundleError, InputError, shown
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document, read_part
+from stylert.core.machine.byte_products import byte_pairs_saturate
 from stylert.runtime.session import TensorSpec
 
 SCHEMA_VERSION = 1
@@ -23,6 +24,8 @@ MANIFEST = "bundle.json"
 MAPPING_FILE = "mapping.onnx"
 #: Suffix of every network. ONNX Runtime chooses its reader by the suffix.
 NETWORK_SUFFIX = ".onnx"
+#: Suffix of the plan that a backend runs on processors whose products of bytes saturate
+NO_VNNI = "-no-vnni"
 #: Limit of every size in the manifest, such as `z_dim`
 MAX_SIZE = 2**20
 
@@ -49,7 +52,8 @@ class PrecisionEntry:
         min_psnr_db: The least PSNR against PyTorch's float32 images that the bundle promises, dB.
         recipe: How export made the network, for people.
         accuracy: Measured accuracy by backend, for people.
-        plans: By backend, the file of the same network in the form that suits it.
+        plans: By backend, the file of the same network in the form that suits it. `<backend>-no-vnni` is the file for
+            processors whose products of bytes saturate.
     """
 
     file: str
@@ -154,9 +158,14 @@ class Bundle:
         return self.precisions[name]
 
     def network(self, precision: str, backend: str) -> str:
-        """The name of the file that a backend runs: the form that suits it, or else the canonical file."""
+        """The name of the file that a backend runs here: the form that suits it, or else the canonical file."""
         entry = self.precision(precision)
-        return entry.plans.get(backend, entry.file)
+        return entry.plans.get(self.plan_name(precision, backend), entry.file)
+
+    def plan_name(self, precision: str, backend: str) -> str:
+        """The key in `PrecisionEntry.plans` of the file that a backend runs on this processor."""
+        name = f"{backend}{NO_VNNI}"
+        return name if name in self.precision(precision).plans and byte_pairs_saturate() else backend
 
     def checked_file(self, name: str) -> Path:
         """The path of a listed file, after comparing its bytes with the manifest.

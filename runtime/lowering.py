@@ -5,13 +5,20 @@ It is for the runtimes that do not inline the operators' functions themselves.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stylert.core.errors import BackendError, BundleError, OutputError, missing_extra, shown_line
 from stylert.runtime.network_files import MAX_BYTES, check_network_file, parsed
 
+if TYPE_CHECKING:
+    import onnx
 
-def lower(source: Path, destination: Path, batch: int | None = None) -> Path:
+
+def lower(
+    source: Path, destination: Path, batch: int | None = None, rewrite: Callable[[onnx.ModelProto], object] | None = None
+) -> Path:
     """Inline every function of an ONNX file, take its static branches and fold its constants.
 
     ONNX Runtime could do this too, but it writes float16 convolutions as float32 between casts. Here types stay the same.
@@ -20,6 +27,7 @@ def lower(source: Path, destination: Path, batch: int | None = None) -> Path:
         source: The ONNX file to read.
         destination: The ONNX file to write.
         batch: Fixes the batch of the network; None keeps it dynamic.
+        rewrite: Changes the lowered network in place before it is written.
 
     Returns:
         `destination`.
@@ -51,6 +59,8 @@ def lower(source: Path, destination: Path, batch: int | None = None) -> Path:
                 tensor.type.tensor_type.shape.dim[0].dim_value = batch
             del model.graph.value_info[:]  # these shapes still have the dynamic batch
         lowered = optimizer.optimize(model)
+        if rewrite is not None:
+            rewrite(lowered)
         size = lowered.ByteSize()
     except MemoryError as e:
         raise BackendError(f"not enough memory to lower {source}") from e

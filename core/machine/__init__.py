@@ -1,1 +1,4 @@
-"""This machine: `host` is its processor and memory, `devices` its GPUs. `gpu_specs` holds data sheets of GPUs."""
+"""This machine: `host` is its processor and memory, `byte_products` its 8-bit arithmetic, `devices` its GPUs.
+
+`gpu_specs` holds data sheets of GPUs.
+"""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stylert.core.machine.byte_products import PAIR_LIMIT, limit_pairs, pair_sums
 from stylert.export.graph import GraphBuilder
 from stylert.export.network_plan import QuantParams
 from stylert.export.quantization.number_formats import (
@@ -74,13 +75,31 @@ class QdqBuilder:
         """A kernel stored as int8, with a scale per index of `axis`. The greatest magnitude of each becomes `peak`."""
         return self._weight(weight, name, axis, peak, round_kernel, to_int8)
 
+    def int8_weight_of_limited_pairs(self, weight: np.ndarray, name: str, axis: int, round_kernel: RoundKernel) -> str:
+        """A kernel stored as int8, in which no two adjacent input channels have a sum above `PAIR_LIMIT`."""
+        by_channel = np.moveaxis(weight, axis, 0)
+        greatest, sums = np.abs(by_channel).max((1, 2, 3)), pair_sums(by_channel)
+        peak = np.minimum(INT8_MAX, PAIR_LIMIT * greatest / np.maximum(sums, 1e-30))
+
+        def round_and_limit(kernel: np.ndarray, scale: np.ndarray, to_format: RoundToFormat) -> np.ndarray:
+            return limit_pairs(round_kernel(kernel, scale, to_format))  # rounding moves a few pairs above the limit
+
+        return self._weight(weight, name, axis, np.maximum(peak, 1), round_and_limit, to_int8)
+
     def fp8_weight(self, weight: np.ndarray, name: str, axis: int, round_kernel: RoundKernel = round_to_nearest) -> str:
         """A kernel stored as E4M3, with a scale per index of `axis`. The greatest magnitude of each becomes 448."""
         return self._weight(weight, name, axis, FP8_MAX, round_kernel, to_fp8)
 
     def _weight(
-        self, weight: np.ndarray, name: str, axis: int, peak: float, round_kernel: RoundKernel, to_format: RoundToFormat
+        self,
+        weight: np.ndarray,
+        name: str,
+        axis: int,
+        peak: float | np.ndarray,
+        round_kernel: RoundKernel,
+        to_format: RoundToFormat,
     ) -> str:
+        """`peak` is the greatest magnitude of every channel, or of each `[channels]`."""
         by_channel = np.moveaxis(weight, axis, 0)
         scale = np.maximum(np.abs(by_channel).max((1, 2, 3)) / peak, 1e-12).astype(self.dtype)
         values = round_kernel(by_channel, scale, to_format)

@@ -1,21 +1,23 @@
 """Sensitivity search: which layers stay out of 8 bits, so that the images reach a PSNR at the least cost in time.
 
 The errors of different layers are nearly uncorrelated, so their powers add up in the image. The search measures each
-layer alone. It then takes layers out of 8 bits until the others, measured together, reach the PSNR. The first to go
-have the greatest error for the work that 8 bits save. In practice these are the layers of the smallest images.
+layer alone, on ONNX Runtime. It then takes layers out of 8 bits until the others, measured together on the backend that
+runs them, reach the PSNR. The first to go have the greatest error for the work that 8 bits save. In practice these are
+the layers of the smallest images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from stylert.core.images.similarity import psnr_each
 from stylert.core.progress import Progress
 from stylert.export.network_plan import LayerPlan, NetworkPlan, float32_plan
-from stylert.export.quantization.evaluation import synthesize
+from stylert.export.quantization.evaluation import runs_network_files, synthesize, synthesize_on
 from stylert.export.synthesis import synthesis_model
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.stylegan2.config import LayerSpec
@@ -33,6 +35,10 @@ RGB_SAVING = 50
 
 #: Latents on which each layer is measured alone. They are enough to rank the layers.
 SAMPLES_PER_LAYER = 4
+
+
+#: The images of a plan on sample latents, uint8 `[N, H, W, C]`.
+PlanImages = Callable[[NetworkPlan, Sequence[np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ def find_sensitive_layers(
     target_db: float,
     progress: Progress | None = None,
     stage: str = "search 8-bit layers",
+    plan_images: PlanImages | None = None,
 ) -> Sensitivity:
     """Search the quantised layers of a plan for those to leave out of 8 bits.
 
@@ -72,9 +79,12 @@ def find_sensitive_layers(
         target_db: The mean PSNR to reach, in dB.
         progress: Called after each measurement, with `stage`.
         stage: The text that the progress shows.
+        plan_images: The images of a plan on the backend that runs it (`plan_images_on`). By default ONNX Runtime makes
+            them, from the numbers that the plan rounds.
     """
     time_saved = {spec.name: _time_saved(spec, plan.layer(spec)) for spec in weights.config.layers()}
-    plan = _evaluation_plan(plan)
+    evaluation_plan = _evaluation_plan(plan)
+    evaluate = partial(_images_on_onnxruntime, weights)
     candidates = plan.quantized_layers
     evaluations, total = 0, 2 + len(candidates)
 
@@ -82,13 +92,15 @@ def find_sensitive_layers(
         if progress is not None:
             progress(stage, min(done, total), total)
 
-    def measure(higher_precision: Sequence[str], samples: int = len(latents)) -> np.ndarray:
-        """The PSNR of each image with these layers out of 8 bits."""
+    def psnr_of(images: np.ndarray) -> np.ndarray:
         nonlocal evaluations
-        images = synthesize(synthesis_model(weights, plan=plan.without_quantization(higher_precision)), latents[:samples])
         evaluations += 1
         report(evaluations)
-        return psnr_each(images, reference[:samples])
+        return psnr_each(images, reference[: len(images)])
+
+    def measure(higher_precision: Sequence[str]) -> np.ndarray:
+        """The PSNR of each image with these layers out of 8 bits."""
+        return psnr_of((plan_images or evaluate)(plan.without_quantization(higher_precision), latents))
 
     psnr_of_all = measure([])
     if not candidates or _exceeds(psnr_of_all, target_db):
@@ -98,7 +110,8 @@ def find_sensitive_layers(
     single_psnr = {}
     for name in candidates:
         others = [other for other in candidates if other != name]
-        single_psnr[name] = float(measure(others, SAMPLES_PER_LAYER).mean())
+        single = evaluate(evaluation_plan.without_quantization(others), latents[:SAMPLES_PER_LAYER])
+        single_psnr[name] = float(psnr_of(single).mean())
     by_sensitivity = sorted(candidates, key=lambda name: -_error_power(single_psnr[name]) / time_saved[name])
 
     single_powers = [_error_power(single_psnr[name]) for name in by_sensitivity]
@@ -116,12 +129,28 @@ def find_sensitive_layers(
     )
 
 
-def reaches_psnr(weights: GeneratorWeights, plan: NetworkPlan, latents: Sequence[np.ndarray], target_db: float) -> bool:
+def plan_images_on(weights: GeneratorWeights, backend_name: str, precision: str) -> PlanImages | None:
+    """Makes the images of plans on the backend that ships, or None where it runs no ONNX files on this machine.
+
+    fp8 is always judged on ONNX Runtime, by its numbers alone: no CPU computes in it.
+    """
+    if precision != "int8" or not runs_network_files(backend_name, precision):
+        return None
+    return lambda plan, latents: synthesize_on(backend_name, precision, synthesis_model(weights, plan=plan), latents)
+
+
+def reaches_psnr(
+    weights: GeneratorWeights,
+    plan: NetworkPlan,
+    latents: Sequence[np.ndarray],
+    target_db: float,
+    plan_images: PlanImages | None = None,
+) -> bool:
     """Whether the images of a plan exceed a PSNR in dB by the margin for unseen seeds.
 
-    `latents` are ws `[1, num_ws, w_dim]`.
+    `latents` are ws `[1, num_ws, w_dim]`, and `plan_images` is that of `find_sensitive_layers`.
     """
-    images = synthesize(synthesis_model(weights, plan=_evaluation_plan(plan)), latents)
+    images = (plan_images or partial(_images_on_onnxruntime, weights))(plan, latents)
     return _exceeds(psnr_each(images, reference_images(weights, latents)), target_db)
 
 
@@ -133,6 +162,11 @@ def reference_images(weights: GeneratorWeights, latents: Sequence[np.ndarray]) -
 def same_rounding(first: NetworkPlan, second: NetworkPlan) -> bool:
     """Whether two plans of one network round the same numbers in the same way. A search of one then holds for both."""
     return _evaluation_plan(first) == _evaluation_plan(second)
+
+
+def _images_on_onnxruntime(weights: GeneratorWeights, plan: NetworkPlan, latents: Sequence[np.ndarray]) -> np.ndarray:
+    """The images of the numbers that a plan rounds, in forms that ONNX Runtime runs in 8 bits."""
+    return synthesize(synthesis_model(weights, plan=_evaluation_plan(plan)), latents)
 
 
 def _time_saved(spec: LayerSpec, layer: LayerPlan) -> float:

@@ -23,12 +23,12 @@ from stylert.core.files.json_documents import MAX_BYTES, read_document
 from stylert.core.machine.devices import find_gpus
 from stylert.core.machine.host import cpu_identity
 from stylert.core.progress import Progress
-from stylert.export.default_plans import EIGHT_BIT, backend_plan, canonical_plan
+from stylert.export.default_plans import EIGHT_BIT, backend_plan, canonical_plan, plan_without_vnni
 from stylert.export.network_plan import NetworkPlan
 from stylert.export.quantization.calibration import calibrate
 from stylert.export.quantization.calibration_latents import calibration_latents, search_latents
 from stylert.export.quantization.quantization_record import layers_in_8_bits
-from stylert.export.quantization.sensitivity import reaches_psnr
+from stylert.export.quantization.sensitivity import plan_images_on, reaches_psnr
 from stylert.export.synthesis import NoiseInput, OutputType, synthesis_model
 from stylert.export.tuning.search import Search, describe, search_forms
 from stylert.export.verify import check_same_checkpoint
@@ -141,7 +141,8 @@ def tune_bundle(
             cache.save()
     if not search.faster:
         return Tuning(search, True, None)
-    if precision in EIGHT_BIT and not reaches_psnr(weights, search.plan, latents, promised_db):
+    images = plan_images_on(weights, backend_name, precision)
+    if precision in EIGHT_BIT and not reaches_psnr(weights, search.plan, latents, promised_db, images):
         return Tuning(search, False, None)
     data = _network(bundle, weights, search.plan)
     facts = {
@@ -181,7 +182,10 @@ def _default_plan(
     if precision in EIGHT_BIT:
         calibration = calibrate(weights, calibration_latents(weights.config, bundle.path / MAPPING_FILE), progress)
     plan = backend_plan(weights, precision, backend_name, calibration) or canonical_plan(weights, precision, calibration)
-    exported_in_8_bits = layers_in_8_bits(bundle.precision(precision).recipe, backend_name)
+    plan_name = bundle.plan_name(precision, backend_name)
+    if plan_name != backend_name:
+        plan = plan_without_vnni(plan, precision, backend_name) or plan
+    exported_in_8_bits = layers_in_8_bits(bundle.precision(precision).recipe, plan_name)
     if calibration is None or exported_in_8_bits is None:
         return plan
     return plan.without_quantization([name for name in calibration if name not in exported_in_8_bits])
@@ -203,21 +207,21 @@ def _network(bundle: Bundle, weights: GeneratorWeights, plan: NetworkPlan) -> by
 
 def _write_network(bundle: Bundle, path: Path, backend_name: str, precision: str, data: bytes, facts: dict[str, Any]) -> str:
     """Write a network as the backend's file of a precision, and return its name. An unused former file is removed."""
-    entry = bundle.precision(precision)
-    file = f"synthesis.{precision}.{backend_name}.tuned-{hashlib.sha256(data).hexdigest()[:8]}.onnx"
+    entry, plan_name = bundle.precision(precision), bundle.plan_name(precision, backend_name)
+    file = f"synthesis.{precision}.{plan_name}.tuned-{hashlib.sha256(data).hexdigest()[:8]}.onnx"
     with atomic_file(path / file) as temporary:
         temporary.write_bytes(data)
     changed = replace(
         entry,
-        plans=entry.plans | {backend_name: file},
-        recipe=entry.recipe | {"tuned": entry.recipe.get("tuned", {}) | {backend_name: facts}},
-        accuracy={name: a for name, a in entry.accuracy.items() if name != backend_name},  # that was the former network's
+        plans=entry.plans | {plan_name: file},
+        recipe=entry.recipe | {"tuned": entry.recipe.get("tuned", {}) | {plan_name: facts}},
+        accuracy={name: a for name, a in entry.accuracy.items() if name != plan_name},  # that was the former network's
     )
     precisions = bundle.precisions | {precision: changed}
     used = {MAPPING_FILE} | {name for e in precisions.values() for name in e.files}
     files = {name: f for name, f in bundle.files.items() if name in used} | file_entries(path, [file])
     replace(bundle, precisions=precisions, files=files).save()
-    former = entry.plans.get(backend_name)
+    former = entry.plans.get(plan_name)
     if former is not None and former not in used:
         (path / former).unlink(missing_ok=True)
     return file

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import BackendError, BundleError, OutOfMemory, OutputError
+from stylert.core.machine.byte_products import byte_pairs_saturate
 from stylert.core.machine.host import cpu_identity
 from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory, reason
@@ -23,6 +24,8 @@ WEIGHTS_FILE = "weights.bin"
 MIN_WEIGHT_BYTES = 1024
 #: The variable that ONNX Runtime reads when it is imported. With it, it writes nothing into the home folder and sends nothing.
 TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"
+#: The option by which 8-bit weights become unsigned. Products of two unsigned bytes are added in 32 bits on every processor.
+UNSIGNED_WEIGHTS = "session.x64quantprecision"
 DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
@@ -67,7 +70,10 @@ class OnnxRuntime(Backend):
         return cpu_identity()
 
     def flags(self, precision: str, options: BuildOptions) -> dict[str, Any]:
-        return {"threads": options.threads}
+        flags: dict[str, Any] = {"threads": options.threads}
+        if precision == "int8" and byte_pairs_saturate():
+            flags["unsigned_weights"] = True
+        return flags
 
     def build(self, network: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
         """Write the network as optimised for this CPU: fused operators, folded constants, blocked layouts."""
@@ -118,9 +124,11 @@ class OrtSession:
 
 
 def session_options(threads: int | None) -> Any:
-    """ONNX Runtime's `SessionOptions` for a number of threads, with a quiet log."""
+    """ONNX Runtime's `SessionOptions` for a number of threads, with a quiet log and exact products of bytes."""
     options = library().SessionOptions()
     options.log_severity_level = 3
+    if byte_pairs_saturate():  # elsewhere unsigned weights would only be slower
+        options.add_session_config_entry(UNSIGNED_WEIGHTS, "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options

@@ -21,6 +21,7 @@ from stylert.core.errors import BackendError, BundleError, OutOfMemory, install_
 from stylert.core.machine.host import cpu_identity
 from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory, reason
+from stylert.runtime.backends.openvino_products import inexact_layers, make_products_exact
 from stylert.runtime.batching import ANY_BATCH, batch_chunks
 from stylert.runtime.build_options import LATENCY, THROUGHPUT, BuildOptions, refuse_gpu_options
 from stylert.runtime.forking import ForkGuard, never_free, tell_after_fork
@@ -88,6 +89,8 @@ class OpenVino(Backend):
             flags["hint"] = arithmetic
         if options.hint != LATENCY:
             flags["performance"] = options.hint
+        if precision == "int8" and (inexact := inexact_layers()) is not None:
+            flags["float_weights_of"] = inexact
         return flags
 
     def build(self, network: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
@@ -247,7 +250,9 @@ def _compile(network: Path, options: LoadOptions, batch: int) -> Any:
 
     core = shared_core()
     with tempfile.TemporaryDirectory() as folder:
-        lowered = lower(network, Path(folder) / "lowered.onnx", batch)
+        inexact = inexact_layers() if options.precision == "int8" else None
+        rewrite = None if inexact is None else partial(make_products_exact, inexact=inexact)
+        lowered = lower(network, Path(folder) / "lowered.onnx", batch, rewrite)
         try:
             return core.compile_model(core.read_model(lowered), "CPU", _config(options))
         except MemoryError as e:
