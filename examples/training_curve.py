@@ -5,8 +5,9 @@
     stylert train --data cats32.zip --out run --resume --kimg 40 --snap 2 --keep 99
     python examples/training_curve.py run --every 8 --data cats32.zip --floor floor32.zip --out docs/training/cats32
 
-The floor is the distance between two sets of real images; the noise is the standard error of each distance. The distance
-depends on the number of images, which is therefore the same for all.
+Generated images have random noise, as in the metrics of training. The floor is the distance between two sets of real
+images; the noise is the standard error of each distance. The distance depends on the number of images, which is therefore
+the same for all.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ from stylert.core.files.cache import cache_folder
 from stylert.core.images.grids import save_grid
 from stylert.models.checkpoint import load_generator, read_metadata
 from stylert.models.features.extractors import EffNetLite0
+from stylert.train.best_snapshot import NOISE
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.metrics.distances import frechet_distance
 from stylert.train.metrics.features import generated_features, real_features
-from stylert.train.sampling import sample_images
+from stylert.train.sampling import generate
 
 BLOCKS = 6
 COLUMNS = 12
@@ -56,10 +58,10 @@ def main() -> None:
 
     def features_of(path: Path) -> np.ndarray:
         """Features of a snapshot. The cache keeps them by the hash of the weights, so a repeated call computes only new ones."""
-        kept = cache / f"generated-{read_metadata(path)['sha256']['G_ema.']}-{args.images}.npy"
+        kept = cache / f"generated-{read_metadata(path)['sha256']['G_ema.']}-{args.images}-{NOISE}.npy"
         if not kept.exists():
             with atomic_file(kept) as temporary, open(temporary, "wb") as f:
-                np.save(f, generated_features(extractor, load_generator(path), args.images))
+                np.save(f, generated_features(extractor, load_generator(path), args.images, noise_mode=NOISE))
         return np.load(kept)
 
     rows = []
@@ -68,8 +70,8 @@ def main() -> None:
         row = {"kimg": kimg, "FD-EffNetLite0": frechet_distance(features, real), "noise": noise(features, real)}
         rows.append(row)
         print(row, flush=True)
-    strip = [sample_images(load_generator(path), COLUMNS) for path in snapshots.values()]
-    facts = {"images": args.images, "floor": floor, "snapshots": rows}
+    strip = [generate(load_generator(path), range(COLUMNS), noise_mode=NOISE) for path in snapshots.values()]
+    facts = {"images": args.images, "generator noise": NOISE, "floor": floor, "snapshots": rows}
     with atomic_file(args.out.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(facts, indent=1) + "\n")
     save_grid(np.concatenate(strip), Path(f"{args.out}-samples.png"), columns=COLUMNS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -62,6 +63,19 @@ def test_drawings_become_a_trained_exported_and_verified_generator(cats: Path, t
     assert all(row.passed for row in verify(bundle, against=tmp_path / "m.safetensors", seeds=4))
     python(EXAMPLES / "generate.py", bundle.path, tmp_path / "grid.png")
     assert Image.open(tmp_path / "grid.png").size == (64, 32)
+
+
+def test_the_curve_of_metrics_has_the_values_of_each_run_and_names_the_lowest(tmp_path: Path) -> None:
+    for run, values in {"first": [300, 100, 150], "second": [200, 90, 40]}.items():
+        rows = [{"kimg": kimg, "FD": v, "noise": "random"} for kimg, v in enumerate(values)] + [{"kimg": 9, "FD": 1}]
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"kimg": 7, "FD"')
+    command = (EXAMPLES / "metrics_curve.py", tmp_path / "first", tmp_path / "second", "--out", tmp_path / "curve.png")
+    printed = python(*command)
+    assert "first: 3 snapshots, FD is lowest at 1 kimg: 100" in printed
+    assert "second: 3 snapshots, FD is lowest at 2 kimg: 40" in printed
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert len(set(np.asarray(picture.convert("L")).ravel())) > 10
 
 
 def test_morph_draws_the_images_in_half_blocks_and_prints_frame_times(tmp_path: Path) -> None:

@@ -84,7 +84,20 @@ def test_an_augmented_run_is_resumed_and_transferred(data: Path, tmp_path: Path,
     assert len((out / "stats.jsonl").read_text().splitlines()) == 3  # a run that ends between two lines writes one more
     status, text = command(*new, "--resume", "--kimg", 0.5, "--gamma", 0.7, "--set", "generator.z_dim=9")
     assert status == 2
-    assert "generator.z_dim, r1_gamma had other values" in text
+    assert "keeps its settings: generator.z_dim had other values" in text
+    changed = ("--gamma", 0.7, "--lr", 0.001, "--aug", "fixed", "--p", 0.2)
+    status, text = command(*new, "--resume", "--kimg", 0.46, *changed)
+    assert status == 0, text
+    for line in ("r1_gamma changes from 0.025 to 0.7", "aug changes from ada to fixed", "aug_p changes from 0.0 to 0.2"):
+        assert line in text
+    saved = read_metadata(out / "snapshot.safetensors")
+    assert (saved["train"]["r1_gamma"], saved["train"]["aug_p"]) == (0.7, 0.2)
+    assert saved["facts"]["changes"][0]["lr"] == [0.0025, 0.001]
+    status, text = command(*new[:5], "--resume", "--kimg", 0.47, "--p", 0.3)  # p alone, of the augmentation that the run has
+    assert status == 0, text
+    for words in (("--aug", "ada", "--p", 0.3), ("--aug", "noaug", "--set", "aug_p=0.3")):
+        status, text = command(*new, "--resume", *words)
+        assert (status, "--p is the probability of --aug fixed" in text) == (2, True)
     for name, option in (("other", "--transfer"), ("third", "--resume")):
         start = (option, out / "snapshot.safetensors", "--aug", "ada", "--kimg", 0)
         status, text = command("train", "--data", data, "--out", tmp_path / name, *SMALL, *start)
@@ -132,6 +145,19 @@ def test_a_run_on_labels_is_measured_and_resumed_without_naming_them_again(
     assert read_metadata(tmp_path / "run" / "snapshot.safetensors")["train"]["generator"]["c_dim"] == 2
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["noise"] for line in lines] == ["random", "random"]
+    balanced = (*run[:3], "--out", tmp_path / "balanced", *SMALL, "--class-balanced", "--kimg", 0.01)
+    status, text = command(*balanced)
+    assert (status, "add --cond" in text) == (2, True)
+    for words in ((*balanced, "--cond", "--dry-run"), (*balanced, "--cond"), (*balanced, "--resume", "--kimg", 0.02)):
+        status, text = command(*words)
+        assert status == 0, text
+    assert read_metadata(tmp_path / "balanced" / "snapshot.safetensors")["train"]["class_balanced"] is True
+    (pictures / "dataset.json").write_text(json.dumps({"labels": [[f"{i}.png", [0.5, i]] for i in range(9)]}))
+    assert command("dataset", pictures, "--out", data, "--resolution", 8, "--transform", "center-crop")[0] == 0
+    status, text = command(*balanced, "--cond")
+    assert status == 2
+    status, text = command(*run[:3], "--out", tmp_path / "vectors", *SMALL, "--class-balanced", "--cond")
+    assert (status, "these labels are vectors" in text) == (2, True)
 
 
 def test_a_signal_stops_the_run_and_the_command_to_continue_is_printed(

@@ -1,4 +1,4 @@
-"""What a run tells while it trains.
+"""Reports of a run while it trains: statistics, pictures and times.
 
 - `statistics`: averages the statistics of the steps, and writes `stats.jsonl`.
 - `writers`: the interface of everything else that receives statistics and pictures.

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Draw the quality of one or several runs over thousands of images, from the `metrics.jsonl` that training writes.
+
+    stylert train --data cats.zip --out run --preset cpu --snap 5 --metrics fd2k
+    python examples/metrics_curve.py run --out quality.png
+    python examples/metrics_curve.py run other-run --metric KID-EffNetLite0 --out both.png
+
+A ring marks the lowest value of each run, which is in its `best.safetensors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+from stylert.core.files.atomic import atomic_file
+
+FILE = "metrics.jsonl"
+#: Keys of a line that are no metric.
+FACTS = ("kimg", "noise", "best")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help=f"folders with a {FILE}")
+    parser.add_argument("--metric", help="name of the metric; by default the first of the first run")
+    parser.add_argument("--out", type=Path, required=True, help="the picture, such as quality.png")
+    args = parser.parse_args()
+    lines = {}
+    for run in args.runs:
+        try:
+            lines[run.resolve().name if len(args.runs) == 1 else str(run)] = read_lines(run / FILE)
+        except (OSError, ValueError) as e:
+            parser.error(f"{run / FILE} cannot be read: {e}")
+    metric = args.metric or next((k for rows in lines.values() for k in rows[0] if k not in FACTS), None)
+    curves = {}
+    for run, rows in lines.items():
+        points = {row["kimg"]: row[metric] for row in rows if math.isfinite(row.get(metric, math.nan))}
+        if not points:
+            parser.error(f"{run} has no values of {metric}")
+        curves[run] = sorted(points.items())  # a resumed run may have measured a kimg twice: the last counts
+    draw(curves, metric, args.out)
+    for run, points in curves.items():
+        kimg, value = min(points, key=lambda point: point[1])
+        print(f"{run}: {len(points)} snapshots, {metric} is lowest at {kimg:g} kimg: {value:.4g}")
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The lines of a file. Those that a kill cut off are left out, as are those of older versions, with other noise."""
+    rows = []
+    for text in path.read_text().splitlines():
+        try:
+            row = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and "kimg" in row and row.get("noise") == "random":
+            rows.append(row)
+    if not rows:
+        raise ValueError("it has no lines of metrics with random noise")
+    return rows
+
+
+def draw(curves: dict[str, list[tuple[float, float]]], metric: str, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
+
+    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    for run, points in curves.items():
+        (line,) = axes.plot(*zip(*points, strict=True), marker=".", label=run)
+        axes.plot(*min(points, key=lambda point: point[1]), "o", markersize=10, markerfacecolor="none", color=line.get_color())
+    values = [value for points in curves.values() for _, value in points]
+    if min(values) > 0 and max(values) > 4 * min(values):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.set(xlabel="thousands of images shown to the discriminator", ylabel=f"{metric} (lower is better)")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=110, format=path.suffix.removeprefix(".") or "png")
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
