@@ -1,6 +1,6 @@
 """The backends, one module each. `base.py` defines their interface and says how to add one.
 
-- `onnxruntime`, `openvino`: on the CPU.
+- `onnxruntime`, `openvino`, `mnn`: on the CPU. `mnn_network` converts networks for MNN.
 - `onnxruntime_cuda`, `torch`: on a GPU, from the bundle's ONNX files. The graph of `torch` is in `torch_graph`.
 - `tensorrt`, `tensorrt_rtx`: on a GPU, from built engines. Both build with `tensorrt_build`, which reports the
   engine's kernels through `kernel_table`, and run in `stylert.runtime.cuda`.
@@ -19,6 +19,7 @@ BACKENDS = {
     "onnxruntime": "stylert.runtime.backends.onnxruntime",
     "onnxruntime-cuda": "stylert.runtime.backends.onnxruntime_cuda",
     "openvino": "stylert.runtime.backends.openvino",
+    "mnn": "stylert.runtime.backends.mnn",
     "tensorrt": "stylert.runtime.backends.tensorrt",
     "tensorrt-rtx": "stylert.runtime.backends.tensorrt_rtx",
     "torch": "stylert.runtime.backends.torch",

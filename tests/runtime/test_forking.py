@@ -45,7 +45,7 @@ in_a_child("closed", lambda: use(Generator.load(bundle, name, threads=2)))
 """
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino", pytest.param("torch", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "mnn", pytest.param("torch", marks=pytest.mark.slow)])
 def test_a_forked_child_works_or_says_what_to_do_and_ends(bundle: Bundle, name: str) -> None:
     if not backend(name).available():
         pytest.skip(f"{name} is not installed")

@@ -28,6 +28,7 @@ def lines_with(pattern: str) -> list[str]:
 def test_each_library_is_imported_by_its_backend_alone() -> None:
     assert set(lines_with(r"^\s*(import|from) onnxruntime\b")) == {"runtime/backends/onnxruntime.py"}
     assert set(lines_with(r"^\s*(import|from) openvino\b")) == {"runtime/backends/openvino.py"}
+    assert set(lines_with(r"^\s*(import|from) MNN\b")) == {"runtime/backends/mnn.py"}
 
 
 def test_the_process_has_one_core_of_openvino() -> None:
@@ -43,7 +44,7 @@ print(" ".join(m for m in sys.modules if m.startswith("openvino_telemetry")))
 """
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "mnn"])
 def test_the_libraries_write_nothing_into_the_home_folder(bundle: Bundle, tmp_path: Path, name: str) -> None:
     """ONNX Runtime would write an identity and a database of events, and OpenVINO an identity and a count of imports."""
     if not backend(name).available():

@@ -20,6 +20,7 @@ PRECISIONS = {"fp32", "fp16", "bf16", "int8", "fp8"}
 ENGINE_METHODS = ("target", "machine", "flags", "build", "load_engine")
 #: The modules without which a backend counts as not installed
 LIBRARIES = {
+    "mnn": ["MNN"],
     "openvino": ["openvino"],
     "tensorrt": ["tensorrt", "tensorrt_lean"],
     "tensorrt-rtx": ["tensorrt_rtx"],
