@@ -6,12 +6,14 @@ The mixing is random and never trained (section 3.2 of the paper). First, each m
 1x1 convolution. Then each map is mixed across scales: the coarser map passes a 3x3 convolution, is upsampled, and is
 added to the finer one. Without it, the heads would attend to a part of the features only.
 
-Only the heads are trained. Each is a small convolutional network with spectral normalisation (Miyato et al. 2018).
+Only the heads are trained. Each is a small convolutional network with spectral normalisation (Miyato et al. 2018). It has
+no batch normalisation, unlike in the paper, and R1 is taken with respect to the mixed maps (`maps`, `judge`), as in
+Sauer et al. 2023 (ADD, section 3.2): see docs/decisions/train-projected.md.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import cast
 
@@ -68,8 +70,16 @@ class ProjectedDiscriminator(nn.Module):
         Returns:
             The logit of each head, float32 `[N, 4]`. Higher is more like a real image.
         """
-        with nullcontext() if half is None else torch.autocast(images.device.type, dtype=half):
-            maps = self.mixing(self.pyramid(images))
+        return self.judge(self.maps(images, half), c, half)
+
+    def maps(self, images: Tensor, half: torch.dtype | None = None) -> list[Tensor]:
+        """Images as for `forward` to the mixed maps, from the finest to the coarsest, `[N, MIXED_CHANNELS[i], S_i, S_i]`."""
+        with _precision(images.device, half):
+            return self.mixing(self.pyramid(images))
+
+    def judge(self, maps: list[Tensor], c: Tensor | None = None, half: torch.dtype | None = None) -> Tensor:
+        """The mixed maps of images and their labels to logits, as `forward` returns them."""
+        with _precision(maps[0].device, half):
             logits = [head(x, c) for head, x in zip(self.heads, maps, strict=True)]
         return torch.cat(logits, dim=1).float()
 
@@ -105,20 +115,16 @@ class FixedMixing(nn.Module):
 
 
 class Head(nn.Module):
-    """One map to one logit per image.
-
-    Batch normalisation uses the statistics of the batch always. So real and generated images must come in batches of
-    their own, and a batch that lacks variety shows.
-    """
+    """One map to one logit per image."""
 
     def __init__(self, channels: int, side: int, c_dim: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         if side <= LAST_SIDE:
-            layers += _layer(nn.Conv2d(channels, channels, 3, padding=1, bias=False))
+            layers += _layer(nn.Conv2d(channels, channels, 3, padding=1))
         while side > LAST_SIDE:
             outer = min(2 * channels, HEAD_CHANNELS)
-            layers += _layer(nn.Conv2d(channels, outer, 4, stride=2, padding=1, bias=False))
+            layers += _layer(nn.Conv2d(channels, outer, 4, stride=2, padding=1))
             channels, side = outer, side // 2
         self.features = nn.Sequential(*layers)
         self.embed_dim = channels if c_dim else 0
@@ -136,8 +142,11 @@ class Head(nn.Module):
 
 
 def _layer(conv: nn.Conv2d) -> list[nn.Module]:
-    norm = nn.BatchNorm2d(conv.out_channels, track_running_stats=False)
-    return [spectral_norm(conv), norm, nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True)]
+    return [spectral_norm(conv), nn.LeakyReLU(NEGATIVE_SLOPE)]
+
+
+def _precision(device: torch.device, half: torch.dtype | None) -> AbstractContextManager[None]:
+    return nullcontext() if half is None else torch.autocast(device.type, dtype=half)
 
 
 def _fixed_conv(inner: int, outer: int, kernel: int) -> nn.Conv2d:

@@ -97,20 +97,26 @@ ADVERSARIAL_LOSSES = {
 
 
 def gradient_penalty(
-    discriminator: Callable[..., Tensor], images: Tensor, c: Tensor | None, gamma: float, half: torch.dtype | None = None
+    discriminator: Callable[..., Tensor],
+    images: Tensor | list[Tensor],
+    c: Tensor | None,
+    gamma: float,
+    half: torch.dtype | None = None,
 ) -> Tensor:
     """`gamma / 2 * E |grad_x D(x)|^2`: R1 over real images x, R2 over generated ones (Mescheder et al. 2018).
 
     Args:
         discriminator: D, called as `discriminator(images, c, half=half)`.
-        images: Real or generated images.
-        c: Their labels `[N, c_dim]`, or None.
+        images: `[N, C, R, R]`, or the maps of a projected discriminator `[N, C_i, S_i, S_i]`. Then D is its `judge`.
+        c: Labels of the images `[N, c_dim]`, or None.
         gamma: The weight, `r1_gamma` or `r2_gamma` of the configuration.
         half: Type of the highest resolutions, or None for float32.
     """
-    images = images.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(discriminator(images, c, half=half).sum(), images, create_graph=True)
-    return gradient.square().sum((1, 2, 3)).mean() * (gamma / 2)
+    tensors = [images] if isinstance(images, Tensor) else images
+    inputs = [x.detach().float().requires_grad_() for x in tensors]
+    logits = discriminator(inputs[0] if isinstance(images, Tensor) else inputs, c, half=half)
+    gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
+    return torch.stack([g.square().sum((1, 2, 3)) for g in gradients]).sum(0).mean() * (gamma / 2)
 
 
 def path_length_penalty(

@@ -162,8 +162,6 @@ class TrainConfig:
             raise ValueError("a projected discriminator takes grey or RGB images")
         if self.freeze_d > 0:
             raise ValueError("a projected discriminator has no layers to freeze: leave out freeze_d")
-        if (self.batch_gpu or self.batch) < 2:
-            raise ValueError("a projected discriminator normalises over a batch: it takes at least 2 images at once")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values, as a snapshot stores them."""
@@ -255,13 +253,14 @@ PRESETS: dict[str, Preset] = {
 FROM_TRAINED_NETWORKS: dict[str, Any] = {"ada_kimg": 100.0, "ema_rampup": None}
 
 
-#: Values of a run with a projected discriminator, unless the user gives others (Sauer et al. 2021). Spectral
-#: normalisation takes the place of R1. The learning rates are measured: see docs/decisions/train-projected.md.
+#: Values of a run with a projected discriminator, unless the user gives others (Sauer et al. 2021). R1 is that
+#: of its maps, which is cheap. See docs/decisions/train-projected.md.
 WITH_PROJECTED: dict[str, Any] = {
     "loss": "hinge",
     "lr": 0.001,
-    "d_lr": 0.0002,
-    "r1_gamma": 0.0,
+    "d_lr": 0.0005,
+    "r1_gamma": 1.0,
+    "d_reg_interval": 4,
     "pl_weight": 0.0,
     "aug": "fixed",
     "aug_p": 1.0,

@@ -18,6 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from stylert.models.projected_discriminator import ProjectedDiscriminator
 from stylert.models.stylegan2.networks import Generator
 from stylert.train import losses
 from stylert.train.presets import TrainConfig
@@ -128,7 +129,13 @@ class _MetaPhases:
         self._train_discriminator()
         for gamma in (self.cfg.r1_gamma, self.cfg.r2_gamma):
             if gamma > 0:
-                losses.gradient_penalty(self.D, self._real_images(), self.labels, gamma, self.half).backward()
+                if isinstance(self.D, ProjectedDiscriminator):
+                    with torch.no_grad():
+                        maps = self.D.maps(self._real_images())
+                    penalty = losses.gradient_penalty(self.D.judge, maps, self.labels, gamma)
+                else:
+                    penalty = losses.gradient_penalty(self.D, self._real_images(), self.labels, gamma, self.half)
+                penalty.backward()
 
     def _train_discriminator(self) -> None:
         for p in self.trained:

@@ -213,23 +213,33 @@ class Trainer:
         return loss, stats
 
     def _r1(self, images: Tensor, c: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        cfg, discriminator = self.cfg, partial(self._logits, network=self.D)
-        penalty = losses.gradient_penalty(discriminator, _as_float(images), c, cfg.r1_gamma, self.half)
+        cfg = self.cfg
+        penalty = self._gradient_penalty(_as_float(images), c, cfg.r1_gamma)
         stats = {"r1": penalty}
         if cfg.r2_gamma > 0:
             with torch.no_grad():
                 fake = self.run_synthesis(self._random_ws(len(images), len(images), c), "random", self.half)
-            stats["r2"] = losses.gradient_penalty(discriminator, fake, c, cfg.r2_gamma, self.half)
+            stats["r2"] = self._gradient_penalty(fake, c, cfg.r2_gamma)
             penalty = penalty + stats["r2"]
         return penalty * cfg.d_reg_interval, stats
+
+    def _gradient_penalty(self, images: Tensor, c: Tensor | None, gamma: float) -> Tensor:
+        if not isinstance(self.D, ProjectedDiscriminator):
+            return losses.gradient_penalty(partial(self._logits, network=self.D), images, c, gamma, self.half)
+        with torch.no_grad():
+            maps = self.D.maps(self._augmented(images), self.half)
+        return losses.gradient_penalty(self.D.judge, maps, c, gamma, self.half)
 
     def _logits(
         self, images: Tensor, c: Tensor | None, half: torch.dtype | None, network: Callable[..., Tensor] | None = None
     ) -> Tensor:
         """Logits of augmented images. `network` replaces the (compiled) discriminator."""
+        return (network or self.run_discriminator)(self._augmented(images), c, half)
+
+    def _augmented(self, images: Tensor) -> Tensor:
         if self.aug_p > 0:
             images = augment(images, self.aug_p, self.cfg.aug_pipeline).contiguous(memory_format=torch.channels_last)
-        return (network or self.run_discriminator)(images, c, half)
+        return images
 
     def _random_ws(self, drawn: int, used: int, c: Tensor | None) -> Tensor:
         """ws of the first `used` of `drawn` random latents. They move `w_avg`, as in every phase of the official code."""
