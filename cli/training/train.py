@@ -160,12 +160,12 @@ class _Display:
             return
         text = f"{kimg:.1f} kimg  {values['sec_per_kimg']:.1f} s/kimg  G {values['loss_G']:.2f}  D {values['loss_D']:.2f}"
         text += f"  p {values['aug_p']:.3f}" if "aug_p" in values else ""
-        self._bars.update(self._task, completed=kimg, line=text)
+        scores = f"real {values['real_score']:.2f}  fake {values['fake_score']:.2f}"
+        details = f"{scores}  {values['peak_memory_mib']:.0f} MiB  {_shares(values)}"
+        self._bars.update(self._task, completed=kimg, line=f"{text}\n{details}")
         if not errors.is_terminal:
             left = max(self._total - kimg, 0) * values["sec_per_kimg"]
-            scores = f"real {values['real_score']:.2f}  fake {values['fake_score']:.2f}"
-            memory = f"{values['peak_memory_mib']:.0f} MiB"
-            print_note(f"{text}  {scores}  {memory}  {_shares(values)}  {timedelta(seconds=round(left))} left")
+            print_note(f"{text}  {details}  {timedelta(seconds=round(left))} left")
 
     def picture(self, kimg: float, name: str, image: np.ndarray) -> None:
         """See `RunWriter`. A terminal shows no pictures."""
