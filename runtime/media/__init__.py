@@ -2,6 +2,7 @@
 
 - `recipes`: the data on which a picture or video depends.
 - `rendering`: the pixels of a recipe.
+- `composition`: the latents of a picture that several seeds make.
 - `interpolation`: paths through latent space, for the frames of a video.
 - `pictures`, `video`: writing the files, each with its recipe as a comment.
 - `image_metadata`: reading the comment of a file without decoding its pixels.

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "mix": ("columns", "levels"),
     "sweep": (),
     "interpolate": ("frames", "fps", "loop", "space"),
+    "compose": ("latents", "toward", "at"),
 }
 #: The command that makes a video. The others make pictures.
 VIDEO = "interpolate"
@@ -65,6 +66,9 @@ class Recipe:
         fps: Frames per second.
         loop: Whether the video returns to its first keyframe.
         space: Whether to interpolate in "w" or in "z".
+        latents: Of a composition, the seed of each latent in ws.
+        toward: Of a composition, the seed that the picture moves to.
+        at: Of a composition, the part of the way in w to `toward`, from 0 to 1.
         batch: Images per call of the network.
 
     Raises:
@@ -88,6 +92,9 @@ class Recipe:
     fps: int | None = None
     loop: bool | None = None
     space: str | None = None
+    latents: tuple[int, ...] | None = None
+    toward: int | None = None
+    at: float | None = None
     batch: int = 8
 
     def __post_init__(self) -> None:
@@ -173,7 +180,7 @@ def check_bundle(recipe: Recipe, bundle: Bundle) -> None:
 #: Every field's name in JSON
 _JSON_KEYS = {f.name: {"version": "stylert", "label": "class"}.get(f.name, f.name) for f in dataclasses.fields(Recipe)}
 #: Fields that JSON holds as text, such as "0-3,7"
-_SEED_FIELDS = ("seeds", "together", "columns")
+_SEED_FIELDS = ("seeds", "together", "columns", "latents")
 _COMMAND_FIELDS = sorted({name for names in COMMANDS.values() for name in names})
 _OPTIONAL_FIELDS = {"cutoff", "label", "label_vector", *_COMMAND_FIELDS}
 
@@ -224,6 +231,9 @@ _CHECKS: dict[str, _Check] = {
     "fps": _whole_number(1, MAX_FPS),
     "loop": lambda v: isinstance(v, bool),
     "space": lambda v: v in ("w", "z"),
+    "latents": _tuple_of(_whole_number(0, MAX_SEED)),
+    "toward": _whole_number(0, MAX_SEED),
+    "at": lambda v: _factor(v) and 0 <= v <= 1,  # type: ignore[operator]
     "batch": _whole_number(1, 65536),
 }
 

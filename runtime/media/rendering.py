@@ -11,6 +11,7 @@ from stylert.core.images.grids import as_uint8, make_grid
 from stylert.core.progress import Progress
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime.generator import Generator
+from stylert.runtime.media.composition import Composition, composed_ws
 from stylert.runtime.media.interpolation import MAX_KEYFRAMES, keyframe_path
 from stylert.runtime.media.recipes import Recipe
 from stylert.runtime.style_levels import mix_styles
@@ -29,7 +30,7 @@ def picture(generator: Generator, recipe: Recipe, progress: Progress = lambda *_
         InputError: The recipe is that of a video, or does not fit the network or the memory.
     """
     check_fits(generator, recipe)
-    render = {"generate": _single, "grid": _grid, "mix": _mix, "sweep": _sweep}.get(recipe.command)
+    render = {"generate": _single, "grid": _grid, "mix": _mix, "sweep": _sweep, "compose": _composed}.get(recipe.command)
     if render is None:
         raise InputError(f"{recipe.command} makes a video, not a picture")
     return render(generator, recipe, progress)
@@ -72,6 +73,8 @@ def check_fits(generator: Generator, recipe: Recipe) -> None:
         raise InputError(f"levels are latents 0 to {bundle.num_ws - 1} of this network, not {max(recipe.levels)}")
     if recipe.command == "interpolate" and not 2 <= len(recipe.seeds) <= MAX_KEYFRAMES:
         raise InputError(f"an interpolation takes 2 to {MAX_KEYFRAMES} seeds, not {len(recipe.seeds)}")
+    if recipe.command == "compose":
+        _composition(recipe).check(bundle)
     images = _images_in_memory(recipe)
     if images * max(bundle.resolution**2, bundle.num_ws * bundle.model["w_dim"]) > MAX_HELD:
         raise InputError(f"{images} images of {bundle.resolution} px are too many to hold at once")
@@ -85,6 +88,7 @@ def _images_in_memory(recipe: Recipe) -> int:
         "mix": (len(recipe.seeds) + 1) * (len(recipe.columns or ()) + 1),
         "sweep": len(recipe.seeds) * len(recipe.psi),
         "interpolate": min(recipe.batch, recipe.frames or 0),
+        "compose": 1,
     }[recipe.command]
 
 
@@ -116,6 +120,16 @@ def _sweep(generator: Generator, recipe: Recipe, progress: Progress) -> np.ndarr
     ws = np.stack([_map_in_batches(generator, recipe, z, psi) for psi in recipe.psi], axis=1)  # [seeds, psis, num_ws, w_dim]
     images = _images(generator, ws.reshape(-1, *ws.shape[2:]), recipe.batch, progress)
     return make_grid(images, columns=len(recipe.psi))
+
+
+def _composed(generator: Generator, recipe: Recipe, progress: Progress) -> np.ndarray:
+    return as_uint8(generator.synthesize(composed_ws(generator, [_composition(recipe)])))[0]
+
+
+def _composition(recipe: Recipe) -> Composition:
+    label = recipe.label if recipe.label_vector is None else recipe.label_vector
+    psi, cutoff = recipe.psi[0], recipe.cutoff
+    return Composition(recipe.latents or (), psi, cutoff, label, recipe.toward, recipe.at or 0.0)
 
 
 def _z(generator: Generator, seeds: tuple[int, ...]) -> np.ndarray:

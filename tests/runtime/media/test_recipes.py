@@ -39,6 +39,9 @@ own_fields: dict[str, Any] = {
     "fps": st.integers(1, 120),
     "loop": st.booleans(),
     "space": st.sampled_from(["w", "z"]),
+    "latents": seeds,
+    "toward": st.integers(0, MAX_SEED),
+    "at": st.floats(0, 1),
 }
 
 vector_values = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.integers(-9, 9)
