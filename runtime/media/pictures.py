@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,26 @@ def save_image(image: np.ndarray, path: str | Path, comment: str | None = None) 
             as_picture(image).save(temporary, format=Image.registered_extensions()[suffix], **options)
         except ValueError as e:
             raise OutputError(f"cannot write {image.shape[1]} x {image.shape[0]} pixels as {path}: {e}") from None
+
+
+def encoded_image(image: np.ndarray, suffix: str, comment: str | None = None, quality: int = 90) -> bytes:
+    """The bytes of a picture file, for a network rather than a disk.
+
+    Args:
+        image: uint8 `[H, W, C]`, with as many channels as the format holds (`CHANNELS`).
+        suffix: `.png`, `.jpg` or `.webp`. PNG is compressed lightly: it takes a third of the time, for a few percent of size.
+        comment: As for `save_image`.
+        quality: Of JPEG and WebP, 1 to 100.
+
+    Raises:
+        InputError: The format cannot hold the channels.
+    """
+    check_channels(f"a{suffix}", image.shape[2])
+    options: dict[str, object] = {} if comment is None else _comment_options(suffix, comment)
+    options |= {"compress_level": 1} if suffix == ".png" else {"quality": quality}
+    file = BytesIO()
+    as_picture(image).save(file, format=Image.registered_extensions()[suffix], **options)
+    return file.getvalue()
 
 
 def as_picture(image: np.ndarray) -> Image.Image:
