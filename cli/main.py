@@ -20,7 +20,7 @@ INTERRUPTED = 128 + signal.SIGINT
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 #: Importing a module adds its commands to the application. The order is that of `stylert --help`.
-COMMAND_MODULES = ("pipeline.commands", "doctor", "latents.commands", "training.commands", "bench.commands")
+COMMAND_MODULES = ("pipeline.commands", "doctor", "latents.commands", "training.commands", "bench.commands", "serve")
 
 
 def main() -> None:

@@ -323,6 +323,11 @@ class Generator:
         return self._synthesis.device
 
     @property
+    def concurrency(self) -> int:
+        """The number of calls that the synthesis network can run at the same time."""
+        return self._synthesis.concurrency
+
+    @property
     def notes(self) -> list[str]:
         """Remarks that belong beside times of this generator, such as a CUDA graph that could not be captured."""
         return list(self._synthesis.notes)

@@ -1,0 +1,93 @@
+"""Declares `stylert serve`: bundles behind HTTP until a signal stops it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stylert.cli.app import OneBackend, Precisions, Threads, app, split_list
+from stylert.cli.console import print_line, print_note
+from stylert.core.errors import InputError, missing_extra
+from stylert.core.files.inputs import read_file
+
+KEY_VARIABLE = "STYLERT_API_KEY"
+MAX_KEY_FILE = 4096
+
+
+@app.command()
+def serve(
+    bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Folders of bundles, or NAME=FOLDER.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    backend: OneBackend = "auto",
+    precision: Precisions = None,
+    threads: Threads = None,
+    max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Images in one call of a network, at most.")] = 8,
+    max_delay: Annotated[
+        float, typer.Option(min=0, max=10_000, help="Milliseconds that an idle network waits for a fuller batch.")
+    ] = 0.0,
+    max_queue: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images of a model that wait; then status 503.")] = 256,
+    max_images: Annotated[int, typer.Option(min=1, max=4096, help="Images of one request.")] = 64,
+    timeout: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds for the answer of a request.")] = 60.0,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help=f"File with the key that requests must carry; or the variable {KEY_VARIABLE}.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Log warnings and errors only, not every request.")] = False,
+) -> None:
+    """Serve bundles over HTTP, with a page at / and the KServe protocol. SIGTERM drains, SIGHUP reads the bundles again."""
+    try:
+        from stylert.runtime.serving.request_log import json_log
+        from stylert.runtime.serving.server import BundleSource, ImageServer, ServerSettings
+    except ModuleNotFoundError as e:
+        if (e.name or "").startswith("stylert"):
+            raise
+        raise missing_extra(e.name or "FastAPI", "serve") from None
+
+    precisions = tuple(dict.fromkeys(split_list(precision) or []))
+    sources = [BundleSource(*_named(text), precisions, backend, threads) for text in bundles]
+    key = _api_key(api_key_file)
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        api_key=key,
+        max_batch=max_batch,
+        max_delay_ms=max_delay,
+        max_queue=max_queue,
+        max_images=max_images,
+        request_seconds=timeout,
+    )
+    if key is None and host not in ("127.0.0.1", "localhost", "::1"):
+        print_note(f"{host} is open to other machines, and there is no API key: see --api-key-file", style="yellow")
+    with json_log(logging.WARNING if quiet else logging.INFO):
+        server = ImageServer(sources, settings)
+
+        def ready() -> None:
+            names = ", ".join(f"{m.name} ({m.generator.precision} on {m.generator.backend})" for m in server.store.models)
+            print_line(f"serving {names} at {server.url}")
+
+        server.run(ready)
+
+
+def _named(text: str) -> tuple[str, Path]:
+    """Name and folder of a bundle. The name is that of the folder unless `text` gives one before `=`."""
+    name, equals, folder = text.partition("=")
+    if equals and "/" not in name:
+        return name, Path(folder)
+    return Path(text).resolve().name, Path(text)
+
+
+def _api_key(file: Path | None) -> str | None:
+    """The key in a file, or else in the environment. It is no option, because other users see the options of a process."""
+    if file is None:
+        return os.environ.get(KEY_VARIABLE) or None
+    try:
+        key = read_file(file, InputError, MAX_KEY_FILE, "key file").decode().strip()
+    except UnicodeDecodeError:
+        raise InputError(f"key file {file} is not text") from None
+    if not key:
+        raise InputError(f"key file {file} is empty")
+    return key

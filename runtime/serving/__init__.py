@@ -1,0 +1,11 @@
+"""The server: bundles behind HTTP, with batches that form by themselves. It needs the extra `serve`.
+
+- `server`: binds, loads, runs until a signal, drains. `settings` holds its limits.
+- `batcher`: dynamic batching in front of a generator.
+- `model_store`: the served bundles by name, and their replacement while requests run.
+- `application`: the routes as one application; `image_routes` and `service_routes` hold them.
+- `image_request`: the body of a request for images, checked. `image_response`: pictures as one file, ZIP, parts or JSON.
+- `request_guard`: key, origin, sizes, time-outs and vanished clients, around every route.
+- `http_protocol`: limits of connections and of slow headers, below the routes.
+- `refusals`: errors with their HTTP status. `metrics`: Prometheus. `request_log`: one JSON line per request.
+"""

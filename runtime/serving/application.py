@@ -1,0 +1,48 @@
+"""All routes of a server as one ASGI application."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from stylert.core.errors import StylertError
+from stylert.runtime.serving.image_routes import ImageService, image_routes
+from stylert.runtime.serving.metrics import Metrics
+from stylert.runtime.serving.model_store import ModelStore
+from stylert.runtime.serving.refusals import error_body, status_of
+from stylert.runtime.serving.request_guard import RequestGuard
+from stylert.runtime.serving.service_routes import service_routes
+from stylert.runtime.serving.settings import ServerSettings
+
+
+def application(store: ModelStore, settings: ServerSettings, metrics: Metrics) -> RequestGuard:
+    """The application of a server.
+
+    Args:
+        store: The models, loaded.
+        settings: Limits, and the key.
+        metrics: The counters that `/metrics` shows.
+    """
+    # The pages of FastAPI for its documentation load scripts from another server; `/docs` is a page of our own.
+    app = FastAPI(title="stylert", version=version("stylert"), docs_url=None, redoc_url=None, description=DESCRIPTION)
+    app.include_router(image_routes(ImageService(store, settings)))
+    app.include_router(service_routes(store, settings, metrics))
+    app.add_exception_handler(StylertError, _refused)
+    app.add_exception_handler(HTTPException, _http_error)
+    return RequestGuard(app, settings, metrics)
+
+
+DESCRIPTION = "Images of StyleGAN2 bundles. Every error is one line in the field `error`."
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    status, message, headers = status_of(error)
+    return Response(error_body(message), status, headers, "application/json")
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """The errors of the framework, such as an unknown path, in the form of our own."""
+    assert isinstance(error, HTTPException)
+    return Response(error_body(str(error.detail)), error.status_code, error.headers, "application/json")

@@ -1,0 +1,196 @@
+"""Dynamic batching: images of several requests share one call of the network.
+
+An idle network starts at once with the images that are there. The images that arrive while it runs form the next batch. So a
+request waits for no other request unless the network is busy, and batches grow with the load.
+
+The images of a batch come from the waiting requests in turn. So a request of many images does not hold up a request of one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from stylert.core.errors import BackendError
+from stylert.runtime.serving.refusals import Overloaded
+
+Item = TypeVar("Item")
+#: Called after each batch with its size, the seconds that its first image waited, and the seconds of the network.
+Observer = Callable[[int, float, float], None]
+
+#: Weight of the last batch in the mean time per image, from which `Retry-After` is computed.
+SMOOTHING = 0.1
+MAX_RETRY_AFTER = 60
+
+
+@dataclass(eq=False)
+class Job(Generic[Item]):
+    """The images of one request.
+
+    Attributes:
+        results: A future per image, uint8 or float `[...]` without the batch axis. Await them in any order.
+    """
+
+    results: list[asyncio.Future[np.ndarray]]
+    waiting: deque[tuple[Item, asyncio.Future[np.ndarray]]]
+    arrival: float = field(default_factory=time.perf_counter)
+
+
+class Batcher(Generic[Item]):
+    """Runs a function on batches of items that come from many requests.
+
+    All methods but the constructor belong to one event loop.
+
+    Args:
+        compute: Maps items to their images `[N, ...]`. It is called in threads.
+        max_batch: Items in a call.
+        max_delay: Seconds that an item may wait for others, though the network is idle.
+        max_queue: Items that wait.
+        concurrency: Calls at the same time.
+        observe: Called after each batch, in the event loop.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Sequence[Item]], np.ndarray],
+        max_batch: int,
+        max_delay: float,
+        max_queue: int,
+        concurrency: int = 1,
+        observe: Observer = lambda *_: None,
+    ) -> None:
+        self._compute, self._observe = compute, observe
+        self._max_batch, self._max_delay, self._max_queue, self._concurrency = max_batch, max_delay, max_queue, concurrency
+        self._jobs: deque[Job[Item]] = deque()
+        self._waiting, self._running = 0, 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._seconds_per_item = 0.0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = False
+        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="stylert-batch")
+
+    @property
+    def waiting(self) -> int:
+        """Number of items that wait."""
+        return self._waiting
+
+    def submit(self, items: Sequence[Item]) -> Job[Item]:
+        """Add the items of one request to the queue.
+
+        Raises:
+            Overloaded: The queue has no room for them.
+            BackendError: The batcher is closed.
+        """
+        if self._closed:
+            raise BackendError("this model is closed")
+        if self._waiting + len(items) > self._max_queue:
+            raise Overloaded(f"{self._waiting} images are waiting, and the queue holds {self._max_queue}", self.retry_after())
+        loop = asyncio.get_running_loop()
+        results: list[asyncio.Future[np.ndarray]] = [loop.create_future() for _ in items]
+        job = Job(results, deque(zip(items, results, strict=True)))
+        self._jobs.append(job)
+        self._waiting += len(items)
+        self._idle.clear()
+        self._dispatch()
+        return job
+
+    def cancel(self, job: Job[Item]) -> None:
+        """Forget the items of a job that no call has begun with."""
+        self._waiting -= len(job.waiting)
+        job.waiting.clear()
+        for result in job.results:
+            result.cancel()
+        self._settle()
+
+    def retry_after(self) -> int:
+        """Whole seconds after which the items that wait now will be done, by the mean time of the last ones."""
+        seconds = self._waiting * self._seconds_per_item / self._concurrency
+        return min(max(1, math.ceil(seconds)), MAX_RETRY_AFTER)
+
+    async def close(self) -> None:
+        """Refuse further items, and wait until those that were taken are done."""
+        self._closed = True
+        self._dispatch()
+        await self._idle.wait()
+        self._pool.shutdown(wait=False)
+
+    def _dispatch(self) -> None:
+        while self._waiting and self._running < self._concurrency:
+            if (delay := self._missing_delay()) > 0:
+                if self._timer is None:
+                    self._timer = asyncio.get_running_loop().call_later(delay, self._after_delay)
+                return
+            self._start(self._take())
+
+    def _missing_delay(self) -> float:
+        """Seconds for which the next batch should still wait for more items."""
+        if self._closed or not self._max_delay or self._waiting >= self._max_batch:
+            return 0.0
+        oldest = min(job.arrival for job in self._jobs if job.waiting)
+        return oldest + self._max_delay - time.perf_counter()
+
+    def _after_delay(self) -> None:
+        self._timer = None
+        self._dispatch()
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[np.ndarray], float]]:
+        """The items of the next batch, one from each job in turn."""
+        batch: list[tuple[Item, asyncio.Future[np.ndarray], float]] = []
+        while self._waiting and len(batch) < self._max_batch:
+            job = self._jobs.popleft()
+            if job.waiting:
+                item, result = job.waiting.popleft()
+                self._waiting -= 1
+                batch.append((item, result, job.arrival))
+            if job.waiting:
+                self._jobs.append(job)
+        return batch
+
+    def _start(self, batch: list[tuple[Item, asyncio.Future[np.ndarray], float]]) -> None:
+        self._running += 1
+        waited = time.perf_counter() - min(arrival for _, _, arrival in batch)
+        items = [item for item, _, _ in batch]
+        call = asyncio.get_running_loop().run_in_executor(self._pool, self._run, items)
+
+        def done(call: asyncio.Future[tuple[list[np.ndarray | Exception], float]]) -> None:
+            self._running -= 1
+            images, seconds = call.result()
+            per_item = seconds / len(items)
+            self._seconds_per_item += (per_item - self._seconds_per_item) * (SMOOTHING if self._seconds_per_item else 1)
+            for (_, result, _), image in zip(batch, images, strict=True):
+                if result.done():  # its client is gone
+                    continue
+                if isinstance(image, Exception):
+                    result.set_exception(image)
+                else:
+                    result.set_result(image)
+            self._observe(len(items), waited, seconds)
+            self._dispatch()
+            self._settle()
+
+        call.add_done_callback(done)
+
+    def _run(self, items: list[Item]) -> tuple[list[np.ndarray | Exception], float]:
+        """The image of each item or its error, and the seconds. If the batch fails, its items run one by one."""
+        begin = time.perf_counter()
+        images: list[np.ndarray | Exception]
+        try:
+            images = list(self._compute(items))
+        except Exception as e:
+            # One item must not fail those of other requests. Single items also need the least memory.
+            images = [e] if len(items) == 1 else [self._run([item])[0][0] for item in items]
+        return images, time.perf_counter() - begin
+
+    def _settle(self) -> None:
+        if not self._waiting and not self._running:
+            self._jobs.clear()
+            self._idle.set()

@@ -1,0 +1,81 @@
+"""Limits below the routes: the number of connections, and the time and size of a request's head.
+
+uvicorn waits without end for the rest of a head, and with `httptools` it takes a head of any size. A client that sends one byte a
+minute, or bytes without end, would so hold a connection or the memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from stylert.runtime.serving.refusals import error_body
+from stylert.runtime.serving.settings import ServerSettings
+
+#: Bytes of a request line with its headers.
+MAX_HEAD = 32 * 1024
+
+
+def limited_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
+    """The class of connections with the limits of these settings."""
+
+    class LimitedProtocol(HttpToolsProtocol):
+        _head_bytes = 0
+        _in_body = False
+        _head_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > settings.max_connections:
+                self._refuse(b"503 Service Unavailable", f"there are {settings.max_connections} connections already")
+            else:
+                self._start_timer()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_timer()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self.transport.is_closing():
+                return
+            if not self._in_body:
+                self._head_bytes += len(data)
+                if self._head_timer is None:
+                    self._start_timer()
+            super().data_received(data)
+            if not self._in_body and self._head_bytes > MAX_HEAD and not self.transport.is_closing():
+                self._refuse(b"431 Request Header Fields Too Large", f"the head of a request has at most {MAX_HEAD} bytes")
+
+        def on_headers_complete(self) -> None:
+            self._stop_timer()
+            self._in_body, self._head_bytes = True, 0
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            self._in_body = False
+            super().on_message_complete()
+
+        def _start_timer(self) -> None:
+            self._head_timer = self.loop.call_later(settings.header_seconds, self._late)
+
+        def _stop_timer(self) -> None:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+
+        def _late(self) -> None:
+            self._refuse(b"408 Request Timeout", "the head of the request took too long")
+
+        def _refuse(self, status: bytes, message: str) -> None:
+            body = error_body(message)
+            head: list[Any] = [
+                b"HTTP/1.1 ",
+                status,
+                b"\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n",
+            ]
+            self.transport.write(b"".join([*head, b"content-length: %d\r\n\r\n" % len(body), body]))
+            self.transport.close()
+
+    return LimitedProtocol

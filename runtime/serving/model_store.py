@@ -1,0 +1,234 @@
+"""The served bundles by name, and their replacement while requests run.
+
+A bundle is served as one model per precision. The first precision has the name of the bundle, each further one a suffix, such as
+`cats64.int8`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stylert.core.errors import BackendError, InputError, StylertError, shown
+from stylert.core.images.grids import as_uint8
+from stylert.runtime.backend_choice import choose_backend
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.generator import Generator
+from stylert.runtime.media.composition import Composition, composed_ws
+from stylert.runtime.media.recipes import bundle_hash
+from stylert.runtime.serving.batcher import Batcher
+from stylert.runtime.serving.metrics import Metrics
+from stylert.runtime.serving.refusals import Refusal
+from stylert.runtime.serving.settings import ServerSettings
+
+LOG = logging.getLogger("stylert.serving")
+
+#: One image to make: a composition, or the latents themselves `[num_ws, w_dim]`.
+Item = Composition | np.ndarray
+
+
+@dataclass(frozen=True)
+class BundleSource:
+    """A bundle to serve.
+
+    Attributes:
+        name: Its name in requests.
+        path: Its folder.
+        precisions: The precisions to serve, the default one first; empty for fp32, or the first that the bundle has.
+        backend: Name of a backend, or `auto`.
+        threads: CPU threads; None leaves the number to the backend.
+    """
+
+    name: str
+    path: Path
+    precisions: tuple[str, ...] = ()
+    backend: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.name):
+            raise InputError(f"a served bundle has a name of letters, digits, - and _, not {shown(self.name)}: use NAME=FOLDER")
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """A loaded network with its queue. It is replaced as a whole, never changed.
+
+    Attributes:
+        name: Name in requests.
+        bundle_hash: The sha256 of `bundle.json`, as in recipes.
+        generator: The networks.
+        batcher: The queue.
+    """
+
+    name: str
+    bundle_hash: str
+    generator: Generator
+    batcher: Batcher[Item]
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.generator.bundle
+
+    async def close(self) -> None:
+        """Finish what the queue holds, then free the networks."""
+        await self.batcher.close()
+        await asyncio.to_thread(self.generator.close)
+
+
+class ModelStore:
+    """Loads bundles and finds them by name.
+
+    Args:
+        sources: The bundles. Their names differ.
+        settings: Limits of the queues.
+        metrics: Counts batches and reloads.
+
+    Raises:
+        InputError: Two bundles have one name.
+    """
+
+    def __init__(self, sources: Sequence[BundleSource], settings: ServerSettings, metrics: Metrics) -> None:
+        names = [source.name for source in sources]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise InputError(f"two bundles are named {min(twice)}: name them with NAME=FOLDER")
+        self._sources = {source.name: source for source in sources}
+        self._settings, self._metrics = settings, metrics
+        self._models: dict[str, dict[str, ServedModel]] = {}
+        self._locks = {name: asyncio.Lock() for name in names}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def load(self) -> None:
+        """Load every bundle.
+
+        Raises:
+            StylertError: As `Generator.load`.
+        """
+        for name, source in self._sources.items():
+            self._models[name] = self._load(source)
+
+    @property
+    def bundle_names(self) -> list[str]:
+        return list(self._sources)
+
+    @property
+    def models(self) -> list[ServedModel]:
+        """Every model, in the order of the sources."""
+        return [model for models in self._models.values() for model in models.values()]
+
+    def find(self, name: str | None = None, precision: str | None = None) -> ServedModel:
+        """The model of a bundle and precision.
+
+        Args:
+            name: Name of a bundle or of a model; None for the first bundle.
+            precision: Name of a precision; None for the first, or the one that `name` has as its suffix.
+
+        Raises:
+            Refusal: There is none; status 404.
+        """
+        bundle_name, _, suffix = (next(iter(self._sources)) if name is None else name).partition(".")
+        models = self._models.get(bundle_name)
+        if models is None:
+            raise Refusal(404, f"no model {shown(name)}, only: {', '.join(model.name for model in self.models)}")
+        wanted = precision or suffix or next(iter(models))
+        if wanted not in models or (suffix and precision not in (None, suffix)):
+            raise Refusal(404, f"{bundle_name} is served in {', '.join(models)}, not in {shown(wanted)}")
+        return models[wanted]
+
+    async def reload(self, name: str) -> None:
+        """Read a bundle again. Requests that were taken before finish on the old one. If the new one fails, the old one stays.
+
+        Args:
+            name: Name of a bundle.
+
+        Raises:
+            Refusal: There is no bundle of the name; status 404.
+            StylertError: The new bundle cannot be loaded, or makes no image.
+        """
+        if name not in self._sources:
+            raise Refusal(404, f"no bundle {shown(name)}, only: {', '.join(self._sources)}")
+        async with self._locks[name]:
+            try:
+                models = await asyncio.to_thread(self._load, self._sources[name])
+            except StylertError as e:
+                self._metrics.reloads.labels(name, "failed").inc()
+                LOG.error("reload failed", extra={"facts": {"bundle": name, "error": str(e)}})
+                raise
+            old, self._models[name] = self._models[name], models
+        self._metrics.reloads.labels(name, "done").inc()
+        LOG.info("reloaded", extra={"facts": {"bundle": name, "sha256": next(iter(models.values())).bundle_hash[:12]}})
+        for model in old.values():
+            task = asyncio.create_task(model.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Finish every queue and free every network."""
+        await asyncio.gather(*(model.close() for model in self.models), *self._closing)
+
+    def _load(self, source: BundleSource) -> dict[str, ServedModel]:
+        """The models of a bundle by precision."""
+        bundle = Bundle.load(source.path)
+        if bundle.noise == "input":
+            raise BackendError(f"bundle {source.path} takes noise as inputs; serve one that is exported with --noise const")
+        default = "fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions))
+        digest = bundle_hash(bundle)
+        models: dict[str, ServedModel] = {}
+        try:
+            for precision in source.precisions or (default,):
+                name = source.name if not models else f"{source.name}.{precision}"
+                models[precision] = self._model(name, source, bundle, precision, digest)
+            if bundle_hash(bundle) != digest:
+                raise BackendError(f"bundle {source.path} was replaced while it was loaded; load it again")
+        except BaseException:
+            for model in models.values():
+                model.generator.close()
+            raise
+        return models
+
+    def _model(self, name: str, source: BundleSource, bundle: Bundle, precision: str, digest: str) -> ServedModel:
+        begin = time.perf_counter()
+        backend = source.backend
+        if backend == "auto":
+            backend, _ = choose_backend(bundle, precision, source.threads)
+        settings = self._settings
+        generator = Generator.load(bundle, backend, precision, source.threads, settings.max_batch)
+
+        def compute(items: Sequence[Item]) -> np.ndarray:
+            return _images(generator, items)
+
+        try:
+            for batch in sorted({1, settings.max_batch}):  # the first call of a batch also compiles and allocates
+                compute([Composition((seed,) * bundle.num_ws, label=_any_label(bundle)) for seed in range(batch)])
+        except BaseException:
+            generator.close()
+            raise
+        delay, concurrency = settings.max_delay_ms / 1000, generator.concurrency
+        observe = self._metrics.batch_observer(name)
+        batcher = Batcher(compute, settings.max_batch, delay, settings.max_queue, concurrency, observe)
+        facts = {"model": name, "backend": backend, "precision": precision, "seconds": round(time.perf_counter() - begin, 2)}
+        LOG.info("loaded", extra={"facts": facts})
+        return ServedModel(name, digest, generator, batcher)
+
+
+def _images(generator: Generator, items: Sequence[Item]) -> np.ndarray:
+    """The images of items, uint8 `[N, H, W, C]`."""
+    return as_uint8(generator.synthesize(latents_of(generator, items)))
+
+
+def latents_of(generator: Generator, items: Sequence[Item]) -> np.ndarray:
+    """The latents of items, float32 `[N, num_ws, w_dim]`."""
+    compositions = [item for item in items if isinstance(item, Composition)]
+    composed = iter(composed_ws(generator, compositions)) if compositions else iter(())
+    return np.stack([next(composed) if isinstance(item, Composition) else item for item in items])
+
+
+def _any_label(bundle: Bundle) -> int | None:
+    return 0 if bundle.model["c_dim"] else None

@@ -1,0 +1,242 @@
+"""The checks before every route: key, origin, size, time, and a client that goes away.
+
+The guard reads the whole body first, within its limits. Then it runs the route and watches the connection at the same time. A route
+whose client is gone is cancelled, and its waiting images leave the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stylert.runtime.serving.metrics import Metrics
+from stylert.runtime.serving.refusals import CLIENT_GONE, Overloaded, Refusal, error_body, status_of
+from stylert.runtime.serving.settings import ServerSettings
+
+LOG = logging.getLogger("stylert.serving")
+
+#: Routes that need no key: probes, and the page, which asks for the key itself.
+OPEN_PREFIXES = ("/v2/health/", "/page/")
+OPEN_PATHS = ("/", "/docs", "/openapi.json", "/favicon.ico")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+#: First parts of a path that become labels of metrics. Any other path counts as `other`.
+ROUTES = (
+    "/v1/images",
+    "/v1/models",
+    "/v2/models",
+    "/v2/health",
+    "/v2/repository",
+    "/v2",
+    "/metrics",
+    "/page",
+    "/docs",
+    "/openapi.json",
+)
+
+
+@dataclass(eq=False)
+class RequestGuard:
+    """An ASGI application around another.
+
+    Attributes:
+        app: The routes.
+        settings: Limits, and the key.
+        metrics: Counts requests.
+        draining: Whether the server stops. Answers then close their connection.
+    """
+
+    app: ASGIApp
+    settings: ServerSettings
+    metrics: Metrics
+    draining: bool = False
+    _held: int = field(default=0, init=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        answer = _Answer(send, self)
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        given_id = headers.get(b"x-request-id", "")
+        answer.request_id = given_id if re.fullmatch(r"[\w.:-]{1,64}", given_id, re.ASCII) else secrets.token_hex(8)
+        self.metrics.running.inc()
+        body: bytes = b""
+        try:
+            self._admit(scope, headers)
+            body = await self._read_body(headers, receive)
+            await self._run(scope, body, receive, answer)
+        except _ClientGone:
+            answer.status = CLIENT_GONE
+        except Exception as e:
+            status, message, extra = status_of(e)
+            if status == 500:
+                LOG.exception("request failed", extra={"facts": {"id": answer.request_id}})
+            if answer.started:  # nothing but the end of the connection can tell the client
+                answer.status = status
+                raise _Broken from e
+            await answer.refuse(status, message, extra)
+        finally:
+            self._held -= len(body)
+            self.metrics.running.dec()
+            self._record(scope, answer)
+
+    def _admit(self, scope: Scope, headers: dict[bytes, str]) -> None:
+        """Refuse a request of another web page, or without the key."""
+        host = headers.get(b"host", "")
+        name = _host_name(host)
+        if self.settings.host in LOOPBACK and name not in LOOPBACK:
+            # A page of the web can give its own name the address of this machine. Its requests then have that name.
+            raise Refusal(421, f"this server answers to {', '.join(LOOPBACK)}")
+        origin = headers.get(b"origin")
+        if origin is not None and scope["method"] not in ("GET", "HEAD") and urlsplit(origin).netloc.lower() != host.lower():
+            raise Refusal(403, "requests from other web pages are refused")
+        if self.settings.api_key is None or scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_PREFIXES):
+            return
+        given = headers.get(b"x-api-key") or headers.get(b"authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode("latin-1"), self.settings.api_key.encode()):
+            raise Refusal(401, "this server needs an API key: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
+
+    async def _read_body(self, headers: dict[bytes, str], receive: Receive) -> bytes:
+        """The body. Its bytes count in `_held` until the request ends."""
+        length = headers.get(b"content-length")
+        if length is None and b"transfer-encoding" not in headers:
+            return b""
+        most = self.settings.max_body
+        if length is not None and length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > most):
+            raise Refusal(413, f"a body has at most {most} bytes", {"Connection": "close"})
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.settings.body_seconds):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _ClientGone
+                    part = message.get("body", b"")
+                    self._held += len(part)
+                    body += part
+                    more = message.get("more_body", False)
+                    if len(body) > most:
+                        raise Refusal(413, f"a body has at most {most} bytes", {"Connection": "close"})
+                    if self._held > self.settings.max_held:
+                        raise Overloaded("the bodies of other requests fill the memory")
+            return bytes(body)
+        except TimeoutError:
+            self._held -= len(body)
+            raise Refusal(408, "the body took too long", {"Connection": "close"}) from None
+        except BaseException:
+            self._held -= len(body)
+            raise
+
+    async def _run(self, scope: Scope, body: bytes, receive: Receive, answer: _Answer) -> None:
+        """Run the route until it ends, its time is over or the client is gone."""
+        delivered = False
+        never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+        async def replay() -> Message:
+            nonlocal delivered
+            if delivered:
+                return await never
+            delivered = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        route = asyncio.ensure_future(self.app(scope, replay, answer.send))
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait({route, gone}, timeout=self.settings.request_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if route.done():
+                route.result()
+            elif gone.done():
+                raise _ClientGone
+            else:
+                raise Refusal(504, f"there was no answer within {self.settings.request_seconds:g} s", {"Retry-After": "1"})
+        finally:
+            for task in (route, gone):
+                task.cancel()
+            await asyncio.gather(route, gone, return_exceptions=True)
+
+    def _record(self, scope: Scope, answer: _Answer) -> None:
+        seconds = time.perf_counter() - answer.begin
+        route = next((r for r in ROUTES if scope["path"] == r or scope["path"].startswith(f"{r}/")), "other")
+        self.metrics.requests.labels(route, str(answer.status)).inc()
+        self.metrics.request_seconds.labels(route).observe(seconds)
+        if not LOG.isEnabledFor(logging.INFO):
+            return
+        client = scope.get("client")
+        facts: dict[str, Any] = {
+            "id": answer.request_id,
+            "client": client[0] if client else None,
+            "method": scope["method"],
+            "path": scope["path"][:200],
+            "status": answer.status,
+            "bytes": answer.bytes,
+            "ms": round(1000 * seconds, 2),
+        }
+        LOG.info("request", extra={"facts": facts})
+
+
+class _Answer:
+    """The answer of one request on its way to the client."""
+
+    def __init__(self, send: Send, guard: RequestGuard) -> None:
+        self._send, self._guard = send, guard
+        self.begin = time.perf_counter()
+        self.request_id = ""
+        self.started, self.status, self.bytes = False, 0, 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started, self.status = True, message["status"]
+            headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode()), *SAFE_HEADERS]
+            if self._guard.draining:
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": headers}
+        self.bytes += len(message.get("body", b""))
+        await self._send(message)
+
+    async def refuse(self, status: int, message: str, headers: dict[str, str]) -> None:
+        body = error_body(message)
+        fields: Iterable[tuple[str, str]] = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            **headers,
+        }.items()
+        await self.send(
+            {"type": "http.response.start", "status": status, "headers": [(k.lower().encode(), v.encode()) for k, v in fields]}
+        )
+        await self.send({"type": "http.response.body", "body": body})
+
+
+#: Browsers then neither guess another type nor show the page in a frame of another site.
+SAFE_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"SAMEORIGIN"))
+
+
+class _ClientGone(Exception):
+    """The client closed its connection."""
+
+
+class _Broken(Exception):
+    """An answer failed after its start."""
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _host_name(host: str) -> str:
+    """The name in a `Host` header, without the port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

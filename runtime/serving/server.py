@@ -1,0 +1,163 @@
+"""Runs a server until a signal stops it.
+
+| signal | and then |
+|---|---|
+| SIGTERM, SIGINT | readiness fails; after `drain_delay` no connection is accepted; running requests end; the process ends |
+| a second one | the process ends at once |
+| SIGHUP | every bundle is read again |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import uvicorn
+
+from stylert.core.errors import BackendError, StylertError
+from stylert.runtime.serving.application import application
+from stylert.runtime.serving.http_protocol import limited_protocol
+from stylert.runtime.serving.metrics import Metrics
+from stylert.runtime.serving.model_store import BundleSource, ModelStore
+from stylert.runtime.serving.settings import ServerSettings
+
+LOG = logging.getLogger("stylert.serving")
+BACKLOG = 1024
+
+
+class ImageServer:
+    """A server with its models, ready to run once.
+
+    Args:
+        sources: The bundles.
+        settings: Address and limits.
+
+    Raises:
+        BackendError: The address cannot be used.
+        StylertError: A bundle cannot be loaded.
+    """
+
+    def __init__(self, sources: Sequence[BundleSource], settings: ServerSettings) -> None:
+        self.settings = settings
+        self._socket = _bound(settings.host, settings.port)  # first, because it fails faster than loading
+        try:
+            metrics = Metrics()
+            self.store = ModelStore(sources, settings, metrics)
+            self.store.load()
+        except BaseException:
+            self._socket.close()
+            raise
+        self._guard = application(self.store, settings, metrics)
+        config = uvicorn.Config(
+            self._guard,
+            http=limited_protocol(settings),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=int(settings.idle_seconds),
+            timeout_graceful_shutdown=int(settings.drain_seconds),
+        )
+        self._server = _SignalledServer(config, self)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        host, port = self._socket.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until a signal, or until `stop`. All that was taken is answered before this returns.
+
+        Args:
+            ready: Called once the server accepts connections.
+        """
+        self._server.ready = ready
+        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await self.store.close()
+
+    def stop(self) -> None:
+        """Begin to drain. For the thread of the event loop."""
+        if self._guard.draining:
+            self._server.should_exit = self._server.force_exit = True
+            return
+        self._guard.draining = True
+        LOG.info("draining")
+        asyncio.get_running_loop().call_later(self.settings.drain_delay, self._server.end)
+
+    def reload(self) -> None:
+        """Read every bundle again, in the background. For the thread of the event loop."""
+        task = asyncio.get_running_loop().create_task(self._reload())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reload(self) -> None:
+        for name in self.store.bundle_names:
+            with contextlib.suppress(StylertError):  # it is in the log, and the old bundle stays
+                await self.store.reload(name)
+
+
+class _SignalledServer(uvicorn.Server):
+    """uvicorn's server with the signals of the module's table."""
+
+    def __init__(self, config: uvicorn.Config, owner: ImageServer) -> None:
+        super().__init__(config)
+        self._owner = owner
+        self.ready: Callable[[], None] = lambda: None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop, owner = asyncio.get_running_loop(), self._owner
+        handlers = {signal.SIGTERM: owner.stop, signal.SIGINT: owner.stop, signal.SIGHUP: owner.reload}
+        before = {number: signal.getsignal(number) for number in handlers}
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        try:
+            yield
+        finally:
+            for number, previous in before.items():
+                loop.remove_signal_handler(number)
+                signal.signal(number, previous)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready()
+
+    def end(self) -> None:
+        self.should_exit = True
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that is bound to an address, and does not listen yet."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as e:
+        raise BackendError(f"cannot listen on {host}: {e.strerror or e}") from None
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, OverflowError) as e:
+        bound.close()
+        reason = e.strerror if isinstance(e, OSError) else e
+        raise BackendError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from None
+    return bound

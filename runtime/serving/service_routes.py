@@ -1,0 +1,63 @@
+"""The routes about the server itself: its models, its metrics and its reloads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from stylert.runtime.serving.metrics import Metrics
+from stylert.runtime.serving.model_store import ModelStore, ServedModel
+from stylert.runtime.serving.refusals import Refusal
+from stylert.runtime.serving.settings import ServerSettings
+from stylert.runtime.style_levels import LEVELS, level_indices
+
+
+def service_routes(store: ModelStore, settings: ServerSettings, metrics: Metrics) -> APIRouter:
+    """The routes of a server."""
+    router = APIRouter(tags=["server"])
+
+    @router.get("/v1/models", summary="The served models")
+    async def models() -> Response:
+        """Every model with its size, classes, style levels and backend, and the limits of a request."""
+        limits = {"images": settings.max_images, "pixels": settings.max_pixels, "body": settings.max_body}
+        document = {"models": [_facts(model) for model in store.models], "limits": limits}
+        return Response(msgspec.json.encode(document), media_type="application/json")
+
+    @router.post("/v1/models/{name}/reload", summary="Read a bundle again")
+    async def reload(name: str) -> Response:
+        """Read a bundle again without losing a request. It needs a server with an API key; SIGHUP does the same without one."""
+        if settings.api_key is None:
+            raise Refusal(403, "reloading by a request needs a server with an API key; send SIGHUP to the process")
+        await store.reload(name)
+        return Response(msgspec.json.encode({"reloaded": name}), media_type="application/json")
+
+    @router.get("/metrics", summary="Metrics for Prometheus")
+    async def prometheus() -> Response:
+        """Requests, batches and times, in the text format of Prometheus."""
+        for model in store.models:
+            metrics.waiting.labels(model.name).set(model.batcher.waiting)
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _facts(model: ServedModel) -> dict[str, Any]:
+    generator, bundle = model.generator, model.bundle
+    return {
+        "name": model.name,
+        "precision": generator.precision,
+        "backend": generator.backend,
+        "why": generator.why,
+        "resolution": bundle.resolution,
+        "channels": bundle.model["img_channels"],
+        "num_ws": bundle.num_ws,
+        "w_dim": bundle.model["w_dim"],
+        "z_dim": bundle.model["z_dim"],
+        "classes": bundle.model["c_dim"],
+        "levels": {level: level_indices(level, bundle.num_ws) for level in LEVELS},
+        "sha256": model.bundle_hash,
+        "waiting": model.batcher.waiting,
+    }

@@ -1,0 +1,76 @@
+"""The settings of a server: where it listens, how it batches, and its limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stylert.core.errors import InputError, shown
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """Limits and times of a server.
+
+    Attributes:
+        host: Address to listen on.
+        port: TCP port; 0 takes a free one.
+        api_key: The key that requests must carry; None needs no key.
+        max_batch: Images in one call of a network, at most.
+        max_delay_ms: How long an image may wait for others to fill its batch. With 0 a batch holds what has arrived while the
+            network was busy, and an idle network starts at once.
+        max_queue: Images of one model that wait, at most. Further requests are refused with status 503.
+        max_images: Images of one request.
+        max_pixels: Pixels of the pictures of one request together.
+        max_body: Bytes of the body of one request.
+        max_held: Bytes of all bodies in memory.
+        max_connections: Connections at a time.
+        header_seconds: Time to send the head of a request.
+        body_seconds: Time to send the body of a request.
+        request_seconds: Time for the answer, from the end of the body to its last byte.
+        idle_seconds: Time that a connection may stay open without a request.
+        drain_delay: Seconds after SIGTERM in which new requests are still taken, so that load balancers can notice.
+        drain_seconds: Seconds after that in which running requests may end.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = None
+    max_batch: int = 8
+    max_delay_ms: float = 0.0
+    max_queue: int = 256
+    max_images: int = 64
+    max_pixels: int = 2**25
+    max_body: int = 8 * MIB
+    max_held: int = 256 * MIB
+    max_connections: int = 512
+    header_seconds: float = 10.0
+    body_seconds: float = 30.0
+    request_seconds: float = 60.0
+    idle_seconds: float = 30.0
+    drain_delay: float = 0.5
+    drain_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("port", 0, 65535),
+            ("max_batch", 1, 1024),
+            ("max_delay_ms", 0, 10_000),
+            ("max_queue", 1, 1_000_000),
+            ("max_images", 1, 4096),
+            ("max_connections", 1, 100_000),
+            ("request_seconds", 0.1, 86_400),
+        ):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise InputError(f"{name} is a number from {least} to {most}, not {shown(value)}")
+        if self.max_images > self.max_queue:
+            raise InputError(f"max_queue of {self.max_queue} has no room for a request of {self.max_images} images")
+        if self.api_key is not None and not (
+            8 <= len(self.api_key) <= 200 and self.api_key.isascii() and self.api_key.isprintable()
+        ):
+            raise InputError("an API key has 8 to 200 printable ASCII characters")

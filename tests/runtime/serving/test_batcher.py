@@ -1,0 +1,142 @@
+"""Batches form while the network is busy, in turn between requests, and an error stays with its own item."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stylert.core.errors import BackendError
+from stylert.runtime.serving.batcher import Batcher
+from stylert.runtime.serving.refusals import Overloaded
+
+
+class Network:
+    """Records its batches. It waits for `gate` in each call."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, items: Sequence[int]) -> np.ndarray:
+        self.batches.append(list(items))
+        assert self.gate.wait(30)
+        if any(item < 0 for item in items):
+            raise BackendError("negative")
+        return np.array(items) * 10
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_an_idle_network_starts_at_once_and_a_busy_one_collects() -> None:
+    async def test() -> None:
+        network = Network()
+        network.gate.clear()
+        batcher = Batcher(network, 4, 0.0, 100)
+        jobs = [batcher.submit([i]) for i in range(10)]
+        await until(lambda: len(network.batches) == 1)
+        network.gate.set()
+        assert [int(await job.results[0]) for job in jobs] == [10 * i for i in range(10)]
+        assert network.batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9]]
+        await batcher.close()
+
+    run(test)
+
+
+def test_a_large_request_does_not_hold_up_a_small_one() -> None:
+    async def test() -> None:
+        network = Network()
+        network.gate.clear()
+        batcher = Batcher(network, 4, 0.0, 100)
+        large = batcher.submit(list(range(20)))
+        await until(lambda: len(network.batches) == 1)
+        small = batcher.submit([99])
+        network.gate.set()
+        await small.results[0]
+        assert 99 in network.batches[1]
+        assert [int(await result) for result in large.results] == [10 * i for i in range(20)]
+        await batcher.close()
+
+    run(test)
+
+
+def test_a_delay_fills_the_batch_of_an_idle_network() -> None:
+    async def test() -> None:
+        network = Network()
+        batcher = Batcher(network, 3, 30.0, 100)
+        jobs = [batcher.submit([i]) for i in range(3)]  # the third fills the batch, long before the delay ends
+        await asyncio.gather(*(job.results[0] for job in jobs))
+        assert network.batches == [[0, 1, 2]]
+        short = Batcher(network, 3, 0.02, 100)
+        assert int(await short.submit([5]).results[0]) == 50
+        for each in (batcher, short):
+            await each.close()
+
+    run(test)
+
+
+def test_a_full_queue_refuses_and_names_a_time() -> None:
+    async def test() -> None:
+        network = Network()
+        network.gate.clear()
+        batcher = Batcher(network, 2, 0.0, 5)
+        first = batcher.submit([1])
+        held = batcher.submit([2, 3, 4, 5, 6])
+        with pytest.raises(Overloaded) as refused:
+            batcher.submit([7])
+        assert (refused.value.status, int(refused.value.headers["Retry-After"]) >= 1) == (503, True)
+        batcher.cancel(held)
+        assert batcher.waiting == 0
+        last = batcher.submit([8])
+        network.gate.set()
+        assert [int(await first.results[0]), int(await last.results[0])] == [10, 80]
+        assert network.batches == [[1], [8]]  # what was cancelled was not computed
+        await batcher.close()
+
+    run(test)
+
+
+def test_an_error_reaches_its_own_item_alone() -> None:
+    async def test() -> None:
+        network = Network()
+        network.gate.clear()
+        batcher = Batcher(network, 8, 0.0, 100)
+        jobs = [batcher.submit([i]) for i in (1, 2, -3, 4)]
+        await until(lambda: len(network.batches) == 1)
+        network.gate.set()
+        results = await asyncio.gather(*(job.results[0] for job in jobs), return_exceptions=True)
+        assert [int(r) for r in results if not isinstance(r, BaseException)] == [10, 20, 40]
+        assert isinstance(results[2], BackendError)
+        await batcher.close()
+
+    run(test)
+
+
+def test_closing_finishes_what_was_taken_and_refuses_more() -> None:
+    async def test() -> None:
+        network = Network()
+        network.gate.clear()
+        batcher = Batcher(network, 2, 10.0, 100)
+        jobs = [batcher.submit([i, i]) for i in range(3)]
+        closing = asyncio.create_task(batcher.close())
+        await asyncio.sleep(0.01)
+        with pytest.raises(BackendError, match="closed"):
+            batcher.submit([1])
+        assert not closing.done()
+        network.gate.set()
+        await closing
+        assert all(result.done() for job in jobs for result in job.results)
+
+    run(test)
