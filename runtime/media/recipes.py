@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stylert.core.errors import BundleError, InputError, shown
 from stylert.core.files.json_documents import read_document
 from stylert.core.seeds import MAX_SEED, format_seeds, parse_seeds
@@ -135,10 +137,10 @@ class Recipe:
             )
         return text
 
-    def labels(self, count: int) -> list[int] | list[tuple[float, ...]] | None:
+    def labels(self, count: int) -> list[int] | np.ndarray | None:
         """The labels of `count` images, as `Generator.map` takes them. None without a label."""
         if self.label_vector is not None:
-            return [self.label_vector] * count
+            return np.array([self.label_vector] * count, np.float64)
         return None if self.label is None else [self.label] * count
 
     @classmethod
