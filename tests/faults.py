@@ -66,6 +66,23 @@ def kill_before(number: int) -> None:
     _before_calls(count, setattr)
 
 
+@contextmanager
+def at_call(number: int, act: Callable[[], None]) -> Iterator[list[int]]:
+    """Do something before the call of this number, from 0. The list is empty at the end if there were fewer calls."""
+    seen, reached = 0, []
+
+    def count() -> None:
+        nonlocal seen
+        seen += 1
+        if seen == number + 1:
+            reached.append(number)
+            act()
+
+    with pytest.MonkeyPatch.context() as patch:
+        _before_calls(count, patch.setattr)
+        yield reached
+
+
 def _before_calls(act: Callable[[], None], patch: Callable[[Any, str, Any], None]) -> None:
     acting = False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from io import BytesIO
 from pathlib import Path
 
@@ -34,17 +35,20 @@ def save_image(image: np.ndarray, path: str | Path, comment: str | None = None) 
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in Image.registered_extensions():
+    if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise InputError(f"cannot tell the image format of {path}: use .png, .jpg or .webp")
     check_channels(path, image.shape[2])
     if comment is not None:
         check_commented(path)
+    # Encoded in memory: Pillow writes some formats to the file descriptor itself, and passes over the error of a full disk.
+    encoded = BytesIO()
+    try:
+        options = {} if comment is None else _comment_options(suffix, comment)
+        as_picture(image).save(encoded, format=Image.registered_extensions()[suffix], **options)
+    except (ValueError, OSError, struct.error) as e:
+        raise OutputError(f"cannot write {image.shape[1]} x {image.shape[0]} pixels as {path}: {e}") from None
     with atomic_file(path) as temporary:
-        try:
-            options = {} if comment is None else _comment_options(suffix, comment)
-            as_picture(image).save(temporary, format=Image.registered_extensions()[suffix], **options)
-        except ValueError as e:
-            raise OutputError(f"cannot write {image.shape[1]} x {image.shape[0]} pixels as {path}: {e}") from None
+        temporary.write_bytes(encoded.getbuffer())
 
 
 def encoded_image(image: np.ndarray, suffix: str, comment: str | None = None, quality: int = 90) -> bytes:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, OutputError
 from stylert.runtime.media.pictures import check_channels, save_image
 from stylert.runtime.media.video import write_video
 
@@ -42,3 +43,29 @@ def test_videos_are_grey_or_rgb(tmp_path: Path, suffix: str, channels: int) -> N
         write_video(tmp_path / f"a{suffix}", iter([np.zeros((2, 8, 8, channels), np.uint8)]), 10, "comment")
     assert list(tmp_path.iterdir()) == []
     check_channels(tmp_path / f"a{suffix}", 3, is_video=True)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".gif", ".bmp", ".tif"])
+def test_on_a_full_disk_no_format_is_written_in_part(tmp_path: Path, rng: np.random.Generator, suffix: str) -> None:
+    image = rng.integers(0, 256, (32, 32, 3), np.uint8)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="File too large"):
+            save_image(image, tmp_path / f"a{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.psd", "a.fits", "a.xyz", "a", "a.png.", ".png"])
+def test_a_suffix_that_pillow_cannot_write_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="cannot tell the image format"):
+        save_image(np.zeros((4, 4, 3), np.uint8), tmp_path / name)
+
+
+def test_a_picture_that_the_format_cannot_hold_is_one_line(tmp_path: Path) -> None:
+    for suffix, side in ((".webp", 20_000), (".jpg", 70_000)):
+        with pytest.raises(OutputError, match=f"cannot write {side} x 1 pixels"):
+            save_image(np.zeros((1, side, 3), np.uint8), tmp_path / f"a{suffix}")
+    assert list(tmp_path.iterdir()) == []
