@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from stylert.core.errors import StylertError
 from stylert.runtime.serving.image_routes import ImageService, image_routes
+from stylert.runtime.serving.kserve.http_routes import kserve_routes
 from stylert.runtime.serving.metrics import Metrics
 from stylert.runtime.serving.model_store import ModelStore
 from stylert.runtime.serving.refusals import error_body, status_of
@@ -29,9 +30,11 @@ def application(store: ModelStore, settings: ServerSettings, metrics: Metrics) -
     app = FastAPI(title="stylert", version=version("stylert"), docs_url=None, redoc_url=None, description=DESCRIPTION)
     app.include_router(image_routes(ImageService(store, settings)))
     app.include_router(service_routes(store, settings, metrics))
+    app.include_router(kserve_routes(store, settings, lambda: not guard.draining))
     app.add_exception_handler(StylertError, _refused)
     app.add_exception_handler(HTTPException, _http_error)
-    return RequestGuard(app, settings, metrics)
+    guard = RequestGuard(app, settings, metrics)
+    return guard
 
 
 DESCRIPTION = "Images of StyleGAN2 bundles. Every error is one line in the field `error`."

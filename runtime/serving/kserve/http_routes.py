@@ -1,0 +1,215 @@
+"""The KServe v2 protocol over HTTP, with the binary tensor extension and the index and load requests of Triton's repository.
+
+A body with binary tensors is a JSON document followed by the bytes of its tensors, in their order. The header
+`Inference-Header-Content-Length` has the length of the document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+import numpy as np
+from fastapi import APIRouter, Request, Response
+
+from stylert.core.errors import InputError, shown
+from stylert.core.files.json_documents import read_document
+from stylert.runtime.serving.kserve.inference import (
+    PLATFORM,
+    VERSION,
+    find_model,
+    infer,
+    inputs_of,
+    metadata_of,
+    outputs_of,
+    requested_outputs,
+)
+from stylert.runtime.serving.kserve.tensors import TensorFacts, read_raw, read_values, to_raw, to_values
+from stylert.runtime.serving.model_store import ModelStore
+from stylert.runtime.serving.refusals import Refusal
+from stylert.runtime.serving.settings import ServerSettings
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+EXTENSIONS = ["binary_tensor_data", "model_repository", "model_configuration"]
+#: Parameters of Triton that would change the meaning of a request, and that this server does not follow.
+UNSUPPORTED = ("shared_memory_region", "classification")
+
+
+class TensorIn(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: dict[str, Any] = {}
+    data: Any = None
+
+
+class OutputWanted(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(msgspec.Struct):
+    inputs: list[TensorIn]
+    id: str | None = None
+    parameters: dict[str, Any] = {}
+    outputs: list[OutputWanted] = []
+
+
+def kserve_routes(store: ModelStore, settings: ServerSettings, is_ready: Callable[[], bool]) -> APIRouter:
+    """The routes of the protocol.
+
+    Args:
+        store: The models.
+        settings: Limits of a request, and the key.
+        is_ready: Whether the server takes requests; False while it drains.
+    """
+    router = APIRouter(prefix="/v2", tags=["KServe v2"])
+
+    @router.get("/health/live", summary="Liveness")
+    async def live() -> Response:
+        return Response()
+
+    @router.get("/health/ready", summary="Readiness; fails while the server drains")
+    async def ready() -> Response:
+        return Response(status_code=200 if is_ready() else 503)
+
+    @router.get("", summary="Facts about the server")
+    async def server_metadata() -> Response:
+        return _json({"name": "stylert", "version": version("stylert"), "extensions": EXTENSIONS})
+
+    @router.get("/models/{name}/ready", summary="Readiness of a model")
+    @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
+    async def model_ready(name: str, version: str = "") -> Response:
+        find_model(store, name, version)
+        return Response(status_code=200 if is_ready() else 503)
+
+    @router.get("/models/{name}", summary="Inputs and outputs of a model")
+    @router.get("/models/{name}/versions/{version}", include_in_schema=False)
+    async def model_metadata(name: str, version: str = "") -> Response:
+        return _json(metadata_of(find_model(store, name, version)))
+
+    @router.get("/models/{name}/config", summary="Configuration of a model, as Triton names it")
+    @router.get("/models/{name}/versions/{version}/config", include_in_schema=False)
+    async def model_config(name: str, version: str = "") -> Response:
+        model = find_model(store, name, version)
+        return _json(
+            {
+                "name": model.name,
+                "platform": PLATFORM,
+                "backend": model.generator.backend,
+                "max_batch_size": settings.max_images,
+                "input": [{**_config(tensor), "optional": True} for tensor in inputs_of(model)],
+                "output": [_config(tensor) for tensor in outputs_of(model)],
+                "dynamic_batching": {
+                    "preferred_batch_size": [settings.max_batch],
+                    "max_queue_delay_microseconds": int(1000 * settings.max_delay_ms),
+                },
+            }
+        )
+
+    @router.post("/models/{name}/infer", summary="Run a model", openapi_extra=_BODY)
+    @router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
+    async def model_infer(request: Request, name: str, version: str = "") -> Response:
+        model = find_model(store, name, version)
+        document, tensors = _read(await request.body(), request.headers.get(HEADER_LENGTH), request.headers, settings)
+        outputs = requested_outputs(model, [output.name for output in document.outputs])
+        results = await infer(model, tensors, outputs, settings)
+        by_default = document.parameters.get("binary_data_output", False)
+        wanted = {output.name: output.parameters.get("binary_data", by_default) for output in document.outputs}
+        is_binary = {tensor.name: wanted.get(tensor.name, by_default) is True for tensor in outputs}
+        own = {"model_name": model.name, "model_version": VERSION, **({"id": document.id} if document.id is not None else {})}
+        return _answer(own, outputs, results, is_binary)
+
+    @router.post("/repository/index", summary="The served models")
+    async def index() -> Response:
+        return _json([{"name": model.name, "version": VERSION, "state": "READY", "reason": ""} for model in store.models])
+
+    @router.post("/repository/models/{name}/load", summary="Read a bundle again")
+    async def load(name: str) -> Response:
+        """Read the bundle of a model again, without losing a request. It needs a server with an API key."""
+        if settings.api_key is None:
+            raise Refusal(403, "reloading by a request needs a server with an API key; send SIGHUP to the process")
+        find_model(store, name)
+        await store.reload(name.partition(".")[0])
+        return Response()
+
+    @router.post("/repository/models/{name}/unload", include_in_schema=False)
+    async def unload(name: str) -> Response:
+        raise Refusal(400, "this server keeps its bundles; stop it to unload them")
+
+    return router
+
+
+_BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}, "application/octet-stream": {}}}}
+
+
+def _read(
+    body: bytes, header_length: str | None, headers: Any, settings: ServerSettings
+) -> tuple[InferRequest, dict[str, np.ndarray]]:
+    """The document of a request, and its tensors by name."""
+    if headers.get("content-encoding", "identity") != "identity":
+        raise Refusal(415, "compressed requests are not read; send them without compression")
+    length = len(body)
+    if header_length is not None:
+        if not (
+            header_length.isascii() and header_length.isdigit() and len(header_length) < 12 and int(header_length) <= len(body)
+        ):
+            raise InputError(f"{HEADER_LENGTH} is a number of bytes up to {len(body)}, not {shown(header_length)}")
+        length = int(header_length)
+    document = read_document(body[:length], InferRequest, "the request", InputError, settings.max_body)
+    rest, tensors = memoryview(body)[length:], {}
+    for tensor in document.inputs:
+        if tensor.name in tensors:
+            raise InputError(f"input {shown(tensor.name)} is there twice")
+        _refuse_unsupported(tensor.parameters)
+        size = tensor.parameters.get("binary_data_size")
+        if size is None:
+            tensors[tensor.name] = read_values(tensor.name, tensor.datatype, tensor.shape, tensor.data)
+            continue
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(rest) or tensor.data is not None:
+            raise InputError(f"input {shown(tensor.name)} names {shown(size)} of the {len(rest)} bytes that follow")
+        tensors[tensor.name] = read_raw(tensor.name, tensor.datatype, tensor.shape, rest[:size])
+        rest = rest[size:]
+    if len(rest):
+        raise InputError(f"{len(rest)} bytes follow the last tensor")
+    for output in document.outputs:
+        _refuse_unsupported(output.parameters)
+    return document, tensors
+
+
+def _refuse_unsupported(parameters: dict[str, Any]) -> None:
+    for name in UNSUPPORTED:
+        if parameters.get(name):
+            raise InputError(f"this server has no {name}")
+
+
+def _answer(
+    own: dict[str, Any], outputs: list[TensorFacts], results: dict[str, np.ndarray], is_binary: dict[str, bool]
+) -> Response:
+    """The answer, with the bytes of binary tensors behind its document."""
+    described: list[dict[str, Any]] = []
+    chunks: list[bytes] = []
+    for tensor in outputs:
+        value = results[tensor.name]
+        facts: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": value.shape}
+        if is_binary[tensor.name]:
+            chunks.append(to_raw(value, tensor.datatype))
+            facts["parameters"] = {"binary_data_size": len(chunks[-1])}
+        else:
+            facts["data"] = to_values(value)
+        described.append(facts)
+    document = msgspec.json.encode({**own, "outputs": described})
+    if not chunks:
+        return Response(document, media_type="application/json")
+    headers = {HEADER_LENGTH: str(len(document))}
+    return Response(b"".join([document, *chunks]), media_type="application/octet-stream", headers=headers)
+
+
+def _config(tensor: TensorFacts) -> dict[str, Any]:
+    return {"name": tensor.name, "data_type": f"TYPE_{tensor.datatype}", "dims": tensor.shape[1:] or (1,)}
+
+
+def _json(document: Any) -> Response:
+    return Response(msgspec.json.encode(document), media_type="application/json")
