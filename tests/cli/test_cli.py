@@ -59,7 +59,7 @@ def test_export_build_generate_and_verify_work_one_after_the_other(checkpoint: P
     assert Image.open(tmp_path / "images" / "grid.png").size == (48, 32)
     rows = json.loads((tmp_path / "verify.json").read_text())["accuracy"]
     assert all(row["passed"] for row in rows)
-    assert len(rows) == 4
+    assert {row["backend"] for row in rows} >= {"onnxruntime", "openvino", "openvino-no-vnni"}
 
 
 def test_auto_prints_its_backend_and_the_recipe_names_the_same_one(bundle: Bundle, tmp_path: Path) -> None:

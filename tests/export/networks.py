@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 
+from stylert.export.quantization.evaluation import cpu_session
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.stylegan2.networks import Generator
 from stylert.plugins.reference.upfirdn2d import upsample2d
@@ -36,44 +34,8 @@ def random_ws(weights: GeneratorWeights, n: int) -> np.ndarray:
 
 
 def run(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
-    """The first output of a model on ONNX Runtime."""
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, inputs)[0]
-
-
-def run_as_written(model: onnx.ModelProto, **inputs: np.ndarray) -> np.ndarray:
-    """The same without optimisation: 8-bit numbers are multiplied in float32, which is exact for their products."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, inputs)[0]
-
-
-@cache
-def integer_products_saturate() -> bool:
-    """Whether ONNX Runtime's 8-bit convolution saturates on this processor.
-
-    x86 without VNNI multiplies bytes by VPMADDUBSW. It adds two products in 16 bits, and 2 * 255 * 127 exceeds them.
-    """
-    channels, step = 64, 20000.0
-    nodes = [onnx.helper.make_node("QLinearConv", ["x", "one", "zero", "w", "one", "signed_zero", "step", "zero"], ["y"])]
-    constants = {
-        "w": np.full((1, channels, 1, 1), 127, np.int8),
-        "one": np.float32(1),
-        "step": np.float32(step),
-        "zero": np.uint8(0),
-        "signed_zero": np.int8(0),
-    }
-    graph = onnx.helper.make_graph(
-        nodes,
-        "products",
-        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, [1, channels, 8, 8])],
-        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.UINT8, [1, 1, 8, 8])],
-        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=10)
-    result = run(model, x=np.full((1, channels, 8, 8), 255, np.uint8))
-    return bool((result != round(channels * 255 * 127 / step)).any())
+    """The first output of a model on ONNX Runtime, with exact products of bytes."""
+    return cpu_session(model).run(None, inputs)[0]
 
 
 def synthesize64(generator: Generator, ws: np.ndarray, noise_mode: str) -> np.ndarray:

@@ -37,6 +37,7 @@ def test_the_manifest_names_the_checkpoint_and_all_files(checkpoint: Path, bundl
         "synthesis.fp32.openvino.onnx",
         "synthesis.int8.onnx",
         "synthesis.int8.openvino.onnx",
+        "synthesis.int8.openvino-no-vnni.onnx",
     }
 
 
