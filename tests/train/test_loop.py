@@ -20,7 +20,6 @@ from stylert.core.images.grids import make_grid
 from stylert.models.checkpoint import load_generator, read_metadata
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.models.stylegan2.networks import Generator
-from stylert.train import losses
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.loop import Trainer, TrainingError, train
 from stylert.train.presets import TrainConfig
@@ -249,12 +248,22 @@ def test_statistics_are_written_after_some_seconds_and_at_the_end(unlabelled, tm
     assert [json.loads(line)["step"] for line in (tmp_path / "stats.jsonl").read_text().splitlines()] == steps
 
 
-@pytest.mark.parametrize("name", ["generator_loss", "discriminator_loss", "gradient_penalty", "path_length_penalty"])
+def make_nan(monkeypatch, name):
+    """Multiply a loss of the trainer and its statistics by NaN."""
+    original = getattr(Trainer, name)
+
+    def compute(trainer, images, c):
+        loss, stats = original(trainer, images, c)
+        return loss * float("nan"), {key: value * float("nan") for key, value in stats.items()}
+
+    monkeypatch.setattr(Trainer, name, compute)
+
+
+@pytest.mark.parametrize("name", ["_generator_loss", "_discriminator_loss", "_r1", "_path_length"])
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(unlabelled, tmp_path, monkeypatch, name):
     train(config(), unlabelled, tmp_path)
     snapshot = (tmp_path / "snapshot.safetensors").read_bytes()
-    original = getattr(losses, name)
-    monkeypatch.setattr(losses, name, lambda *a, **k: original(*a, **k) * float("nan"))
+    make_nan(monkeypatch, name)
     with pytest.raises(TrainingError, match=r"is nan at .* kimg") as e:
         train(config(kimg=1), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors")
     assert "\n" not in str(e.value)
@@ -433,7 +442,7 @@ def test_writers_get_the_grids_of_the_files_and_are_closed_also_after_an_error(u
     for (_, _, pixels), name in zip(writer.pictures, ("reals", "fakes-000000.020", "fakes-000000.040"), strict=True):
         with Image.open(tmp_path / f"{name}.png") as image:
             np.testing.assert_array_equal(pixels, np.asarray(image))
-    monkeypatch.setattr("stylert.train.trainer.losses.generator_loss", lambda logits: logits.mean() * float("nan"))
+    make_nan(monkeypatch, "_generator_loss")
     with pytest.raises(TrainingError):
         train(config(kimg=1), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors", writers=[writer])
     assert (writer.opened[1][2], writer.closed) == (True, 2)
