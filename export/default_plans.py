@@ -41,6 +41,8 @@ def backend_plan(
         return float16_int8_plan(weights, _required(calibration))
     if backend == "onnxruntime" and precision == "int8":
         return _onnxruntime_int8_plan(weights.config, _required(calibration))
+    if backend == "mnn" and precision == "fp32":
+        return float32_plan(weights.config, "transposed", "conv")  # docs/decisions/runtime-mnn.md
     if backend == "openvino" and precision == "int8":
         return _openvino_int8_plan(weights.config, _required(calibration))
     if backend == "openvino" and precision in ("fp32", "bf16"):

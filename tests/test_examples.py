@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 from PIL import Image
 
 from stylert.core.images.similarity import psnr
+from stylert.core.seeds import z_from_seeds
 from stylert.export.pipeline import export_bundle
 from stylert.export.verify import verify
 from stylert.models.checkpoint import read_generator
@@ -164,3 +167,45 @@ def test_the_cpp_program_makes_the_same_images_as_python_from_the_bundles_engine
             made = np.asarray(Image.open(tmp_path / "image.ppm"))
             # The C++ program runs the mapping network on OpenVINO, so ws differ in their last bits.
             assert psnr(made, image) >= bundle.precision(precision).min_psnr_db
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_the_cpp_program_on_mnn_makes_the_image_of_python_from_the_bundles_engine(tmp_path: Path) -> None:
+    """MNN's wheel has the library, as a module of Python, but no headers. `MNN_INCLUDE` names those of MNN's sources."""
+    pytest.importorskip("MNN")
+    include = os.environ.get("MNN_INCLUDE")
+    if not include:
+        pytest.skip("MNN_INCLUDE does not name the headers of MNN")
+    spec = importlib.util.find_spec("_mnncengine")
+    assert spec is not None
+    assert spec.origin is not None
+    module, python_libraries = Path(spec.origin), Path(str(sysconfig.get_config_var("LIBDIR")))
+    python_library = python_libraries / str(sysconfig.get_config_var("INSTSONAME"))
+    if not python_library.is_file() or ".so" not in python_library.name:
+        pytest.skip("this Python has no shared library, which MNN's module needs")
+    program = tmp_path / "generate_mnn"
+    libraries = [module, "-Wl,--no-as-needed", python_library, "-Wl,--allow-shlib-undefined"]
+    paths = f"-Wl,-rpath,{module.parent}:{python_libraries}"
+    options = ["-std=c++17", "-O0", "-Wall", "-isystem", include, *libraries, paths, "-o", program]
+    command = ["g++", EXAMPLES / "generate_mnn.cpp", *options]
+    compiled = subprocess.run(command, capture_output=True, text=True, timeout=1500)
+    assert (compiled.returncode, compiled.stderr) == (0, "")
+
+    bundle = export_bundle(SHIPPED, tmp_path / "bundle", ["fp32"], verify_seeds=0)
+    build_engine(bundle, "mnn", "fp32")
+    with Generator.load(bundle, "mnn") as g:
+        ws = g.map(z_from_seeds([7], 512), psi=0.7)
+        expected = g.synthesize(ws)[0]
+        engine = g.engine
+    ws[0].tofile(tmp_path / "ws.bin")
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([str(program), *map(str, arguments)], capture_output=True, text=True, timeout=1500)
+
+    done = run(engine, tmp_path / "ws.bin", tmp_path / "image.ppm")
+    assert done.returncode == 0, done.stderr
+    assert psnr(np.asarray(Image.open(tmp_path / "image.ppm")), expected) >= bundle.precision("fp32").min_psnr_db
+    for wrong in ((SHIPPED, tmp_path / "ws.bin"), (engine, SHIPPED)):
+        refused = run(*wrong, tmp_path / "x.ppm")
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert not (tmp_path / "x.ppm").exists()

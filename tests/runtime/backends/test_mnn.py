@@ -28,7 +28,8 @@ CATS = Path(__file__).parents[3] / "examples" / "cats64.safetensors"
 
 @pytest.fixture(scope="module")
 def cats(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return export_bundle(CATS, tmp_path_factory.mktemp("cats") / "bundle", ["fp32", "fp16", "int8"], verify_seeds=0)
+    folder = tmp_path_factory.mktemp("cats") / "bundle"
+    return export_bundle(CATS, folder, ["fp32", "fp16", "int8"], backends=["mnn"], verify_seeds=0)
 
 
 @pytest.mark.slow
