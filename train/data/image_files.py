@@ -12,6 +12,7 @@ from typing import BinaryIO, TypeVar
 
 from stylert.core.errors import DataError
 from stylert.core.files.inputs import open_file, read_file
+from stylert.core.files.outputs import is_within
 from stylert.core.images.pictures import MAX_BYTES, SUFFIXES, PictureError, one_line_message
 from stylert.models.checkpoint import SNAPSHOT_FILE
 
@@ -117,18 +118,16 @@ def refuse_run_among_images(source: str | Path, run: str | Path) -> None:
     Raises:
         DataError: It is the folder of the images, or lies in it.
     """
-    folder, target = Path(source).resolve(), Path(run).resolve()
-    if os.path.isdir(folder) and target.is_relative_to(folder):
+    if os.path.isdir(source) and is_within(Path(run), Path(source)):
         raise DataError(f"the run cannot be written into {run}, among the images of {source}: choose another folder")
 
 
 def _folder(source: Path) -> ImageFiles:
-    root = source.resolve()
     paths: dict[str, Path] = {}
     for path in source.rglob("*"):
         if not path.is_file():
             continue
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
+        if path.is_symlink() and not is_within(path, source):
             raise DataError(f"{source}: {path.relative_to(source).as_posix()!r} is a link that leads out of the folder")
         _add(paths, path_in_archive(path.relative_to(source).as_posix()), path, source)
     refuse_run(source, paths)
