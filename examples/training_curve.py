@@ -91,13 +91,18 @@ def draw(facts: dict, path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
     figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
     x = [row["kimg"] for row in facts["snapshots"]]
     y, error = ([row[name] for row in facts["snapshots"]] for name in ("FD-EffNetLite0", "noise"))
     axes.errorbar(x, y, error, marker="o", capsize=3, label="generated")
     axes.axhline(facts["floor"], color="0.5", linestyle="--", label="other real images")
-    axes.set(xlabel="thousand images shown to the discriminator", ylabel="FD-EffNetLite0", yscale="log")
+    axes.set(xlabel="thousands of images shown to the discriminator", ylabel="FD-EffNetLite0", yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
