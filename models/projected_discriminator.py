@@ -6,9 +6,9 @@ The mixing is random and never trained (section 3.2 of the paper). First, each m
 1x1 convolution. Then each map is mixed across scales: the coarser map passes a 3x3 convolution, is upsampled, and is
 added to the finer one. Without it, the heads would attend to a part of the features only.
 
-Only the heads are trained. Each is a small convolutional network with spectral normalisation (Miyato et al. 2018). It has
-no batch normalisation, unlike in the paper, and R1 is taken with respect to the mixed maps (`maps`, `judge`), as in
-Sauer et al. 2023 (ADD, section 3.2): see docs/decisions/train-projected.md.
+Only the heads are trained. Each is a small convolutional network with spectral normalisation (Miyato et al. 2018). Unlike
+in the paper, it has StyleGAN2's minibatch standard deviation instead of batch normalisation. R1 is taken with respect to
+the mixed maps (`maps`, `judge`), as in Sauer et al. 2023 (ADD, section 3.2): see docs/decisions/train-projected.md.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from stylert.models.features.pyramid import CHANNELS, STRIDES, EffNetLite0Pyramid
+from stylert.models.stylegan2.discriminator import minibatch_std
 from stylert.models.stylegan2.layers import FullyConnected
 
 #: Channels of the mixed maps, from the finest to the coarsest.
@@ -43,18 +44,20 @@ class ProjectedDiscriminator(nn.Module):
         size: Side to which images are resized, a multiple of 32 pixels.
         c_dim: Label dimensions; 0 for none. A label enters as in StyleGAN2's discriminator: its embedding is multiplied
             with the last features of each head (projection, Miyato and Koyama 2018).
+        mbstd_group_size: Images per group of the minibatch standard deviation; None groups the whole batch.
 
     Raises:
         BackendError: The packages of EfficientNet-Lite0 or of its weights are not installed.
     """
 
-    def __init__(self, size: int, c_dim: int = 0) -> None:
+    def __init__(self, size: int, c_dim: int = 0, mbstd_group_size: int | None = 4) -> None:
         super().__init__()
         self.c_dim = c_dim
         self.pyramid = EffNetLite0Pyramid(size)
         self.mixing = FixedMixing()
         self.heads = nn.ModuleList(
-            Head(channels, size // stride, c_dim) for channels, stride in zip(MIXED_CHANNELS, STRIDES, strict=True)
+            Head(channels, size // stride, c_dim, mbstd_group_size)
+            for channels, stride in zip(MIXED_CHANNELS, STRIDES, strict=True)
         )
         # Training mode would make every access to a weight one more power iteration. `update_spectral_norms` makes them.
         self.eval()
@@ -115,9 +118,9 @@ class FixedMixing(nn.Module):
 
 
 class Head(nn.Module):
-    """One map to one logit per image."""
+    """One map to one logit per image. It sees how much the images of a group differ, so a collapse shows."""
 
-    def __init__(self, channels: int, side: int, c_dim: int) -> None:
+    def __init__(self, channels: int, side: int, c_dim: int, mbstd_group_size: int | None) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         if side <= LAST_SIDE:
@@ -127,14 +130,16 @@ class Head(nn.Module):
             layers += _layer(nn.Conv2d(channels, outer, 4, stride=2, padding=1))
             channels, side = outer, side // 2
         self.features = nn.Sequential(*layers)
+        self.mbstd_group_size = mbstd_group_size
         self.embed_dim = channels if c_dim else 0
-        self.out = spectral_norm(nn.Conv2d(channels, self.embed_dim or 1, side))
+        self.out = spectral_norm(nn.Conv2d(channels + 1, self.embed_dim or 1, side))
         if c_dim:
             self.embed = FullyConnected(c_dim, self.embed_dim)
 
     def forward(self, x: Tensor, c: Tensor | None) -> Tensor:
         """A map `[N, channels, side, side]` and labels `[N, c_dim]` or None to logits `[N, 1]`."""
-        logits = cast(Tensor, self.out(self.features(x))).flatten(1)
+        x = minibatch_std(self.features(x), self.mbstd_group_size, 1)
+        logits = cast(Tensor, self.out(x)).flatten(1)
         if self.embed_dim:
             assert c is not None
             logits = (logits * self.embed(c)).sum(dim=1, keepdim=True) / self.embed_dim**0.5

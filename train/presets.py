@@ -65,7 +65,7 @@ class TrainConfig:
         d_lr: Learning rate of D instead; None for `lr`.
         loss: The adversarial loss, a name of `losses.ADVERSARIAL_LOSSES`.
         projected: Side in pixels of the images that a projected discriminator sees (Sauer et al. 2021), a multiple of
-            32; None trains StyleGAN2's discriminator. A projected one makes no use of `discriminator`.
+            32; None trains StyleGAN2's discriminator. Of `discriminator`, a projected one uses `mbstd_group_size` alone.
         r1_gamma: Weight of R1; 0 trains without.
         r2_gamma: Weight of R2, in the steps of R1; 0 trains without. R3GAN gives it the value of `r1_gamma`.
         pl_weight: Weight of path length regularisation; 0 trains without.
@@ -263,7 +263,7 @@ WITH_PROJECTED: dict[str, Any] = {
     "d_reg_interval": 4,
     "pl_weight": 0.0,
     "aug": "fixed",
-    "aug_p": 1.0,
+    "aug_p": 0.5,
     "aug_pipeline": "diffaug",
 }
 

@@ -389,7 +389,7 @@ def new_discriminator(cfg: TrainConfig) -> Discriminator | ProjectedDiscriminato
     """The discriminator that a configuration names, with initial weights."""
     if cfg.projected is None:
         return Discriminator(cfg.discriminator)
-    return ProjectedDiscriminator(cfg.projected, cfg.generator.c_dim)
+    return ProjectedDiscriminator(cfg.projected, cfg.generator.c_dim, cfg.discriminator.mbstd_group_size)
 
 
 def _as_float(images: Tensor) -> Tensor:

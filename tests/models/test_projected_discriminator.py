@@ -105,10 +105,11 @@ def test_only_the_heads_are_trained_and_the_image_has_a_gradient(discriminator, 
     assert (images.grad.abs().sum((1, 2, 3)) > 0).all()
 
 
-def test_each_image_is_judged_by_itself(discriminator, images):
+def test_the_order_of_a_group_does_not_matter_and_its_variety_does(discriminator, images):
     logits = discriminator(images)
-    torch.testing.assert_close(torch.cat([discriminator(image[None]) for image in images]), logits, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(discriminator(images.flip(0)), logits.flip(0), rtol=1e-3, atol=1e-4)
     assert (logits[0] - logits[1]).abs().max() > 1e-4
+    assert (discriminator(images[:1].expand(4, -1, -1, -1))[0] - logits[0]).abs().max() > 1e-4
 
 
 def test_logits_are_affine_in_the_label(seed, images, rng):
