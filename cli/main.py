@@ -25,6 +25,7 @@ COMMAND_MODULES = ("pipeline.commands", "doctor", "latents.commands", "training.
 
 def main() -> None:
     """Run the command that the arguments name, and exit."""
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the encoding lacks is printed as its number
             stream.reconfigure(errors="backslashreplace")
@@ -38,6 +39,20 @@ def main() -> None:
         status = stop.exit_code
         print("stopped", file=sys.stderr)
     sys.exit(status)
+
+
+def _open_standard_streams() -> None:
+    """Open those of the three standard descriptors that are closed, as after `>&-`, to nowhere.
+
+    Otherwise the next file that is opened would get the descriptor, and all that a library prints would be in it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free descriptor, which is this one
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 class _StopSignals:

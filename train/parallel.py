@@ -104,12 +104,20 @@ def launched_processes() -> Processes:
 
 @contextmanager
 def process_group(device: torch.device | str) -> Iterator[Processes]:
-    """Connect the launched processes while the context lasts: with NCCL on GPUs, with Gloo on CPUs."""
+    """Connect the launched processes while the context lasts: with NCCL on GPUs, with Gloo on CPUs.
+
+    Raises:
+        InputError: They do not connect.
+    """
     processes = launched_processes()
     if processes.world_size == 1:
         yield processes
         return
-    torch.distributed.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+    try:
+        torch.distributed.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+    except (ValueError, RuntimeError) as e:
+        count, reason = processes.world_size, shown_line(str(e))
+        raise InputError(f"the {count} processes of this run do not connect; start them by torchrun: {reason}") from None
     try:
         yield replace(processes, waiting_group=torch.distributed.new_group(backend="gloo", timeout=LONGEST_WAIT))
     finally:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -68,6 +71,32 @@ def test_a_full_standard_output_is_one_line(monkeypatch: pytest.MonkeyPatch, cap
         monkeypatch.setattr(console, "console", Console())  # it keeps what it cannot write
         assert run(monkeypatch, lambda: print_line("wrote o")) == 2
     assert capfd.readouterr().err == "stylert: cannot write to standard output: No space left on device\n"
+
+
+CLOSED = """
+import os, sys
+for number in map(int, sys.argv[1].split(",")):
+    os.close(number)
+sys.stdin, sys.stdout, sys.stderr = (None if str(n) in sys.argv[1] else s for n, s in enumerate((sys.stdin, sys.stdout, sys.stderr)))
+sys.argv = ["stylert", "doctor", "--json", sys.argv[2]]
+from stylert.core.files import atomic
+whole = atomic.os.replace
+def replace(*names):
+    os.write(1, b"printed by a library")
+    os.write(2, b"printed by a library")
+    whole(*names)
+atomic.os.replace = replace
+from stylert.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize("closed", ["1", "2", "0,1,2"])
+def test_a_closed_standard_stream_is_never_an_output_file(closed: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", CLOSED, closed, str(tmp_path / "d.json")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "d.json").read_text())["schema"] == 1
 
 
 def test_characters_that_standard_output_cannot_encode_are_printed_as_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from stylert.core.errors import CheckpointError, InputError
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.train import losses
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.parallel import Processes, launched_processes
+from stylert.train.parallel import Processes, launched_processes, process_group
 from stylert.train.presets import TrainConfig
 from stylert.train.trainer import Trainer
 
@@ -222,6 +222,15 @@ def test_a_wrong_rank_or_world_size_is_refused(monkeypatch, rank, world):
     monkeypatch.setenv("WORLD_SIZE", world)
     with pytest.raises(InputError, match="WORLD_SIZE"):
         launched_processes()
+
+
+def test_processes_that_do_not_connect_are_refused_in_one_line(monkeypatch):
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="start them by torchrun") as e, process_group("cpu"):
+        pass
+    assert "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from stylert.core.errors import OutputError
 from stylert.core.files.atomic import atomic_file
 from stylert.core.progress import Progress
+from stylert.models.checkpoint import write_errors
 from stylert.models.features.extractors import Extractor
 from stylert.models.stylegan2.generator import NoiseMode
 from stylert.models.stylegan2.networks import Generator
@@ -58,7 +61,8 @@ def real_features(
     if cached is not None:
         return cached
     features = _compute(extractor, images, count, progress, stage)
-    with atomic_file(file) as temporary:
+    # A cache that cannot be written costs only the time of the next call.
+    with suppress(OutputError), atomic_file(file) as temporary, write_errors(file):
         save_file({"features": features}, str(temporary))
     return features
 

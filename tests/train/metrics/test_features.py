@@ -1,5 +1,7 @@
 """Features depend on the images alone, and those of real images are cached."""
 
+import resource
+
 import numpy as np
 import pytest
 import torch
@@ -119,3 +121,17 @@ def test_generated_features_use_consecutive_seeds_and_their_classes(c_dim, seed)
     image = generator(z, torch.eye(c_dim)[[(FIRST_SEED + 51) % c_dim]] if c_dim else None)
     expected = np.floor(np.clip(image.double().numpy() * 127.5 + 128, 0, 255)).mean()
     assert features[51, 0] == pytest.approx(expected, abs=0.1)
+
+
+def test_a_cache_that_cannot_be_written_loses_nothing(write_dataset, rng, tmp_path):
+    dataset = ImageDataset(write_dataset({f"{i}.png": rng.integers(0, 256, (8, 8, 3), np.uint8) for i in range(3)}))
+    expected = real_features(Means(), dataset, 3)
+    (tmp_path / "file").touch()
+    np.testing.assert_array_equal(real_features(Means(), dataset, 3, cache=tmp_path / "file" / "cache"), expected)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, limits[1]))
+    try:
+        np.testing.assert_array_equal(real_features(Means(), dataset, 3, cache=tmp_path / "full"), expected)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((tmp_path / "full").iterdir()) == []
