@@ -25,6 +25,7 @@ from stylert.runtime.backends.kernel_table import EngineLayer
 from stylert.runtime.batching import BatchRange
 from stylert.runtime.build_options import DEFAULTS, THROUGHPUT, BuildOptions
 from stylert.runtime.bundle import Bundle, check_sha256, sha256_of
+from stylert.runtime.own_engines import remember_own_engine
 
 ENGINE_JSON = "engine.json"
 
@@ -146,6 +147,7 @@ def build_engine(
             **build_facts,
         }
         (temporary / ENGINE_JSON).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+    remember_own_engine(facts["sha256"])
     return {**facts, "reused": False}
 
 

@@ -119,6 +119,7 @@ def _built_engine(bundle: Bundle, chosen: Backend, precision: str, folder: Path)
         verify=partial(verify_deferred, record),
         version_compatible=chosen.facts.needs_engine and record.flags.version_compatible,
         weights=bundle.checked_file(bundle.network(precision, chosen.name)) if stripped else None,
+        sha256=record.sha256,
     )
 
 

@@ -20,6 +20,9 @@ MAX_BYTES = 2**31 - 1
 #: A file is searched in parts of this size.
 PART_BYTES = 2**20
 
+#: The domain of a node of ours, with the tag and the length that protobuf writes before it.
+OUR_NODE = b"\x3a\x07stylert"
+
 #: The key under which a tensor names its file. The bytes of a string lie in the file as they are.
 LOCATION = b"location"
 
@@ -56,6 +59,27 @@ def _holds(stream: BinaryIO, word: bytes) -> bool:
             return True
         end = end[1 - len(word) :]
     return False
+
+
+def check_network(file: Path) -> None:
+    """Check that an ONNX file reads no other file, and that its nodes of our domain are such as the operators define.
+
+    A library that runs the operators' functions does not notice a wrong attribute. A file without such nodes needs no
+    parsing.
+
+    Raises:
+        BundleError: As `check_network_file`, or a node is wrong.
+    """
+    check_network_file(file)
+    with open_file(file, BundleError, MAX_BYTES, "network") as stream:
+        if not _holds(stream, OUR_NODE):
+            return
+    from stylert.plugins.onnx_functions import check_nodes  # imports onnx, which takes as long as opening a small network
+
+    try:
+        check_nodes(parsed(file))
+    except ValueError as e:
+        raise BundleError(f"{file}: {e}") from None
 
 
 def parsed(file: Path) -> Any:

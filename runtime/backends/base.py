@@ -77,12 +77,14 @@ class BuiltEngine:
         verify: Takes the path and the bytes of a deferred file. Raises BundleError if they are not those of the build.
         version_compatible: Whether it was built to run on later versions of the library.
         weights: The ONNX network with the weights of a stripped engine; None if the engine holds its weights.
+        sha256: That of the main file.
     """
 
     file: Path
     verify: Callable[[Path, memoryview], None]
     version_compatible: bool = False
     weights: Path | None = None
+    sha256: str | None = None
 
 
 class Backend(ABC):

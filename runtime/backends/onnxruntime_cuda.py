@@ -28,7 +28,7 @@ from stylert.runtime.cuda.arrays import DeviceView
 from stylert.runtime.cuda.device_array import FIRST_GPU, HOST, DeviceArray
 from stylert.runtime.cuda.driver import wait_for_stream
 from stylert.runtime.cuda.engine_session import FORK_GUARD
-from stylert.runtime.network_files import check_network_file
+from stylert.runtime.network_files import check_network
 from stylert.runtime.session import Inputs, TensorSpec, Timings, note_missing_graph
 
 INSTALL = "pip uninstall -y onnxruntime; pip install onnxruntime-gpu"
@@ -76,7 +76,7 @@ class OnnxRuntimeCuda(Backend):
         if PROVIDER not in cpu.library().get_available_providers():
             raise BackendError(f"this ONNX Runtime has no CUDA: {INSTALL}")
         FORK_GUARD.enter()
-        check_network_file(network)
+        check_network(network)
         open_session = partial(self._open, network, options.threads)
         try:
             return BoundSession(open_session, "cuda", True)
