@@ -23,6 +23,7 @@ def serve(
     bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Folders of bundles, or NAME=FOLDER.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    grpc_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of gRPC; by default there is none.")] = None,
     backend: OneBackend = "auto",
     precision: Precisions = None,
     threads: Threads = None,
@@ -53,6 +54,7 @@ def serve(
     settings = ServerSettings(
         host=host,
         port=port,
+        grpc_port=grpc_port,
         api_key=key,
         max_batch=max_batch,
         max_delay_ms=max_delay,
@@ -60,14 +62,15 @@ def serve(
         max_images=max_images,
         request_seconds=timeout,
     )
-    if key is None and host not in ("127.0.0.1", "localhost", "::1"):
-        print_note(f"{host} is open to other machines, and there is no API key: see --api-key-file", style="yellow")
     with json_log(logging.WARNING if quiet else logging.INFO):
         server = ImageServer(sources, settings)
+        if key is None and host not in ("127.0.0.1", "localhost", "::1"):
+            print_note(f"{host} is open to other machines, and there is no API key: see --api-key-file", style="yellow")
 
         def ready() -> None:
             names = ", ".join(f"{m.name} ({m.generator.precision} on {m.generator.backend})" for m in server.store.models)
-            print_line(f"serving {names} at {server.url}")
+            grpc = f", gRPC at {server.grpc_address}" if server.grpc_address else ""
+            print_line(f"serving {names} at {server.url}{grpc}")
 
         server.run(ready)
 

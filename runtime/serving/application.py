@@ -8,32 +8,37 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from stylert.core.errors import StylertError
+from stylert.runtime.serving.image_response import PictureEncoder
 from stylert.runtime.serving.image_routes import ImageService, image_routes
 from stylert.runtime.serving.kserve.http_routes import kserve_routes
 from stylert.runtime.serving.metrics import Metrics
 from stylert.runtime.serving.model_store import ModelStore
+from stylert.runtime.serving.page_routes import page_routes
 from stylert.runtime.serving.refusals import error_body, status_of
 from stylert.runtime.serving.request_guard import RequestGuard
 from stylert.runtime.serving.service_routes import service_routes
 from stylert.runtime.serving.settings import ServerSettings
 
 
-def application(store: ModelStore, settings: ServerSettings, metrics: Metrics) -> RequestGuard:
+def application(store: ModelStore, settings: ServerSettings, metrics: Metrics, encoder: PictureEncoder) -> RequestGuard:
     """The application of a server.
 
     Args:
         store: The models, loaded.
         settings: Limits, and the key.
         metrics: The counters that `/metrics` shows.
+        encoder: Makes picture files.
     """
     # The pages of FastAPI for its documentation load scripts from another server; `/docs` is a page of our own.
     app = FastAPI(title="stylert", version=version("stylert"), docs_url=None, redoc_url=None, description=DESCRIPTION)
-    app.include_router(image_routes(ImageService(store, settings)))
+    app.include_router(image_routes(ImageService(store, settings, encoder)))
+    app.include_router(page_routes())
     app.include_router(service_routes(store, settings, metrics))
     app.include_router(kserve_routes(store, settings, lambda: not guard.draining))
-    app.add_exception_handler(StylertError, _refused)
+    for kind in (StylertError, Exception):
+        app.add_exception_handler(kind, _refused)
     app.add_exception_handler(HTTPException, _http_error)
-    guard = RequestGuard(app, settings, metrics)
+    guard = RequestGuard(app, settings, metrics)  # the routes of health ask it when they run
     return guard
 
 

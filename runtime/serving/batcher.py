@@ -83,6 +83,11 @@ class Batcher(Generic[Item]):
         """Number of items that wait."""
         return self._waiting
 
+    @property
+    def running(self) -> int:
+        """Number of calls that run."""
+        return self._running
+
     def submit(self, items: Sequence[Item]) -> Job[Item]:
         """Add the items of one request to the queue.
 

@@ -16,6 +16,8 @@ from stylert.runtime.serving.settings import ServerSettings
 
 #: Bytes of a request line with its headers.
 MAX_HEAD = 32 * 1024
+#: Seconds in which a connection may still send its request when the server stops. The server accepted it, and its client cannot know.
+FRESH_SECONDS = 1.0
 
 
 def limited_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
@@ -56,6 +58,13 @@ def limited_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
         def on_message_complete(self) -> None:
             self._in_body = False
             super().on_message_complete()
+
+        def shutdown(self) -> None:
+            if self.cycle is None or self._head_bytes:
+                self._stop_timer()
+                self._head_timer = self.loop.call_later(FRESH_SECONDS, self.transport.close)
+            else:
+                super().shutdown()
 
         def _start_timer(self) -> None:
             self._head_timer = self.loop.call_later(settings.header_seconds, self._late)

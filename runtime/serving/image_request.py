@@ -78,10 +78,9 @@ class ImageOrder:
 
     @property
     def etag(self) -> str:
-        """A weak ETag. Equal requests get equal images, up to the last bits, which may depend on the batch."""
+        """A weak ETag of compositions. Equal ones are equal images, up to the last bits, which may depend on the batch."""
         model = self.model
-        parts = [model.bundle_hash, model.generator.backend, model.generator.precision]
-        parts += [repr(item) if isinstance(item, Composition) else item.tobytes().hex() for item in self.items]
+        parts = [model.bundle_hash, model.generator.backend, model.generator.precision, repr(self.items)]
         parts += [str(self.size), self.suffix, str(self.quality)]
         return f'W/"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"'
 

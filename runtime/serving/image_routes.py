@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -51,7 +51,7 @@ class ImageService:
 
     store: ModelStore
     settings: ServerSettings
-    encoder: PictureEncoder = field(default_factory=lambda: PictureEncoder(2))
+    encoder: PictureEncoder
 
     def order(self, request: ImagesRequest) -> ImageOrder:
         """The checked order of a request. Raises InputError or Refusal."""

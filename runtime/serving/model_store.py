@@ -149,8 +149,7 @@ class ModelStore:
             name: Name of a bundle.
 
         Raises:
-            Refusal: There is no bundle of the name; status 404.
-            StylertError: The new bundle cannot be loaded, or makes no image.
+            Refusal: There is no bundle of the name, status 404; or the new one cannot be loaded or makes no image, status 409.
         """
         if name not in self._sources:
             raise Refusal(404, f"no bundle {shown(name)}, only: {', '.join(self._sources)}")
@@ -160,7 +159,7 @@ class ModelStore:
             except StylertError as e:
                 self._metrics.reloads.labels(name, "failed").inc()
                 LOG.error("reload failed", extra={"facts": {"bundle": name, "error": str(e)}})
-                raise
+                raise Refusal(409, f"{e}; the old bundle stays") from None
             old, self._models[name] = self._models[name], models
         self._metrics.reloads.labels(name, "done").inc()
         LOG.info("reloaded", extra={"facts": {"bundle": name, "sha256": next(iter(models.values())).bundle_hash[:12]}})

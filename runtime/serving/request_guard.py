@@ -81,10 +81,11 @@ class RequestGuard:
             status, message, extra = status_of(e)
             if status == 500:
                 LOG.exception("request failed", extra={"facts": {"id": answer.request_id}})
-            if answer.started:  # nothing but the end of the connection can tell the client
+            if not answer.started:
+                await answer.refuse(status, message, extra)
+            elif not answer.complete:  # nothing but the end of the connection can tell the client
                 answer.status = status
                 raise _Broken from e
-            await answer.refuse(status, message, extra)
         finally:
             self._held -= len(body)
             self.metrics.running.dec()
@@ -192,7 +193,7 @@ class _Answer:
         self._send, self._guard = send, guard
         self.begin = time.perf_counter()
         self.request_id = ""
-        self.started, self.status, self.bytes = False, 0, 0
+        self.started, self.complete, self.status, self.bytes = False, False, 0, 0
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -203,6 +204,7 @@ class _Answer:
             message = {**message, "headers": headers}
         self.bytes += len(message.get("body", b""))
         await self._send(message)
+        self.complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
     async def refuse(self, status: int, message: str, headers: dict[str, str]) -> None:
         body = error_body(message)

@@ -22,12 +22,14 @@ import uvicorn
 from stylert.core.errors import BackendError, StylertError
 from stylert.runtime.serving.application import application
 from stylert.runtime.serving.http_protocol import limited_protocol
+from stylert.runtime.serving.image_response import PictureEncoder
 from stylert.runtime.serving.metrics import Metrics
 from stylert.runtime.serving.model_store import BundleSource, ModelStore
 from stylert.runtime.serving.settings import ServerSettings
 
 LOG = logging.getLogger("stylert.serving")
 BACKLOG = 1024
+ENCODER_THREADS = 2
 
 
 class ImageServer:
@@ -52,7 +54,13 @@ class ImageServer:
         except BaseException:
             self._socket.close()
             raise
-        self._guard = application(self.store, settings, metrics)
+        self._encoder = PictureEncoder(ENCODER_THREADS)
+        self._guard = guard = application(self.store, settings, metrics, self._encoder)
+        self._grpc = None
+        if settings.grpc_port is not None:
+            from stylert.runtime.serving.kserve.grpc_server import GrpcServer  # its library is slow to import
+
+            self._grpc = GrpcServer(self.store, settings, metrics, lambda: not guard.draining)
         config = uvicorn.Config(
             self._guard,
             http=limited_protocol(settings),
@@ -74,6 +82,11 @@ class ImageServer:
         host, port = self._socket.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
+    @property
+    def grpc_address(self) -> str | None:
+        """Host and port of gRPC; None without it."""
+        return None if self._grpc is None else f"{self.settings.host}:{self._grpc.port}"
+
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve until a signal, or until `stop`. All that was taken is answered before this returns.
 
@@ -86,11 +99,16 @@ class ImageServer:
 
     async def _serve(self) -> None:
         try:
+            if self._grpc is not None:
+                await self._grpc.start()
             await self._server.serve(sockets=[self._socket])
+            if self._grpc is not None:
+                await self._grpc.stop()
         finally:
             for task in self._tasks:
                 task.cancel()
             await self.store.close()
+            self._encoder.close()
 
     def stop(self) -> None:
         """Begin to drain. For the thread of the event loop."""
@@ -142,8 +160,33 @@ class _SignalledServer(uvicorn.Server):
         await super().startup(sockets)
         self.ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in sockets or []:
+            self._accept_waiting(listener)
+        await super().shutdown(sockets)
+
+    def _accept_waiting(self, listener: socket.socket) -> None:
+        """Take the connections that the system has accepted already. It would reset them when the listener is closed."""
+        loop, config = asyncio.get_running_loop(), self.config
+
+        def protocol() -> asyncio.Protocol:
+            return config.http_protocol_class(config=config, server_state=self.server_state, app_state={})  # type: ignore[call-arg]
+
+        with contextlib.suppress(OSError):  # BlockingIOError is the end of the queue
+            while True:
+                connection, _ = listener.accept()
+                connection.setblocking(False)
+                self.server_state.tasks.add(task := loop.create_task(_connect(loop, protocol, connection)))
+                task.add_done_callback(self.server_state.tasks.discard)
+
     def end(self) -> None:
         self.should_exit = True
+
+
+async def _connect(
+    loop: asyncio.AbstractEventLoop, protocol: Callable[[], asyncio.Protocol], connection: socket.socket
+) -> None:
+    await loop.connect_accepted_socket(protocol, connection)
 
 
 def _bound(host: str, port: int) -> socket.socket:

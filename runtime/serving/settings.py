@@ -16,6 +16,7 @@ class ServerSettings:
     Attributes:
         host: Address to listen on.
         port: TCP port; 0 takes a free one.
+        grpc_port: TCP port of gRPC; 0 takes a free one, and None has no gRPC.
         api_key: The key that requests must carry; None needs no key.
         max_batch: Images in one call of a network, at most.
         max_delay_ms: How long an image may wait for others to fill its batch. With 0 a batch holds what has arrived while the
@@ -39,6 +40,7 @@ class ServerSettings:
 
     host: str = "127.0.0.1"
     port: int = 8000
+    grpc_port: int | None = None
     api_key: str | None = None
     max_batch: int = 8
     max_delay_ms: float = 0.0
@@ -58,6 +60,7 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for name, least, most in (
             ("port", 0, 65535),
+            ("grpc_port", 0, 65535),
             ("max_batch", 1, 1024),
             ("max_delay_ms", 0, 10_000),
             ("max_queue", 1, 1_000_000),
@@ -66,7 +69,7 @@ class ServerSettings:
             ("request_seconds", 0.1, 86_400),
         ):
             value = getattr(self, name)
-            if not least <= value <= most:
+            if value is not None and not least <= value <= most:
                 raise InputError(f"{name} is a number from {least} to {most}, not {shown(value)}")
         if self.max_images > self.max_queue:
             raise InputError(f"max_queue of {self.max_queue} has no room for a request of {self.max_images} images")

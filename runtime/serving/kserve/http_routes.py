@@ -27,7 +27,7 @@ from stylert.runtime.serving.kserve.inference import (
     requested_outputs,
 )
 from stylert.runtime.serving.kserve.tensors import TensorFacts, read_raw, read_values, to_raw, to_values
-from stylert.runtime.serving.model_store import ModelStore
+from stylert.runtime.serving.model_store import ModelStore, ServedModel
 from stylert.runtime.serving.refusals import Refusal
 from stylert.runtime.serving.settings import ServerSettings
 
@@ -67,6 +67,10 @@ def kserve_routes(store: ModelStore, settings: ServerSettings, is_ready: Callabl
     """
     router = APIRouter(prefix="/v2", tags=["KServe v2"])
 
+    def named(name: str, request: Request) -> ServedModel:
+        """The model of a name, and of the version that the path may have."""
+        return find_model(store, name, request.path_params.get("version", ""))
+
     @router.get("/health/live", summary="Liveness")
     async def live() -> Response:
         return Response()
@@ -81,19 +85,19 @@ def kserve_routes(store: ModelStore, settings: ServerSettings, is_ready: Callabl
 
     @router.get("/models/{name}/ready", summary="Readiness of a model")
     @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
-    async def model_ready(name: str, version: str = "") -> Response:
-        find_model(store, name, version)
+    async def model_ready(name: str, request: Request) -> Response:
+        named(name, request)
         return Response(status_code=200 if is_ready() else 503)
 
     @router.get("/models/{name}", summary="Inputs and outputs of a model")
     @router.get("/models/{name}/versions/{version}", include_in_schema=False)
-    async def model_metadata(name: str, version: str = "") -> Response:
-        return _json(metadata_of(find_model(store, name, version)))
+    async def model_metadata(name: str, request: Request) -> Response:
+        return _json(metadata_of(named(name, request)))
 
     @router.get("/models/{name}/config", summary="Configuration of a model, as Triton names it")
     @router.get("/models/{name}/versions/{version}/config", include_in_schema=False)
-    async def model_config(name: str, version: str = "") -> Response:
-        model = find_model(store, name, version)
+    async def model_config(name: str, request: Request) -> Response:
+        model = named(name, request)
         return _json(
             {
                 "name": model.name,
@@ -111,8 +115,8 @@ def kserve_routes(store: ModelStore, settings: ServerSettings, is_ready: Callabl
 
     @router.post("/models/{name}/infer", summary="Run a model", openapi_extra=_BODY)
     @router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
-    async def model_infer(request: Request, name: str, version: str = "") -> Response:
-        model = find_model(store, name, version)
+    async def model_infer(name: str, request: Request) -> Response:
+        model = named(name, request)
         document, tensors = _read(await request.body(), request.headers.get(HEADER_LENGTH), request.headers, settings)
         outputs = requested_outputs(model, [output.name for output in document.outputs])
         results = await infer(model, tensors, outputs, settings)

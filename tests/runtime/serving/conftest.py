@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
@@ -44,8 +44,8 @@ def source(bundle: Bundle, *precisions: str, name: str = "small") -> BundleSourc
 
 @pytest.fixture(scope="session")
 def server(bundle: Bundle) -> Iterator[ImageServer]:
-    """The small bundle in fp32 and int8."""
-    with running([source(bundle, "fp32", "int8")]) as server:
+    """The small bundle in fp32 and int8, over HTTP and gRPC."""
+    with running([source(bundle, "fp32", "int8")], grpc_port=0) as server:
         yield server
 
 
@@ -53,8 +53,3 @@ def server(bundle: Bundle) -> Iterator[ImageServer]:
 def client(server: ImageServer) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def serve() -> Callable[..., object]:
-    return running

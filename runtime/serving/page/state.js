@@ -1,0 +1,67 @@
+// The choices on the page. Whoever wants to know of a change subscribes. The address keeps them, so that a link shares a picture.
+
+export const SLOTS = [
+  { name: "base", title: "Seed", number: 1 },
+  { name: "coarse", title: "Coarse", number: 2, isLevel: true },
+  { name: "middle", title: "Middle", number: 3, isLevel: true },
+  { name: "fine", title: "Fine", number: 4, isLevel: true },
+  { name: "toward", title: "Towards", number: 5 },
+];
+export const MAX_SEED = 4294967295;
+
+const listeners = [];
+export const state = { model: "", label: null, psi: 0.7, at: 0, base: 0, coarse: null, middle: null, fine: null, toward: null, active: "base" };
+
+export function subscribe(listener) {
+  listeners.push(listener);
+}
+
+export function change(changes) {
+  Object.assign(state, changes);
+  if (state.toward === null) state.at = 0;
+  writeAddress();
+  for (const listener of listeners) listener(changes);
+}
+
+// Parameters of a picture as the server takes them. `changes` replaces some choices.
+export function query(changes = {}) {
+  const chosen = { ...state, ...changes };
+  const parameters = new URLSearchParams({ model: chosen.model, psi: String(chosen.psi) });
+  if (chosen.label !== null) parameters.set("labels", String(chosen.label));
+  const mix = SLOTS.filter((slot) => slot.isLevel && chosen[slot.name] !== null).map((slot) => `${slot.name}:${chosen[slot.name]}`);
+  if (mix.length) parameters.set("mix", mix.join(";"));
+  if (chosen.toward !== null && chosen.at > 0) {
+    parameters.set("toward", String(chosen.toward));
+    parameters.set("at", String(chosen.at));
+  }
+  return parameters;
+}
+
+export function path(format, parameters, seed = state.base) {
+  return `/v1/images/${seed}.${format}?${parameters.toString().replaceAll("%3A", ":").replaceAll("%3B", ";")}`;
+}
+
+export const randomSeed = () => Math.floor(Math.random() * 100000);
+
+export function readAddress() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  const changes = {};
+  for (const { name } of SLOTS) {
+    const seed = Number(given.get(name));
+    if (given.has(name) && Number.isInteger(seed) && seed >= 0 && seed <= MAX_SEED) changes[name] = seed;
+  }
+  for (const [name, least, most] of [["psi", -1, 1.5], ["at", 0, 1]]) {
+    const value = Number(given.get(name));
+    if (given.has(name) && value >= least && value <= most) changes[name] = value;
+  }
+  if (given.has("model")) changes.model = given.get("model");
+  return changes;
+}
+
+function writeAddress() {
+  const kept = new URLSearchParams();
+  for (const name of ["model", "psi", "at", ...SLOTS.map((slot) => slot.name)]) {
+    if (state[name] !== null && state[name] !== "") kept.set(name, String(state[name]));
+  }
+  history.replaceState(null, "", `#${kept}`);
+}

@@ -1,0 +1,184 @@
+"""A server that is stopped or reloaded under load answers everything that it accepted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from stylert.export.pipeline import export_bundle
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.media.recipes import bundle_hash
+from tests.runtime.serving.conftest import running, source
+
+KEY = "correct horse battery"
+
+
+class Load:
+    """Threads that ask for images until they are stopped."""
+
+    def __init__(self, url: str, threads: int = 6) -> None:
+        self.statuses: list[int] = []
+        self.failures: list[str] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=[url, i]) for i in range(threads)]
+
+    def _run(self, url: str, first: int) -> None:
+        seed = first
+        while not self._stop.is_set():
+            try:
+                # A connection per request: a client cannot know whether a server took a request on an old one.
+                answer = httpx.get(f"{url}/v1/images/{seed % 50}.png", headers={"x-api-key": KEY}, timeout=60)
+            except httpx.ConnectError:
+                return  # not accepted
+            except httpx.HTTPError as e:
+                self.failures.append(repr(e))
+                return
+            self.statuses.append(answer.status_code)
+            seed += 1
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_reload_under_load_loses_no_request(bundle: Bundle, make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    folder = tmp_path / "live"
+    shutil.copytree(bundle.path, folder)
+    with running([source(Bundle.load(folder))], api_key=KEY) as server, Load(server.url) as load:
+        reload = {"url": f"{server.url}/v1/models/small/reload", "headers": {"x-api-key": KEY}, "timeout": 60}
+        first = server.store.find("small").bundle_hash
+        for other in (True, False, True):
+            export_bundle(make_checkpoint(another=other), folder, ["fp32"], verify_seeds=0)
+            done = len(load.statuses)
+            assert httpx.post(**reload).status_code == 200
+            assert server.store.find("small").bundle_hash == bundle_hash(Bundle.load(folder)) != first
+            first = server.store.find("small").bundle_hash
+            wait_for(lambda done=done: len(load.statuses) > done + 10)
+        (folder / "synthesis.fp32.onnx").write_bytes(b"damaged")
+        refused = httpx.post(**reload)
+        assert (refused.status_code, "bytes" in refused.json()["error"]) == (409, True)
+        (folder / "bundle.json").unlink()
+        assert httpx.post(**reload).status_code == 409
+        assert server.store.find("small").bundle_hash == first
+        done = len(load.statuses)
+        wait_for(lambda: len(load.statuses) > done + 10)
+    assert set(load.statuses) == {200}
+    assert load.failures == []
+
+
+def test_reloading_needs_a_key_and_a_known_name(bundle: Bundle) -> None:
+    with (
+        running([source(bundle)], api_key=KEY) as server,
+        httpx.Client(base_url=server.url, headers={"x-api-key": KEY}) as client,
+    ):
+        for name, status in (("other", 404), ("..", 404), ("small", 200)):
+            assert client.post(f"/v1/models/{name}/reload", timeout=60).status_code == status
+    with running([source(bundle)]) as server:
+        assert httpx.post(f"{server.url}/v1/models/small/reload").status_code == 403
+
+
+@contextmanager
+def command(bundle: Bundle, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command `stylert serve` with its address."""
+    arguments = [
+        sys.executable,
+        "-m",
+        "stylert.cli.main",
+        "serve",
+        f"small={bundle.path}",
+        "--port",
+        "0",
+        "--backend",
+        "onnxruntime",
+    ]
+    environment = {**os.environ, "STYLERT_API_KEY": KEY}
+    with subprocess.Popen(
+        [*arguments, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert " at http://" in line, process.communicate()[1]
+            yield process, line.split(" at ")[1].split(",")[0].strip()
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_under_load_ends_the_server_after_the_last_answer(bundle: Bundle, number: signal.Signals) -> None:
+    with command(bundle, "--threads", "1") as (process, url), Load(url) as load:
+        wait_for(lambda: len(load.statuses) > 20)
+        process.send_signal(number)
+        _, log = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert load.failures == []
+    assert set(load.statuses) == {200}
+    events = [json.loads(line) for line in log.splitlines()]
+    assert {event["event"] for event in events} == {"loaded", "request", "draining"}
+    assert sum(event["event"] == "request" for event in events) >= len(load.statuses)
+
+
+def test_sighup_reads_the_bundles_again_and_a_bad_one_leaves_the_old(bundle: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "live"
+    shutil.copytree(bundle.path, folder)
+    with command(Bundle.load(folder)) as (process, url):
+        (folder / "mapping.onnx").unlink()
+        process.send_signal(signal.SIGHUP)
+        assert process.stderr is not None
+        events = (json.loads(line) for line in process.stderr)
+        failed = next(event for event in events if event["event"] == "reload failed")
+        assert "mapping.onnx is missing" in failed["error"]
+        shutil.copy(bundle.path / "mapping.onnx", folder)
+        process.send_signal(signal.SIGHUP)
+        assert next(event for event in events if event["event"] == "reloaded")["bundle"] == "small"
+        assert httpx.get(f"{url}/v1/images/1.png", headers={"x-api-key": KEY}, timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing"], "does not exist"),
+        (["{bundle}", "{bundle}"], "two bundles are named"),
+        (["a.b={bundle}"], "letters, digits"),
+        (["{bundle}", "--precision", "fp8"], "no 'fp8' network"),
+        (["{bundle}", "--port", "{taken}"], "choose another with --port"),
+        (["{bundle}", "--host", "no.such.host.invalid"], "cannot listen on"),
+        (["{bundle}", "--max-queue", "3"], "no room for a request of 64"),
+        (["{bundle}", "--api-key-file", "{bundle}/nothing"], "does not exist"),
+    ],
+)
+def test_a_mistake_at_the_start_is_one_line_with_exit_code_2(bundle: Bundle, arguments: list[str], message: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        values = {"bundle": str(bundle.path), "taken": str(taken.getsockname()[1])}
+        command = [sys.executable, "-m", "stylert.cli.main", "serve", "--quiet", *(a.format(**values) for a in arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
