@@ -20,6 +20,7 @@ from stylert.core.files.cache import cache_folder
 from stylert.core.progress import Progress
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.models.stylegan2.state_dict import generator_shapes
+from stylert.runtime.backends import onnxruntime
 from stylert.runtime.bundle import MANIFEST, Bundle
 
 #: Precisions of a standard model if none are given.
@@ -153,4 +154,5 @@ def _sources_digest(root: Path) -> str:
 
 def _version(library: str) -> str:
     """The version of an installed library. Variants such as onnxruntime-gpu have other names, but the same module."""
-    return str(importlib.import_module(library).__version__)
+    module = onnxruntime.library() if library == "onnxruntime" else importlib.import_module(library)
+    return str(module.__version__)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -81,3 +83,10 @@ def test_the_key_depends_on_content_and_name_of_each_source(tmp_path: Path) -> N
     (tmp_path / "core" / "inner" / "a.py").rename(tmp_path / "core" / "inner" / "b.py")
     keys.append(models._sources_digest(tmp_path))
     assert len(set(keys)) == len(keys)
+
+
+def test_the_digest_of_the_sources_imports_onnx_runtime_without_its_telemetry() -> None:
+    code = "import os\nfrom stylert.benchmarks.models import _version\n_version('onnxruntime')\nprint(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.stderr) == ("1\n", "")
