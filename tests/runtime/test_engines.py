@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stylert.cli.pipeline.build import build_all, show_engines
 from stylert.core.errors import BackendError, BundleError, InputError
 from stylert.core.images.similarity import psnr
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.build_options import BuildOptions
-from stylert.runtime.engines import build_engine, engine_file, engine_folder, engine_key, find_engine
+from stylert.runtime.engines import build_engine, engine_file, engine_folder, engine_key, find_engine, read_record
 
 
 @pytest.fixture
@@ -161,6 +162,32 @@ def test_an_engine_whose_manifest_has_another_key_than_its_folder_is_not_used(bu
     facts["key"]["version"] = "0.0.1"
     path.write_text(json.dumps(facts))
     assert find_engine(bundle_copy, key) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bytes": None},
+        {"bytes": "many"},
+        {"build_seconds": [1]},
+        {"kernels": "x"},
+        {"moved_bytes": None},
+        {"layers": 3},
+        {"layers": [{"name": "k"}]},
+        {"layers": [{"range": "x"}]},
+    ],
+    ids=str,
+)
+def test_an_engine_with_wrong_facts_is_built_again_and_shown(bundle_copy: Bundle, change: dict[str, object]) -> None:
+    build_engine(bundle_copy, "onnxruntime", "fp32")
+    record = engine_folder(bundle_copy, engine_key(bundle_copy, "onnxruntime", "fp32")) / "engine.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | change))
+    with pytest.raises(BundleError, match=r"engine\.json is not valid.*build it again"):
+        read_record(record.parent)
+    facts, refused = build_all(bundle_copy, ["onnxruntime"], ["fp32"])
+    assert [fact["reused"] for fact in facts] == [False]
+    assert refused == []
+    show_engines(facts)
 
 
 def test_a_build_that_fails_leaves_no_files(bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
