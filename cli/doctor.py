@@ -13,7 +13,9 @@ from stylert.core.errors import StylertError, install_command
 from stylert.core.files.outputs import check_output
 from stylert.core.machine.devices import find_gpus
 from stylert.core.machine.host import cpu_name, instruction_sets, memory_bytes, usable_cores
+from stylert.core.machine.processor_class import processor_class
 from stylert.runtime.backends import BACKENDS, backend
+from stylert.runtime.layer_forms import RULES
 
 #: Optional package: its purpose and the extra that brings it.
 OPTIONAL = {
@@ -40,13 +42,19 @@ def doctor(json: JsonFile = None) -> None:
 def findings() -> dict[str, Any]:
     """All that `stylert doctor` finds, as JSON values."""
     driver = find_gpus()
-    memory = memory_bytes()
+    memory, forms = memory_bytes(), RULES[processor_class()]
     return {
         "schema": 1,
         "stylert": version("stylert"),
         "python": {"version": platform.python_version(), "implementation": platform.python_implementation()},
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": {"name": cpu_name(), "cores": usable_cores(), "instruction_sets": instruction_sets()},
+        "cpu": {
+            "name": cpu_name(),
+            "cores": usable_cores(),
+            "instruction_sets": instruction_sets(),
+            "class": processor_class().name,
+            "forms": {"rule": forms.name, "reason": forms.reason},
+        },
         "memory": None if memory is None else {"total_bytes": memory[0], "available_bytes": memory[1]},
         "gpu": {
             "cuda": driver.cuda_version,
@@ -66,6 +74,7 @@ def show(facts: dict[str, Any]) -> None:
     print_line(f"stylert {facts['stylert']}, {python}, {facts['system']}")
     vectors = "instruction sets unknown" if sets is None else ", ".join(sets) or "no vector extension of use"
     print_line(f"cpu: {cpu['name']}, {cpu['cores']} cores for this process, {vectors}")
+    print_line(f"class {cpu['class']}: onnxruntime fp32 runs {cpu['forms']['rule']} ({cpu['forms']['reason']})")
     if memory is not None:
         total, free = memory["total_bytes"] / 2**30, memory["available_bytes"] / 2**30
         print_line(f"memory: {total:.1f} GiB, {free:.1f} available")

@@ -23,5 +23,8 @@ To add a graph form of the modulated convolution:
 4. Add it to `PLAIN_FORMS` in `tuning/search.py`, so that `stylert tune` measures it on every machine.
 5. Use it in `default_plans.py` for the backends where it is faster, with the figures in `docs/decisions/`.
 
+Winograd's forms are made from operator nodes by `plugins/winograd_rewrite.py`. The runtime uses it, too: it gives the
+operator nodes of a float32 network the forms of the processor (`runtime/layer_forms.py`).
+
 A form of torgb takes the same steps with `RgbForm` and `to_rgb` in `torgb.py`; the search finds it by itself.
 """

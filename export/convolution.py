@@ -49,7 +49,7 @@ def modulated_conv(g: SynthesisGraph, spec: LayerSpec, x: str, style: ConvStyle)
     Returns:
         The tensor `[N, O, R, R]`. It has the layer's name.
     """
-    if g.plan.layer(spec).form == "operator":
+    if g.plan.layer(spec).is_operator:
         return _operator_node(g, spec, x, style)
     return _plain_nodes(g, spec, x, style)
 

@@ -20,8 +20,11 @@ from stylert.models.stylegan2.config import GeneratorConfig, LayerSpec
 from stylert.plugins.constants import ACTIVATION_GAIN
 
 #: The forms of a modulated convolution, and those of torgb. `LayerPlan` describes them.
-ConvForm = Literal["operator", "transposed", "phases", "polyphase"]
+ConvForm = Literal["operator", "transposed", "phases", "polyphase", "winograd_2x2", "winograd_4x4"]
 RgbForm = Literal["matmul", "matmul_nhwc", "conv"]
+
+#: The tile sizes of the forms that `plugins/winograd_rewrite.py` writes from operator nodes.
+WINOGRAD_TILES: dict[str, int] = {"winograd_2x2": 2, "winograd_4x4": 4}
 
 #: Bounds of the greatest constant that a float16 network adds to its activations. Activations may exceed it by the
 #: gain of the layers, which is bounded (docs/decisions/export-fp16-bounded.md).
@@ -129,7 +132,8 @@ class Fp8Quantization:
 class LayerPlan:
     """The form, the scales and the quantisation of one layer.
 
-    Forms of a modulated convolution. A layer without upsampling is the same plain convolution in the last three:
+    Forms of a modulated convolution. A layer without upsampling is the same plain convolution in `transposed`, `phases`
+    and `polyphase`:
 
     - `operator`: one ModulatedConv2d node of the `stylert` domain.
     - `transposed`: a stride-2 transposed convolution, then the FIR.
@@ -137,6 +141,9 @@ class LayerPlan:
       convolution, and every backend has that in INT8.
     - `polyphase`: one 3x3 convolution to four phases with the FIR folded into its weights, and a depth-to-space. It has
       twice the multiplications of `phases`, but no pass for the FIR.
+    - `winograd_2x2`, `winograd_4x4`: Winograd's form of the 3x3 kernels, or of the four polyphase kernels
+      (`plugins/winograd_nodes.py`). It has 2.25 times or 4 times fewer multiplications, and is for float32 alone: its
+      intermediate values are up to 100 times as large as activations.
 
     Forms of torgb. Only `conv` can be quantised:
 
@@ -148,6 +155,15 @@ class LayerPlan:
     form: ConvForm | RgbForm = "operator"
     migration: Migration | None = None
     quantization: Int8Quantization | Fp8Quantization | None = None
+
+    def __post_init__(self) -> None:
+        if self.quantization is not None and self.form in WINOGRAD_TILES:
+            raise ValueError(f"the form {self.form} is for float32 layers")
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether the layer is written as an operator node. Winograd's forms are made from it afterwards."""
+        return self.form == "operator" or self.form in WINOGRAD_TILES
 
     @property
     def int8(self) -> Int8Quantization | None:
@@ -185,6 +201,10 @@ class NetworkPlan:
     activation_scale: float = 1.0
     rgb_form: RgbForm = "matmul"
     per_sample_bias: bool = False
+
+    def __post_init__(self) -> None:
+        if self.float16 and any(layer.form in WINOGRAD_TILES for layer in self.layers.values()):
+            raise ValueError("Winograd's forms are for float32 networks")
 
     @property
     def dtype(self) -> np.dtype[np.floating]:

@@ -107,7 +107,7 @@ def _all_styles(g: SynthesisGraph, layers: list[LayerSpec], ws: str) -> _AllStyl
 def _conv_styles(g: SynthesisGraph, convs: list[LayerSpec], styles: _AllStyles) -> dict[str, ConvStyle]:
     # The leaky ReLU is positively homogeneous, so plain forms fold its gain into the demodulation, the noise and the
     # bias.
-    plain = [spec for spec in convs if g.plan.layer(spec).form != "operator"]
+    plain = [spec for spec in convs if not g.plan.layer(spec).is_operator]
     width = max(spec.out_channels for spec in convs)
     roots = _demod_roots(g, convs, width, {spec.name: g.gain(spec) for spec in plain}, styles)
     demods = g.as_activation(g.node("Reciprocal", [roots], "demods"))

@@ -15,13 +15,14 @@ import onnx
 
 from stylert.core.errors import CheckpointError
 from stylert.export.convolution import modulated_conv, noise_name
-from stylert.export.network_plan import NetworkPlan, conv_layers
+from stylert.export.network_plan import WINOGRAD_TILES, NetworkPlan, conv_layers
 from stylert.export.styles import style_nodes
 from stylert.export.synthesis_graph import NoiseInput, SynthesisGraph
 from stylert.export.torgb import to_rgb
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.stylegan2.config import RESNET_GAIN, LayerSpec
 from stylert.plugins.onnx_functions import DOMAIN
+from stylert.plugins.winograd_rewrite import rewrite_as_winograd
 
 OutputType = Literal["uint8", "float"]
 
@@ -71,7 +72,11 @@ def synthesis_model(
         g.output(f"{name}.style", ["N", None], g.plan.dtype)
         g.output(f"{name}.modulated", ["N", None, None, None], g.plan.dtype)
         g.output(f"{name}.conv", ["N", None, None, None], g.plan.dtype)
-    return g.model()
+    model = g.model()
+    tiles = {spec.name: WINOGRAD_TILES.get(g.plan.layer(spec).form) for spec in conv_layers(cfg)}
+    if rewrite_as_winograd(model, lambda conv: tiles[conv.name]):
+        onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 def _layers(g: SynthesisGraph, ws: str) -> str:

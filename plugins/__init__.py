@@ -5,6 +5,8 @@
 - PyTorch reference: `reference/`, differentiable twice, any device.
 - ONNX function bodies: `onnx_functions.py`, run by any ONNX runtime. `onnx_nodes.py` reads the nodes and refuses wrong
   ones.
+- Winograd's form: `winograd.py` (the matrices, in exact arithmetic), `winograd_nodes.py` (one layer as ONNX nodes),
+  `winograd_rewrite.py` (operator nodes of a network into this form).
 - GPU kernels: `triton/`, with their launchers and their tables of tiles; `eight_bit.py` prepares int8 and FP8 operands.
 - PyTorch custom ops over the kernels: `custom_ops/`. `ops.py` chooses between these and the reference; networks call
   it.

@@ -5,6 +5,7 @@
 - `loading`: opens networks as sessions; `engines` builds engines into a bundle and verifies them.
 - `session`: the protocols of a loaded network; `batching` splits batches for it.
 - `backends/`: the libraries that run networks; `build_options` and `lowering` prepare what they build.
+- `layer_forms`: graph forms of float32 layers on ONNX Runtime, by the class of the processor.
 - `network_files`: checks of an ONNX file before it is opened. `forking`: networks in the children of a process.
 - `backend_choice`: `backend="auto"`.
 - `style_levels`: style levels and style mixing.

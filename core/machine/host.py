@@ -19,6 +19,7 @@ INSTRUCTION_SETS = (
     "amx_bf16",
     "asimd",
     "asimddp",
+    "asimdhp",
     "i8mm",
     "bf16",
     "sve",

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Protocol, get_args
 
-from stylert.core.errors import BackendError
+from stylert.core.errors import BackendError, BundleError
 from stylert.core.paired_timing import paired_ratio
 from stylert.core.progress import Progress
 from stylert.core.statistics import Ratio
@@ -29,6 +29,12 @@ from stylert.export.network_plan import (
 from stylert.models.stylegan2.config import GeneratorConfig, LayerSpec
 
 PLAIN_FORMS: tuple[ConvForm, ...] = ("transposed", "phases", "polyphase")
+
+#: The plain form of a layer without upsampling, for which all of `PLAIN_FORMS` are the same.
+DIRECT: ConvForm = "transposed"
+
+#: Forms of float32 layers in float32 networks.
+WINOGRAD_FORMS: tuple[ConvForm, ...] = ("winograd_2x2", "winograd_4x4")
 
 #: Groups of layers that change together, before each convolution changes by itself.
 GROUPS = ("convolutions", "torgb", "biases")
@@ -142,7 +148,7 @@ def search_forms(
                 try:
                     with closing(open_plan(change.plan)) as candidate:
                         ratio = paired_ratio(candidate, network, seconds_each, clock)
-                except BackendError as e:
+                except (BackendError, BundleError) as e:  # libraries that refuse a network call it damaged
                     tried.append((Trial(change.where, change.text, 1.0, None, refused=str(e)), change.plan))
                     continue
                 known_ratios[change.key] = ratio.value if ratio.faster else 1.0
@@ -182,7 +188,7 @@ def _changes(cfg: GeneratorConfig, plan: NetworkPlan, group: LayerSpec | str, ca
         old = plan.layer(group)
         channels = f"{group.in_channels} to {group.out_channels} channels"
         shape = f"{channels}, {group.kernel}x{group.kernel}, {group.resolution} px, up {group.up}"
-        for new in _other_layer_plans(old, group, can_fold_modulation):
+        for new in _other_layer_plans(old, group, can_fold_modulation, plan.float16):
             text = f"{describe(old)} -> {describe(new)}"
             changed = replace(plan, layers={**plan.layers, group.name: new})
             yield _Change(group.name, text, f"{shape}: {text}", changed)
@@ -197,7 +203,7 @@ def _group_changes(cfg: GeneratorConfig, plan: NetworkPlan, group: str) -> list[
     convs = conv_layers(cfg)
     if group == "torgb":
         return _other_rgb_forms(plan, rgb_layers(cfg))
-    if group == "biases" and any(plan.layer(spec).form != "operator" for spec in convs):
+    if group == "biases" and any(not plan.layer(spec).is_operator for spec in convs):
         text = "live -> constant" if plan.per_sample_bias else "constant -> live"
         return [(text, replace(plan, per_sample_bias=not plan.per_sample_bias))]
     if group == "convolutions" and all(plan.layer(spec).form == "operator" for spec in convs):
@@ -216,14 +222,16 @@ def _with_form(plan: NetworkPlan, specs: Sequence[LayerSpec], form: ConvForm | R
     return replace(plan, layers={**plan.layers, **{spec.name: replace(plan.layer(spec), form=form) for spec in specs}})
 
 
-def _other_layer_plans(old: LayerPlan, spec: LayerSpec, can_fold_modulation: bool) -> list[LayerPlan]:
+def _other_layer_plans(old: LayerPlan, spec: LayerSpec, can_fold_modulation: bool, float16: bool) -> list[LayerPlan]:
     """All other forms and quantisations of one convolution."""
+    winograd = () if float16 else WINOGRAD_FORMS
+    plain = PLAIN_FORMS if spec.up == 2 else (DIRECT if old.is_operator else old.form,)
     if old.form == "operator":
-        return [replace(old, form=form) for form in PLAIN_FORMS] if spec.up == 2 else []
-    forms = PLAIN_FORMS if spec.up == 2 else (old.form,)
+        # A runtime chooses the form of an operator node, so the plain form of a layer without upsampling is a change, too.
+        return [replace(old, form=form) for form in (*(() if float16 and spec.up == 1 else plain), *winograd)]
     plans = []
     for quantization in _other_quantizations(old, can_fold_modulation):
-        for form in forms:
+        for form in plain if quantization is not None else (*plain, *winograd):
             new = LayerPlan(form, old.migration, quantization)
             # The output's parameters are of values before the FIR, which polyphase does not compute.
             impossible = form == "polyphase" and _has_quantized_output(new)

@@ -12,16 +12,21 @@ import numpy as np
 from stylert.core.errors import BackendError, BundleError, OutOfMemory, OutputError
 from stylert.core.machine.byte_products import byte_pairs_saturate
 from stylert.core.machine.host import cpu_identity
+from stylert.core.machine.processor_class import processor_class
 from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory, reason
 from stylert.runtime.batching import ANY_BATCH
 from stylert.runtime.build_options import BuildOptions, refuse_gpu_options
-from stylert.runtime.network_files import check_network_file
+from stylert.runtime.layer_forms import RULES, layer_forms
+from stylert.runtime.network_files import check_network, check_network_file
+from stylert.runtime.own_engines import is_own_engine
 from stylert.runtime.session import HostInputs, TensorSpec, closed_shape
 
 #: The weights of an engine. Loading maps this file into memory instead of reading it.
 WEIGHTS_FILE = "weights.bin"
 MIN_WEIGHT_BYTES = 1024
+#: The precision whose layers get the forms of the processor's class. Other precisions have their forms in the file.
+FORMS_PRECISION = "fp32"
 #: The variable that ONNX Runtime reads when it is imported. With it, it writes nothing into the home folder and sends nothing.
 TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"
 #: The option by which 8-bit weights become unsigned. Products of two unsigned bytes are added in 32 bits on every processor.
@@ -53,11 +58,17 @@ class OnnxRuntime(Backend):
         return str(library().__version__)
 
     def load(self, network: Path, options: LoadOptions) -> OrtSession:
-        check_network_file(network)
-        return OrtSession(open_session(network, session_options(options.threads)))
+        if options.precision == FORMS_PRECISION:
+            check_network_file(network)
+            content = layer_forms(network)[0]  # checks the nodes, too
+        else:
+            check_network(network)
+            content = None
+        return OrtSession(open_session(network, session_options(options.threads), content=content))
 
     def load_engine(self, engine: BuiltEngine, options: LoadOptions) -> OrtSession:
-        check_network_file(engine.file, (WEIGHTS_FILE,))
+        if engine.sha256 is None or not is_own_engine(engine.sha256):
+            check_network_file(engine.file, (WEIGHTS_FILE,))
         own_options = session_options(options.threads)
         own_options.graph_optimization_level = library().GraphOptimizationLevel.ORT_DISABLE_ALL
         return OrtSession(open_session(engine.file, own_options))
@@ -73,17 +84,24 @@ class OnnxRuntime(Backend):
         flags: dict[str, Any] = {"threads": options.threads}
         if precision == "int8" and byte_pairs_saturate():
             flags["unsigned_weights"] = True
+        if precision == FORMS_PRECISION:
+            flags["forms"] = RULES[processor_class()].name
         return flags
 
     def build(self, network: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
         """Write the network as optimised for this CPU: fused operators, folded constants, blocked layouts."""
+        check_network(network)
         own_options = session_options(options.threads)
         own_options.optimized_model_filepath = str(engine)
         prefix = "session.optimized_model_external_initializers_"
         own_options.add_session_config_entry(f"{prefix}file_name", WEIGHTS_FILE)
         own_options.add_session_config_entry(f"{prefix}min_size_in_bytes", str(MIN_WEIGHT_BYTES))
-        open_session(network, own_options)
-        return {}
+        if precision != FORMS_PRECISION:
+            open_session(network, own_options)
+            return {}
+        content, facts = layer_forms(network)
+        open_session(network, own_options, content=content)
+        return {"forms": facts}
 
 
 def library() -> Any:
@@ -134,8 +152,10 @@ def session_options(threads: int | None) -> Any:
     return options
 
 
-def open_session(file: Path, options: Any, providers: Sequence[Any] = ("CPUExecutionProvider",)) -> Any:
-    """ONNX Runtime's `InferenceSession` of a file.
+def open_session(
+    file: Path, options: Any, providers: Sequence[Any] = ("CPUExecutionProvider",), content: bytes | None = None
+) -> Any:
+    """ONNX Runtime's `InferenceSession` of a file, or of `content`, which was made from the file.
 
     Raises:
         BackendError: There is too little memory.
@@ -144,7 +164,9 @@ def open_session(file: Path, options: Any, providers: Sequence[Any] = ("CPUExecu
     """
     try:
         # Without fallback: it prints a banner and tries the same once more.
-        return library().InferenceSession(file, options, providers=list(providers), enable_fallback=False)
+        return library().InferenceSession(
+            file if content is None else content, options, providers=list(providers), enable_fallback=False
+        )
     except MemoryError as e:
         raise BackendError(f"not enough memory to load {file}") from e
     except Exception as e:  # ONNX Runtime's exceptions share no public base class

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 
-from stylert.core.errors import BackendError
+from stylert.core.errors import BackendError, BundleError
 from stylert.export.network_plan import (
     ConvForm,
     Int8Quantization,
@@ -17,10 +18,11 @@ from stylert.export.network_plan import (
     float32_plan,
     rgb_layers,
 )
-from stylert.export.tuning.search import PLAIN_FORMS, search_forms
+from stylert.export.tuning.search import PLAIN_FORMS, WINOGRAD_FORMS, search_forms
 from tests.conftest import small_config
 
 CFG = small_config(resolution=32)
+FLOAT_FORMS = (*PLAIN_FORMS, *WINOGRAD_FORMS)
 UPSAMPLING = [spec for spec in CFG.layers() if spec.up == 2]
 
 
@@ -59,8 +61,9 @@ class TimedNetwork:
 
 def random_cost(rng: np.random.Generator) -> Callable[[NetworkPlan], float]:
     """Times per layer and form. One form of each layer is clearly the fastest."""
-    forms: list[ConvForm] = ["operator", *PLAIN_FORMS]
-    times = {spec.name: dict(zip(forms, rng.permutation([1.0, 1.5, 2.0, 3.0]), strict=True)) for spec in UPSAMPLING}
+    forms: list[ConvForm] = ["operator", *FLOAT_FORMS]
+    seconds = [1.0, 1.5, 2.0, 3.0, 4.0, 5.0]
+    times = {spec.name: dict(zip(forms, rng.permutation(seconds), strict=True)) for spec in UPSAMPLING}
     return lambda plan: 0.01 * (10 + sum(times[spec.name][plan.layer(spec).form] for spec in UPSAMPLING))
 
 
@@ -78,13 +81,13 @@ def folded_layers(plan: NetworkPlan) -> list[str]:
     return [name for name, layer in plan.layers.items() if layer.int8 is not None and layer.int8.fold_modulation]
 
 
-def test_the_fastest_plain_form_of_every_layer_is_found_whatever_the_default(rng: np.random.Generator) -> None:
+def test_the_fastest_form_of_every_layer_is_found_whatever_the_default(rng: np.random.Generator) -> None:
     cost = random_cost(rng)
     for default in (float32_plan(CFG, "transposed"), float32_plan(CFG, "polyphase")):
         machine = Machine(cost)
         search = search_forms(CFG, default, machine.open, 1e6, clock=machine.clock)
         fastest = [
-            min(PLAIN_FORMS, key=lambda form, name=spec.name: cost(with_form(default, name, form)))  # type: ignore[misc]
+            min(FLOAT_FORMS, key=lambda form, name=spec.name: cost(with_form(default, name, form)))  # type: ignore[misc]
             for spec in UPSAMPLING
         ]
         assert [search.plan.layer(spec).form for spec in UPSAMPLING] == fastest
@@ -105,6 +108,24 @@ def test_operators_are_left_only_where_something_is_faster(rng: np.random.Genera
     assert unchanged.plan.layers == {}
     assert unchanged.ratio_to_default is None
     assert not unchanged.faster
+
+
+def test_winograd_is_tried_in_every_float32_layer_and_in_no_other() -> None:
+    plans: list[NetworkPlan] = []
+
+    def cost(plan: NetworkPlan) -> float:
+        plans.append(plan)
+        return 0.01 * (1 + sum(layer.form != "winograd_4x4" for layer in plan.layers.values()))
+
+    layers = {spec.name: LayerPlan("transposed") for spec in conv_layers(CFG)}
+    for default in (NetworkPlan(layers), NetworkPlan(layers, float16=True), NetworkPlan(int8_layers())):
+        machine = Machine(cost)
+        search = search_forms(CFG, default, machine.open, 1e6, clock=machine.clock)
+        forms = {search.plan.layer(spec).form for spec in conv_layers(CFG)}
+        assert forms == ({"transposed"} if default.float16 else {"winograd_4x4"})
+    machine = Machine(lambda plan: 0.01 * (2 - (plan.layers.get("b32.conv1") == LayerPlan("transposed"))))
+    search = search_forms(CFG, NetworkPlan(), machine.open, 1e6, clock=machine.clock)
+    assert search.plan.layers["b32.conv1"] == LayerPlan("transposed"), "a direct convolution instead of an operator node"
 
 
 def test_equal_times_change_nothing() -> None:
@@ -171,14 +192,15 @@ def test_8_bit_layers_are_tried_in_float_and_never_as_polyphase_with_a_quantised
             assert not (layer.form == "polyphase" and layer.int8 is not None and layer.int8.output is not None)
 
 
-def test_a_change_that_the_backend_refuses_is_passed_over(rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("error", [BackendError, BundleError])
+def test_a_change_that_the_backend_refuses_is_passed_over(rng: np.random.Generator, error: type[Exception]) -> None:
     refused: ConvForm = "polyphase"
     cost = random_cost(rng)
     machine = Machine(cost)
 
     def open_plan(plan: NetworkPlan) -> TimedNetwork:
         if any(layer.form == refused for layer in plan.layers.values()):
-            raise BackendError("no such kernel")
+            raise error("no such kernel")
         return machine.open(plan)
 
     ratios: dict[str, float] = {}
@@ -188,7 +210,8 @@ def test_a_change_that_the_backend_refuses_is_passed_over(rng: np.random.Generat
     assert {trial.where for trial in tried} >= {spec.name for spec in UPSAMPLING}
     assert all(trial.refused == "no such kernel" and not trial.taken for trial in tried)
     assert not any(f"-> {refused}" in key for key in ratios)
-    best = [min(("transposed", "phases"), key=lambda form: cost(with_form(search.plan, s.name, form))) for s in UPSAMPLING]
+    others = [form for form in FLOAT_FORMS if form != refused]
+    best = [min(others, key=lambda form: cost(with_form(search.plan, s.name, form))) for s in UPSAMPLING]
     assert [search.plan.layer(spec).form for spec in UPSAMPLING] == best
     assert machine.open_now == 0
 
