@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def inexact_layers() -> str | None:
-    """Which 8-bit layers are not exact on this processor: of `pairs`, also of `pairs, transposed`, or None if all are."""
+    """The kinds of 8-bit layers that are not exact on this processor: `pairs`, `pairs, transposed`, or None if all are exact."""
     if not byte_pairs_saturate():
         return None
     return "pairs, transposed" if "avx512f" in (instruction_sets() or []) else "pairs"
