@@ -30,19 +30,20 @@ from stylert.benchmarks.machine.facts import machine_facts
 from stylert.benchmarks.machine.interference import Interference, as_json_values, watch
 from stylert.benchmarks.models import Model, standard_model
 from stylert.benchmarks.peers.candidates import (
+    BACKENDS,
     CANDIDATES,
     PRECISIONS,
     Candidate,
     Workspace,
-    load_runner,
     read_references,
     read_ws,
     write_latents,
 )
 from stylert.benchmarks.peers.interleaved import CYCLES, InterleavedPair, speedup_facts, time_interleaved
+from stylert.benchmarks.peers.runners import load_runner
 from stylert.benchmarks.scenarios.measure import timed_calls
 from stylert.benchmarks.standard_networks import NAMES
-from stylert.core.errors import StylertError
+from stylert.core.errors import BackendError, StylertError
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.outputs import check_output
 from stylert.core.machine.host import usable_cores
@@ -69,10 +70,17 @@ class CandidateRound:
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """All rounds of a candidate."""
+    """All rounds of a candidate.
+
+    Attributes:
+        candidate: The candidate.
+        rounds: Its rounds. Empty if it does not run here.
+        unavailable_reason: Why it does not run here, in one line. For a missing library, the command that installs it.
+    """
 
     candidate: Candidate
     rounds: tuple[CandidateRound, ...]
+    unavailable_reason: str = ""
 
     @property
     def medians_ms(self) -> tuple[float, ...]:
@@ -109,27 +117,39 @@ def compare(
         log: Called with a line about each step.
     """
     write_latents(workspace, images)
+    unavailable: dict[Candidate, str] = {}
     measured: dict[Candidate, list[CandidateRound]] = {c: [] for c in candidates}
     for i in range(rounds):
         for candidate in candidates:
+            if candidate in unavailable:
+                continue
             log(f"round {i + 1} of {rounds}: {candidate.name}")
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
                 job = process.submit(_measure_round, candidate, workspace, seconds, images if i == 0 else 0)
-                measured[candidate].append(job.result())
-    return [CandidateResult(candidate, tuple(measured[candidate])) for candidate in candidates]
+                try:
+                    measured[candidate].append(job.result())
+                except BackendError as e:
+                    unavailable[candidate] = str(e)
+                    log(f"{candidate.name} is left out: {e}")
+    return [CandidateResult(c, tuple(measured[c]) if c not in unavailable else (), unavailable.get(c, "")) for c in candidates]
 
 
 def best_pairs(results: Sequence[CandidateResult]) -> dict[str, tuple[Candidate, Candidate]]:
     """Title to the best peer and the best of ours, for several choices of precisions and engines.
 
-    A pair is left out if one of its sides was not measured.
+    A pair is left out if one of its sides was not measured. A peer in int8 counts from the PSNR on that stylert promises.
     """
+    from stylert.export.pipeline import MIN_PSNR_DB
+
+    least_db = MIN_PSNR_DB["int8"]
 
     def best(kind: str, *precisions: str, engine: str | None = None) -> Candidate | None:
         eligible = [
             r
             for r in results
-            if r.candidate.kind == kind
+            if r.rounds
+            and r.candidate.kind == kind
+            and (r.candidate.precision != "int8" or kind == "ours" or r.psnr_db >= least_db)
             and r.candidate.precision in precisions
             and (engine is None or r.candidate.engine == engine)
         ]
@@ -137,23 +157,28 @@ def best_pairs(results: Sequence[CandidateResult]) -> dict[str, tuple[Candidate,
 
     pairs = {
         "fp32 or bf16 over the best peer": (best("peer", "fp32", "bf16"), best("ours", "fp32", "bf16")),
-        "int8 over the best peer": (best("peer", "fp32", "bf16"), best("ours", "int8")),
+        "int8 over the best peer": (best("peer", "fp32", "bf16", "int8"), best("ours", "int8")),
         "any precision on ONNX Runtime over the plain export there": (
             best("peer", "fp32", engine="onnxruntime"),
             best("ours", "fp32", "int8", engine="onnxruntime"),
         ),
+        "fp32 over the plain export on MNN": (best("peer", "fp32", engine="mnn"), best("ours", "fp32")),
         "any precision over PyTorch eager": (best("peer", "fp32", engine="eager"), best("ours", "fp32", "bf16", "int8")),
     }
     return {title: (peer, ours) for title, (peer, ours) in pairs.items() if peer is not None and ours is not None}
 
 
 def table(results: Sequence[CandidateResult]) -> str:
-    """A text table of the candidates, the fastest one first."""
+    """A text table of the candidates, the fastest one first. Those that do not run here come last, with the reason."""
     rows = [["form", "engine", "precision", "ms", "PSNR dB", "rounds"]]
-    for result in sorted(results, key=lambda r: r.ms):
+    for result in sorted((r for r in results if r.rounds), key=lambda r: r.ms):
         c = result.candidate
         rounds = ", ".join(f"{ms:.1f}" for ms in result.medians_ms)
         rows.append([c.form, c.engine, c.precision, f"{result.ms:.1f}", f"{result.psnr_db:.2f}", rounds])
+    for result in results:
+        if not result.rounds:
+            c = result.candidate
+            rows.append([c.form, c.engine, c.precision, "–", "–", result.unavailable_reason])
     return aligned_columns(rows)
 
 
@@ -191,7 +216,8 @@ def _run(options: argparse.Namespace) -> None:
             "model": str(options.checkpoint or options.model),
             "machine": machine_facts(),
             "times faster": speedup_facts(pairs),
-            "results": [_json_values(r) for r in results],
+            "results": [_json_values(r) for r in results if r.rounds],
+            "not measured": {r.candidate.name: r.unavailable_reason for r in results if not r.rounds},
         }
         with atomic_file(options.json) as temporary:
             temporary.write_text(json.dumps(document, indent=2) + "\n")
@@ -217,7 +243,8 @@ def _model(options: argparse.Namespace, folder: Path) -> Model:
 
     if options.checkpoint is None:
         return standard_model(options.model, PRECISIONS)
-    return Model(options.checkpoint.stem, export_bundle(options.checkpoint, folder / "bundle", PRECISIONS), options.checkpoint)
+    bundle = export_bundle(options.checkpoint, folder / "bundle", PRECISIONS, backends=BACKENDS)
+    return Model(options.checkpoint.stem, bundle, options.checkpoint)
 
 
 def _measure_round(candidate: Candidate, workspace: Workspace, seconds: float, images: int) -> CandidateRound:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from stylert.benchmarks.peers.candidates import Candidate, Workspace, load_runner, read_ws
+from stylert.benchmarks.peers.candidates import Candidate, Workspace, read_ws
+from stylert.benchmarks.peers.runners import load_runner
 from stylert.benchmarks.report.tables import ratio_facts
 from stylert.benchmarks.scenarios.measure import timed_calls
 from stylert.core.paired_timing import interleaved_times

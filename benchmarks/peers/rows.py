@@ -55,15 +55,17 @@ def with_peers(
     check_peers(models)
     rows: list[Row] = []
     speedups: dict[str, Any] = {}
+    unavailable: dict[str, str] = {}
     for model in models:
         assert model.checkpoint is not None
         with tempfile.TemporaryDirectory(prefix="stylert-peers-") as folder:
             workspace = Workspace(model.checkpoint, model.bundle.path, Path(folder), threads or usable_cores())
             measured = compare(workspace, candidates, rounds, seconds, log=log)
             pairs = time_interleaved(best_pairs(measured), workspace, cycles, log=log)
-        rows += [peer_row(model, result, threads) for result in measured]
+        rows += [peer_row(model, result, threads) for result in measured if result.rounds]
+        unavailable |= {r.candidate.name: r.unavailable_reason for r in measured if not r.rounds}
         speedups |= {f"{model.name}, {title}": facts for title, facts in speedup_facts(pairs).items()}
-    conditions = results.conditions | {"times faster": speedups}
+    conditions = results.conditions | {"times faster": speedups, "peers not measured": unavailable}
     return dataclasses.replace(results, rows=[*results.rows, *rows], conditions=conditions)
 
 

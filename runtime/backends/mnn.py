@@ -56,11 +56,11 @@ class Mnn(Backend):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "network.mnn"
             convert(network, options.precision, file)
-            return _open(file, options, network)
+            return open_file(file, options.threads, network)
 
     def load_engine(self, engine: BuiltEngine, options: LoadOptions) -> MnnSession:
         library()
-        return _open(engine.file, options, engine.file)
+        return open_file(engine.file, options.threads, engine.file)
 
     def target(self, options: BuildOptions) -> str:
         refuse_gpu_options(self.name, options)
@@ -76,7 +76,7 @@ class Mnn(Backend):
         library()
         convert(network, precision, engine)
         # The converter reports success for networks that MNN cannot run.
-        _open(engine, LoadOptions(precision), network).close()
+        open_file(engine, options.threads, network).close()
         return {}
 
 
@@ -90,6 +90,28 @@ def library() -> Any:
         return _imported()
     except ImportError:
         raise BACKEND.missing_library() from None
+
+
+def open_file(file: Path, threads: int | None, source: Path) -> MnnSession:
+    """Open a file in MNN's format.
+
+    Args:
+        file: The file.
+        threads: The number of threads, or None for all cores.
+        source: The file that an error names.
+
+    Raises:
+        BackendError: MNN is not installed.
+        BundleError: MNN refuses the file.
+    """
+    mnn = library()
+    try:
+        with _silent_stdout():
+            return MnnSession(mnn.Interpreter(str(file)), threads)
+    except BackendError:
+        raise
+    except Exception as e:  # MNN raises Exception itself
+        raise BundleError(f"MNN cannot load {source}: {reason(e)}") from None
 
 
 @dataclass(frozen=True)
@@ -166,17 +188,6 @@ def _imported() -> Any:
         import MNN
 
     return MNN
-
-
-def _open(file: Path, options: LoadOptions, source: Path) -> MnnSession:
-    """A session of a file in MNN's format. `source` is the file that an error names."""
-    try:
-        with _silent_stdout():
-            return MnnSession(library().Interpreter(str(file)), options.threads)
-    except BackendError:
-        raise
-    except Exception as e:  # MNN raises Exception itself
-        raise BundleError(f"MNN cannot load {source}: {reason(e)}") from None
 
 
 def _host_tensor(values: np.ndarray, like: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,26 @@ def convert(network: Path, precision: str, destination: Path) -> None:
             onnx.save(model, plain)
         except OSError as e:
             raise OutputError(f"cannot write {plain}: {e.strerror or e}") from None
-        arguments = ("-f", "ONNX", "--modelFile", plain, "--MNNModel", converted, *OPTIONS[precision])
-        subprocess.run([sys.executable, *CONVERT, *map(str, arguments)], capture_output=True, check=False)
-        if not converted.is_file() or not converted.stat().st_size:
-            raise BundleError(f"MNN cannot convert {network}")
+        try:
+            run_converter(plain, converted, OPTIONS[precision])
+        except BundleError:
+            raise BundleError(f"MNN cannot convert {network}") from None
         try:
             destination.write_bytes(converted.read_bytes())
         except OSError as e:
             raise OutputError(f"cannot write {destination}: {e.strerror or e}") from None
+
+
+def run_converter(plain: Path, destination: Path, options: Sequence[str] = ()) -> None:
+    """Run MNN's converter on an ONNX file of plain operators.
+
+    Raises:
+        BundleError: It writes no file.
+    """
+    arguments = ("-f", "ONNX", "--modelFile", plain, "--MNNModel", destination, *options)
+    subprocess.run([sys.executable, *CONVERT, *map(str, arguments)], capture_output=True, check=False)
+    if not destination.is_file() or not destination.stat().st_size:
+        raise BundleError(f"MNN cannot convert {plain}")
 
 
 def _pad_every_axis(graph: Any, constants: dict[str, np.ndarray]) -> None:

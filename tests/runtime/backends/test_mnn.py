@@ -154,8 +154,10 @@ def test_a_build_starts_no_pip_and_prints_nothing(checkpoint: Path, tmp_path: Pa
         (programs / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n")
         (programs / name).chmod(0o755)
     env = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path / "home")}
+    env.pop("XDG_CACHE_HOME", None)
     command = [sys.executable, "-c", BUILD, str(bundle.path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=env)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
     assert not (tmp_path / "called").exists()
-    assert not (tmp_path / "home").exists()
+    written = [file for file in (tmp_path / "home").rglob("*") if file.is_file()]
+    assert all(file.is_relative_to(tmp_path / "home" / ".cache" / "stylert") for file in written)
