@@ -11,13 +11,17 @@ A ring marks the lowest value of each run, which is in its `best.safetensors`.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 
+from stylert.core.errors import DataError
 from stylert.core.files.atomic import atomic_file
+from stylert.core.files.inputs import read_file
+from stylert.core.files.json_documents import read_document
 
 FILE = "metrics.jsonl"
+#: Bytes of this file, at most.
+MAX_BYTES = 64 * 2**20
 #: Keys of a line that are no metric.
 FACTS = ("kimg", "noise", "best")
 
@@ -32,7 +36,7 @@ def main() -> None:
     for run in args.runs:
         try:
             lines[run.resolve().name if len(args.runs) == 1 else str(run)] = read_lines(run / FILE)
-        except (OSError, ValueError) as e:
+        except (DataError, ValueError) as e:
             parser.error(f"{run / FILE} cannot be read: {e}")
     metric = args.metric or next((k for rows in lines.values() for k in rows[0] if k not in FACTS), None)
     curves = {}
@@ -50,12 +54,12 @@ def main() -> None:
 def read_lines(path: Path) -> list[dict]:
     """The lines of a file. Those that a kill cut off are left out, as are those of older versions, with other noise."""
     rows = []
-    for text in path.read_text().splitlines():
+    for text in read_file(path, DataError, MAX_BYTES).splitlines():
         try:
-            row = json.loads(text)
-        except ValueError:
+            row = read_document(text, dict, str(path), DataError)
+        except DataError:
             continue
-        if isinstance(row, dict) and "kimg" in row and row.get("noise") == "random":
+        if "kimg" in row and row.get("noise") == "random":
             rows.append(row)
     if not rows:
         raise ValueError("it has no lines of metrics with random noise")

@@ -61,6 +61,8 @@ def test_every_file_is_written_at_a_temporary_path_first() -> None:
     def writes(call: ast.Call) -> bool:
         if isinstance(call.func, ast.Attribute):
             return call.func.attr in ("write_text", "write_bytes")
+        if not call.args or isinstance(call.args[0], ast.Constant):  # a descriptor
+            return False
         mode = call.args[1] if len(call.args) > 1 else None
         return ast.unparse(call.func) == "open" and isinstance(mode, ast.Constant) and bool(set(mode.value) & set("wax+"))
 
