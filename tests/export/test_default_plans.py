@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from stylert.export.default_plans import backend_plan
-from stylert.export.network_plan import NetworkPlan
+from stylert.export.network_plan import WINOGRAD_TILES, ConvForm, NetworkPlan, float32_plan
 from stylert.export.synthesis import synthesis_model
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.runtime.lowering import lower
-from tests.export.networks import random_weights
+from tests.export.networks import assert_close, random_weights, random_ws, run
 
 openvino = pytest.importorskip("openvino")
 
@@ -36,3 +36,15 @@ def test_openvino_stores_noise_as_one_plane_and_not_as_one_per_channel(tmp_path:
     assert plan is not None
     assert planes_at_32_px(plan) == 1
     assert planes_at_32_px(replace(plan, per_sample_bias=False)) == weights.config.channels(32)
+
+
+@pytest.mark.parametrize("form", WINOGRAD_TILES)
+def test_openvino_computes_winograd_as_onnx_runtime_does(tmp_path: Path, form: ConvForm) -> None:
+    weights = random_weights(resolution=32)
+    ws = random_ws(weights, 2)
+    model = synthesis_model(weights, "const", "float", float32_plan(weights.config, form))
+    source, lowered = tmp_path / "source.onnx", tmp_path / "lowered.onnx"
+    source.write_bytes(model.SerializeToString())
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    images = openvino.compile_model(lower(source, lowered, 2), "CPU", hint)({"ws": ws})[0]
+    assert_close(images, run(model, ws=ws), 1e-5)

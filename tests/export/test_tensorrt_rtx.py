@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stylert.export.default_plans import backend_plan, canonical_plan
+from stylert.export.network_plan import WINOGRAD_TILES, ConvForm, conv_layers, float32_plan
 from stylert.export.quantization.calibration import calibrate, int8_conv_layers
 from stylert.export.synthesis import synthesis_model
 from stylert.models.checkpoint import GeneratorWeights
@@ -71,6 +72,17 @@ def test_every_network_builds_and_computes_in_its_own_type(tmp_path: Path, preci
     assert len(in_type) >= expected, [(k["name"], k["reads"]) for k in convolutions]
     if precision == "fp16":  # only the upsampling of the RGB image is in float32
         assert len(convolutions) - len(in_type) <= len(weights.config.block_resolutions) - 1
+
+
+@pytest.mark.parametrize("form", WINOGRAD_TILES)
+def test_winograd_is_built_as_products(tmp_path: Path, form: ConvForm) -> None:
+    weights = random_weights(resolution=32)
+    model = synthesis_model(weights, plan=float32_plan(weights.config, form))
+    (tmp_path / "network.onnx").write_bytes(model.SerializeToString())
+    options = BuildOptions(target="sm_89", batch=(1, 4, 16))
+    facts = tensorrt_rtx.BACKEND.build(tmp_path / "network.onnx", "fp32", tmp_path / "engine", options, lambda *_: None)
+    assert "correlation" not in facts["kinds"]
+    assert facts["kinds"]["gemm"] >= len(conv_layers(weights.config))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8", "fp8"])
