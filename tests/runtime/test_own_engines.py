@@ -12,9 +12,9 @@ import numpy as np
 import onnx
 import pytest
 
-from stylert.core.errors import BundleError
+from stylert.core.errors import BundleError, InputError
 from stylert.export.pipeline import export_bundle
-from stylert.runtime import network_files
+from stylert.runtime import network_files, own_engines
 from stylert.runtime.bundle import Bundle, file_entries
 from stylert.runtime.engines import build_engine, engine_folder, engine_key
 from stylert.runtime.generator import Generator
@@ -31,6 +31,10 @@ def built(cache: Path, bundle: Bundle, tmp_path: Path) -> Bundle:
     copy = Bundle.load(shutil.copytree(bundle.path, tmp_path / "b"))
     build_engine(copy, "onnxruntime", "int8")
     return copy
+
+
+def unknown_folder() -> Path:
+    raise InputError("the folder for caches is not known")
 
 
 def parsed_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -57,8 +61,7 @@ def test_an_engine_of_someone_else_is_parsed_and_runs(
         images = g([1])
     shutil.rmtree(cache)
     if cache_is == "unknown":
-        monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-        monkeypatch.setenv("HOME", "relative")
+        monkeypatch.setattr(own_engines, "cache_folder", unknown_folder)
     names = parsed_files(monkeypatch)
     with Generator.load(built, precision="int8") as g:
         np.testing.assert_array_equal(g([1]), images)
