@@ -79,7 +79,7 @@ def test_a_run_has_a_report_and_does_not_differ_from_itself(
         (["FILE"], "stylert export"),
         (["compare"], "files"),
         (["compare", "FILE", "FILE"], "is not a benchmark"),
-        (["compare", "absent.json", "FILE"], "cannot be read"),
+        (["compare", "absent.json", "FILE"], "does not exist"),
         (["report", "FILE"], "is not a benchmark"),
     ],
     ids=" ".join,
