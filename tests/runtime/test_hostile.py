@@ -249,15 +249,16 @@ def test_the_flags_of_a_strangers_gpu_engine_are_checked(copy: Path, engine: Pat
 
 
 MUTATE = """
-import faulthandler, random, resource, sys
+import faulthandler, random, sys
 from pathlib import Path
+from stylert.core.machine.host import peak_memory_mib
 from tests.runtime.mutations import KINDS
 kind, folder, seed, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 for number in range(count):
     print(number, flush=True)
     faulthandler.dump_traceback_later(60, exit=True)
     KINDS[kind](folder, random.Random(f"{seed} {number}"))
-print("peak MiB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print("peak MiB", int(peak_memory_mib()))
 """
 
 
