@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stylert.core.errors import BackendError, BundleError, shown_line
 from stylert.core.machine.processor_class import AMX, ARM, AVX2, AVX512_VNNI, OTHER, ProcessorClass, processor_class
-from stylert.runtime.network_files import MAX_BYTES, parsed
+from stylert.runtime.network_files import MAX_BYTES, may_hold_our_nodes, parsed
 
 if TYPE_CHECKING:
     from stylert.plugins.winograd_rewrite import ConvNode
@@ -81,19 +81,21 @@ def layer_forms(network: Path) -> tuple[bytes | None, dict[str, Any]]:
         BundleError: The file cannot be read, or its operator nodes are not valid.
         BackendError: There is too little memory.
     """
-    from stylert.plugins.onnx_functions import check_nodes
-    from stylert.plugins.winograd_rewrite import rewrite_as_winograd
-
     chosen = processor_class()
     rule = RULES[chosen]
+    facts: dict[str, Any] = {"class": chosen.name, "winograd": [], "rule": rule.name, "reason": rule.reason}
+    if not may_hold_our_nodes(network):  # such as the mapping network
+        return None, facts
+    from stylert.plugins.onnx_functions import check_nodes  # imports onnx, which takes as long as opening a small network
+    from stylert.plugins.winograd_rewrite import rewrite_as_winograd
+
     try:
         # A file near the limit of protobuf has no room for the tables of pixels.
         is_full = network.stat().st_size > MAX_BYTES - SPARE_BYTES
         model = parsed(network)
         check_nodes(model)
         rewritten = [] if is_full else rewrite_as_winograd(model, rule.tile_of)
-        layers = [conv.name for conv in rewritten]
-        facts = {"class": chosen.name, "winograd": layers, "rule": rule.name, "reason": rule.reason}
+        facts["winograd"] = [conv.name for conv in rewritten]
         return model.SerializeToString() if rewritten else None, facts
     except MemoryError as e:
         raise BackendError(f"not enough memory to load {network}") from e

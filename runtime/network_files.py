@@ -71,15 +71,24 @@ def check_network(file: Path) -> None:
         BundleError: As `check_network_file`, or a node is wrong.
     """
     check_network_file(file)
-    with open_file(file, BundleError, MAX_BYTES, "network") as stream:
-        if not _holds(stream, OUR_NODE):
-            return
+    if not may_hold_our_nodes(file):
+        return
     from stylert.plugins.onnx_functions import check_nodes  # imports onnx, which takes as long as opening a small network
 
     try:
         check_nodes(parsed(file))
     except ValueError as e:
         raise BundleError(f"{file}: {e}") from None
+
+
+def may_hold_our_nodes(file: Path) -> bool:
+    """Whether an ONNX file may have nodes of our domain, without parsing it.
+
+    Raises:
+        BundleError: It cannot be read, or is larger than an ONNX file can be.
+    """
+    with open_file(file, BundleError, MAX_BYTES, "network") as stream:
+        return _holds(stream, OUR_NODE)
 
 
 def parsed(file: Path) -> Any:

@@ -58,12 +58,7 @@ class OnnxRuntime(Backend):
         return str(library().__version__)
 
     def load(self, network: Path, options: LoadOptions) -> OrtSession:
-        if options.precision == FORMS_PRECISION:
-            check_network_file(network)
-            content = layer_forms(network)[0]  # checks the nodes, too
-        else:
-            check_network(network)
-            content = None
+        content, _ = _checked(network, options.precision)
         return OrtSession(open_session(network, session_options(options.threads), content=content))
 
     def load_engine(self, engine: BuiltEngine, options: LoadOptions) -> OrtSession:
@@ -90,18 +85,23 @@ class OnnxRuntime(Backend):
 
     def build(self, network: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
         """Write the network as optimised for this CPU: fused operators, folded constants, blocked layouts."""
-        check_network(network)
+        content, forms = _checked(network, precision)
         own_options = session_options(options.threads)
         own_options.optimized_model_filepath = str(engine)
         prefix = "session.optimized_model_external_initializers_"
         own_options.add_session_config_entry(f"{prefix}file_name", WEIGHTS_FILE)
         own_options.add_session_config_entry(f"{prefix}min_size_in_bytes", str(MIN_WEIGHT_BYTES))
-        if precision != FORMS_PRECISION:
-            open_session(network, own_options)
-            return {}
-        content, facts = layer_forms(network)
         open_session(network, own_options, content=content)
-        return {"forms": facts}
+        return {"forms": forms} if forms else {}
+
+
+def _checked(network: Path, precision: str | None) -> tuple[bytes | None, dict[str, Any]]:
+    """Check a network. The result is that of `layer_forms`, or nothing for other precisions than float32."""
+    if precision != FORMS_PRECISION:
+        check_network(network)
+        return None, {}
+    check_network_file(network)
+    return layer_forms(network)  # checks the nodes, too
 
 
 def library() -> Any:
