@@ -6,5 +6,6 @@
 - `images/`: uint8 images and grids, PSNR and SSIM, the decoder of picture files.
 - `seeds`: seeds as text, and the latents that belong to them.
 - `statistics`, `paired_timing`, `roofline`: intervals of measurements, timing in alternation, lower bounds of time.
+- `ranges`: the least and the greatest values of a configuration.
 - `progress`, `text_table`: the callback of long calls, and tables as text.
 """

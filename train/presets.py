@@ -15,7 +15,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from stylert.core.errors import shown
-from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig, check_ranges
+from stylert.core.ranges import check_ranges
+from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.train.augment.groups import PIPELINES
 
 #: Most steps, images or repetitions.

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 
-from stylert.core.errors import shown
+from stylert.core.ranges import check_ranges
 
 #: Learning rate of the mapping network's layers relative to all others (Karras et al. 2018, appendix C).
 MAPPING_LR_MULTIPLIER = 0.01
@@ -264,22 +264,6 @@ class DiscriminatorConfig(NetworkConfig):
     def cmap_dim(self) -> int:
         """Width of the mapped label, 0 without labels."""
         return self.channels(4) if self.c_dim else 0
-
-
-def check_ranges(config: object, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Check the numbers of a configuration.
-
-    Args:
-        config: A configuration with finite numbers. Fields that it lacks, or that are None, are passed over.
-        ranges: Least and greatest value of each field.
-
-    Raises:
-        ValueError: A field is out of its range. The message names it.
-    """
-    for name, (least, greatest) in ranges.items():
-        value = getattr(config, name, None)
-        if value is not None and not least <= value <= greatest:
-            raise ValueError(f"{name} must lie in {least:.10g} to {greatest:.10g}, not {shown(value)}")
 
 
 def _resolutions(first: int, last: int) -> tuple[int, ...]:

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stylert.core.errors import InputError, shown
+from stylert.core.errors import InputError
+from stylert.core.ranges import check_ranges
 
 MIB = 2**20
+
+#: Least and greatest value of the numbers that a user sets.
+RANGES: dict[str, tuple[float, float]] = {
+    "port": (0, 65535),
+    "grpc_port": (0, 65535),
+    "max_batch": (1, 1024),
+    "max_delay_ms": (0, 10_000),
+    "max_queue": (1, 1_000_000),
+    "max_images": (1, 4096),
+    "max_connections": (1, 100_000),
+    "request_seconds": (0.1, 86_400),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +71,10 @@ class ServerSettings:
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("port", 0, 65535),
-            ("grpc_port", 0, 65535),
-            ("max_batch", 1, 1024),
-            ("max_delay_ms", 0, 10_000),
-            ("max_queue", 1, 1_000_000),
-            ("max_images", 1, 4096),
-            ("max_connections", 1, 100_000),
-            ("request_seconds", 0.1, 86_400),
-        ):
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise InputError(f"{name} is a number from {least} to {most}, not {shown(value)}")
+        try:
+            check_ranges(self, RANGES)
+        except ValueError as e:
+            raise InputError(str(e)) from None
         if self.max_images > self.max_queue:
             raise InputError(f"max_queue of {self.max_queue} has no room for a request of {self.max_images} images")
         if self.api_key is not None and not (
