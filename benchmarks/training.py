@@ -92,7 +92,7 @@ def measure(
     """
     import torch
 
-    from stylert.train.presets import resolve
+    from stylert.train.configuration.presets import resolve
     from stylert.train.trainer import Trainer
 
     if threads is not None:
@@ -312,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _check(presets: Sequence[str], resolutions: Sequence[int], forms: Sequence[str], overrides: dict[str, Any]) -> None:
     """Check all options before the first measurement. Raises ValueError."""
-    from stylert.train.presets import resolve
+    from stylert.train.configuration.presets import resolve
 
     for form in forms:
         if form not in FORMS:

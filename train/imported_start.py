@@ -14,7 +14,8 @@ import torch
 from stylert.core.errors import CheckpointError, InputError, OutputError
 from stylert.models.checkpoint import SNAPSHOT_FILE
 from stylert.models.importers.import_checkpoint import ImportedCheckpoint
-from stylert.train.presets import FROM_TRAINED_NETWORKS, TrainConfig, resolve
+from stylert.train.configuration.presets import FROM_TRAINED_NETWORKS, resolve
+from stylert.train.configuration.train_config import TrainConfig
 from stylert.train.snapshot import write_snapshot
 
 

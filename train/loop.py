@@ -21,12 +21,12 @@ from stylert.core.files.atomic import atomic_file, locked_folder
 from stylert.core.images.grids import make_grid, save_grid
 from stylert.models.checkpoint import SNAPSHOT_FILE, write_generator
 from stylert.train.best_snapshot import Evaluate, keep_if_best
+from stylert.train.configuration.resumed_settings import changes
+from stylert.train.configuration.train_config import TrainConfig
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.parallel import Processes
-from stylert.train.presets import TrainConfig
 from stylert.train.reporting.statistics import Statistics
 from stylert.train.reporting.writers import RunWriter
-from stylert.train.resumed_settings import changes
 from stylert.train.sampling import sample_images
 from stylert.train.snapshot import read_config, read_snapshot, write_snapshot
 from stylert.train.trainer import SINGLE_PROCESS, Trainer

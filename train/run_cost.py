@@ -21,7 +21,7 @@ from torch.utils.flop_counter import flop_registry
 from stylert.models.projected_discriminator import ProjectedDiscriminator
 from stylert.models.stylegan2.networks import Generator
 from stylert.train import losses
-from stylert.train.presets import TrainConfig
+from stylert.train.configuration.train_config import TrainConfig
 from stylert.train.trainer import HALF, new_discriminator
 
 PROBE_SECONDS = 0.5

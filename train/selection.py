@@ -9,10 +9,10 @@ import numpy as np
 
 from stylert.core.errors import DataError
 from stylert.core.progress import Progress
+from stylert.train.configuration.train_config import TrainConfig
 from stylert.train.data.class_balance import ClassBalanced
 from stylert.train.data.dataset import DEFAULT_MEMORY, ImageDataset
 from stylert.train.data.lazy_images import LazyImages
-from stylert.train.presets import TrainConfig
 
 BATCH = 50
 #: Seed of `random_sample`.

@@ -17,7 +17,7 @@ from torch import Tensor
 from stylert.core.errors import CheckpointError
 from stylert.core.files.atomic import atomic_file
 from stylert.models.checkpoint import FORMAT_VERSION, METADATA_KEY, check_digest, digest, read_metadata, write_errors
-from stylert.train.presets import MAX_KIMG, TrainConfig
+from stylert.train.configuration.train_config import MAX_KIMG, TrainConfig
 
 
 def write_snapshot(path: str | Path, cfg: TrainConfig, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:

@@ -39,10 +39,10 @@ from stylert.models.stylegan2.networks import Discriminator, Generator
 from stylert.train import losses
 from stylert.train.augment.adaptive import AdaptiveProbability
 from stylert.train.augment.pipeline import augment
+from stylert.train.configuration.train_config import TrainConfig
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.data.loader import BatchLoader
 from stylert.train.parallel import Processes
-from stylert.train.presets import TrainConfig
 from stylert.train.reporting.phase_timer import PhaseTimer
 from stylert.train.selection import training_images
 

@@ -22,9 +22,9 @@ from stylert.core.files.cache import cache_folder
 
 if TYPE_CHECKING:
     from stylert.train.best_snapshot import Evaluate
+    from stylert.train.configuration.train_config import TrainConfig
     from stylert.train.data.dataset import ImageDataset
     from stylert.train.parallel import Processes
-    from stylert.train.presets import TrainConfig
     from stylert.train.reporting.writers import RunWriter
 
 #: Number of images that measure a snapshot, for metrics whose name holds none.
@@ -76,10 +76,10 @@ def run_training(options: Options) -> None:
 def _run(options: Options) -> None:
     from stylert.models.checkpoint import SNAPSHOT_FILE
     from stylert.train.compile_check import unavailable_reason
+    from stylert.train.configuration.resumed_settings import changes
     from stylert.train.data.dataset import ImageDataset
     from stylert.train.loop import Trainer, train
     from stylert.train.parallel import launched_processes, process_group
-    from stylert.train.resumed_settings import changes
     from stylert.train.selection import training_images
     from stylert.train.snapshot import read_config
     from stylert.train.transfer import read_networks, transfer
@@ -243,7 +243,7 @@ def _where(dataset: ImageDataset) -> str:
 
 def read_settings(texts: list[str]) -> dict[str, Any]:
     """Read settings of the form `NAME=VALUE`. Raises InputError for an unknown name or a value of another type."""
-    from stylert.train.presets import parse_setting
+    from stylert.train.configuration.settings import parse_setting
 
     values = {}
     for text in texts:
@@ -311,8 +311,8 @@ def _device(name: str) -> str:
 
 
 def _config(options: Options, resolution: int, c_dim: int, channels: int, processes: Processes, snapshot: Path) -> TrainConfig:
-    from stylert.train.presets import FROM_TRAINED_NETWORKS, resolve
-    from stylert.train.resumed_settings import resumed_config
+    from stylert.train.configuration.presets import FROM_TRAINED_NETWORKS, resolve
+    from stylert.train.configuration.resumed_settings import resumed_config
     from stylert.train.snapshot import read_config
 
     try:

@@ -15,7 +15,7 @@ from stylert.benchmarks.schema import Results, read_results, validate
 from stylert.benchmarks.training import FORMS, TrainingRound, _random_dataset, main, measure, plain_form, training_row
 from stylert.models.stylegan2 import discriminator, generator
 from stylert.plugins.reference.upfirdn2d import upfirdn2d
-from stylert.train.presets import resolve
+from stylert.train.configuration.presets import resolve
 from stylert.train.trainer import Trainer
 
 TINY = {"batch": 4, "channel_base": 64, "channel_max": 8, "z_dim": 8, "w_dim": 8, "half": "none"}

@@ -19,7 +19,7 @@ from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.models.stylegan2.networks import Generator
 from stylert.models.stylegan2.state_dict import generator_shapes
 from stylert.train import snapshot
-from stylert.train.presets import TrainConfig
+from stylert.train.configuration.train_config import TrainConfig
 
 CFG = GeneratorConfig(8, z_dim=4, w_dim=4, c_dim=2, channel_base=32, channel_max=3, mapping_layers=1)
 many_examples = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -8,8 +8,8 @@ import torch
 
 from stylert.models.projected_discriminator import ProjectedDiscriminator
 from stylert.train import losses
+from stylert.train.configuration.presets import resolve
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.presets import resolve
 from stylert.train.run_cost import training_cost
 from stylert.train.trainer import Trainer, new_discriminator
 

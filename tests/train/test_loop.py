@@ -20,9 +20,9 @@ from stylert.core.images.grids import make_grid
 from stylert.models.checkpoint import load_generator, read_metadata
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.models.stylegan2.networks import Generator
+from stylert.train.configuration.train_config import TrainConfig
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.loop import Trainer, TrainingError, train
-from stylert.train.presets import TrainConfig
 from stylert.train.sampling import sample_images
 from stylert.train.trainer import PHASES
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.models.stylegan2.networks import Discriminator, Generator
 from stylert.train import losses
-from stylert.train.presets import LOSSES
+from stylert.train.configuration.train_config import LOSSES
 
 TINY = {"resolution": 8, "channel_base": 64, "channel_max": 5, "mapping_layers": 2}
 EPS = 1e-5

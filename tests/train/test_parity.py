@@ -9,8 +9,8 @@ import torch
 
 from stylert.models.stylegan2 import discriminator, generator
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
+from stylert.train.configuration.train_config import TrainConfig
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.presets import TrainConfig
 from stylert.train.trainer import Trainer
 from tests.train.float64_training import ReferenceRun
 

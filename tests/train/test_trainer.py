@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from stylert.core.errors import CheckpointError, InputError
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.train import losses
+from stylert.train.configuration.train_config import TrainConfig
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.parallel import Processes, launched_processes, process_group
-from stylert.train.presets import TrainConfig
 from stylert.train.trainer import Trainer
 
 NETWORK = {"resolution": 8, "channel_base": 32, "channel_max": 4, "mapping_layers": 1}

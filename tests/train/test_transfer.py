@@ -7,9 +7,9 @@ import torch
 from stylert.core.errors import CheckpointError
 from stylert.models.stylegan2.networks import Discriminator, Generator
 from stylert.plugins.reference.upfirdn2d import setup_filter, upsample2d
+from stylert.train.configuration.presets import FROM_TRAINED_NETWORKS, resolve
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.loop import Trainer, save
-from stylert.train.presets import FROM_TRAINED_NETWORKS, resolve
 from stylert.train.transfer import transfer
 from tests.models.importers.official_files import official_file
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import missing_extra
-from stylert.train.presets import TrainConfig
+from stylert.train.configuration.train_config import TrainConfig
 
 
 class TensorBoardWriter:

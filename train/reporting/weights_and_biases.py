@@ -12,7 +12,7 @@ import numpy as np
 
 from stylert.core.errors import missing_extra, shown_line
 from stylert.core.files.atomic import atomic_file
-from stylert.train.presets import TrainConfig
+from stylert.train.configuration.train_config import TrainConfig
 
 #: Holds the identity of the run, so that a resumed run goes on in the same one.
 RUN_FILE = "wandb.json"

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from stylert.train.presets import TrainConfig
+from stylert.train.configuration.train_config import TrainConfig
 
 
 class RunWriter(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stylert.core.errors import BackendError
-from stylert.train.presets import resolve
+from stylert.train.configuration.presets import resolve
 from stylert.train.reporting import weights_and_biases
 from stylert.train.reporting.tensorboard import TensorBoardWriter
 from stylert.train.reporting.weights_and_biases import WandbWriter

@@ -1,11 +1,12 @@
-"""The settings that a resumed run may change. All others stay those of its snapshot. Loads without PyTorch."""
+"""The settings that a resumed run may change. All others stay those of its snapshot."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-from stylert.train.presets import TrainConfig, changed_settings
+from stylert.train.configuration.settings import changed_settings
+from stylert.train.configuration.train_config import TrainConfig
 
 #: Settings that a resumed run may change. They are read anew in each step, and belong to no tensor of a snapshot.
 CHANGEABLE = ("lr", "d_lr", "r1_gamma", "r2_gamma", "aug", "aug_pipeline", "aug_p", "ada_target", "ada_kimg")
@@ -18,7 +19,7 @@ def resumed_config(saved: TrainConfig, overrides: dict[str, Any]) -> TrainConfig
 
     Args:
         saved: The configuration in the snapshot.
-        overrides: New values, with the names of `presets.resolve`. `seed` is passed over.
+        overrides: New values, by the names of `settings`. `seed` is passed over.
 
     Raises:
         ValueError: A value differs that may not change, or is out of range. The message names the settings.

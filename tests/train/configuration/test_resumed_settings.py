@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from stylert.train.presets import TrainConfig, resolve
-from stylert.train.resumed_settings import CHANGEABLE, changes, resumed_config
+from stylert.train.configuration.presets import resolve
+from stylert.train.configuration.resumed_settings import CHANGEABLE, changes, resumed_config
+from stylert.train.configuration.train_config import TrainConfig
 
 SAVED = resolve("cpu", 16, seed=3)
 NEW = {

@@ -1,14 +1,10 @@
 """Presets equal the published table, `auto` follows its formulas, and wrong values are refused."""
 
-import dataclasses
-import json
-from typing import get_args, get_type_hints
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stylert.train.presets import PRESETS, TrainConfig, changed_settings, parse_setting, resolve
+from stylert.train.configuration.presets import PRESETS, resolve
 
 #            kimg batch mbstd base lr gamma ema ramp layers
 TABLE = {
@@ -118,13 +114,6 @@ def test_auto_derives_its_values_from_an_overridden_batch(batch):
     assert cfg.ema_kimg == pytest.approx(batch * 10 / 32)
 
 
-@given(st.sampled_from(list(PRESETS)), resolutions)
-def test_json_round_trip_keeps_every_field(name, resolution):
-    cfg = resolve(name, resolution, c_dim=2)
-    assert TrainConfig.from_dict(json.loads(json.dumps(cfg.to_dict()))) == cfg
-    assert dataclasses.is_dataclass(cfg)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -137,111 +126,7 @@ def test_refuses_unknown_presets_and_resolutions(arguments, message):
         resolve(*arguments)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ({"gama": 1}, "unknown training option 'gama'"),
-        ({"batch": 0}, "batch"),
-        ({"batch": -4}, "batch"),
-        ({"batch": 6}, "multiple of the minibatch-std group 4"),
-        ({"kimg": -1}, "kimg"),
-        ({"lr": 0}, "lr"),
-        ({"half": "int8"}, "half"),
-        ({"channel_base": 1}, "channel_base"),
-        ({"g_reg_interval": 0}, "g_reg_interval"),
-        ({"pl_batch_shrink": 0}, "pl_batch_shrink"),
-        ({"aug": "some"}, "aug must be"),
-        ({"aug_pipeline": "xyz"}, "pipeline 'xyz'.*bgc"),
-        ({"aug_p": 1.5}, "aug_p"),
-        ({"ada_kimg": 0}, "ada_kimg"),
-        ({"ada_target": float("nan")}, "ada_target"),
-        ({"batch": 16, "batch_gpu": 12}, "multiple of batch_gpu"),
-        ({"batch": 16, "batch_gpu": 0}, "batch_gpu must lie"),
-        ({"batch": 10**400}, "batch must lie"),
-        ({"batch": 12, "batch_gpu": 6}, "batch_gpu 6 must be a multiple of the minibatch-std group 4"),
-        ({"freeze_d": -1}, "freeze_d"),
-        ({"subset": 0}, "subset"),
-    ],
-)
-def test_refuses_unknown_options_and_values_out_of_range(overrides, message):
-    with pytest.raises(ValueError, match=message):
-        resolve("auto", 64, **overrides)
-
-
-def test_a_configuration_without_the_fields_of_augmentation_gets_their_defaults():
-    saved = resolve("auto", 64).to_dict()
-    for name in ("aug", "aug_pipeline", "aug_p", "ada_target", "ada_kimg", "batch_gpu", "freeze_d"):
-        del saved[name]
-    cfg = TrainConfig.from_dict(saved)
-    assert (cfg.aug, cfg.batch_gpu, cfg.freeze_d) == ("noaug", None, 0)
-
-
 def test_published_presets_use_ada_and_cpu_presets_do_not():
     assert {name: resolve(name, 32).aug for name in PRESETS} == {n: "noaug" if "cpu" in n else "ada" for n in PRESETS}
     cfg = resolve("auto", 32)
     assert (cfg.aug_pipeline, cfg.ada_target, cfg.ada_kimg, cfg.aug_p) == ("bgc", 0.6, 500, 0)
-
-
-@given(st.sampled_from(list(PRESETS)), resolutions)
-def test_every_field_can_be_set_from_its_text(name, resolution):
-    cfg = resolve(name, resolution)
-    for part in (cfg, cfg.generator, cfg.discriminator):
-        for field in dataclasses.fields(part):
-            value = getattr(part, field.name)
-            if field.name in ("generator", "discriminator", "resolution", "c_dim", "img_channels"):
-                continue
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            assert parse_setting(field.name, text) == value, field.name
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("emma_kimg", "1", "unknown training option 'emma_kimg'"),
-        ("generator", "1", "unknown"),
-        ("resolution", "64", "decided by the data"),
-        ("ema_kimg", "long", "ema_kimg cannot be 'long'"),
-        ("batch", "1.5", "batch cannot be"),
-        ("mirror", "1", "mirror cannot be"),
-        ("kimg", "none", "kimg cannot be"),
-        ("resample_filter", "1,x", "resample_filter cannot be"),
-    ],
-)
-def test_settings_of_an_unknown_name_or_wrong_type_are_refused(name, text, message):
-    with pytest.raises(ValueError, match=message):
-        parse_setting(name, text)
-
-
-def test_a_setting_of_one_network_replaces_that_of_both():
-    cfg = resolve("auto", 64, **{"generator.channel_max": 7, "channel_max": 9, "discriminator.mapping_layers": 3})
-    assert (cfg.generator.channel_max, cfg.discriminator.channel_max) == (7, 9)
-    assert (cfg.generator.mapping_layers, cfg.discriminator.mapping_layers) == (2, 3)
-    assert parse_setting("generator.resample_filter", "1,2,1") == (1.0, 2.0, 1.0)
-    for name in (
-        "generator.batch",
-        "run.batch",
-        "generator.",
-        "generator.generator",
-        "discriminator.w_dim",
-        "generator.resolution",
-    ):
-        with pytest.raises(ValueError, match=r"unknown training option|decided by the data"):
-            parse_setting(name, "1")
-
-
-def test_changed_settings_are_those_with_another_value():
-    cfg = resolve("cpu", 64, channel_max=16)
-    assert changed_settings(cfg, {"channel_max": 16, "batch": cfg.batch, "generator.channel_max": 16}) == []
-    assert changed_settings(cfg, {"channel_max": 17, "lr": 1.0, "aug": cfg.aug}) == ["channel_max", "lr"]
-
-
-def test_every_number_of_a_run_has_a_least_and_a_greatest_value():
-    hints = get_type_hints(TrainConfig)
-    for field in dataclasses.fields(TrainConfig):
-        types = get_args(hints[field.name]) or (hints[field.name],)
-        if not {int, float} & set(types):
-            continue
-        for value in (-(10**39), 10**39, 10**400) if int in types else (-1e30, 1e30):
-            with pytest.raises(ValueError, match=rf"^{field.name} must") as e:
-                resolve("auto", 64, **{field.name: value})
-            assert len(str(e.value)) < 150
