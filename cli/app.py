@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from stylert.core.errors import InputError
 
-app = typer.Typer(
+
+class StrictCommand(TyperCommand):
+    """A command that takes each option once, unless its help says that it may be repeated, and only finite numbers."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words after the command.
+
+        Raises:
+            InputError: An option is repeated, or a number is infinite or not a number.
+        """
+        for option, times in Counter(self.make_parser(ctx).parse_args(list(args))[2]).items():
+            # Otherwise the last value would win, and `--precision fp32 --precision int8` would be int8 alone.
+            if isinstance(option, TyperOption) and times > 1 and not option.multiple:
+                raise InputError(
+                    f"{_name(option)} is given {times} times; give it once, with commas if it takes several values"
+                )
+        rest = super().parse_args(ctx, args)
+        for option in self.params:
+            value = ctx.params.get(option.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{_name(option)} takes a finite number (got {value})")
+        return rest
+
+
+class CommandGroup(typer.Typer):
+    """An application, or a group of it, whose commands are strict."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+        """See `typer.Typer.command`."""
+        return super().command(name, cls=StrictCommand, **settings)
+
+
+def _name(option: Any) -> str:
+    return str(max(option.opts, key=len))
+
+
+app = CommandGroup(
     name="stylert",
     no_args_is_help=True,
     add_completion=False,
@@ -54,8 +94,8 @@ Batch = Annotated[int, typer.Option(min=1, help="Images per call.")]
 
 
 def split_list(text: str | None) -> list[str] | None:
-    """The parts of a comma-separated text, or None for None."""
-    return None if text is None else [part.strip() for part in text.split(",")]
+    """The parts of a comma-separated text, each once, or None for None."""
+    return None if text is None else list(dict.fromkeys(part.strip() for part in text.split(",")))
 
 
 def check_choice(value: str, allowed: tuple[str, ...], option: str) -> None:

@@ -48,7 +48,7 @@ def serve(
             raise
         raise missing_extra(e.name or "FastAPI", "serve") from None
 
-    precisions = tuple(dict.fromkeys(split_list(precision) or []))
+    precisions = tuple(split_list(precision) or [])
     sources = [BundleSource(*_named(text), precisions, backend, threads) for text in bundles]
     key = _api_key(api_key_file)
     settings = ServerSettings(
@@ -80,7 +80,7 @@ def _named(text: str) -> tuple[str, Path]:
     name, equals, folder = text.partition("=")
     if equals and "/" not in name:
         return name, Path(folder)
-    return Path(text).resolve().name, Path(text)
+    return os.path.basename(os.path.realpath(text)), Path(text)  # Path.resolve raises RuntimeError on links in a circle
 
 
 def _api_key(file: Path | None) -> str | None:

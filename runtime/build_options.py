@@ -100,6 +100,8 @@ DEFAULTS = BuildOptions()
 def parse_batch_ranges(text: str) -> tuple[BatchRange, ...]:
     """Read batch ranges: `"1:4:16"` is least, best and largest, `"8"` is exactly 8, and `"1,4:8:16"` are two ranges.
 
+    A range that is named twice counts once.
+
     Raises:
         InputError: The text has another form.
     """
@@ -110,7 +112,7 @@ def parse_batch_ranges(text: str) -> tuple[BatchRange, ...]:
             raise InputError(f"a batch range looks like 1:4:16, least, best and largest (got {text[:40]!r})")
         least, best, largest = map(int, numbers * 3 if len(numbers) == 1 else numbers)
         ranges.append((least, best, largest))
-    return tuple(ranges)
+    return tuple(dict.fromkeys(ranges))
 
 
 def check_fp8(backend: str, precision: str, architectures: Sequence[str]) -> None:

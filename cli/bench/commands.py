@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from stylert.cli.app import Backends, JsonFile, Threads, app, positive, split_list
+from stylert.cli.app import Backends, CommandGroup, JsonFile, Threads, app, positive, split_list
 from stylert.cli.console import print_line, print_note, progress
 from stylert.core.errors import InputError, missing_extra
 from stylert.core.files.outputs import check_output
@@ -22,7 +22,7 @@ class MeasureByDefault(TyperGroup):
         return super().parse_args(ctx, args if args and args[0] in self.commands else ["run", *args])
 
 
-bench = typer.Typer(
+bench = CommandGroup(
     cls=MeasureByDefault,
     help="Measure latency, throughput and memory, compare results: stylert bench --help, stylert bench compare --help.",
     no_args_is_help=False,
@@ -88,7 +88,7 @@ def run(
     matrix = Matrix(
         split_list(backend),
         precisions,
-        [positive(b, "--batch") for b in split_list(batch) or []],
+        list(dict.fromkeys(positive(b, "--batch") for b in split_list(batch) or [])),
         split_list(form) or [],
         threads,
         split_list(scenario) or [],

@@ -25,7 +25,7 @@ def generate_images(
 
     Args:
         bundle_path: Folder of the bundle.
-        seeds: One image each.
+        seeds: One image each. A seed that is named twice is twice in a grid, and one file otherwise.
         out: Folder of the files.
         psi: Truncation.
         grid: Whether to write one grid instead of single images.
@@ -45,6 +45,7 @@ def generate_images(
     check_channels("grid.png" if grid else "seed.png", bundle.model["img_channels"])
     if out.exists() and not out.is_dir():
         raise OutputError(f"cannot write into {out}: it is a file")
+    seeds = seeds if grid else list(dict.fromkeys(seeds))
     recipe = options.recipe(bundle, "grid", seeds, [psi], batch=min(options.batch, len(seeds)))
     with Generator.load(bundle, recipe.backend, recipe.precision, options.threads) as generator:
         # Mistakes in the options are found before the long part: by mapping one latent, and by the place of the first file.

@@ -42,7 +42,7 @@ def run_preview(data: Path, out: Path, count: int, pipelines: str | None, probab
         if name not in PIPELINES:
             raise InputError(f"unknown augmentation pipeline {name!r}: choose from {', '.join(PIPELINES)}")
     try:
-        values = [float(p) for p in split_list(probabilities) or []]
+        values = list(dict.fromkeys(float(p) for p in split_list(probabilities) or []))
     except ValueError:
         raise InputError(f"--p takes comma-separated numbers from 0 to 1 (got {probabilities!r})") from None
     if not all(0 <= p <= 1 for p in values):

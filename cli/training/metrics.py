@@ -49,7 +49,7 @@ def run_metrics(
         from stylert.train.metrics.metric import Metric
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
-    chosen = [Metric.parse(name, images) for name in dict.fromkeys(split_list(names) or [])]
+    chosen = list(dict.fromkeys(Metric.parse(name, images) for name in split_list(names) or []))
     if not chosen:
         raise InputError("--metrics names none")
     files = tuple(Path(part) for part in split_list(lpips) or [])
