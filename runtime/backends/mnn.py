@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -205,22 +205,30 @@ def _tensor_spec(name: str, is_input: bool, tensor: Any) -> TensorSpec:
 
 @contextmanager
 def _silent_stdout() -> Iterator[None]:
-    """Discard the lines that native code prints on the standard output, where commands print their results."""
-    sys.stdout.flush()
+    """Discard the lines that native code prints on the standard output, where commands print their results.
+
+    A process may have no standard output, as after `>&-`, or no file behind `sys.stdout`, as in a window without a console.
+    """
+    with suppress(AttributeError, OSError, ValueError):  # sys.stdout is None or closed, or its disk is full
+        sys.stdout.flush()
     try:
         kept = os.dup(1)
-    except OSError:  # this process has no standard output
-        yield
-        return
+    except OSError:
+        kept = None
     null = os.open(os.devnull, os.O_WRONLY)
     try:
+        # Also where descriptor 1 is closed. Otherwise the next file to be opened would have this number, and get the lines.
         os.dup2(null, 1)
         yield
     finally:
         ctypes.CDLL(None).fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(null)
+        if kept is None:
+            os.close(1)
+        else:
+            os.dup2(kept, 1)
+            os.close(kept)
+        if null != 1:
+            os.close(null)
 
 
 BACKEND = Mnn()

@@ -161,3 +161,41 @@ def test_a_build_starts_no_pip_and_prints_nothing(checkpoint: Path, tmp_path: Pa
     assert not (tmp_path / "called").exists()
     written = [file for file in (tmp_path / "home").rglob("*") if file.is_file()]
     assert all(file.is_relative_to(tmp_path / "home" / ".cache" / "stylert") for file in written)
+
+
+#: Runs a network without a standard output. At the end, descriptor 1 is as it was, and no file holds what MNN prints.
+WITHOUT_STDOUT = """
+import os, sys
+network, how, folder = sys.argv[1:]
+if how == "closed descriptor":
+    os.close(1)
+if how == "closed stream":
+    sys.stdout = open(os.dup(1), "w")
+    sys.stdout.close()
+else:
+    sys.stdout = None
+from pathlib import Path
+import numpy as np
+from stylert.runtime.backends.base import LoadOptions
+from stylert.runtime.backends.mnn import BACKEND, library
+library()
+session = BACKEND.load(Path(network), LoadOptions("fp32"))
+session.run({"ws": np.zeros((1, 2, 4, 4), np.float32)})
+try:
+    os.fstat(1)
+    is_open = True
+except OSError:
+    is_open = False
+assert is_open == (how != "closed descriptor")
+file = os.open(os.path.join(folder, "next"), os.O_CREAT | os.O_WRONLY)
+assert (file == 1) == (not is_open)
+"""
+
+
+@pytest.mark.parametrize("how", ["closed descriptor", "no stream", "closed stream"])
+def test_a_process_without_standard_output_runs_networks(how: str, tmp_path: Path) -> None:
+    file = network([helper.make_node("Neg", ["ws"], ["image"])], {}, tmp_path)
+    command = [sys.executable, "-c", WITHOUT_STDOUT, str(file), how, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "next").read_bytes() == b""
