@@ -1,8 +1,11 @@
-"""Shared by all tests: the seed of the run, and a small random generator as arrays, checkpoint and bundle."""
+"""Shared by all tests: the seed and the caches of the run, and a small random generator as arrays, checkpoint and bundle."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,16 @@ hypothesis.settings.load_profile("stylert")
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("hypothesis_seed") is None:
         config.option.hypothesis_seed = run_seed()
+    if not hasattr(config, "workerinput"):  # the workers of xdist have the environment of this process
+        _give_caches_of_its_own(config)
+
+
+def _give_caches_of_its_own(config: pytest.Config) -> None:
+    """Keep the user's caches out of the run: they would decide results, and the tests would write into the home folder."""
+    folder = tempfile.mkdtemp(prefix="stylert-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["XDG_CACHE_HOME"] = folder
+    os.environ.setdefault("TRITON_CACHE_DIR", os.path.join(folder, "triton"))
 
 
 def pytest_report_header() -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pwd
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,10 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     with pytest.raises(InputError, match="XDG_CACHE_HOME"):
         cache_folder()
+
+
+def test_a_test_run_has_caches_of_its_own_which_its_processes_share() -> None:
+    folder = cache_folder()
+    assert not folder.is_relative_to(OWN_HOME)
+    code = "from stylert.core.files.cache import cache_folder; print(cache_folder())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == f"{folder}\n"
