@@ -105,6 +105,12 @@ def _run() -> int:
         message = "not enough memory"
     except ModuleNotFoundError as e:
         message = _missing_package_message(e)
+    except ImportError as e:
+        message = _unloadable_library_message(e)
+    except RuntimeError as e:
+        if "can't start new thread" not in str(e):  # Python has no class for it
+            raise
+        message = "cannot start a thread: the memory or the number of threads is limited"
     print_note(f"stylert: {' '.join(message.split())}", style="red")
     try:
         _flush(sys.stdout)
@@ -141,6 +147,13 @@ def _missing_package_message(error: ModuleNotFoundError) -> str:
         if optional is not None and optional[1] == package != "stylert":  # some extras of stylert bring others
             return f"this needs {package}: {install_command(optional[2])}"
     raise error
+
+
+def _unloadable_library_message(error: ImportError) -> str:
+    """What the system says of a native library that it cannot load, as under a memory limit. Raises other errors themselves."""
+    if error.path is None or not error.path.endswith(".so"):
+        raise error
+    return f"a library cannot be loaded: {error}"
 
 
 if __name__ == "__main__":

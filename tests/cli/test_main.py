@@ -43,6 +43,11 @@ def run(monkeypatch: pytest.MonkeyPatch, action: object) -> int:
         (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), "a" * 300 + ": File name too long"),
         (PermissionError(errno.EACCES, "Permission denied", "/root/x\x1b[2J"), r"/root/x\x1b[2J: Permission denied"),
         (MemoryError(), "not enough memory"),
+        (
+            ImportError("/lib/a.so: failed to map segment from shared object", name="a", path="/lib/a.so"),
+            "a library cannot be loaded: /lib/a.so: failed to map segment from shared object",
+        ),
+        (RuntimeError("can't start new thread"), "cannot start a thread: the memory or the number of threads is limited"),
         (ModuleNotFoundError("", name="av"), "this needs av: pip install 'stylert[video]'"),
         (ModuleNotFoundError("", name="matplotlib.pyplot"), "this needs matplotlib: pip install 'stylert[bench]'"),
     ],
@@ -54,15 +59,17 @@ def test_a_failure_of_the_system_is_one_line(
     assert capfd.readouterr().err == f"stylert: {line}\n"
 
 
-def test_a_module_that_no_extra_brings_is_a_fault_of_stylert(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["stylert", "doctor"])
-
-    def findings() -> None:
-        raise ModuleNotFoundError("", name="stylert.nowhere")
-
-    monkeypatch.setattr(doctor, "findings", findings)
-    with pytest.raises(ModuleNotFoundError):
-        cli.main()
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModuleNotFoundError("", name="stylert.nowhere"),
+        ImportError("cannot import name 'x'", name="stylert.core", path="/lib/stylert/core/__init__.py"),
+        RuntimeError("a generator raised StopIteration"),
+    ],
+)
+def test_a_fault_of_stylert_is_a_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(type(error)):
+        run(monkeypatch, error)
 
 
 def test_a_full_standard_output_is_one_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
