@@ -39,6 +39,9 @@ INPUTS = (
     "bench compare IN IN",
     "bench report IN --out o/r.html",
     "demo IN --out o/demo",
+    "serve IN --port 0",
+    "serve name=IN --port 0",
+    "serve b --port 0 --api-key-file IN",
 )
 #: The same for `OUT`, an odd path as the place of an output.
 OUTPUTS = (
