@@ -2,6 +2,7 @@
 
 - `suite.py`: one run of `stylert bench`; `scenarios/`: its measurements; `models.py` and `standard_networks.py`: the models it measures
 - `layer_times.py` and `layer_assignment.py`: time per layer; `kernels/`: the GPU kernels; `training.py`: steps of training
+- `processes.py`: a new process for each measurement
 - `peers/`: the same network without stylert
 - `machine/`: facts, peak rates, lower bounds, and interference by other programs
 - `schema.py` and `schema.json`: the file format of all results; `sample_statistics.py`: statistics of one series

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +39,7 @@ from stylert.benchmarks.peers.candidates import (
 )
 from stylert.benchmarks.peers.interleaved import CYCLES, InterleavedPair, speedup_facts, time_interleaved
 from stylert.benchmarks.peers.runners import load_runner
+from stylert.benchmarks.processes import new_process
 from stylert.benchmarks.scenarios.measure import timed_calls
 from stylert.benchmarks.standard_networks import NAMES
 from stylert.core.errors import BackendError, StylertError
@@ -124,13 +123,12 @@ def compare(
             if candidate in unavailable:
                 continue
             log(f"round {i + 1} of {rounds}: {candidate.name}")
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                job = process.submit(_measure_round, candidate, workspace, seconds, images if i == 0 else 0)
-                try:
-                    measured[candidate].append(job.result())
-                except BackendError as e:
-                    unavailable[candidate] = str(e)
-                    log(f"{candidate.name} is left out: {e}")
+            try:
+                with new_process(candidate.name) as call:
+                    measured[candidate].append(call(_measure_round, candidate, workspace, seconds, images if i == 0 else 0))
+            except BackendError as e:
+                unavailable[candidate] = str(e)
+                log(f"{candidate.name} is left out: {e}")
     return [CandidateResult(c, tuple(measured[c]) if c not in unavailable else (), unavailable.get(c, "")) for c in candidates]
 
 

@@ -7,10 +7,8 @@ the median over the cycles. Every second cycle goes through the candidates backw
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +16,7 @@ from typing import Any
 
 from stylert.benchmarks.peers.candidates import Candidate, Workspace, read_ws
 from stylert.benchmarks.peers.runners import load_runner
+from stylert.benchmarks.processes import new_process
 from stylert.benchmarks.report.tables import ratio_facts
 from stylert.benchmarks.scenarios.measure import timed_calls
 from stylert.core.paired_timing import interleaved_times
@@ -67,8 +66,8 @@ def time_interleaved(
     candidates = list(dict.fromkeys(candidate for pair in pairs.values() for candidate in pair))
     log(f"interleaved: {', '.join(c.name for c in candidates)}")
     with ExitStack() as stack:
-        processes = [stack.enter_context(_start_process(c, workspace)) for c in candidates]
-        measures = [partial(_median_ms_of, process, seconds) for process in processes]
+        calls = [stack.enter_context(new_process(c.name, _load, c, workspace)) for c in candidates]
+        measures = [partial(call, _median_ms, seconds) for call in calls]
         times = interleaved_times(measures, lambda finished: finished < cycles)
     times_ms = dict(zip(candidates, times, strict=True))
     results = []
@@ -88,19 +87,11 @@ def speedup_facts(pairs: Sequence[InterleavedPair]) -> dict[str, dict[str, Any]]
 _call: Callable[[], object]
 
 
-def _start_process(candidate: Candidate, workspace: Workspace) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _load, (candidate, workspace))
-
-
 def _load(candidate: Candidate, workspace: Workspace) -> None:
     global _call
     _call = partial(load_runner(candidate, workspace), read_ws(workspace)[:1])
     for _ in range(2):
         _call()
-
-
-def _median_ms_of(process: ProcessPoolExecutor, seconds: float) -> float:
-    return process.submit(_median_ms, seconds).result()
 
 
 def _median_ms(seconds: float) -> float:

@@ -12,11 +12,8 @@ how far processes differ. The configurations take turns in every round, so a slo
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -27,13 +24,14 @@ from stylert.benchmarks.machine.interference import (
     sample_size_remarks,
     watch,
 )
+from stylert.benchmarks.processes import new_process
 from stylert.benchmarks.sample_statistics import describe
 from stylert.benchmarks.scenarios import cold_start
 from stylert.benchmarks.scenarios.build_time import Build, measure_build
 from stylert.benchmarks.scenarios.measure import Configuration, Round, bottleneck_remarks, measure
 from stylert.benchmarks.scenarios.server import MIN_REQUESTS, RateSearch, measure_server
 from stylert.benchmarks.schema import Row
-from stylert.core.errors import BackendError, InputError
+from stylert.core.errors import InputError
 from stylert.core.progress import Progress
 
 SCENARIOS = ("single-stream", "offline", "server", "cold-start", "build")
@@ -127,15 +125,12 @@ def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function in a new process and return its result.
 
     Raises:
-        BackendError: The process died. Any error of the function itself is raised as it is.
+        BackendError: The process cannot be started, or it died. Any error of the function itself is raised as it is.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool:
-            configuration = next((a for a in arguments if isinstance(a, Configuration)), None)
-            name = f"{configuration.backend} {configuration.precision}" if configuration else function.__name__
-            raise BackendError(f"the process that measured {name} died: is there enough memory?") from None
+    configuration = next((a for a in arguments if isinstance(a, Configuration)), None)
+    name = f"{configuration.backend} {configuration.precision}" if configuration else function.__name__.replace("_", " ")
+    with new_process(name) as call:
+        return call(function, *arguments)
 
 
 def single_stream(configuration: Configuration, work: dict[str, Any], rounds: Sequence[Round]) -> Row:
