@@ -40,15 +40,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("hypothesis_seed") is None:
         config.option.hypothesis_seed = run_seed()
     if not hasattr(config, "workerinput"):  # the workers of xdist have the environment of this process
-        _give_caches_of_its_own(config)
+        _leave_the_home_folder_alone(config)
 
 
-def _give_caches_of_its_own(config: pytest.Config) -> None:
-    """Keep the user's caches out of the run: they would decide results, and the tests would write into the home folder."""
+def _leave_the_home_folder_alone(config: pytest.Config) -> None:
+    """Give the run caches of its own. Those of the user would decide results. Libraries that tests import write no identity."""
     folder = tempfile.mkdtemp(prefix="stylert-tests-")
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ["XDG_CACHE_HOME"] = folder
     os.environ.setdefault("TRITON_CACHE_DIR", os.path.join(folder, "triton"))
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TF_BUILD", "tests")  # OpenVINO's telemetry ends where continuous integration says its name
 
 
 def pytest_report_header() -> str:
