@@ -195,7 +195,7 @@ def plain_form() -> Iterator[None]:
     from stylert.models.stylegan2 import discriminator, generator
     from stylert.plugins import ops
     from stylert.plugins.reference import upfirdn2d
-    from stylert.train import trainer
+    from stylert.train import phase_losses, trainer
 
     class TorchWithoutChannelsLast:
         """The module `torch`, but with PyTorch's default layout in place of channels last."""
@@ -214,6 +214,7 @@ def plain_form() -> Iterator[None]:
         mock.patch.object(upfirdn2d._Upfirdn2d, "apply", differentiated_by_autograd),
         mock.patch.object(generator, "torch", TorchWithoutChannelsLast()),
         mock.patch.object(discriminator, "torch", TorchWithoutChannelsLast()),
+        mock.patch.object(phase_losses, "torch", TorchWithoutChannelsLast()),
         mock.patch.object(trainer, "torch", TorchWithoutChannelsLast()),
     ):
         yield

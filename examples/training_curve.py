@@ -25,11 +25,11 @@ from stylert.core.files.cache import cache_folder
 from stylert.core.images.grids import save_grid
 from stylert.models.checkpoint import load_generator, read_metadata
 from stylert.models.features.extractors import EffNetLite0
-from stylert.train.best_snapshot import NOISE
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.metrics.distances import frechet_distance
 from stylert.train.metrics.features import generated_features, real_features
 from stylert.train.sampling import generate
+from stylert.train.snapshots.best_snapshot import NOISE
 
 BLOCKS = 6
 COLUMNS = 12

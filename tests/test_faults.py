@@ -70,7 +70,7 @@ def writers(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> dict[str, Write
     def train(folder: Path, version: int) -> None:
         from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
         from stylert.train.configuration.train_config import TrainConfig
-        from stylert.train.loop import keep_last, save
+        from stylert.train.snapshots.run_folder import keep_last, save
         from stylert.train.trainer import Trainer
 
         network = {"resolution": 8, "channel_base": 32, "channel_max": 4, "mapping_layers": 1}

@@ -16,7 +16,7 @@ from stylert.models.checkpoint import SNAPSHOT_FILE
 from stylert.models.importers.import_checkpoint import ImportedCheckpoint
 from stylert.train.configuration.presets import FROM_TRAINED_NETWORKS, resolve
 from stylert.train.configuration.train_config import TrainConfig
-from stylert.train.snapshot import write_snapshot
+from stylert.train.snapshots.snapshot_file import write_snapshot
 
 
 def imported_run_config(

@@ -6,8 +6,8 @@ that the run takes, at any resolution, within seconds. `convolution_rate` measur
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from stylert.models.projected_discriminator import ProjectedDiscriminator
 from stylert.models.stylegan2.networks import Generator
-from stylert.train import losses
 from stylert.train.configuration.train_config import TrainConfig
-from stylert.train.trainer import HALF, new_discriminator
+from stylert.train.phase_losses import PhaseLosses
+from stylert.train.trainer import PhaseLoss, new_discriminator, trained_parameters
 
 PROBE_SECONDS = 0.5
 PROBE_BATCH, PROBE_CHANNELS, PROBE_SIZE = 4, 256, 32
@@ -53,22 +52,35 @@ class TrainingCost:
 
 
 def training_cost(cfg: TrainConfig, world_size: int = 1) -> TrainingCost:
-    """Count the operations and memory of a training step of `cfg`, on each of `world_size` processes."""
-    phases = _MetaPhases(cfg, cfg.batch_gpu or max(cfg.batch // world_size, 1))
-    shares: list[tuple[Callable[[], None], float]] = [(phases.generator, 1.0), (phases.discriminator, 1.0)]
+    """Count the operations and memory of a training step of `cfg`, on each of `world_size` processes.
+
+    Augmentation and style mixing are not counted.
+    """
+    # Mixing is random, and the autocast of a projected discriminator does not know the meta device.
+    cfg = dataclasses.replace(cfg, mixing_prob=0.0, half=cfg.half if cfg.projected is None else "none")
+    with torch.device("meta"):
+        G, pl_mean = Generator(cfg.generator), torch.zeros([])
+    D = new_discriminator(cfg).to("meta")
+    phases = PhaseLosses(cfg, G, D, pl_mean)
+    trained = trained_parameters(D, cfg.freeze_d).values()
+    counted: list[tuple[PhaseLoss, bool, float]] = [(phases.generator, False, 1.0), (phases.discriminator, True, 1.0)]
     if cfg.pl_weight > 0:
-        shares.append((phases.path_length, 1 / cfg.g_reg_interval))
+        counted.append((phases.path_length, False, 1 / cfg.g_reg_interval))
     if cfg.r1_gamma > 0:
-        shares.append((phases.r1, 1 / cfg.d_reg_interval))
+        counted.append((phases.r1, True, 1 / cfg.d_reg_interval))
+    images, labels = _micro_batch(cfg, cfg.batch_gpu or max(cfg.batch // world_size, 1))
     macs, activation_bytes = 0.0, 0
-    for phase, share in shares:
-        flops, kept_bytes = _count(phase)
+    for loss, trains_discriminator, share in counted:
+        D.requires_grad_(False)
+        for p in trained:
+            p.requires_grad_(trains_discriminator)
+        flops, kept_bytes = _count(loss, images, labels)
         macs += flops / 2 * share
         activation_bytes = max(activation_bytes, kept_bytes)
-    g, d = (sum(p.numel() for p in trained) for trained in (phases.G.parameters(), phases.trained))
-    # Float32: weights, gradient and two moments of G and D, and the weights of G_ema.
-    state_bytes = 4 * (5 * g + 4 * d)
-    return TrainingCost(g, d, round(macs / phases.batch), state_bytes, activation_bytes)
+    g, d, all_d = (sum(p.numel() for p in parameters) for parameters in (G.parameters(), trained, D.parameters()))
+    # Float32: the weights of G, G_ema and D, and of what is trained the gradient and two moments.
+    state_bytes = 4 * (2 * g + all_d + 3 * (g + d))
+    return TrainingCost(g, d, round(macs / len(images)), state_bytes, activation_bytes)
 
 
 def convolution_rate(device: str) -> float:
@@ -87,79 +99,19 @@ def convolution_rate(device: str) -> float:
     return macs * runs / (time.perf_counter() - start)
 
 
-class _MetaPhases:
-    """The four phases of a training step for one micro-batch of `batch` images, on the meta device."""
-
-    def __init__(self, cfg: TrainConfig, batch: int) -> None:
-        self.cfg, self.batch, self.half = cfg, batch, HALF[cfg.half]
-        if cfg.projected is not None:
-            self.half = None  # its autocast does not know the meta device, so activations count as float32
-        with torch.device("meta"):
-            self.G = Generator(cfg.generator)
-        self.D = new_discriminator(cfg).to("meta")
-        self.loss = losses.ADVERSARIAL_LOSSES[cfg.loss]
-        self.trained = [p for p in self.D.parameters() if p.requires_grad]
-        self.labels = self._labels(batch)
-
-    def generator(self) -> None:
-        self.D.requires_grad_(False)
-        images = self.G.synthesis(self._ws(self.batch), "random", self.half)
-        fake_logits = self.D(images, self.labels, self.half)
-        real_logits = None
-        if self.loss.pairs:
-            with torch.no_grad():
-                real_logits = self.D(self._real_images(), self.labels, self.half)
-        self.loss.generator(fake_logits, real_logits).backward()
-
-    def path_length(self) -> None:
-        self.D.requires_grad_(False)
-        ws = self._ws(max(self.batch // self.cfg.pl_batch_shrink, 1))
-        pl_mean = torch.zeros([], device="meta")
-        losses.path_length_penalty(self.G, ws, pl_mean, self.cfg.pl_decay, self.half).backward()
-
-    def discriminator(self) -> None:
-        self._train_discriminator()
-        with torch.no_grad():
-            fake = self.G.synthesis(self._ws(self.batch), "random", self.half)
-        fake_logits = self.D(fake, self.labels, self.half)
-        real_logits = self.D(self._real_images(), self.labels, self.half)
-        self.loss.discriminator(fake_logits, real_logits).backward()
-
-    def r1(self) -> None:
-        self._train_discriminator()
-        for gamma in (self.cfg.r1_gamma, self.cfg.r2_gamma):
-            if gamma > 0:
-                if isinstance(self.D, ProjectedDiscriminator):
-                    with torch.no_grad():
-                        maps = self.D.maps(self._real_images())
-                    penalty = losses.gradient_penalty(self.D.judge, maps, self.labels, gamma)
-                else:
-                    penalty = losses.gradient_penalty(self.D, self._real_images(), self.labels, gamma, self.half)
-                penalty.backward()
-
-    def _train_discriminator(self) -> None:
-        for p in self.trained:
-            p.requires_grad_(True)
-
-    def _ws(self, count: int) -> Tensor:
-        ws: Tensor = self.G.mapping(torch.empty(count, self.cfg.generator.z_dim, device="meta"), self._labels(count))
-        return ws
-
-    def _labels(self, count: int) -> Tensor | None:
-        c_dim = self.cfg.generator.c_dim
-        return torch.empty(count, c_dim, device="meta") if c_dim else None
-
-    def _real_images(self) -> Tensor:
-        g = self.cfg.generator
-        return torch.empty(self.batch, g.img_channels, g.resolution, g.resolution, device="meta")
-
-
 def _synchronize(device: str) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _count(phase: Callable[[], None]) -> tuple[int, int]:
+def _micro_batch(cfg: TrainConfig, count: int) -> tuple[Tensor, Tensor | None]:
+    """`count` real images and their labels, on the meta device."""
+    g = cfg.generator
+    images = torch.empty(count, g.img_channels, g.resolution, g.resolution, dtype=torch.uint8, device="meta")
+    return images, torch.empty(count, g.c_dim, device="meta") if g.c_dim else None
+
+
+def _count(loss: PhaseLoss, images: Tensor, labels: Tensor | None) -> tuple[int, int]:
     """Floating-point operations of a phase, and bytes of the distinct tensors that it keeps for the backward pass."""
     storages: dict[int, torch.UntypedStorage] = {}
 
@@ -170,7 +122,8 @@ def _count(phase: Callable[[], None]) -> tuple[int, int]:
         return t
 
     with _FlopCounter() as counter, saved_tensors_hooks(keep, lambda t: t):
-        phase()
+        value, _ = loss(images, labels)
+        value.backward()
     return counter.flops, sum(s.nbytes() for s in storages.values())
 
 

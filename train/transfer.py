@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from stylert.models.checkpoint import read_metadata
 from stylert.models.importers.import_checkpoint import import_checkpoint
-from stylert.train.snapshot import load_tensors
+from stylert.train.snapshots.snapshot_file import load_tensors
 from stylert.train.trainer import Trainer
 
 #: `ImportedCheckpoint.format` of the files that stylert writes.

@@ -21,11 +21,11 @@ from stylert.core.files.atomic import locked_folder
 from stylert.core.files.cache import cache_folder
 
 if TYPE_CHECKING:
-    from stylert.train.best_snapshot import Evaluate
     from stylert.train.configuration.train_config import TrainConfig
     from stylert.train.data.dataset import ImageDataset
     from stylert.train.parallel import Processes
     from stylert.train.reporting.writers import RunWriter
+    from stylert.train.snapshots.best_snapshot import Evaluate
 
 #: Number of images that measure a snapshot, for metrics whose name holds none.
 SCORED_IMAGES = 2000
@@ -81,7 +81,7 @@ def _run(options: Options) -> None:
     from stylert.train.loop import Trainer, train
     from stylert.train.parallel import launched_processes, process_group
     from stylert.train.selection import training_images
-    from stylert.train.snapshot import read_config
+    from stylert.train.snapshots.snapshot_file import read_config
     from stylert.train.transfer import read_networks, transfer
 
     snapshot, source = options.out / SNAPSHOT_FILE, options.transfer
@@ -273,10 +273,12 @@ def _evaluate(options: Options) -> Evaluate:
 
 def _check(options: Options) -> None:
     from stylert.models.checkpoint import SNAPSHOT_FILE
-    from stylert.train.best_snapshot import BEST_FILE
     from stylert.train.data.image_files import refuse_run_among_images
-    from stylert.train.loop import GENERATOR_FILE
+    from stylert.train.loop import check_saving
+    from stylert.train.snapshots.best_snapshot import BEST_FILE
+    from stylert.train.snapshots.run_folder import GENERATOR_FILE
 
+    check_saving(options.snap, options.keep)
     snapshot = options.out / SNAPSHOT_FILE
     if options.out.exists() and not options.out.is_dir():
         raise OutputError(f"cannot write into {options.out}: it is a file")
@@ -313,7 +315,7 @@ def _device(name: str) -> str:
 def _config(options: Options, resolution: int, c_dim: int, channels: int, processes: Processes, snapshot: Path) -> TrainConfig:
     from stylert.train.configuration.presets import FROM_TRAINED_NETWORKS, resolve
     from stylert.train.configuration.resumed_settings import resumed_config
-    from stylert.train.snapshot import read_config
+    from stylert.train.snapshots.snapshot_file import read_config
 
     try:
         if options.resume:

@@ -18,8 +18,8 @@ from stylert.models.checkpoint import load_generator, read_generator, read_metad
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.models.stylegan2.networks import Generator
 from stylert.models.stylegan2.state_dict import generator_shapes
-from stylert.train import snapshot
 from stylert.train.configuration.train_config import TrainConfig
+from stylert.train.snapshots import snapshot_file
 
 CFG = GeneratorConfig(8, z_dim=4, w_dim=4, c_dim=2, channel_base=32, channel_max=3, mapping_layers=1)
 many_examples = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -87,7 +87,7 @@ def test_a_training_file_gives_its_averaged_generator(generator, arrays, tmp_pat
     train = TrainConfig(CFG, DiscriminatorConfig(8, channel_base=32, channel_max=3), batch=4, kimg=1)
     tensors = {f"G_ema.{k}": v for k, v in generator.state_dict().items()}
     tensors |= {f"G.{k}": torch.zeros_like(v) for k, v in generator.state_dict().items()}
-    snapshot.write_snapshot(tmp_path / "s.safetensors", train, tensors, {})
+    snapshot_file.write_snapshot(tmp_path / "s.safetensors", train, tensors, {})
     for name, array in read_generator(tmp_path / "s.safetensors").arrays.items():
         np.testing.assert_array_equal(array, arrays[name])
 
@@ -276,13 +276,13 @@ def test_wrong_configurations_of_a_run_are_refused(tmp_path, field, value, messa
     metadata = {"kind": "training", "version": 1, "generator": CFG.to_dict(), "train": train.to_dict() | {field: value}}
     save_file({"pl_mean": np.zeros(1)}, tmp_path / "s.safetensors", {"stylert": json.dumps(metadata)})
     with pytest.raises(CheckpointError, match="no valid training configuration") as e:
-        snapshot.read_config(tmp_path / "s.safetensors")
+        snapshot_file.read_config(tmp_path / "s.safetensors")
     assert message in str(e.value)
 
 
 def test_resuming_from_a_generator_is_refused(path):
     with pytest.raises(CheckpointError, match="generator for serving"):
-        snapshot.read_config(path)
+        snapshot_file.read_config(path)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("power cut"), KeyboardInterrupt(), OSError(28, "No space left on device")])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stylert.train.best_snapshot import BEST_FILE, METRICS_FILE, NOISE, keep_if_best
+from stylert.train.snapshots.best_snapshot import BEST_FILE, METRICS_FILE, NOISE, keep_if_best
 
 values = st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=12)
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from stylert.core.errors import CheckpointError, DataError
+from stylert.core.errors import CheckpointError, DataError, InputError
 from stylert.core.images.grids import make_grid
 from stylert.models.checkpoint import load_generator, read_metadata
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
@@ -23,7 +23,9 @@ from stylert.models.stylegan2.networks import Generator
 from stylert.train.configuration.train_config import TrainConfig
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.loop import Trainer, TrainingError, train
+from stylert.train.phase_losses import PhaseLosses
 from stylert.train.sampling import sample_images
+from stylert.train.snapshots.trainer_state import restore_state, trainer_state
 from stylert.train.trainer import PHASES
 
 NETWORK = {"resolution": 8, "channel_base": 32, "channel_max": 4, "mapping_layers": 1}
@@ -73,7 +75,7 @@ class Recorder:
 
 
 def assert_same_state(a, b):
-    (tensors, facts), (others, other_facts) = a.state(), b.state()
+    (tensors, facts), (others, other_facts) = trainer_state(a), trainer_state(b)
     assert facts == other_facts
     assert tensors.keys() == others.keys()
     for name, t in tensors.items():
@@ -87,12 +89,12 @@ def test_a_resumed_run_makes_the_same_steps_as_one_that_went_on(dataset, rng, ha
     straight = Trainer(cfg, dataset)
     for _ in range(before):
         straight.train_step()
-    tensors, facts = straight.state()
+    tensors, facts = trainer_state(straight)
     tensors = {k: v.clone() for k, v in tensors.items()}
     statistics = [straight.train_step() for _ in range(after)]
     torch.manual_seed(0)  # a new process has another random state
     resumed = Trainer(cfg, dataset)
-    resumed.load_state(tensors, json.loads(json.dumps(facts)))
+    restore_state(resumed, tensors, json.loads(json.dumps(facts)))
     assert [resumed.train_step() for _ in range(after)] == statistics
     assert_same_state(resumed, straight)
     assert (resumed.nimg, resumed.step) == (4 * (before + after), before + after)
@@ -112,19 +114,19 @@ def test_a_snapshot_of_an_older_version_goes_on_with_its_own_step_counters(datas
     """Older versions made no step of Adam for parameters that a phase does not reach, so their counters are lower."""
     old, new = Trainer(config(c_dim=2), dataset), Trainer(config(c_dim=2), dataset)
     old.train_step()
-    tensors, facts = old.state()
+    tensors, facts = trainer_state(old)
     late = "opt_G.step.synthesis.b8.torgb.bias"
     tensors = {k: v.clone() for k, v in tensors.items()} | {late: torch.tensor(1.0)}
-    new.load_state(tensors, facts)
+    restore_state(new, tensors, facts)
     new.train_step()
-    assert new.state()[0][late] == 2
-    assert new.state()[0]["opt_G.step.synthesis.b8.conv1.bias"] == 3
+    assert trainer_state(new)[0][late] == 2
+    assert trainer_state(new)[0]["opt_G.step.synthesis.b8.conv1.bias"] == 3
 
 
 def test_the_state_holds_everything_that_a_step_changes(dataset):
     trainer = Trainer(config(c_dim=2), dataset)
     trainer.train_step()
-    names = set(trainer.state()[0])
+    names = set(trainer_state(trainer)[0])
     for network in ("G", "D"):
         for k, _ in getattr(trainer, network).named_parameters():
             assert {f"opt_{network}.{slot}.{k}" for slot in ("step", "exp_avg", "exp_avg_sq")} <= names
@@ -191,8 +193,8 @@ def test_regularisers_run_at_their_intervals_with_their_weights(unlabelled, monk
 
         return compute
 
-    for name in ("_generator_loss", "_path_length", "_discriminator_loss", "_r1"):
-        monkeypatch.setattr(trainer, name, recorded(getattr(trainer, name)))
+    for name in ("generator", "path_length", "discriminator", "r1"):
+        monkeypatch.setattr(trainer.phase_losses, name, recorded(getattr(trainer.phase_losses, name)))
     for step in range(7):
         values.clear()
         stats = trainer.train_step()
@@ -249,17 +251,17 @@ def test_statistics_are_written_after_some_seconds_and_at_the_end(unlabelled, tm
 
 
 def make_nan(monkeypatch, name):
-    """Multiply a loss of the trainer and its statistics by NaN."""
-    original = getattr(Trainer, name)
+    """Multiply the loss of a phase and its statistics by NaN."""
+    original = getattr(PhaseLosses, name)
 
-    def compute(trainer, images, c):
-        loss, stats = original(trainer, images, c)
+    def compute(phase_losses, images, c):
+        loss, stats = original(phase_losses, images, c)
         return loss * float("nan"), {key: value * float("nan") for key, value in stats.items()}
 
-    monkeypatch.setattr(Trainer, name, compute)
+    monkeypatch.setattr(PhaseLosses, name, compute)
 
 
-@pytest.mark.parametrize("name", ["_generator_loss", "_discriminator_loss", "_r1", "_path_length"])
+@pytest.mark.parametrize("name", ["generator", "discriminator", "r1", "path_length"])
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(unlabelled, tmp_path, monkeypatch, name):
     train(config(), unlabelled, tmp_path)
     snapshot = (tmp_path / "snapshot.safetensors").read_bytes()
@@ -306,8 +308,32 @@ def test_refuses_to_resume_other_networks_and_damaged_snapshots(unlabelled, tmp_
     metadata = json.dumps({k: v for k, v in read_metadata(path).items() if k != "sha256"})
     for name in ("pl_mean", "rng", "D.b4.fc.weight", "opt_G.exp_avg.synthesis.b4.const"):
         save_file({k: v for k, v in tensors.items() if k != name}, path, {"stylert": metadata})
-        with pytest.raises(CheckpointError, match=name):
+        with pytest.raises(CheckpointError, match=f"lacks the tensor {name}"):
             train(config(), unlabelled, tmp_path, resume=path)
+        save_file(tensors | {name: torch.zeros(3, 1, 7)}, path, {"stylert": metadata})
+        with pytest.raises(CheckpointError, match=rf"{name} has the shape \[3, 1, 7\]"):
+            train(config(), unlabelled, tmp_path, resume=path)
+    for rng_state in (torch.zeros_like(tensors["rng"]), tensors["rng"].float()):
+        save_file(tensors | {"rng": rng_state}, path, {"stylert": metadata})
+        with pytest.raises(CheckpointError, match="random state"):
+            train(config(), unlabelled, tmp_path, resume=path)
+
+
+def test_tensors_that_a_snapshot_has_beyond_its_networks_are_passed_over(unlabelled):
+    a, b = Trainer(config(), unlabelled), Trainer(config(), unlabelled)
+    a.train_step()
+    tensors, facts = trainer_state(a)
+    restore_state(b, tensors | {"G.more": torch.zeros(1), "more": torch.zeros(1)}, facts)
+    assert_same_state(a, b)
+
+
+@pytest.mark.parametrize(
+    "values", [{"snap_kimg": x} for x in (np.inf, np.nan, -1.0, 0.0, 1e12)] + [{"keep": x} for x in (-1, 10**12, np.nan)]
+)
+def test_intervals_that_cannot_be_are_refused_before_anything_is_written(unlabelled, tmp_path, values):
+    with pytest.raises(InputError, match=r"snapshots .*must lie in [^\n]{1,80}\Z"):
+        train(config(), unlabelled, tmp_path / "out", **values)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("c_dim", [0, 3])
@@ -403,10 +429,10 @@ def test_evaluation_does_not_change_the_steps(unlabelled, tmp_path):
 
 KILLED = """
 import sys, time, torch
-import stylert.train.snapshot as snapshot
+import stylert.train.snapshots.snapshot_file as snapshot_file
 from test_loop import ImageDataset, config, train
 torch.set_num_threads(1)
-write, path = snapshot.save_file, sys.argv[2]
+write, path = snapshot_file.save_file, sys.argv[2]
 
 def slow(tensors, file, metadata):
     write(tensors, file, metadata)
@@ -415,7 +441,7 @@ def slow(tensors, file, metadata):
     print("half written", flush=True)
     time.sleep(100)
 
-snapshot.save_file = slow
+snapshot_file.save_file = slow
 train(config(kimg=1), ImageDataset(sys.argv[1]), path, resume=f"{path}/snapshot.safetensors", snap_kimg=0.02)
 """
 
@@ -442,7 +468,7 @@ def test_writers_get_the_grids_of_the_files_and_are_closed_also_after_an_error(u
     for (_, _, pixels), name in zip(writer.pictures, ("reals", "fakes-000000.020", "fakes-000000.040"), strict=True):
         with Image.open(tmp_path / f"{name}.png") as image:
             np.testing.assert_array_equal(pixels, np.asarray(image))
-    make_nan(monkeypatch, "_generator_loss")
+    make_nan(monkeypatch, "generator")
     with pytest.raises(TrainingError):
         train(config(kimg=1), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors", writers=[writer])
     assert (writer.opened[1][2], writer.closed) == (True, 2)
@@ -492,11 +518,11 @@ def test_changed_settings_are_used_and_recorded_over_all_resumes(unlabelled, tmp
 def test_a_changed_learning_rate_and_gamma_take_the_steps_of_a_run_that_has_them(unlabelled):
     before = Trainer(config(), unlabelled)
     before.train_step()
-    tensors, facts = before.state()
+    tensors, facts = trainer_state(before)
     changed, expected = Trainer(config(lr=0.03, r1_gamma=2.0), unlabelled), Trainer(config(), unlabelled)
     for trainer in (changed, expected):
-        trainer.load_state({k: v.clone() for k, v in tensors.items()}, facts)
-    expected.cfg = changed.cfg
+        restore_state(trainer, {k: v.clone() for k, v in tensors.items()}, facts)
+    expected.cfg = expected.phase_losses.cfg = changed.cfg
     for optimizer, interval in ((expected.opt_G, 2), (expected.opt_D, 3)):
         optimizer.param_groups[0]["lr"] = 0.03 * interval / (interval + 1)
     for trainer in (changed, expected):

@@ -39,7 +39,7 @@ def float64_trainer(cfg, dataset):
             p.data += 0.2 * torch.randn(p.shape)
     trainer.G.mapping.w_avg += torch.randn(trainer.G.mapping.w_avg.shape)
     trainer.G_ema.double().load_state_dict(trainer.G.state_dict())
-    trainer.pl_mean = trainer.pl_mean.double()
+    trainer.pl_mean = trainer.phase_losses.pl_mean = trainer.pl_mean.double()
     double = SimpleNamespace(**{**vars(torch), "float32": torch.float64})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "float", torch.Tensor.double)

@@ -19,6 +19,7 @@ from stylert.train import losses
 from stylert.train.configuration.train_config import TrainConfig
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.parallel import Processes, launched_processes, process_group
+from stylert.train.snapshots.trainer_state import restore_state, trainer_state
 from stylert.train.trainer import Trainer
 
 NETWORK = {"resolution": 8, "channel_base": 32, "channel_max": 4, "mapping_layers": 1}
@@ -54,28 +55,28 @@ def test_a_run_with_ada_resumes_exactly_also_between_two_adjustments(dataset, st
     straight, resumed = Trainer(cfg, dataset), Trainer(cfg, dataset)
     for _ in range(steps):
         straight.train_step()
-    tensors, facts = straight.state()
-    resumed.load_state({k: v.clone() for k, v in tensors.items()}, json.loads(json.dumps(facts)))
+    tensors, facts = trainer_state(straight)
+    restore_state(resumed, {k: v.clone() for k, v in tensors.items()}, json.loads(json.dumps(facts)))
     rng_state = torch.get_rng_state()
     expected = [(straight.train_step(), straight.aug_p) for _ in range(6)]
     torch.set_rng_state(rng_state)
     assert [(resumed.train_step(), resumed.aug_p) for _ in range(6)] == expected
     assert any(p != 0.3 for _, p in expected)  # p was adjusted
-    for name, t in straight.state()[0].items():
-        assert torch.equal(t, resumed.state()[0][name]), name
+    for name, t in trainer_state(straight)[0].items():
+        assert torch.equal(t, trainer_state(resumed)[0][name]), name
 
 
 def test_without_a_state_of_ada_p_starts_at_aug_p_and_a_wrong_state_is_refused(dataset):
     plain = Trainer(config(), dataset)
     plain.train_step()
-    tensors, facts = plain.state()
+    tensors, facts = trainer_state(plain)
     assert facts == {"nimg": 8, "step": 1}
     adaptive = Trainer(config(aug="ada", aug_p=0.2), dataset)
-    adaptive.load_state(tensors, facts)
+    restore_state(adaptive, tensors, facts)
     assert adaptive.aug_p == 0.2
     for wrong in ({"p": 7}, [], "x"):
         with pytest.raises(CheckpointError, match="adaptive augmentation"):
-            adaptive.load_state(tensors, facts | {"ada": wrong})
+            restore_state(adaptive, tensors, facts | {"ada": wrong})
 
 
 def test_every_image_that_the_discriminator_sees_is_augmented(dataset, monkeypatch):
@@ -85,7 +86,7 @@ def test_every_image_that_the_discriminator_sees_is_augmented(dataset, monkeypat
         calls.append((len(images), p, pipeline))
         return images * 0
 
-    monkeypatch.setattr("stylert.train.trainer.augment", grey)
+    monkeypatch.setattr("stylert.train.phase_losses.augment", grey)
     trainer = Trainer(config(aug="fixed", aug_p=0.4, aug_pipeline="bg"), dataset)
     stats = trainer.train_step()
     assert calls == [(8, 0.4, "bg")] * 4  # phase G: fake; phase D: fake and real; phase r1: real
@@ -161,7 +162,7 @@ def test_several_processes_take_the_mean_of_their_moving_averages(dataset):
         images, _ = trainer.loader.batch(0)
         torch.manual_seed(1)
         trainer._seed_micro_batch = lambda phase, index: None
-        trainer._run_phase("path_length", trainer._path_length, images, None, {})
+        trainer._run_phase("path_length", trainer.phase_losses.path_length, images, None, {})
     torch.testing.assert_close(shared.pl_mean, alone.pl_mean / 2)
     torch.testing.assert_close(shared.G.mapping.w_avg, alone.G.mapping.w_avg / 2)
 
@@ -171,9 +172,9 @@ def test_micro_batches_are_deterministic_and_resume_exactly(dataset):
     a, b = Trainer(cfg, dataset), Trainer(cfg, dataset)
     for _ in range(2):
         a.train_step()
-    tensors, facts = a.state()
+    tensors, facts = trainer_state(a)
     torch.manual_seed(99)
-    b.load_state({k: v.clone() for k, v in tensors.items()}, facts)
+    restore_state(b, {k: v.clone() for k, v in tensors.items()}, facts)
     expected = a.train_step()
     torch.manual_seed(5)  # a step does not depend on earlier random numbers
     assert b.train_step() == expected
@@ -191,7 +192,7 @@ with process_group("cpu") as processes:
     trainer = Trainer(cfg, ImageDataset(sys.argv[1]), processes=processes)
     stats = [trainer.train_step() for _ in range(5)]
     own = torch.tensor([list(s.values())[0] for s in stats] + [trainer.aug_p])
-    tensors = {k: v.clone().contiguous() for k, v in trainer.state()[0].items() if k != "rng"}
+    tensors = {k: v.clone().contiguous() for k, v in trainer_state(trainer)[0].items() if k != "rng"}
     save_file(tensors | {"stats": own}, f"{sys.argv[2]}.{processes.rank}")
 """
 
@@ -243,7 +244,7 @@ def test_frozen_layers_stay_and_the_others_change(dataset, count):
     for name, p in trainer.D.named_parameters():
         assert torch.equal(p, before[name]) == (name.rpartition(".")[0] in frozen), name
     resumed = Trainer(config(freeze_d=count), dataset)
-    resumed.load_state(*trainer.state())
+    restore_state(resumed, *trainer_state(trainer))
     assert resumed.step == 2
 
 

@@ -9,7 +9,8 @@ from stylert.models.stylegan2.networks import Discriminator, Generator
 from stylert.plugins.reference.upfirdn2d import setup_filter, upsample2d
 from stylert.train.configuration.presets import FROM_TRAINED_NETWORKS, resolve
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.loop import Trainer, save
+from stylert.train.snapshots.run_folder import save
+from stylert.train.trainer import Trainer
 from stylert.train.transfer import transfer
 from tests.models.importers.official_files import official_file
 

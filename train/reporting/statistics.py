@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from stylert.core.files.atomic import append_line
+from stylert.core.images.grids import make_grid
 from stylert.core.machine.host import peak_memory_mib
 from stylert.train.reporting.writers import RunWriter
 from stylert.train.trainer import PHASES, Trainer
@@ -24,7 +25,7 @@ TIMED = (*PHASES, "data", "snapshot", "metrics")
 
 
 class Statistics:
-    """Averages the statistics over some steps, and passes each line on. Only rank 0 writes.
+    """Averages the statistics over some steps, and passes lines and pictures on to writers. Only rank 0 writes.
 
     A line holds:
 
@@ -86,6 +87,11 @@ class Statistics:
         values = {name: value for name, value in line.items() if name not in ("kimg", "step")}
         for writer in self.writers:
             writer.scalars(line["kimg"], values)
+
+    def show_picture(self, name: str, images: np.ndarray) -> None:
+        """Pass a grid of images, uint8 `[N, R, R, C]`, to all writers."""
+        for writer in self.writers:
+            writer.picture(self.trainer.nimg / 1000, name, make_grid(images))
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self.trainer.processes.is_first:

@@ -20,7 +20,8 @@ from stylert.models.importers.import_checkpoint import import_checkpoint, read_a
 from stylert.models.stylegan2.networks import Discriminator, Generator
 from stylert.train.imported_start import imported_run_config, write_first_snapshot
 from stylert.train.loop import Trainer
-from stylert.train.snapshot import read_config, read_snapshot
+from stylert.train.snapshots.snapshot_file import read_config, read_snapshot
+from stylert.train.snapshots.trainer_state import restore_state
 from tests.draws import fresh
 
 few_examples = settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -270,7 +271,7 @@ def test_training_goes_on_from_an_imported_file(nets, foreign, tmp_path):
     dataset: Any = SimpleNamespace(resolution=8, images=images, c_dim=0, labels=None, batch_indices=order)
     cfg = read_config(path)
     trainer = Trainer(cfg, dataset)
-    trainer.load_state(*read_snapshot(path, cfg))
+    restore_state(trainer, *read_snapshot(path, cfg))
     for ours, theirs in ((trainer.G, raw), (trainer.D, d), (trainer.G_ema, g)):
         for name, tensor in theirs.state_dict().items():
             torch.testing.assert_close(ours.state_dict()[name], tensor, rtol=1e-6, atol=1e-7)

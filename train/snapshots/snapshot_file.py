@@ -1,6 +1,6 @@
-"""Training snapshots: the whole state of a run in one safetensors file.
+"""The file of a training snapshot: the whole state of a run in one safetensors file.
 
-The tensors are those of `Trainer.state`. The configuration and the counters are JSON in the metadata.
+The tensors are those of `trainer_state`. The configuration and the counters are JSON in the metadata.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def write_snapshot(path: str | Path, cfg: TrainConfig, tensors: dict[str, Tensor
     Args:
         path: The file.
         cfg: Configuration of the run.
-        tensors: The tensors of `Trainer.state`.
-        facts: The JSON values of `Trainer.state`, such as `nimg` and `step`.
+        tensors: The tensors of `trainer_state`.
+        facts: The JSON values of `trainer_state`, such as `nimg` and `step`.
     """
     contiguous = {k: t.detach().cpu().contiguous(memory_format=torch.contiguous_format) for k, t in tensors.items()}
     arrays = {k: t.numpy() for k, t in contiguous.items()}
@@ -61,7 +61,7 @@ def read_config(path: str | Path) -> TrainConfig:
 
 
 def read_snapshot(path: str | Path, cfg: TrainConfig) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and facts of a snapshot, as `Trainer.load_state` takes them.
+    """The tensors and facts of a snapshot, as `restore_state` takes them.
 
     Raises:
         CheckpointError: The file is damaged, or its networks have another configuration than `cfg`.
