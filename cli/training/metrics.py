@@ -45,7 +45,8 @@ def run_metrics(
         InputError: A metric is unknown, has too few images, or lacks the files that it needs.
     """
     try:
-        from stylert.train.metrics.evaluator import EvaluationInputs, Evaluator
+        from stylert.train.metrics.evaluation_inputs import EvaluationInputs
+        from stylert.train.metrics.evaluator import Evaluator
         from stylert.train.metrics.metric import Metric
     except ImportError:
         raise missing_extra("PyTorch", "train") from None

@@ -259,7 +259,8 @@ def read_settings(texts: list[str]) -> dict[str, Any]:
 
 def _evaluate(options: Options) -> Evaluate:
     """The function that measures snapshots. Raises InputError for a metric that is no distance."""
-    from stylert.train.metrics.evaluator import EvaluationInputs, Evaluator
+    from stylert.train.metrics.evaluation_inputs import EvaluationInputs
+    from stylert.train.metrics.evaluator import Evaluator
     from stylert.train.metrics.metric import DISTANCES, Metric
 
     chosen = [Metric.parse(name, SCORED_IMAGES) for name in split_list(options.metrics) or []]

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from stylert.core.errors import DataError, InputError
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.models.stylegan2.networks import Generator
+from stylert.train.metrics import evaluation_inputs
 from stylert.train.metrics import evaluator as metrics
 from stylert.train.metrics.distances import frechet_distance, kernel_distance
-from stylert.train.metrics.evaluator import EvaluationInputs, Evaluator
+from stylert.train.metrics.evaluation_inputs import EvaluationInputs
+from stylert.train.metrics.evaluator import Evaluator
 from stylert.train.metrics.metric import METRICS, Metric
 
 
@@ -55,8 +57,8 @@ def data(write_dataset, rng):
 def extractors(monkeypatch):
     """Cheap replacements of both networks, by name."""
     cheap = {"EffNetLite0": Projections(), "Inception": Projections("Inception")}
-    monkeypatch.setattr(metrics, "EffNetLite0", lambda: cheap["EffNetLite0"])
-    monkeypatch.setattr(metrics, "Inception", lambda weights: cheap["Inception"])
+    monkeypatch.setattr(evaluation_inputs, "EffNetLite0", lambda: cheap["EffNetLite0"])
+    monkeypatch.setattr(evaluation_inputs, "Inception", lambda weights: cheap["Inception"])
     return cheap
 
 
@@ -106,7 +108,7 @@ def test_features_are_shared_and_each_metric_takes_its_number_of_images(generato
     assert set(values) == {f"{n}-EffNetLite0" for n in ("FD", "KID", "precision", "recall")}
     extractor = extractors["EffNetLite0"]
     assert extractor.images_seen == 60
-    real = extractor(evaluator.dataset.images[:30].transpose(0, 2, 3, 1))
+    real = extractor(evaluator.shared.dataset.images[:30].transpose(0, 2, 3, 1))
     fake = extractor(metrics.generated_images(generator, 0, 30, noise_mode="random"))
     # The batches differ from the evaluator's. Sums in another order may round a pixel differently.
     assert values["FD-EffNetLite0"] == pytest.approx(frechet_distance(fake, real), rel=1e-2, abs=1e-2)
@@ -159,7 +161,7 @@ def test_a_perfect_generator_of_unequal_classes_has_the_distance_of_other_real_i
     with_all_classes_alike = metrics.generated_features(
         extractors["EffNetLite0"], generator, 1000, labels=rows.astype(np.float32), noise_mode="random"
     )
-    everything = extractors["EffNetLite0"](evaluator.dataset.images[:].transpose(0, 2, 3, 1))
+    everything = extractors["EffNetLite0"](evaluator.shared.dataset.images[:].transpose(0, 2, 3, 1))
     wrong = frechet_distance(with_all_classes_alike, everything)
     for name, value in values.items():
         assert value < wrong / 50, name
@@ -184,7 +186,7 @@ def test_a_full_metric_compares_with_all_real_images(generator, data, extractors
     values = evaluator.evaluate(generator)
     extractor = extractors["EffNetLite0"]
     assert evaluator.real_images == 40
-    real = extractor(evaluator.dataset.images.transpose(0, 2, 3, 1))
+    real = extractor(evaluator.shared.dataset.images.transpose(0, 2, 3, 1))
     fake = extractor(metrics.generated_images(generator, 0, 20, noise_mode="random"))
     assert values["FD-EffNetLite0"] == pytest.approx(frechet_distance(fake[:10], real[:10]), rel=1e-2, abs=1e-2)
     assert values["FD-EffNetLite0_full"] == pytest.approx(frechet_distance(fake[:10], real), rel=1e-2, abs=1e-2)
