@@ -1,4 +1,4 @@
-"""Kills at every system call that changes names or syncs, for tests of files that must be whole or absent.
+"""Kills at every system call that changes names or syncs, and full disks, for tests of files that must be whole or absent.
 
 A killed process leaves the files as they are at that moment. So `recorded_states` copies a folder before each such call of one
 run, which is faster than a process for each. `kill_before` really kills, in a process of its own.
@@ -40,6 +40,32 @@ def recorded_states(folder: Path, copies: Path) -> Iterator[list[Path]]:
         _before_calls(copy, patch.setattr)
         yield states
     copy()
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """Mount a file system of its own at `folder`. The test is skipped where that is not allowed."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("a small file system cannot be mounted here: it takes Linux and root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextmanager
+def full_disk(disk: Path, left: int) -> Iterator[None]:
+    """Fill a file system until at most so many bytes are left."""
+    status = os.statvfs(disk)
+    ballast = disk / "ballast"
+    with open(ballast, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_frsize - left // status.f_frsize * status.f_frsize)
+    try:
+        yield
+    finally:
+        ballast.unlink()
 
 
 def forget_swept_folders(patch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from stylert.runtime.bundle import Bundle
 from stylert.train.data.dataset_tool import convert_dataset
 from tests.conftest import random_arrays, small_config
 from tests.draws import draws_of
-from tests.faults import forget_swept_folders, recorded_states, run_killed
+from tests.faults import forget_swept_folders, full_disk, recorded_states, run_killed, small_disk
 
 #: Writes version 1 or 2 of its outputs into a folder.
 Write = Callable[[Path, int], object]
@@ -170,6 +170,26 @@ def test_on_a_full_disk_each_write_is_one_line_and_the_old_outputs_stay(
     assert len(str(e.value).splitlines()) == 1
     assert contents(place) == old
     assert hidden(place) == []
+
+
+@pytest.mark.parametrize("name", ["export", "train", "import", "dataset", "json"])
+def test_on_a_disk_without_space_each_write_is_one_line_and_the_old_outputs_stay(
+    name: str, writers: dict[str, Write], tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", 64 * 2**20) as disk:
+        place = disk / "place"
+        place.mkdir()
+        writers[name](place, 1)
+        old = contents(place)
+        with (
+            full_disk(disk, min(map(len, old.values())) // 2),
+            pytest.raises(OutputError, match="No space left on device") as e,
+        ):
+            writers[name](place, 2)
+        assert len(str(e.value).splitlines()) == 1
+        assert contents(place) == old
+        assert hidden(place) == []
+        writers[name](place, 2)
 
 
 def test_a_line_that_cannot_be_appended_is_one_line(tmp_path: Path) -> None:

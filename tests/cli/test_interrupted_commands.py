@@ -27,7 +27,7 @@ from stylert.runtime.bundle import Bundle
 from stylert.runtime.media.image_metadata import read_comment
 from tests.conftest import random_arrays, small_config
 from tests.draws import draws_of, fuzz_budget
-from tests.faults import at_call, forget_swept_folders, recorded_states
+from tests.faults import at_call, forget_swept_folders, full_disk, recorded_states, small_disk
 from tests.test_faults import contents, hidden
 
 #: A command line: from the folder of inputs, the folder of outputs and the version of the outputs, 1 or 2.
@@ -222,16 +222,36 @@ def test_a_full_disk_is_one_line_and_leaves_the_earlier_outputs(
     old, given = contents(place), contents(inputs)
     sizes = [len(content) for file, content in old.items() if file != "notes.txt"]
     room = int(share * (min(sizes) if name != "build" else 3_000))
-    with files_of_at_most(max(room, 64)):  # of a semaphore of `bench`
+    with files_of_at_most(room):
         status, err = stylert(COMMANDS[name](inputs, place, 1))
+    refused("File too large", status, err, place, old)
+    assert contents(inputs) == given
+    assert stylert(COMMANDS[name](inputs, place, 2))[0] == 0
+
+
+def refused(reason: str, status: int, err: str, place: Path, old: dict[str, bytes]) -> None:
+    """Check that a command ended with one line about the disk, and left the earlier outputs alone."""
     assert status == 2, err
     assert err.splitlines()[-1].startswith("stylert: ")
-    assert "File too large" in err.splitlines()[-1] or "is the disk full?" in err.splitlines()[-1]
+    assert reason in err.splitlines()[-1] or "is the disk full?" in err.splitlines()[-1]
     assert "Traceback" not in err
     assert contents(place) == old
     assert hidden(place) == []
-    assert contents(inputs) == given
-    assert stylert(COMMANDS[name](inputs, place, 2))[0] == 0
+
+
+def test_a_disk_without_space_is_one_line_and_leaves_the_earlier_outputs(
+    name: str, inputs: Path, place: Path, tmp_path: Path, stylert: Any
+) -> None:
+    given = contents(inputs)
+    with small_disk(tmp_path / "disk", 64 * 2**20) as disk:
+        there = shutil.copytree(place, disk / "place")
+        old = contents(there)
+        left = min(len(content) for file, content in old.items() if file != "notes.txt") * 4 // 10
+        with full_disk(disk, left):
+            status, err = stylert(COMMANDS[name](inputs, there, 2))
+        refused("No space left on device", status, err, there, old)
+        assert contents(inputs) == given
+        assert stylert(COMMANDS[name](inputs, there, 2))[0] == 0
 
 
 def test_an_import_of_generator_and_run_is_done_again_after_a_kill_between_both(
