@@ -248,7 +248,7 @@ def test_a_disk_without_space_is_one_line_and_leaves_the_earlier_outputs(
         old = contents(there)
         left = min(len(content) for file, content in old.items() if file != "notes.txt") * 4 // 10
         with full_disk(disk, left):
-            status, err = stylert(COMMANDS[name](inputs, there, 2))
+            status, err = stylert(COMMANDS[name](inputs, there, 1))
         refused("No space left on device", status, err, there, old)
         assert contents(inputs) == given
         assert stylert(COMMANDS[name](inputs, there, 2))[0] == 0
