@@ -2,7 +2,7 @@
 
 G is the generator, D the discriminator, x a real image, z a latent, w its image under the mapping network.
 Every loss is a scalar to minimise, a mean over the batch. Images are `[N, C, R, R]` in [-1, 1].
-`trainer.py` decides in which steps the regularisers are applied (lazy regularisation, Karras et al. 2020a, appendix B).
+`phase_losses` applies these formulas to the networks of a run.
 """
 
 from __future__ import annotations

@@ -46,12 +46,14 @@ class AdaptiveProbability:
         """JSON values from which `load_state` restores this object exactly."""
         return {"p": self.p, "signs": self.sign_sum, "steps": self.steps}
 
-    def load_state(self, facts: dict[str, Any]) -> None:
+    def load_state(self, facts: object) -> None:
         """Restore what `state` returned.
 
         Raises:
-            ValueError: A value is missing or out of range.
+            ValueError: This is no such dictionary, or a value is missing or out of range.
         """
+        if not isinstance(facts, dict):
+            raise ValueError("the state of the adaptive augmentation is no dictionary")
         values = [facts.get(name) for name in ("p", "signs", "steps")]
         p, sign_sum, steps = (float(v) if isinstance(v, int | float) else math.nan for v in values)
         if not (0 <= p <= 1 and math.isfinite(sign_sum) and steps in range(INTERVAL)):

@@ -60,7 +60,7 @@ def convert_dataset(
 ) -> Converted:
     """Write a zip of `00000/img00000000.png` and so on, with `dataset.json` if the source has labels. Atomic.
 
-    Pictures are decoded by the rule of `core.pictures`. They become RGB, or grey if the first picture is grey.
+    Pictures are decoded by the rule of `core.images.pictures`. They become RGB, or grey if the first picture is grey.
 
     Args:
         source: Anything that `sources.detect.open_source` reads.

@@ -1,4 +1,4 @@
-"""What metrics are computed from, apart from generated images: real images, their labels and parts, and networks.
+"""The inputs of metrics beside generated images: real images, their labels and parts, and feature networks.
 
 As many real images are used as generated ones, or all that there are. A metric that ends in `_full` uses all of them. The
 real images that are used are a random sample with a fixed seed, because a dataset may be ordered by class.

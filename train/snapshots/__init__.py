@@ -1,4 +1,4 @@
-"""What a run saves, and how it is restored.
+"""The state and the files that a run saves, and how it is restored.
 
 - `trainer_state`: the state of a trainer as tensors and JSON values.
 - `snapshot_file`: the file that holds them, from which a run resumes.

@@ -60,7 +60,7 @@ def restore_state(trainer: Trainer, tensors: dict[str, Tensor], facts: dict[str,
     if trainer.ada is not None and "ada" in facts:
         try:
             trainer.ada.load_state(facts["ada"])
-        except (AttributeError, ValueError):
+        except ValueError:
             raise CheckpointError("the snapshot holds no valid state of the adaptive augmentation") from None
     trainer.changes = changes
     trainer.nimg, trainer.step = int(facts["nimg"]), int(facts["step"])

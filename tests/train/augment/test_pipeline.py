@@ -114,7 +114,7 @@ def test_a_restored_state_continues_exactly(before, after):
     assert first.state() == second.state()
 
 
-@pytest.mark.parametrize("facts", [{}, {"p": 2, "signs": 0, "steps": 0}, {"p": 0.5, "signs": "x", "steps": 0}])
+@pytest.mark.parametrize("facts", [{}, [], "x", None, {"p": 2, "signs": 0, "steps": 0}, {"p": 0.5, "signs": "x", "steps": 0}])
 def test_refuses_an_invalid_state(facts):
     with pytest.raises(ValueError, match="adaptive augmentation"):
         AdaptiveProbability(8).load_state(facts)

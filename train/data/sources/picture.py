@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from stylert.core.errors import DataError
-from stylert.core.images.pictures import MAX_BYTES
 
 #: Pictures of one source, at most.
 MAX_PICTURES = 50_000_000
@@ -45,12 +44,6 @@ class Source:
     count: int
     pictures: Callable[[], Iterator[Picture]]
     close: Callable[[], None] = lambda: None
-
-
-def check_size(name: str, size: int) -> None:
-    """Raise DataError if a picture has more than `MAX_BYTES` bytes."""
-    if size > MAX_BYTES:
-        raise DataError(f"{name!r} has {size / 2**20:.0f} MiB; a picture may have {MAX_BYTES // 2**20}")
 
 
 def check_count(source: object, count: int) -> None:
