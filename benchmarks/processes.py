@@ -81,13 +81,15 @@ def _serve(pipe: Connection) -> None:
     try:
         while True:
             message = pipe.recv_bytes()
+            result: Any = None
+            error: Exception | None = None
             try:
                 function, arguments = pickle.loads(message)
-                answer = function(*arguments), None
+                result = function(*arguments)
             except Exception as e:
                 e.add_note(traceback.format_exc())
-                answer = None, e
-            pipe.send(answer)
+                error = e
+            pipe.send((result, error))
     except (EOFError, ConnectionError, KeyboardInterrupt):
         pass  # nobody waits for an answer
 

@@ -21,13 +21,12 @@ import argparse
 import contextlib
 import importlib.util
 import math
-import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -42,6 +41,7 @@ from stylert.benchmarks.machine.interference import (
     merge_interference,
     watch,
 )
+from stylert.benchmarks.processes import new_process
 from stylert.benchmarks.report.tables import number, ratio_facts
 from stylert.benchmarks.sample_statistics import describe
 from stylert.benchmarks.schema import Results, Row, row_name, write_results
@@ -145,9 +145,9 @@ def compare(
     rounds_of: dict[str, list[TrainingRound]] = {form: [] for form in forms}
     for _ in range(rounds):
         for form in forms:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-                future = process.submit(measure, preset, resolution, form, device, threads, steps, **overrides)
-                rounds_of[form].append(future.result())
+            with new_process(f"a training step of {preset}") as call:
+                step = partial(measure, preset, resolution, form, device, threads, steps, **overrides)
+                rounds_of[form].append(call(step))
     setup = {"backend": "torch", "device": device, "threads": threads}
     work = {"preset": preset, "resolution": resolution} | overrides
     return [training_row(work, setup | {"form": form}, rounds_of[form]) for form in forms]
