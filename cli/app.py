@@ -86,9 +86,6 @@ OneBackend = Annotated[
         help="onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx, torch, or auto: the fastest on this machine.",
     ),
 ]
-OnePrecision = Annotated[
-    str | None, typer.Option("--precision", help="Any that the bundle holds; by default fp32, or its first.")
-]
 Psi = Annotated[float, typer.Option(help="Truncation: 1 is none, 0 is the average image.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images per call.")]
 

@@ -13,13 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylert.cli.app import Batch, OneBackend, OnePrecision, Threads
+from stylert.cli.app import Batch, OneBackend, Threads
 from stylert.cli.console import print_note
 from stylert.core.errors import InputError, shown
 
 if TYPE_CHECKING:
     from stylert.runtime.bundle import Bundle
     from stylert.runtime.media.recipes import Recipe
+
+
+MinPsnr = Annotated[
+    float | None,
+    typer.Option(
+        help="With --precision auto: least PSNR to fp32 in dB. By default what the bundle promises for each precision."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -32,14 +40,20 @@ class PictureOptions:
         str | None, typer.Option(metavar="NUMBERS", help="Label as numbers, such as 0.1,0.9, in place of a class.")
     ] = None
     backend: OneBackend = "onnxruntime"
-    precision: OnePrecision = None
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Any that the bundle holds, or auto: the fastest that is accurate enough here. By default fp32, or its first."
+        ),
+    ] = None
+    min_psnr: MinPsnr = None
     batch: Batch = 8
     threads: Threads = None
 
     def recipe(self, bundle: Bundle, command: str, seeds: Sequence[int], psi: Sequence[float], **facts: Any) -> Recipe:
         """The recipe of a picture that `command` draws from `bundle` with these options.
 
-        The backend `auto` is decided here, and the reason is printed, because a recipe names the backend that drew it.
+        `auto` is decided here, and the reason is printed, because a recipe names the backend and precision that drew it.
 
         Args:
             bundle: The bundle.
@@ -53,11 +67,11 @@ class PictureOptions:
         """
         from stylert.runtime.media.recipes import Recipe, bundle_hash
 
-        precision = self.precision or default_precision(bundle)
+        backend, precision = self._backend_and_precision(bundle)
         return Recipe(
             command=command,
             bundle=bundle_hash(bundle),
-            backend=self._backend(bundle, precision),
+            backend=backend,
             precision=precision,
             seeds=tuple(seeds),
             psi=tuple(psi),
@@ -67,14 +81,23 @@ class PictureOptions:
             **{"batch": self.batch, **facts},
         )
 
-    def _backend(self, bundle: Bundle, precision: str) -> str:
+    def _backend_and_precision(self, bundle: Bundle) -> tuple[str, str]:
+        if self.precision == "auto":
+            from stylert.runtime.precision_choice import choose_precision
+
+            choice = choose_precision(bundle, None if self.backend == "auto" else [self.backend], self.threads, self.min_psnr)
+            print_note(f"auto: {choice.why}")
+            return choice.backend, choice.precision
+        if self.min_psnr is not None:
+            raise InputError("--min-psnr is for --precision auto")
+        precision = self.precision or default_precision(bundle)
+        if self.backend != "auto":
+            return self.backend, precision
         from stylert.runtime.backend_choice import choose_backend
 
-        if self.backend != "auto":
-            return self.backend
         name, reason = choose_backend(bundle, precision, self.threads)
         print_note(f"auto: {reason}")
-        return name
+        return name, precision
 
 
 def _numbers(text: str) -> tuple[float, ...]:

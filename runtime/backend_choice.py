@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from stylert.runtime.engines import ENGINE_JSON
 from stylert.runtime.loading import engine_to_load, open_synthesis
 from stylert.runtime.session import Session
 
+#: A backend and a precision
+Pair = tuple[str, str]
 #: Every backend runs at least `MIN_RUNS` times, and all of them for `SECONDS` each.
 MIN_RUNS, SECONDS = 3, 0.5
 
@@ -50,20 +53,12 @@ def choose_backend(bundle: Bundle, precision: str, threads: int | None = None, c
         BackendError: No backend on this machine runs the precision.
     """
     bundle.precision(precision)
-    names = [name for name in available_backends() if _can_run(bundle, name, precision, threads)]
+    names = runnable_backends(bundle, precision, threads)
     if not names:
         raise BackendError(f"no backend here runs {precision}; stylert doctor says what is missing")
     if len(names) == 1:
         return names[0], f"{names[0]} is the only backend here that runs {precision}"
-    file = (cache or cache_folder()) / "auto" / f"{_digest(bundle, names, precision, threads)}.json"
-    times, source = _read_times(file, names), "measured before"
-    if times is None:
-        times, source = measure(bundle, names, precision, threads), "measured now"
-        try:
-            with atomic_file(file) as temporary:
-                temporary.write_text(json.dumps(times))
-        except OutputError:
-            source += ", and not remembered: the cache folder cannot be written"
+    times, source = kept_times(bundle, names, precision, threads, cache)
     if not times:
         raise BackendError(f"no backend here loads the {precision} network of {bundle.path}; try --backend onnxruntime for why")
     order = sorted(times, key=times.__getitem__)
@@ -71,30 +66,54 @@ def choose_backend(bundle: Bundle, precision: str, threads: int | None = None, c
     return order[0], f"{order[0]} is the fastest for one {precision} image: {all_times} ({source})"
 
 
-def measure(bundle: Bundle, names: list[str], precision: str, threads: int | None) -> dict[str, float]:
-    """The least time of one image on each backend that loads and runs, in milliseconds.
+def runnable_backends(bundle: Bundle, precision: str, threads: int | None) -> list[str]:
+    """The backends of this machine that run a precision of the bundle."""
+    return [name for name in available_backends() if _can_run(bundle, name, precision, threads)]
 
-    The backends run alternately, so that a disturbance affects all of them.
+
+def kept_times(
+    bundle: Bundle, names: list[str], precision: str, threads: int | None, cache: Path | None
+) -> tuple[dict[str, float], str]:
+    """The times of `measure`, from the cache folder or measured now, and which of the two, in words."""
+    file = cache_file(cache, choice_facts(bundle, names, precision, threads))
+    times, source = read_numbers(file, names), "measured before"
+    if times is None:
+        times, source = measure(bundle, names, precision, threads), "measured now"
+        if not keep_numbers(file, times):
+            source += ", and not remembered: the cache folder cannot be written"
+    return times, source
+
+
+def measure(bundle: Bundle, names: list[str], precision: str, threads: int | None) -> dict[str, float]:
+    """The least time of one image on each backend that loads and runs, in milliseconds."""
+    times = measure_pairs(bundle, [(name, precision) for name in names], threads)
+    return {name: milliseconds for (name, _), milliseconds in times.items()}
+
+
+def measure_pairs(bundle: Bundle, pairs: Sequence[Pair], threads: int | None) -> dict[Pair, float]:
+    """The least time of one image with each pair that loads and runs, in milliseconds.
+
+    The pairs run alternately, so that a disturbance affects all of them.
     """
-    sessions: dict[str, Session] = {}
+    sessions: dict[Pair, Session] = {}
     inputs = {"ws": np.zeros((1, bundle.num_ws, bundle.model["w_dim"]), np.float32)}
     inputs |= {n: np.zeros((1, 1, side, side), np.float32) for n, side in bundle.noise_inputs.items()}
-    times: dict[str, float] = {}
+    times: dict[Pair, float] = {}
     try:
-        for name in names:
+        for pair in pairs:
             try:
-                sessions[name] = open_synthesis(bundle, name, precision, threads)[0]
-                _time_run(sessions[name], inputs)  # the first run allocates
-                times[name] = float("inf")
+                sessions[pair] = open_synthesis(bundle, *pair, threads)[0]
+                _time_run(sessions[pair], inputs)  # the first run allocates
+                times[pair] = float("inf")
             except StylertError:
                 continue  # a backend that does not load or run is no candidate
         end, runs = time.perf_counter() + SECONDS * len(times), 0
         while times and (runs < MIN_RUNS or time.perf_counter() < end):
-            for name in list(times):
+            for pair in list(times):
                 try:
-                    times[name] = min(times[name], _time_run(sessions[name], inputs))
+                    times[pair] = min(times[pair], _time_run(sessions[pair], inputs))
                 except StylertError:
-                    del times[name]
+                    del times[pair]
             runs += 1
         return times
     finally:
@@ -124,9 +143,9 @@ def _engine_digest(bundle: Bundle, name: str, precision: str, threads: int | Non
         return None
 
 
-def _digest(bundle: Bundle, names: list[str], precision: str, threads: int | None) -> str:
-    """A digest of everything that the times depend on."""
-    facts: dict[str, Any] = {
+def choice_facts(bundle: Bundle, names: list[str], precision: str, threads: int | None) -> dict[str, Any]:
+    """Everything that times and images of a precision on these backends depend on, as JSON values."""
+    return {
         "machine": cpu_identity(),
         "cores": usable_cores(),
         "threads": threads,
@@ -135,13 +154,28 @@ def _digest(bundle: Bundle, names: list[str], precision: str, threads: int | Non
         "engines": {name: _engine_digest(bundle, name, precision, threads) for name in names},
         "gpus": [dataclasses.asdict(gpu) for gpu in find_gpus().gpus],
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _read_times(file: Path, names: list[str]) -> dict[str, float] | None:
-    """Times of an earlier measurement; None if there are none, or the file is damaged."""
+def cache_file(cache: Path | None, facts: dict[str, Any]) -> Path:
+    """The file that keeps what was measured under these facts."""
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    return (cache or cache_folder()) / "auto" / f"{digest}.json"
+
+
+def keep_numbers(file: Path, numbers: dict[str, float]) -> bool:
+    """Write measured numbers. Returns whether the file could be written."""
     try:
-        times = read_document(read_file(file, BackendError, MAX_BYTES), dict[str, float], str(file), BackendError)
+        with atomic_file(file) as temporary:
+            temporary.write_text(json.dumps(numbers))
+    except OutputError:
+        return False
+    return True
+
+
+def read_numbers(file: Path, names: Sequence[str]) -> dict[str, float] | None:
+    """Numbers of an earlier measurement; None if there are none, or the file is damaged."""
+    try:
+        numbers = read_document(read_file(file, BackendError, MAX_BYTES), dict[str, float], str(file), BackendError)
     except BackendError:
         return None
-    return times if times and set(times) <= set(names) and min(times.values()) > 0 else None
+    return numbers if numbers and set(numbers) <= set(names) and min(numbers.values()) > 0 else None

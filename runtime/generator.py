@@ -49,7 +49,7 @@ class Generator:
         backend: The name of the backend.
         precision: The precision of the synthesis network.
         engine: The main file of the built engine that runs; None if an ONNX file runs.
-        why: How the backend was chosen, in one line.
+        why: How the backend and the precision were chosen, in one line.
     """
 
     def __init__(
@@ -81,21 +81,26 @@ class Generator:
         threads: int | None = None,
         max_batch: int | None = None,
         hint: str = LATENCY,
+        min_psnr: float | None = None,
     ) -> Generator:
         """Load a bundle's two networks. A built engine is used if the bundle has one that runs on this machine.
 
         Args:
             path: The bundle, or its folder.
-            backend: The name of a backend, or `auto` for the fastest on this machine (see `choice.choose_backend`).
-            precision: The precision of the synthesis network.
+            backend: The name of a backend, or `auto` for the fastest on this machine (see `backend_choice.choose_backend`).
+            precision: The precision of the synthesis network, or `auto` for the fastest that is accurate enough on this
+                machine (see `precision_choice.choose_precision`).
             threads: CPU threads of each network; None leaves the number to the library.
             max_batch: The most images that run at once. A smaller number needs less memory.
             hint: `latency`, or for OpenVINO `throughput`: the CPU's cores are then shared by calls from several threads
                 or from `stream`, instead of all working on one call.
+            min_psnr: With the precision `auto`, the least mean PSNR to float32 in dB. None takes for each precision what
+                the bundle promises.
 
         Raises:
             BundleError: A file of the bundle is damaged.
-            InputError: The bundle lacks the precision, the backend is unknown, or an argument is out of range.
+            InputError: The bundle lacks the precision, no precision is accurate enough, the backend is unknown, or an
+                argument is out of range.
             BackendError: The backend is not installed, has no device, or lacks an engine that it needs.
         """
         bundle = path if isinstance(path, Bundle) else Bundle.load(path)
@@ -106,11 +111,18 @@ class Generator:
             if not isinstance(value, str):
                 raise InputError(f"{name} is a name, not {shown(value)}")
         why = "asked for"
-        if backend == "auto":
+        if "auto" in (backend, precision) and hint != LATENCY:
+            raise InputError("auto chooses by latency: name the backend, openvino, and the precision with another hint")
+        if min_psnr is not None and precision != "auto":
+            raise InputError("min_psnr is for the precision auto")
+        if precision == "auto":
+            from stylert.runtime.precision_choice import choose_precision
+
+            choice = choose_precision(bundle, None if backend == "auto" else [backend], threads, min_psnr)
+            backend, precision, why = choice.backend, choice.precision, choice.why
+        elif backend == "auto":
             from stylert.runtime.backend_choice import choose_backend
 
-            if hint != LATENCY:
-                raise InputError("auto chooses by latency: name the backend, openvino, with another hint")
             backend, why = choose_backend(bundle, precision, threads)
         with ThreadPoolExecutor(1) as pool:  # opens the mapping network while the larger one is opened here
             opening = pool.submit(open_mapping, bundle, threads)

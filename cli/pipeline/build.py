@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from stylert.cli.console import print_table, progress
+from stylert.cli.console import print_note, print_table, progress
 from stylert.core.errors import BackendError
 from stylert.core.machine.gpu_specs import GPU_SPECS
 from stylert.runtime.backends import available_backends, backend
@@ -13,6 +13,7 @@ from stylert.runtime.backends.kernel_table import engine_lower_bound_ms, kernels
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.engines import build_engine, engine_key
+from stylert.runtime.precision_choice import choose_precision
 
 
 def build_all(
@@ -55,6 +56,15 @@ def build_all(
                 refused.append(str(e))
         report("build engines", len(wanted), len(wanted))
     return facts, refused
+
+
+def fastest_accurate(
+    bundle: Bundle, backends: list[str] | None, threads: int | None, min_psnr: float | None
+) -> tuple[list[str], list[str]]:
+    """The one backend and the one precision of `--precision auto`, as lists. Prints the reason."""
+    choice = choose_precision(bundle, backends, threads, min_psnr)
+    print_note(f"auto: {choice.why}")
+    return [choice.backend], [choice.precision]
 
 
 def show_engines(facts: Sequence[dict[str, Any]]) -> None:

@@ -13,7 +13,8 @@ import typer
 from stylert.cli import tables
 from stylert.cli.app import Backends, Batch, BundlePath, JsonFile, Precisions, Psi, Threads, app, check_choice, split_list
 from stylert.cli.console import print_line, print_note, progress
-from stylert.cli.picture_options import PictureOptions, with_picture_options
+from stylert.cli.picture_options import MinPsnr, PictureOptions, with_picture_options
+from stylert.core.errors import InputError
 from stylert.core.files.outputs import check_output
 
 
@@ -74,7 +75,13 @@ def export(
 def build(
     bundle: BundlePath,
     backend: Backends = None,
-    precision: Precisions = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Comma-separated; by default all in the bundle. auto: one engine, the fastest that is accurate enough."
+        ),
+    ] = None,
+    min_psnr: MinPsnr = None,
     threads: Threads = None,
     target: Annotated[
         str, typer.Option(help="current, or architectures such as sm_89,sm_120 for tensorrt-rtx, which builds without a GPU.")
@@ -100,7 +107,7 @@ def build(
     force: Annotated[bool, typer.Option(help="Build again even if a matching engine exists.")] = False,
 ) -> None:
     """Build engines into the bundle: for this machine, or ahead of time for another GPU. Ctrl-C leaves nothing behind."""
-    from stylert.cli.pipeline.build import build_all, show_engines
+    from stylert.cli.pipeline.build import build_all, fastest_accurate, show_engines
     from stylert.runtime.build_options import parse_batch_ranges
     from stylert.runtime.bundle import Bundle
 
@@ -115,7 +122,12 @@ def build(
         "hint": hint,
     }
     targets = split_list(target) or []
-    built, refused = build_all(Bundle.load(bundle), split_list(backend), split_list(precision), targets, options, force)
+    loaded, backends, precisions = Bundle.load(bundle), split_list(backend), split_list(precision)
+    if precisions == ["auto"]:
+        backends, precisions = fastest_accurate(loaded, backends, threads, min_psnr)
+    elif min_psnr is not None:
+        raise InputError("--min-psnr is for --precision auto")
+    built, refused = build_all(loaded, backends, precisions, targets, options, force)
     show_engines(built)
     for reason in refused:
         print_note(f"stylert: {reason}", style="red")

@@ -75,6 +75,26 @@ def test_auto_prints_its_backend_and_the_recipe_names_the_same_one(bundle: Bundl
         assert read_recipe(picture).backend == name
 
 
+def test_precision_auto_prints_the_reason_and_the_recipe_and_the_engine_have_the_same_precision(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    copy = Path(shutil.copytree(bundle.path, tmp_path / "b"))
+    options = ("--backend", "openvino", "--precision", "auto", "--min-psnr")
+    done = stylert("generate", copy, "--seeds", "1", "--out", tmp_path / "images", *options, "99", **env)
+    assert done.returncode == 0, done.stderr
+    assert "auto: the fastest accurate one for one image is fp32 on openvino" in done.stderr
+    assert read_recipe(tmp_path / "images" / "seed0001.png").precision == "fp32"
+    done = stylert("build", copy, *options, "99", **env)
+    assert done.returncode == 0, done.stderr
+    (record,) = (copy / "engines").glob("*/engine.json")
+    assert json.loads(record.read_text())["key"]["precision"] == "fp32"
+    for command in (("build", copy), ("generate", copy, "--seeds", "1", "--out", tmp_path / "i")):
+        done = stylert(*command, "--precision", "int8", "--min-psnr", "40", **env)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "--min-psnr is for --precision auto" in done.stderr
+
+
 def test_verify_exits_with_1_below_the_threshold(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bundle.path, tmp_path / "b"))
     manifest = json.loads((copy / "bundle.json").read_text())
