@@ -72,7 +72,7 @@ def read_generator(path: str | Path) -> GeneratorWeights:
     prefix = "G_ema." if metadata["kind"] == "training" else ""
     config = _configuration(path, metadata)
     stored: dict[str, np.ndarray] = {}
-    with safe_open(path, framework="numpy") as file:
+    with _opened(path) as file:
         names = set(file.keys())
         for official_name, shape in generator_shapes(config).items():
             name = prefix + official_name
@@ -91,11 +91,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         CheckpointError: The file is missing, truncated, not safetensors, or not written by stylert.
     """
     check_header(path, CheckpointError, "checkpoint")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY)
-    except (SafetensorError, OSError) as e:
-        raise CheckpointError(f"checkpoint {path} is not a whole safetensors file: {shown_line(str(e))}") from None
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get(METADATA_KEY)
     if text is None:
         raise CheckpointError(f"checkpoint {path} carries no stylert configuration in its metadata")
     name = f"checkpoint {path}: its metadata"
@@ -174,6 +171,16 @@ def generator_module(weights: GeneratorWeights) -> Generator:
     generator = Generator(weights.config)
     generator.load_state_dict({name: torch.from_numpy(array) for name, array in weights.arrays.items()})
     return generator.eval().requires_grad_(False)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """Open a checkpoint with safetensors. It may be gone or shorter since its header was checked."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (SafetensorError, OSError) as e:
+        raise CheckpointError(f"checkpoint {path} is not a whole safetensors file: {shown_line(str(e))}") from None
 
 
 def check_header(path: str | Path, error: type[StylertError], kind: str) -> None:

@@ -51,6 +51,17 @@ def refusal(path):
     return str(e.value)
 
 
+@pytest.mark.parametrize("change", [os.unlink, lambda path: os.truncate(path, 100)], ids=["removed", "shortened"])
+def test_a_file_that_changes_after_its_metadata_was_read_is_refused_in_one_line(path, monkeypatch, change):
+    def read_then_change(name):
+        metadata = read_metadata(name)
+        change(name)
+        return metadata
+
+    monkeypatch.setattr(checkpoint, "read_metadata", read_then_change)
+    assert "is not a whole safetensors file" in refusal(path)
+
+
 def test_round_trip_is_exact(arrays, path):
     weights = read_generator(path)
     assert (weights.config, weights.info) == (CFG, {"kimg": 3})
