@@ -145,11 +145,11 @@ def test_a_run_on_labels_is_measured_and_resumed_without_naming_them_again(
     assert read_metadata(tmp_path / "run" / "snapshot.safetensors")["train"]["generator"]["c_dim"] == 2
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["noise"] for line in lines] == ["random", "random"]
-    balanced = (*run[:3], "--out", tmp_path / "balanced", *SMALL, "--class-balanced", "--kimg", 0.01)
+    balanced = (*run[:3], "--out", tmp_path / "balanced", *SMALL, "--class-balanced")
     status, text = command(*balanced)
     assert (status, "add --cond" in text) == (2, True)
-    for words in ((*balanced, "--cond", "--dry-run"), (*balanced, "--cond"), (*balanced, "--resume", "--kimg", 0.02)):
-        status, text = command(*words)
+    for words in (("--cond", "--dry-run"), ("--cond", "--kimg", 0.01), ("--resume", "--kimg", 0.02)):
+        status, text = command(*balanced, *words)
         assert status == 0, text
     assert read_metadata(tmp_path / "balanced" / "snapshot.safetensors")["train"]["class_balanced"] is True
     (pictures / "dataset.json").write_text(json.dumps({"labels": [[f"{i}.png", [0.5, i]] for i in range(9)]}))
@@ -236,6 +236,8 @@ def test_every_mistake_is_one_line(data: Path, pictures: Path, checkpoint: Path,
         ((*train, "--set", "ema_kimg"), "NAME=VALUE"),
         ((*train, "--set", "ema_kimg=x"), "ema_kimg cannot be 'x'"),
         ((*train, "--set", "gama=1"), "unknown training option 'gama'"),
+        ((*train, "--snap", 1e12), "the interval of snapshots must lie in 0.001 to 1000000000 kimg"),
+        ((*train, "--keep", 10**12), "the number of snapshots to keep must lie in 0 to 2147483647"),
         ((*train, "--set", "lr=inf"), "lr must lie in 0 to 1000, not inf"),
         ((*train, "--seed", 10**20), "seed must lie"),
         ((*train, "here.safetensors"), "unexpected argument"),

@@ -183,7 +183,7 @@ def test_micro_batches_are_deterministic_and_resume_exactly(dataset):
 SCRIPT = """
 import sys, torch
 from safetensors.torch import save_file
-from test_trainer import Trainer, ImageDataset, config
+from test_trainer import Trainer, ImageDataset, config, trainer_state
 from stylert.train.parallel import process_group
 torch.set_num_threads(1)
 with process_group("cpu") as processes:

@@ -78,7 +78,7 @@ class Evaluator:
             elif metric.name in PATH_METRICS:
                 values |= self._path_length(metric, generator)
             elif metric.name == "modes":
-                values |= self._modes(pixels()[: metric.images])
+                values |= self._modes(self.shared.classifier.predict(pixels()[: metric.images]))
             else:
                 values |= self._separability(metric, generator, pixels()[: metric.images])
         return self._with_noise_named(values)
@@ -95,7 +95,7 @@ class Evaluator:
                 values |= self._feature_values(metric, self.shared.floor_features)
             elif metric.name == "modes":
                 held_out_images, _ = self.shared.held_out
-                values |= self._modes(held_out_images[: metric.images])
+                values |= self._modes(self.shared.classifier.predict(held_out_images[: metric.images]))
         return self._with_noise_named(values)
 
     @property
@@ -175,10 +175,10 @@ class Evaluator:
         suffix = "" if self.shared.distance.name == "LPIPS" else f"-{self.shared.distance.name}"
         return {f"PPL_{'_'.join(options)}{suffix}": mean_without_outliers(distances)}
 
-    def _modes(self, pixels: np.ndarray) -> Values:
-        """Coverage of the parts in images `[N, C, R, R]`, and the accuracy of the classifier on held-out real images."""
+    def _modes(self, parts: np.ndarray) -> Values:
+        """Coverage of the predicted parts `[N, L]`, and the accuracy of the classifier on held-out real images."""
         held_out_images, held_out_parts = self.shared.held_out
-        result = coverage(self.shared.classifier.predict(pixels), held_out_parts)
+        result = coverage(parts, held_out_parts)
         return {
             f"parts covered (of {result.parts})": float(result.covered),
             "part frequencies, distance": result.distance,
