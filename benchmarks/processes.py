@@ -29,7 +29,7 @@ def new_process(name: str, setup: Callable[..., object] | None = None, *argument
     The process ends with the block. If the block raises, as after Ctrl-C, the call that runs there is stopped.
 
     Args:
-        name: What is measured there, for messages.
+        name: The name of the measurement, for messages.
         setup: Called first, in the process.
         *arguments: Those of `setup`.
 

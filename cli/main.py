@@ -150,7 +150,7 @@ def _missing_package_message(error: ModuleNotFoundError) -> str:
 
 
 def _unloadable_library_message(error: ImportError) -> str:
-    """What the system says of a native library that it cannot load, as under a memory limit. Raises other errors themselves."""
+    """The reason why the system cannot load a native library, as under a memory limit. Other errors are raised again."""
     if error.path is None or not error.path.endswith(".so"):
         raise error
     return f"a library cannot be loaded: {error}"
