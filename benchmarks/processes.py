@@ -7,7 +7,6 @@ in `/dev/shm`, and a thread: they fail where the shared memory is small or the m
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import signal
 import traceback
@@ -65,9 +64,8 @@ def new_process(name: str, setup: Callable[..., object] | None = None, *argument
             call(setup, *arguments)
         yield call
     except BaseException:
-        assert process.pid is not None
-        if is_ready and process.is_alive():
-            os.kill(process.pid, signal.SIGINT)
+        if is_ready:
+            process.terminate()
             process.join(STOP_SECONDS)
         process.kill()
         raise
@@ -77,7 +75,8 @@ def new_process(name: str, setup: Callable[..., object] | None = None, *argument
 
 
 def _serve(pipe: Connection) -> None:
-    """Answer calls until the pipe closes. An error keeps its traceback as a note."""
+    """Answer calls until the pipe closes. An error keeps its traceback as a note. SIGTERM ends a call, which cleans up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt; SIGINT may be ignored, as after `&`
     try:
         while True:
             message = pipe.recv_bytes()

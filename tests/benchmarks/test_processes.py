@@ -78,11 +78,14 @@ def test_a_process_that_cannot_start_is_one_line(monkeypatch: pytest.MonkeyPatch
         pass
 
 
-def test_the_call_that_runs_is_stopped_with_the_block_and_cleans_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("interrupt", [signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
+def test_the_call_that_runs_is_stopped_with_the_block_and_cleans_up(tmp_path: Path, interrupt: object) -> None:
+    """The shell ignores SIGINT in a process that it starts with `&`, and so do the processes of that one."""
+
     def began(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, began)
+    before, own = signal.signal(signal.SIGALRM, began), signal.signal(signal.SIGINT, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt), new_process("x") as call:
             call(keep, 1)  # the process has imported this module
@@ -91,6 +94,7 @@ def test_the_call_that_runs_is_stopped_with_the_block_and_cleans_up(tmp_path: Pa
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGINT, own)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["began", "ended"]
     assert multiprocessing.active_children() == []
 
