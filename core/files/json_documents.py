@@ -22,9 +22,12 @@ MAX_DEPTH = 32
 #: Digits of a number. A 128-bit integer has 39.
 MAX_DIGITS = 40
 
-#: A string, a bracket, or a run of digits. A string before a colon is a key. A match never fails once it has begun, so no text
-#: takes more than one pass.
-TOKEN = re.compile(rb'"(?:[^"\\]|\\.?)*+"?(?P<key>\s*+:)?+|[\[{\]}]|[0-9]++', re.DOTALL)
+#: A string, a bracket, or numbers. A string before a colon is a key. `digits` is a run of digits that no further text follows, or
+#: that is too long: a list of short numbers is one token. No text takes more than two passes.
+TOKEN = re.compile(
+    rb'"(?:[^"\\]|\\.?)*+"?(?P<key>\s*+:)?+|[\[{\]}]|(?:[0-9]{1,%d}+[^0-9"\[\]{}]++)++|(?P<digits>[0-9]++)' % MAX_DIGITS,
+    re.DOTALL,
+)
 
 
 def read_document(
@@ -81,7 +84,7 @@ def _check_bounds(data: bytes) -> None:
             if keys_of:
                 keys_of.pop()
         elif first != ord('"'):
-            if token.end() - token.start() > MAX_DIGITS:
+            if len(token["digits"] or b"") > MAX_DIGITS:
                 raise ValueError(f"it holds a number of more than {MAX_DIGITS} digits")
         elif token["key"] is not None and keys_of:
             key = data[token.start() : token.start("key")]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylert.core.errors import BundleError, StylertError
-from stylert.core.files.json_documents import MAX_DEPTH, read_document, read_part
+from stylert.core.files.json_documents import MAX_DEPTH, MAX_DIGITS, read_document, read_part
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,15 @@ def test_brackets_and_digits_within_strings_do_not_count() -> None:
     deepest = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     assert read(deepest, list) is not None
     refusal(f"[{deepest}]", list)
+
+
+@given(st.lists(st.integers(1, 45), min_size=1, max_size=6), st.sampled_from([",", " , ", ",-", "e3,", ".5,-", "],[", ',"9",']))
+def test_a_number_of_too_many_digits_is_found_wherever_it_stands(lengths: list[int], between: str) -> None:
+    text = f"[[{between.join('1' * length for length in lengths)}]]"
+    if max(lengths) > MAX_DIGITS:
+        assert "digits" in refusal(text, list)
+    else:
+        assert read(text, list) == json.loads(text)
 
 
 @pytest.mark.timeout(60)  # a second pass over the text for each of its tokens would take hours
