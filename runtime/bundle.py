@@ -202,7 +202,7 @@ class Bundle:
             },
             "provenance": self.provenance,
         }
-        with atomic_file(self.path / MANIFEST) as temporary:
+        with atomic_file(self.path / MANIFEST, within=self.path) as temporary:
             temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n")
 
 

@@ -125,6 +125,7 @@ def build_engine(
 
     Raises:
         StylertError: As `engine_key` and `Backend.build`.
+        OutputError: The folder cannot be written, or the place in it is a link.
     """
     key = engine_key(bundle, backend_name, precision, options)
     folder = engine_folder(bundle, key)
@@ -133,7 +134,7 @@ def build_engine(
     network = bundle.checked_file(bundle.network(precision, backend_name))
     builder = backend(backend_name)
     main_file = engine_file(folder, backend_name).name
-    with atomic_directory(folder, lambda _: own_files(backend_name)) as temporary:
+    with atomic_directory(folder, lambda _: own_files(backend_name), within=bundle.path) as temporary:
         file = temporary / main_file
         started = time.perf_counter()
         build_facts = builder.build(network, precision, file, options, progress)

@@ -43,13 +43,19 @@ OwnFiles = Callable[[Path], Collection[str]]
 
 
 @contextmanager
-def atomic_file(path: str | Path) -> Iterator[Path]:
+def atomic_file(path: str | Path, within: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`. On success it becomes `path`; on failure it is removed.
 
+    Args:
+        path: The file.
+        within: A folder above it, which others may have made: nothing between the two may be a link, which could lead anywhere.
+
     Raises:
-        OutputError: The folder of `path` cannot be made, the file cannot be written, or `path` is not a regular file.
+        OutputError: The folder of `path` cannot be made, the file cannot be written, `path` is not a regular file, or a link
+            lies below `within`.
     """
     with _named_errors(path):
+        check_no_links(path, within)
         target = _final_place(path)
         check_replaceable(target)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +73,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_directory(path: str | Path, own_files: OwnFiles | None) -> Iterator[Path]:
+def atomic_directory(path: str | Path, own_files: OwnFiles | None, within: Path | None = None) -> Iterator[Path]:
     """Yield a temporary folder beside `path`. On success it replaces `path`; on failure it is removed.
 
     An existing folder at `path` stays until the new one is complete. If the file system can exchange two folders, as those of
@@ -76,11 +82,14 @@ def atomic_directory(path: str | Path, own_files: OwnFiles | None) -> Iterator[P
     Args:
         path: The folder.
         own_files: Names the files of an existing folder that may be lost. With None, all may be lost.
+        within: As in `atomic_file`.
 
     Raises:
-        OutputError: The folder cannot be made or written, `path` is a file or the current folder, or it holds files of others.
+        OutputError: The folder cannot be made or written, `path` is a file or the current folder, it holds files of others, or
+            a link lies below `within`.
     """
     with _named_errors(path):
+        check_no_links(path, within)
         target = _final_place(path)
         _check_folder(path, target, own_files)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -170,6 +179,15 @@ def check_replaceable(path: Path) -> None:
         return
     if not stat.S_ISREG(mode):
         raise OutputError(f"cannot write {path}: it is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}")
+
+
+def check_no_links(path: str | Path, within: Path | None) -> None:
+    """Raise OutputError if `path`, or a folder between `within` and `path`, is a link. Without `within`, links are followed."""
+    for part in (Path(path), *Path(path).parents) if within is not None else ():
+        if part == within:
+            return
+        if part.is_symlink():
+            raise OutputError(f"cannot write {path}: {part} is a link; replace it by what it leads to")
 
 
 def _final_place(path: str | Path) -> Path:

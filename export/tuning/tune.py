@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import BackendError, InputError
-from stylert.core.files.atomic import atomic_file, check_writable
+from stylert.core.files.atomic import atomic_file, check_no_links, check_writable
 from stylert.core.files.cache import cache_folder
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document
@@ -36,7 +36,7 @@ from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime.backends import backend
 from stylert.runtime.backends.base import LoadOptions
-from stylert.runtime.bundle import MAPPING_FILE, Bundle, file_entries
+from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle, file_entries
 from stylert.runtime.session import Session
 
 #: Backends that run the graph as it is written. The others choose forms of their own when they build.
@@ -109,8 +109,10 @@ def tune_bundle(
         InputError: The backend chooses its own forms, the checkpoint is another one, or a number is out of range.
         BackendError: The backend does not run here.
         BundleError: The bundle is damaged.
+        OutputError: Its manifest is a link.
     """
     bundle, path = Bundle.load(path), Path(path)
+    check_no_links(path / MANIFEST, path)
     promised_db = bundle.precision(precision).min_psnr_db
     _check_request(backend_name, precision, batch, minutes)
     check_same_checkpoint(bundle, Path(checkpoint))
@@ -209,7 +211,7 @@ def _write_network(bundle: Bundle, path: Path, backend_name: str, precision: str
     """Write a network as the backend's file of a precision, and return its name. An unused former file is removed."""
     entry, plan_name = bundle.precision(precision), bundle.plan_name(precision, backend_name)
     file = f"synthesis.{precision}.{plan_name}.tuned-{hashlib.sha256(data).hexdigest()[:8]}.onnx"
-    with atomic_file(path / file) as temporary:
+    with atomic_file(path / file, within=path) as temporary:
         temporary.write_bytes(data)
     changed = replace(
         entry,

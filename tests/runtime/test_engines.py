@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from stylert.cli.pipeline.build import build_all, show_engines
-from stylert.core.errors import BackendError, BundleError, InputError
+from stylert.core.errors import BackendError, BundleError, InputError, OutputError
 from stylert.core.images.similarity import psnr
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime import Bundle, Generator
@@ -94,6 +94,22 @@ def test_a_damaged_engine_is_refused_and_the_next_build_replaces_it(bundle_copy:
         Generator.load(bundle_copy)
     assert not build_engine(bundle_copy, "onnxruntime", "fp32")["reused"]
     Generator.load(bundle_copy).close()
+
+
+@pytest.mark.parametrize("target", ["victim", "absent"])
+@pytest.mark.parametrize("place", ["engines", "engine"])
+def test_no_link_in_a_bundle_leads_a_build_out_of_it(place: str, target: str, bundle_copy: Bundle, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / ".x.stylert.partial").write_text("mine")
+    link = engine_folder(bundle_copy, engine_key(bundle_copy, "onnxruntime", "fp32"))
+    link = link if place == "engine" else link.parent
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / target)
+    with pytest.raises(OutputError, match=f"{link} is a link"):
+        build_engine(bundle_copy, "onnxruntime", "fp32")
+    assert [file.name for file in victim.iterdir()] == [".x.stylert.partial"]
+    assert not (tmp_path / "absent").exists()
 
 
 def test_a_damaged_or_missing_weights_file_is_refused(bundle_copy: Bundle) -> None:

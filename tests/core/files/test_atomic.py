@@ -17,7 +17,7 @@ import pytest
 from stylert.core.errors import OutputError
 from stylert.core.files import atomic
 from stylert.core.files.atomic import atomic_directory, atomic_file, check_writable, locked_folder
-from stylert.core.files.partials import new_partial_file, new_partial_folder
+from stylert.core.files.partials import PARTIAL_SUFFIX, new_partial_file, new_partial_folder
 from tests.faults import forget_swept_folders, recorded_states, run_killed
 
 WRITE_FILE = """
@@ -150,6 +150,32 @@ def test_links_are_followed_and_stay(way: str, tmp_path: Path) -> None:
     assert all((tmp_path / name).is_symlink() for name in ("f", "new", "d"))
     assert {(tmp_path / "real" / name).read_text() for name in ("f", "new", "d/f")} == {"new"}
     assert names(tmp_path / "real") == ["d", "f", "new"]
+
+
+@pytest.mark.parametrize("target", ["victim", "absent"])
+@pytest.mark.parametrize("link", ["link", "folder/link", "link/folder"])
+def test_no_link_below_a_folder_of_others_is_followed(link: str, target: str, tmp_path: Path) -> None:
+    victim, within = tmp_path / "victim", tmp_path / "within"
+    victim.mkdir()
+    (victim / f".f{PARTIAL_SUFFIX}").write_text("kept")
+    (within / "folder").mkdir(parents=True)
+    place = within / link
+    (within / link.removesuffix("/folder")).symlink_to(tmp_path / target)
+    for path in (place, place / "f"):
+        with pytest.raises(OutputError, match=r"link is a link"), atomic_file(path, within):
+            pass
+        with pytest.raises(OutputError, match=r"link is a link"), atomic_directory(path, None, within):
+            pass
+    assert names(tmp_path) == ["victim", "within"]
+    assert names(victim) == [f".f{PARTIAL_SUFFIX}"]
+
+
+def test_the_folder_of_others_may_itself_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    with atomic_file(tmp_path / "link" / "a" / "f", tmp_path / "link") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "there" / "a" / "f").read_text() == "new"
 
 
 def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stylert.core.errors import BackendError, InputError
+from stylert.core.errors import BackendError, InputError, OutputError
 from stylert.core.machine.devices import Driver, Gpu
 from stylert.core.machine.host import cpu_identity
 from stylert.core.statistics import Ratio
@@ -213,6 +213,16 @@ def test_a_damaged_cache_is_ignored(
     (tmp_path / "cache" / "stylert" / "forms.json").write_text(text)
     monkeypatch.setattr(tune, "search_forms", search_result("transposed", 1.0))
     assert tune_bundle(copy, checkpoint, "onnxruntime", "fp32").file is None
+
+
+def test_a_manifest_that_is_a_link_is_refused_before_the_search(copy: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """As in the cache of a model hub, whose files several folders share."""
+    (copy / "bundle.json").rename(tmp_path / "shared.json")
+    (copy / "bundle.json").symlink_to(tmp_path / "shared.json")
+    before = (tmp_path / "shared.json").read_bytes()
+    with pytest.raises(OutputError, match=r"bundle\.json is a link"):
+        tune_bundle(copy, checkpoint, "onnxruntime", "fp32")
+    assert (tmp_path / "shared.json").read_bytes() == before
 
 
 def test_wrong_requests_are_refused(copy: Path, checkpoint: Path, make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
