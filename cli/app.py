@@ -87,7 +87,7 @@ OneBackend = Annotated[
     ),
 ]
 Psi = Annotated[float, typer.Option(help="Truncation: 1 is none, 0 is the average image.")]
-Batch = Annotated[int, typer.Option(min=1, help="Images per call.")]
+Batch = Annotated[int, typer.Option(min=1, max=256, help="Images per call.")]
 
 
 def split_list(text: str | None) -> list[str] | None:

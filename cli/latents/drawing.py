@@ -64,7 +64,7 @@ def interpolate(
     """Write a video that passes through `seeds` in `seconds`. With `loop` it returns to the first seed."""
     if not 1 <= fps <= MAX_FPS:
         raise InputError(f"--fps is a whole number from 1 to {MAX_FPS}, not {fps}")
-    if not (math.isfinite(seconds) and round(seconds * fps) >= 2):
+    if not (math.isfinite(seconds * fps) and round(seconds * fps) >= 2):
         raise InputError(f"--seconds must give at least 2 frames at {fps} frames per second, not {seconds}")
     if space not in ("w", "z"):
         raise InputError(f"--space is w or z, not {space!r}")

@@ -15,7 +15,7 @@ from stylert.core.progress import Progress
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.pictures import check_channels, save_image
-from stylert.runtime.media.rendering import check_fits
+from stylert.runtime.media.rendering import check_call, check_fits
 
 
 def generate_images(
@@ -47,6 +47,7 @@ def generate_images(
         raise OutputError(f"cannot write into {out}: it is a file")
     seeds = seeds if grid else list(dict.fromkeys(seeds))
     recipe = options.recipe(bundle, "grid", seeds, [psi], batch=min(options.batch, len(seeds)))
+    check_call(bundle, recipe.batch)
     with Generator.load(bundle, recipe.backend, recipe.precision, options.threads) as generator:
         # Mistakes in the options are found before the long part: by mapping one latent, and by the place of the first file.
         generator.map(np.zeros((1, bundle.model["z_dim"]), np.float32), psi, options.cutoff, recipe.labels(1))

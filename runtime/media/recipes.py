@@ -36,6 +36,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 #: The command that makes a video. The others make pictures.
 VIDEO = "interpolate"
 MAX_FPS = 120
+#: Images of one call. A network needs memory for all of them at once, whatever the size of the file with the recipe.
+MAX_BATCH = 256
 
 #: The largest number of float32
 MAX_FLOAT32 = 3.4028234663852886e38
@@ -222,7 +224,7 @@ _CHECKS: dict[str, _Check] = {
     "backend": _short_text,
     "precision": _short_text,
     "seeds": _tuple_of(_whole_number(0, MAX_SEED)),
-    "together": _tuple_of(_whole_number(0, MAX_SEED)),
+    "together": lambda v: _tuple_of(_whole_number(0, MAX_SEED))(v) and len(v) <= MAX_BATCH,  # type: ignore[arg-type]
     "columns": _tuple_of(_whole_number(0, MAX_SEED)),
     "levels": _tuple_of(_whole_number(0, 63)),
     "psi": _tuple_of(_factor),
@@ -236,7 +238,7 @@ _CHECKS: dict[str, _Check] = {
     "latents": _tuple_of(_whole_number(0, MAX_SEED)),
     "toward": _whole_number(0, MAX_SEED),
     "at": lambda v: _factor(v) and 0 <= v <= 1,  # type: ignore[operator]
-    "batch": _whole_number(1, 65536),
+    "batch": _whole_number(1, MAX_BATCH),
 }
 
 

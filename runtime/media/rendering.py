@@ -10,6 +10,7 @@ from stylert.core.errors import InputError
 from stylert.core.images.grids import as_uint8, make_grid
 from stylert.core.progress import Progress
 from stylert.core.seeds import z_from_seeds
+from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.composition import Composition, composed_ws
 from stylert.runtime.media.interpolation import MAX_KEYFRAMES, keyframe_path
@@ -18,6 +19,8 @@ from stylert.runtime.style_levels import mix_styles
 
 #: Limit of the pixels, or of the numbers in ws, that are in memory at once: of a picture, or of one batch of frames
 MAX_HELD = 2**28
+#: Limit of the pixels of one call, whose activations are in memory at once: 32 images of 1024 px. In config F they need 8 GiB.
+MAX_CALL_PIXELS = 2**25
 
 
 def picture(generator: Generator, recipe: Recipe, progress: Progress = lambda *_: None) -> np.ndarray:
@@ -76,8 +79,15 @@ def check_fits(generator: Generator, recipe: Recipe) -> None:
     if recipe.command == "compose":
         _composition(recipe).check(bundle)
     images = _images_in_memory(recipe)
+    check_call(bundle, len(recipe.together) if recipe.together else min(recipe.batch, images))
     if images * max(bundle.resolution**2, bundle.num_ws * bundle.model["w_dim"]) > MAX_HELD:
         raise InputError(f"{images} images of {bundle.resolution} px are too many to hold at once")
+
+
+def check_call(bundle: Bundle, images: int) -> None:
+    """Raise InputError if so many images are too many for one call of a bundle's network."""
+    if images > (most := max(MAX_CALL_PIXELS // bundle.resolution**2, 1)):
+        raise InputError(f"{images} images of {bundle.resolution} px in one call need too much memory; at most {most}")
 
 
 def _images_in_memory(recipe: Recipe) -> int:

@@ -19,7 +19,9 @@ from stylert.cli.pipeline.generate import generate_images
 from stylert.core.errors import BundleError, InputError, OutputError, StylertError
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
-from stylert.runtime.media.recipes import bundle_hash, read_recipe
+from stylert.runtime.media import rendering
+from stylert.runtime.media.recipes import MAX_BATCH, Recipe, bundle_hash, read_recipe
+from stylert.runtime.media.rendering import check_call
 
 SHARED = {f.name for f in dataclasses.fields(PictureOptions)}
 
@@ -222,10 +224,12 @@ def test_every_mistake_is_one_line_and_leaves_no_file(bundle: Bundle, tmp_path: 
         (interpolate, "v.mp4", {"seconds": float("nan")}, InputError),
         (interpolate, "v.mp4", {"seconds": float("inf")}, InputError),
         (interpolate, "v.mp4", {"seconds": 1e12}, InputError),
+        (interpolate, "v.mp4", {"seconds": 1e308}, InputError),
         (interpolate, "v.mp4", {"seeds": [1]}, InputError),
         (interpolate, "v.mp4", {"seeds": range(9999)}, InputError),
         (interpolate, "v.mp4", {"space": "x"}, InputError),
         (interpolate, "v.mp4", {"batch": 0}, InputError),
+        (interpolate, "v.mp4", {"batch": 257}, InputError),
         (interpolate, "v.avi", {}, InputError),
         (interpolate, "file/v.mp4", {}, OutputError),
         (again, "a.png", {"file": tmp_path / "none.png"}, InputError),
@@ -247,6 +251,30 @@ def test_an_interrupted_command_keeps_the_old_file(bundle: Bundle, tmp_path: Pat
             command(bundle.path, tmp_path / name, report=stop)
         assert (tmp_path / name).read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize(("resolution", "images"), [(64, 256), (512, 128), (1024, 32), (4096, 2)])
+def test_one_call_has_at_most_so_many_images(resolution: int, images: int, bundle: Bundle) -> None:
+    """A recipe of few bytes must not ask for the activations of thousands of images."""
+    large = dataclasses.replace(bundle, model=bundle.model | {"resolution": resolution})
+    check_call(large, images)
+    if images < MAX_BATCH:
+        with pytest.raises(InputError, match=f"{images + 1} images of {resolution} px in one call"):
+            check_call(large, images + 1)
+
+
+@pytest.mark.parametrize("recipe", [{"command": "generate", "seeds": (0,), "together": (0, 1, 2)}, {"batch": 3}])
+def test_a_recipe_with_too_many_images_in_a_call_is_refused_before_any(
+    recipe: dict[str, Any], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendering, "MAX_CALL_PIXELS", 2 * bundle.resolution**2)
+    facts = {"command": "grid", "seeds": (0, 1, 2), "batch": 8, "backend": "onnxruntime", "precision": "fp32", "psi": (1.0,)}
+    with Generator.load(bundle) as generator:
+        monkeypatch.setattr(generator, "synthesize", lambda *_: pytest.fail("an image was computed"))
+        with pytest.raises(InputError, match="3 images of 16 px in one call"):
+            rendering.picture(generator, Recipe(bundle=bundle_hash(bundle), **{**facts, **recipe}))
+    with pytest.raises(InputError, match="3 images of 16 px in one call"):
+        generate_images(bundle.path, [0, 1, 2], Path("nowhere"), 1.0, False, PictureOptions(), lambda *_: None)
 
 
 def test_bundles_that_take_noise_are_refused(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:

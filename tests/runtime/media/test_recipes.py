@@ -137,6 +137,8 @@ def test_a_recipe_too_long_for_a_comment_is_refused_before_it_is_written() -> No
         {"label_vector": ("1",)},
         {"batch": 0},
         {"batch": 10**9},
+        {"batch": 257},
+        {"command": "generate", "seeds": (0,), "together": tuple(range(257))},
         {"version": "x" * 99},
     ],
 )
