@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, help="instead of the preset's")
     parser.add_argument("--half", help="none, fp16 or bf16, instead of the preset's")
     parser.add_argument("--channel-base", type=int, help="instead of the preset's")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int)
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each kind")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each form; the forms alternate")

@@ -7,6 +7,7 @@ the metrics and snapshots of rank 0 in a group of their own, by Gloo.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stylert.core.errors import InputError, StylertError, shown_line
+from stylert.core.errors import InputError, StylertError, shown, shown_line
 
 #: Longest time that processes wait for rank 0.
 LONGEST_WAIT = timedelta(days=7)
@@ -100,6 +101,28 @@ def launched_processes() -> Processes:
     if not 0 <= rank < world_size:
         raise InputError(f"RANK {rank} must be at least 0 and below WORLD_SIZE {world_size}")
     return Processes(rank, world_size)
+
+
+def local_device(name: str) -> str:
+    """The device of this process: `cpu`, `cuda` or one GPU as `cuda:0`.
+
+    With several processes on one machine, `cuda` is the GPU of this one's LOCAL_RANK. A GPU becomes the current one.
+
+    Raises:
+        InputError: The name is another one, LOCAL_RANK is no whole number, or there is no such GPU.
+    """
+    if name == "cpu":
+        return name
+    if not re.fullmatch(r"cuda(:[0-9]{1,4})?", name):
+        raise InputError(f"unknown device {shown(name)}: use cpu, cuda, or cuda:0 for one GPU")
+    if not torch.cuda.is_available():
+        raise InputError("no CUDA device is available: use --device cpu")
+    number = name.partition(":")[2] or os.environ.get("LOCAL_RANK", "0")
+    count = torch.cuda.device_count()
+    if not (number.isascii() and number.isdigit() and int(number) < count):
+        raise InputError(f"there is no GPU {shown(number)}: this machine has {count}, and the first is 0")
+    torch.cuda.set_device(int(number))
+    return f"cuda:{int(number)}"
 
 
 @contextmanager

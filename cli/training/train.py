@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -79,13 +78,13 @@ def _run(options: Options) -> None:
     from stylert.train.configuration.resumed_settings import changes
     from stylert.train.data.dataset import ImageDataset
     from stylert.train.loop import Trainer, train
-    from stylert.train.parallel import launched_processes, process_group
+    from stylert.train.parallel import launched_processes, local_device, process_group
     from stylert.train.selection import training_images
     from stylert.train.snapshots.snapshot_file import read_config
     from stylert.train.transfer import read_networks, transfer
 
     snapshot, source = options.out / SNAPSHOT_FILE, options.transfer
-    device = _device(options.device)
+    device = local_device(options.device)
     # Mistakes that do not depend on the images are found before the images are read.
     if source is not None:
         read_networks(source)
@@ -294,23 +293,6 @@ def _check(options: Options) -> None:
         for name in (GENERATOR_FILE, BEST_FILE):  # of a user, or of an older run; the new run would replace it
             if (options.out / name).exists():
                 raise OutputError(f"{options.out} already holds {name}: choose another folder")
-
-
-def _device(name: str) -> str:
-    """The device of this process. With several processes on one machine, each takes the GPU of its LOCAL_RANK."""
-    import torch
-
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("no CUDA device is available: use --device cpu")
-    try:
-        torch.device(name)
-    except RuntimeError:
-        raise InputError(f"unknown device {name!r}: use cpu or cuda") from None
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    if name.startswith("cuda"):
-        torch.cuda.set_device(name)
-    return name
 
 
 def _config(options: Options, resolution: int, c_dim: int, channels: int, processes: Processes, snapshot: Path) -> TrainConfig:
