@@ -22,6 +22,7 @@ from stylert.core.progress import Progress
 from stylert.core.roofline import PeakRates
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.backends import available_backends, backend
+from stylert.runtime.build_options import check_threads
 
 FORMS = ("stylert", "portable")
 
@@ -152,6 +153,7 @@ def with_lower_bound(row: Row, model: Model, rates: PeakRates | None) -> Row:
 def _check(models: Sequence[Model], matrix: Matrix) -> None:
     if not matrix.batches or any(b < 1 for b in matrix.batches):
         raise InputError("a batch size is at least 1")
+    check_threads(matrix.threads)
     check_scenarios(matrix.scenarios)
     for form in matrix.forms:
         if form not in FORMS:

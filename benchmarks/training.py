@@ -45,10 +45,11 @@ from stylert.benchmarks.processes import new_process
 from stylert.benchmarks.report.tables import number, ratio_facts
 from stylert.benchmarks.sample_statistics import describe
 from stylert.benchmarks.schema import Results, Row, row_name, write_results
-from stylert.core.errors import OutputError
+from stylert.core.errors import InputError, OutputError
 from stylert.core.files.atomic import check_writable
 from stylert.core.machine.host import peak_memory_mib
 from stylert.core.statistics import median_ratio
+from stylert.runtime.build_options import check_threads
 
 FORMS = ("stylert", "plain", "compiled")
 
@@ -285,11 +286,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = {"batch": args.batch, "half": args.half, "channel_base": args.channel_base}
         overrides = {name: value for name, value in options.items() if value is not None}
         _check(presets, resolutions, forms, overrides)
+        check_threads(args.threads)
         check_writable(args.json)
-    except (ValueError, OutputError) as error:
+    except (ValueError, InputError, OutputError) as error:
         parser.error(str(error))
-    if min(args.steps, args.rounds, args.threads or 1) < 1:
-        parser.error("--steps, --rounds and --threads are at least 1")
+    if min(args.steps, args.rounds) < 1:
+        parser.error("--steps and --rounds are at least 1")
     command = ["python", "-m", "stylert.benchmarks.training", *(sys.argv[1:] if arguments is None else arguments)]
     rows: list[Row] = []
     times_faster: dict[str, dict[str, Any]] = {}

@@ -77,7 +77,24 @@ def stylert(
 BundlePath = Annotated[Path, typer.Argument(help="Bundle folder, written by `stylert export`.")]
 Backends = Annotated[str | None, typer.Option("--backend", help="Comma-separated; by default all that are installed.")]
 Precisions = Annotated[str | None, typer.Option("--precision", help="Comma-separated; by default all in the bundle.")]
-Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="CPU threads; by default the backend decides.")]
+
+
+def _check_threads(count: int | None) -> int | None:
+    from stylert.runtime.build_options import check_threads
+
+    try:
+        check_threads(count)
+    except InputError as e:
+        raise InputError(f"--{e}") from None
+    return count
+
+
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        callback=_check_threads, help="CPU threads, at most 4 for each core that may be used; by default the backend decides."
+    ),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")]
 OneBackend = Annotated[
     str,

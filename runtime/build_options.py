@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from stylert.core.errors import InputError, shown
+from stylert.core.machine.host import THREADS_PER_CORE, most_threads
 from stylert.runtime.batching import BatchRange
 
 #: Least, best and largest batch of an engine by default
 DEFAULT_BATCH = (1, 4, 16)
 MAX_BATCH = 4096
 MAX_PROFILES = 8
-#: More threads than any machine's processors have
-MAX_THREADS = 4096
 #: The highest of TensorRT's builder optimisation levels
 MAX_LEVEL = 5
 #: Performance hints: short single calls, or many calls at once
@@ -88,9 +87,11 @@ class BuildOptions:
 
 
 def check_threads(threads: object) -> None:
-    """Raise InputError unless this is None or a number of threads."""
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS):
-        raise InputError(f"threads is a whole number from 1 to {MAX_THREADS}, or None, not {shown(threads)}")
+    """Raise InputError unless this is None or a number of threads that this process can use."""
+    most = most_threads()
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most):
+        cores = f"{THREADS_PER_CORE} for each core that this process may use"
+        raise InputError(f"threads is a whole number from 1 to {most} ({cores}), or None, not {shown(threads)}")
 
 
 #: The options of a build without any

@@ -47,6 +47,7 @@ from stylert.core.files.atomic import atomic_file
 from stylert.core.files.outputs import check_output
 from stylert.core.machine.host import usable_cores
 from stylert.core.text_table import aligned_columns
+from stylert.runtime.build_options import check_threads
 
 #: Least number of calls of a candidate in a round, however slow it is.
 MIN_RUNS = 5
@@ -190,6 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parse(arguments)
     try:
         check_output(options.json, "JSON", (options.checkpoint,))
+        check_threads(options.threads)
         _run(options)
     except StylertError as error:
         print(f"error: {error}", file=sys.stderr)

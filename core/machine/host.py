@@ -26,6 +26,10 @@ INSTRUCTION_SETS = (
 )
 
 
+#: More threads than this on each core wait for each other. Libraries let waiting threads spin, so that hundreds seem to hang.
+THREADS_PER_CORE = 4
+
+
 def cpu_identity() -> str:
     """The processor's name and a digest of its instruction sets. A CPU engine is built for exactly one identity."""
     fields = _cpuinfo()
@@ -53,6 +57,11 @@ def instruction_sets() -> list[str] | None:
 def usable_cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def most_threads() -> int:
+    """The most threads of a library that make sense for this process."""
+    return THREADS_PER_CORE * usable_cores()
 
 
 def memory_bytes() -> tuple[int, int] | None:

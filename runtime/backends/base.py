@@ -20,7 +20,7 @@ from typing import Any
 
 from stylert.core.errors import BackendError, InputError, shown_line
 from stylert.core.progress import Progress
-from stylert.runtime.build_options import LATENCY, BuildOptions
+from stylert.runtime.build_options import LATENCY, BuildOptions, check_threads
 from stylert.runtime.session import Session
 
 
@@ -61,11 +61,17 @@ class LoadOptions:
         precision: The network's precision.
         threads: The number of CPU threads; None leaves it to the library.
         hint: The performance hint, one of `BackendFacts.hints`.
+
+    Raises:
+        InputError: There are too many threads for this machine.
     """
 
     precision: str
     threads: int | None = None
     hint: str = LATENCY
+
+    def __post_init__(self) -> None:
+        check_threads(self.threads)
 
 
 @dataclass(frozen=True)

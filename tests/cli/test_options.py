@@ -146,3 +146,18 @@ def test_a_seed_that_is_named_twice_is_one_file(
     assert status == 0, err
     assert "generate: 2 done" in err
     assert sorted(file.name for file in (nowhere / "o").iterdir()) == ["seed0000.png", "seed0001.png"]
+
+
+THREADED = [words for words, option in OPTIONS if name(option) == "--threads"]
+
+
+@pytest.mark.parametrize("words", THREADED, ids=" ".join)
+@pytest.mark.parametrize("count", ["0", "1024", "99999999999"])
+def test_more_threads_than_the_cores_can_run_are_refused_by_name(
+    words: tuple[str, ...], count: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("stylert.core.machine.host.usable_cores", lambda: 2)
+    status, err = run([*words, "--threads", count], monkeypatch, capsys)
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith("stylert: --threads is a whole number from 1 to 8 (4 for each core that this process may use)")
+    assert len(THREADED) > 6

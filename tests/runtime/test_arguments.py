@@ -11,10 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stylert.benchmarks.models import user_model
+from stylert.benchmarks.suite import Matrix, configurations
 from stylert.core.errors import InputError, StylertError
+from stylert.core.machine.host import most_threads
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
-from stylert.runtime.build_options import MAX_THREADS, BuildOptions
+from stylert.runtime.backends.base import LoadOptions
+from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.input_checks import one_hot
 from stylert.runtime.media.recipes import Recipe
 
@@ -142,20 +146,33 @@ def test_latents_streams_and_labels_work_or_refuse_any_value(plain: Generator, c
 @given(value=ANYTHING, name=st.sampled_from(["path", "backend", "precision", "threads", "hint"]))
 def test_loading_refuses_any_wrong_value(bundle: Bundle, value: Any, name: str) -> None:
     right = {"path": bundle, "backend": "onnxruntime", "precision": "fp32", "threads": 1, "max_batch": None, "hint": "latency"}
-    is_right = (isinstance(value, str) and value == "auto") or (isinstance(value, int) and value > 8)
-    if is_right and not (isinstance(value, int) and value > MAX_THREADS):
-        return  # right, or so many threads that they take long to start
+    if (isinstance(value, str) and value == "auto") or (name == "threads" and value == most_threads()):
+        return  # right, but slow
     try:
         Generator.load(**{**right, name: value}).close()
     except StylertError as e:
         assert str(e).isprintable() or name == "path"  # the caller's own path stands in the message as it is
 
 
-@pytest.mark.parametrize("threads", [0, -1, 2**31, 10**400, 1.5, True, "2", [1]])
+@pytest.mark.parametrize("threads", [0, -1, most_threads() + 1, 1024, 2**31, 10**400, 1.5, True, "2", [1]])
 def test_a_number_of_threads_out_of_range_is_refused_by_loading_and_building(bundle: Bundle, threads: Any) -> None:
-    for use in (lambda: Generator.load(bundle, threads=threads), lambda: BuildOptions(threads=threads)):
-        with pytest.raises(InputError, match="threads is a whole number from 1"):
+    """More than four threads on a core only wait for each other, and hundreds seem to hang."""
+    for use in (
+        lambda: Generator.load(bundle, threads=threads),
+        lambda: BuildOptions(threads=threads),
+        lambda: LoadOptions("fp32", threads),
+        lambda: configurations([user_model(bundle.path)], Matrix(["onnxruntime"], threads=threads)),
+    ):
+        with pytest.raises(InputError, match=rf"threads is a whole number from 1 to {most_threads()} \(4 for each core"):
             use()
+
+
+@pytest.mark.parametrize("cores", [1, 3, 96])
+def test_the_limit_of_threads_follows_the_cores_that_the_process_may_use(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stylert.core.machine.host.usable_cores", lambda: cores)
+    assert LoadOptions("fp32", 4 * cores).threads == 4 * cores
+    with pytest.raises(InputError, match=f"from 1 to {4 * cores} "):
+        LoadOptions("fp32", 4 * cores + 1)
 
 
 @pytest.mark.parametrize("psi", [10**400, -(10**400), 1e39, float("nan"), None])
