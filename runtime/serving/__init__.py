@@ -5,6 +5,7 @@
 - `model_store`: the served bundles by name, and their replacement while requests run.
 - `application`: the routes as one application; `image_routes` and `service_routes` hold them.
 - `image_request`: the body of a request for images, checked. `image_response`: pictures as one file, ZIP, parts or JSON.
+- `host_work`: threads for work that would hold up the event loop. `request_headers`: the headers, read in one place.
 - `request_guard`: key, origin, sizes, time-outs and vanished clients, around every route.
 - `http_protocol`: limits of connections and of slow headers, below the routes.
 - `refusals`: errors with their HTTP status. `metrics`: Prometheus. `request_log`: one JSON line per request.

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from stylert.core.errors import StylertError
-from stylert.runtime.serving.image_response import PictureEncoder
+from stylert.runtime.serving.host_work import HostWork
 from stylert.runtime.serving.image_routes import ImageService, image_routes
 from stylert.runtime.serving.kserve.http_routes import kserve_routes
 from stylert.runtime.serving.metrics import Metrics
@@ -20,21 +20,28 @@ from stylert.runtime.serving.service_routes import service_routes
 from stylert.runtime.serving.settings import ServerSettings
 
 
-def application(store: ModelStore, settings: ServerSettings, metrics: Metrics, encoder: PictureEncoder) -> RequestGuard:
+def application(store: ModelStore, settings: ServerSettings, metrics: Metrics, work: HostWork) -> RequestGuard:
     """The application of a server.
 
     Args:
         store: The models, loaded.
         settings: Limits, and the key.
         metrics: The counters that `/metrics` shows.
-        encoder: Makes picture files.
+        work: The threads of the host's work.
     """
     # The pages of FastAPI for its documentation load scripts from another server; `/docs` is a page of our own.
-    app = FastAPI(title="stylert", version=version("stylert"), docs_url=None, redoc_url=None, description=DESCRIPTION)
-    app.include_router(image_routes(ImageService(store, settings, encoder)))
+    app = FastAPI(
+        title="stylert",
+        version=version("stylert"),
+        docs_url=None,
+        redoc_url=None,
+        description=DESCRIPTION,
+        responses={"default": REFUSAL},
+    )
+    app.include_router(image_routes(ImageService(store, settings, work)))
     app.include_router(page_routes())
     app.include_router(service_routes(store, settings, metrics))
-    app.include_router(kserve_routes(store, settings, lambda: not guard.draining))
+    app.include_router(kserve_routes(store, settings, work, lambda: not guard.draining))
     for kind in (StylertError, Exception):
         app.add_exception_handler(kind, _refused)
     app.add_exception_handler(HTTPException, _http_error)
@@ -42,6 +49,15 @@ def application(store: ModelStore, settings: ServerSettings, metrics: Metrics, e
     return guard
 
 
+#: Any other status than those that a route names, for its description.
+REFUSAL = {
+    "description": "A refusal, with one line that names its reason",
+    "content": {
+        "application/json": {
+            "schema": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]},
+        }
+    },
+}
 DESCRIPTION = "Images of StyleGAN2 bundles. Every error is one line in the field `error`."
 
 

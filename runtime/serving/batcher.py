@@ -17,12 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-import numpy as np
-
 from stylert.core.errors import BackendError
 from stylert.runtime.serving.refusals import Overloaded
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 #: Called after each batch with its size, the seconds that its first image waited, and the seconds of the network.
 Observer = Callable[[int, float, float], None]
 
@@ -32,25 +31,25 @@ MAX_RETRY_AFTER = 60
 
 
 @dataclass(eq=False)
-class Job(Generic[Item]):
+class Job(Generic[Item, Result]):
     """The images of one request.
 
     Attributes:
-        results: A future per image, uint8 or float `[...]` without the batch axis. Await them in any order.
+        results: A future per image. Await them in any order.
     """
 
-    results: list[asyncio.Future[np.ndarray]]
-    waiting: deque[tuple[Item, asyncio.Future[np.ndarray]]]
+    results: list[asyncio.Future[Result]]
+    waiting: deque[tuple[Item, asyncio.Future[Result]]]
     arrival: float = field(default_factory=time.perf_counter)
 
 
-class Batcher(Generic[Item]):
+class Batcher(Generic[Item, Result]):
     """Runs a function on batches of items that come from many requests.
 
     All methods but the constructor belong to one event loop.
 
     Args:
-        compute: Maps items to their images `[N, ...]`. It is called in threads.
+        compute: Maps items to their images. It is called in threads.
         max_batch: Items in a call.
         max_delay: Seconds that an item may wait for others, though the network is idle.
         max_queue: Items that wait.
@@ -60,7 +59,7 @@ class Batcher(Generic[Item]):
 
     def __init__(
         self,
-        compute: Callable[[Sequence[Item]], np.ndarray],
+        compute: Callable[[Sequence[Item]], Sequence[Result]],
         max_batch: int,
         max_delay: float,
         max_queue: int,
@@ -69,7 +68,7 @@ class Batcher(Generic[Item]):
     ) -> None:
         self._compute, self._observe = compute, observe
         self._max_batch, self._max_delay, self._max_queue, self._concurrency = max_batch, max_delay, max_queue, concurrency
-        self._jobs: deque[Job[Item]] = deque()
+        self._jobs: deque[Job[Item, Result]] = deque()
         self._waiting, self._running = 0, 0
         self._timer: asyncio.TimerHandle | None = None
         self._seconds_per_item = 0.0
@@ -88,7 +87,7 @@ class Batcher(Generic[Item]):
         """Number of calls that run."""
         return self._running
 
-    def submit(self, items: Sequence[Item]) -> Job[Item]:
+    def submit(self, items: Sequence[Item]) -> Job[Item, Result]:
         """Add the items of one request to the queue.
 
         Raises:
@@ -100,7 +99,7 @@ class Batcher(Generic[Item]):
         if self._waiting + len(items) > self._max_queue:
             raise Overloaded(f"{self._waiting} images are waiting, and the queue holds {self._max_queue}", self.retry_after())
         loop = asyncio.get_running_loop()
-        results: list[asyncio.Future[np.ndarray]] = [loop.create_future() for _ in items]
+        results: list[asyncio.Future[Result]] = [loop.create_future() for _ in items]
         job = Job(results, deque(zip(items, results, strict=True)))
         self._jobs.append(job)
         self._waiting += len(items)
@@ -108,7 +107,7 @@ class Batcher(Generic[Item]):
         self._dispatch()
         return job
 
-    def cancel(self, job: Job[Item]) -> None:
+    def cancel(self, job: Job[Item, Result]) -> None:
         """Forget the items of a job that no call has begun with."""
         self._waiting -= len(job.waiting)
         job.waiting.clear()
@@ -147,9 +146,9 @@ class Batcher(Generic[Item]):
         self._timer = None
         self._dispatch()
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[np.ndarray], float]]:
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result], float]]:
         """The items of the next batch, one from each job in turn."""
-        batch: list[tuple[Item, asyncio.Future[np.ndarray], float]] = []
+        batch: list[tuple[Item, asyncio.Future[Result], float]] = []
         while self._waiting and len(batch) < self._max_batch:
             job = self._jobs.popleft()
             if job.waiting:
@@ -160,13 +159,13 @@ class Batcher(Generic[Item]):
                 self._jobs.append(job)
         return batch
 
-    def _start(self, batch: list[tuple[Item, asyncio.Future[np.ndarray], float]]) -> None:
+    def _start(self, batch: list[tuple[Item, asyncio.Future[Result], float]]) -> None:
         self._running += 1
         waited = time.perf_counter() - min(arrival for _, _, arrival in batch)
         items = [item for item, _, _ in batch]
         call = asyncio.get_running_loop().run_in_executor(self._pool, self._run, items)
 
-        def done(call: asyncio.Future[tuple[list[np.ndarray | Exception], float]]) -> None:
+        def done(call: asyncio.Future[tuple[list[Result | Exception], float]]) -> None:
             self._running -= 1
             images, seconds = call.result()
             per_item = seconds / len(items)
@@ -184,10 +183,10 @@ class Batcher(Generic[Item]):
 
         call.add_done_callback(done)
 
-    def _run(self, items: list[Item]) -> tuple[list[np.ndarray | Exception], float]:
+    def _run(self, items: list[Item]) -> tuple[list[Result | Exception], float]:
         """The image of each item or its error, and the seconds. If the batch fails, its items run one by one."""
         begin = time.perf_counter()
-        images: list[np.ndarray | Exception]
+        images: list[Result | Exception]
         try:
             images = list(self._compute(items))
         except Exception as e:

@@ -48,16 +48,25 @@ def limited_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
                     self._start_timer()
             super().data_received(data)
             if not self._in_body and self._head_bytes > MAX_HEAD and not self.transport.is_closing():
-                self._refuse(b"431 Request Header Fields Too Large", f"the head of a request has at most {MAX_HEAD} bytes")
+                self._refuse_head()
 
         def on_headers_complete(self) -> None:
             self._stop_timer()
             self._in_body, self._head_bytes = True, 0
-            super().on_headers_complete()
+            # A head that arrives at once is complete before its bytes are counted above.
+            if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD:
+                self._refuse_head()
+            elif not self.transport.is_closing():
+                super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            if not self.transport.is_closing():
+                super().on_body(body)
 
         def on_message_complete(self) -> None:
             self._in_body = False
-            super().on_message_complete()
+            if not self.transport.is_closing():
+                super().on_message_complete()
 
         def shutdown(self) -> None:
             if self.cycle is None or self._head_bytes:
@@ -76,6 +85,9 @@ def limited_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
 
         def _late(self) -> None:
             self._refuse(b"408 Request Timeout", "the head of the request took too long")
+
+        def _refuse_head(self) -> None:
+            self._refuse(b"431 Request Header Fields Too Large", f"the head of a request has at most {MAX_HEAD} bytes")
 
         def _refuse(self, status: bytes, message: str) -> None:
             body = error_body(message)

@@ -18,6 +18,7 @@ from stylert.runtime.input_checks import host_floats
 from stylert.runtime.media.composition import MAX_PSI, Composition
 from stylert.runtime.media.pictures import check_channels
 from stylert.runtime.serving.model_store import Item, ServedModel
+from stylert.runtime.serving.request_limits import check_marks
 from stylert.runtime.serving.settings import ServerSettings
 from stylert.runtime.style_levels import parse_levels
 
@@ -87,6 +88,7 @@ class ImageOrder:
 
 def read_request(body: bytes, settings: ServerSettings) -> ImagesRequest:
     """Read the body of a request. Raises InputError unless it is one."""
+    check_marks(body)
     return read_document(body or b"{}", ImagesRequest, "the request", InputError, settings.max_body)
 
 

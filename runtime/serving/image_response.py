@@ -6,7 +6,6 @@ picture in the size of the network.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import io
@@ -14,7 +13,6 @@ import json
 import secrets
 import zipfile
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import msgspec
@@ -58,29 +56,12 @@ def several_type(accept: str, media_type: str) -> str | None:
     return None
 
 
-class PictureEncoder:
-    """Turns images into picture files, in threads.
-
-    Args:
-        threads: Number of threads.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="stylert-encode")
-
-    async def encode(self, order: ImageOrder, index: int, image: np.ndarray) -> bytes:
-        """The picture file of one image of an order, in its size and with its recipe."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, _encoded, order, order.items[index], image)
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _encoded(order: ImageOrder, item: Item, image: np.ndarray) -> bytes:
+def encoded(order: ImageOrder, index: int, image: np.ndarray) -> bytes:
+    """The picture file of one image of an order, in its size and with its recipe."""
     if order.size is not None and order.size != image.shape[0]:
         resized = np.asarray(as_picture(image).resize((order.size, order.size), Image.Resampling.LANCZOS))
         image = resized.reshape(order.size, order.size, -1)
-    return encoded_image(image, order.suffix, comment(order.model, item), order.quality)
+    return encoded_image(image, order.suffix, comment(order.model, order.items[index]), order.quality)
 
 
 def comment(model: ServedModel, item: Item) -> str:

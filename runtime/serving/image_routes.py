@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from stylert.core.errors import InputError, shown
 from stylert.core.seeds import MAX_SEED
+from stylert.runtime.serving.host_work import HostWork
 from stylert.runtime.serving.image_request import (
     FORMATS,
     QUERY,
@@ -26,14 +27,14 @@ from stylert.runtime.serving.image_response import (
     JSON,
     PARTS,
     ZIP,
-    PictureEncoder,
+    encoded,
     json_of,
     new_boundary,
     parts_of,
     several_type,
     zip_of,
 )
-from stylert.runtime.serving.model_store import ModelStore
+from stylert.runtime.serving.model_store import MadeImage, ModelStore
 from stylert.runtime.serving.settings import ServerSettings
 
 MIXED_HEADERS = {"Cache-Control": "no-cache", "Vary": "Accept"}
@@ -46,12 +47,16 @@ class ImageService:
     Attributes:
         store: The models.
         settings: The limits of requests.
-        encoder: Makes picture files.
+        work: Reads large bodies, and makes picture files and answers.
     """
 
     store: ModelStore
     settings: ServerSettings
-    encoder: PictureEncoder
+    work: HostWork
+
+    async def posted_order(self, body: bytes) -> ImageOrder:
+        """The checked order of a body. Raises InputError or Refusal."""
+        return await self.work.run_if_large(len(body), lambda: self.order(read_request(body, self.settings)))
 
     def order(self, request: ImagesRequest) -> ImageOrder:
         """The checked order of a request. Raises InputError or Refusal."""
@@ -74,8 +79,8 @@ class ImageService:
                 picture.cancel()
             await asyncio.gather(*encoding, return_exceptions=True)
 
-    async def _picture(self, order: ImageOrder, index: int, image: asyncio.Future[Any]) -> bytes:
-        return await self.encoder.encode(order, index, await image)
+    async def _picture(self, order: ImageOrder, index: int, made: asyncio.Future[MadeImage]) -> bytes:
+        return await self.work.run(encoded, order, index, (await made).image)
 
 
 def image_routes(service: ImageService) -> APIRouter:
@@ -85,7 +90,7 @@ def image_routes(service: ImageService) -> APIRouter:
     @router.post("/v1/images", summary="Make images", openapi_extra=_body_schema(), responses=_RESPONSES)
     async def make_images(request: Request) -> Response:
         """Make images. One image is a picture. Several are a ZIP file, or by `Accept` parts as they are ready, or JSON."""
-        order = service.order(read_request(await request.body(), service.settings))
+        order = await service.posted_order(await request.body())
         several = several_type(request.headers.get("accept", ""), order.media_type)
         if several == PARTS:
             boundary = new_boundary()
@@ -96,11 +101,11 @@ def image_routes(service: ImageService) -> APIRouter:
             return StreamingResponse(_after(first, stream), media_type=media_type, headers=MIXED_HEADERS)
         pictures = [picture async for picture in service.pictures(order)]
         if several == JSON:
-            return Response(json_of(order, pictures), media_type=JSON, headers=MIXED_HEADERS)
+            return Response(await service.work.run(json_of, order, pictures), media_type=JSON, headers=MIXED_HEADERS)
         if several is None and len(pictures) == 1:
             return Response(pictures[0], media_type=order.media_type, headers=MIXED_HEADERS)
         headers = {**MIXED_HEADERS, "Content-Disposition": 'attachment; filename="images.zip"'}
-        return Response(zip_of(order, pictures), media_type=ZIP, headers=headers)
+        return Response(await service.work.run(zip_of, order, pictures), media_type=ZIP, headers=headers)
 
     @router.get(
         "/v1/images/{name}",

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,18 @@ LOG = logging.getLogger("stylert.serving")
 
 #: One image to make: a composition, or the latents themselves `[num_ws, w_dim]`.
 Item = Composition | np.ndarray
+
+
+class MadeImage(NamedTuple):
+    """One image that a network made.
+
+    Attributes:
+        image: uint8 `[H, W, C]`.
+        ws: Its latents, float32 `[num_ws, w_dim]`.
+    """
+
+    image: np.ndarray
+    ws: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -71,7 +84,7 @@ class ServedModel:
     name: str
     bundle_hash: str
     generator: Generator
-    batcher: Batcher[Item]
+    batcher: Batcher[Item, MadeImage]
 
     @property
     def bundle(self) -> Bundle:
@@ -200,8 +213,9 @@ class ModelStore:
         settings = self._settings
         generator = Generator.load(bundle, backend, precision, source.threads, settings.max_batch)
 
-        def compute(items: Sequence[Item]) -> np.ndarray:
-            return _images(generator, items)
+        def compute(items: Sequence[Item]) -> list[MadeImage]:
+            ws = latents_of(generator, items)
+            return list(map(MadeImage, as_uint8(generator.synthesize(ws)), ws))
 
         try:
             for batch in sorted({1, settings.max_batch}):  # the first call of a batch also compiles and allocates
@@ -215,11 +229,6 @@ class ModelStore:
         facts = {"model": name, "backend": backend, "precision": precision, "seconds": round(time.perf_counter() - begin, 2)}
         LOG.info("loaded", extra={"facts": facts})
         return ServedModel(name, digest, generator, batcher)
-
-
-def _images(generator: Generator, items: Sequence[Item]) -> np.ndarray:
-    """The images of items, uint8 `[N, H, W, C]`."""
-    return as_uint8(generator.synthesize(latents_of(generator, items)))
 
 
 def latents_of(generator: Generator, items: Sequence[Item]) -> np.ndarray:

@@ -9,18 +9,16 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import re
-import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stylert.runtime.serving.metrics import Metrics
 from stylert.runtime.serving.refusals import CLIENT_GONE, Overloaded, Refusal, error_body, status_of
+from stylert.runtime.serving.request_headers import RequestHeaders, read_headers, request_id
 from stylert.runtime.serving.settings import ServerSettings
 
 LOG = logging.getLogger("stylert.serving")
@@ -66,14 +64,13 @@ class RequestGuard:
             await self.app(scope, receive, send)
             return
         answer = _Answer(send, self)
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        given_id = headers.get(b"x-request-id", "")
-        answer.request_id = given_id if re.fullmatch(r"[\w.:-]{1,64}", given_id, re.ASCII) else secrets.token_hex(8)
+        answer.request_id = request_id(scope["headers"])
         self.metrics.running.inc()
         body: bytes = b""
         try:
+            headers = read_headers(scope["headers"])
             self._admit(scope, headers)
-            body = await self._read_body(headers, receive)
+            body = await self._read_body(headers.content_length, receive)
             await self._run(scope, body, receive, answer)
         except _ClientGone:
             answer.status = CLIENT_GONE
@@ -91,29 +88,24 @@ class RequestGuard:
             self.metrics.running.dec()
             self._record(scope, answer)
 
-    def _admit(self, scope: Scope, headers: dict[bytes, str]) -> None:
+    def _admit(self, scope: Scope, headers: RequestHeaders) -> None:
         """Refuse a request of another web page, or without the key."""
-        host = headers.get(b"host", "")
-        name = _host_name(host)
-        if self.settings.host in LOOPBACK and name not in LOOPBACK:
+        if self.settings.host in LOOPBACK and headers.host_name not in LOOPBACK:
             # A page of the web can give its own name the address of this machine. Its requests then have that name.
             raise Refusal(421, f"this server answers to {', '.join(LOOPBACK)}")
-        origin = headers.get(b"origin")
-        if origin is not None and scope["method"] not in ("GET", "HEAD") and urlsplit(origin).netloc.lower() != host.lower():
+        if headers.origin not in (None, headers.host) and scope["method"] not in ("GET", "HEAD"):
             raise Refusal(403, "requests from other web pages are refused")
         if self.settings.api_key is None or scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_PREFIXES):
             return
-        given = headers.get(b"x-api-key") or headers.get(b"authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode("latin-1"), self.settings.api_key.encode()):
+        if not hmac.compare_digest(headers.key.encode("latin-1"), self.settings.api_key.encode()):
             raise Refusal(401, "this server needs an API key: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
 
-    async def _read_body(self, headers: dict[bytes, str], receive: Receive) -> bytes:
+    async def _read_body(self, length: int | None, receive: Receive) -> bytes:
         """The body. Its bytes count in `_held` until the request ends."""
-        length = headers.get(b"content-length")
-        if length is None and b"transfer-encoding" not in headers:
+        if length == 0:
             return b""
         most = self.settings.max_body
-        if length is not None and length.isascii() and length.isdigit() and (len(length) > 15 or int(length) > most):
+        if length is not None and length > most:
             raise Refusal(413, f"a body has at most {most} bytes", {"Connection": "close"})
         body = bytearray()
         try:
@@ -234,11 +226,3 @@ class _Broken(Exception):
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _host_name(host: str) -> str:
-    """The name in a `Host` header, without the port."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""

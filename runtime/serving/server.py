@@ -21,15 +21,15 @@ import uvicorn
 
 from stylert.core.errors import BackendError, StylertError
 from stylert.runtime.serving.application import application
+from stylert.runtime.serving.host_work import HostWork
 from stylert.runtime.serving.http_protocol import limited_protocol
-from stylert.runtime.serving.image_response import PictureEncoder
 from stylert.runtime.serving.metrics import Metrics
 from stylert.runtime.serving.model_store import BundleSource, ModelStore
 from stylert.runtime.serving.settings import ServerSettings
 
 LOG = logging.getLogger("stylert.serving")
 BACKLOG = 1024
-ENCODER_THREADS = 2
+WORK_THREADS = 2
 
 
 class ImageServer:
@@ -54,13 +54,13 @@ class ImageServer:
         except BaseException:
             self._socket.close()
             raise
-        self._encoder = PictureEncoder(ENCODER_THREADS)
-        self._guard = guard = application(self.store, settings, metrics, self._encoder)
+        self._work = HostWork(WORK_THREADS)
+        self._guard = guard = application(self.store, settings, metrics, self._work)
         self._grpc = None
         if settings.grpc_port is not None:
             from stylert.runtime.serving.kserve.grpc_server import GrpcServer  # its library is slow to import
 
-            self._grpc = GrpcServer(self.store, settings, metrics, lambda: not guard.draining)
+            self._grpc = GrpcServer(self.store, settings, metrics, self._work, lambda: not guard.draining)
         config = uvicorn.Config(
             self._guard,
             http=limited_protocol(settings),
@@ -108,7 +108,7 @@ class ImageServer:
             for task in self._tasks:
                 task.cancel()
             await self.store.close()
-            self._encoder.close()
+            self._work.close()
 
     def stop(self) -> None:
         """Begin to drain. For the thread of the event loop."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from stylert.runtime.serving.metrics import Metrics
@@ -34,7 +35,7 @@ def service_routes(store: ModelStore, settings: ServerSettings, metrics: Metrics
         await store.reload(name)
         return Response(msgspec.json.encode({"reloaded": name}), media_type="application/json")
 
-    @router.get("/metrics", summary="Metrics for Prometheus")
+    @router.get("/metrics", response_class=PlainTextResponse, summary="Metrics for Prometheus")
     async def prometheus() -> Response:
         """Requests, batches and times, in the text format of Prometheus."""
         for model in store.models:

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -14,9 +14,10 @@ import grpc
 import numpy as np
 
 from stylert.core.errors import BackendError, InputError, shown
+from stylert.runtime.serving.host_work import HostWork
 from stylert.runtime.serving.kserve.grpc_messages import MESSAGES, SERVICE
 from stylert.runtime.serving.kserve.inference import VERSION, find_model, infer, metadata_of, requested_outputs
-from stylert.runtime.serving.kserve.tensors import read_raw, read_values, to_raw
+from stylert.runtime.serving.kserve.tensors import DATATYPES, TensorFacts, read_raw, read_values
 from stylert.runtime.serving.metrics import Metrics
 from stylert.runtime.serving.model_store import ModelStore
 from stylert.runtime.serving.refusals import Refusal, status_of
@@ -60,11 +61,14 @@ class GrpcServer:
         store: The models.
         settings: Address, key and limits. `grpc_port` is set.
         metrics: Counts requests.
+        work: Reads large requests and makes large answers.
         is_ready: Whether the server takes requests; False while it drains.
     """
 
-    def __init__(self, store: ModelStore, settings: ServerSettings, metrics: Metrics, is_ready: Callable[[], bool]) -> None:
-        self._store, self._settings, self._metrics, self._is_ready = store, settings, metrics, is_ready
+    def __init__(
+        self, store: ModelStore, settings: ServerSettings, metrics: Metrics, work: HostWork, is_ready: Callable[[], bool]
+    ) -> None:
+        self._store, self._settings, self._metrics, self._work, self._is_ready = store, settings, metrics, work, is_ready
         self._server: Any = None
         self.port = 0
 
@@ -77,7 +81,7 @@ class GrpcServer:
             name: grpc.unary_unary_rpc_method_handler(
                 self._guarded(name, method),
                 request_deserializer=MESSAGES[f"{name}Request"].FromString,
-                response_serializer=MESSAGES[f"{name}Response"].SerializeToString,
+                response_serializer=_serialized,
             )
             for name, method in self._methods().items()
         }
@@ -166,15 +170,28 @@ class GrpcServer:
     async def _model_infer(self, request: Any) -> Any:
         model = find_model(self._store, request.model_name, request.model_version)
         outputs = requested_outputs(model, [output.name for output in request.outputs])
-        results = await infer(model, _tensors(request), outputs, self._settings)
-        described = [{"name": t.name, "datatype": t.datatype, "shape": results[t.name].shape} for t in outputs]
-        return MESSAGES["ModelInferResponse"](
-            model_name=model.name,
-            model_version=VERSION,
-            id=request.id,
-            outputs=described,
-            raw_output_contents=[to_raw(results[t.name], t.datatype) for t in outputs],
-        )
+        tensors = await self._work.run_if_large(request.ByteSize(), _tensors, request)
+        results = await infer(model, tensors, outputs, self._settings)
+        size = sum(row.nbytes for rows in results.values() for row in rows)
+        return await self._work.run_if_large(size, _infer_answer, model.name, request.id, outputs, results)
+
+
+def _infer_answer(model: str, id: str, outputs: Sequence[TensorFacts], results: Mapping[str, Sequence[np.ndarray]]) -> bytes:
+    """The bytes of the answer to an inference."""
+    described, contents = [], []
+    for tensor in outputs:
+        rows = [np.ascontiguousarray(row, DATATYPES[tensor.datatype]) for row in results[tensor.name]]
+        described.append({"name": tensor.name, "datatype": tensor.datatype, "shape": (len(rows), *rows[0].shape)})
+        contents.append(b"".join(row.data for row in rows))
+    answer = MESSAGES["ModelInferResponse"](
+        model_name=model, model_version=VERSION, id=id, outputs=described, raw_output_contents=contents
+    )
+    return answer.SerializeToString()
+
+
+def _serialized(answer: Any) -> bytes:
+    """The bytes of an answer: a message, or bytes that were made in another thread."""
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
 def _tensors(request: Any) -> dict[str, np.ndarray]:

@@ -16,6 +16,8 @@ from fastapi import APIRouter, Request, Response
 
 from stylert.core.errors import InputError, shown
 from stylert.core.files.json_documents import read_document
+from stylert.runtime.serving.host_work import HostWork
+from stylert.runtime.serving.kserve.answers import infer_answer
 from stylert.runtime.serving.kserve.inference import (
     PLATFORM,
     VERSION,
@@ -26,12 +28,13 @@ from stylert.runtime.serving.kserve.inference import (
     outputs_of,
     requested_outputs,
 )
-from stylert.runtime.serving.kserve.tensors import TensorFacts, read_raw, read_values, to_raw, to_values
+from stylert.runtime.serving.kserve.tensors import TensorFacts, read_json, read_raw
 from stylert.runtime.serving.model_store import ModelStore, ServedModel
 from stylert.runtime.serving.refusals import Refusal
+from stylert.runtime.serving.request_headers import INFERENCE_LENGTH, inference_length
+from stylert.runtime.serving.request_limits import check_marks
 from stylert.runtime.serving.settings import ServerSettings
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
 EXTENSIONS = ["binary_tensor_data", "model_repository", "model_configuration"]
 #: Parameters of Triton that would change the meaning of a request, and that this server does not follow.
 UNSUPPORTED = ("shared_memory_region", "classification")
@@ -42,7 +45,7 @@ class TensorIn(msgspec.Struct):
     shape: list[int]
     datatype: str
     parameters: dict[str, Any] = {}
-    data: Any = None
+    data: msgspec.Raw = msgspec.Raw()  # read later, as the type that the tensor has
 
 
 class OutputWanted(msgspec.Struct):
@@ -57,12 +60,13 @@ class InferRequest(msgspec.Struct):
     outputs: list[OutputWanted] = []
 
 
-def kserve_routes(store: ModelStore, settings: ServerSettings, is_ready: Callable[[], bool]) -> APIRouter:
+def kserve_routes(store: ModelStore, settings: ServerSettings, work: HostWork, is_ready: Callable[[], bool]) -> APIRouter:
     """The routes of the protocol.
 
     Args:
         store: The models.
         settings: Limits of a request, and the key.
+        work: Reads large bodies and makes large answers.
         is_ready: Whether the server takes requests; False while it drains.
     """
     router = APIRouter(prefix="/v2", tags=["KServe v2"])
@@ -71,11 +75,11 @@ def kserve_routes(store: ModelStore, settings: ServerSettings, is_ready: Callabl
         """The model of a name, and of the version that the path may have."""
         return find_model(store, name, request.path_params.get("version", ""))
 
-    @router.get("/health/live", summary="Liveness")
+    @router.get("/health/live", response_class=Response, summary="Liveness")
     async def live() -> Response:
         return Response()
 
-    @router.get("/health/ready", summary="Readiness; fails while the server drains")
+    @router.get("/health/ready", response_class=Response, summary="Readiness; fails while the server drains")
     async def ready() -> Response:
         return Response(status_code=200 if is_ready() else 503)
 
@@ -83,7 +87,7 @@ def kserve_routes(store: ModelStore, settings: ServerSettings, is_ready: Callabl
     async def server_metadata() -> Response:
         return _json({"name": "stylert", "version": version("stylert"), "extensions": EXTENSIONS})
 
-    @router.get("/models/{name}/ready", summary="Readiness of a model")
+    @router.get("/models/{name}/ready", response_class=Response, summary="Readiness of a model")
     @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
     async def model_ready(name: str, request: Request) -> Response:
         named(name, request)
@@ -117,20 +121,26 @@ def kserve_routes(store: ModelStore, settings: ServerSettings, is_ready: Callabl
     @router.post("/models/{name}/versions/{version}/infer", include_in_schema=False)
     async def model_infer(name: str, request: Request) -> Response:
         model = named(name, request)
-        document, tensors = _read(await request.body(), request.headers.get(HEADER_LENGTH), request.headers, settings)
+        if request.headers.get("content-encoding", "identity") != "identity":
+            raise Refusal(415, "compressed requests are not read; send them without compression")
+        body = await request.body()
+        length = inference_length(request.headers.get(INFERENCE_LENGTH), len(body))
+        document, tensors = await work.run_if_large(len(body), _read, body, length, settings.max_body)
         outputs = requested_outputs(model, [output.name for output in document.outputs])
         results = await infer(model, tensors, outputs, settings)
         by_default = document.parameters.get("binary_data_output", False)
         wanted = {output.name: output.parameters.get("binary_data", by_default) for output in document.outputs}
-        is_binary = {tensor.name: wanted.get(tensor.name, by_default) is True for tensor in outputs}
+        binary = frozenset(tensor.name for tensor in outputs if wanted.get(tensor.name, by_default) is True)
         own = {"model_name": model.name, "model_version": VERSION, **({"id": document.id} if document.id is not None else {})}
-        return _answer(own, outputs, results, is_binary)
+        # The text of a float takes about twenty bytes. Pixels become text as they are sent, and bytes are not copied.
+        text = sum(20 * results[t.name][0].size * len(results[t.name]) for t in outputs if t.datatype == "FP32")
+        return await work.run_if_large(text, infer_answer, own, outputs, results, binary)
 
     @router.post("/repository/index", summary="The served models")
     async def index() -> Response:
         return _json([{"name": model.name, "version": VERSION, "state": "READY", "reason": ""} for model in store.models])
 
-    @router.post("/repository/models/{name}/load", summary="Read a bundle again")
+    @router.post("/repository/models/{name}/load", response_class=Response, summary="Read a bundle again")
     async def load(name: str) -> Response:
         """Read the bundle of a model again, without losing a request. It needs a server with an API key."""
         if settings.api_key is None:
@@ -149,30 +159,20 @@ def kserve_routes(store: ModelStore, settings: ServerSettings, is_ready: Callabl
 _BODY = {"requestBody": {"content": {"application/json": {"schema": {"type": "object"}}, "application/octet-stream": {}}}}
 
 
-def _read(
-    body: bytes, header_length: str | None, headers: Any, settings: ServerSettings
-) -> tuple[InferRequest, dict[str, np.ndarray]]:
-    """The document of a request, and its tensors by name."""
-    if headers.get("content-encoding", "identity") != "identity":
-        raise Refusal(415, "compressed requests are not read; send them without compression")
-    length = len(body)
-    if header_length is not None:
-        if not (
-            header_length.isascii() and header_length.isdigit() and len(header_length) < 12 and int(header_length) <= len(body)
-        ):
-            raise InputError(f"{HEADER_LENGTH} is a number of bytes up to {len(body)}, not {shown(header_length)}")
-        length = int(header_length)
-    document = read_document(body[:length], InferRequest, "the request", InputError, settings.max_body)
+def _read(body: bytes, length: int, max_body: int) -> tuple[InferRequest, dict[str, np.ndarray]]:
+    """The document of a request, which has the first `length` bytes of the body, and its tensors by name."""
+    check_marks(body[:length])
+    document = read_document(body[:length], InferRequest, "the request", InputError, max_body)
     rest, tensors = memoryview(body)[length:], {}
     for tensor in document.inputs:
         if tensor.name in tensors:
             raise InputError(f"input {shown(tensor.name)} is there twice")
         _refuse_unsupported(tensor.parameters)
-        size = tensor.parameters.get("binary_data_size")
+        size, data = tensor.parameters.get("binary_data_size"), bytes(tensor.data)
         if size is None:
-            tensors[tensor.name] = read_values(tensor.name, tensor.datatype, tensor.shape, tensor.data)
+            tensors[tensor.name] = read_json(tensor.name, tensor.datatype, tensor.shape, data)
             continue
-        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(rest) or tensor.data is not None:
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(rest) or data:
             raise InputError(f"input {shown(tensor.name)} names {shown(size)} of the {len(rest)} bytes that follow")
         tensors[tensor.name] = read_raw(tensor.name, tensor.datatype, tensor.shape, rest[:size])
         rest = rest[size:]
@@ -187,28 +187,6 @@ def _refuse_unsupported(parameters: dict[str, Any]) -> None:
     for name in UNSUPPORTED:
         if parameters.get(name):
             raise InputError(f"this server has no {name}")
-
-
-def _answer(
-    own: dict[str, Any], outputs: list[TensorFacts], results: dict[str, np.ndarray], is_binary: dict[str, bool]
-) -> Response:
-    """The answer, with the bytes of binary tensors behind its document."""
-    described: list[dict[str, Any]] = []
-    chunks: list[bytes] = []
-    for tensor in outputs:
-        value = results[tensor.name]
-        facts: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": value.shape}
-        if is_binary[tensor.name]:
-            chunks.append(to_raw(value, tensor.datatype))
-            facts["parameters"] = {"binary_data_size": len(chunks[-1])}
-        else:
-            facts["data"] = to_values(value)
-        described.append(facts)
-    document = msgspec.json.encode({**own, "outputs": described})
-    if not chunks:
-        return Response(document, media_type="application/json")
-    headers = {HEADER_LENGTH: str(len(document))}
-    return Response(b"".join([document, *chunks]), media_type="application/octet-stream", headers=headers)
 
 
 def _config(tensor: TensorFacts) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def requested_outputs(model: ServedModel, names: Sequence[str]) -> list[TensorFa
 
 async def infer(
     model: ServedModel, tensors: Mapping[str, np.ndarray], outputs: Sequence[TensorFacts], settings: ServerSettings
-) -> dict[str, np.ndarray]:
+) -> dict[str, Sequence[np.ndarray]]:
     """Run one inference.
 
     Args:
@@ -85,7 +85,7 @@ async def infer(
         settings: The limits of a request.
 
     Returns:
-        The outputs by name.
+        One array for each image, by the name of the output.
 
     Raises:
         InputError: An input is unknown, missing, or has another shape or range.
@@ -93,16 +93,14 @@ async def infer(
     """
     items = _items(model, tensors, settings)
     names = [tensor.name for tensor in outputs]
-    results: dict[str, np.ndarray] = {}
-    if WS in names:
-        results[WS] = await asyncio.to_thread(latents_of, model.generator, items)
-        items = list(results[WS])
-    if IMAGE in names:
-        job = model.batcher.submit(items)
-        try:
-            results[IMAGE] = np.stack(await asyncio.gather(*job.results))
-        finally:
-            model.batcher.cancel(job)
+    if IMAGE not in names:
+        return {WS: list(await asyncio.to_thread(latents_of, model.generator, items))}
+    job = model.batcher.submit(items)
+    try:
+        made = await asyncio.gather(*job.results)
+    finally:
+        model.batcher.cancel(job)
+    results: dict[str, Sequence[np.ndarray]] = {IMAGE: [each.image for each in made], WS: [each.ws for each in made]}
     return {name: results[name] for name in names}
 
 

@@ -14,6 +14,9 @@ from stylert.runtime.bundle import Bundle
 from stylert.runtime.serving.server import BundleSource, ImageServer
 from stylert.runtime.serving.settings import ServerSettings
 
+#: The event loop of each server.
+LOOPS: dict[ImageServer, asyncio.AbstractEventLoop] = {}
+
 
 @contextmanager
 def running(sources: list[BundleSource], **changes: object) -> Iterator[ImageServer]:
@@ -21,10 +24,9 @@ def running(sources: list[BundleSource], **changes: object) -> Iterator[ImageSer
     defaults = {"port": 0, "drain_delay": 0.05, "drain_seconds": 20}
     server = ImageServer(sources, ServerSettings(**{**defaults, **changes}))  # type: ignore[arg-type]
     ready = threading.Event()
-    loops: list[asyncio.AbstractEventLoop] = []
 
     def started() -> None:
-        loops.append(asyncio.get_running_loop())
+        LOOPS[server] = asyncio.get_running_loop()
         ready.set()
 
     thread = threading.Thread(target=server.run, args=[started])
@@ -33,7 +35,7 @@ def running(sources: list[BundleSource], **changes: object) -> Iterator[ImageSer
     try:
         yield server
     finally:
-        loops[0].call_soon_threadsafe(server.stop)
+        LOOPS[server].call_soon_threadsafe(server.stop)
         thread.join(60)
         assert not thread.is_alive(), "the server did not end"
 

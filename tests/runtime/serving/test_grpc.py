@@ -87,7 +87,17 @@ def test_typed_contents_are_read_and_broken_raw_contents_refused(server: ImageSe
     seed = {"name": "seed", "datatype": "INT64", "shape": [1]}
     good = infer(MESSAGES["ModelInferRequest"](model_name="small", inputs=[{**seed, "contents": {"int64_contents": [5]}}]))
     assert list(good.outputs[0].shape) == [1, 16, 16, 3]
-    for inputs, raw in (([seed], []), ([seed], [b"1234567"]), ([seed], [b"12345678"] * 2), ([seed, seed], [b"12345678"] * 2)):
+    huge = {"name": "ws", "datatype": "FP32", "shape": [0, 2**62, 2**62]}
+    for inputs, raw in (
+        ([seed], []),
+        ([seed], [b"1234567"]),
+        ([seed], [b"12345678"] * 2),
+        ([seed, seed], [b"12345678"] * 2),
+        ([huge], []),
+        ([huge], [b""]),
+        ([{**seed, "datatype": "FP16"}], []),
+        ([{**seed, "datatype": "INT8", "contents": {"int_contents": [200]}}], []),
+    ):
         with pytest.raises(grpc.RpcError) as raised:
             infer(MESSAGES["ModelInferRequest"](model_name="small", inputs=inputs, raw_input_contents=raw))
         assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT

@@ -16,7 +16,9 @@ from tritonclient.utils import InferenceServerException
 
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime import Bundle, Generator
+from stylert.runtime.serving.kserve.tensors import DATATYPES
 from stylert.runtime.serving.server import ImageServer
+from tests.draws import fuzz_budget
 
 LENGTH = "Inference-Header-Content-Length"
 
@@ -122,6 +124,7 @@ def post(client: httpx.Client, document: Any, tail: bytes = b"", length: object 
 
 
 SEED = {"name": "seed", "shape": [1], "datatype": "INT64"}
+WS = {"name": "ws", "shape": [1], "datatype": "FP32"}
 
 
 def binary(size: object, **changes: Any) -> dict[str, Any]:
@@ -146,6 +149,10 @@ def binary(size: object, **changes: Any) -> dict[str, Any]:
         ({"inputs": [{**SEED, "data": [], "shape": [0]}]}, b"", None),
         ({"inputs": [{**SEED, "data": [1], "shape": [2**63]}]}, b"", None),
         ({"inputs": [{**SEED, "data": [1], "shape": [1] * 99}]}, b"", None),
+        ({"inputs": [{**WS, "data": [], "shape": [0, 10**30]}]}, b"", None),
+        ({"inputs": [{**WS, "data": [], "shape": [0, 2**62, 2**62]}]}, b"", None),
+        ({"inputs": [{**WS, "parameters": {"binary_data_size": 0}, "shape": [0, 2**62, 2**62]}]}, b"", 10**3),
+        ({"inputs": [{**WS, "data": ["a" * 500, *[""] * 200_000]}]}, b"", None),
         ({"inputs": [{**SEED, "data": [1]}] * 2}, b"", None),
         ({"inputs": [{**SEED, "data": [1], "parameters": {"shared_memory_region": "x"}}]}, b"", None),
         (binary(8), b"1234567", None),
@@ -179,6 +186,45 @@ def test_no_damaged_binary_request_is_a_failure_of_the_server(
     head[position % len(head)] = byte
     answer = post(client, bytes(head), tail, length)
     assert answer.status_code in (200, 400)
+
+
+numbers = st.integers(-2, 5) | st.sampled_from([2**31, 2**62, 2**63, 2**64, 10**30, 0.5, 1e300, True, None, "1", "", [], {}])
+lists = st.recursive(st.lists(numbers, max_size=4), lambda inner: st.lists(inner, max_size=3), max_leaves=4)
+parameters = st.dictionaries(
+    st.sampled_from(["binary_data_size", "binary_data", "shared_memory_region", "classification", "x"]),
+    numbers | lists,
+    max_size=2,
+)
+inputs = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["seed", "psi", "cutoff", "label", "ws", "image", ""]) | st.text(max_size=3),
+        "shape": st.just([1]) | st.just([1, 6, 20]) | lists,
+        "datatype": st.sampled_from([*DATATYPES, "BYTES", ""]),
+    },
+    optional={"data": st.just([1]) | lists | numbers, "parameters": parameters},
+)
+requests = st.fixed_dictionaries(
+    {"inputs": st.just([{**SEED, "data": [1]}]) | st.lists(inputs, max_size=3)},
+    optional={
+        "id": numbers,
+        "parameters": parameters | st.dictionaries(st.just("binary_data_output"), numbers),
+        "outputs": st.lists(
+            st.fixed_dictionaries({"name": st.sampled_from(["image", "ws", "x"])}, optional={"parameters": parameters}),
+            max_size=3,
+        ),
+    },
+)
+
+
+@settings(max_examples=fuzz_budget(150, 3000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(requests, st.binary(max_size=9), st.none() | st.integers(-1, 500))
+def test_no_request_of_any_form_is_a_failure_of_the_server(
+    client: httpx.Client, document: dict[str, Any], tail: bytes, length: int | None
+) -> None:
+    answer = post(client, document, tail, length)
+    assert answer.status_code in (200, 400), answer.text
+    if answer.status_code == 400:
+        assert answer.json()["error"].isprintable()
 
 
 def test_compressed_requests_are_refused(client: httpx.Client) -> None:

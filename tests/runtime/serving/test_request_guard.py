@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.serving.server import ImageServer
-from tests.runtime.serving.conftest import running, source
+from tests.draws import fuzz_budget
+from tests.runtime.serving.conftest import LOOPS, running, source
 
 KEY = "correct horse battery"
 
@@ -103,6 +108,11 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(strict: ImageServe
         ),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 40_000, b"431"),
         (b"GET /" + b"y" * 40_000, b"431"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 40_000 + b"\r\n\r\n", b"431"),  # complete at once
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 40_000 + b"\r\nContent-Length: 3\r\n\r\nabc", b"431"),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://[::1\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", b"400"),
         (b"\x16\x03\x01 nonsense\r\n\r\n", b"400"),
         (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\n\r\n", b"421"),
@@ -119,6 +129,64 @@ def test_slow_large_and_broken_heads_end_with_a_status(strict: ImageServer, head
         except ConnectionResetError:
             pass
     assert data.split()[1:2] == [status]
+
+
+NAMES = (
+    "host", "origin", "content-length", "transfer-encoding", "authorization", "x-api-key", "x-request-id", "accept",
+    "if-none-match", "content-encoding", "content-type", "inference-header-content-length", "range", "expect", "connection",
+)  # fmt: skip
+header_values = st.binary(max_size=12) | st.sampled_from(
+    [
+        b"localhost",
+        b"http://localhost",
+        b"http://[::1",
+        b"[::1",
+        b"//\xbd",
+        b"a:b:c",
+        b"\xff",
+        b"0",
+        b"-1",
+        b"\xb2",
+        b"9" * 5000,
+        b"*/*",
+    ]
+)
+
+
+@settings(max_examples=fuzz_budget(150, 5000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["GET", "POST"]),
+    st.sampled_from(["/", "/v1/images", "/v1/images/1.png", "/v2/models/small/infer", "/page/main.js", "/nothing"]),
+    st.lists(st.tuples(st.sampled_from(NAMES), header_values), max_size=4),
+)
+def test_no_header_is_a_failure_of_the_server(
+    server: ImageServer, method: str, path: str, headers: list[tuple[str, bytes]]
+) -> None:
+    """The guard is called as the server calls it. Below it, the parser of HTTP has its own rules for bytes."""
+    fields = [(b"host", b"localhost"), *((name.encode(), value) for name, value in headers if name != "host")]
+    for host in [value for name, value in headers if name == "host"][:1]:
+        fields[0] = (b"host", host)
+    scope = {
+        "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": fields,
+        "http_version": "1.1", "scheme": "http", "client": None, "server": None, "root_path": "",
+    }  # fmt: skip
+    sent: list[Any] = []
+
+    async def call() -> None:
+        messages = iter([{"type": "http.request", "body": b"{}"}])
+
+        async def receive() -> Any:
+            for message in messages:
+                return message
+            return await asyncio.get_running_loop().create_future()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await server._guard(scope, receive, send)
+
+    asyncio.run_coroutine_threadsafe(call(), LOOPS[server]).result(60)
+    assert 200 <= sent[0]["status"] < 500
 
 
 def test_a_slow_client_that_sends_byte_by_byte_is_cut_off(strict: ImageServer) -> None:
