@@ -10,7 +10,6 @@ import bisect
 import json
 import os
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from stylert.benchmarks.machine.lower_bounds import layer_lower_bounds
 from stylert.benchmarks.scenarios.measure import Configuration
 from stylert.benchmarks.schema import LayerTime, Profile
 from stylert.core.errors import BackendError
+from stylert.core.files.temporary import temporary_folder
 from stylert.core.roofline import PeakRates
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.backends import onnxruntime, openvino
@@ -92,8 +92,7 @@ def _onnxruntime(bundle: Bundle, configuration: Configuration) -> tuple[LayerTim
     import onnx
 
     ort = onnxruntime.library()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with temporary_folder("profile") as folder:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.enable_profiling = True
@@ -132,8 +131,8 @@ def _openvino(bundle: Bundle, configuration: Configuration) -> tuple[LayerTimes,
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": True}
     if configuration.threads is not None:
         options["INFERENCE_NUM_THREADS"] = configuration.threads
-    with tempfile.TemporaryDirectory() as folder:
-        lowered = lower(source, Path(folder) / "lowered.onnx", configuration.batch)
+    with temporary_folder("profile") as folder:
+        lowered = lower(source, folder / "lowered.onnx", configuration.batch)
         graph = onnx.load(lowered).graph
         core = openvino.shared_core()
         compiled = core.compile_model(core.read_model(lowered), "CPU", options)
@@ -180,9 +179,9 @@ def _tensorrt(bundle: Bundle, configuration: Configuration) -> tuple[LayerTimes,
     source = _network(bundle, configuration)
     engine = engine_to_load(bundle, configuration.backend, configuration.precision)
     record = read_record(engine) if engine is not None else None
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder("profile") as folder:
         kernels = [] if record is None else record.layers
-        layers = engine_layers(kernels, lower(source, Path(folder) / "lowered.onnx"), style_node_names(source))
+        layers = engine_layers(kernels, lower(source, folder / "lowered.onnx"), style_node_names(source))
     times = _session_times(bundle, configuration, layers)
     return times, f"the engine's profiler, median of {TIMED_CALLS} calls without a CUDA graph"
 

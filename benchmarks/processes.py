@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
+from stylert.core.child_processes import safe_path
 from stylert.core.errors import BackendError
 
 #: Seconds that a call has to clean up when it is stopped.
@@ -39,7 +40,8 @@ def new_process(name: str, setup: Callable[..., object] | None = None, *argument
     try:
         here, there = context.Pipe()
         process = context.Process(target=_serve, args=(there,))
-        process.start()
+        with safe_path():  # also for the process of multiprocessing that watches its resources
+            process.start()
     except OSError as e:
         raise BackendError(f"the process that measures {name} cannot be started: {e.strerror or e}") from None
     there.close()  # of this process; so `recv` ends when the other one does

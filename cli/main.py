@@ -13,6 +13,8 @@ import signal
 import sys
 from typing import TextIO
 
+from stylert.core.child_processes import safe_path
+
 #: Exit code after Ctrl-C, as in shells and in Typer.
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -31,7 +33,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     stop = _StopSignals()
     try:
-        with stop:
+        with stop, safe_path():
             status = _run()
     except KeyboardInterrupt:
         status = INTERRUPTED

@@ -1,9 +1,17 @@
-"""Puts a load on `stylert serve` and prints rate and latencies, beside those of the same network without a server.
+"""Puts loads on `stylert serve` and prints each beside what the same network does without a server.
 
-    python examples/serve_load.py bundle --seconds 5 --clients 1,8,64
+    python examples/serve_load.py bundle --backend openvino --precision int8 --threads 1
 
-Each client asks for one image after another, over a connection that stays open. Client and server share the cores of this machine, so
-the rates are lower bounds. `--max-batch 1` serves without batches, for comparison.
+It measures four things, in one run:
+
+- a single request: its median over that of the same call in this process, the two in turn;
+- the offline rate, in full batches without a server, and the highest rate of arrivals at random (a Poisson process) that the server
+  answers with a 99th percentile within `--target` milliseconds;
+- `--requests` requests of `--clients` clients that each wait for their answer: rate, failures, images per batch, and the server's memory;
+- a naive server, FastAPI around `Generator`, under the same clients.
+
+Requests are those of the KServe protocol with the pixels as bytes, unless the line says png. Clients and servers share the cores of
+this machine, so all rates of servers are lower bounds.
 """
 
 from __future__ import annotations
@@ -12,77 +20,259 @@ import argparse
 import asyncio
 import json
 import os
+import random
+import re
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
+from stylert.core.machine.host import cpu_name
 from stylert.runtime import Generator
 
-
-async def client(port: int, seed: int, end: float, latencies: list[float], failures: list[str]) -> None:
-    """Ask for images until the time is over."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    while time.perf_counter() < end:
-        begin = time.perf_counter()
-        writer.write(f"GET /v1/images/{seed}.jpg?psi=0.7 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        await reader.readexactly(int(head.split("content-length: ")[1].split("\r\n")[0]))
-        latencies.append(1000 * (time.perf_counter() - begin))
-        if " 200 " not in head.splitlines()[0]:
-            failures.append(head.splitlines()[0])
-        seed += 1
-    writer.close()
+PSI = 0.7
+FRACTIONS = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 
 
-async def load(port: int, clients: int, seconds: float) -> tuple[list[float], list[str]]:
-    """Latencies in milliseconds, and the status lines of failures."""
+def infer_request(name: str, seed: int) -> bytes:
+    """One request of the KServe protocol."""
+    inputs = [
+        {"name": "seed", "datatype": "INT64", "shape": [1], "data": [seed]},
+        {"name": "psi", "datatype": "FP32", "shape": [1], "data": [PSI]},
+    ]
+    body = json.dumps({"inputs": inputs, "outputs": [{"name": "image", "parameters": {"binary_data": True}}]}).encode()
+    return b"POST /v2/models/%s/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (
+        name.encode(),
+        len(body),
+        body,
+    )
+
+
+def get_request(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def answer_length(data: bytes | bytearray) -> int:
+    """Bytes of the answer at the beginning of `data`; 0 as long as its head is not there."""
+    end = data.find(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", data[:end], re.IGNORECASE) if end >= 0 else None
+    return 0 if length is None else end + 4 + int(length[1])
+
+
+class Connection(asyncio.Protocol):
+    """A connection that stays open and has one request at a time."""
+
+    def __init__(self) -> None:
+        self._data, self._length = bytearray(), 0
+        self._done: asyncio.Future[bool] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        self._length = self._length or answer_length(self._data)
+        if self._length and len(self._data) >= self._length and self._done is not None:
+            self._done.set_result(self._data[9:12] == b"200")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_result(False)
+
+    async def ask(self, request: bytes) -> bool:
+        """Whether the answer has status 200."""
+        self._data.clear()
+        self._length = 0
+        self._done = asyncio.get_running_loop().create_future()
+        self._transport.write(request)  # type: ignore[attr-defined]
+        return await self._done
+
+
+async def connect(port: int) -> Connection:
+    return (await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port))[1]
+
+
+async def closed_loop(port: int, requests: Iterator[bytes], clients: int) -> tuple[float, int]:
+    """Clients that each send a request after the answer of the last. Returns the seconds and the number of failures."""
+    failures = 0
+
+    async def client() -> None:
+        nonlocal failures
+        connection = await connect(port)
+        for request in requests:
+            failures += not await connection.ask(request)
+
+    begin = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return time.perf_counter() - begin, failures
+
+
+async def arrivals(port: int, name: str, rate: float, seconds: float) -> tuple[np.ndarray, int]:
+    """Requests at random times. Returns the latencies in milliseconds from the time of each arrival, and the failures."""
+    idle = [await connect(port) for _ in range(16)]
     latencies: list[float] = []
-    failures: list[str] = []
-    end = time.perf_counter() + seconds
-    await asyncio.gather(*(client(port, 1000 * i, end, latencies, failures) for i in range(clients)))
-    return latencies, failures
+    failures = 0
+    generator = random.Random(0)
+
+    async def one(arrival: float, seed: int) -> None:
+        nonlocal failures
+        connection = idle.pop() if idle else await connect(port)
+        failures += not await connection.ask(infer_request(name, seed))
+        latencies.append(1000 * (time.perf_counter() - arrival))
+        idle.append(connection)
+
+    tasks: list[asyncio.Task[None]] = []
+    begin = next_arrival = time.perf_counter()
+    while next_arrival < begin + seconds:
+        if (delay := next_arrival - time.perf_counter()) > 0:
+            await asyncio.sleep(delay)
+        tasks.append(asyncio.create_task(one(next_arrival, len(tasks))))
+        next_arrival += generator.expovariate(rate)
+    await asyncio.gather(*tasks)
+    return np.array(latencies), failures
 
 
-def row(name: str, latencies: list[float], seconds: float, failures: list[str]) -> str:
-    p50, p95, p99 = np.percentile(latencies, [50, 95, 99])
-    rate = len(latencies) / seconds
-    return f"{name:24} {rate:8.1f} images/s   p50 {p50:7.2f}  p95 {p95:7.2f}  p99 {p99:7.2f} ms   {len(failures)} failed"
+class Server:
+    """A server in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process, self.port = process, port
+
+    @property
+    def memory(self) -> float:
+        """Resident memory in MiB."""
+        return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())[0]) / 1024
+
+    def metric(self, name: str) -> float:
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            text = b"".join(_answer(connection, get_request("/metrics")))
+        return sum(float(value) for value in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text.decode(), re.MULTILINE))
 
 
-def in_process(options: argparse.Namespace) -> None:
-    """Single images without a server: the time that a client cannot go below."""
-    with Generator.load(options.bundle, options.backend, options.precision, options.threads) as g:
-        times: list[float] = []
-        end = time.perf_counter() + options.seconds
-        while time.perf_counter() < end:
-            begin = time.perf_counter()
-            g([len(times)], 0.7)
-            times.append(1000 * (time.perf_counter() - begin))
-    print(row("in process", times[5:], options.seconds, []))
+def _answer(connection: socket.socket, request: bytes) -> list[bytes]:
+    """The parts of an answer, over a blocking socket."""
+    connection.sendall(request)
+    data = bytearray()
+    while not (length := answer_length(data)) or len(data) < length:
+        data += connection.recv(2**20)
+    return [bytes(data)]
 
 
-def served(options: argparse.Namespace, max_batch: int) -> None:
-    """A server of its own process under each number of clients."""
-    command = [sys.executable, "-m", "stylert.cli.main", "serve", str(options.bundle), "--port", "0", "--quiet"]
-    command += ["--backend", options.backend, "--precision", options.precision, "--max-batch", str(max_batch)]
-    command += ["--threads", str(options.threads)] if options.threads else []
+@contextmanager
+def started(command: list[str]) -> Iterator[Server]:
     environment = {name: value for name, value in os.environ.items() if name != "STYLERT_API_KEY"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
-        assert server.stdout is not None
-        line = server.stdout.readline()
+    with subprocess.Popen([sys.executable, "-P", *command], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
         if not line:
             raise SystemExit("the server did not start")
-        port = int(line.strip().rsplit(":", 1)[1])
-        asyncio.run(load(port, 4, 0.5))  # warm
-        for clients in options.clients:
-            latencies, failures = asyncio.run(load(port, clients, options.seconds))
-            print(row(f"batch {max_batch}, {clients} clients", latencies, options.seconds, failures), flush=True)
-            if failures:
-                print(json.dumps(sorted(set(failures))))
-        server.terminate()
+        try:
+            yield Server(process, int(line.strip().rsplit(":", 1)[1]))
+        finally:
+            process.terminate()
+
+
+def single(server: Server, name: str, g: Generator, seconds: float) -> None:
+    """One request at a time, in turn with calls in this process."""
+    times: dict[str, list[float]] = {"in process": [], "server, bytes": [], "server, png": []}
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        end, seed = time.perf_counter() + seconds, 0
+        while time.perf_counter() < end or seed < 3:
+            seed += 1
+            calls = [
+                ("in process", lambda seed=seed: g([seed], PSI)),
+                ("server, bytes", lambda seed=seed: _answer(connection, infer_request(name, seed))),
+                ("server, png", lambda seed=seed: _answer(connection, get_request(f"/v1/images/{seed}.png?psi={PSI}"))),
+            ]
+            random.shuffle(calls)
+            for kind, call in calls:
+                begin = time.perf_counter()
+                call()
+                times[kind].append(1000 * (time.perf_counter() - begin))
+    alone = median(times["in process"])
+    for kind, values in times.items():
+        print(
+            f"single, {kind:14} median {median(values):8.2f} ms  ({median(values) - alone:+.2f} ms, {len(values)} calls)",
+            flush=True,
+        )
+
+
+def offline_rate(g: Generator, batch: int, seconds: float) -> float:
+    """Images per second in full batches."""
+    g(range(batch), PSI)
+    begin = time.perf_counter()
+    count = 0
+    while time.perf_counter() - begin < seconds:
+        g(range(count, count + batch), PSI)
+        count += batch
+    return count / (time.perf_counter() - begin)
+
+
+def random_arrivals(server: Server, name: str, g: Generator, options: argparse.Namespace) -> None:
+    """The highest fraction of the offline rate that the server answers in time."""
+    for fraction in FRACTIONS:
+        rate = offline_rate(g, options.max_batch, options.seconds / 2)  # again for each, as other work of the machine changes
+        latencies, failures = asyncio.run(arrivals(server.port, name, fraction * rate, options.seconds))
+        p50, p99 = np.percentile(latencies, [50, 99])
+        print(
+            f"arrivals at {fraction:.0%} of the offline rate of {rate:.0f}/s: p50 {p50:.1f}  p99 {p99:.1f} ms, {failures} failed",
+            flush=True,
+        )
+        if p99 <= options.target and not failures:
+            return
+
+
+def many_clients(server: Server, name: str, options: argparse.Namespace, clients: int) -> float:
+    """Many clients at once, in ten parts. Returns the requests per second."""
+    seconds, failures, memory = 0.0, 0, [server.memory]
+    calls, images = server.metric("stylert_batch_images_count"), server.metric("stylert_images_total")
+    each = max(options.requests // 10, clients)
+    for part in range(10):
+        requests = (infer_request(name, seed) for seed in range(part * each, (part + 1) * each))
+        part_seconds, part_failures = asyncio.run(closed_loop(server.port, requests, clients))
+        seconds, failures = seconds + part_seconds, failures + part_failures
+        memory.append(server.memory)
+    batch = (server.metric("stylert_images_total") - images) / (server.metric("stylert_batch_images_count") - calls)
+    print(
+        f"{10 * each} requests of {clients} clients: {10 * each / seconds:.0f}/s, {failures} failed, {batch:.2f} images per batch; "
+        f"memory {memory[0]:.0f} MiB before, {memory[1]:.0f} after a tenth, {memory[-1]:.0f} at the end",
+        flush=True,
+    )
+    return 10 * each / seconds
+
+
+def naive_load(port: int, options: argparse.Namespace, clients: int) -> float:
+    """The rate of the naive server with a tenth of the requests."""
+    count = max(options.requests // 10, clients)
+    requests = (get_request(f"/{seed}") for seed in range(count))
+    seconds, failures = asyncio.run(closed_loop(port, requests, clients))
+    print(f"naive server, {clients} clients: {count / seconds:.0f}/s, {failures} failed", flush=True)
+    return count / seconds
+
+
+def serve_naively(options: argparse.Namespace) -> None:
+    """FastAPI around `Generator`, as one writes it first."""
+    import uvicorn
+    from fastapi import FastAPI, Response
+
+    app = FastAPI()
+    g = Generator.load(options.bundle, options.backend, options.precision, options.threads)
+    g([0], PSI)
+
+    @app.get("/{seed}")
+    def image(seed: int) -> Response:
+        return Response(g([seed], PSI).tobytes(), media_type="application/octet-stream")
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    print(f"naive:{listener.getsockname()[1]}", flush=True)
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])
 
 
 def main() -> None:
@@ -91,13 +281,31 @@ def main() -> None:
     parser.add_argument("--backend", default="onnxruntime")
     parser.add_argument("--precision", default="int8")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--clients", type=lambda text: [int(part) for part in text.split(",")], default=[1, 8, 64])
-    parser.add_argument("--max-batch", type=lambda text: [int(part) for part in text.split(",")], default=[8, 1])
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
+    parser.add_argument("--target", type=float, default=50.0, help="milliseconds of the 99th percentile")
+    parser.add_argument("--clients", type=lambda text: [int(part) for part in text.split(",")], default=[64])
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--max-batch", type=int, default=8)
+    parser.add_argument("--naive", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    in_process(options)
-    for max_batch in options.max_batch:
-        served(options, max_batch)
+    if options.naive:
+        serve_naively(options)
+        return
+    shared = ["--backend", options.backend, "--precision", options.precision]
+    shared += ["--threads", str(options.threads)] if options.threads else []
+    serve = ["-m", "stylert.cli.main", "serve", f"load={options.bundle}", "--port", "0", "--quiet", *shared]
+    print(f"{options.backend} {options.precision}, threads {options.threads or 'by the library'}, {cpu_name()}")
+    with (
+        Generator.load(options.bundle, options.backend, options.precision, options.threads) as g,
+        started([*serve, "--max-batch", str(options.max_batch)]) as server,
+    ):
+        asyncio.run(closed_loop(server.port, (infer_request("load", seed) for seed in range(32)), 4))  # warm
+        single(server, "load", g, options.seconds)
+        random_arrivals(server, "load", g, options)
+        rates = [many_clients(server, "load", options, clients) for clients in options.clients]
+    with started([__file__, str(options.bundle), *shared, "--naive"]) as naive:
+        for clients, rate in zip(options.clients, rates, strict=True):
+            print(f"that is {rate / naive_load(naive.port, options, clients):.2f} times as fast")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import argparse
 import json
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -45,6 +44,7 @@ from stylert.benchmarks.standard_networks import NAMES
 from stylert.core.errors import BackendError, StylertError
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.outputs import check_output
+from stylert.core.files.temporary import temporary_folder
 from stylert.core.machine.host import usable_cores
 from stylert.core.text_table import aligned_columns
 from stylert.runtime.build_options import check_threads
@@ -202,8 +202,7 @@ def _run(options: argparse.Namespace) -> None:
     """Measure, print the table and the ratios, and write them to a file."""
     log = partial(print, flush=True)
     chosen = [c for c in CANDIDATES if not options.only or any(part in c.name for part in options.only.split(","))]
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+    with temporary_folder("peers") as folder:
         log("export")
         model = _model(options, folder)
         assert model.checkpoint is not None

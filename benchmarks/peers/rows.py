@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.machine.interference import (
@@ -21,6 +19,7 @@ from stylert.benchmarks.peers.interleaved import CYCLES, speedup_facts, time_int
 from stylert.benchmarks.sample_statistics import describe
 from stylert.benchmarks.schema import Results, Row
 from stylert.core.errors import InputError
+from stylert.core.files.temporary import temporary_folder
 from stylert.core.machine.host import usable_cores
 
 #: Enough rounds for rows that can be compared. The ratios have cycles of their own.
@@ -58,8 +57,8 @@ def with_peers(
     unavailable: dict[str, str] = {}
     for model in models:
         assert model.checkpoint is not None
-        with tempfile.TemporaryDirectory(prefix="stylert-peers-") as folder:
-            workspace = Workspace(model.checkpoint, model.bundle.path, Path(folder), threads or usable_cores())
+        with temporary_folder("peers") as folder:
+            workspace = Workspace(model.checkpoint, model.bundle.path, folder, threads or usable_cores())
             measured = compare(workspace, candidates, rounds, seconds, log=log)
             pairs = time_interleaved(best_pairs(measured), workspace, cycles, log=log)
         rows += [peer_row(model, result, threads) for result in measured if result.rounds]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from stylert.benchmarks.machine.interference import Interference, watch
 from stylert.benchmarks.scenarios.measure import Configuration
+from stylert.core.files.temporary import temporary_folder
 from stylert.core.machine.host import peak_memory_mib
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.bundle import MANIFEST, Bundle
@@ -37,8 +36,7 @@ class Build:
 def measure_build(configuration: Configuration) -> Build:
     """Build one engine in this process, in a temporary folder. Raises as `build_engine`."""
     source = Bundle.load(configuration.bundle)
-    with tempfile.TemporaryDirectory(prefix="stylert-build-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder("build") as folder:
         for name in (MANIFEST, *source.files):
             os.symlink((source.path / name).absolute(), folder / name)
         with watch() as watched:

@@ -24,6 +24,7 @@ from stylert.benchmarks.models import model_facts, model_work
 from stylert.benchmarks.sample_statistics import describe
 from stylert.benchmarks.scenarios.measure import Configuration
 from stylert.benchmarks.schema import Results, Row, write_results
+from stylert.core.child_processes import python_command
 from stylert.core.errors import BackendError, StylertError
 from stylert.runtime.bundle import Bundle
 
@@ -90,7 +91,7 @@ def cold_start(path: Path, backend: str, precision: str, threads: int | None = N
     Raises:
         BackendError: The process failed. The message ends with its last line of output.
     """
-    command = [sys.executable, "-c", CHILD, str(path), backend, precision, str(threads or 0)]
+    command = python_command("-c", CHILD, path, backend, precision, threads or 0)
     start = time.perf_counter()
     # Errors go to a file: `communicate` would lose the second line if both lines were read at once.
     with (

@@ -29,11 +29,11 @@ def new_partial_file(target: Path) -> tuple[Path, int]:
     return _new(target, lambda path: os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666))
 
 
-def new_partial_folder(target: Path) -> tuple[Path, int]:
-    """The same for a folder."""
+def new_partial_folder(target: Path, mode: int = 0o777) -> tuple[Path, int]:
+    """The same for a folder, whose permissions are at most `mode`."""
 
     def make(path: Path) -> int:
-        os.mkdir(path)
+        os.mkdir(path, mode)
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     return _new(target, make)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from stylert.core.files.temporary import temporary_folder
 from stylert.runtime.backends import backend
 from stylert.runtime.backends.base import LoadOptions
 from stylert.runtime.backends.onnxruntime import library, session_options
@@ -41,8 +41,8 @@ def synthesize_on(backend_name: str, precision: str, model: onnx.ModelProto, lat
     Raises:
         BackendError: The backend cannot run this network.
     """
-    with tempfile.TemporaryDirectory(prefix="stylert-evaluation-") as folder:
-        file = Path(folder) / "network.onnx"
+    with temporary_folder("evaluation") as folder:
+        file = folder / "network.onnx"
         file.write_bytes(model.SerializeToString())
         with closing(backend(backend_name).load(file, LoadOptions(precision))) as session:
             return np.concatenate([session.run({"ws": ws}) for ws in latents])

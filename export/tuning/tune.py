@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from stylert.core.files.atomic import atomic_file, check_no_links, check_writabl
 from stylert.core.files.cache import cache_folder
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document
+from stylert.core.files.temporary import temporary_folder
 from stylert.core.machine.devices import find_gpus
 from stylert.core.machine.host import cpu_identity
 from stylert.core.progress import Progress
@@ -121,10 +121,10 @@ def tune_bundle(
     latents = search_latents(weights.config, bundle.checked_file(MAPPING_FILE))
     inputs = _timing_inputs(bundle, latents, batch)
     cache = _RatioCache(cache_folder() / "forms.json", backend_name, precision, threads, batch, forget)
-    with tempfile.TemporaryDirectory(prefix="stylert-tune-") as folder:
+    with temporary_folder("tune") as folder:
 
         def open_plan(plan: NetworkPlan) -> _BoundSession:
-            file = Path(folder) / "candidate.onnx"
+            file = folder / "candidate.onnx"
             file.write_bytes(_network(bundle, weights, plan))
             return _BoundSession(backend(backend_name).load(file, LoadOptions(precision, threads)), inputs)
 

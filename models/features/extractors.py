@@ -7,7 +7,6 @@ a package. Distances in its features use the same formulas, but compare only wit
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylert.core.errors import InputError, missing_extra
+from stylert.core.files.temporary import temporary_folder
 from stylert.models.features.effnet_lite0 import load_effnet_lite0, normalized
 from stylert.models.features.local_weights import file_digest, read_weights
 
@@ -62,8 +62,8 @@ class Inception:
         tensors = read_weights(weights, "Inception")
         network_class = _inception_class()
         # This class unpickles its file without restriction, so it gets a new file that holds only the tensors.
-        with tempfile.TemporaryDirectory() as folder:
-            safe_file = Path(folder) / "inception.pth"
+        with temporary_folder("inception") as folder:
+            safe_file = folder / "inception.pth"
             torch.save(tensors, safe_file)
             try:
                 self.network = network_class("inception", ["2048"], feature_extractor_weights_path=str(safe_file))

@@ -10,7 +10,6 @@ import ctypes
 import importlib.util
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import BackendError, BundleError, install_command
+from stylert.core.files.temporary import temporary_folder
 from stylert.core.machine.host import usable_cores
 from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, reason
@@ -53,8 +53,8 @@ class Mnn(Backend):
 
     def load(self, network: Path, options: LoadOptions) -> MnnSession:
         library()
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "network.mnn"
+        with temporary_folder("mnn") as folder:
+            file = folder / "network.mnn"
             convert(network, options.precision, file)
             return open_file(file, options.threads, network)
 

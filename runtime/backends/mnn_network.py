@@ -8,15 +8,15 @@ and then reports the conversion to Alibaba.
 from __future__ import annotations
 
 import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stylert.core.child_processes import python_command
 from stylert.core.errors import BundleError, OutputError
+from stylert.core.files.temporary import temporary_folder
 from stylert.runtime.lowering import lower
 from stylert.runtime.network_files import parsed
 
@@ -24,8 +24,8 @@ from stylert.runtime.network_files import parsed
 #: Symmetric levels are those of the bundle, so these weights are not rounded a second time.
 OPTIONS = {"fp32": (), "fp16": ("--fp16",), "int8": ("--weightQuantBits", "8", "--weightQuantAsymmetric", "0")}
 
-#: `-P` keeps a module `_tools` of the working folder out. The converter returns True for failures as well.
-CONVERT = ("-P", "-c", "import sys, _tools; _tools.mnnconvert(sys.argv)")
+#: The converter returns True for failures as well.
+CONVERT = ("-c", "import sys, _tools; _tools.mnnconvert(sys.argv)")
 
 
 def convert(network: Path, precision: str, destination: Path) -> None:
@@ -44,8 +44,8 @@ def convert(network: Path, precision: str, destination: Path) -> None:
     import onnx
     from onnx import numpy_helper
 
-    with tempfile.TemporaryDirectory() as folder:
-        plain, converted = Path(folder) / "plain.onnx", Path(folder) / "converted.mnn"
+    with temporary_folder("mnn") as folder:
+        plain, converted = folder / "plain.onnx", folder / "converted.mnn"
         model = parsed(lower(network, plain))
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         _pad_every_axis(model.graph, constants)
@@ -71,7 +71,7 @@ def run_converter(plain: Path, destination: Path, options: Sequence[str] = ()) -
         BundleError: It writes no file.
     """
     arguments = ("-f", "ONNX", "--modelFile", plain, "--MNNModel", destination, *options)
-    subprocess.run([sys.executable, *CONVERT, *map(str, arguments)], capture_output=True, check=False)
+    subprocess.run(python_command(*CONVERT, *arguments), capture_output=True, check=False)
     if not destination.is_file() or not destination.stat().st_size:
         raise BundleError(f"MNN cannot convert {plain}")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from functools import cache, partial
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import BackendError, BundleError, OutOfMemory, install_command
+from stylert.core.files.temporary import temporary_folder
 from stylert.core.machine.host import cpu_identity
 from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory, reason
@@ -249,10 +249,10 @@ def _compile(network: Path, options: LoadOptions, batch: int) -> Any:
     from stylert.runtime.lowering import lower
 
     core = shared_core()
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder("openvino") as folder:
         inexact = inexact_layers() if options.precision == "int8" else None
         rewrite = None if inexact is None else partial(make_products_exact, inexact=inexact)
-        lowered = lower(network, Path(folder) / "lowered.onnx", batch, rewrite)
+        lowered = lower(network, folder / "lowered.onnx", batch, rewrite)
         try:
             return core.compile_model(core.read_model(lowered), "CPU", _config(options))
         except MemoryError as e:

@@ -6,19 +6,25 @@ It has no plugins, so it gets networks of plain ONNX operators, and its compiler
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylert.core.errors import BackendError, BundleError, InputError, install_command
 from stylert.core.files.cache import cache_folder
-from stylert.core.machine.devices import find_gpus
+from stylert.core.files.temporary import temporary_folder
+from stylert.core.machine.devices import Gpu, find_gpus
 from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions
 from stylert.runtime.build_options import HARDWARE_COMPATIBLE_FROM, BuildOptions, check_fp8
 
 if TYPE_CHECKING:
     from stylert.runtime.cuda.engine_session import CudaSession
+
+
+#: GPUs that TensorRT alone builds for: H100, H200 and GH200, then B200 and B300
+DATA_CENTER = ("sm_90", "sm_100", "sm_103")
+#: The backends of such a GPU
+OTHERS = "use tensorrt, torch or onnxruntime-cuda there"
 
 
 class TensorRtRtx(Backend):
@@ -37,7 +43,8 @@ class TensorRtRtx(Backend):
     def unavailable_reason(self) -> str | None:
         if not self.available():
             return str(self.missing_library())
-        problem = find_gpus().problem
+        driver = find_gpus()
+        problem = driver.problem or self._refusal(driver.gpus[0])
         return f"{self.name} builds engines here (--target sm_89), but cannot run them: {problem}" if problem else None
 
     def version(self) -> str:
@@ -47,11 +54,13 @@ class TensorRtRtx(Backend):
         """Load an engine on the first GPU. The kernels compiled for that GPU go to the user's cache folder.
 
         Raises:
-            BackendError: There is no GPU, or the engine is for another version or device.
+            BackendError: There is no GPU, the library does not run on it, or the engine is for another version or device.
         """
-        problem = find_gpus().problem
-        if problem:
-            raise BackendError(f"{self.name} runs on an NVIDIA GPU, and {problem}")
+        driver = find_gpus()
+        if driver.problem:
+            raise BackendError(f"{self.name} runs on an NVIDIA GPU, and {driver.problem}")
+        if refusal := self._refusal(driver.gpus[0]):
+            raise BackendError(refusal)
         from stylert.runtime.cuda.engine_session import CudaSession
 
         return CudaSession(self._library(), engine.file, cache_folder() / "kernels" / engine.file.parent.name)
@@ -64,7 +73,7 @@ class TensorRtRtx(Backend):
         """The architecture of an engine; `ampere-plus` for a hardware-compatible one.
 
         Raises:
-            BackendError: The target is `current`, and there is no GPU.
+            BackendError: The target is `current`, and there is no GPU, or one for which the library builds nothing.
             InputError: The target is not one of `targets`.
         """
         if options.hardware_compatible:
@@ -75,14 +84,18 @@ class TensorRtRtx(Backend):
         if options.target != "current":
             if options.target not in self.targets():
                 known = ", ".join(self.targets())
-                raise InputError(f"{self.name} {self.version()} builds for {known}, not for {options.target}")
+                advice = f"; {OTHERS}" if options.target in DATA_CENTER else ""
+                raise InputError(f"{self.name} {self.version()} builds for {known}, not for {options.target}{advice}")
             return options.target
         driver = find_gpus()
         if driver.problem:
             raise BackendError(
                 f"{self.name} runs on an NVIDIA GPU, and {driver.problem}; build ahead of time with --target sm_89"
             )
-        return driver.gpus[0].target
+        gpu = driver.gpus[0]
+        if refusal := self._refusal(gpu):
+            raise BackendError(refusal)
+        return gpu.target
 
     def machine(self, options: BuildOptions) -> str:
         return ""
@@ -112,12 +125,18 @@ class TensorRtRtx(Backend):
                 config.clear_flag(trt.BuilderFlag.TF32)  # TF32 has too few bits for the accuracy that fp32 promises
 
         stage = f"{self.name} {precision} {self.target(options)}"
-        with tempfile.TemporaryDirectory() as folder:
-            lowered = lower(network, Path(folder) / "lowered.onnx")
+        with temporary_folder("tensorrt") as folder:
+            lowered = lower(network, folder / "lowered.onnx")
             try:
                 return build_engine_file(trt, lowered, engine, options, configure, progress, stage)
             except BundleError as e:
                 raise BundleError(f"{e}; stylert export … --backend {self.name} writes a form that it can parse") from None
+
+    def _refusal(self, gpu: Gpu) -> str | None:
+        """Why the library has no engines for a GPU, and which backends have; None if it has some."""
+        if gpu.target in self.targets():
+            return None
+        return f"{self.name} {self.version()} has no engines for {gpu.name} ({gpu.target}); {OTHERS}"
 
     def _compatible_architectures(self) -> list[str]:
         return [name for name in self.targets() if int(name.removeprefix("sm_")) >= HARDWARE_COMPATIBLE_FROM]

@@ -25,7 +25,7 @@ WRITERS = {
     ("export/tuning/tune.py", "open_plan"),
     ("core/files/atomic.py", "append_line"),
 }
-WHOLE = ("atomic_file(", "atomic_directory(", "TemporaryDirectory(")
+WHOLE = ("atomic_file(", "atomic_directory(", "temporary_folder(")
 
 
 def calls(tree: ast.AST, function: str = "", whole: bool = False) -> Iterator[tuple[str, bool, ast.Call]]:

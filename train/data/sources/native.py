@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from stylert.core.child_processes import python_command
 from stylert.core.errors import DataError, missing_extra
 from stylert.core.images.pictures import PictureError
 from stylert.train.data.sources.messages import Kind, Message, read_message
@@ -59,10 +60,9 @@ class _ReadingProcess:
     def __init__(self, library: str, path: Path, files: list[Path]) -> None:
         self.path = path
         self.errors: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
-        # -P: the working folder holds data, not modules.
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", MODULE, library, str(path), *map(str, files)],
+            python_command("-m", MODULE, library, path, *files),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self.errors,
