@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import subprocess
-import tempfile
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
+
+from stylert.core.files.temporary import temporary_folder
 
 #: Dtype name to Triton's name of a pointer to it.
 POINTER_TYPES = {
@@ -23,6 +23,16 @@ POINTER_TYPES = {
     "bfloat16": "*bf16",
     "float32": "*fp32",
 }
+
+#: Compute capability to the first version of PTX that has it ("PTX ISA", release notes), 70 for 7.0. From 90 on, Triton
+#: compiles for the architecture's own features, such as sm_90a.
+#:
+#: By default Triton states the newest version that its assembler knows, although its code does not need it. A driver
+#: refuses PTX that is newer than itself: 9.4 is read from CUDA 13.4 on, 8.0 from 12.0 on, 8.7 from 12.8 on.
+OLDEST_PTX = {80: 70, 86: 71, 87: 74, 89: 78, 90: 80, 100: 86, 103: 88, 110: 90, 120: 87, 121: 88}
+
+#: The first version of PTX with products of FP8 outside wgmma, for sm_89.
+OLDEST_PTX_OF_FP8 = 84
 
 
 def compile_kernel(
@@ -66,9 +76,28 @@ def compile_kernel(
     compiled = triton.compile(
         ASTSource(kernel, signature, dict(constants), attributes),
         target=GPUTarget("cuda", capability(arch), 32),
-        options={"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True},
+        options={
+            "num_warps": num_warps,
+            "num_stages": num_stages,
+            "enable_fp_fusion": True,
+            "ptx_version": ptx_version(arch, "fp8" in pointers.values()),
+        },
     )
     return compiled, {name: kind for name, kind in signature.items() if kind != "constexpr"}
+
+
+def ptx_version(arch: str, fp8: bool = False) -> int | None:
+    """The oldest version of PTX that can state our kernels for an architecture, as 80 for 8.0.
+
+    Args:
+        arch: Such as "sm_90".
+        fp8: Whether the kernel multiplies FP8 numbers.
+
+    Returns:
+        The version; None for an architecture that is not in `OLDEST_PTX`, for which Triton chooses.
+    """
+    oldest = OLDEST_PTX.get(capability(arch))
+    return oldest if oldest is None or not fp8 else max(oldest, OLDEST_PTX_OF_FP8)
 
 
 def without_hidden_pointers(ptx: str, arguments: int) -> str:
@@ -103,8 +132,8 @@ def resource_usage(cubin: bytes) -> dict[str, int]:
     """
     from triton import knobs
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.cubin"
+    with temporary_folder("cubin") as folder:
+        path = folder / "kernel.cubin"
         path.write_bytes(cubin)
         command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from fnmatch import fnmatch
@@ -10,6 +11,7 @@ from fnmatch import fnmatch
 import pytest
 
 from stylert.plugins.aot import ARCHITECTURES, compile_all
+from stylert.plugins.triton.compiler import OLDEST_PTX, ptx_version
 from stylert.plugins.triton.variants import variants
 
 #: The specialisations that take most of a generator's time.
@@ -20,6 +22,31 @@ def run(*arguments, **environment):
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
     command = [sys.executable, "-m", "stylert.plugins.aot", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=env)
+
+
+def stated_version(ptx):
+    """The version that a file of PTX states, as 80 for 8.0. An older driver refuses the file."""
+    return int("".join(re.search(r"^\.version (\d+)\.(\d)$", ptx, re.M).groups()))
+
+
+def test_the_stated_version_of_ptx_is_the_oldest_that_has_the_architecture(tmp_path):
+    """NVIDIA's assembler decides: it takes an empty kernel in this version, and in no earlier one."""
+    from triton.backends.nvidia.compiler import get_ptxas
+
+    versions = [*range(70, 79), *range(80, 89), *range(90, 94)]
+    for capability, oldest in OLDEST_PTX.items():
+        target = f"sm_{capability}{'a' if capability >= 90 else ''}"
+        for version in versions[max(0, versions.index(oldest) - 1) :][:2] if oldest > 70 else [oldest]:
+            source = tmp_path / "empty.ptx"
+            head = f".version {version // 10}.{version % 10}\n.target {target}\n.address_size 64\n"
+            source.write_text(head + ".visible .entry k() { ret; }\n")
+            assembler = get_ptxas(capability).path
+            command = [assembler, f"--gpu-name={target}", source, "-o", tmp_path / "empty.cubin"]
+            accepted = subprocess.run(command, capture_output=True).returncode == 0
+            assert accepted == (version >= oldest), (target, version)
+    assert {int(arch.removeprefix("sm_")) for arch in ARCHITECTURES} <= set(OLDEST_PTX)
+    assert ptx_version("sm_90") == 80  # CUDA 12.0
+    assert ptx_version("sm_999") is None
 
 
 @pytest.mark.slow
@@ -37,6 +64,7 @@ def test_hot_kernels_compile_without_spills_and_onto_the_tensor_cores(tmp_path):
         assert all(name.startswith(instruction) for name in entry["matrix_instructions"])
         ptx = (tmp_path / "aot" / entry["ptx"]).read_text()
         assert f".target {entry['arch']}" in ptx
+        assert stated_version(ptx) == {"sm_80": 70, "sm_90": 80}[entry["arch"]]
         assert f".entry {entry['entry']}(" in ptx
         assert hashlib.sha256(ptx.encode()).hexdigest() == entry["ptx_sha256"]
         assert (tmp_path / "aot" / entry["cubin"]).read_bytes()[:4] == b"\x7fELF"
@@ -60,6 +88,7 @@ def test_fp8_products_use_tensor_cores_on_the_architectures_that_have_them(tmp_p
         ptx = (tmp_path / entry["ptx"]).read_text()
         assert kind in ptx
         assert "e4m3.e4m3" in ptx
+        assert stated_version(ptx) == 84
 
 
 @pytest.mark.slow
