@@ -35,8 +35,8 @@ def backend_plan(
     weights: GeneratorWeights, precision: str, backend: str, calibration: Calibration | None
 ) -> NetworkPlan | None:
     """The plan of `synthesis.<precision>.<backend>.onnx`, or None where no plan beats the canonical file."""
-    if backend == "tensorrt-rtx" and precision == "fp16":
-        return _tensorrt_rtx_float16_plan(weights)
+    if backend in ("tensorrt", "tensorrt-rtx") and precision == "fp16":
+        return _tensorrt_float16_plan(weights)
     if backend in ("tensorrt", "tensorrt-rtx") and precision == "int8":
         return float16_int8_plan(weights, _required(calibration))
     if backend == "onnxruntime" and precision == "int8":
@@ -64,8 +64,10 @@ def plan_without_vnni(plan: NetworkPlan, precision: str, backend: str) -> Networ
     return plan.with_limited_pairs() if (precision, backend) == ("int8", "openvino") else None
 
 
-def _tensorrt_rtx_float16_plan(weights: GeneratorWeights) -> NetworkPlan:
+def _tensorrt_float16_plan(weights: GeneratorWeights) -> NetworkPlan:
     """TensorRT-RTX keeps activations channels last, and fuses everything pointwise between two convolutions.
+
+    TensorRT gets the same plan. Nobody has measured there whether another one is faster.
 
     The last torgb takes the 1x1-convolution form. Its style is then applied by the kernel that writes the activation.
     Other torgbs share that activation with the next convolution, so this form would write a second tensor.

@@ -90,6 +90,23 @@ def set_gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> Non
     monkeypatch.setattr("stylert.runtime.backends.tensorrt_rtx.find_gpus", lambda: Driver("13.0", (gpu,), None))
 
 
+def test_a_data_center_gpu_is_told_which_backends_it_has(bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = "use tensorrt, torch or onnxruntime-cuda there"
+    set_gpu(monkeypatch, (9, 0))  # H100 and H200: TensorRT-RTX builds nothing for them
+    refused = f"has no engines for a GPU .sm_90.; {others}"
+    with pytest.raises(BackendError, match=refused) as e:
+        build_engine(bundle_copy, RTX, "fp32")
+    assert "\n" not in str(e.value)
+    with pytest.raises(BackendError, match=refused):
+        Generator.load(bundle_copy, RTX, "fp32")
+    assert others in str(backend(RTX).unavailable_reason())
+    with pytest.raises(InputError, match=f"not for sm_90; {others}"):
+        build_engine(bundle_copy, RTX, "fp32", BuildOptions(target="sm_90"))
+    set_gpu(monkeypatch, (8, 9))
+    assert backend(RTX).unavailable_reason() is None
+    assert engines(bundle_copy) == []
+
+
 def test_one_compatible_engine_serves_every_gpu_from_ampere_on(bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = build_engine(bundle_copy, RTX, "int8", BuildOptions(hardware_compatible=True, batch=(1, 1, 2)))
     (name,) = engines(bundle_copy)
@@ -100,9 +117,11 @@ def test_one_compatible_engine_serves_every_gpu_from_ampere_on(bundle_copy: Bund
     for capability in ((8, 0), (8, 6), (8, 9), (12, 0)):
         set_gpu(monkeypatch, capability)
         assert engine_to_load(bundle_copy, RTX, "int8") == bundle_copy.path / "engines" / name
-    for capability in ((7, 5), (9, 0)):
-        set_gpu(monkeypatch, capability)
-        assert engine_to_load(bundle_copy, RTX, "int8") is None
+    set_gpu(monkeypatch, (7, 5))
+    assert engine_to_load(bundle_copy, RTX, "int8") is None
+    set_gpu(monkeypatch, (9, 0))
+    with pytest.raises(BackendError, match="has no engines for"):
+        engine_to_load(bundle_copy, RTX, "int8")
     build_engine(bundle_copy, RTX, "int8", BuildOptions(target="sm_89", batch=(1, 1, 1)))
     set_gpu(monkeypatch, (8, 9))
     chosen = engine_to_load(bundle_copy, RTX, "int8")
