@@ -50,6 +50,20 @@ def fold(weight: Array, f: Array) -> Array:
     return phases.reshape(o * i, 4, width * width).swapaxes(0, 1).reshape(4, o, i, width, width)
 
 
+def channels_last_phases(weight: np.ndarray, f: np.ndarray | None) -> np.ndarray:
+    """A layer's weight as the kernels read it fastest: folded where the layer upsamples, input channels last.
+
+    Args:
+        weight: `[O, I, k, k]`, k odd.
+        f: `[t, t]` for a 2x up layer, as `fold` takes it. None for a layer of the same size.
+
+    Returns:
+        `[P, O, K, K, I]`, P 4 or 1, contiguous, in the dtype of `weight`, computed in float64.
+    """
+    phases = weight[None] if f is None else fold(weight.astype(np.float64), f.astype(np.float64))
+    return np.ascontiguousarray(phases.transpose(0, 1, 3, 4, 2).astype(weight.dtype))
+
+
 def _fold_matrix(weight: Any, f: Any) -> Any:
     """The contribution of every kernel entry to every phase tap: `[k, k, 4, K, K]` in the dtype of `weight`."""
     k, taps = weight.shape[2], f.shape[0]

@@ -137,17 +137,20 @@ class ModulatedConv2dNode:
 
         Args:
             shapes: All inputs by name.
-            folded: Whether the weight is folded: `[4, O, I, K, K]` (`fir_folding.fold`).
+            folded: Whether the weight is folded and channels last: `[P, O, K, K, I]`, P 4 for `up` 2, else 1
+                (`fir_folding.channels_last_phases`). Only the TensorRT plugin takes such weights.
 
         Raises:
             ValueError: A wrong number of dimensions, or sizes that do not fit together.
         """
         check_ranks("ModulatedConv2d", shapes, modulated_conv2d_ranks(folded))
-        phases, (o, i, kh, kw) = shapes["weight"][:-4], shapes["weight"][-4:]
+        if folded:
+            phases, o, kh, kw, i = shapes["weight"]
+            check_phases(self.up, phases)
+        else:
+            o, i, kh, kw = shapes["weight"]
         if kh is not None and kw is not None:
             check_kernel(self.up, kh, kw)
-        if folded and phases[0] not in (None, 4):
-            raise ValueError(f"ModulatedConv2d: a folded weight has 4 phases, not {phases[0]}")
         if o not in (None, self.group):
             raise ValueError(f"ModulatedConv2d: group is {self.group}, not {o}, the number of output channels")
         n, (_, _, h, w) = shapes["style"][0], shapes["x"]
@@ -178,6 +181,16 @@ NODES: Mapping[str, type[Upfirdn2dNode] | type[ModulatedConv2dNode]] = {
 def modulated_conv2d_ranks(folded: bool) -> dict[str, int]:
     """Input name to number of dimensions. A folded weight has a phase axis in front."""
     return MODULATED_CONV2D_RANKS | ({"weight": 5} if folded else {})
+
+
+def check_phases(up: int, phases: int | None) -> None:
+    """Refuse a folded weight with another number of phases than `up` has. None is not known.
+
+    Raises:
+        ValueError: It is not 4 for `up` 2, or not 1 for `up` 1.
+    """
+    if phases not in (None, up * up):
+        raise ValueError(f"ModulatedConv2d: a folded weight has {up * up} phases for up {up}, not {phases}")
 
 
 def check_kernel(up: int, kh: int, kw: int) -> None:

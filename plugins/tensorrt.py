@@ -1,13 +1,14 @@
-"""Both operators as TensorRT plugins, through `tensorrt.plugin`, for TensorRT 10.15 and later.
+"""Both operators as TensorRT plugins, through `tensorrt.plugin`, for TensorRT 10.15 and later (11.2 with NumPy 2.4).
 
 `register()` declares `stylert::Upfirdn2d` and `stylert::ModulatedConv2d` with the inputs and attributes of our ONNX
-nodes (`onnx_functions.py`). The nodes carry `plugin_namespace`, by which the ONNX parser finds the plugins. A plugin
+nodes (`onnx_functions.py`). The weight of ModulatedConv2d may also be folded ahead, `[P, O, K, K, I]`
+(`tensorrt_network.py`). The nodes carry `plugin_namespace`, by which the ONNX parser finds the plugins. A plugin
 has two sides:
 
 - Ahead of time (`aot_impl`): one Triton kernel, compiled to PTX for one architecture, with every attribute as a
   constant. Its arguments are the node's inputs, 32-bit sizes and the output. The finished engine needs neither Python
-  nor a plugin library. Nothing can be computed before the kernel, so the kernel of a 2x up layer folds the FIR into the
-  weights itself.
+  nor a plugin library. Nothing can be computed before the kernel, so the kernel of a 2x up layer whose weight is not
+  folded folds the FIR itself.
 - Just in time (`impl`): the same kernel through Triton's launcher, while Python runs beside the engine. It needs torch.
 
 If both sides exist, the user selects one: with `NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS`, or with `aot`
@@ -22,7 +23,10 @@ PTX. No engine has been built with it. `tests/plugins/test_tensorrt.py` lists wh
 
 # TensorRT reads annotations as objects, so there is no `from __future__ import annotations` here.
 
+import hashlib
 import importlib
+import importlib.metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,17 +37,28 @@ from stylert.plugins.onnx_functions import DOMAIN
 #: The first release with working ahead-of-time plugins. Those of 10.14 are broken.
 OLDEST_VERSION = (10, 15)
 
+#: Before this release TensorRT converts an attribute of a node, an array of one number, with `int()` or `float()`. NumPy
+#: refuses that from `FIRST_NUMPY_WITHOUT_CONVERSION` on.
+FIRST_VERSION_FOR_ANY_NUMPY = (11, 2)
+FIRST_NUMPY_WITHOUT_CONVERSION = (2, 4)
+
 PLUGINS = (f"{DOMAIN}::Upfirdn2d", f"{DOMAIN}::ModulatedConv2d")
 
-#: Memory layouts of images and weights, by TensorRT's names: NCHW, and NHWC without padding.
-LAYOUTS = ("LINEAR", "HWC")
+#: TensorRT's name of the layout NHWC for each type, and the channels of which it stores a multiple (`NvInferRuntime.h`).
+#: If the channels are such a multiple, nothing is padded. `HWC` is for 32 bits alone.
+CHANNELS_LAST = {"FP32": ("HWC", 1), "FP16": ("HWC8", 8), "INT8": ("HWC16", 16)}
+
+
+#: The target of the ahead-of-time kernels that are compiled next. TensorRT keeps the first declaration of a plugin.
+_target: dict[str, str | None] = {"architecture": None}
 
 
 def register(architecture: str | None = None, lazy: bool = False) -> tuple[str, ...]:
-    """Declare both plugins to TensorRT. A second call does nothing.
+    """Declare both plugins to TensorRT. A second call changes the architecture alone.
 
     Args:
-        architecture: The target of ahead-of-time kernels, such as "sm_90". None is the GPU of this machine.
+        architecture: The target of the ahead-of-time kernels that are compiled from now on, such as "sm_90". None is the
+            GPU of this machine.
         lazy: Declare them to the Python API only, and not to TensorRT's registry.
 
     Returns:
@@ -54,11 +69,28 @@ def register(architecture: str | None = None, lazy: bool = False) -> tuple[str, 
             plugins.
     """
     trt, trtp = load()
-    if hasattr(trtp.op, DOMAIN):
-        return PLUGINS
-    _register_upfirdn2d(trt, trtp, architecture, lazy)
-    _register_modulated_conv2d(trt, trtp, architecture, lazy)
+    _target["architecture"] = architecture
+    if not hasattr(trtp.op, DOMAIN):
+        _register_upfirdn2d(trt, trtp, lazy)
+        _register_modulated_conv2d(trt, trtp, lazy)
     return PLUGINS
+
+
+def kernels_digest() -> str:
+    """Identifies the code of the ahead-of-time kernels: a hash of our sources and of Triton's version.
+
+    Raises:
+        ImportError: Triton is missing. The message is one line.
+    """
+    try:
+        triton = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ImportError("TensorRT plugins need Triton: pip install 'stylert[gpu]'") from error
+    digest = hashlib.sha256(f"triton {triton}".encode())
+    folder = Path(__file__).parent
+    for source in sorted([*folder.glob("*.py"), *folder.glob("triton/*.py")]):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def load() -> tuple[Any, Any]:
@@ -81,13 +113,19 @@ def load() -> tuple[Any, Any]:
         raise ImportError(
             f"plugins need TensorRT {OLDEST_VERSION[0]}.{OLDEST_VERSION[1]} or later, not {trt.__name__} {trt.__version__}"
         )
+    numpy = tuple(int(part) for part in np.__version__.split(".")[:2])
+    if version < FIRST_VERSION_FOR_ANY_NUMPY and numpy >= FIRST_NUMPY_WITHOUT_CONVERSION:
+        raise ImportError(
+            f"plugins of TensorRT {trt.__version__} cannot read attributes with NumPy {np.__version__}: "
+            "pip install 'numpy<2.4', or TensorRT 11.2 or later"
+        )
     return trt, importlib.import_module("tensorrt.plugin")
 
 
 # --- Upfirdn2d -------------------------------------------------------------------------------------------------------
 
 
-def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: bool) -> None:
+def _register_upfirdn2d(trt: Any, trtp: Any, lazy: bool) -> None:
     from stylert.plugins.onnx_nodes import Upfirdn2dNode
     from stylert.plugins.shapes import Resampling
     from stylert.plugins.triton.node_launch import FIR_WARPS, run, upfirdn2d_node
@@ -113,9 +151,14 @@ def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: boo
         return y
 
     @trtp.autotune(name)
-    def tune(x: trtp.TensorDesc, f: trtp.TensorDesc, outputs: tuple[trtp.TensorDesc]) -> list[trtp.AutoTuneCombination]:
-        types = f"{_type_name(trt, x.dtype)}, {_type_name(trt, f.dtype)}, {_type_name(trt, x.dtype)}"
-        return [trtp.AutoTuneCombination(types, f"{layout}, LINEAR, {layout}", list(FIR_WARPS)) for layout in LAYOUTS]
+    def tune(
+        x: trtp.TensorDesc, f: trtp.TensorDesc, group: int, outputs: tuple[trtp.TensorDesc]
+    ) -> list[trtp.AutoTuneCombination]:
+        image, taps = _type_name(trt, x.dtype), _type_name(trt, f.dtype)
+        return [
+            trtp.AutoTuneCombination(f"{image}, {taps}, {image}", f"{layout}, LINEAR, {layout}", list(FIR_WARPS))
+            for layout in layouts(image, group)
+        ]
 
     @trtp.impl(name)
     def just_in_time(
@@ -142,13 +185,13 @@ def _register_upfirdn2d(trt: Any, trtp: Any, architecture: str | None, lazy: boo
             resampling(x_shape, f_shape, up=up, down=down, padding=padding, flip=flip, gain=gain, group=group),
             nhwc=_is_hwc(trt, x), itemsize=trt.DataType(x.dtype).itemsize, num_warps=_of_tactic(FIR_WARPS, tactic),
         )  # fmt: skip
-        return _compiled(trt, trtp, launch, [x, f, outputs[0]], architecture)
+        return _compiled(trt, trtp, launch, [x, f, outputs[0]])
 
 
 # --- ModulatedConv2d -------------------------------------------------------------------------------------------------
 
 
-def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, lazy: bool) -> None:
+def _register_modulated_conv2d(trt: Any, trtp: Any, lazy: bool) -> None:
     from stylert.plugins.onnx_nodes import ModulatedConv2dNode
     from stylert.plugins.triton.node_launch import conv_tiles, modulated_conv2d_node, run
 
@@ -164,7 +207,7 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
         shapes = {name: tuple(t.shape_expr) for name, t in inputs.items()}
         node = ModulatedConv2dNode.of({"up": up, "alpha": alpha, "gain": gain, "clamp": clamp, "group": group})
         known_sizes = {name: _known_sizes(shape) for name, shape in shapes.items()}
-        node.check_shapes(known_sizes, folded=up == 2 and weight.dtype == trt.int8)
+        node.check_shapes(known_sizes, folded=len(shapes["weight"]) == 5 or (up == 2 and weight.dtype == trt.int8))
         y = x.like()
         y.shape_expr[0], y.shape_expr[1] = shapes["style"][0], shapes["weight"][-4]
         y.shape_expr[2], y.shape_expr[3] = shapes["x"][2] * up, shapes["x"][3] * up
@@ -178,23 +221,28 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
         int8 = weight.dtype == trt.int8
         if weight.dtype != x.dtype and not int8:
             raise ValueError(f"ModulatedConv2d: weight must be {x.dtype}, as x, or int8, not {weight.dtype}")
-        others = [_type_name(trt, t.dtype) for t in (style, demod, noise, bias, f, x)]
-        types = ", ".join([_type_name(trt, x.dtype), "INT8" if int8 else _type_name(trt, weight.dtype), *others])
-        # A folded weight has five dimensions. TensorRT has one layout for it.
-        weight_layouts = LAYOUTS[:1] if int8 and up == 2 else LAYOUTS
+        image, kernel = _type_name(trt, x.dtype), "INT8" if int8 else _type_name(trt, weight.dtype)
+        types = ", ".join([image, kernel, *(_type_name(trt, t.dtype) for t in (style, demod, noise, bias, f, x))])
+        sizes = tuple(weight.shape)
+        folded = len(sizes) == 5
+        o, i = (sizes[1], sizes[4]) if folded else (sizes[0], sizes[1])
+        # A folded weight is channels last by its shape.
+        weight_layouts = ["LINEAR"] if folded else layouts(kernel, i)
         return [
-            trtp.AutoTuneCombination(types, ", ".join([layout, weights, *["LINEAR"] * 5, layout]), list(tiles(x, weight, up)))
-            for layout in LAYOUTS
+            trtp.AutoTuneCombination(
+                types, ", ".join([layout, weights, *["LINEAR"] * 5, layout]), list(tiles(x, weight, up, sizes))
+            )
+            for layout in layouts(image, i, o)
             for weights in weight_layouts
         ]
 
-    def tiles(x: Any, weight: Any, up: int) -> Any:
-        return conv_tiles(1, 2) if weight.dtype == trt.int8 else conv_tiles(up, trt.DataType(x.dtype).itemsize)
+    def tiles(x: Any, weight: Any, up: int, weight_shape: Any) -> Any:
+        return conv_tiles(up == 2 and len(weight_shape) == 4, 2 if weight.dtype == trt.int8 else trt.DataType(x.dtype).itemsize)
 
     def launch_of(x: Any, weight: Any, style: Any, noise: Any, shapes: list[Any], tactic: int, **attributes: Any) -> Any:
         return modulated_conv2d_node(
             *shapes, **attributes, nhwc=_is_hwc(trt, x), ohwi=_is_hwc(trt, weight),
-            tile=_of_tactic(tiles(x, weight, attributes["up"]), tactic), int8=weight.dtype == trt.int8,
+            tile=_of_tactic(tiles(x, weight, attributes["up"], shapes[1]), tactic), int8=weight.dtype == trt.int8,
         )  # fmt: skip
 
     @trtp.impl(name)
@@ -216,20 +264,20 @@ def _register_modulated_conv2d(trt: Any, trtp: Any, architecture: str | None, la
     ) -> Launch:  # fmt: skip
         shapes = [tuple(t.shape_expr) for t in (x, weight, style, noise)]
         launch = launch_of(x, weight, style, noise, shapes, tactic, up=up, alpha=alpha, gain=gain, clamp=clamp)
-        return _compiled(trt, trtp, launch, [x, weight, style, demod, noise, bias, f, outputs[0]], architecture)
+        return _compiled(trt, trtp, launch, [x, weight, style, demod, noise, bias, f, outputs[0]])
 
 
 # --- for both --------------------------------------------------------------------------------------------------------
 
 
-def _compiled(trt: Any, trtp: Any, launch: Any, tensors: list[Any], architecture: str | None) -> Any:
+def _compiled(trt: Any, trtp: Any, launch: Any, tensors: list[Any]) -> Any:
     """The parts of a launch that an engine stores: kernel name, PTX, launch parameters and integer arguments."""
     from stylert.plugins.triton.compiler import compile_kernel, without_hidden_pointers
 
     pointer_names = [name for name in launch.kernel.arg_names if name.endswith("_ptr")]
     pointers = {name: _kernel_dtype(trt, t.dtype) for name, t in zip(pointer_names, tensors, strict=True)}
     compiled, arguments = compile_kernel(
-        launch.kernel, pointers, launch.constants, launch.aligned, architecture or _this_gpu(),
+        launch.kernel, pointers, launch.constants, launch.aligned, _target["architecture"] or _this_gpu(),
         num_warps=launch.num_warps, num_stages=launch.num_stages,
     )  # fmt: skip
     parameters = trtp.KernelLaunchParams(
@@ -286,8 +334,19 @@ def _kernel_dtype(trt: Any, dtype: Any) -> str:
     return {"FP32": "float32", "FP16": "float16"}[_type_name(trt, dtype)]
 
 
+def layouts(type_name: str, *channels: int) -> list[str]:
+    """The memory layouts of a tensor that the kernels read: NCHW, and NHWC if it needs no padding.
+
+    Args:
+        type_name: A key of `CHANNELS_LAST`.
+        channels: Channels of every tensor that has the layout.
+    """
+    name, multiple = CHANNELS_LAST[type_name]
+    return ["LINEAR", name] if all(count % multiple == 0 for count in channels) else ["LINEAR"]
+
+
 def _is_hwc(trt: Any, tensor: Any) -> bool:
-    return tensor.format == trt.TensorFormat.HWC
+    return tensor.format in [getattr(trt.TensorFormat, name) for name, _ in CHANNELS_LAST.values()]
 
 
 def _of_tactic(values: dict[int, Any], tactic: int) -> Any:

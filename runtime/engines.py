@@ -55,6 +55,7 @@ class GpuFlags:
     version_compatible: bool = False
     hardware_compatible: bool = False
     stripped: bool = False
+    plugins: bool = False
     architectures: list[str] | None = None
 
     def __post_init__(self) -> None:
@@ -131,7 +132,7 @@ def build_engine(
     folder = engine_folder(bundle, key)
     if not force and _is_intact(bundle, key):
         return {**_record_of(folder).facts, "reused": True}
-    network = bundle.checked_file(bundle.network(precision, backend_name))
+    network = bundle.checked_file(source_file(bundle, backend_name, precision, options.plugins))
     builder = backend(backend_name)
     main_file = engine_file(folder, backend_name).name
     with atomic_directory(folder, lambda _: own_files(backend_name), within=bundle.path) as temporary:
@@ -163,7 +164,7 @@ def engine_key(bundle: Bundle, backend_name: str, precision: str, options: Build
     if builder.facts.engine_suffix is None:
         raise builder.no_engines()
     check_hint(builder, options.hint)
-    file = bundle.network(precision, backend_name)
+    file = source_file(bundle, backend_name, precision, options.plugins)
     if not builder.available():
         raise builder.missing_library()
     check_precision(builder, precision)
@@ -176,6 +177,15 @@ def engine_key(bundle: Bundle, backend_name: str, precision: str, options: Build
         bundle.files[file].sha256,
         builder.flags(precision, options),
     )
+
+
+def source_file(bundle: Bundle, backend_name: str, precision: str, plugins: bool) -> str:
+    """The name of the bundle's file of which an engine is built. Plugins need the operator nodes of the canonical file.
+
+    Raises:
+        InputError: The bundle lacks the precision.
+    """
+    return bundle.precision(precision).file if plugins else bundle.network(precision, backend_name)
 
 
 def engine_folder(bundle: Bundle, key: EngineKey) -> Path:

@@ -21,6 +21,7 @@ from stylert.runtime.engines import (
     engine_key,
     has_engine,
     read_record,
+    source_file,
     verified_engine,
     verify_deferred,
 )
@@ -86,7 +87,8 @@ def engine_to_load(
     wanted = engine_key(bundle, backend_name, precision, BuildOptions(threads=threads, hint=hint))
     if not facts.needs_engine:
         return engine_folder(bundle, wanted) if has_engine(bundle, wanted) else None
-    runnable = [(record, path) for record, path in _engines(bundle, backend_name) if _runs_on(record, wanted)]
+    of_plugins = bundle.files[source_file(bundle, backend_name, precision, plugins=True)].sha256
+    runnable = [(record, path) for record, path in _engines(bundle, backend_name) if _runs_on(record, wanted, of_plugins)]
     return max(runnable, key=lambda engine: _preference(engine[0]))[1] if runnable else None
 
 
@@ -133,10 +135,14 @@ def _engines(bundle: Bundle, backend_name: str) -> list[tuple[EngineRecord, Path
     return engines
 
 
-def _runs_on(engine: EngineRecord, device: EngineKey) -> bool:
-    """Whether a GPU engine runs on the device and version of library that `device` describes."""
+def _runs_on(engine: EngineRecord, device: EngineKey, of_plugins: str) -> bool:
+    """Whether a GPU engine runs on the device and version of library that `device` describes.
+
+    `of_plugins` is the sha256 of the network of which engines with plugins are built.
+    """
     key = engine.key
-    if (key.backend, key.precision, key.source_sha256) != (device.backend, device.precision, device.source_sha256):
+    source = of_plugins if engine.flags.plugins else device.source_sha256
+    if (key.backend, key.precision, key.source_sha256) != (device.backend, device.precision, source):
         return False
     if key.version != device.version:
         is_later = _numbers(key.version) <= _numbers(device.version)

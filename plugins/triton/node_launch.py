@@ -1,6 +1,7 @@
 """Kernel launches of the TensorRT plugins: one kernel for one ONNX node.
 
-One kernel takes the operands as the node has them. Nothing is prepared ahead, and there is no scratch memory. A
+One kernel takes the operands as the node has them, and there is no scratch memory. The weight may be folded and laid
+out ahead (`fir_folding.channels_last_phases`), as `tensorrt_network.py` does. Nothing else is prepared. A
 `NodeLaunch` holds the launch without its pointers. The plugin's ahead-of-time side, its just-in-time side and the tests
 share it.
 
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stylert.plugins.onnx_nodes import FIR_TAPS, check_kernel, modulated_conv2d_ranks
+from stylert.plugins.onnx_nodes import FIR_TAPS, check_kernel, check_phases, modulated_conv2d_ranks
 from stylert.plugins.shapes import (
     MAX_OFFSET,
     MODULATED_CONV2D_RANKS,
@@ -33,20 +34,21 @@ from stylert.plugins.triton.tiles import Tile
 FIR_WARPS = {1: 4, 2: 8}
 
 
-def conv_tiles(up: int, itemsize: int) -> dict[int, Tile]:
+def conv_tiles(folds_fir: bool, itemsize: int) -> dict[int, Tile]:
     """Tactic number to tile of ModulatedConv2d. TensorRT measures all of them.
 
-    Every tile fits the 48 KiB of shared memory that a launch has by default. None spills registers if the channels are
-    multiples of 16, as in every preset. Other channel counts are read one channel at a time, and the largest tiles then
-    spill some. Folding the FIR in the kernel takes more registers, so these tiles are smaller and do not load ahead.
+    Every tile fits the 48 KiB of shared memory that a launch has by default. None spills registers if a sample fills a
+    tile and the channels are multiples of 16, as in every preset. Other channel counts are read one channel at a time,
+    and the largest tiles then spill some. Folding the FIR in the kernel takes more registers, so these tiles are
+    smaller and do not load ahead.
 
     Args:
-        up: 1 or 2.
+        folds_fir: Whether the kernel folds the FIR: a 2x up layer whose weight is not folded ahead.
         itemsize: Bytes of one element: 2 for float16 and int8 weights, 4 for float32.
     """
-    if up == 1 and itemsize == 2:
+    if not folds_fir and itemsize == 2:
         tiles = [Tile(128, 128, 32, 8, 3), Tile(128, 64, 32, 8, 3), Tile(64, 64, 32, 4, 3), Tile(128, 32, 32, 4, 3)]
-    elif up == 1:
+    elif not folds_fir:
         tiles = [Tile(64, 64, 16, 8, 2), Tile(64, 32, 32, 4, 2), Tile(32, 32, 32, 4, 2)]
     elif itemsize == 2:
         tiles = [Tile(128, 64, 32, 8, 1), Tile(64, 64, 32, 8, 1), Tile(64, 32, 32, 4, 1), Tile(32, 32, 32, 4, 1)]
@@ -95,13 +97,14 @@ def modulated_conv2d_node(
 ) -> NodeLaunch:
     """The launch of one ModulatedConv2d node: x, weight, style, demod, noise, bias, f to y, in float16 or float32.
 
-    Style and demod of an `int8` weight carry its scales (`eight_bit.layer_operands`). This kernel cannot fold the FIR
-    into int8 numbers, because the sums would have to be rounded again. So for `up` 2 the int8 weight is folded ahead:
-    `[4, O, I, K, K]`, made by `fir_folding.fold` and then `eight_bit.quantize_weight`.
+    A weight of five dimensions is folded ahead: `[P, O, K, K, I]` in memory as in its shape
+    (`fir_folding.channels_last_phases`). Style and demod of an `int8` weight carry its scales
+    (`eight_bit.layer_operands`). This kernel cannot fold the FIR into int8 numbers, because the sums would have to be
+    rounded again. So for `up` 2 an int8 weight is folded ahead, before `eight_bit.quantize_weight`.
 
     Args:
         x: Shape of x, as in `onnx_functions.MODULATED_CONV2D`.
-        weight: Shape of the weight. It is constant.
+        weight: Shape of the weight, `[O, I, k, k]` or folded. It is constant.
         style: Shape of the style.
         noise: Shape of the noise.
         up: 1, or 2 with a 3x3 kernel.
@@ -109,7 +112,7 @@ def modulated_conv2d_node(
         gain: Positive.
         clamp: Bound of the absolute value. 0 is no bound.
         nhwc: Whether x and y are channels-last in memory, else NCHW.
-        ohwi: Whether the weight is `[O, k, k, I]` in memory, else as its shape.
+        ohwi: Whether a weight `[O, I, k, k]` is `[O, k, k, I]` in memory, else as its shape.
         tile: Shape of one program's work.
         int8: Whether the weight is int8.
 
@@ -130,7 +133,7 @@ def modulated_conv2d_node(
     if (known_pixels or 0) * max(i, o * up * up) > MAX_OFFSET or up * up * o * i * k * k > MAX_OFFSET:
         raise ValueError("ModulatedConv2d: a sample or the weight is too large for 32-bit offsets")
 
-    folds_fir = up == 2 and phases == 1
+    folds_fir = up * up != phases
     radius, shift = phase_geometry(k, FIR_TAPS) if folds_fir else (k // 2, 0)
     # A sample that fills a tile has one style row for it. Small samples share tiles, and the kernel reads a style per
     # pixel.
@@ -144,7 +147,7 @@ def modulated_conv2d_node(
     }  # fmt: skip
     constants = {
         "HAS_STYLE": True, "HAS_DEMOD": True, "HAS_NOISE": True, "HAS_BIAS": True, "UP": up, "KSIZE": 2 * radius + 1,
-        "SLOPE": epilogue.slope, "GAIN": epilogue.gain, "CLAMP": epilogue.clamp, "NHWC": nhwc, "OHWI": ohwi,
+        "SLOPE": epilogue.slope, "GAIN": epilogue.gain, "CLAMP": epilogue.clamp, "NHWC": nhwc, "OHWI": ohwi or len(weight) == 5,
         "FOLD": k if folds_fir else 0, "TAPS": FIR_TAPS if folds_fir else 0, "SHIFT": shift, "PER_SAMPLE": per_sample,
         "PRECISION": "int8" if int8 else "tf32x3", "GROUP": tile.group,
         "BLOCK_M": tile.m, "BLOCK_N": tile.n, "BLOCK_K": tile.k,
@@ -152,19 +155,22 @@ def modulated_conv2d_node(
     programs = program_count(n, pixels, o, up * up, tile, per_sample)
     # If the batch shares x, its stride is 0, which is a multiple of 16 too.
     aligned = _multiples_of_16({"i": i, "o": o, "x_n": pixels * i})
-    return NodeLaunch(modulated_conv2d_kernel, programs, integers, aligned, constants, tile.num_warps, tile.num_stages)
+    # A style per pixel is loaded ahead, too. With three stages it would not fit the shared memory of a launch.
+    num_stages = tile.num_stages if per_sample else min(tile.num_stages, 2)
+    return NodeLaunch(modulated_conv2d_kernel, programs, integers, aligned, constants, tile.num_warps, num_stages)
 
 
 def _weight_sizes(weight: Sequence[Any], up: int, int8: bool) -> tuple[int, int, int, int]:
     """Phases, O, I and k of a weight that the node defines."""
-    check_ranks("ModulatedConv2d", {"weight": weight}, modulated_conv2d_ranks(up == 2 and int8))
+    folded = len(weight) == 5
+    check_ranks("ModulatedConv2d", {"weight": weight}, modulated_conv2d_ranks(folded or (up == 2 and int8)))
     sizes = [_constant_size(size, "the weight of ModulatedConv2d") for size in weight]
-    if len(sizes) == 4:
-        sizes = [1, *sizes]
-    phases, o, i, k, k2 = sizes
+    if folded:
+        phases, o, k, k2, i = sizes
+        check_phases(up, phases)
+    else:
+        phases, (o, i, k, k2) = 1, sizes
     check_kernel(up, k, k2)
-    if len(weight) == 5 and phases != 4:
-        raise ValueError(f"ModulatedConv2d: a folded weight has 4 phases, not {phases}")
     return phases, o, i, k
 
 

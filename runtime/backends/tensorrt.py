@@ -1,4 +1,4 @@
-"""TensorRT, from 10.15 on. It chooses kernels by timing them, so it builds engines only on the GPU that runs them.
+"""TensorRT, from 10.3 on, as in JetPack 6. It chooses kernels by timing them, so it builds engines only on the GPU that runs them.
 
 Version-compatible engines also run on the lean runtime (`tensorrt-lean`), which cannot build.
 """
@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylert.core.errors import BackendError, InputError, OutputError, install_command
+from stylert.core.errors import BackendError, BundleError, InputError, OutputError, install_command
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.cache import cache_folder
+from stylert.core.files.temporary import temporary_folder
 from stylert.core.machine.devices import Gpu, find_gpus
 from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions
 from stylert.runtime.build_options import BuildOptions, check_fp8
+from stylert.runtime.network_files import check_network_file, parsed
 
 if TYPE_CHECKING:
     from stylert.runtime.cuda.engine_session import CudaSession
 
 FULL, LEAN = "tensorrt", "tensorrt_lean"
-OLDEST_VERSION = (10, 15)
+#: The first release that was compared with the calls here. `plugins.tensorrt` needs a later one.
+OLDEST_VERSION = (10, 3)
 
 
 class TensorRt(Backend):
@@ -61,8 +63,8 @@ class TensorRt(Backend):
         trt = self._runtime(lean=engine.version_compatible)
         if engine.weights is None:
             return CudaSession(trt, engine.file)
-        with tempfile.TemporaryDirectory() as folder:
-            return CudaSession(self._builder(), engine.file, weights=lower(engine.weights, Path(folder) / "lowered.onnx"))
+        with temporary_folder("tensorrt") as folder:
+            return CudaSession(self._builder(), engine.file, weights=lower(engine.weights, folder / "lowered.onnx"))
 
     def target(self, options: BuildOptions) -> str:
         """The architecture of this machine's GPU.
@@ -84,10 +86,11 @@ class TensorRt(Backend):
 
     def flags(self, precision: str, options: BuildOptions) -> dict[str, Any]:
         check_fp8(self.name, precision, [self._gpu().target])
-        return options.gpu_flags(precision) | {
-            "stripped": options.stripped,
-            "plugins": options.plugins,
-        }
+        flags = options.gpu_flags(precision) | {"stripped": options.stripped, "plugins": options.plugins}
+        if options.plugins:
+            _check_plugin_options(precision, options)
+            flags["kernels"] = _kernels_digest()
+        return flags
 
     def build(self, network: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
         """Build an engine for this machine's GPU. Raises as `build_engine_file`.
@@ -99,7 +102,9 @@ class TensorRt(Backend):
 
         trt = self._builder()
         architecture = self.target(options)
-        cache_file = cache_folder() / f"tensorrt-{self.version()}-{architecture}.timing"
+        # TensorRT names the timings of a plugin by its node, so those of other kernels must not be taken for them.
+        of_kernels = f"-{_kernels_digest()}" if options.plugins else ""
+        cache_file = cache_folder() / f"tensorrt-{self.version()}-{architecture}{of_kernels}.timing"
         timing_caches = []
 
         def configure(config: Any) -> None:
@@ -114,12 +119,13 @@ class TensorRt(Backend):
                 config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
         stage = f"{self.name} {precision} {architecture}"
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder("tensorrt") as folder:
             if options.plugins:
                 self._register_plugins(architecture)
-                file, creation_flags = network, 1 << int(trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS)
+                file = _prepared_for_plugins(network, folder / "plugins.onnx")
+                creation_flags = 1 << int(trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS)
             else:
-                file, creation_flags = lower(network, Path(folder) / "lowered.onnx"), 0
+                file, creation_flags = lower(network, folder / "lowered.onnx"), 0
             facts = build_engine_file(trt, file, engine, options, configure, progress, stage, creation_flags)
         _save_timings(timing_caches[0], cache_file)
         return facts
@@ -165,6 +171,49 @@ class TensorRt(Backend):
 
 def _installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
+
+
+def _check_plugin_options(precision: str, options: BuildOptions) -> None:
+    """Raise InputError for options that no engine with plugins can follow."""
+    if precision not in ("fp32", "fp16"):
+        raise InputError(f"--plugins is for fp32 and fp16: networks in {precision} have no nodes of stylert's operators")
+    if options.stripped:
+        raise InputError("--plugins cannot build without weights: the kernels read them in a form that no bundle file holds")
+    if options.hardware_compatible:
+        raise InputError("--plugins builds for this GPU alone: the code of the kernels is for one architecture")
+
+
+def _kernels_digest() -> str:
+    from stylert.plugins.tensorrt import kernels_digest
+
+    try:
+        return kernels_digest()
+    except ImportError as e:
+        raise BackendError(str(e)) from None
+
+
+def _prepared_for_plugins(source: Path, destination: Path) -> Path:
+    """The network with folded weights, for the plugins.
+
+    Raises:
+        BundleError: It cannot be read, has a node that our operators do not define, or has none of them.
+    """
+    import onnx
+
+    from stylert.plugins.onnx_functions import check_nodes
+    from stylert.plugins.tensorrt_network import operator_nodes, prepare_for_plugins
+
+    check_network_file(source)
+    model = parsed(source)
+    try:
+        check_nodes(model)
+    except ValueError as e:
+        raise BundleError(f"{source}: {e}") from None
+    if not operator_nodes(model):
+        raise BundleError(f"{source} has no nodes of stylert's operators, so plugins would change nothing: leave --plugins out")
+    prepare_for_plugins(model)
+    onnx.save(model, destination)
+    return destination
 
 
 def _timing_cache(config: Any, file: Path) -> Any:

@@ -94,8 +94,8 @@ class Plugin:
         )
         self.attributes = attributes
 
-    def build(self, types: list[Any], tactic: int | None = None, layout: int = 0) -> dict[str, Any]:
-        """The parts of the plugin that an engine keeps, for given input types, layout and tactic."""
+    def combinations(self, types: list[Any]) -> tuple[list[Any], tuple[int, ...], list[list[Any]]]:
+        """Descriptions of all tensors, the shape of the output, and the combinations of types and layouts."""
         trt, plugin = self.trt, self.plugin
         (out_type,) = plugin.get_output_data_types(types, [len(shape) for shape in self.shapes.values()])
         (out_exprs,) = plugin.get_output_shapes(self.exprs, [], self.builder)
@@ -105,9 +105,14 @@ class Plugin:
             tensor = trt.DynamicPluginTensorDesc()
             tensor.desc.dims, tensor.desc.type, tensor.desc.format = trt.Dims(shape), kind, trt.TensorFormat.LINEAR
             in_out.append(tensor)
-        combinations = plugin.get_supported_format_combinations(in_out, len(self.shapes))
-        combination = combinations[layout * len(in_out) : (layout + 1) * len(in_out)]
-        for tensor, choice in zip(in_out, combination, strict=True):
+        flat = plugin.get_supported_format_combinations(in_out, len(self.shapes))
+        return in_out, out_shape, [flat[first : first + len(in_out)] for first in range(0, len(flat), len(in_out))]
+
+    def build(self, types: list[Any], tactic: int | None = None, layout: int = 0) -> dict[str, Any]:
+        """The parts of the plugin that an engine keeps, for given input types, layout and tactic."""
+        plugin = self.plugin
+        in_out, out_shape, combinations = self.combinations(types)
+        for tensor, choice in zip(in_out, combinations[layout], strict=True):
             assert tensor.desc.type == choice.type
             tensor.desc.format = choice.format
         plugin.configure_plugin(in_out[:-1], in_out[-1:])
@@ -119,7 +124,7 @@ class Plugin:
         return {
             "shape": out_shape,
             "tactics": sorted(tactics),
-            "layouts": len(combinations) // len(in_out),
+            "layouts": len(combinations),
             "formats": [t.desc.format.name for t in in_out],
             "kernel": name,
             "ptx": code.decode(),

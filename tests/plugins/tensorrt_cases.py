@@ -18,15 +18,27 @@ from stylert.plugins.shapes import Resampling
 from stylert.plugins.triton import node_launch as nodes
 
 
+def plugin_of(trt: Any, case: dict[str, Any]) -> tuple[tensorrt_bindings_stub.Plugin, list[Any]]:
+    """The plugin of a case's node, and the types of its inputs."""
+    shapes = {name: tuple(shape) for name, shape in case["shapes"].items()}
+    plugin = tensorrt_bindings_stub.Plugin(trt, case["op"], shapes, as_fields(case["attributes"]), case["dynamic"])
+    kind = {"float16": trt.float16, "float32": trt.float32}[case["dtype"]]
+    return plugin, [trt.int8 if case.get("int8") and name == "weight" else kind for name in shapes]
+
+
+def formats(trt: Any, case: dict[str, Any]) -> dict[str, Any]:
+    """The names of the layouts of all tensors, in every combination that the plugin offers."""
+    plugin, kinds = plugin_of(trt, case)
+    return {"formats": [[choice.format.name for choice in combination] for combination in plugin.combinations(kinds)[2]]}
+
+
 def build(trt: Any, case: dict[str, Any]) -> dict[str, Any]:
     """The parts of a plugin that an engine keeps, and the launch of `node_launch.py` for the same shapes as ints."""
     shapes, attributes = {name: tuple(shape) for name, shape in case["shapes"].items()}, as_fields(case["attributes"])
-    kind = {"float16": trt.float16, "float32": trt.float32}[case["dtype"]]
-    plugin = tensorrt_bindings_stub.Plugin(trt, case["op"], shapes, attributes, case["dynamic"])
-    int8 = case.get("int8", False)
-    kinds = [trt.int8 if int8 and name == "weight" else kind for name in shapes]
+    plugin, kinds = plugin_of(trt, case)
+    kind, int8 = kinds[0], case.get("int8", False)
     result = plugin.build(kinds, case["tactic"], case["layout"])
-    nhwc, itemsize = result["formats"][0] == "HWC", 2 if kind == trt.float16 else 4
+    nhwc, itemsize = result["formats"][0].startswith("HWC"), 2 if kind == trt.float16 else 4
     if case["op"] == "Upfirdn2d":
         up, down, padding = (case["attributes"][name] for name in ("up", "down", "padding"))
         spec = Resampling.of(up, down, padding, bool(attributes["flip"]), attributes["gain"])
@@ -34,9 +46,10 @@ def build(trt: Any, case: dict[str, Any]) -> dict[str, Any]:
         launch = nodes.upfirdn2d_node(shapes["x"], shapes["f"], spec, nhwc=nhwc, itemsize=itemsize, num_warps=warps)
     else:
         operands = [shapes[name] for name in ("x", "weight", "style", "noise")]
-        tile = (nodes.conv_tiles(1, 2) if int8 else nodes.conv_tiles(attributes["up"], itemsize))[case["tactic"]]
+        folds_fir = attributes["up"] == 2 and len(shapes["weight"]) == 4
+        tile = nodes.conv_tiles(folds_fir, 2 if int8 else itemsize)[case["tactic"]]
         numbers = {name: value for name, value in attributes.items() if name != "group"}
-        ohwi = result["formats"][1] == "HWC"
+        ohwi = result["formats"][1].startswith("HWC")
         launch = nodes.modulated_conv2d_node(*operands, **numbers, nhwc=nhwc, ohwi=ohwi, tile=tile, int8=int8)
     result["expected"] = {
         "programs": launch.programs,
@@ -87,8 +100,9 @@ def main() -> None:
         }
         results = []
         for case in request["cases"]:
+            plugins.register(case.get("architecture", request["architecture"]), lazy=True)
             try:
-                results.append({"build": build, "execute": execute}[case["do"]](trt, case))
+                results.append({"build": build, "execute": execute, "formats": formats}[case["do"]](trt, case))
             except ValueError as error:
                 results.append({"error": str(error)})
     json.dump({"version": trt.__version__, "plugins": described, "results": results}, sys.stdout)

@@ -51,7 +51,7 @@ def conv_case(rng, up, dtype="float16", **changes):
     n, i, o, h, w = (int(v) for v in rng.integers([1, 1, 1, 1, 1], [6, 90, 90, 40, 40]))
     noise = [int(rng.choice([1, n])), 1, *(int(rng.choice([1, size * up])) for size in (h, w))]
     case = {
-        "do": "build", "op": "ModulatedConv2d", "dtype": dtype, "tactic": 2, "layout": int(rng.integers(4)),
+        "do": "build", "op": "ModulatedConv2d", "dtype": dtype, "tactic": 2, "layout": 0,
         "dynamic": "x style demod noise" if rng.integers(2) else "",
         "shapes": {
             "x": [int(rng.choice([1, n])), i, h, w], "weight": [o, i, 3, 3], "style": [n, i], "demod": [n, o],
@@ -62,11 +62,36 @@ def conv_case(rng, up, dtype="float16", **changes):
     return case | changes
 
 
+def channels_last(dtype, *channels):
+    """Whether TensorRT has these channels last without padding (`NvInferRuntime.h`): HWC, HWC8 and HWC16."""
+    return all(count % {"float32": 1, "float16": 8, "int8": 16}[dtype] == 0 for count in channels)
+
+
+def layout_count(case):
+    """The pairs of layouts of x and weight that a convolution's node has."""
+    weight, dtype = case["shapes"]["weight"], case["dtype"]
+    o, i = (weight[1], weight[4]) if len(weight) == 5 else weight[:2]
+    images = 1 + channels_last(dtype, i, o)
+    return images * (1 + (len(weight) == 4 and channels_last("int8" if case.get("int8") else dtype, i)))
+
+
+def conv_case_of(rng, up, i, o, *arguments, folded=False, **changes):
+    """A case with these channels and any of its layouts."""
+    case = conv_case(rng, up, *arguments, **changes)
+    shapes = case["shapes"]
+    n, noise = shapes["style"][0], shapes["noise"]
+    weight = [up * up, o, 3, 3, i] if folded else [o, i, 3, 3]
+    shapes |= {"x": [shapes["x"][0], i, *shapes["x"][2:]], "weight": weight, "style": [n, i], "demod": [n, o], "noise": noise}
+    shapes["bias"], case["attributes"]["group"] = [o], o
+    return case | {"layout": int(rng.integers(layout_count(case)))}
+
+
 def fir_case(rng, factors, **changes):
     up, down = ([int(v) for v in rng.choice(factors, 2)] for _ in range(2))
     shape = [int(v) for v in rng.integers([1, 1, 4, 4], [5, 70, 40, 40])]
+    layout = int(rng.integers(1 + channels_last("float16", shape[1])))
     case = {
-        "do": "build", "op": "Upfirdn2d", "dtype": "float16", "tactic": int(rng.integers(1, 3)), "layout": int(rng.integers(2)),
+        "do": "build", "op": "Upfirdn2d", "dtype": "float16", "tactic": int(rng.integers(1, 3)), "layout": layout,
         "dynamic": "x" if rng.integers(2) else "", "shapes": {"x": shape, "f": [4, 3]},
         "attributes": {
             "up": up, "down": down, "padding": [int(v) for v in rng.integers(0, 4, 4)], "flip": int(rng.integers(2)),
@@ -102,8 +127,9 @@ def test_an_engine_keeps_the_launch_that_the_interpreter_runs(rng, tmp_path):
     arch = str(rng.choice(["sm_80", "sm_86", "sm_89", "sm_90"]))
     cases = [
         conv_case(rng, 1),
-        conv_case(rng, 2),
-        conv_case(rng, 2, "float32"),
+        conv_case_of(rng, 1, 16, 24),
+        conv_case_of(rng, 2, 24, 16, folded=True),
+        conv_case_of(rng, 2, 17, 5, "float32"),
         fir_case(rng, [1, 2]),
         fir_case(rng, [1, 2, 3]),
     ]
@@ -127,24 +153,54 @@ def test_an_engine_keeps_the_launch_that_the_interpreter_runs(rng, tmp_path):
         assert expected["arguments"][-1] == "y_ptr"
         assert re.search(rf"\.reqntid {expected['threads']}\b", result["ptx"])
         assert f".target {arch}" in result["ptx"]
+        oldest = {"sm_80": "7.0", "sm_86": "7.1", "sm_89": "7.8", "sm_90": "8.0"}[arch]
+        assert f".version {oldest}\n" in result["ptx"]  # so that the engine needs no newer driver than the architecture does
         assemble(result["ptx"], arch, tmp_path)
+
+
+@needs_bindings
+def test_a_second_registration_compiles_for_its_own_architecture(rng, tmp_path):
+    """TensorRT keeps the first declaration of a plugin. A process may build for one GPU after the other."""
+    case = fir_case(rng, [1, 2])
+    cases = [case | {"architecture": architecture} for architecture in ("sm_89", "sm_80")]
+    results = ask(cases, "sm_90", TRITON_CACHE_DIR=str(tmp_path))["results"]
+    assert [re.search(r"^\.target (\w+)", result["ptx"], re.M)[1] for result in results] == ["sm_89", "sm_80"]
 
 
 @needs_bindings
 @pytest.mark.parametrize("up", [1, 2])
 def test_an_int8_weight_gives_int8_products(rng, tmp_path, up):
     """The bindings accept the types, and the PTX has integer products. The weight of a 2x up node is folded ahead."""
-    case = conv_case(rng, up, int8=True, layout=int(rng.integers(2)) if up == 2 else int(rng.integers(4)))
-    o, i = case["shapes"]["weight"][:2]
-    case["shapes"]["weight"] = [4, o, i, 3, 3] if up == 2 else [o, i, 3, 3]
+    case = conv_case_of(rng, up, int(rng.choice([32, 24, 7])), int(rng.choice([16, 9])), int8=True, folded=up == 2)
     (result,) = ask([case], "sm_80", TRITON_CACHE_DIR=str(tmp_path / "cache"))["results"]
-    assert result["layouts"] == (2 if up == 2 else 4)
+    assert result["layouts"] == layout_count(case)
     assert result["launch"]["grid_x"] == result["expected"]["programs"]
     assert result["sizes"] == result["expected"]["sizes"]
     assert result["launch"]["shared_mem"] <= 48 * 1024
     assert re.search(r"mma\.sync\.aligned\.m16n8k32\S*\.s32\.s8\.s8\.s32", result["ptx"])
     assert "f16.f16" not in result["ptx"]
     assemble(result["ptx"], "sm_80", tmp_path)
+
+
+@needs_bindings
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_channels_last_layouts_are_those_that_tensorrt_has_for_the_type(rng, tmp_path, dtype):
+    """HWC is for 32 bits alone. 16 bits have HWC8 and 8 bits HWC16, which pad channels that do not divide."""
+    name = {"float16": "HWC8", "float32": "HWC"}[dtype]
+    cases, expected = [], []
+    for i, o, int8 in ((8, 16, False), (8, 3, False), (5, 8, False), (32, 8, True), (24, 8, True)):
+        cases.append(conv_case_of(rng, 1, i, o, dtype, int8=int8))
+        images = ["LINEAR", name] if channels_last(dtype, i, o) else ["LINEAR"]
+        weights = ["LINEAR", "HWC16" if int8 else name] if channels_last("int8" if int8 else dtype, i) else ["LINEAR"]
+        expected.append([[x, weight, *["LINEAR"] * 5, x] for x in images for weight in weights])
+    for channels in (8, 3):
+        case = fir_case(rng, [1, 2], dtype=dtype, shapes={"x": [1, channels, 9, 9], "f": [4, 4]})
+        case["attributes"] |= {"group": channels}
+        cases.append(case)
+        images = ["LINEAR", name] if channels_last(dtype, channels) else ["LINEAR"]
+        expected.append([[x, "LINEAR", x] for x in images])
+    results = ask([case | {"do": "formats"} for case in cases])["results"]
+    assert [result["formats"] for result in results] == expected
 
 
 @needs_bindings
@@ -278,6 +334,21 @@ def test_an_installation_without_working_plugins_is_refused(monkeypatch, module,
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("numpy", ["1.26.4", "2.3.5", "2.4.0", "2.10.1", "3.0.0"])
+@pytest.mark.parametrize("version", ["10.15.1.29", "10.16.1.11", "11.1.0.106", "11.2.1.2", "11.4.0.106", "12.0.0"])
+def test_a_pair_of_tensorrt_and_numpy_that_cannot_read_attributes_is_refused_in_one_line(monkeypatch, version, numpy):
+    """Up to 11.1, the bindings give an array of one number to `int`, which NumPy refuses from 2.4 on."""
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt(version))
+    monkeypatch.setitem(sys.modules, "tensorrt.plugin", types.ModuleType("tensorrt.plugin"))
+    monkeypatch.setattr("numpy.__version__", numpy)
+    if version.startswith(("10.", "11.1")) and not numpy.startswith(("1.", "2.3")):
+        with pytest.raises(ImportError, match=r"pip install 'numpy<2.4', or TensorRT 11.2 or later") as caught:
+            plugins.load()
+        assert "\n" not in str(caught.value)
+    else:
+        assert plugins.load()[0].__version__ == version
+
+
 def test_importing_the_module_loads_neither_tensorrt_nor_triton_nor_torch():
     code = "import stylert.plugins.tensorrt, sys; assert not {'tensorrt', 'triton', 'torch'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -296,22 +367,21 @@ def test_hidden_parameters_are_removed_and_refused_if_the_kernel_reads_them():
 
 @pytest.mark.slow
 def test_every_tactic_fits_its_launch_and_spills_nothing(rng, tmp_path):
-    """Each tactic is tried with a random architecture and layout, and with channels of the presets."""
+    """Each tactic is tried with a random architecture, layout and size, and with channels of the presets."""
     for itemsize, dtype in ((2, "float16"), (4, "float32")):
         from stylert.plugins.triton.node_launch import conv_tiles
 
-        for up in (1, 2):
-            for tactic in conv_tiles(up, itemsize):
+        for up, folds_fir in ((1, False), (2, False), (2, True)):
+            for tactic in conv_tiles(folds_fir, itemsize):
                 arch = str(rng.choice(["sm_80", "sm_86", "sm_89", "sm_90"]))
-                case = conv_case(rng, up, dtype, tactic=tactic)
                 channels = int(rng.choice([16, 32, 64, 128, 256, 512]))
-                case["shapes"] |= {
-                    "x": [2, channels, 64, 64], "weight": [channels, channels, 3, 3], "style": [2, channels],
-                    "demod": [2, channels], "noise": [1, 1, 64 * up, 64 * up], "bias": [channels],
-                }  # fmt: skip
-                case["attributes"]["group"] = channels
+                case = conv_case_of(rng, up, channels, channels, dtype, folded=not folds_fir, tactic=tactic)
+                side = int(rng.choice([4, 64]))  # a sample of 4 px shares its tile with others, and each pixel has a style
+                case["shapes"] |= {"x": [2, channels, side, side], "noise": [1, 1, side * up, side * up]}
+                case["shapes"] |= {"style": [2, channels], "demod": [2, channels]}
                 (result,) = ask([case], arch, TRITON_CACHE_DIR=str(tmp_path))["results"]
                 assert tactic in result["tactics"]
-                assert result["layouts"] == 4
+                assert result["layouts"] == (4 if folds_fir else 2)
                 assert result["launch"]["shared_mem"] <= 48 * 1024
-                assert "0 bytes spill stores" in assemble(result["ptx"], arch, tmp_path), (tactic, arch, case)
+                report = assemble(result["ptx"], arch, tmp_path)
+                assert side == 4 or "0 bytes spill stores" in report, (tactic, arch, case)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from stylert.plugins.fir_folding import channels_last_phases
 from stylert.plugins.reference.modulated_conv2d import modulated_conv2d
 from stylert.plugins.reference.upfirdn2d import setup_filter, upfirdn2d
 from stylert.plugins.shapes import Resampling
@@ -48,6 +49,28 @@ def test_a_modulated_conv2d_node_matches_the_reference(rng, up, ksize, nhwc, ohw
     assert_parity(y, reference, dtype, launch, unclamped=unclamped, terms=terms)
 
 
+@pytest.mark.parametrize(("up", "ksize"), [(1, 1), (1, 3), (2, 3)])
+def test_a_node_with_a_folded_weight_matches_the_reference(rng, up, ksize, poisoned, assert_parity):
+    """The weight is folded ahead and channels last, as an engine with plugins has it."""
+    n, i, o, h, w = (int(v) for v in rng.integers([1, 1, 1, 1, 1], [4, 40, 20, 7, 7]))
+    nhwc, dtype = bool(rng.integers(2)), [torch.float32, torch.float16][int(rng.integers(2))]
+    x, f = draw(rng, n, i, h, w, dtype=dtype), draw(rng, 4, 4) / 4
+    weight = draw(rng, o, i, ksize, ksize) / (i * ksize**2) ** 0.5
+    folded = torch.from_numpy(channels_last_phases(weight.numpy(), f.numpy() if up == 2 else None)).to(dtype)
+    style, demod, bias, noise = draw(rng, n, i), draw(rng, n, o).abs(), draw(rng, o), draw(rng, 1, 1, h * up, w * up)
+    launch = modulated_conv2d_node(
+        x.shape, folded.shape, style.shape, noise.shape, up=up, alpha=0.2, gain=1.5, clamp=0.0,
+        nhwc=nhwc, ohwi=False, tile=Tile(16, 16, 16),
+    )  # fmt: skip
+    assert launch.constants["FOLD"] == 0
+    y = in_layout(poisoned(n, o, h * up, w * up, dtype=dtype), nhwc)
+    run(launch, [in_layout(x, nhwc), folded, style, demod, noise, bias, f], y)
+    operands = [t.double() for t in (x, weight, style, demod, noise, bias)]
+    linear = modulated_conv2d(*operands, up=up, f=f.double() if up == 2 else None)
+    terms = 1.5 * modulated_conv2d(*(t.abs() for t in operands), up=up, f=f.double().abs() if up == 2 else None)
+    assert_parity(y, 1.5 * torch.where(linear > 0, linear, 0.2 * linear), dtype, launch, terms=terms)
+
+
 @pytest.mark.parametrize("up", [1, 2])
 def test_an_int8_node_is_the_float64_layer_of_its_integers(rng, up, poisoned, assert_parity):
     n, i, o, h, w = (int(v) for v in rng.integers([1, 1, 1, 1, 1], [4, 20, 20, 7, 7]))
@@ -57,7 +80,7 @@ def test_an_int8_node_is_the_float64_layer_of_its_integers(rng, up, poisoned, as
         bool(rng.integers(2)) and up == 1,
     )
     x, style = draw(rng, n, i, h, w, dtype=dtype), draw(rng, n, i) * 40
-    weight = torch.from_numpy(rng.integers(-127, 128, ([4] if up == 2 else []) + [o, i, 3, 3])).to(torch.int8)
+    weight = torch.from_numpy(rng.integers(-127, 128, [4, o, 3, 3, i] if up == 2 else [o, i, 3, 3])).to(torch.int8)
     demod, bias, noise = draw(rng, n, o).abs() / 1000, draw(rng, o), draw(rng, 1, 1, h * up, w * up)
     launch = modulated_conv2d_node(
         x.shape, weight.shape, style.shape, noise.shape, up=up, alpha=0.2, gain=1.5, clamp=0.0,
@@ -69,7 +92,8 @@ def test_an_int8_node_is_the_float64_layer_of_its_integers(rng, up, poisoned, as
 
     q = (x.float() * style[:, :, None, None]).clamp(-127, 127).round().double()
     linear = torch.empty(n, o, h * up, w * up, dtype=torch.float64)
-    for phase, taps in enumerate(weight.double().reshape(-1, o, i, 3, 3)):
+    phases = weight.permute(0, 1, 4, 2, 3) if up == 2 else weight[None]
+    for phase, taps in enumerate(phases.double()):
         linear[:, :, phase // up :: up, phase % up :: up] = torch.nn.functional.conv2d(q, taps, padding=1)
     linear *= demod.double()[:, :, None, None]
     v = linear + noise.double() + bias.double()[:, None, None]
@@ -119,7 +143,7 @@ def test_an_empty_batch_launches_nothing():
 def test_nodes_that_are_not_defined_are_refused():
     good = {
         "x": (2, 3, 4, 4), "weight": (5, 3, 3, 3), "style": (2, 3), "noise": (1, 1, 4, 4), "up": 1, "alpha": 0.2,
-        "gain": 1.0, "clamp": 0.0, "nhwc": True, "ohwi": True, "tile": conv_tiles(1, 2)[1],
+        "gain": 1.0, "clamp": 0.0, "nhwc": True, "ohwi": True, "tile": conv_tiles(False, 2)[1],
     }  # fmt: skip
     modulated_conv2d_node(**good)
     wrong = [
@@ -127,6 +151,7 @@ def test_nodes_that_are_not_defined_are_refused():
         {"up": 2, "weight": (5, 3, 1, 1)}, {"x": (2, 4, 4, 4)}, {"style": (2, 4)}, {"gain": 0.0}, {"clamp": -1.0},
         {"gain": float("nan")}, {"clamp": float("nan")}, {"x": (2, 3, 2**15, 2**15)},
         {"up": 2, "int8": True}, {"up": 1, "int8": True, "weight": (4, 5, 3, 3, 3)}, {"up": 2, "int8": True, "weight": (2, 5, 3, 3, 3)},
+        {"up": 2, "weight": (1, 5, 3, 3, 3)}, {"up": 1, "weight": (1, 5, 2, 2, 3)}, {"up": 1, "weight": (1, 5, 3, 3, 4)},
     ]  # fmt: skip
     for change in wrong:
         with pytest.raises(ValueError, match="ModulatedConv2d"):

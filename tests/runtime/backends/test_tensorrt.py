@@ -5,6 +5,7 @@ TensorRT itself neither builds nor runs in these tests. It shares its builder wi
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import shutil
 import sys
@@ -12,10 +13,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import onnx
 import pytest
 
-from stylert.core.errors import BackendError, InputError
+from stylert.core.errors import BackendError, BundleError, InputError
 from stylert.core.machine.devices import Driver, Gpu
+from stylert.export.pipeline import export_bundle
+from stylert.plugins import tensorrt as plugins
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends, tensorrt
 from stylert.runtime.backends.tensorrt_build import kernel_facts
@@ -55,11 +59,11 @@ def test_without_a_gpu_nothing_is_built(bundle: Bundle, fake_library: SimpleName
 
 
 def test_an_old_library_is_refused_by_its_version(fake_library: SimpleNamespace) -> None:
-    for old in ("8.6.1", "10.14.1.48", "10.3"):
+    for old in ("8.6.1", "10.2.0"):
         fake_library.__version__ = old
-        with pytest.raises(BackendError, match=r"too old.*10\.15"):
+        with pytest.raises(BackendError, match=r"too old.*10\.3"):
             TENSORRT.version()
-    for new in ("10.15.0", "11.4.0.106"):
+    for new in ("10.3.0", "10.15.0", "11.4.0.106"):
         fake_library.__version__ = new
         assert TENSORRT.version() == new
 
@@ -96,7 +100,7 @@ def test_an_engine_is_for_one_model_of_gpu_unless_it_is_hardware_compatible(
     compatible = engine_key(bundle, "tensorrt", "int8", BuildOptions(hardware_compatible=True))
     assert (key.target, key.machine, compatible.machine) == ("sm_89", "GPU A", "")
     keys = {
-        engine_key(bundle, "tensorrt", "int8", BuildOptions(**options)).digest  # type: ignore[arg-type]
+        engine_key(bundle, "tensorrt", "fp32", BuildOptions(**options)).digest  # type: ignore[arg-type]
         for options in ({}, {"plugins": True}, {"level": 5}, {"version_compatible": True}, {"hardware_compatible": True})
     }
     assert len(keys) == 5
@@ -192,6 +196,90 @@ def test_the_lean_runtime_is_enough_for_a_version_compatible_engine(
     set_gpus(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
     with pytest.raises(BackendError, match=r"pip install 'stylert\[tensorrt\]'"):
         build_engine(bundle_copy, "tensorrt", "fp32", force=True)  # the lean runtime cannot build
+
+
+@pytest.mark.parametrize(
+    ("precision", "options", "message"),
+    [
+        ("int8", {}, "--plugins is for fp32 and fp16"),
+        ("fp32", {"stripped": True}, "--plugins cannot build without weights"),
+        ("fp32", {"hardware_compatible": True}, "--plugins builds for this GPU alone"),
+    ],
+)
+def test_options_that_no_engine_with_plugins_can_follow_are_refused_before_the_build(
+    bundle: Bundle,
+    fake_library: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    set_gpus(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    with pytest.raises(InputError, match=message) as e:
+        engine_key(bundle, "tensorrt", precision, BuildOptions(plugins=True, **options))
+    assert "\n" not in str(e.value)
+
+
+def test_an_engine_with_plugins_is_built_again_for_other_kernels_or_another_triton(
+    bundle: Bundle, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_gpus(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    version = importlib.metadata.version
+
+    def key(plugins: bool = True) -> str:
+        return engine_key(bundle, "tensorrt", "fp32", BuildOptions(plugins=plugins)).digest
+
+    ours, plain = key(), key(plugins=False)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "99.0" if name == "triton" else version(name))
+    other_triton = key()
+    monkeypatch.undo()
+    set_gpus(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_library)
+    copied = shutil.copytree(Path(plugins.__file__).parent, tmp_path / "plugins")
+    with (copied / "triton" / "conv_kernels.py").open("a") as source:
+        source.write("# another kernel")
+    monkeypatch.setattr(plugins, "__file__", str(copied / "tensorrt.py"))
+    assert len({ours, plain, other_triton, key()}) == 4
+    assert key(plugins=False) == plain
+
+
+def test_a_build_with_plugins_gets_the_canonical_network_with_folded_weights(
+    checkpoint: Path, fake_library: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also from a bundle whose TensorRT plan has no nodes of the operators. The engine is found when it is loaded."""
+    set_gpus(monkeypatch, Gpu(0, "GPU A", (8, 9), 2**34))
+    bundle = export_bundle(checkpoint, tmp_path / "bundle", ["fp16"], backends=["tensorrt"])
+    assert bundle.network("fp16", "tensorrt") != bundle.precision("fp16").file
+    fake_library.NetworkDefinitionCreationFlag = SimpleNamespace(PREFER_AOT_PYTHON_PLUGINS=3)
+    monkeypatch.setattr(TENSORRT, "_register_plugins", lambda architecture: None)
+    monkeypatch.setattr(tensorrt, "_save_timings", lambda *_: None)
+    read: list[tuple[int, list[list[int]]]] = []
+
+    def build(trt: object, network: Path, engine: Path, options: object, configure: Any, *rest: Any) -> dict[str, object]:
+        model = onnx.load(network)
+        shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+        weights = [shapes[node.input[1]] for node in model.graph.node if node.op_type == "ModulatedConv2d"]
+        configure(None)
+        read.append((rest[-1], weights))
+        engine.write_bytes(b"plan")
+        return {}
+
+    monkeypatch.setattr("stylert.runtime.backends.tensorrt_build.build_engine_file", build)
+    monkeypatch.setattr(tensorrt, "_timing_cache", lambda *_: None)
+    folder = tmp_path / "engine"
+    folder.mkdir()
+    options = BuildOptions(plugins=True)
+    build_engine(bundle, "tensorrt", "fp16", options)
+    ((flags, weights),) = read
+    assert flags == 1 << 3
+    assert weights
+    assert all(len(shape) == 5 and shape[0] in (1, 4) for shape in weights)
+    assert engine_to_load(bundle, "tensorrt", "fp16") == engine_folder(bundle, engine_key(bundle, "tensorrt", "fp16", options))
+
+
+def test_a_network_without_operator_nodes_is_refused_for_plugins(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no nodes of stylert's operators.*leave --plugins out"):
+        tensorrt._prepared_for_plugins(bundle.path / "mapping.onnx", tmp_path / "plugins.onnx")
 
 
 ONE_LINE = (
