@@ -46,7 +46,7 @@ def backend_plan(
     if backend == "openvino" and precision == "int8":
         return _openvino_int8_plan(weights.config, _required(calibration))
     if backend == "openvino" and precision in ("fp32", "bf16"):
-        return replace(float32_plan(weights.config, "transposed", "conv"), per_sample_bias=True)
+        return replace(float32_plan(weights.config, "transposed", "conv"), per_sample_bias=True, split_styles=True)
     return None
 
 
@@ -93,7 +93,7 @@ def _openvino_int8_plan(cfg: GeneratorConfig, calibration: Calibration) -> Netwo
     The FIR behind them then reads 8 bits and not float32. Behind other convolutions OpenVINO fuses no quantisation.
     """
     plan = int8_plan(cfg, calibration, "transposed", symmetric=True, outputs="up", rgb_form="conv")
-    return replace(plan, per_sample_bias=True)
+    return replace(plan, per_sample_bias=True, split_styles=True)
 
 
 def _required(calibration: Calibration | None) -> Calibration:

@@ -194,6 +194,8 @@ class NetworkPlan:
         rgb_form: The form of every torgb that `layers` does not name.
         per_sample_bias: Whether each plain convolution's bias is computed with the styles, although it is constant.
             OpenVINO would add a constant bias to the constant noise, and then store noise for every channel.
+        split_styles: Whether styles, demodulations and biases of all layers are outputs of a few Split nodes. OpenVINO then
+            has them in front of every layer, and one pass over an activation multiplies it by the styles of all its readers.
     """
 
     layers: Mapping[str, LayerPlan] = field(default_factory=dict)
@@ -201,6 +203,7 @@ class NetworkPlan:
     activation_scale: float = 1.0
     rgb_form: RgbForm = "matmul"
     per_sample_bias: bool = False
+    split_styles: bool = False
 
     def __post_init__(self) -> None:
         if self.float16 and any(layer.form in WINOGRAD_TILES for layer in self.layers.values()):

@@ -114,15 +114,13 @@ def _conv_styles(g: SynthesisGraph, convs: list[LayerSpec], styles: _AllStyles) 
     with_bias = plain if g.plan.per_sample_bias else []
     biases = _per_sample_biases(g, convs, with_bias, width, roots) if with_bias else ""
     normalised = g.as_activation(styles.normalised)
-    conv_styles = {}
-    for i, spec in enumerate(convs):
-        style = _layer_entry(g, normalised, i, spec.in_channels, styles.width, f"{spec.name}.style")
-        demod = _layer_entry(g, demods, i, spec.out_channels, width, f"{spec.name}.demod")
-        bias = None
-        if spec in with_bias:
-            bias = _layer_entry(g, biases, i, spec.out_channels, width, f"{spec.name}.live_bias")
-        conv_styles[spec.name] = ConvStyle(style, demod, bias)
-    return conv_styles
+    entries_of = _split_entries if g.plan.split_styles else _entries
+    style_of = entries_of(g, normalised, {spec: (i, spec.in_channels) for i, spec in enumerate(convs)}, styles.width, "style")
+    demod_of = entries_of(g, demods, {spec: (i, spec.out_channels) for i, spec in enumerate(convs)}, width, "demod")
+    bias_of = entries_of(
+        g, biases, {spec: (i, spec.out_channels) for i, spec in enumerate(convs) if spec in with_bias}, width, "live_bias"
+    )
+    return {spec.name: ConvStyle(style_of[spec], demod_of[spec], bias_of.get(spec)) for spec in convs}
 
 
 def _demod_roots(g: SynthesisGraph, convs: list[LayerSpec], width: int, gains: dict[str, float], styles: _AllStyles) -> str:
@@ -153,15 +151,39 @@ def _rgb_styles(g: SynthesisGraph, rgbs: list[LayerSpec], first: int, styles: _A
     """`first` is the index of the first torgb in `styles`."""
     factors = _rgb_factors(g, rgbs, first, styles)
     rgb_styles = {}
+    split = _split_rgb_styles(g, rgbs, factors, styles.width) if g.plan.split_styles else {}
     for i, spec in enumerate(rgbs):
-        layer = g.plan.layer(spec)
-        normalised = g.plan.float16 or (layer.migration is not None and layer.migration.input_power is not None)
-        name = f"{spec.name}.{'style' if layer.form == 'conv' else 'weight_by_style'}"
-        input_axis = 2 if layer.form == "matmul" else 1
-        factor = _layer_entry(g, factors(layer.form, normalised), i, spec.in_channels, styles.width, name, input_axis)
+        form, normalised = g.plan.layer(spec).form, _is_normalised(g, spec)
+        name = f"{spec.name}.{'style' if form == 'conv' else 'weight_by_style'}"
+        input_axis = 2 if form == "matmul" else 1
+        factor = split.get(spec) or _layer_entry(
+            g, factors(form, normalised), i, spec.in_channels, styles.width, name, input_axis
+        )
         norm = _layer_entry(g, styles.norms, first + i, 1, 1, f"{spec.name}.norm") if normalised else None
         rgb_styles[spec.name] = RgbStyle(factor, norm)
     return rgb_styles
+
+
+def _is_normalised(g: SynthesisGraph, spec: LayerSpec) -> bool:
+    """Whether a torgb's style is divided by its norm."""
+    migration = g.plan.layer(spec).migration
+    return g.plan.float16 or (migration is not None and migration.input_power is not None)
+
+
+def _split_rgb_styles(
+    g: SynthesisGraph, rgbs: list[LayerSpec], factors: Callable[[str, bool], str], width: int
+) -> dict[LayerSpec, str]:
+    """The styles of all torgb layers of the form `conv`, split."""
+    split: dict[LayerSpec, str] = {}
+    for normalised in (False, True):
+        entries = {
+            spec: (i, spec.in_channels)
+            for i, spec in enumerate(rgbs)
+            if g.plan.layer(spec).form == "conv" and _is_normalised(g, spec) == normalised
+        }
+        if entries:
+            split |= _split_entries(g, factors("conv", normalised), entries, width, "style")
+    return split
 
 
 def _rgb_factors(g: SynthesisGraph, rgbs: list[LayerSpec], first: int, styles: _AllStyles) -> Callable[[str, bool], str]:
@@ -195,7 +217,40 @@ def _rgb_factors(g: SynthesisGraph, rgbs: list[LayerSpec], first: int, styles: _
     return factors
 
 
+def _entries(
+    g: SynthesisGraph, stacked: str, entries: dict[LayerSpec, tuple[int, int]], width: int, suffix: str
+) -> dict[LayerSpec, str]:
+    """A tensor `[N, size]` of each layer, from `[L, N, width]`. `entries` are index and size by layer."""
+    return {spec: _layer_entry(g, stacked, i, size, width, f"{spec.name}.{suffix}") for spec, (i, size) in entries.items()}
+
+
+def _split_entries(
+    g: SynthesisGraph, stacked: str, entries: dict[LayerSpec, tuple[int, int]], width: int, suffix: str
+) -> dict[LayerSpec, str]:
+    """As `_entries`, as outputs of one Split node that are `[N, size, 1, 1]` already (`SynthesisGraph.per_channel`)."""
+    if not entries:
+        return {}
+    columns = [i * width + np.arange(size) for i, size in entries.values()]
+    by_sample = g.node("Transpose", [stacked], f"{stacked}_by_sample", perm=[1, 0, 2])
+    flat = g.node("Reshape", [by_sample, g.ints(0, -1)], f"{stacked}_flat")
+    used = g.node("Gather", [flat, g.weight(f"{stacked}_columns", np.concatenate(columns))], f"{stacked}_used", axis=1)
+    planes = g.node("Unsqueeze", [used, g.ints(2, 3)], f"{stacked}_planes")
+    names = {spec: f"{spec.name}.{suffix}" for spec in entries}
+    g.split_vectors(planes, list(names.values()), [size for _, size in entries.values()])
+    for spec, name in names.items():
+        if _reads_vectors(g, spec):
+            g.node("Squeeze", [g.per_channel(name), g.ints(2, 3)], name)
+    return names
+
+
 def _layer_entry(g: SynthesisGraph, stacked: str, index: int, size: int, width: int, name: str, axis: int = 1) -> str:
     """Entry `index` of `[L, N, ...]`, cut from `width` to `size` along an axis of the entry."""
     wide = g.node("Gather", [stacked, g.constant(index, np.int64)], name if size == width else f"{name}_wide", axis=0)
     return wide if size == width else g.node("Slice", [wide, g.ints(0), g.ints(size), g.ints(axis)], name)
+
+
+def _reads_vectors(g: SynthesisGraph, spec: LayerSpec) -> bool:
+    """Whether a layer's nodes read styles as `[N, size]`: operator nodes do, and some quantisation."""
+    layer = g.plan.layer(spec)
+    int8 = layer.int8
+    return layer.is_operator or (int8 is not None and (int8.fold_modulation or int8.negative_ratio is not None))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from onnx import helper
 
 from stylert.core.errors import CheckpointError
 from stylert.export.graph import GraphBuilder
@@ -55,6 +56,7 @@ class SynthesisGraph(GraphBuilder):
         self.weights, self.cfg, self.noise, self.plan = weights, weights.config, noise, plan
         self.constants = {spec.name: _layer_constants(weights, spec, plan) for spec in self.cfg.layers()}
         self.qdq = QdqBuilder(self, plan.dtype)
+        self._split: dict[str, str] = {}
         self.fir_weight = self.weight("resample_filter", self.fir)  # for operator nodes
 
     def array(self, name: str) -> np.ndarray:
@@ -81,7 +83,16 @@ class SynthesisGraph(GraphBuilder):
 
     def per_channel(self, vector: str) -> str:
         """`[N, C]` as `[N, C, 1, 1]`."""
+        if vector in self._split:
+            return self._split[vector]
         return self.node("Unsqueeze", [vector, self.ints(2, 3)], f"{vector}_1")
+
+    def split_vectors(self, planes: str, vectors: list[str], sizes: list[int]) -> None:
+        """Split `[N, sum of sizes, 1, 1]` into what `per_channel` returns for these vectors. They need no other nodes."""
+        outputs = {vector: f"{vector}_of_split" for vector in vectors}
+        sizes_input = self.ints(*sizes)
+        self.nodes.append(helper.make_node("Split", [planes, sizes_input], [*outputs.values()], name=f"{planes}_split", axis=1))
+        self._split |= outputs
 
     def _checked(self, value: np.ndarray, name: str) -> np.ndarray:
         largest, limit = float(np.abs(value).max(initial=0)), float(np.finfo(self.plan.dtype).max)

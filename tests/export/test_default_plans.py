@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stylert.core.machine.host import instruction_sets
 from stylert.export.default_plans import backend_plan
 from stylert.export.network_plan import WINOGRAD_TILES, ConvForm, NetworkPlan, float32_plan
 from stylert.export.synthesis import synthesis_model
@@ -36,6 +37,26 @@ def test_openvino_stores_noise_as_one_plane_and_not_as_one_per_channel(tmp_path:
     assert plan is not None
     assert planes_at_32_px(plan) == 1
     assert planes_at_32_px(replace(plan, per_sample_bias=False)) == weights.config.channels(32)
+
+
+@pytest.mark.skipif("avx512f" not in (instruction_sets() or []), reason="OpenVINO fuses in another way")
+def test_openvino_multiplies_an_activation_by_the_styles_of_all_its_readers_in_one_pass(tmp_path: Path) -> None:
+    weights = random_weights(resolution=32)
+
+    def passes(plan: NetworkPlan) -> list[set[str]]:
+        """For each node of the compiled network, the nodes of the file that it computes."""
+        source, lowered = tmp_path / "source.onnx", tmp_path / "lowered.onnx"
+        source.write_bytes(synthesis_model(weights, plan=plan).SerializeToString())
+        network = openvino.compile_model(lower(source, lowered, 1), "CPU").get_runtime_model()
+        infos = [op.get_rt_info() for op in network.get_ordered_ops() if op.get_type_name() != "Result"]
+        return [set(str(info["originalLayersNames"].astype(str)).split(",")) for info in infos]
+
+    plan = backend_plan(weights, "fp32", "openvino", None)
+    assert plan is not None
+    for resolution in (4, 8, 16):
+        both = {f"b{resolution}.torgb.modulated", f"b{2 * resolution}.conv0.modulated"}
+        assert any(both <= names for names in passes(plan))
+        assert not any(both <= names for names in passes(replace(plan, split_styles=False)))
 
 
 @pytest.mark.parametrize("form", WINOGRAD_TILES)

@@ -41,17 +41,19 @@ from tests.export.networks import (
 )
 
 
-@pytest.mark.parametrize("per_sample_bias", [False, True])
+@pytest.mark.parametrize("for_openvino", [False, True])
 @pytest.mark.parametrize("clamp", [None, 0.9])
 @pytest.mark.parametrize("noise", ["const", "none"])
 @pytest.mark.parametrize("rgb_form", get_args(RgbForm))
 @pytest.mark.parametrize("form", get_args(ConvForm))
 def test_every_form_equals_the_float64_network(
-    form: ConvForm, noise: NoiseInput, rgb_form: RgbForm, clamp: float | None, per_sample_bias: bool
+    form: ConvForm, noise: NoiseInput, rgb_form: RgbForm, clamp: float | None, for_openvino: bool
 ) -> None:
     weights, generator = random_network(conv_clamp=clamp, resolution=32)
     ws = random_ws(weights, 3)
-    plan = replace(float32_plan(weights.config, form, rgb_form), per_sample_bias=per_sample_bias)
+    plan = float32_plan(weights.config, form, rgb_form)
+    if for_openvino:
+        plan = replace(plan, per_sample_bias=True, split_styles=True)
     model = synthesis_model(weights, noise, "float", plan)
     expected = synthesize64(generator, ws, noise)
     assert_close(run(model, ws=ws), expected, 1e-5)

@@ -56,7 +56,7 @@ def test_folded_modulation_rounds_the_same_numbers(
     ws = rng.standard_normal((3, 8, 20)).astype(np.float32)
     exact = run(synthesis_model(weights, noise, "float"), ws=ws)
 
-    def images(min_fold_modulation: float, per_sample_bias: bool = False) -> np.ndarray:
+    def images(min_fold_modulation: float, for_openvino: bool = False) -> np.ndarray:
         plan = int8_plan(
             weights.config,
             calibration,
@@ -66,12 +66,13 @@ def test_folded_modulation_rounds_the_same_numbers(
             max_dynamic_range=16,
             min_fold_modulation=min_fold_modulation,
         )
-        return run(synthesis_model(weights, noise, "float", replace(plan, per_sample_bias=per_sample_bias)), ws=ws)
+        plan = replace(plan, per_sample_bias=for_openvino, split_styles=for_openvino)
+        return run(synthesis_model(weights, noise, "float", plan), ws=ws)
 
     without_folding = images(np.inf)
     rounding = np.square(without_folding - exact).mean()
     assert rounding > 0
-    for folded in (images(0), images(32), images(0, per_sample_bias=True)):
+    for folded in (images(0), images(32), images(0, for_openvino=True), images(32, for_openvino=True)):
         assert np.square(folded - without_folding).mean() < 0.2 * rounding
 
 
