@@ -41,7 +41,7 @@ COLOR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 #: Position of the kind of colors in a PNG file, and its value for grey with transparency. Pillow widens 16 bits of it to RGBA.
 PNG_COLOR_TYPE, PNG_GREY_ALPHA = 25, 4
 #: Rows that are laid over white at once, which bounds the memory.
-ROWS = 512
+ROWS = 64
 #: Characters of a library's message that are shown.
 MAX_MESSAGE = 200
 
@@ -74,8 +74,11 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             if image.format == "TIFF":
                 _silence_libtiff()
             image.load()
-            flat = _over_white(ImageOps.exif_transpose(_eight_bits(image)))
-            return flat.convert("L" if is_grey else "RGB")
+            # Pillow's own functions copy all pixels also where they change none, and a picture may have 512 MiB of them.
+            upright = _eight_bits(image)
+            ImageOps.exif_transpose(upright, in_place=True)
+            flat, mode = _over_white(upright), "L" if is_grey else "RGB"
+            return flat if flat.mode == mode else flat.convert(mode)
     except PictureError:
         raise
     except UnidentifiedImageError:  # its text names an object in memory

@@ -184,6 +184,8 @@ def _square(image: Image.Image, resolution: int, transform: str, name: str) -> I
 
 
 def _center_crop(image: Image.Image, width: int, height: int) -> Image.Image:
+    if image.size == (width, height):
+        return image  # Pillow would copy all pixels
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 

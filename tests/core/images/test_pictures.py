@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -190,3 +192,32 @@ def test_no_library_prints_about_a_damaged_tiff(
             refused += 1
     assert refused > 10
     assert capfd.readouterr() == ("", "")
+
+
+#: Prints the peak memory of decoding a file, in units of its pixels at 4 bytes.
+PEAK = """
+import sys
+from pathlib import Path
+from stylert.core.machine.host import peak_memory_mib
+from stylert.core.images.pictures import decode_picture
+data, pixels = Path(sys.argv[1]).read_bytes(), int(sys.argv[2])
+decode_picture(Path(sys.argv[3]).read_bytes())  # loads the libraries
+before = peak_memory_mib()
+decode_picture(data)
+print((peak_memory_mib() - before) * 2**20 / (4 * pixels))
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "orientation", "copies"), [("RGB", 1, 1), ("RGB", 6, 2), ("RGBA", 1, 2), ("RGBA", 3, 2), ("L", 1, 0.25)]
+)
+def test_decoding_holds_no_more_copies_of_the_pixels_than_it_needs(
+    mode: str, orientation: int, copies: float, tmp_path: Path
+) -> None:
+    side, exif = 4096, Image.Exif()
+    exif[0x0112] = orientation
+    Image.new(mode, (side, side), 77).save(tmp_path / "large.png", exif=exif, compress_level=1)
+    Image.new(mode, (8, 8), 77).save(tmp_path / "small.png", exif=exif)
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "large.png"), str(side**2), str(tmp_path / "small.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < copies + 0.3
