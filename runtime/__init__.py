@@ -4,7 +4,7 @@
 - `generator`: `Generator`, from seeds or latents to images. It checks its arguments with `input_checks`.
 - `loading`: opens networks as sessions; `engines` builds engines into a bundle and verifies them.
 - `session`: the protocols of a loaded network; `batching` splits batches for it.
-- `backends/`: the libraries that run networks; `build_options` and `lowering` prepare what they build.
+- `backends/`: the libraries that run networks; `build_options`, `lowering` and `symmetric_steps` prepare what they build.
 - `layer_forms`: graph forms of float32 layers on ONNX Runtime, by the class of the processor.
 - `network_files`: checks of an ONNX file before it is opened. `forking`: networks in the children of a process.
 - `backend_choice`: `backend="auto"`; `precision_choice`: `precision="auto"`.

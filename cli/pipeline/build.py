@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stylert.cli.console import print_note, print_table, progress
-from stylert.core.errors import BackendError
+from stylert.core.errors import BackendError, BundleError, InputError
 from stylert.core.machine.gpu_specs import GPU_SPECS
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.backends.kernel_table import engine_lower_bound_ms, kernels_of
@@ -35,7 +35,11 @@ def build_all(
         force: Whether to build again where a matching engine exists.
 
     Returns:
-        The facts of each engine, and the messages of those that a compiler refused. A refusal does not stop the others.
+        The facts of each engine, and the messages of those that were refused. A refusal does not stop the others.
+
+    Raises:
+        InputError: A precision that the caller named cannot be built with these options, or none can.
+        BackendError: A library that the caller named does not load, or its device is missing, or so for all.
     """
     wanted = [
         (b, p, BuildOptions(**(options or {}), target=t))
@@ -44,17 +48,28 @@ def build_all(
         for p in precisions or bundle.precisions
         if precisions is not None or p in backend(b).facts.precisions
     ]
+    possible, refused = [], []
+    first_refusal: BackendError | InputError | None = None
     for name, precision, chosen in wanted:
-        engine_key(bundle, name, precision, chosen)
-    facts, refused = [], []
+        try:
+            engine_key(bundle, name, precision, chosen)
+            possible.append((name, precision, chosen))
+        except (BackendError, InputError) as e:
+            if (backends if isinstance(e, BackendError) else precisions) is not None:
+                raise
+            first_refusal = first_refusal or e
+            refused.append(str(e))
+    if first_refusal is not None and not possible:
+        raise first_refusal
+    facts = []
     with progress() as report:
-        for i, (name, precision, chosen) in enumerate(wanted):
-            report("build engines", i, len(wanted))
+        for i, (name, precision, chosen) in enumerate(possible):
+            report("build engines", i, len(possible))
             try:
                 facts.append(build_engine(bundle, name, precision, chosen, force, report))
-            except BackendError as e:
+            except (BackendError, BundleError) as e:
                 refused.append(str(e))
-        report("build engines", len(wanted), len(wanted))
+        report("build engines", len(possible), len(possible))
     return facts, refused
 
 

@@ -99,6 +99,7 @@ class TensorRt(Backend):
         """
         from stylert.runtime.backends.tensorrt_build import build_engine_file
         from stylert.runtime.lowering import lower
+        from stylert.runtime.symmetric_steps import symmetric_rewrite
 
         trt = self._builder()
         architecture = self.target(options)
@@ -125,7 +126,7 @@ class TensorRt(Backend):
                 file = _prepared_for_plugins(network, folder / "plugins.onnx")
                 creation_flags = 1 << int(trt.NetworkDefinitionCreationFlag.PREFER_AOT_PYTHON_PLUGINS)
             else:
-                file, creation_flags = lower(network, folder / "lowered.onnx"), 0
+                file, creation_flags = lower(network, folder / "lowered.onnx", rewrite=symmetric_rewrite(precision)), 0
             facts = build_engine_file(trt, file, engine, options, configure, progress, stage, creation_flags)
         _save_timings(timing_caches[0], cache_file)
         return facts

@@ -113,6 +113,7 @@ class TensorRtRtx(Backend):
         """Build an engine for the target. Raises as `build_engine_file`."""
         from stylert.runtime.backends.tensorrt_build import build_engine_file
         from stylert.runtime.lowering import lower
+        from stylert.runtime.symmetric_steps import symmetric_rewrite
 
         trt = self._library()
         architectures = self.flags(precision, options)["architectures"]
@@ -126,7 +127,7 @@ class TensorRtRtx(Backend):
 
         stage = f"{self.name} {precision} {self.target(options)}"
         with temporary_folder("tensorrt") as folder:
-            lowered = lower(network, folder / "lowered.onnx")
+            lowered = lower(network, folder / "lowered.onnx", rewrite=symmetric_rewrite(precision))
             try:
                 return build_engine_file(trt, lowered, engine, options, configure, progress, stage)
             except BundleError as e:

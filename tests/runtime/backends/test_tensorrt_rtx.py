@@ -66,6 +66,14 @@ def test_an_engine_is_built_for_a_gpu_that_this_machine_does_not_have(bundle_cop
     assert any(written == "UInt8[-1,16,16,3]" for layer in facts["layers"] for written in layer["writes"])
 
 
+def test_a_bundle_that_was_exported_without_naming_this_backend_builds_in_int8(bundle: Bundle, tmp_path: Path) -> None:
+    """Its only INT8 network has zero points, which the library refuses. The symmetric steps are derived at the build."""
+    default = Bundle.load(shutil.copytree(bundle.path, tmp_path / "bundle"))
+    assert default.network("int8", RTX) == default.precision("int8").file
+    facts = build_engine(default, RTX, "int8", SM89)
+    assert [layer for layer in facts["layers"] if layer["kind"] == "correlation" and layer["reads"] == ["Int8"]]
+
+
 def valid(engine: bytes) -> bool:
     """Whether the library finds the engine undamaged. It checks this without a driver."""
     malformed = int(trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
