@@ -109,6 +109,8 @@ def one_hot(labels: Sequence[int] | np.ndarray | None, n: int, c_dim: int) -> np
         raise InputError(f"this network takes labels: one class from 0 to {c_dim - 1} per image, or vectors of {c_dim} numbers")
     try:
         array = np.asarray(labels)
+    except MemoryError:
+        raise
     except Exception as e:  # lists of different lengths, or another library's array that refuses
         raise InputError(f"labels cannot be read as an array: {shown_line(str(e))}") from None
     if array.ndim == 2:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stylert.core.errors import BundleError, shown, shown_line
+from stylert.core.errors import BackendError, BundleError, shown, shown_line
 from stylert.core.files.inputs import open_file
 
 #: Largest ONNX file: protobuf has no larger messages
@@ -96,11 +96,14 @@ def parsed(file: Path) -> Any:
 
     Raises:
         BundleError: It cannot be read.
+        BackendError: There is too little memory.
     """
     import onnx
 
     try:
         return onnx.load(file, load_external_data=False)
+    except MemoryError:
+        raise BackendError(f"not enough memory to read {file}") from None
     except Exception as e:  # protobuf's exceptions share no public base class
         raise BundleError(f"{file} is not a network that can be read: {shown_line(str(e))}") from None
 

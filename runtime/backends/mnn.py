@@ -110,6 +110,8 @@ def open_file(file: Path, threads: int | None, source: Path) -> MnnSession:
             return MnnSession(mnn.Interpreter(str(file)), threads)
     except BackendError:
         raise
+    except MemoryError:
+        raise BackendError(f"not enough memory to load {source}") from None
     except Exception as e:  # MNN raises Exception itself
         raise BundleError(f"MNN cannot load {source}: {reason(e)}") from None
 

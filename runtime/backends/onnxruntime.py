@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,9 @@ MIN_WEIGHT_BYTES = 1024
 FORMS_PRECISION = "fp32"
 #: The variable that ONNX Runtime reads when it is imported. With it, it writes nothing into the home folder and sends nothing.
 TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"
+STANDARD_ERROR = 2
+#: A color or movement of a terminal.
+ESCAPE_CODE = re.compile(rb"\x1b\[[0-9;]*[a-zA-Z]")
 #: The option by which 8-bit weights become unsigned. Products of two unsigned bytes are added in 32 bits on every processor.
 UNSIGNED_WEIGHTS = "session.x64quantprecision"
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -110,9 +117,37 @@ def library() -> Any:
     A user who wants the telemetry sets the environment variable `ORT_DISABLE_TELEMETRY` to 0.
     """
     os.environ.setdefault(TELEMETRY_OFF, "1")
-    import onnxruntime
+    with _plain_standard_error() if "onnxruntime" not in sys.modules else nullcontext():
+        import onnxruntime
 
     return onnxruntime
+
+
+@contextmanager
+def _plain_standard_error() -> Iterator[None]:
+    """Take the escape codes out of what is written to a standard error that is no terminal, and print the rest at the end.
+
+    ONNX Runtime colors its warnings also in files. While it is imported, none of its settings is read yet.
+    """
+    try:
+        if os.isatty(STANDARD_ERROR):
+            raise OSError
+        original = os.dup(STANDARD_ERROR)
+    except OSError:  # it is a terminal, or closed
+        yield
+        return
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), STANDARD_ERROR)
+            try:
+                yield
+            finally:
+                os.dup2(original, STANDARD_ERROR)
+                file.seek(0)
+                with suppress(OSError):
+                    os.write(STANDARD_ERROR, ESCAPE_CODE.sub(b"", file.read()))
+    finally:
+        os.close(original)
 
 
 class OrtSession:
@@ -144,7 +179,7 @@ class OrtSession:
 def session_options(threads: int | None) -> Any:
     """ONNX Runtime's `SessionOptions` for a number of threads, with a quiet log and exact products of bytes."""
     options = library().SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # each error is an exception, too
     if byte_pairs_saturate():  # elsewhere unsigned weights would only be slower
         options.add_session_config_entry(UNSIGNED_WEIGHTS, "1")
     if threads is not None:
@@ -167,9 +202,9 @@ def open_session(
         return library().InferenceSession(
             file if content is None else content, options, providers=list(providers), enable_fallback=False
         )
-    except MemoryError as e:
-        raise BackendError(f"not enough memory to load {file}") from e
     except Exception as e:  # ONNX Runtime's exceptions share no public base class
+        if isinstance(e, MemoryError) or "bad_alloc" in str(e):
+            raise BackendError(f"not enough memory to load {file}") from None
         # On a full disk ONNX Runtime's message blames the network.
         if "serialization failed" in str(e) or "Failed to write" in str(e):
             raise OutputError(f"cannot write {options.optimized_model_filepath}: is the disk full?") from None

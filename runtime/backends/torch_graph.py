@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stylert.core.errors import BundleError, shown_line
+from stylert.core.errors import BackendError, BundleError, shown_line
 from stylert.runtime.session import TensorSpec, closed_shape
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class TorchGraph:
 
         try:
             model = onnx.load(file)
+        except MemoryError:
+            raise BackendError(f"not enough memory to read {file}") from None
         except Exception as e:  # protobuf's exceptions share no public base class
             raise BundleError(f"{file} is not a network that can be read: {shown_line(str(e))}") from None
         try:

@@ -149,6 +149,8 @@ def _archive(source: Path) -> ImageFiles:
         try:
             with archive.open(info) as member:
                 return member.read(info.file_size + 1)
+        except MemoryError:
+            raise PictureError("there is too little memory for it") from None
         except Exception as e:  # zipfile raises many types for a damaged archive
             raise PictureError(one_line_message(e)) from None
 
@@ -159,6 +161,8 @@ def _members(source: Path, file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str, z
     """The archive in `file`, and its members by name."""
     try:
         archive = zipfile.ZipFile(file)
+    except MemoryError:
+        raise DataError(f"dataset {source} cannot be read: there is too little memory for the list of its files") from None
     except Exception as e:  # zipfile raises many types for a damaged archive
         raise DataError(f"dataset {source} cannot be read: {one_line_message(e)}") from None
     members: dict[str, zipfile.ZipInfo] = {}
