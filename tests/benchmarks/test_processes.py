@@ -99,6 +99,36 @@ def test_the_call_that_runs_is_stopped_with_the_block_and_cleans_up(tmp_path: Pa
     assert multiprocessing.active_children() == []
 
 
+#: A program that is killed while its process measures.
+MEASURES = """
+import sys
+from pathlib import Path
+from stylert.benchmarks.processes import new_process
+from tests.benchmarks.test_processes import wait_for_ever
+if __name__ == "__main__":
+    with new_process("x") as call:
+        call(wait_for_ever, Path(sys.argv[1]))
+"""
+
+
+def test_the_process_ends_and_cleans_up_when_its_parent_is_killed(tmp_path: Path) -> None:
+    script, folder = tmp_path / "script.py", tmp_path / "folder"
+    script.write_text(MEASURES)
+    folder.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, str(script), str(folder)], env=environment) as parent:
+        for _ in range(1200):
+            if (folder / "began").exists():
+                break
+            time.sleep(0.05)
+        parent.kill()
+    for _ in range(1200):  # the wait itself takes 600 s
+        if (folder / "ended").exists():
+            break
+        time.sleep(0.05)
+    assert sorted(file.name for file in folder.iterdir()) == ["began", "ended"]
+
+
 #: A system whose shared memory takes no semaphore.
 WITHOUT_SEMAPHORES = """
 import _multiprocessing, errno, os
