@@ -14,6 +14,7 @@ import numpy as np
 
 from stylert.core.errors import InputError
 from stylert.runtime.cuda.dlpack import CPU, CUDA, CUDA_HOST, CUDA_MANAGED, from_capsule
+from stylert.runtime.cuda.driver import gpu_of
 
 #: The legacy default stream, by the numbering of both protocols
 LEGACY_STREAM = 1
@@ -78,10 +79,14 @@ def device_view(value: Any) -> DeviceView | None:
         The view; None if `value` is not an array on a GPU.
 
     Raises:
-        InputError: The array is not C-contiguous or has a mask, or the other library does not export it.
+        InputError: The array is not C-contiguous, has a mask or is on another GPU than the first, or the other library does
+            not export it.
     """
     try:
-        if _dlpack_device_type(value) in (CUDA, CUDA_MANAGED):
+        kind = _dlpack_device_type(value)
+        if kind in (CUDA, CUDA_MANAGED):
+            if kind == CUDA:
+                _check_gpu(int(value.__dlpack_device__()[1]))
             return _view_by_dlpack(value)
         interface = getattr(value, "__cuda_array_interface__", None)
     except (BufferError, RuntimeError, TypeError) as e:
@@ -111,8 +116,18 @@ def _view_by_interface(interface: dict[str, Any], value: Any) -> DeviceView:
     if interface.get("mask") is not None:
         raise InputError("arrays with a mask are not taken")
     pointer, read_only = interface["data"]
+    if pointer:
+        _check_gpu(gpu_of(int(pointer)))
     stream = interface.get("stream", LEGACY_STREAM)
     return DeviceView(int(pointer or 0), shape, dtype, writable=not read_only, stream=stream, owner=value)
+
+
+def _check_gpu(index: int | None) -> None:
+    """Raise InputError for memory of another GPU than the first, on which all sessions run."""
+    if index not in (None, 0):
+        raise InputError(
+            f"this array is on GPU {index}, and images are made on GPU 0; CUDA_VISIBLE_DEVICES={index} makes it the first"
+        )
 
 
 def _export_error(error: Exception) -> InputError:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from stylert.core.errors import BackendError, OutOfMemory, missing_extra
+
+LOG = logging.getLogger("stylert")
 
 
 def load_driver() -> Any:
@@ -37,6 +40,27 @@ def call(function: Any, *arguments: Any) -> Any:
     if len(results) > 1:
         return tuple(results)
     return results[0] if results else None
+
+
+def release(function: Any, *arguments: Any) -> None:
+    """Call a function that frees something. A failure is only logged, so that all else is freed as well.
+
+    After an error of the device, such as a wrong address in a kernel, every call of the driver fails.
+    """
+    try:
+        call(function, *arguments)
+    except BackendError as e:
+        LOG.debug("not freed: %s", e)
+
+
+def gpu_of(pointer: int) -> int | None:
+    """The index of the GPU whose memory holds an address; None if the driver does not say."""
+    try:
+        driver = load_driver()
+        call(driver.cuInit, 0)
+        return int(call(driver.cuPointerGetAttribute, driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, pointer))
+    except BackendError:
+        return None
 
 
 def wait_for_stream(stream: int) -> None:

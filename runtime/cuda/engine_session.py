@@ -17,7 +17,7 @@ import numpy as np
 from stylert.core.errors import BackendError, BundleError, OutOfMemory
 from stylert.runtime.batching import BatchRange
 from stylert.runtime.cuda.device_array import Allocation, DeviceArray
-from stylert.runtime.cuda.driver import call, load_driver
+from stylert.runtime.cuda.driver import call, load_driver, release
 from stylert.runtime.cuda.execution_slot import ExecutionSlot
 from stylert.runtime.cuda.kernel_cache import KernelCache
 from stylert.runtime.forking import ForkGuard
@@ -112,19 +112,22 @@ class CudaSession:
         return memory.array((n, *self.image.shape), self.image.dtype)
 
     def close(self) -> None:
-        """Free all memory on the device and all pinned memory. No call may be running. Closing twice is harmless."""
+        """Free all memory on the device and all pinned memory, also after an error of the device.
+
+        No call may be running. Closing twice is harmless.
+        """
         with self._slot_change:
             if self._closed:
                 return
             self._closed = True
-            call(self._driver.cuCtxSetCurrent, self._context)
+            release(self._driver.cuCtxSetCurrent, self._context)
             if self._kernel_cache is not None:
                 self._kernel_cache.save()
             for slot in self._idle_slots:
                 slot.close()
             self._idle_slots = []
             self._kernel_cache = self._engine = self._runtime = self._trt = None
-            call(self._driver.cuDevicePrimaryCtxRelease, self._gpu)
+            release(self._driver.cuDevicePrimaryCtxRelease, self._gpu)
 
     def _open(self, engine_file: Path, kernel_file: Path | None, weights: Path | None) -> None:
         trt = self._trt
@@ -158,11 +161,11 @@ class CudaSession:
             return use(slot)
         finally:
             with self._slot_change:
-                if not self._kernels_saved and self._kernel_cache is not None:
-                    self._kernel_cache.save()  # after the first call, because an application may be killed before it closes
-                    self._kernels_saved = True
                 self._idle_slots.append(slot)
                 self._slot_change.notify()
+                save, self._kernels_saved = not self._kernels_saved, True
+            if save and self._kernel_cache is not None:
+                self._kernel_cache.save()  # after the first call, because an application may be killed before it closes
 
     def _take_slot(self) -> ExecutionSlot:
         """An idle slot, a new one if there are fewer than `concurrency`, or else the next that becomes idle."""

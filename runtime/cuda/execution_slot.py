@@ -23,8 +23,11 @@ import numpy as np
 from stylert.core.errors import BackendError
 from stylert.runtime.batching import BatchRange, profile_for
 from stylert.runtime.cuda.arrays import DeviceView
-from stylert.runtime.cuda.driver import call
+from stylert.runtime.cuda.driver import call, release
 from stylert.runtime.session import Inputs, TensorSpec, Timings
+
+#: The alignment in bytes of every address that TensorRT takes (`setTensorAddress` in `NvInferRuntime.h`)
+ALIGNMENT = 256
 
 
 class Work(NamedTuple):
@@ -32,7 +35,7 @@ class Work(NamedTuple):
 
     Attributes:
         batch: The number of images.
-        addresses: The device address of every tensor, in the order of the engine's tensors.
+        addresses: The device address of every tensor, in the order of the engine's tensors: the slot's or the caller's.
         to_host: Whether the images are copied to the host.
         timed: Whether events measure its parts.
     """
@@ -140,20 +143,20 @@ class ExecutionSlot:
             self._context.profiler = None
 
     def close(self) -> None:
-        """Free the graph, all memory, the events and the stream."""
+        """Free the graph, all memory, the events and the stream, also after an error of the device."""
         driver = self._driver
         self._forget_graph()
         for buffer in self._buffers.values():
-            call(driver.cuMemFree, buffer.device)
-            call(driver.cuMemFreeHost, buffer.host.ctypes.data)
+            release(driver.cuMemFree, buffer.device)
+            release(driver.cuMemFreeHost, buffer.host.ctypes.data)
         self._buffers = {}
         self._context = None
         if self._input_event is not None:
-            call(driver.cuEventDestroy, self._input_event)
+            release(driver.cuEventDestroy, self._input_event)
         for event in self._time_events:
-            call(driver.cuEventDestroy, event)
+            release(driver.cuEventDestroy, event)
         self._time_events = []
-        call(driver.cuStreamDestroy, self._stream)
+        release(driver.cuStreamDestroy, self._stream)
 
     def _prepare(self, inputs: Inputs, batch: int, out: int | None = None, timed: bool = False) -> Work:
         """Copy host inputs into pinned memory, make our stream wait for those of device inputs, and list all addresses."""
@@ -231,22 +234,37 @@ class ExecutionSlot:
         return True
 
     def _enqueue(self, work: Work, in_graph: bool) -> None:
-        """Submit the input copies, the network and the copy of the images to the stream."""
+        """Submit the input copies, the network and the copy of the images to the stream.
+
+        Tensors at addresses that TensorRT does not take go through the memory of this slot.
+        """
         self._record_time(0, work, in_graph)
         for tensor, address in zip(self._tensors, work.addresses, strict=True):
             buffer = self._buffers[tensor.name]
-            self._context.set_tensor_address(tensor.name, address)
+            bound = address if address % ALIGNMENT == 0 else buffer.device
+            if not self._context.set_tensor_address(tensor.name, bound):
+                raise BackendError(f"the engine does not take the memory of {tensor.name}")
+            size = tensor.nbytes(work.batch)
             if tensor.is_input and address == buffer.device:
-                size = tensor.nbytes(work.batch)
                 call(self._driver.cuMemcpyHtoDAsync, address, buffer.host.ctypes.data, size, self._stream)
+            elif tensor.is_input and address != bound:
+                call(self._driver.cuMemcpyDtoDAsync, bound, address, size, self._stream)
         self._record_time(1, work, in_graph)
         if not self._context.execute_async_v3(int(self._stream)):
             raise BackendError(f"the engine failed on a batch of {work.batch}")
         self._record_time(2, work, in_graph)
-        if work.to_host:
-            buffer, size = self._buffers["image"], self._image.nbytes(work.batch)
-            call(self._driver.cuMemcpyDtoHAsync, buffer.host.ctypes.data, buffer.device, size, self._stream)
+        self._copy_images(work)
         self._record_time(3, work, in_graph)
+
+    def _copy_images(self, work: Work) -> None:
+        """Copy the images to the host, or to the caller's address if the engine could not write there."""
+        buffer, size = self._buffers["image"], self._image.nbytes(work.batch)
+        if work.to_host:
+            call(self._driver.cuMemcpyDtoHAsync, buffer.host.ctypes.data, buffer.device, size, self._stream)
+            return
+        address = work.addresses[self._tensors.index(self._image)]
+        if address % ALIGNMENT:
+            call(self._driver.cuMemcpyDtoDAsync, address, buffer.device, size, self._stream)
 
     def _record_time(self, index: int, work: Work, in_graph: bool) -> None:
         """Record a time event, if this work is timed. In a graph only events with the external flag can be read later."""
@@ -258,7 +276,7 @@ class ExecutionSlot:
 
     def _forget_graph(self) -> None:
         if self._graph is not None:
-            call(self._driver.cuGraphExecDestroy, self._graph)
+            release(self._driver.cuGraphExecDestroy, self._graph)
         self._graph = self._captured = None
 
     def _allocate(self, size: int) -> Buffer:

@@ -40,8 +40,11 @@ class KernelCache:
         self.config.set_runtime_cache(self._cache)
 
     def save(self) -> None:
-        """Write the kernels, if there are new ones. A folder that cannot be written is ignored: only the next start is slower."""
-        kernels = bytes(self._cache.serialize())
+        """Write the kernels, if there are new ones. Never raises: without them only the next start is slower."""
+        try:
+            kernels = bytes(self._cache.serialize() or b"")
+        except Exception:  # the library's exceptions share no public base class
+            return
         if not kernels or kernels == self._saved:
             return
         try:

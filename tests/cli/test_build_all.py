@@ -13,7 +13,7 @@ from stylert.runtime import Bundle
 
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What `engine_key` and `build_engine` raise, by precision, and which precisions were built."""
+    """The errors of `engine_key` and `build_engine` by precision, and the precisions that were built."""
     state: dict[str, Any] = {"key": {}, "build": {}, "built": []}
 
     def engine_key(bundle: Bundle, name: str, precision: str, options: object) -> None:

@@ -30,13 +30,14 @@ class CUresult(enum.Enum):
     CUDA_SUCCESS = 0
     CUDA_ERROR_OUT_OF_MEMORY = 2
     CUDA_ERROR_INVALID_VALUE = 1
+    CUDA_ERROR_ILLEGAL_ADDRESS = 700
     CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
 
 
 class FakeDriver:
     """The functions of `cuda.bindings.driver` that the session calls.
 
-    - Device memory and pinned memory are ctypes buffers.
+    - Device memory and pinned memory are ctypes buffers, at addresses that are multiples of 256, as the driver's are.
     - A stream is a list of waiting work. The work runs when somebody waits for the stream.
     - A captured graph is the list of work that was enqueued during the capture.
 
@@ -79,15 +80,16 @@ class FakeDriver:
         if size > self.free_bytes:
             return CUresult.CUDA_ERROR_OUT_OF_MEMORY, 0
         self.free_bytes -= size
-        buffer = (ctypes.c_uint8 * size)()
-        self.memory[ctypes.addressof(buffer)] = buffer
-        return CUresult.CUDA_SUCCESS, ctypes.addressof(buffer)
+        buffer = (ctypes.c_uint8 * (size + 256))()
+        address = -(-ctypes.addressof(buffer) // 256) * 256
+        self.memory[address] = buffer
+        return CUresult.CUDA_SUCCESS, address
 
     def _free(self, address: int) -> tuple[CUresult]:
         buffer = self.memory.pop(int(address), None)
         if buffer is None:
             return (CUresult.CUDA_ERROR_INVALID_VALUE,)
-        self.free_bytes += len(buffer)
+        self.free_bytes += len(buffer) - 256
         return (CUresult.CUDA_SUCCESS,)
 
     def enqueue(self, stream: int, work: Callable[[], object]) -> tuple[CUresult]:
@@ -196,6 +198,9 @@ class FakeDriver:
     def cuMemcpyDtoHAsync(self, to: int, source: int, size: int, stream: int) -> tuple[CUresult]:
         return self._copy("out", to, source, size, stream)
 
+    def cuMemcpyDtoDAsync(self, to: int, source: int, size: int, stream: int) -> tuple[CUresult]:
+        return self._copy("across", to, source, size, stream)
+
     def cuMemcpyDtoH(self, to: int, source: int, size: int) -> tuple[CUresult]:
         ctypes.memmove(to, source, size)
         return (CUresult.CUDA_SUCCESS,)
@@ -296,8 +301,9 @@ class FakeContext:
         self.profiler: Any = None
 
     def set_tensor_address(self, name: str, address: int) -> bool:
+        """Whether the library takes the address. It takes multiples of 256."""
         self.addresses[name] = address
-        return True
+        return address % 256 == 0
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
         self.profile = profile

@@ -67,6 +67,15 @@ def ws(n: int, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, 256, (n, NUM_WS, W_DIM)).astype(np.float32)
 
 
+def at_address(array: np.ndarray, offset: int = 0) -> np.ndarray:
+    """A copy at an address that is `offset` bytes after a multiple of 256."""
+    memory = np.zeros(array.nbytes + 512, np.uint8)
+    first = -memory.ctypes.data % 256 + offset
+    copy = memory[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
 def images_of(latents: np.ndarray) -> np.ndarray:
     """The images that the fake network computes."""
     return latents[:, -1, :4].astype(np.uint8).reshape(-1, SIDE, SIDE, 1)
@@ -282,7 +291,8 @@ def test_the_session_waits_for_a_stream_that_still_writes_the_ws(
 def test_equal_calls_with_arrays_on_the_device_are_one_launch_without_copies(
     bundle: Bundle, session: CudaSession, driver: FakeDriver, rng: np.random.Generator
 ) -> None:
-    g, latents, images = generator_on_gpu(bundle, session), ws(4, rng), np.zeros((4, SIDE, SIDE, 1), np.uint8)
+    g, latents, images = generator_on_gpu(bundle, session), at_address(ws(4, rng)), np.zeros((4, SIDE, SIDE, 1), np.uint8)
+    images = at_address(images)
     source, out = Foreign(driver, latents), Foreign(driver, images)
     graph_launch = ["launch", "wait"]
     for expected in (["compute", "wait"], ["compute", *graph_launch], graph_launch, graph_launch):
@@ -291,6 +301,93 @@ def test_equal_calls_with_arrays_on_the_device_are_one_launch_without_copies(
         assert g.synthesize_on_device(source, out=out) is out
         np.testing.assert_array_equal(images, images_of(latents))
         assert driver.log == expected
+
+
+@pytest.mark.parametrize(("offset_in", "offset_out"), [(4, 0), (0, 1), (64, 128)])
+def test_arrays_at_addresses_that_tensorrt_does_not_take_are_copied_on_the_device(
+    bundle: Bundle, session: CudaSession, driver: FakeDriver, rng: np.random.Generator, offset_in: int, offset_out: int
+) -> None:
+    """A view of a larger array may begin anywhere. The copies are in the graph as well."""
+    g, latents = generator_on_gpu(bundle, session), at_address(ws(4, rng), offset_in)
+    images = at_address(np.zeros((4, SIDE, SIDE, 1), np.uint8), offset_out)
+    source, out = Foreign(driver, latents), Foreign(driver, images)
+    copies = ["across"] * bool(offset_in), ["across"] * bool(offset_out)
+    for call in range(4):
+        latents[...] = ws(4, rng)
+        driver.log.clear()
+        g.synthesize_on_device(source, out=out)
+        np.testing.assert_array_equal(images, images_of(latents))
+        if call == 0:
+            assert driver.log == [*copies[0], "compute", *copies[1], "wait"]
+        elif call > 1:
+            assert driver.log == ["launch", "wait"]
+
+
+def test_memory_that_the_engine_refuses_is_an_error(
+    session: CudaSession, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.runtime.cuda.fake_cuda.FakeContext.set_tensor_address", lambda self, name, address: False)
+    with pytest.raises(BackendError, match="does not take the memory of ws"):
+        session.run({"ws": ws(1, rng)})
+
+
+def test_arrays_on_another_gpu_are_refused(
+    bundle: Bundle, session: CudaSession, driver: FakeDriver, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    g, latents = generator_on_gpu(bundle, session), ws(2, rng)
+    other = ForeignByDlpack(latents)
+    monkeypatch.setattr(ForeignByDlpack, "__dlpack_device__", lambda self: (dlpack.CUDA, 1))
+    message = "on GPU 1, and images are made on GPU 0; CUDA_VISIBLE_DEVICES=1"
+    with pytest.raises(InputError, match=message):
+        g.synthesize(other)
+    monkeypatch.setattr("stylert.runtime.cuda.arrays.gpu_of", lambda pointer: 1)
+    with pytest.raises(InputError, match=message):
+        g.synthesize(Foreign(driver, latents))
+    with pytest.raises(InputError, match=message):
+        g.synthesize_on_device(latents, out=Foreign(driver, np.zeros((2, SIDE, SIDE, 1), np.uint8)))
+    assert driver.log == []
+
+
+def test_an_error_of_the_device_does_not_stop_the_rest_from_being_freed(
+    session: CudaSession, driver: FakeDriver, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After such an error every call of the driver reports it. Here each also does its work, so that it can be counted."""
+    for _ in range(3):
+        session.run({"ws": ws(3, rng)})
+
+    def failing(function: Any) -> Any:
+        def call(*arguments: Any) -> tuple[Any, ...]:
+            function(*arguments)
+            return (CUresult.CUDA_ERROR_ILLEGAL_ADDRESS,)
+
+        call.__name__ = function.__name__
+        return call
+
+    for name in [name for name in vars(FakeDriver) if "Free" in name or "Destroy" in name or "Ctx" in name]:
+        monkeypatch.setattr(driver, name, failing(getattr(driver, name)))
+    session.close()
+    assert driver.memory == {}
+    assert (driver.retained, driver.streams, driver.graphs, driver.execs, driver.events) == (0, 0, 0, 0, 0)
+
+
+def test_kernels_that_cannot_be_read_from_the_library_lose_no_execution_slot(
+    driver: FakeDriver, plan: Path, tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FakeRtxEngine(driver)
+
+    def serialize() -> bytes:
+        raise RuntimeError("out of host memory")
+
+    monkeypatch.setattr(engine.kernels, "serialize", serialize)
+    session = CudaSession(fake_rtx(engine), plan, tmp_path / "kernels")
+    session.concurrency = 1
+    for _ in range(2):  # the second call would wait for the slot without end
+        latents = ws(2, rng)
+        np.testing.assert_array_equal(session.run({"ws": latents}), images_of(latents))
+    assert len(session._idle_slots) == 1
+    monkeypatch.setattr(engine.kernels, "serialize", lambda: None)  # what the bindings return for an error
+    session.close()
+    assert driver.memory == {}
 
 
 def test_arrays_that_do_not_fit_are_refused_before_anything_runs(
