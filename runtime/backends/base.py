@@ -12,6 +12,7 @@ To add a backend:
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -190,9 +191,22 @@ class Backend(ABC):
         return InputError(f"{self.name} has no engines to build: it runs the bundle's ONNX files")
 
 
+#: The start of ONNX Runtime's message for a failed call of a library of CUDA
+LIBRARY_FAILURE = re.compile(r"\b(CUDA|CUBLAS|CUDNN) failure ([0-9]+)")
+#: The numbers that mean too little memory: cudaErrorMemoryAllocation, CUBLAS_STATUS_ALLOC_FAILED, and of cuDNN the status of
+#: version 8, then those of version 9 for memory of the host and of the device
+NO_MEMORY = {"CUDA": (2,), "CUBLAS": (3,), "CUDNN": (2, 4003, 4004)}
+
+
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a library's exception means that an allocation failed. The libraries have no type of their own for it."""
-    return isinstance(error, MemoryError) or "alloc" in str(error)
+    """Whether a library's exception means that an allocation failed. The libraries have no type of their own for it.
+
+    The message of a failed call of CUDA quotes source lines, in which any word may stand. So its number decides.
+    """
+    failure = LIBRARY_FAILURE.search(str(error))
+    if failure is not None:
+        return int(failure[2]) in NO_MEMORY[failure[1]]
+    return isinstance(error, MemoryError) or "alloc" in str(error).lower()
 
 
 def reason(error: Exception, last: bool = False) -> str:

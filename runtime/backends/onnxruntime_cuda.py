@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import io
 import threading
 import time
 from collections import OrderedDict
@@ -31,7 +32,7 @@ from stylert.runtime.cuda.engine_session import FORK_GUARD
 from stylert.runtime.network_files import check_network
 from stylert.runtime.session import Inputs, TensorSpec, Timings, note_missing_graph
 
-INSTALL = "pip uninstall -y onnxruntime; pip install onnxruntime-gpu"
+INSTALL = "pip uninstall -y onnxruntime; pip install 'onnxruntime-gpu[cuda,cudnn]'"
 PROVIDER = "CUDAExecutionProvider"
 #: How many bindings keep their memory and graph. A further one replaces the least recently used.
 MAX_BINDINGS = 4
@@ -77,21 +78,45 @@ class OnnxRuntimeCuda(Backend):
             raise BackendError(f"this ONNX Runtime has no CUDA: {INSTALL}")
         FORK_GUARD.enter()
         check_network(network)
-        open_session = partial(self._open, network, options.threads)
-        try:
-            return BoundSession(open_session, "cuda", True)
-        except BackendError:
-            raise
-        except Exception:  # CUDA graphs need every operator on the GPU; without graphs the others may run on the CPU
-            return BoundSession(open_session, "cuda", False)
+        _load_cuda_libraries()
+        # Tensor cores take float16 channels last. A version that cannot arrange a network so refuses it.
+        layouts = (True, False) if options.precision == "fp16" else (False,)
+        # CUDA graphs need every operator on the GPU. Without graphs the others may run on the CPU.
+        attempts = [(channels_last, graphs) for channels_last in layouts for graphs in (True, False)]
+        for channels_last, graphs in attempts:
+            try:
+                return BoundSession(partial(self._open, network, options, channels_last), "cuda", graphs)
+            except BackendError:
+                raise
+            except Exception:
+                if (channels_last, graphs) == attempts[-1]:
+                    raise
+        raise AssertionError("there is no attempt")
 
-    def _open(self, network: Path, threads: int | None, graphs: bool) -> Any:
-        providers = [(PROVIDER, {"device_id": "0", "enable_cuda_graph": str(int(graphs))}), "CPUExecutionProvider"]
-        session = cpu.open_session(network, cpu.session_options(threads), providers)
+    def _open(self, network: Path, options: LoadOptions, channels_last: bool, graphs: bool) -> Any:
+        provider = {
+            "device_id": "0",
+            "enable_cuda_graph": str(int(graphs)),
+            "use_tf32": str(int(options.precision != "fp32")),  # TF32 has too few bits for the accuracy that fp32 promises
+        }
+        session = cpu.open_session(
+            network, cpu.session_options(options.threads), [(PROVIDER, provider), "CPUExecutionProvider"]
+        )
         if session.get_providers()[0] != PROVIDER:
             reason = "its CUDA and cuDNN libraries are missing or of another version"
-            raise BackendError(f"{self.name} is installed but CUDA does not load: {reason}")
+            raise BackendError(f"{self.name} is installed but CUDA does not load: {reason}; {INSTALL}")
         return session
+
+
+def _load_cuda_libraries() -> None:
+    """Load CUDA and cuDNN from their Python packages, where the linker does not look. ONNX Runtime reports what is missing.
+
+    `preload_dlls` prints each library that it does not find, which may be elsewhere. That is kept off standard output.
+    """
+    preload = getattr(cpu.library(), "preload_dlls", None)  # from 1.21 on
+    if preload is not None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            preload()
 
 
 @dataclass

@@ -206,12 +206,12 @@ class TorchSession:
 
     @contextlib.contextmanager
     def _inference(self) -> Iterator[None]:
-        """Inference mode. A failed allocation becomes OutOfMemory and frees the prepared batch."""
+        """Inference mode, without TF32. A failed allocation becomes OutOfMemory and frees the prepared batch."""
         import torch
 
         _FORK_GUARD.enter()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), _exact_float32():
                 yield
         except StylertError:
             raise
@@ -272,6 +272,32 @@ class PreparedBatch:
             note_missing_graph(self._session.notes, e)
         else:
             self._graph = graph
+
+
+@contextlib.contextmanager
+def _exact_float32() -> Iterator[None]:
+    """Switch TF32 off for float32 products, and back to what it was. It has too few bits for the accuracy of fp32.
+
+    By default PyTorch takes TF32 in convolutions. Its older settings are changed, because they can always be read. If the
+    program has set the newer ones to something that the older cannot say, the newer are changed.
+    """
+    import torch
+
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    settings: list[tuple[Any, str, Any]] = [(matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
+    try:
+        before = [getattr(owner, name) for owner, name, _ in settings]
+    except RuntimeError:
+        settings = [(owner, "fp32_precision", "ieee") for owner in (matmul, cudnn.conv)]
+        before = [getattr(owner, name) for owner, name, _ in settings]
+    try:
+        for owner, name, value in settings:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for (owner, name, _), value in zip(settings, before, strict=True):
+            setattr(owner, name, value)
 
 
 def _record_next(events: Iterator[torch.cuda.Event]) -> None:

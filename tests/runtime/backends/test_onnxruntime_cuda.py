@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
-from stylert.core.errors import BackendError, InputError
+from stylert.core.errors import BackendError, BundleError, InputError
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.backends import onnxruntime as cpu
+from stylert.runtime.backends.base import LoadOptions, is_out_of_memory
 from stylert.runtime.backends.onnxruntime_cuda import MAX_BINDINGS, PROVIDER, BoundSession
 from stylert.runtime.cuda.arrays import DeviceView
 from stylert.runtime.engines import build_engine
@@ -122,11 +125,13 @@ def test_a_session_that_cannot_capture_a_graph_runs_without_and_notes_it_once(
 @pytest.mark.skipif(PROVIDER in ort.get_available_providers(), reason="this ONNX Runtime has CUDA")
 def test_the_error_without_cuda_names_the_install_command(bundle: Bundle) -> None:
     assert "onnxruntime-cuda" not in available_backends()
-    with pytest.raises(BackendError, match=r"no CUDA: pip uninstall -y onnxruntime; pip install onnxruntime-gpu") as e:
+    with pytest.raises(
+        BackendError, match=r"no CUDA: pip uninstall -y onnxruntime; pip install 'onnxruntime-gpu\[cuda,cudnn\]'"
+    ) as e:
         Generator.load(bundle, "onnxruntime-cuda")
     assert "\n" not in str(e.value)
     if not gpu_build():
-        assert "pip install onnxruntime-gpu" in CUDA.unavailable_reason()
+        assert "pip install 'onnxruntime-gpu[cuda,cudnn]'" in CUDA.unavailable_reason()
 
 
 def test_a_cuda_provider_that_does_not_load_is_an_error(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +141,80 @@ def test_a_cuda_provider_that_does_not_load_is_an_error(bundle: Bundle, monkeypa
     monkeypatch.setattr(cpu, "open_session", lambda source, options, providers: open_session(source, options))
     with pytest.raises(BackendError, match="CUDA does not load"):
         Generator.load(bundle, "onnxruntime-cuda")
+
+
+class OfCuda:
+    """ONNX Runtime's session on the CPU, which says that it is on CUDA."""
+
+    def __init__(self, session: object) -> None:
+        self._session = session
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._session, name)
+
+    def get_providers(self) -> list[str]:
+        return [PROVIDER, "CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "accepted", "expected"),
+    [
+        ("fp32", {("0", "1")}, [("0", "1", "0")]),
+        ("fp32", {("0", "0")}, [("0", "1", "0"), ("0", "0", "0")]),
+        ("fp16", {("1", "1")}, [("1", "1", "1")]),
+        ("fp16", {("0", "0")}, [("1", "1", "1"), ("1", "0", "1"), ("0", "1", "1"), ("0", "0", "1")]),
+    ],
+)
+def test_float16_is_tried_channels_last_first_and_float32_has_no_tf32(
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    precision: str,
+    accepted: set[tuple[str, str]],
+    expected: list[tuple[str, str, str]],
+) -> None:
+    open_session, tried, loaded = cpu.open_session, [], []
+
+    def open_on_cuda(source: Path, options: object, providers: list[Any]) -> object:
+        (name, values), cpu_name = providers
+        assert (name, cpu_name, values["device_id"]) == (PROVIDER, "CPUExecutionProvider", "0")
+        assert loaded  # CUDA's libraries are loaded before the session is opened
+        tried.append((values.get("prefer_nhwc", "0"), values["enable_cuda_graph"], values["use_tf32"]))
+        if tried[-1][:2] not in accepted:
+            raise BundleError("this network cannot be arranged so")
+        return OfCuda(open_session(source, options))
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [PROVIDER, "CPUExecutionProvider"])
+    monkeypatch.setattr(
+        ort, "preload_dlls", lambda: (loaded.append(True), print("Failed to load libcudnn.so.9")), raising=False
+    )
+    monkeypatch.setattr(cpu, "open_session", open_on_cuda)
+    session = CUDA.load(bundle.path / "synthesis.fp32.onnx", LoadOptions(precision))
+    assert tried == expected
+    assert {tensor.name for tensor in session.tensors} == {"ws", "image"}
+    assert capsys.readouterr().out == ""  # a command may write an image there
+
+
+TOO_LITTLE = [
+    "CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; file=/src/cuda_call.cc ; line=9 ; expr=cudaMalloc(&p, size);",
+    "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0 ; expr=cublasCreate(&cublas_handle_);",
+    "CUDNN failure 4004: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ; GPU=0 ; expr=cudnnCreate(&cudnn_handle_);",
+    "CUDNN failure 2: CUDNN_STATUS_ALLOC_FAILED ; GPU=0 ; expr=cudnnCreate(&cudnn_handle_);",
+    "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 4294967296",
+    "std::bad_alloc",
+]
+OTHER_FAILURES = [
+    "CUDA failure 700: an illegal memory access was encountered ; file=/src/cuda_allocator.cc ; expr=cudaMalloc(&p, size);",
+    "CUBLAS failure 14: CUBLAS_STATUS_INTERNAL_ERROR ; expr=cublasLtMatmulAlgoGetHeuristic(allocation);",
+    "CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED ; file=/src/cuda_allocator.cc",
+    "CUDA failure 900: operation not permitted when stream is capturing",
+]
+
+
+@pytest.mark.parametrize("message", TOO_LITTLE + OTHER_FAILURES, ids=range(len(TOO_LITTLE + OTHER_FAILURES)))
+def test_too_little_memory_is_told_by_the_number_of_the_failure(message: str) -> None:
+    """The words of a message may be those of a source line in it."""
+    assert is_out_of_memory(RuntimeError(f"[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : {message}")) == (message in TOO_LITTLE)
 
 
 def test_it_builds_no_engines_and_runs_no_int8(bundle: Bundle) -> None:

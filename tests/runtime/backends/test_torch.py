@@ -290,3 +290,33 @@ def test_networks_that_it_cannot_run_and_a_missing_library_are_errors_of_one_lin
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BackendError, match=r"pip install 'stylert\[gpu\]'"):
         Generator.load(bundle, "torch")
+
+
+@pytest.mark.parametrize("newer", [False, True], ids=["older settings", "newer settings"])
+def test_float32_has_no_tf32_and_the_settings_of_the_program_come_back(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, newer: bool
+) -> None:
+    """By default PyTorch takes TF32 in convolutions, which misses the accuracy of fp32."""
+    if not hasattr(torch.backends.cudnn, "conv"):
+        pytest.skip("this PyTorch has the older settings alone, and no others to compare with")
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    at_first = (matmul.fp32_precision, conv.fp32_precision)
+    if newer:  # the older settings cannot say this, and cannot be read then
+        matmul.fp32_precision, conv.fp32_precision = "tf32", "ieee"
+    before = (matmul.fp32_precision, conv.fp32_precision)
+    assert "tf32" in before
+    during = []
+    run = TorchGraph.__call__
+    monkeypatch.setattr(
+        TorchGraph,
+        "__call__",
+        lambda self, *arguments: during.append((matmul.fp32_precision, conv.fp32_precision)) or run(self, *arguments),
+    )
+    try:
+        with Generator.load(bundle, "torch") as g:
+            g.synthesize(np.zeros((1, bundle.num_ws, 20), np.float32))
+        assert during
+        assert all("tf32" not in precisions for precisions in during)
+        assert (matmul.fp32_precision, conv.fp32_precision) == before
+    finally:
+        matmul.fp32_precision, conv.fp32_precision = at_first
