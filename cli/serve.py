@@ -73,6 +73,8 @@ def serve(
             print_line(f"serving {names} at {server.url}{grpc}")
 
         server.run(ready)
+    if server.store.hung:
+        os._exit(1)  # the end of the interpreter would free networks that still run
 
 
 def _named(text: str) -> tuple[str, Path]:

@@ -4,21 +4,29 @@ An idle network starts at once with the images that are there. The images that a
 request waits for no other request unless the network is busy, and batches grow with the load.
 
 The images of a batch come from the waiting requests in turn. So a request of many images does not hold up a request of one.
+
+A call that does not return cannot be ended, since native code runs in its thread. After a time it counts as hung: its requests and
+those that wait are refused, as are new ones, until it returns after all.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from stylert.core.errors import BackendError
 from stylert.runtime.serving.refusals import Overloaded
+
+LOG = logging.getLogger("stylert.serving")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,6 +62,7 @@ class Batcher(Generic[Item, Result]):
         max_delay: Seconds that an item may wait for others, though the network is idle.
         max_queue: Items that wait.
         concurrency: Calls at the same time.
+        max_call: Seconds after which a call counts as hung.
         observe: Called after each batch, in the event loop.
     """
 
@@ -64,10 +73,12 @@ class Batcher(Generic[Item, Result]):
         max_delay: float,
         max_queue: int,
         concurrency: int = 1,
+        max_call: float = 60.0,
         observe: Observer = lambda *_: None,
     ) -> None:
         self._compute, self._observe = compute, observe
         self._max_batch, self._max_delay, self._max_queue, self._concurrency = max_batch, max_delay, max_queue, concurrency
+        self._max_call, self._hung = max_call, 0
         self._jobs: deque[Job[Item, Result]] = deque()
         self._waiting, self._running = 0, 0
         self._timer: asyncio.TimerHandle | None = None
@@ -75,7 +86,9 @@ class Batcher(Generic[Item, Result]):
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
-        self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="stylert-batch")
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        for _ in range(concurrency):  # a process does not wait for a daemon thread, so a hung call does not keep it
+            threading.Thread(target=_run_calls, args=[self._calls], name="stylert-batch", daemon=True).start()
 
     @property
     def waiting(self) -> int:
@@ -87,15 +100,22 @@ class Batcher(Generic[Item, Result]):
         """Number of calls that run."""
         return self._running
 
+    @property
+    def is_hung(self) -> bool:
+        """Whether every call that may run at a time is one that does not return."""
+        return self._hung == self._concurrency
+
     def submit(self, items: Sequence[Item]) -> Job[Item, Result]:
         """Add the items of one request to the queue.
 
         Raises:
-            Overloaded: The queue has no room for them.
+            Overloaded: The queue has no room for them, or the network hangs.
             BackendError: The batcher is closed.
         """
         if self._closed:
             raise BackendError("this model is closed")
+        if self.is_hung:
+            raise self._hung_error()
         if self._waiting + len(items) > self._max_queue:
             raise Overloaded(f"{self._waiting} images are waiting, and the queue holds {self._max_queue}", self.retry_after())
         loop = asyncio.get_running_loop()
@@ -121,11 +141,12 @@ class Batcher(Generic[Item, Result]):
         return min(max(1, math.ceil(seconds)), MAX_RETRY_AFTER)
 
     async def close(self) -> None:
-        """Refuse further items, and wait until those that were taken are done."""
+        """Refuse further items, and wait until those that were taken are done. Hung calls are not waited for."""
         self._closed = True
         self._dispatch()
         await self._idle.wait()
-        self._pool.shutdown(wait=False)
+        for _ in range(self._concurrency):
+            self._calls.put(None)
 
     def _dispatch(self) -> None:
         while self._waiting and self._running < self._concurrency:
@@ -163,14 +184,16 @@ class Batcher(Generic[Item, Result]):
         self._running += 1
         waited = time.perf_counter() - min(arrival for _, _, arrival in batch)
         items = [item for item, _, _ in batch]
-        call = asyncio.get_running_loop().run_in_executor(self._pool, self._run, items)
+        loop = asyncio.get_running_loop()
+        limit = loop.call_later(self._max_call, self._overdue, call := _Call([result for _, result, _ in batch]))
 
-        def done(call: asyncio.Future[tuple[list[Result | Exception], float]]) -> None:
+        def done(images: list[Result | Exception], seconds: float) -> None:
             self._running -= 1
-            images, seconds = call.result()
+            limit.cancel()
+            self._hung -= call.is_hung
             per_item = seconds / len(items)
             self._seconds_per_item += (per_item - self._seconds_per_item) * (SMOOTHING if self._seconds_per_item else 1)
-            for (_, result, _), image in zip(batch, images, strict=True):
+            for result, image in zip(call.results, images, strict=True):
                 if result.done():  # its client is gone
                     continue
                 if isinstance(image, Exception):
@@ -181,7 +204,30 @@ class Batcher(Generic[Item, Result]):
             self._dispatch()
             self._settle()
 
-        call.add_done_callback(done)
+        def run() -> None:
+            images, seconds = self._run(items)
+            with suppress(RuntimeError):  # the loop ended before a hung call
+                loop.call_soon_threadsafe(done, images, seconds)
+
+        self._calls.put(run)
+
+    def _overdue(self, call: _Call[Result]) -> None:
+        """Refuse the requests of a call that does not return, and if no other call can run, those that wait."""
+        LOG.error(
+            "a call of the network does not return", extra={"facts": {"images": len(call.results), "seconds": self._max_call}}
+        )
+        call.is_hung = True
+        self._hung += 1
+        _refuse(call.results, self._hung_error())
+        if self.is_hung:
+            for job in self._jobs:
+                _refuse([result for _, result in job.waiting], self._hung_error())
+                job.waiting.clear()
+            self._waiting = 0
+        self._settle()
+
+    def _hung_error(self) -> Overloaded:
+        return Overloaded(f"a call of the network has not returned within {self._max_call:g} s", MAX_RETRY_AFTER)
 
     def _run(self, items: list[Item]) -> tuple[list[Result | Exception], float]:
         """The image of each item or its error, and the seconds. If the batch fails, its items run one by one."""
@@ -195,6 +241,25 @@ class Batcher(Generic[Item, Result]):
         return images, time.perf_counter() - begin
 
     def _settle(self) -> None:
-        if not self._waiting and not self._running:
+        if not self._waiting and self._running == self._hung:
             self._jobs.clear()
             self._idle.set()
+
+
+@dataclass(eq=False)
+class _Call(Generic[Result]):
+    """A call of the network, with the results that it owes."""
+
+    results: list[asyncio.Future[Result]]
+    is_hung: bool = False
+
+
+def _refuse(results: Sequence[asyncio.Future[Result]], error: Exception) -> None:
+    for result in results:
+        if not result.done():
+            result.set_exception(error)
+
+
+def _run_calls(calls: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (call := calls.get()) is not None:
+        call()

@@ -91,9 +91,10 @@ class ServedModel:
         return self.generator.bundle
 
     async def close(self) -> None:
-        """Finish what the queue holds, then free the networks."""
+        """Finish what the queue holds, then free the networks. A network that hangs keeps its memory."""
         await self.batcher.close()
-        await asyncio.to_thread(self.generator.close)
+        if not self.batcher.is_hung:
+            await asyncio.to_thread(self.generator.close)
 
 
 class ModelStore:
@@ -135,6 +136,11 @@ class ModelStore:
     def models(self) -> list[ServedModel]:
         """Every model, in the order of the sources."""
         return [model for models in self._models.values() for model in models.values()]
+
+    @property
+    def hung(self) -> list[str]:
+        """Names of the models whose network does not return."""
+        return [model.name for model in self.models if model.batcher.is_hung]
 
     def find(self, name: str | None = None, precision: str | None = None) -> ServedModel:
         """The model of a bundle and precision.
@@ -225,7 +231,9 @@ class ModelStore:
             raise
         delay, concurrency = settings.max_delay_ms / 1000, generator.concurrency
         observe = self._metrics.batch_observer(name)
-        batcher = Batcher(compute, settings.max_batch, delay, settings.max_queue, concurrency, observe)
+        batcher = Batcher(
+            compute, settings.max_batch, delay, settings.max_queue, concurrency, settings.request_seconds, observe
+        )
         facts = {"model": name, "backend": backend, "precision": precision, "seconds": round(time.perf_counter() - begin, 2)}
         LOG.info("loaded", extra={"facts": facts})
         return ServedModel(name, digest, generator, batcher)

@@ -141,14 +141,14 @@ class GrpcServer:
             raise Refusal(401, "this server needs an API key: authorization: Bearer KEY")
 
     async def _live(self, request: Any) -> Any:
-        return MESSAGES["ServerLiveResponse"](live=True)
+        return MESSAGES["ServerLiveResponse"](live=not self._store.hung)
 
     async def _ready(self, request: Any) -> Any:
-        return MESSAGES["ServerReadyResponse"](ready=self._is_ready())
+        return MESSAGES["ServerReadyResponse"](ready=self._is_ready() and not self._store.hung)
 
     async def _model_ready(self, request: Any) -> Any:
-        find_model(self._store, request.name, request.version)
-        return MESSAGES["ModelReadyResponse"](ready=self._is_ready())
+        model = find_model(self._store, request.name, request.version)
+        return MESSAGES["ModelReadyResponse"](ready=self._is_ready() and not model.batcher.is_hung)
 
     async def _server_metadata(self, request: Any) -> Any:
         return MESSAGES["ServerMetadataResponse"](name="stylert", version=version("stylert"), extensions=["model_repository"])

@@ -30,7 +30,7 @@ from stylert.runtime.serving.kserve.inference import (
 )
 from stylert.runtime.serving.kserve.tensors import TensorFacts, read_json, read_raw
 from stylert.runtime.serving.model_store import ModelStore, ServedModel
-from stylert.runtime.serving.refusals import Refusal
+from stylert.runtime.serving.refusals import Refusal, error_body
 from stylert.runtime.serving.request_headers import INFERENCE_LENGTH, inference_length
 from stylert.runtime.serving.request_limits import check_marks
 from stylert.runtime.serving.settings import ServerSettings
@@ -75,13 +75,17 @@ def kserve_routes(store: ModelStore, settings: ServerSettings, work: HostWork, i
         """The model of a name, and of the version that the path may have."""
         return find_model(store, name, request.path_params.get("version", ""))
 
-    @router.get("/health/live", response_class=Response, summary="Liveness")
+    @router.get(
+        "/health/live",
+        response_class=Response,
+        summary="Liveness; fails while a network hangs, since only a new process cures it",
+    )
     async def live() -> Response:
-        return Response()
+        return _health(store.hung, True)
 
-    @router.get("/health/ready", response_class=Response, summary="Readiness; fails while the server drains")
+    @router.get("/health/ready", response_class=Response, summary="Readiness; fails while the server drains or a network hangs")
     async def ready() -> Response:
-        return Response(status_code=200 if is_ready() else 503)
+        return _health(store.hung, is_ready())
 
     @router.get("", summary="Facts about the server")
     async def server_metadata() -> Response:
@@ -90,8 +94,8 @@ def kserve_routes(store: ModelStore, settings: ServerSettings, work: HostWork, i
     @router.get("/models/{name}/ready", response_class=Response, summary="Readiness of a model")
     @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
     async def model_ready(name: str, request: Request) -> Response:
-        named(name, request)
-        return Response(status_code=200 if is_ready() else 503)
+        model = named(name, request)
+        return _health([model.name] if model.batcher.is_hung else [], is_ready())
 
     @router.get("/models/{name}", summary="Inputs and outputs of a model")
     @router.get("/models/{name}/versions/{version}", include_in_schema=False)
@@ -187,6 +191,14 @@ def _refuse_unsupported(parameters: dict[str, Any]) -> None:
     for name in UNSUPPORTED:
         if parameters.get(name):
             raise InputError(f"this server has no {name}")
+
+
+def _health(hung: list[str], is_ready: bool) -> Response:
+    """The answer of a probe, which names the models whose network hangs."""
+    if hung:
+        body = error_body(f"the network of {', '.join(hung)} does not return; start the server again")
+        return Response(body, 503, media_type="application/json")
+    return Response(status_code=200 if is_ready else 503)
 
 
 def _config(tensor: TensorFacts) -> dict[str, Any]:

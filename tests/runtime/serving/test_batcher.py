@@ -140,3 +140,43 @@ def test_closing_finishes_what_was_taken_and_refuses_more() -> None:
         assert all(result.done() for job in jobs for result in job.results)
 
     run(test)
+
+
+def test_a_call_that_does_not_return_refuses_all_that_wait_until_it_does() -> None:
+    async def test() -> None:
+        network = Network()
+        network.gate.clear()
+        batcher = Batcher(network, 1, 0.0, 100, max_call=0.05)
+        jobs = [batcher.submit([i, i]) for i in range(3)]
+        refused = await asyncio.gather(*(result for job in jobs for result in job.results), return_exceptions=True)
+        assert [type(error) for error in refused] == [Overloaded] * 6
+        assert (batcher.is_hung, batcher.waiting) == (True, 0)
+        with pytest.raises(Overloaded, match="has not returned"):
+            batcher.submit([7])
+        network.gate.set()
+        await until(lambda: not batcher.is_hung)
+        assert int(await batcher.submit([8]).results[0]) == 80
+        assert network.batches == [[0], [8]]
+        await batcher.close()
+
+    run(test)
+
+
+def test_one_hung_call_of_two_leaves_the_other_and_closing_waits_for_none() -> None:
+    async def test() -> None:
+        network, gate = Network(), threading.Event()
+
+        def compute(items: Sequence[int]) -> Sequence[int]:
+            if items[0] < 0:
+                gate.wait(30)
+            return network(items)  # type: ignore[return-value]
+
+        batcher = Batcher(compute, 1, 0.0, 100, 2, max_call=0.05)
+        with pytest.raises(Overloaded):
+            await batcher.submit([-1]).results[0]
+        assert not batcher.is_hung
+        assert int(await batcher.submit([5]).results[0]) == 50
+        await batcher.close()
+        gate.set()
+
+    run(test)

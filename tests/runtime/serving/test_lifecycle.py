@@ -161,6 +161,33 @@ def test_sighup_reads_the_bundles_again_and_a_bad_one_leaves_the_old(bundle: Bun
         assert httpx.get(f"{url}/v1/images/1.png", headers={"x-api-key": KEY}, timeout=60).status_code == 200
 
 
+HANGING = """
+import sys, threading
+from stylert.runtime.serving import model_store
+
+latents_of = model_store.latents_of
+model_store.latents_of = lambda g, items: threading.Event().wait() if items[0].only_seed == 99 else latents_of(g, items)
+from stylert.cli.main import main
+
+main()
+"""
+
+
+def test_a_network_that_hangs_does_not_keep_the_process(bundle: Bundle) -> None:
+    arguments = ["serve", f"small={bundle.path}", "--port", "0", "--backend", "onnxruntime", "--timeout", "0.5"]
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", HANGING, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split(" at ")[1].strip()
+        assert httpx.get(f"{url}/v1/images/99.png", timeout=60).status_code in (503, 504)
+        wait_for(lambda: httpx.get(f"{url}/v2/health/live").status_code == 503)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert [event["event"] for line in log.splitlines() if "does not return" in (event := json.loads(line))["event"]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -267,6 +267,29 @@ def test_a_request_that_takes_too_long_is_status_504(bundle: Bundle) -> None:
         restore()
 
 
+def test_a_network_that_hangs_is_told_to_those_who_wait_and_to_probes(bundle: Bundle) -> None:
+    with running([source(bundle)], request_seconds=0.5, max_batch=1, grpc_port=0) as server:
+        gate, restore = hold(server)
+        with httpx.Client(base_url=server.url, timeout=60) as client, ThreadPoolExecutor(4) as pool:
+            first = pool.submit(client.get, "/v1/images/1.png")
+            wait_for(lambda: server.store.find("small").batcher.running == 1)
+            time.sleep(0.2)  # the others still have time when the call counts as hung
+            waiting = [pool.submit(client.get, f"/v1/images/{seed}.png") for seed in (2, 3)]
+            assert first.result().status_code in (503, 504)  # its own time ends with that of the call
+            for answer in [*(call.result() for call in waiting), client.post("/v2/models/small/infer", json=SEED)]:
+                assert answer.status_code == 503
+                assert "not returned" in answer.json()["error"]
+                assert int(answer.headers["retry-after"]) >= 1
+            for probe in ("health/live", "health/ready", "models/small/ready"):
+                answer = client.get(f"/v2/{probe}")
+                assert (answer.status_code, "small does not return" in answer.json()["error"]) == (503, True)
+            gate.set()
+            wait_for(lambda: not server.store.hung)
+            for path in ("/v1/images/1.png", "/v2/health/live", "/v2/health/ready"):
+                assert client.get(path).status_code == 200
+        restore()
+
+
 SEED = {"inputs": [{"name": "seed", "shape": [1], "datatype": "INT64", "data": [1]}]}
 
 
