@@ -99,9 +99,10 @@ class OnnxRuntimeCuda(Backend):
             "enable_cuda_graph": str(int(graphs)),
             "use_tf32": str(int(options.precision != "fp32")),  # TF32 has too few bits for the accuracy that fp32 promises
         }
-        session = cpu.open_session(
-            network, cpu.session_options(options.threads), [(PROVIDER, provider), "CPUExecutionProvider"]
-        )
+        if channels_last:
+            provider["prefer_nhwc"] = "1"
+        providers = [(PROVIDER, provider), "CPUExecutionProvider"]
+        session = cpu.open_session(network, cpu.session_options(options.threads), providers)
         if session.get_providers()[0] != PROVIDER:
             reason = "its CUDA and cuDNN libraries are missing or of another version"
             raise BackendError(f"{self.name} is installed but CUDA does not load: {reason}; {INSTALL}")
