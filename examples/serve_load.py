@@ -90,8 +90,18 @@ class Connection(asyncio.Protocol):
         self._data.clear()
         self._length = 0
         self._done = asyncio.get_running_loop().create_future()
+        if self.is_closed:
+            return False
         self._transport.write(request)  # type: ignore[attr-defined]
-        return await self._done
+        async with asyncio.timeout(60):
+            return await self._done
+
+    def close(self) -> None:
+        self._transport.close()
+
+    @property
+    def is_closed(self) -> bool:
+        return self._transport.is_closing()
 
 
 async def connect(port: int) -> Connection:
@@ -107,6 +117,9 @@ async def closed_loop(port: int, requests: Iterator[bytes], clients: int) -> tup
         connection = await connect(port)
         for request in requests:
             failures += not await connection.ask(request)
+            if connection.is_closed:
+                connection = await connect(port)
+        connection.close()
 
     begin = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(clients)))
@@ -125,7 +138,8 @@ async def arrivals(port: int, name: str, rate: float, seconds: float) -> tuple[n
         connection = idle.pop() if idle else await connect(port)
         failures += not await connection.ask(infer_request(name, seed))
         latencies.append(1000 * (time.perf_counter() - arrival))
-        idle.append(connection)
+        if not connection.is_closed:
+            idle.append(connection)
 
     tasks: list[asyncio.Task[None]] = []
     begin = next_arrival = time.perf_counter()
@@ -135,6 +149,9 @@ async def arrivals(port: int, name: str, rate: float, seconds: float) -> tuple[n
         tasks.append(asyncio.create_task(one(next_arrival, len(tasks))))
         next_arrival += generator.expovariate(rate)
     await asyncio.gather(*tasks)
+    for connection in idle:
+        connection.close()
+    await asyncio.sleep(0.1)  # until they are closed
     return np.array(latencies), failures
 
 

@@ -143,20 +143,34 @@ class RequestGuard:
             delivered = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        route = asyncio.ensure_future(self.app(scope, replay, answer.send))
-        gone = asyncio.ensure_future(_disconnected(receive))
+        route = asyncio.current_task()
+        assert route is not None
+        is_gone = False
+
+        async def watch() -> None:
+            nonlocal is_gone
+            await _disconnected(receive)
+            if not answer.complete:
+                is_gone = True
+                route.cancel()
+
+        watcher = asyncio.ensure_future(watch())
         try:
-            await asyncio.wait({route, gone}, timeout=self.settings.request_seconds, return_when=asyncio.FIRST_COMPLETED)
-            if route.done():
-                route.result()
-            elif gone.done():
-                raise _ClientGone
-            else:
-                raise Refusal(504, f"there was no answer within {self.settings.request_seconds:g} s", {"Retry-After": "1"})
+            async with asyncio.timeout(self.settings.request_seconds) as limit:
+                await self.app(scope, replay, answer.send)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise Refusal(
+                504, f"there was no answer within {self.settings.request_seconds:g} s", {"Retry-After": "1"}
+            ) from None
+        except asyncio.CancelledError:
+            if not is_gone:
+                raise
+            route.uncancel()
+            raise _ClientGone from None
         finally:
-            for task in (route, gone):
-                task.cancel()
-            await asyncio.gather(route, gone, return_exceptions=True)
+            watcher.cancel()
 
     def _record(self, scope: Scope, answer: _Answer) -> None:
         seconds = time.perf_counter() - answer.begin
