@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
@@ -12,24 +13,33 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, shown
+
+#: Columns of help texts, and of tables that go into a file.
+MAX_WIDTH = 160
 
 
 class StrictCommand(TyperCommand):
-    """A command that takes each option once, unless its help says that it may be repeated, and only finite numbers."""
+    """A command that takes each option once, unless its help says that it may be repeated, and no empty values.
+
+    Numbers are finite and in digits of ASCII.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words after the command.
 
         Raises:
-            InputError: An option is repeated, or a number is infinite or not a number.
+            InputError: An option is repeated or empty, or a number is infinite or not a number.
         """
-        for option, times in Counter(self.make_parser(ctx).parse_args(list(args))[2]).items():
+        values, _, order = self.make_parser(ctx).parse_args(list(args))
+        for option, times in Counter(order).items():
             # Otherwise the last value would win, and `--precision fp32 --precision int8` would be int8 alone.
             if isinstance(option, TyperOption) and times > 1 and not option.multiple:
                 raise InputError(
                     f"{_name(option)} is given {times} times; give it once, with commas if it takes several values"
                 )
+            if isinstance(option, TyperOption):
+                _check_text(option, values.get(str(option.name)))
         rest = super().parse_args(ctx, args)
         for option in self.params:
             value = ctx.params.get(option.name)
@@ -46,8 +56,23 @@ class CommandGroup(typer.Typer):
         return super().command(name, cls=StrictCommand, **settings)
 
 
+def _check_text(option: TyperOption, value: object) -> None:
+    """Raise InputError if the value of an option is empty, or holds what only Python takes for a number: 1_0, or other digits."""
+    for text in value if isinstance(value, list | tuple) else [value]:
+        if text == "":
+            raise InputError(f"{_name(option)} is empty: give a value, or leave it out")
+        is_number = option.type_descriptor.annotation in (int, float)
+        if is_number and isinstance(text, str) and ("_" in text or not text.isascii()):
+            raise InputError(f"{_name(option)} takes a number (got {shown(text)})")
+
+
 def _name(option: Any) -> str:
     return str(max(option.opts, key=len))
+
+
+def _help_width() -> dict[str, Any]:
+    """The width of help texts. A pipe or a file has none, so descriptions are not cut at 80 columns."""
+    return {"max_content_width" if sys.stdout is not None and sys.stdout.isatty() else "terminal_width": MAX_WIDTH}
 
 
 app = CommandGroup(
@@ -56,6 +81,7 @@ app = CommandGroup(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings=_help_width(),
 )
 
 

@@ -74,16 +74,17 @@ def progress() -> Iterator[Progress]:
     A terminal shows one bar per stage. Elsewhere a line is printed when a stage ends, and every half minute before that.
     """
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    live = errors.is_terminal and errors.file.isatty()  # Rich also takes a file for a terminal, if FORCE_COLOR says so
     tasks = {}
     last_line = time.monotonic()
-    with Bars(*columns, console=errors, disable=not errors.is_terminal) as bars:
+    with Bars(*columns, console=errors, disable=not live) as bars:
 
         def report(stage: str, done: int, total: int) -> None:
             nonlocal last_line
             if stage not in tasks:
                 tasks[stage] = bars.add_task(printable(stage), total=total)
             bars.update(tasks[stage], completed=done, total=total)
-            if errors.is_terminal or (done < total and time.monotonic() < last_line + SECONDS_BETWEEN_LINES):
+            if live or (done < total and time.monotonic() < last_line + SECONDS_BETWEEN_LINES):
                 return
             print_note(f"{stage}: {total} done" if done == total else f"{stage}: {done} of {total}")
             last_line = time.monotonic()

@@ -21,6 +21,9 @@ INTERRUPTED = 128 + signal.SIGINT
 #: Signals that end the command as Ctrl-C does.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
+#: Characters of an error. A longer one quotes a file.
+MAX_MESSAGE = 2000
+
 #: Importing a module adds its commands to the application. The order is that of `stylert --help`.
 COMMAND_MODULES = ("pipeline.commands", "doctor", "latents.commands", "training.commands", "bench.commands", "serve")
 
@@ -113,12 +116,16 @@ def _run() -> int:
         if "can't start new thread" not in str(e):  # Python has no class for it
             raise
         message = "cannot start a thread: the memory or the number of threads is limited"
-    print_note(f"stylert: {' '.join(message.split())}", style="red")
+    print_note(f"stylert: {_shortened(' '.join(message.split()))}", style="red")
     try:
         _flush(sys.stdout)
     except (OSError, StylertError):
         _discard(sys.stdout)  # otherwise Python fails on it again at its end
     return 2
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}..."
 
 
 def _flush(stream: TextIO | None) -> None:

@@ -16,6 +16,7 @@ import typer
 from stylert.cli.app import Batch, OneBackend, Threads
 from stylert.cli.console import print_note
 from stylert.core.errors import InputError, shown
+from stylert.core.numerals import read_number
 
 if TYPE_CHECKING:
     from stylert.runtime.bundle import Bundle
@@ -103,7 +104,7 @@ class PictureOptions:
 def _numbers(text: str) -> tuple[float, ...]:
     """The numbers of `--label-vector`."""
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(read_number(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--label-vector takes numbers such as 0.1,0.9, not {shown(text)}") from None
 

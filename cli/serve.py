@@ -82,7 +82,11 @@ def _named(text: str) -> tuple[str, Path]:
     name, equals, folder = text.partition("=")
     if equals and "/" not in name:
         return name, Path(folder)
-    return os.path.basename(os.path.realpath(text)), Path(text)  # Path.resolve raises RuntimeError on links in a circle
+    try:
+        real = os.path.realpath(text)  # Path.resolve raises RuntimeError on links in a circle
+    except ValueError:  # a null character, which the reader of bundles refuses
+        real = text
+    return os.path.basename(real), Path(text)
 
 
 def _api_key(file: Path | None) -> str | None:

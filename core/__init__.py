@@ -7,6 +7,7 @@
 - `child_processes`: Python interpreters that import nothing from the working folder.
 - `seeds`: seeds as text, and the latents that belong to them.
 - `statistics`, `paired_timing`, `roofline`: intervals of measurements, timing in alternation, lower bounds of time.
+- `numerals`: numbers as text.
 - `ranges`: the least and the greatest values of a configuration.
 - `progress`, `text_table`: the callback of long calls, and tables as text.
 """

@@ -62,6 +62,11 @@ def shown(value: object, length: int = 60) -> str:
     return shown_line(text, length)
 
 
+def shown_name(name: str) -> str:
+    """The quoted name of a file, for a message. In an archive it may have 60,000 characters."""
+    return shown(name, 200)
+
+
 def shown_line(text: str, length: int = 200) -> str:
     """A text for a message, in one line of printable characters, at most `length` long."""
     line = "".join(c if c.isprintable() else " " for c in text)

@@ -9,6 +9,7 @@ from stylert.cli.picture_options import PictureOptions
 from stylert.core.errors import BundleError, InputError
 from stylert.core.files.atomic import check_writable
 from stylert.core.files.outputs import check_not_input
+from stylert.core.numerals import read_number
 from stylert.core.progress import Progress
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
@@ -106,7 +107,7 @@ def again(file: Path, bundle_path: Path | None, out: Path, threads: int | None, 
 def parse_psis(text: str) -> tuple[float, ...]:
     """Read numbers such as `"-1,0,0.5"`. Raises InputError for other text."""
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(read_number(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--psi takes numbers such as -1,0,0.5 (got {text[:40]!r})") from None
 

@@ -61,5 +61,6 @@ def run_demo(checkpoint: Path, out: Path) -> bool:
     show_engines(engines)
     tables.show_accuracy(accuracy)
     show_results(document)
-    print_line(f"wrote {out}/bundle, grid.png, report.html, results.json")
+    names = [picture["file"] for picture in pictures]
+    print_line(f"wrote {out}/bundle, {', '.join(names)}, report.html, results.json")
     return all(row.passed for row in accuracy)

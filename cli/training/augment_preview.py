@@ -9,6 +9,7 @@ from stylert.cli.console import print_line
 from stylert.core.errors import InputError, OutputError, missing_extra
 from stylert.core.files.atomic import check_writable
 from stylert.core.files.outputs import is_within
+from stylert.core.numerals import read_number
 
 MAX_IMAGES = 16
 
@@ -42,7 +43,7 @@ def run_preview(data: Path, out: Path, count: int, pipelines: str | None, probab
         if name not in PIPELINES:
             raise InputError(f"unknown augmentation pipeline {name!r}: choose from {', '.join(PIPELINES)}")
     try:
-        values = list(dict.fromkeys(float(p) for p in split_list(probabilities) or []))
+        values = list(dict.fromkeys(read_number(p) for p in split_list(probabilities) or []))
     except ValueError:
         raise InputError(f"--p takes comma-separated numbers from 0 to 1 (got {probabilities!r})") from None
     if not all(0 <= p <= 1 for p in values):

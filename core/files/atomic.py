@@ -10,6 +10,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -34,6 +35,8 @@ from stylert.core.files.partials import (
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 #: A message names so many files.
 SHOWN_FILES = 3
+#: A path has at most so many links, by the limit of Linux.
+MAX_LINKS = 40
 
 #: The folders that this process has locked, by device and inode, and the thread that did.
 _locked: dict[tuple[int, int], int] = {}
@@ -191,6 +194,21 @@ def check_no_links(path: str | Path, within: Path | None) -> None:
 
 
 def _final_place(path: str | Path) -> Path:
+    """The path without links. Raises OutputError for a name of an open descriptor, as `/dev/stdout` is.
+
+    Such a name leads to any file that the caller of the command has opened, even to one that is deleted. A rename would put
+    a new file at the place of that one, and all that is written to the descriptor would be lost.
+    """
+    link = os.path.abspath(path)
+    for _ in range(MAX_LINKS):
+        folder, name = os.path.split(link)
+        folder = os.path.realpath(folder)
+        if re.fullmatch(r"/proc/.*/fd|/dev/fd", folder):
+            raise OutputError(f"cannot write {path}: it is an open stream, not a file; name a file")
+        try:
+            link = os.path.join(folder, os.readlink(os.path.join(folder, name)))
+        except OSError:  # it is no link
+            break
     return Path(os.path.realpath(path))
 
 

@@ -27,6 +27,16 @@ def test_progress_without_a_terminal_is_a_line_from_time_to_time(monkeypatch: py
     assert lines == ["measure: 5 of 20", "measure: 10 of 20", "measure: 15 of 20", "measure: 20 done", "layers: 1 done"]
 
 
+def test_a_file_that_only_the_environment_calls_a_terminal_gets_no_cursor_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FORCE_COLOR asks for colors in files."""
+    out = io.StringIO()
+    monkeypatch.setattr(console, "errors", Console(file=out, force_terminal=True, color_system=None))
+    with console.progress() as report:
+        report("export", 1, 2)
+        report("export", 2, 2)
+    assert out.getvalue() == "export: 2 done\n"
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

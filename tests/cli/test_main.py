@@ -16,6 +16,7 @@ from rich.console import Console
 from stylert.cli import console, doctor
 from stylert.cli import main as cli
 from stylert.cli.console import print_line
+from stylert.core.errors import StylertError
 
 
 def run(monkeypatch: pytest.MonkeyPatch, action: object) -> int:
@@ -43,6 +44,7 @@ def run(monkeypatch: pytest.MonkeyPatch, action: object) -> int:
         (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), "a" * 300 + ": File name too long"),
         (PermissionError(errno.EACCES, "Permission denied", "/root/x\x1b[2J"), r"/root/x\x1b[2J: Permission denied"),
         (MemoryError(), "not enough memory"),
+        (StylertError("x" * 60_000), "x" * 2000 + "..."),
         (
             ImportError("/lib/a.so: failed to map segment from shared object", name="a", path="/lib/a.so"),
             "a library cannot be loaded: /lib/a.so: failed to map segment from shared object",

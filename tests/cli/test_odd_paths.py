@@ -110,6 +110,8 @@ def test_an_odd_input_is_one_line(
 ) -> None:
     before = files_of(place)
     for line in INPUTS:
+        if name == "text" and "--api-key-file" in line:
+            continue  # a text is a key
         status, err = run(line, (PATHS | INPUT_ONLY)[name], monkeypatch, capsys)
         assert status == 2, (line, err)
         assert len(err.splitlines()) == 1, (line, err)

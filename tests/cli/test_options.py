@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from typer.main import get_command
 from stylert.cli import main as cli
 from stylert.cli.app import app, split_list
 from stylert.core.errors import InputError
+from stylert.core.numerals import read_number
 from stylert.runtime.build_options import parse_batch_ranges
 from stylert.runtime.bundle import Bundle
 
@@ -161,3 +163,42 @@ def test_more_threads_than_the_cores_can_run_are_refused_by_name(
     assert (status, err.count("\n")) == (2, 1)
     assert err.startswith("stylert: --threads is a whole number from 1 to 8 (4 for each core that this process may use)")
     assert len(THREADED) > 6
+
+
+def value_of(option: Any, text: str) -> list[str]:
+    return [name(option), text]
+
+
+WITH_VALUE = [(words, option) for words, option in OPTIONS if not option.is_flag]
+
+
+@pytest.mark.parametrize(("words", "option"), WITH_VALUE, ids=lambda x: " ".join(x) if isinstance(x, tuple) else name(x))
+def test_an_empty_value_is_refused_by_name(words: tuple[str, ...], option: Any) -> None:
+    assert refusal(words, value_of(option, "")).startswith(f"{name(option)} is empty")
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [(words, option) for words, option in WITH_VALUE if kind(option) in (int, float)],
+    ids=lambda x: " ".join(x) if isinstance(x, tuple) else name(x),
+)
+def test_what_only_python_takes_for_a_number_is_refused(words: tuple[str, ...], option: Any) -> None:
+    for text in ("1_0", "\u0663"):
+        assert refusal(words, value_of(option, text)).startswith(f"{name(option)} takes a number (got '{text}')")
+
+
+@pytest.mark.parametrize("text", ["1", "-1.5", "+.5", "2.", "1e-3", "1E+5", " 7 "])
+def test_numbers_as_text(text: str) -> None:
+    assert read_number(text) == float(text)
+
+
+@pytest.mark.parametrize("text", ["1_0", "\u0663", "", ".", "nan", "inf", "-Infinity", "0x10", "1 2", "e5", "1e", "9" * 500])
+def test_other_text_is_no_number(text: str) -> None:
+    with pytest.raises(ValueError, match="not a number"):
+        read_number(text)
+
+
+def test_help_in_a_pipe_has_whole_sentences() -> None:
+    done = subprocess.run([sys.executable, "-m", "stylert.cli.main", "--help"], capture_output=True, text=True, check=True)
+    assert "..." not in done.stdout.partition("Commands:")[2]
+    assert "Build engines into the bundle" in done.stdout

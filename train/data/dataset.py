@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stylert.core.errors import DataError
+from stylert.core.errors import DataError, shown_name
 from stylert.core.images.pictures import PictureError, decode_picture
 from stylert.core.progress import Progress
 from stylert.train.data.image_files import ImageFiles, open_files
@@ -55,10 +55,13 @@ class ImageDataset:
             DataError: The source is missing, damaged or empty, or its images differ in shape. Images that are not kept
                 in memory are checked when they are indexed.
         """
-        files = open_files(source)
+        try:
+            files = open_files(source)
+            if not files.images:
+                raise DataError(f"dataset {source} holds no pictures")
+        except DataError as e:
+            raise _advised(e, Path(source)) from None
         self.names = files.images[:limit]
-        if not self.names:
-            raise DataError(f"dataset {source} holds no pictures")
         self.labels = _dense_labels(files, self.names) if use_labels else None
         first = _decode(files, self.names[0])
         height, width, channels = first.shape
@@ -69,7 +72,9 @@ class ImageDataset:
         def image(i: int) -> np.ndarray:
             array = _decode(files, self.names[i])
             if array.shape != first.shape:
-                raise DataError(f"dataset {source}: {self.names[i]!r} is {array.shape}, the first image is {first.shape}")
+                raise DataError(
+                    f"dataset {source}: {shown_name(self.names[i])} is {array.shape}, the first image is {first.shape}"
+                )
             return array.transpose(2, 0, 1)
 
         self.images: np.ndarray | LazyImages
@@ -122,12 +127,25 @@ class ImageDataset:
         return np.concatenate(indices)
 
 
+def _advised(error: DataError, source: Path) -> DataError:
+    """The error, or a better one for a source that the dataset tool reads."""
+    from stylert.train.data.sources.detect import kind_to_convert
+
+    try:
+        kind = kind_to_convert(source)
+    except OSError:
+        kind = None
+    if kind is None:
+        return error
+    return DataError(f"{source} is {kind}: make a zip of it with stylert dataset {source} --out data.zip, and train on that")
+
+
 def _decode(files: ImageFiles, name: str) -> np.ndarray:
     """uint8 `[H, W, 1 or 3]`."""
     try:
         image = decode_picture(files.read_image(name), MAX_PIXELS)
     except PictureError as e:
-        raise DataError(f"dataset {files.source}: {name!r} cannot be decoded: {e}") from None
+        raise DataError(f"dataset {files.source}: {shown_name(name)} cannot be decoded: {e}") from None
     array = np.asarray(image)
     return array[:, :, None] if array.ndim == 2 else array
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from stylert.core.errors import DataError, InputError
+from stylert.core.errors import DataError, InputError, shown_line, shown_name
 from stylert.core.files.atomic import atomic_file
 from stylert.core.images.pictures import PictureError, decode_picture
 from stylert.core.progress import Progress
@@ -94,11 +94,13 @@ def convert_dataset(
             try:
                 image = _decode(picture)
             except PictureError as e:
-                corrupt.append(f"{picture.name} ({e})")
+                corrupt.append(f"{shown_line(picture.name)} ({e})")
                 continue
             mode = mode or image.mode
             if image.mode != mode and mode == "L" and not grey:
-                raise DataError(f"{picture.name!r} has colors and the first picture has none: add --grey to drop them")
+                raise DataError(
+                    f"{shown_name(picture.name)} has colors and the first picture has none: add --grey to drop them"
+                )
             image = _square(image.convert(mode), resolution, transform, picture.name)
             name = f"{len(labels) // PER_FOLDER:05d}/img{len(labels):08d}.png"
             buffer = io.BytesIO()
@@ -146,7 +148,9 @@ def _label_rows(source: str | Path, labels: list[tuple[str, Label | None]]) -> l
 def _checked_label(picture: Picture) -> Label | None:
     """The label of the picture. Raises DataError for a class that training cannot read."""
     if isinstance(picture.label, int) and not 0 <= picture.label < MAX_CLASSES:
-        raise DataError(f"the label {picture.label} of {picture.name!r} is no class index from 0 to {MAX_CLASSES - 1}")
+        raise DataError(
+            f"the label {picture.label} of {shown_name(picture.name)} is no class index from 0 to {MAX_CLASSES - 1}"
+        )
     return picture.label
 
 
@@ -169,7 +173,7 @@ def _square(image: Image.Image, resolution: int, transform: str, name: str) -> I
     size = (resolution, resolution)
     if transform == "none":
         if width != height:
-            raise DataError(f"{name!r} is {width}x{height}, not square: choose a --transform, such as center-crop")
+            raise DataError(f"{shown_name(name)} is {width}x{height}, not square: choose a --transform, such as center-crop")
         return _resize(image, size)
     if transform == "center-crop":
         side = min(width, height)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 
-from stylert.core.errors import DataError
+from stylert.core.errors import DataError, shown_name
 from stylert.core.files.inputs import open_file, read_file
 from stylert.core.files.outputs import is_within
 from stylert.core.images.pictures import MAX_BYTES, SUFFIXES, PictureError, one_line_message
@@ -22,6 +22,8 @@ File = TypeVar("File")
 MAX_EXPANSION = 200
 #: Bytes of a zip or of another file of a dataset, at most.
 MAX_SIZE = 2**44
+#: The flag of members that need a password.
+ENCRYPTED = 1
 #: Other methods unpack a member in one piece, whatever its size.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 #: Copies of file attributes, which macOS adds to a zip: `__MACOSX/._a.png`.
@@ -58,7 +60,7 @@ class ImageFiles:
         try:
             return self.read_bytes(path, max_bytes)
         except PictureError as e:
-            raise DataError(f"dataset {self.source}: {path!r} cannot be read: {e}") from None
+            raise DataError(f"dataset {self.source}: {shown_name(path)} cannot be read: {e}") from None
 
     def find(self, name: str) -> str | None:
         """The document of this name that belongs to the pictures, or None.
@@ -72,7 +74,9 @@ class ImageFiles:
             return name
         found = [n for n in self.names if PurePosixPath(n).name == name and not _is_apple_copy(n)]
         if len(found) > 1:
-            raise DataError(f"dataset {self.source} holds several {name}, among them {found[0]!r} and {found[1]!r}")
+            raise DataError(
+                f"dataset {self.source} holds several {name}, among them {shown_name(found[0])} and {shown_name(found[1])}"
+            )
         return found[0] if found else None
 
 
@@ -128,7 +132,9 @@ def _folder(source: Path) -> ImageFiles:
         if not path.is_file():
             continue
         if path.is_symlink() and not is_within(path, source):
-            raise DataError(f"{source}: {path.relative_to(source).as_posix()!r} is a link that leads out of the folder")
+            raise DataError(
+                f"{source}: {shown_name(path.relative_to(source).as_posix())} is a link that leads out of the folder"
+            )
         _add(paths, path_in_archive(path.relative_to(source).as_posix()), path, source)
     refuse_run(source, paths)
     return ImageFiles(source, list(paths), lambda name, limit: read_file(paths[name], PictureError, limit), lambda: None)
@@ -146,6 +152,8 @@ def _archive(source: Path) -> ImageFiles:
         info = members[name]
         if info.file_size > limit:
             raise PictureError(f"it has {info.file_size / 2**20:.0f} MiB, and at most {limit / 2**20:.0f} are read")
+        if info.flag_bits & ENCRYPTED:
+            raise PictureError("it is encrypted; unpack the zip first")
         try:
             with archive.open(info) as member:
                 return member.read(info.file_size + 1)
@@ -172,12 +180,12 @@ def _members(source: Path, file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str, z
         name = info.filename
         inner = PurePosixPath(name.replace("\\", "/"))
         if not inner.parts or inner.is_absolute() or ".." in inner.parts or ":" in inner.parts[0]:
-            raise DataError(f"{source}: the name {name!r} leads out of the archive")
+            raise DataError(f"{source}: the name {shown_name(name)} leads out of the archive")
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise DataError(f"{source}: {name!r} is a link")
+            raise DataError(f"{source}: {shown_name(name)} is a link")
         if info.compress_type not in METHODS:
             raise DataError(
-                f"{source}: {name!r} is packed with method {info.compress_type}; stored and deflated files are read"
+                f"{source}: {shown_name(name)} is packed with method {info.compress_type}; stored and deflated files are read"
             )
         _add(members, inner.as_posix(), info, source)
     unpacked = sum(info.file_size for info in members.values())
@@ -189,7 +197,7 @@ def _members(source: Path, file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str, z
 
 def _add(files: dict[str, File], name: str, file: File, source: Path) -> None:
     if name in files:
-        raise DataError(f"{source} holds two files with the name {name!r}")
+        raise DataError(f"{source} holds two files with the name {shown_name(name)}")
     files[name] = file
 
 

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import msgspec
 import numpy as np
 
-from stylert.core.errors import DataError
+from stylert.core.errors import DataError, shown_name
 from stylert.core.files.json_documents import read_document
 from stylert.train.data.image_files import ImageFiles, path_in_archive
 
@@ -57,11 +57,11 @@ def read_labels(files: ImageFiles, images: list[str]) -> np.ndarray | None:
     for written, label in document.labels:
         name = (folder / path_in_archive(written)).as_posix()
         if name in label_of:
-            raise DataError(f"{subject} has two labels for {name!r}")
+            raise DataError(f"{subject} has two labels for {shown_name(name)}")
         label_of[name] = label
     if missing := [n for n in images if n not in label_of]:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DataError(f"{subject} has no labels for {missing[0]!r}{more}")
+        raise DataError(f"{subject} has no labels for {shown_name(missing[0])}{more}")
     return _array([label_of[n] for n in images], images, subject)
 
 
@@ -79,7 +79,7 @@ def _array(labels: list[msgspec.Raw], images: list[str], subject: str) -> np.nda
             length = 0 if isinstance(value, int) else len(value)
             result = np.empty(len(labels), np.int64) if is_class else np.empty((len(labels), length))
         if is_class != (result.ndim == 1):
-            raise DataError(f"{subject}: the labels of {images[0]!r} and {name!r} are of two kinds")
+            raise DataError(f"{subject}: the labels of {shown_name(images[0])} and {shown_name(name)} are of two kinds")
         if isinstance(value, int):
             if not 0 <= value < MAX_CLASSES:
                 raise _refusal(subject, name)
@@ -97,5 +97,5 @@ def _fits_float32(values: list[float]) -> bool:
 def _refusal(subject: str, name: str) -> DataError:
     return DataError(
         f"{subject}: the labels must be class indices from 0 to {MAX_CLASSES - 1}, or vectors of one length; "
-        f"that of {name!r} is not"
+        f"that of {shown_name(name)} is not"
     )

@@ -170,6 +170,23 @@ def test_no_link_below_a_folder_of_others_is_followed(link: str, target: str, tm
     assert names(victim) == [f".f{PARTIAL_SUFFIX}"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not name open descriptors")
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_the_name_of_an_open_descriptor_is_no_place_for_a_file(is_deleted: bool, tmp_path: Path) -> None:
+    with open(tmp_path / "table.txt", "w") as table:
+        if is_deleted:
+            (tmp_path / "table.txt").unlink()
+        (tmp_path / "link").symlink_to(f"/proc/self/fd/{table.fileno()}")
+        before = names(tmp_path)
+        for path in (f"/dev/fd/{table.fileno()}", f"/proc/{os.getpid()}/fd/{table.fileno()}", tmp_path / "link", "/dev/stdout"):
+            for write in (lambda p: atomic_file(p), lambda p: atomic_directory(p, None)):
+                with pytest.raises(OutputError, match=f"cannot write {path}: it is an open stream"), write(path):
+                    pass
+            with pytest.raises(OutputError, match="it is an open stream"):
+                check_writable(path)
+        assert names(tmp_path) == before
+
+
 def test_the_folder_of_others_may_itself_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there")

@@ -216,3 +216,47 @@ def test_a_lazy_dataset_reports_a_wrong_image_when_it_is_indexed(images, write_d
     assert dataset.images[:4].shape == (4, 3, 8, 8)
     with pytest.raises(DataError, match=last):
         dataset.images[np.array([0, 4])]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("data.mdb", "an LMDB"),
+        ("a/train.parquet", "a table"),
+        ("data.parquet", "a table"),
+        ("data.arrow", "a table"),
+        ("cifar-10-python.tar.gz", "an archive of arrays"),
+        ("train-images-idx3-ubyte.gz", "an archive of arrays"),
+    ],
+)
+def test_sources_of_the_dataset_tool_are_named_with_it(tmp_path, name, kind):
+    file = tmp_path / "source" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"x" * 100)
+    is_file = kind == "an archive of arrays" or name.startswith("data.p") or name == "data.arrow"
+    source = file if is_file else tmp_path / "source"
+    assert f"{source} is {kind}: make a zip of it with stylert dataset {source} --out" in refusal(source)
+
+
+def test_long_names_in_a_zip_are_shortened(tmp_path):
+    for name in ("a" * 60_000 + ".png", "../" + "a" * 60_000, "b" * 60_000):
+        path = tmp_path / "long.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, b"x")
+            archive.writestr(name + "/" if "b" in name else "a.png", b"x")
+        message = refusal(path)
+        assert len(message) < 600
+        with pytest.raises(DataError) as e:
+            convert_dataset(path, tmp_path / "out.zip", 8)
+        assert len(str(e.value)) < 1000
+
+
+def test_an_encrypted_zip_is_told_as_such(tmp_path, images):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", b"secret")
+    content = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # zipfile writes no encrypted files itself
+        content[content.index(signature) + flags] |= 1
+    path.write_bytes(content)
+    assert "'a.png' cannot be decoded: it is encrypted; unpack the zip first" in refusal(path)

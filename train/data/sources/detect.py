@@ -16,6 +16,8 @@ from stylert.train.data.sources.idx import idx, is_idx
 from stylert.train.data.sources.lmdb import is_lmdb, lmdb
 from stylert.train.data.sources.picture import Source
 
+#: Kinds that training does not read itself.
+DATABASE, TABLE, ARRAYS = "an LMDB", "a table", "an archive of arrays"
 KINDS = "a folder or zip of images, an LMDB, cifar-10-python.tar.gz, ...-images-idx3-ubyte.gz, Parquet or Arrow"
 
 
@@ -42,3 +44,12 @@ def open_source(path: str | Path) -> Source:
     if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
         return image_files(path)
     raise DataError(f"{path} is none of what can be read: {KINDS}")
+
+
+def kind_to_convert(path: Path) -> str | None:
+    """The kind of a source that `open_source` reads and training does not; None for others."""
+    if is_lmdb(path):
+        return DATABASE
+    if table_files(path):
+        return TABLE
+    return ARRAYS if is_idx(path) or is_cifar(path) else None

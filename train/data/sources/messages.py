@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import IO
 
-from stylert.core.errors import DataError
+from stylert.core.errors import DataError, shown_name
 from stylert.core.images.pictures import MAX_BYTES
 
 #: Kind, number, bytes of the text, bytes of the content.
@@ -60,7 +60,7 @@ def picture_message(name: str, value: memoryview | None, label: int | None) -> M
     """
     number = NO_LABEL if label is None or label < 0 else label
     if number > MAX_LABEL:
-        raise DataError(f"the label {label} of {name!r} is no class index")
+        raise DataError(f"the label {label} of {shown_name(name)} is no class index")
     if value is None:
         return Message(Kind.DAMAGED_PICTURE, number, name, b"it holds no bytes, only a path perhaps")
     if value.nbytes > MAX_BYTES:
