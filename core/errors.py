@@ -5,6 +5,9 @@ Each message is one line: what was wrong, and what to do. The command line print
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 
 class StylertError(Exception):
     """Base of all: a bad file, shape or option, or a missing package."""
@@ -51,6 +54,13 @@ def missing_extra(package: str, extra: str) -> BackendError:
 def install_command(extra: str) -> str:
     """The shell command that installs an extra of stylert."""
     return f"pip install 'stylert[{extra}]'"
+
+
+def as_path(value: object, kind: str) -> Path:
+    """A path that someone gave. Raises InputError for anything else; `kind` is a word such as `picture`."""
+    if not isinstance(value, str | os.PathLike):
+        raise InputError(f"a {kind} is named by a path, not {shown(value)}")
+    return Path(value)
 
 
 def shown(value: object, length: int = 60) -> str:

@@ -9,6 +9,8 @@ import numpy as np
 from stylert.core.errors import InputError, shown
 
 MAX_SEED = 2**32 - 1
+#: Greatest width of a latent.
+MAX_WIDTH = 2**20
 
 
 def z_from_seeds(seeds: Iterable[int], z_dim: int) -> np.ndarray:
@@ -22,8 +24,10 @@ def z_from_seeds(seeds: Iterable[int], z_dim: int) -> np.ndarray:
         float32 `[N, z_dim]`, one row per seed.
 
     Raises:
-        InputError: A seed is out of range or no whole number, or there are none.
+        InputError: A seed is out of range or no whole number, or there are none. Or `z_dim` is no width.
     """
+    if isinstance(z_dim, bool) or not isinstance(z_dim, (int, np.integer)) or not 1 <= z_dim <= MAX_WIDTH:
+        raise InputError(f"z_dim is a whole number from 1 to {MAX_WIDTH}, not {shown(z_dim)}")
     rows = []
     try:
         given = iter(seeds)
@@ -44,6 +48,8 @@ def parse_seeds(text: str, limit: int = 1_000_000) -> list[int]:
     Raises:
         InputError: The text has another form, or names more than `limit` seeds.
     """
+    if not isinstance(text, str):
+        raise InputError(f"seeds as text look like 0-3,7 (got {shown(text)})")
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stylert.core.errors import BundleError, InputError, shown
+from stylert.core.errors import BundleError, InputError, as_path, shown
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document, read_part
@@ -130,10 +130,7 @@ class Bundle:
         Raises:
             BundleError: The folder or the manifest is missing, damaged or of another schema.
         """
-        try:
-            path = Path(path)
-        except TypeError:
-            raise InputError(f"a bundle is a folder, not {shown(path)}") from None
+        path = as_path(path, "bundle")
         name = str(path / MANIFEST)
         content = read_document(_read_manifest(path), dict[str, Any], name, BundleError)
         if (schema := content.get("schema")) != SCHEMA_VERSION:

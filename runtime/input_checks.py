@@ -41,9 +41,13 @@ def finite_number(value: Any, name: str) -> float:
         InputError: It is something else.
     """
     is_number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
-    if not is_number or not abs(value) <= MAX_FLOAT:  # false for NaN
+    try:
+        number = float(value) if is_number else float("nan")  # first, because float16 cannot be compared with the limit
+    except OverflowError:  # a whole number
+        number = float("inf")
+    if not abs(number) <= MAX_FLOAT:  # false for NaN
         raise InputError(f"{name} must be a finite number, not {shown(value)}")
-    return float(value)
+    return number
 
 
 def noise_arrays(noise: Any) -> Mapping[Any, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, shown
 
 #: The lowest and the highest block of each level, pixels
 LEVELS = {"coarse": (4, 8), "middle": (16, 32), "fine": (64, 4096)}
@@ -41,6 +41,8 @@ def parse_levels(text: str, num_ws: int) -> list[int]:
     Raises:
         InputError: The text has another form, or the network does not have one of its levels or latents.
     """
+    if not isinstance(text, str):
+        raise InputError(f"levels are text such as coarse,5 (got {shown(text)})")
     chosen: set[int] = set()
     for part in (p.strip() for p in text.split(",")):
         first, dash, last = part.partition("-")

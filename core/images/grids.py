@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stylert.core.errors import InputError, as_path, shown, shown_line
 from stylert.core.files.atomic import atomic_file
 
 
@@ -45,6 +46,10 @@ def _columns(n: int) -> int:
     return next((k for k in range(square, math.isqrt(2 * n) + 1) if n % k == 0), square)
 
 
+def _described(images: object) -> str:
+    return f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else shown(images)
+
+
 def save_grid(images: np.ndarray, path: str | Path, columns: int | None = None) -> None:
     """Write the grid of images as a PNG file, whole or not at all.
 
@@ -54,10 +59,19 @@ def save_grid(images: np.ndarray, path: str | Path, columns: int | None = None) 
         columns: As in `make_grid`.
 
     Raises:
+        InputError: These are no such images, or the name of the file does not end in `.png`.
         OutputError: The file cannot be written.
     """
     from PIL import Image
 
+    if as_path(path, "grid").suffix.lower() != ".png":
+        raise InputError(f"a grid is a PNG file, and {shown_line(str(path))} does not end in .png")
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
+        raise InputError(f"a grid is made of uint8 images [N, H, W, C], not {_described(images)}")
+    if 0 in images.shape or images.shape[3] not in (1, 3):
+        raise InputError(f"a grid is made of at least one image of 1 or 3 channels, not of {list(images.shape)}")
+    if columns is not None and (isinstance(columns, bool) or not isinstance(columns, (int, np.integer)) or columns < 1):
+        raise InputError(f"a grid has at least one column, not {shown(columns)}")
     grid = make_grid(images, columns)
     with atomic_file(path) as temporary:
         Image.fromarray(grid.squeeze(2) if grid.shape[2] == 1 else grid).save(temporary, format="png")

@@ -7,12 +7,14 @@ first, because it makes the producer's stream wait. The `__cuda_array_interface_
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, StylertError, shown_line
 from stylert.runtime.cuda.dlpack import CPU, CUDA, CUDA_HOST, CUDA_MANAGED, from_capsule
 from stylert.runtime.cuda.driver import gpu_of
 
@@ -64,12 +66,8 @@ def host_view(value: Any) -> np.ndarray | None:
     """
     if isinstance(value, np.ndarray):
         return value
-    if _dlpack_device_type(value) not in (CPU, CUDA_HOST):
-        return None
-    try:
-        return np.from_dlpack(value)
-    except (BufferError, RuntimeError, TypeError, ValueError) as e:
-        raise _export_error(e) from None
+    with _refusals():
+        return np.from_dlpack(value) if _dlpack_device_type(value) in (CPU, CUDA_HOST) else None
 
 
 def device_view(value: Any) -> DeviceView | None:
@@ -82,16 +80,14 @@ def device_view(value: Any) -> DeviceView | None:
         InputError: The array is not C-contiguous, has a mask or is on another GPU than the first, or the other library does
             not export it.
     """
-    try:
+    with _refusals():
         kind = _dlpack_device_type(value)
         if kind in (CUDA, CUDA_MANAGED):
             if kind == CUDA:
                 _check_gpu(int(value.__dlpack_device__()[1]))
             return _view_by_dlpack(value)
         interface = getattr(value, "__cuda_array_interface__", None)
-    except (BufferError, RuntimeError, TypeError) as e:
-        raise _export_error(e) from None
-    return None if interface is None else _view_by_interface(interface, value)
+        return None if interface is None else _view_by_interface(interface, value)
 
 
 def _dlpack_device_type(value: Any) -> int | None:
@@ -130,5 +126,12 @@ def _check_gpu(index: int | None) -> None:
         )
 
 
-def _export_error(error: Exception) -> InputError:
-    return InputError(f"this array cannot be taken: {' '.join(str(error).split())[:200]}")
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what another library's array raises, or a description of its memory that is none, into one line."""
+    try:
+        yield
+    except (StylertError, MemoryError):
+        raise
+    except Exception as e:  # the object may be of any class
+        raise InputError(f"this array cannot be taken: {shown_line(str(e)) or type(e).__name__}") from None

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from stylert.core.errors import InputError, shown_line
+from stylert.core.errors import InputError, as_path, shown_line
 from stylert.core.files.inputs import open_file
 
 PNG_KEY = "stylert"
@@ -45,7 +45,7 @@ def read_comment(path: str | Path) -> str:
     Raises:
         InputError: The file is missing, of another kind, damaged before its comment, or has no comment.
     """
-    path = Path(path)
+    path = as_path(path, "picture")
     try:
         with open_file(path, InputError, MAX_FILE) as file:
             comment = _read_comment(file)

@@ -10,11 +10,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, shown
+from stylert.runtime.input_checks import whole_number
 
 Curve = Literal["smooth", "linear", "sphere"]
 
@@ -83,13 +84,18 @@ def keyframe_path(
         Points `[<= batch, ...]` in the type of the keyframes.
 
     Raises:
-        InputError: There are fewer than 2 keyframes, more than `MAX_KEYFRAMES`, or fewer than 2 frames.
+        InputError: There are fewer than 2 keyframes, more than `MAX_KEYFRAMES`, or fewer than 2 frames. Or an argument is of
+            another kind.
     """
+    if not isinstance(keyframes, np.ndarray) or keyframes.ndim < 2:
+        raise InputError(f"keyframes are an array of latents [K, ...], not {shown(keyframes)}")
     count = len(keyframes)
     if not 2 <= count <= MAX_KEYFRAMES:
         raise InputError(f"a path takes 2 to {MAX_KEYFRAMES} keyframes, not {count}")
-    if frames < 2:
-        raise InputError(f"a path has at least 2 frames, not {frames}")
+    whole_number(frames, "frames", 2)
+    whole_number(batch, "batch", 1)
+    if curve not in get_args(Curve):
+        raise InputError(f"a curve is one of {', '.join(get_args(Curve))}, not {shown(curve)}")
     return _batches(keyframes, frames, loop, curve, batch)
 
 

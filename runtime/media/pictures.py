@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from stylert.core.errors import InputError, OutputError
+from stylert.core.errors import InputError, OutputError, as_path, shown
 from stylert.core.files.atomic import atomic_file
 from stylert.runtime.media.image_metadata import PNG_KEY, xmp_packet
 
@@ -33,7 +33,9 @@ def save_image(image: np.ndarray, path: str | Path, comment: str | None = None) 
         InputError: The suffix belongs to no format, or to one that cannot hold the comment or the channels.
         OutputError: The format cannot hold an image of this size, or the file cannot be written.
     """
-    path = Path(path)
+    path = as_path(path, "picture")
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+        raise InputError(f"a picture is made of a uint8 array [H, W, C], not {shown(image)}")
     suffix = path.suffix.lower()
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise InputError(f"cannot tell the image format of {path}: use .png, .jpg or .webp")
