@@ -22,7 +22,7 @@ from typing import Any
 
 from stylert.core.files.atomic import atomic_file
 from stylert.plugins.triton.compiler import capability, compile_kernel, resource_usage
-from stylert.plugins.triton.variants import Variant, kernels, variants
+from stylert.plugins.triton.variants import Variant, constants_for, kernels, variants
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_120")
 
@@ -79,8 +79,9 @@ def compile_all(architectures: Sequence[str] = ARCHITECTURES, out: Path | None =
 
 def compile_variant(variant: Variant, arch: str) -> tuple[str, bytes, dict[str, Any]]:
     """PTX, cubin and manifest entry of one specialisation for one architecture, such as "sm_90"."""
+    constants = constants_for(variant, capability(arch))
     compiled, arguments = compile_kernel(
-        kernels()[variant.kernel], variant.pointers, variant.constants, variant.aligned, arch,
+        kernels()[variant.kernel], variant.pointers, constants, variant.aligned, arch,
         num_warps=variant.num_warps, num_stages=variant.num_stages,
     )  # fmt: skip
     ptx, cubin = compiled.asm["ptx"], compiled.asm["cubin"]
@@ -102,7 +103,7 @@ def compile_variant(variant: Variant, arch: str) -> tuple[str, bytes, dict[str, 
         "arguments": arguments,
         # Triton appends pointers of its own (scratch memory, profiler). A launcher sets them to null.
         "hidden_pointers": ptx[: ptx.index(")")].count(".param") - len(arguments),
-        "constants": variant.constants,
+        "constants": constants,
     }
     return ptx, cubin, entry
 

@@ -13,9 +13,9 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,8 +23,14 @@ from stylert.benchmarks.kernels.device import select_device, supports_fp8
 from stylert.core.errors import InputError, StylertError
 from stylert.core.files.atomic import atomic_file, check_writable
 
+if TYPE_CHECKING:
+    from stylert.plugins.triton.tiles import Tile
+
 #: Largest relative error of a kernel, by dtype of its activations.
 MAX_ERROR = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
+
+#: The same for long sums of FP8. It is between the rounding of the result and the error of a sum that is kept in 14 bits.
+MAX_FP8_SUM_ERROR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = options.seed if options.seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
     rng = np.random.default_rng(seed)
     checks = [check for _ in range(options.cases) for check in _checks(rng, device)]
+    checks += _long_sums(rng, device)
     _print_summary(checks, seed)
     if options.json is not None:
         _write_json(options.json, checks, seed, device)
@@ -127,6 +134,14 @@ def _checks(rng: np.random.Generator, device: str) -> Iterator[Check]:
         yield _conv(rng, device, "float16", eight_bit, limits)
         yield _conv_rgb(rng, device, "float16", eight_bit, limits)
     yield from _ops(rng, device)
+
+
+def _long_sums(rng: np.random.Generator, device: str) -> Iterator[Check]:
+    """The longest sums of a network, in every dtype."""
+    for dtype in MAX_ERROR:
+        yield _conv_of_long_sums(rng, device, dtype, None)
+    for eight_bit in ("int8", "fp8") if supports_fp8(device) else ("int8",):
+        yield _conv_of_long_sums(rng, device, "float16", eight_bit)
 
 
 def _relative_error(y: Any, reference: Any, unclamped: Any = None, terms: Any = None) -> float:
@@ -286,17 +301,45 @@ def _conv_name(name: str, eight_bit: str | None) -> str:
 
 def _conv(rng: np.random.Generator, device: str, dtype: str, eight_bit: str | None, limits: Limits) -> Check:
     """A layer with one program per tile, or with split sums."""
+    from stylert.plugins.triton.tiles import Tile
+
+    sizes = _random_sizes(rng, limits.samples, limits.channels, limits.channels, limits.pixels, limits.pixels)
+    up, ksize = int(rng.integers(1, 3)), int(rng.choice([1, 3]))
+    operands = _random_conv(rng, device, dtype, eight_bit, sizes, up, ksize)
+    tile = Tile(32, 32, 32, splits=int(rng.choice([1, 4])), group=int(rng.choice([1, 3])))
+    name = "modulated_conv2d split" if tile.splits > 1 else "modulated_conv2d"
+    return _checked_conv(operands, up, tile, device, dtype, eight_bit, name)
+
+
+def _conv_of_long_sums(rng: np.random.Generator, device: str, dtype: str, eight_bit: str | None) -> Check:
+    """A layer of 512 channels, whose sums have 4,608 terms, all of them positive.
+
+    Such a sum outgrows its last terms. Tensor cores that keep few bits of a sum lose a part of each.
+    """
+    from stylert.plugins.triton.tiles import Tile
+
+    o, side = (16, 3) if device == "cpu" else (128, 32)
+    operands = _random_conv(rng, device, dtype, eight_bit, (1, 512, o, side, side), up=1, ksize=3)
+    for factor in (operands.x, operands.style, operands.modulated):
+        factor.abs_()
+    # PyTorch has no absolute values of FP8.
+    operands.weight.copy_(operands.weight.float().abs().to(operands.weight.dtype))
+    large_tile = Tile(64, 64, 32) if dtype == "float32" else Tile(128, 128, 64, 8)
+    tile = Tile(16, 16, 64) if device == "cpu" else large_tile
+    check = _checked_conv(operands, 1, tile, device, dtype, eight_bit, "modulated_conv2d 4608 terms")
+    return replace(check, tolerance=MAX_FP8_SUM_ERROR) if eight_bit == "fp8" else check
+
+
+def _checked_conv(
+    operands: ConvOperands, up: int, tile: Tile, device: str, dtype: str, eight_bit: str | None, name: str
+) -> Check:
     import torch
 
     from stylert.plugins.shapes import Epilogue
     from stylert.plugins.triton.modulated_conv2d import modulated_conv2d_into, workspace_elements
-    from stylert.plugins.triton.tiles import Tile
 
-    n, i, o, h, w = sizes = _random_sizes(rng, limits.samples, limits.channels, limits.channels, limits.pixels, limits.pixels)
-    up, ksize = int(rng.integers(1, 3)), int(rng.choice([1, 3]))
-    operands = _random_conv(rng, device, dtype, eight_bit, sizes, up, ksize)
-    splits = int(rng.choice([1, 4]))
-    tile = Tile(32, 32, 32, splits=splits, group=int(rng.choice([1, 3])))
+    n, h, w, i = operands.x.shape
+    o, splits = operands.weight.shape[1], tile.splits
     # Large numbers, so that a sum that is not written shows in the result.
     accumulator = torch.int32 if eight_bit == "int8" else torch.float32
     elements = workspace_elements(n, h * w, o, up * up, splits)
@@ -308,8 +351,8 @@ def _conv(rng: np.random.Generator, device: str, dtype: str, eight_bit: str | No
     )  # fmt: skip
     v, terms = _conv_sums(operands, up)
     error = _relative_error(y.permute(0, 3, 1, 2), _leaky_relu(v), terms=terms)
-    name = _conv_name("modulated_conv2d split" if splits > 1 else "modulated_conv2d", eight_bit)
-    return Check(name, dtype, f"x {[n, h, w, i]} weight {list(operands.weight.shape)} {tile}", error, MAX_ERROR[dtype])
+    case = f"x {[n, h, w, i]} weight {list(operands.weight.shape)} {tile}"
+    return Check(_conv_name(name, eight_bit), dtype, case, error, MAX_ERROR[dtype])
 
 
 def _conv_rgb(rng: np.random.Generator, device: str, dtype: str, eight_bit: str | None, limits: Limits) -> Check:

@@ -139,7 +139,7 @@ def modulate(a, s, PRECISION: tl.constexpr):
     """`a * s` as the tensor cores take it: in 8 bits beside 8-bit weights, else in the dtype of `a`."""
     if PRECISION == "int8":
         a = round_to_int8(a.to(tl.float32) * s.to(tl.float32))
-    elif PRECISION == "fp8":
+    elif PRECISION == "fp8" or PRECISION == "fp8_hopper":
         a = clip(a.to(tl.float32) * s.to(tl.float32), LARGEST_FP8).to(tl.float8e4nv)
     elif PRECISION == "fp8_ieee":
         a = round_to_fp8(a.to(tl.float32) * s.to(tl.float32))
@@ -157,6 +157,10 @@ def multiply_add(a, b, acc, PRECISION: tl.constexpr):
         acc = tl.dot(a, b, acc, out_dtype=tl.int32)
     elif PRECISION == "fp8":
         acc = tl.dot(a, b, acc)
+    elif PRECISION == "fp8_hopper":
+        # Hopper's tensor cores keep about 14 bits of an FP8 sum. So the sum of each step is added to `acc` in float32.
+        # The addition stands outside: Triton 3.9 drops the bound if it splits a product that has an accumulator.
+        acc += tl.dot(a, b, max_num_imprecise_acc=a.shape[1])
     elif PRECISION == "ieee" or PRECISION == "fp8_ieee":
         acc = tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
     else:

@@ -25,7 +25,7 @@ import triton
 from stylert.plugins.shapes import MAX_OFFSET, Epilogue, modulated_conv2d_shape
 from stylert.plugins.triton.bias_act import check_kernel_dtype
 from stylert.plugins.triton.conv_kernels import modulated_conv2d_kernel, rgb_kernel, split_kernel, sum_kernel
-from stylert.plugins.triton.tiles import FP8_ARCHITECTURE, ConvProblem, Tile, choose_tile
+from stylert.plugins.triton.tiles import FP8_ARCHITECTURE, HOPPER, ConvProblem, Tile, choose_tile
 
 #: How tiles are multiplied:
 #: - "tf32": float32 as one tf32 product.
@@ -134,7 +134,7 @@ def modulated_conv2d_into(
         "HAS_STYLE": style is not None,
         "KSIZE": k,
         "PER_SAMPLE": per_sample,
-        "PRECISION": "fp8_ieee" if kind == "fp8" and precision == "ieee" else kind or precision,
+        "PRECISION": _product_form(kind, precision, _architecture(x)),
         "BLOCK_M": tile.m,
         "BLOCK_N": tile.n,
         "BLOCK_K": tile.k,
@@ -178,6 +178,15 @@ def modulated_conv2d_into(
             x, weight, *small_operands, unused, n, h, w, i, o, h * w * i, *noise_strides, y,
             NHWC=True, OHWI=True, FOLD=0, TAPS=0, SHIFT=0, UP=up, GROUP=tile.group, **gemm_constants, **epilogue_constants,
         )  # fmt: skip
+
+
+def _product_form(kind: str | None, precision: str, architecture: int | None) -> str:
+    """The kernels' name of a way to multiply, of 8-bit weights (`kind`) or of others (`precision`)."""
+    if kind != "fp8":
+        return kind or precision
+    if precision == "ieee":
+        return "fp8_ieee"
+    return "fp8_hopper" if architecture == HOPPER else "fp8"
 
 
 def conv_problem(x: Any, weight: Any) -> ConvProblem:

@@ -35,6 +35,9 @@ ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1, "fp8": 1}
 #: The first compute capability with FP8 tensor cores.
 FP8_ARCHITECTURE = 89
 
+#: Compute capability of Hopper, whose sums of FP8 products are bounded in length.
+HOPPER = 90
+
 
 @dataclass(frozen=True)
 class Tile:

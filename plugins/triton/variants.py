@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stylert.plugins.shapes import Epilogue, Resampling
-from stylert.plugins.triton.tiles import FP8_ARCHITECTURE, ITEMSIZE, Tile
+from stylert.plugins.triton.tiles import FP8_ARCHITECTURE, HOPPER, ITEMSIZE, Tile
 
 #: The first compute capability that Triton supports.
 OLDEST_CAPABILITY = 80
@@ -52,6 +52,13 @@ def variants() -> Iterator[Variant]:
     yield from _modulated_conv2d_variants()
     yield from _upfirdn2d_variants()
     yield from _bias_act_variants()
+
+
+def constants_for(variant: Variant, architecture: int) -> dict[str, Any]:
+    """The compile-time arguments of a specialisation on an architecture, such as 90. FP8 sums are other ones on Hopper."""
+    if architecture == HOPPER and variant.constants.get("PRECISION") == "fp8":
+        return variant.constants | {"PRECISION": "fp8_hopper"}
+    return variant.constants
 
 
 def kernels() -> dict[str, Any]:

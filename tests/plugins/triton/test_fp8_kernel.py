@@ -14,7 +14,7 @@ from stylert.plugins.fir_folding import fold
 from stylert.plugins.reference.modulated_conv2d import demodulation, modulated_conv2d
 from stylert.plugins.reference.upfirdn2d import setup_filter
 from stylert.plugins.shapes import Epilogue
-from stylert.plugins.triton.modulated_conv2d import modulated_conv2d_into
+from stylert.plugins.triton.modulated_conv2d import _product_form, modulated_conv2d_into
 from stylert.plugins.triton.tiles import Tile
 from stylert.plugins.triton.variants import variants
 
@@ -97,6 +97,13 @@ def test_a_quantised_layer_is_near_the_float_layer(rng, up):
     assert error.square().mean().sqrt() < 0.08 * reference.square().mean().sqrt()
 
 
+def test_hopper_has_a_form_of_its_own_for_sums_of_fp8():
+    forms = [_product_form("fp8", "tf32x3", architecture) for architecture in (89, 90, 100, 120, None)]
+    assert forms == ["fp8", "fp8_hopper", "fp8", "fp8", "fp8"]
+    assert [_product_form(kind, "tf32x3", 90) for kind in ("int8", None)] == ["int8", "tf32x3"]
+    assert _product_form("fp8", "ieee", 90) == "fp8_ieee"
+
+
 def test_gpus_without_fp8_are_refused(monkeypatch):
     x, weight, y = torch.zeros(1, 2, 2, 32), torch.zeros(1, 4, 3, 3, 32).to(E4M3), torch.zeros(1, 2, 2, 4)
     for architecture in (80, 86):
@@ -118,3 +125,25 @@ def test_other_formats_and_values_that_are_not_finite_are_refused():
             quantize_weight(bad, E4M3)
     with pytest.raises(ValueError, match="float8_e5m2"):
         quantize_weight(torch.zeros(1, 1, 1, 1, 1), torch.float8_e5m2)
+
+
+def test_a_sum_that_is_kept_in_14_bits_is_outside_of_the_bound_of_the_parity_check(rng):
+    """The check on a GPU tells Hopper's own sums from those that are added in float32 after each step."""
+    from stylert.benchmarks.kernels.parity import MAX_FP8_SUM_ERROR
+
+    terms = np.abs(rng.standard_normal((64, 4608 // 32, 32)) * rng.standard_normal((64, 4608 // 32, 32)))
+    exact = terms.sum((1, 2))
+
+    def kept(bits, value):
+        unit = 2.0 ** (np.floor(np.log2(np.maximum(value, 1e-30))) - bits + 1)
+        return np.floor(value / unit) * unit  # the tensor cores cut off
+
+    in_tensor_cores, in_float32 = np.zeros(64), np.zeros(64, np.float32)
+    for step, products in enumerate(terms.transpose(1, 0, 2).sum(2)):
+        in_tensor_cores = kept(14, in_tensor_cores + products)
+        if step % 2 == 0:
+            half_step = kept(14, products)
+        else:
+            in_float32 += kept(14, half_step + products).astype(np.float32)
+    assert np.abs(in_tensor_cores / exact - 1).max() > 2 * MAX_FP8_SUM_ERROR
+    assert np.abs(in_float32 / exact - 1).max() < MAX_FP8_SUM_ERROR / 2
