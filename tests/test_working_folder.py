@@ -125,7 +125,7 @@ def test_one_file_alone_starts_interpreters() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """That of a shell: neither the tests nor their caller protect the processes."""
+    """The environment of a shell. Neither the tests nor their caller protect the processes."""
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONSAFEPATH", "PYTHONPATH")}
 
 
