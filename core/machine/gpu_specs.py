@@ -25,7 +25,8 @@ class GpuSpec:
         bandwidth: GB/s of device memory.
         shared_bytes: Shared memory of one SM.
         warps: Warps that one SM holds at a time.
-        l2_bytes_per_clock: Bytes that one SM reads from the L2 cache per clock; about half of its port's width.
+        l2_bytes_per_clock: Bytes that one SM reads from the L2 cache per clock, while all read. Where nobody is known to have
+            measured it, about half of its port's width.
         sustained_tflops: TFLOP/s that a large matrix product was measured to reach, for the dtypes where that is known.
         sustained_bandwidth: GB/s that a copy was measured to reach, or None.
         sustained_source: Who measured the sustained rates.
@@ -98,6 +99,7 @@ GPU_SPECS: Mapping[int, GpuSpec] = {
         bandwidth=3352,
         shared_bytes=228 * 1024,
         warps=64,
+        l2_bytes_per_clock=24,  # 5.5 TB/s in all, as others measured
         sustained_tflops={"float16": 790, "bfloat16": 790},
         sustained_bandwidth=3000,
         sustained_source="measured by others",

@@ -104,6 +104,16 @@ def test_the_model_prefers_large_tiles_for_many_pixels_and_split_sums_for_few():
     assert estimated_seconds(small_problem, small, usages[Tile(small.m, small.n, small.k, small.num_warps)], gpu) < min(whole)
 
 
+def test_all_sms_of_an_h100_read_no_more_from_the_l2_cache_than_was_measured():
+    gpu = GPU_SPECS[90]
+    assert 5.3e12 < gpu.sms * gpu.l2_bytes_per_clock * gpu.clock_ghz * 1e9 < 5.7e12
+    # A layer that waits for the L2 cache takes at least the time to read both operands of every step from there.
+    problem, tile = ConvProblem("fp8", 8, 512 * 512, 128, 128, 3, 1, 90), Tile(16, 64, 64)
+    programs, steps = 8 * 512 * 512 // tile.m * 128 // tile.n, 9 * 128 // tile.k
+    read = programs * steps * (tile.m * 2 + tile.n) * tile.k
+    assert estimated_seconds(problem, tile, ResourceUsage(64, 8_000), gpu) > read / 5.7e12
+
+
 def test_a_tile_that_does_not_fit_or_spills_is_not_chosen():
     gpu, tile = GPU_SPECS[86], Tile(128, 128, 64, 8)
     assert estimated_seconds(PROBLEM, tile, ResourceUsage(160, 200_000), gpu) == float("inf")
