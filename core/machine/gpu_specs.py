@@ -25,8 +25,8 @@ class GpuSpec:
         bandwidth: GB/s of device memory.
         shared_bytes: Shared memory of one SM.
         warps: Warps that one SM holds at a time.
-        l2_bytes_per_clock: Bytes that one SM reads from the L2 cache per clock, while all read. Where nobody is known to have
-            measured it, about half of its port's width.
+        l2_bytes_per_clock: Bytes that one SM reads from the L2 cache per clock, while all read. The default is about half of
+            the port's width, for GPUs that nobody is known to have measured.
         sustained_tflops: TFLOP/s that a large matrix product was measured to reach, for the dtypes where that is known.
         sustained_bandwidth: GB/s that a copy was measured to reach, or None.
         sustained_source: Who measured the sustained rates.

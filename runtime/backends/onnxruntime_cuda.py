@@ -112,7 +112,8 @@ class OnnxRuntimeCuda(Backend):
 def _load_cuda_libraries() -> None:
     """Load CUDA and cuDNN from their Python packages, where the linker does not look. ONNX Runtime reports what is missing.
 
-    `preload_dlls` prints each library that it does not find, which may be elsewhere. That is kept off standard output.
+    `preload_dlls` prints each library that it does not find, although it may be elsewhere. Its lines are kept off standard
+    output.
     """
     preload = getattr(cpu.library(), "preload_dlls", None)  # from 1.21 on
     if preload is not None:
