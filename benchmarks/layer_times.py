@@ -123,8 +123,6 @@ def _openvino(bundle: Bundle, configuration: Configuration) -> tuple[LayerTimes,
     """By OpenVINO's counters. The nodes of its runtime model know the ONNX nodes that they were made from."""
     import onnx
 
-    from stylert.runtime.lowering import lower
-
     source = _network(bundle, configuration)
     # The same settings as in the backend.
     hint = "bf16" if configuration.precision in ("bf16", "int8") else "f32"
@@ -132,7 +130,7 @@ def _openvino(bundle: Bundle, configuration: Configuration) -> tuple[LayerTimes,
     if configuration.threads is not None:
         options["INFERENCE_NUM_THREADS"] = configuration.threads
     with temporary_folder("profile") as folder:
-        lowered = lower(source, folder / "lowered.onnx", configuration.batch)
+        lowered = openvino.lowered_network(source, folder, configuration.precision, configuration.batch)
         graph = onnx.load(lowered).graph
         core = openvino.shared_core()
         compiled = core.compile_model(core.read_model(lowered), "CPU", options)

@@ -64,7 +64,7 @@ def _like_measured(reason: str) -> WinogradRule:
 #: A row for each class. Multiplications in float32 limit ONNX Runtime's direct convolution on all of them.
 RULES: dict[ProcessorClass, WinogradRule] = {
     AVX512_VNNI: _MEASURED,
-    AMX: _like_measured("not measured: ONNX Runtime's float32 uses no matrix tiles, so it is that of other AVX-512 processors"),
+    AMX: _like_measured("the same rule gains on a Xeon with AMX, docs/decisions/export-openvino-passes.md"),
     AVX2: _like_measured("single layers measured on an AMD Zen 3; narrower vectors make multiplications dearer still"),
     ARM: _like_measured("not measured: narrower vectors make multiplications dearer still"),
     OTHER: _like_measured("not measured: without wide vectors, multiplications limit a convolution"),

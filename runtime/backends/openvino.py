@@ -21,6 +21,7 @@ from stylert.core.files.temporary import temporary_folder
 from stylert.core.machine.host import cpu_identity
 from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory, reason
+from stylert.runtime.backends.openvino_forms import fold_along_x, form_here
 from stylert.runtime.backends.openvino_products import inexact_layers, make_products_exact
 from stylert.runtime.batching import ANY_BATCH, batch_chunks
 from stylert.runtime.build_options import LATENCY, THROUGHPUT, BuildOptions, refuse_gpu_options
@@ -91,6 +92,8 @@ class OpenVino(Backend):
             flags["performance"] = options.hint
         if precision == "int8" and (inexact := inexact_layers()) is not None:
             flags["float_weights_of"] = inexact
+        if (form := form_here(arithmetic)) is not None:
+            flags["form"] = form
         return flags
 
     def build(self, network: Path, precision: str, engine: Path, options: BuildOptions, progress: Progress) -> dict[str, Any]:
@@ -246,19 +249,28 @@ def _config(options: LoadOptions) -> dict[str, Any]:
 
 def _compile(network: Path, options: LoadOptions, batch: int) -> Any:
     """OpenVINO's compiled network of an ONNX file for one batch."""
-    from stylert.runtime.lowering import lower
-
     core = shared_core()
     with temporary_folder("openvino") as folder:
-        inexact = inexact_layers() if options.precision == "int8" else None
-        rewrite = None if inexact is None else partial(make_products_exact, inexact=inexact)
-        lowered = lower(network, folder / "lowered.onnx", batch, rewrite)
+        lowered = lowered_network(network, folder, options.precision, batch)
         try:
             return core.compile_model(core.read_model(lowered), "CPU", _config(options))
         except MemoryError as e:
             raise BackendError(f"not enough memory to compile {network}") from e
         except RuntimeError as e:
             raise BundleError(f"OpenVINO cannot compile {network}: {reason(e, last=True)}") from None
+
+
+def lowered_network(network: Path, folder: Path, precision: str, batch: int) -> Path:
+    """A network of plain operators in the forms that OpenVINO gets on this processor. It is written into `folder`."""
+    from stylert.runtime.lowering import lower
+
+    def rewrite(model: Any) -> None:
+        if precision == "int8" and (inexact := inexact_layers()) is not None:
+            make_products_exact(model, inexact)
+        if form_here(_arithmetic(precision)) is not None:
+            fold_along_x(model)
+
+    return lower(network, folder / "lowered.onnx", batch, rewrite)
 
 
 def _import(blob: np.ndarray, file: Path, options: LoadOptions) -> Any:

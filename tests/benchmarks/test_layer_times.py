@@ -22,7 +22,7 @@ from stylert.export.network_plan import ConvForm, float32_plan
 from stylert.export.pipeline import export_bundle
 from stylert.export.synthesis import OutputType, synthesis_model
 from stylert.models.stylegan2.config import GeneratorConfig
-from stylert.runtime import Bundle, lowering
+from stylert.runtime import Bundle
 from stylert.runtime.backends import openvino
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.engines import build_engine
@@ -169,15 +169,16 @@ def test_openvino_times_the_network_of_fixed_shape_that_its_backend_runs(
 ) -> None:
     pytest.importorskip("openvino")
     assert batch in openvino.BATCHES
-    batches = []
+    networks = []
+    lowered_network = openvino.lowered_network
 
-    def lowered(source: Path, destination: Path, batch: int | None = None) -> Path:
-        batches.append(batch)
-        return lower(source, destination, batch)
+    def lowered(source: Path, folder: Path, precision: str, batch: int) -> Path:
+        networks.append((precision, batch))
+        return lowered_network(source, folder, precision, batch)
 
-    monkeypatch.setattr(lowering, "lower", lowered)
-    profile = profile_layers(Configuration("own", bundle.path, "openvino", "fp32", batch), {})
-    assert batches == [batch]
+    monkeypatch.setattr(openvino, "lowered_network", lowered)
+    profile = profile_layers(Configuration("own", bundle.path, "openvino", "int8", batch), {})
+    assert networks == [("int8", batch)]
     assert profile.total > 0
 
 
