@@ -25,7 +25,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 MAX_MESSAGE = 2000
 
 #: Importing a module adds its commands to the application. The order is that of `stylert --help`.
-COMMAND_MODULES = ("pipeline.commands", "doctor", "latents.commands", "training.commands", "bench.commands", "serve")
+COMMAND_MODULES = ("pipeline.commands", "doctor", "latents.commands", "training.commands", "bench.commands", "serve", "deploy")
 
 
 def main() -> None:

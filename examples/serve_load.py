@@ -2,11 +2,11 @@
 
     python examples/serve_load.py bundle --backend openvino --precision int8 --threads 1
 
-It measures four things, in one run:
+It measures, in one run:
 
 - a single request: its median over that of the same call in this process, the two in turn;
-- the offline rate, in full batches without a server, and the highest rate of arrivals at random (a Poisson process) that the server
-  answers with a 99th percentile within `--target` milliseconds;
+- the offline rate, in full batches without a server;
+- the highest rate of arrivals at random (a Poisson process) whose 99th percentile is within `--target` milliseconds;
 - `--requests` requests of `--clients` clients that each wait for their answer: rate, failures, images per batch, and the server's memory;
 - a naive server, FastAPI around `Generator`, under the same clients.
 

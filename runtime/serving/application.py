@@ -71,7 +71,7 @@ class DirectRoutes:
 
     def __init__(self, app: ASGIApp, routes: Sequence[APIRoute]) -> None:
         self._app = app
-        self._routes = [(method, route.path_regex, route.endpoint) for route in routes for method in route.methods]
+        self._routes = [(method, route.path_regex, route.endpoint) for route in routes for method in route.methods or ()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         for method, pattern, endpoint in self._routes:
