@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -29,37 +30,32 @@ PAIRS = {
 CALM_MS = {PEER_BF16: 20.0, PEER_FP32: 30.0, EAGER: 60.0}
 
 
-class FakeProcess:
-    """Stands for a candidate's process. All candidates are three times slower in every third cycle."""
+class FakeMachine:
+    """Stands for the processes of the candidates. All candidates are three times slower in every third cycle."""
 
-    calls: ClassVar[list[Candidate]] = []
+    def __init__(self) -> None:
+        self.calls: list[Candidate] = []
 
-    def __init__(self, candidate: Candidate, workspace: Workspace) -> None:
-        self.candidate = candidate
+    @contextmanager
+    def new_process(
+        self, name: str, setup: object, candidate: Candidate, workspace: Workspace
+    ) -> Iterator[Callable[..., float]]:
+        def call(function: object, seconds: float) -> float:
+            cycle = len(self.calls) // 6
+            self.calls.append(candidate)
+            slowdown = 3.0 if cycle % 3 == 1 else 1.0
+            return slowdown * CALM_MS.get(candidate, 10.0)
 
-    def __enter__(self) -> FakeProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, function: object, seconds: float) -> FakeProcess:
-        return self
-
-    def result(self) -> float:
-        cycle = len(self.calls) // 6
-        self.calls.append(self.candidate)
-        slowdown = 3.0 if cycle % 3 == 1 else 1.0
-        return slowdown * CALM_MS.get(self.candidate, 10.0)
+        yield call
 
 
 def test_a_machine_that_slows_down_changes_no_ratio(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    FakeProcess.calls = []
-    monkeypatch.setattr(interleaved, "_start_process", FakeProcess)
+    machine = FakeMachine()
+    monkeypatch.setattr(interleaved, "new_process", machine.new_process)
     pairs = time_interleaved(PAIRS, Workspace(tmp_path, tmp_path, tmp_path, 1), cycles=9)
     assert [p.ratio.value for p in pairs] == pytest.approx([2.0, 2.0, 3.0, 6.0])
     assert [(p.ratio.low, p.ratio.high) for p in pairs] == [pytest.approx((r, r)) for r in (2.0, 2.0, 3.0, 6.0)]
-    assert FakeProcess.calls[6:12] == FakeProcess.calls[5::-1]
+    assert machine.calls[6:12] == machine.calls[5::-1]
     facts = speedup_facts(pairs)["int8"]
     assert (facts["cycles"], facts["peer"], facts["ours"]) == (9, "f on openvino bf16", "f on openvino int8")
     assert [line[:24] for line in ratio_lines(pairs)] == [f"{r:.2f} [{r:.2f}, {r:.2f}] times " for r in (2, 2, 3, 6)]
