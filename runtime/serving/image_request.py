@@ -12,6 +12,7 @@ import numpy as np
 
 from stylert.core.errors import InputError, shown
 from stylert.core.files.json_documents import read_document
+from stylert.core.numerals import is_plain_number
 from stylert.core.seeds import MAX_SEED, parse_seeds
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.input_checks import host_floats
@@ -188,7 +189,7 @@ QUERY: dict[str, type] = {
 
 def _number(name: str, text: str, whole: bool) -> int | float:
     try:
-        if len(text) > 40:
+        if len(text) > 40 or not is_plain_number(text):
             raise ValueError
         return int(text) if whole else float(text)
     except ValueError:

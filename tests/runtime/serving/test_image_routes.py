@@ -185,7 +185,8 @@ def test_a_mistake_in_the_body_is_one_line_with_status_400(client: httpx.Client,
 @pytest.mark.parametrize(
     "path",
     ["x.png", "-1.png", "1.gif", "99999999999.png", "1", ".png", "1.png?psi=nan", "1.png?psi=x", "1.png?x=1", "1.png?psi=1&psi=2",
-     "1.png?mix=fine", "1.png?mix=fine:x", "1.png?cutoff=1.5", f"1.png?psi={'9' * 5000}", "%00.png", "1.png?size=-1"],
+     "1.png?psi=1_0", "1.png?psi=%D9%A3", "1.png?mix=fine", "1.png?mix=fine:x",
+     "1.png?cutoff=1.5", f"1.png?psi={'9' * 5000}", "%00.png", "1.png?size=-1"],
 )  # fmt: skip
 def test_a_mistake_in_the_url_is_one_line_with_status_400(client: httpx.Client, path: str) -> None:
     answer = client.get(f"/v1/images/{path}")
