@@ -141,6 +141,8 @@ def _discard(stream: TextIO | None) -> None:
 
 def _system_message(error: OSError) -> str:
     reason = error.strerror or str(error) or type(error).__name__
+    if reason.startswith("No usable temporary directory"):  # Python tries to write a file in each
+        reason = f"no folder for temporary files can be written: is the disk full? Tried {reason.partition('found in ')[2]}"
     return f"{error.filename}: {reason}" if isinstance(error.filename, str) else reason
 
 

@@ -214,9 +214,11 @@ def _final_place(path: str | Path) -> Path:
 
 def _check_folder(path: str | Path, target: Path, own_files: OwnFiles | None) -> None:
     """Raise OutputError unless the folder `target` may be replaced, or does not exist. Messages show `path`."""
-    if not os.path.lexists(target):
+    try:
+        mode = os.lstat(target).st_mode  # once: between two questions, another thread may replace the folder
+    except (OSError, ValueError):
         return
-    if not target.is_dir():
+    if not (stat.S_ISDIR(mode) or (stat.S_ISLNK(mode) and target.is_dir())):
         raise OutputError(f"cannot write {path}: a file of that name is in the way")
     if Path.cwd().is_relative_to(target):
         raise OutputError(f"cannot replace {path}: it is the current folder, or one above it; start from another one")

@@ -22,6 +22,7 @@ import numpy as np
 
 from stylert.core.errors import BackendError, InputError, shown
 from stylert.core.files.atomic import atomic_directory
+from stylert.core.files.json_documents import read_document
 from stylert.core.ranges import check_ranges
 from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle
 from stylert.runtime.session import TensorSpec
@@ -248,7 +249,7 @@ def _step(model: str, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str
 def _own_files(folder: Path) -> set[str]:
     """The files of a repository that was written before; empty for another folder."""
     try:
-        names = json.loads((folder / MARK).read_text())["files"]
-        return {name for name in names if isinstance(name, str)}
-    except (OSError, ValueError, KeyError, TypeError):
+        names = read_document((folder / MARK).read_bytes(), dict[str, list[str]], MARK, InputError)["files"]
+        return set(names)
+    except (OSError, InputError, KeyError):
         return set()

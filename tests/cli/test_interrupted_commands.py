@@ -153,7 +153,7 @@ def test_a_kill_at_any_call_leaves_whole_outputs_and_the_next_run_leaves_nothing
         assert stylert(COMMANDS[name](inputs, place, 2))[0] == 0
     new = contents(place)
     assert len(states) > 3, "the writing of a file syncs and renames"
-    assert (old != new) or name == "build"
+    assert old != new or name in ("build", "doctor")  # which write the same again
     seen = []
     for state in states:
         check(name, state, old, new)

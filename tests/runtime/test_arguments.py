@@ -146,7 +146,7 @@ def test_latents_streams_and_labels_work_or_refuse_any_value(plain: Generator, c
 @given(value=ANYTHING, name=st.sampled_from(["path", "backend", "precision", "threads", "hint"]))
 def test_loading_refuses_any_wrong_value(bundle: Bundle, value: Any, name: str) -> None:
     right = {"path": bundle, "backend": "onnxruntime", "precision": "fp32", "threads": 1, "max_batch": None, "hint": "latency"}
-    if (isinstance(value, str) and value == "auto") or (name == "threads" and value == most_threads()):
+    if (isinstance(value, str) and value == "auto") or (name == "threads" and type(value) is int and value == most_threads()):
         return  # right, but slow
     try:
         Generator.load(**{**right, name: value}).close()

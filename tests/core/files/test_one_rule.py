@@ -14,6 +14,7 @@ OWN_JSON = {
     ("runtime/engines.py", "has_engine"),
     ("benchmarks/layer_times.py", "_onnxruntime"),
     ("benchmarks/schema.py", "schema"),
+    ("runtime/serving/triton/model.py", "initialize"),  # Triton's own configuration
 }
 #: Functions that write to the temporary path that their caller got from `atomic_file` or `atomic_directory`.
 WRITERS = {

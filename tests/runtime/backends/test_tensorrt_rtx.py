@@ -156,8 +156,12 @@ def test_a_float16_network_runs_its_convolutions_in_float16(bundle_copy: Bundle)
     assert facts["key"]["flags"]["tf32"]
 
 
-def test_the_error_for_a_bundle_without_a_form_for_it_names_the_export_command(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_error_for_a_network_that_it_cannot_parse_names_the_export_command(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zero points other than 0, which stay if no symmetric steps are derived."""
     plain = Bundle.load(shutil.copytree(bundle.path, tmp_path / "plain"))
+    monkeypatch.setattr("stylert.runtime.symmetric_steps.symmetric_rewrite", lambda precision: None)
     with pytest.raises(BundleError, match=r"stylert export.*--backend tensorrt-rtx") as e:
         build_engine(plain, RTX, "int8", SM89)
     assert "\n" not in str(e.value)

@@ -48,6 +48,8 @@ def open_source(path: str | Path) -> Source:
 
 def kind_to_convert(path: Path) -> str | None:
     """The kind of a source that `open_source` reads and training does not; None for others."""
+    if not (path.is_file() or path.is_dir()):
+        return None  # a device or pipe is not opened
     if is_lmdb(path):
         return DATABASE
     if table_files(path):
