@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stylert.core.errors import BackendError, BundleError, OutputError, missing_extra, shown_line
-from stylert.runtime.network_files import MAX_BYTES, check_network_file, parsed
+from stylert.runtime.network_files import MAX_BYTES, checked_model
 
 if TYPE_CHECKING:
     import onnx
@@ -40,18 +40,11 @@ def lower(
     """
     import onnx
 
-    from stylert.plugins.onnx_functions import check_nodes
-
     try:
         from onnxscript import optimizer
     except ImportError:
         raise missing_extra("onnxscript", "openvino") from None
-    check_network_file(source)
-    model = parsed(source)
-    try:
-        check_nodes(model)
-    except ValueError as e:
-        raise BundleError(f"{source}: {e}") from None
+    model = checked_model(source)
     try:
         onnx.checker.check_model(model)  # the optimiser would write a line for each fault into the log, and go on
         if batch is not None:

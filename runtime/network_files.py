@@ -71,14 +71,8 @@ def check_network(file: Path) -> None:
         BundleError: As `check_network_file`, or a node is wrong.
     """
     check_network_file(file)
-    if not may_hold_our_nodes(file):
-        return
-    from stylert.plugins.onnx_functions import check_nodes  # imports onnx, which takes as long as opening a small network
-
-    try:
-        check_nodes(parsed(file))
-    except ValueError as e:
-        raise BundleError(f"{file}: {e}") from None
+    if may_hold_our_nodes(file):  # otherwise without onnx, whose import takes as long as opening a small network
+        _model_with_checked_nodes(file)
 
 
 def may_hold_our_nodes(file: Path) -> bool:
@@ -89,6 +83,28 @@ def may_hold_our_nodes(file: Path) -> bool:
     """
     with open_file(file, BundleError, MAX_BYTES, "network") as stream:
         return _holds(stream, OUR_NODE)
+
+
+def checked_model(file: Path) -> Any:
+    """The `ModelProto` of an ONNX file that was checked, with its nodes.
+
+    Raises:
+        BundleError: As `check_network_file`, or a node is wrong.
+        BackendError: There is too little memory.
+    """
+    check_network_file(file)
+    return _model_with_checked_nodes(file)
+
+
+def _model_with_checked_nodes(file: Path) -> Any:
+    from stylert.plugins.onnx_functions import check_nodes
+
+    model = parsed(file)
+    try:
+        check_nodes(model)
+    except ValueError as e:
+        raise BundleError(f"{file}: {e}") from None
+    return model
 
 
 def parsed(file: Path) -> Any:

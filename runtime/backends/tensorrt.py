@@ -18,7 +18,7 @@ from stylert.core.machine.devices import Gpu, find_gpus
 from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions
 from stylert.runtime.build_options import BuildOptions, check_fp8
-from stylert.runtime.network_files import check_network_file, parsed
+from stylert.runtime.network_files import checked_model
 
 if TYPE_CHECKING:
     from stylert.runtime.cuda.engine_session import CudaSession
@@ -201,15 +201,9 @@ def _prepared_for_plugins(source: Path, destination: Path) -> Path:
     """
     import onnx
 
-    from stylert.plugins.onnx_functions import check_nodes
     from stylert.plugins.tensorrt_network import operator_nodes, prepare_for_plugins
 
-    check_network_file(source)
-    model = parsed(source)
-    try:
-        check_nodes(model)
-    except ValueError as e:
-        raise BundleError(f"{source}: {e}") from None
+    model = checked_model(source)
     if not operator_nodes(model):
         raise BundleError(f"{source} has no nodes of stylert's operators, so plugins would change nothing: leave --plugins out")
     prepare_for_plugins(model)
