@@ -206,7 +206,7 @@ def _write_samples(model: Model, chosen: Sequence[Configuration], folder: Path) 
         with c.load() as generator:
             images = as_uint8(generator([0, 1, 2, 3], PSI))
         file = f"{model.name}-{c.precision}.png"
-        save_image(make_grid(images), folder / file)
+        save_image(make_grid(images), folder / file, generated=True)
         pictures.append({"file": file, "caption": f"{model.name}, seeds 0 to 3, psi {PSI}, {c.precision} on {c.backend}"})
     return pictures
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from stylert.core.errors import InputError, shown
+from stylert.core.provenance.credentials import SWITCH
 
 #: Columns of help texts, and of tables that go into a file.
 MAX_WIDTH = 160
@@ -131,6 +133,27 @@ OneBackend = Annotated[
 ]
 Psi = Annotated[float, typer.Option(help="Truncation: 1 is none, 0 is the average image.")]
 Batch = Annotated[int, typer.Option(min=1, max=256, help="Images per call.")]
+
+
+def _leave_out_signatures(wanted: bool) -> bool:
+    if wanted:
+        os.environ[SWITCH] = "off"  # also for the processes that this one starts
+    return wanted
+
+
+NoSign = Annotated[
+    bool,
+    typer.Option(
+        "--no-sign", callback=_leave_out_signatures, help="Leave pictures unsigned, whatever `stylert provenance init` set up."
+    ),
+]
+
+RequireSignature = Annotated[
+    Path | None,
+    typer.Option(
+        help="PEM file of signers or authorities that you trust: a bundle that none of them signed is refused.", metavar="CERT"
+    ),
+]
 
 
 def split_list(text: str | None) -> list[str] | None:

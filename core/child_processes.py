@@ -2,11 +2,15 @@
 
 Python puts the working folder first on the path of modules for `-c` and `-m`. A file `pickle.py` that lies beside somebody's
 pictures would then run. So every interpreter starts with `-P`, or with the environment that means the same.
+
+A process that reads hostile files with a native library limits its own memory and time, so that no file takes the machine.
 """
 
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,3 +35,19 @@ def safe_path() -> Iterator[None]:
             os.environ.pop(VARIABLE, None)
         else:
             os.environ[VARIABLE] = before
+
+
+def limit_memory(max_bytes: int) -> None:
+    """Let this process allocate at most so many bytes, and write no core file. Files that are mapped into memory do not count."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = max_bytes if hard == resource.RLIM_INFINITY else min(max_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def limit_cpu_time(seconds: float) -> None:
+    """Allow so many seconds of the processor from now on. After them SIGPROF ends this process, also inside of a library.
+
+    Waiting for a slow disk does not count.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds)

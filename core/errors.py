@@ -41,6 +41,10 @@ class DataError(StylertError):
     """A dataset is missing, damaged, or does not fit the network."""
 
 
+class SigningError(StylertError):
+    """Pictures are to be signed, and the credential cannot sign them."""
+
+
 def missing_extra(package: str, extra: str) -> BackendError:
     """The error for an optional package that is not installed. Its message holds the command that installs it.
 

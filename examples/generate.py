@@ -17,7 +17,7 @@ def main() -> None:
     bundle, picture = sys.argv[1:]
     with Generator.load(bundle, backend="onnxruntime", precision="int8") as generator:
         images = generator(seeds=range(8), psi=0.7)  # uint8 [8, H, W, 3]
-        save_image(make_grid(images, columns=4), picture)
+        save_image(make_grid(images, columns=4), picture, generated=True)
 
 
 if __name__ == "__main__":

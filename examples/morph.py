@@ -42,6 +42,7 @@ def main() -> None:
         save_image(
             np.asarray(Image.fromarray(pixels).resize(8 * np.array(pixels.shape[:2]), Image.Resampling.NEAREST)),
             options.screenshot,
+            generated=True,
         )
 
 

@@ -36,6 +36,7 @@ from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime import engines
 from stylert.runtime.backends import BACKENDS
 from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, NO_VNNI, Bundle, PrecisionEntry, file_entries, sha256_of
+from stylert.runtime.bundle_signature import SIGNATURE_FILE
 
 #: The precisions that can be exported, each with the PSNR against PyTorch that a bundle promises at least, in dB.
 MIN_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 35.0, "int8": 33.0, "fp8": 30.0}
@@ -142,7 +143,7 @@ def export_bundle(
 def own_files(folder: Path) -> set[str]:
     """The names, relative to a bundle, of the files that export, verify, tune and build wrote. Empty for another folder."""
     try:
-        names = {MANIFEST, *Bundle.load(folder).files}
+        names = {MANIFEST, SIGNATURE_FILE, *Bundle.load(folder).files}
     except BundleError:
         return set()
     names |= {path.name for path in folder.glob(WORST_IMAGES.format(precision="*", backend="*"))}

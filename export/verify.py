@@ -140,7 +140,7 @@ def verify(
                 row = _compare(plan_name, precision, reference_name, images, reference, bundle.precision(precision).min_psnr_db)
                 if pictures is not None:
                     file = pictures / WORST_IMAGES.format(precision=precision, backend=plan_name)
-                    save_image(_side_by_side(images, reference, row.worst_seeds), file)
+                    save_image(_side_by_side(images, reference, row.worst_seeds), file, generated=True)
                 rows.append(row)
     return rows
 

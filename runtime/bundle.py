@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -88,6 +89,8 @@ class Bundle:
         files: Every file of the bundle, without the engines.
         precisions: The synthesis network of each precision.
         provenance: The origin of the bundle: checkpoint, versions, date.
+        signed_engines: With a required signature, the engines that it covers: the sha256 of each `engine.json`, by the name of
+            the engine's folder. Other engines are not loaded. None requires no signature.
     """
 
     path: Path
@@ -99,6 +102,7 @@ class Bundle:
     files: dict[str, FileEntry]
     precisions: dict[str, PrecisionEntry]
     provenance: dict[str, Any]
+    signed_engines: Mapping[str, str] | None = None
 
     @property
     def resolution(self) -> int:
@@ -124,15 +128,28 @@ class Bundle:
         return [_floats("ws", True, self.num_ws, self.model["w_dim"]), *noise, image]
 
     @classmethod
-    def load(cls, path: str | Path) -> Bundle:
+    def load(cls, path: str | Path, require_signature: str | Path | None = None) -> Bundle:
         """Read and check `bundle.json`. The bytes of the other files are checked by `checked_file`, when they are used.
 
+        Args:
+            path: The folder.
+            require_signature: PEM file with the certificates of signers whom the caller trusts, or of their authorities. The
+                bundle must be signed by one of them (`bundle_signature`). By default no signature is needed.
+
         Raises:
-            BundleError: The folder or the manifest is missing, damaged or of another schema.
+            BundleError: The folder or the manifest is missing, damaged or of another schema, or lacks the required signature.
+            InputError: The file of certificates cannot be read.
+            BackendError: A signature is required, and the extra `provenance` is not installed.
         """
         path = as_path(path, "bundle")
         name = str(path / MANIFEST)
-        content = read_document(_read_manifest(path), dict[str, Any], name, BundleError)
+        manifest_bytes = _read_manifest(path)
+        signed_engines = None
+        if require_signature is not None:
+            from stylert.runtime.bundle_signature import check_bundle_signature
+
+            signed_engines = check_bundle_signature(path, manifest_bytes, as_path(require_signature, "certificate file"))
+        content = read_document(manifest_bytes, dict[str, Any], name, BundleError)
         if (schema := content.get("schema")) != SCHEMA_VERSION:
             raise BundleError(f"{name} has schema {shown(schema)}; this stylert reads schema {SCHEMA_VERSION}")
         manifest = read_part(content, _Manifest, name, BundleError)
@@ -146,6 +163,7 @@ class Bundle:
             files=manifest.files,
             precisions=manifest.precisions,
             provenance=manifest.provenance,
+            signed_engines=signed_engines,
         )
 
     def precision(self, name: str) -> PrecisionEntry:

@@ -12,6 +12,7 @@ from stylert.runtime.backends import backend
 from stylert.runtime.backends.base import Backend, BuiltEngine, LoadOptions
 from stylert.runtime.build_options import HARDWARE_COMPATIBLE_FROM, LATENCY, BuildOptions
 from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle
+from stylert.runtime.bundle_signature import covers_engine
 from stylert.runtime.engines import (
     EngineKey,
     EngineRecord,
@@ -62,8 +63,9 @@ def open_synthesis(
         engine = _built_engine(bundle, chosen, precision, folder)
         return _checked(chosen.load_engine(engine, options), bundle.synthesis_tensors, engine.file), engine.file
     if chosen.facts.needs_engine:
+        covered = "" if bundle.signed_engines is None else " that its signature covers"
         raise BackendError(
-            f"{bundle.path} has no {precision} engine of this {backend_name} for this machine's GPU; "
+            f"{bundle.path} has no {precision} engine of this {backend_name} for this machine's GPU{covered}; "
             f"build one with: stylert build {bundle.path} --backend {backend_name} --precision {precision}"
         )
     network = bundle.checked_file(bundle.network(precision, backend_name))
@@ -86,9 +88,14 @@ def engine_to_load(
         return None
     wanted = engine_key(bundle, backend_name, precision, BuildOptions(threads=threads, hint=hint))
     if not facts.needs_engine:
-        return engine_folder(bundle, wanted) if has_engine(bundle, wanted) else None
+        folder = engine_folder(bundle, wanted)
+        return folder if has_engine(bundle, wanted) and covers_engine(bundle.signed_engines, folder) else None
     of_plugins = bundle.files[source_file(bundle, backend_name, precision, plugins=True)].sha256
-    runnable = [(record, path) for record, path in _engines(bundle, backend_name) if _runs_on(record, wanted, of_plugins)]
+    runnable = [
+        (record, path)
+        for record, path in _engines(bundle, backend_name)
+        if _runs_on(record, wanted, of_plugins) and covers_engine(bundle.signed_engines, path)
+    ]
     return max(runnable, key=lambda engine: _preference(engine[0]))[1] if runnable else None
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from stylert.cli.app import BundlePath, Psi, Threads, app
-from stylert.cli.console import print_line, progress
+from stylert.cli.app import BundlePath, NoSign, Psi, RequireSignature, Threads, app
+from stylert.cli.console import print_line, print_note, progress
 from stylert.cli.picture_options import PictureOptions, with_picture_options
 
 GridFile = Annotated[Path, typer.Option(help="File of the grid: .png, .webp, .jpg or .gif.")]
@@ -82,10 +82,14 @@ def again(
     out: Annotated[Path, typer.Option(help="The new file; it may have another suffix.")],
     bundle: Annotated[Path | None, typer.Option(help="The bundle that made it; by default ./bundle.")] = None,
     threads: Threads = None,
+    no_sign: NoSign = False,
+    require_signature: RequireSignature = None,
 ) -> None:
     """Make a picture or video again, from the recipe inside the file."""
     from stylert.cli.latents import drawing as pictures
 
     with progress() as report:
-        recipe = pictures.again(file, bundle, out, threads, report)
+        recipe, verdict = pictures.again(file, bundle, out, threads, report, require_signature)
+    if verdict is not None and verdict.state != "unsigned":
+        print_note(f"the signature of {file}: {verdict.summary}")
     print_line(f"wrote {out} by the recipe of {recipe.command}")

@@ -11,11 +11,14 @@ from stylert.core.files.atomic import check_writable
 from stylert.core.files.outputs import check_not_input
 from stylert.core.numerals import read_number
 from stylert.core.progress import Progress
+from stylert.core.provenance.signing import active_signer
+from stylert.core.provenance.verification import Verdict
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.pictures import check_channels, check_commented, save_image
-from stylert.runtime.media.recipes import MAX_FPS, VIDEO, Recipe, check_bundle, read_recipe
+from stylert.runtime.media.recipes import MAX_FPS, VIDEO, Recipe, check_bundle
 from stylert.runtime.media.rendering import check_fits, frames, picture
+from stylert.runtime.media.signed_recipes import read_signed_recipe
 from stylert.runtime.media.video import check_video, write_video
 from stylert.runtime.style_levels import parse_levels
 
@@ -31,7 +34,7 @@ def mix(
     report: Progress,
 ) -> Recipe:
     """Write a grid in which each image takes the latents of `levels` from its column's seed and the others from its row's."""
-    bundle = Bundle.load(bundle_path)
+    bundle = Bundle.load(bundle_path, options.require_signature)
     chosen = tuple(parse_levels(levels, bundle.num_ws))
     recipe = options.recipe(bundle, "mix", rows, [psi], columns=tuple(columns), levels=chosen)
     return _draw(recipe, bundle, out, options.threads, report)
@@ -46,7 +49,7 @@ def sweep(
     report: Progress,
 ) -> Recipe:
     """Write a grid with a row per seed and a column per psi. `psi` is text such as `-1,0,0.5`."""
-    bundle = Bundle.load(bundle_path)
+    bundle = Bundle.load(bundle_path, options.require_signature)
     return _draw(options.recipe(bundle, "sweep", seeds, parse_psis(psi)), bundle, out, options.threads, report)
 
 
@@ -70,13 +73,20 @@ def interpolate(
     if space not in ("w", "z"):
         raise InputError(f"--space is w or z, not {space!r}")
     check_video(out, fps)
-    bundle = Bundle.load(bundle_path)
+    bundle = Bundle.load(bundle_path, options.require_signature)
     count = round(seconds * fps)
     recipe = options.recipe(bundle, "interpolate", seeds, [psi], frames=count, fps=fps, loop=loop, space=space)
     return _draw(recipe, bundle, out, options.threads, report)
 
 
-def again(file: Path, bundle_path: Path | None, out: Path, threads: int | None, report: Progress) -> Recipe:
+def again(
+    file: Path,
+    bundle_path: Path | None,
+    out: Path,
+    threads: int | None,
+    report: Progress,
+    require_signature: Path | None = None,
+) -> tuple[Recipe, Verdict | None]:
     """Make the picture or video of `file` again from its recipe.
 
     The bytes are the same if bundle, backend, machine and suffix are the same.
@@ -87,21 +97,25 @@ def again(file: Path, bundle_path: Path | None, out: Path, threads: int | None, 
         out: The new file.
         threads: CPU threads of the backend.
         report: Called after each batch.
+        require_signature: As in `Bundle.load`.
+
+    Returns:
+        The recipe, and the verdict on the signature of `file`, as `read_signed_recipe`.
 
     Raises:
         InputError: The file carries no recipe.
         BundleError: The bundle is missing, or is not the one that made the file.
         OutputError: `out` is `file`, or cannot be written.
     """
-    recipe = read_recipe(file)
+    recipe, verdict = read_signed_recipe(file)
     check_not_input(out, (file,))
     if bundle_path is None:
         bundle_path = Path("bundle")
         if not bundle_path.is_dir():
             raise BundleError(f"bundle {recipe.bundle[:12]} made {file}: name its folder with --bundle DIR")
-    bundle = Bundle.load(bundle_path)
+    bundle = Bundle.load(bundle_path, require_signature)
     check_bundle(recipe, bundle)
-    return _draw(recipe, bundle, out, threads, report)
+    return _draw(recipe, bundle, out, threads, report), verdict
 
 
 def parse_psis(text: str) -> tuple[float, ...]:
@@ -124,6 +138,7 @@ def _draw(recipe: Recipe, bundle: Bundle, out: Path, threads: int | None, report
     with Generator.load(bundle, recipe.backend, recipe.precision, threads) as generator:
         check_fits(generator, recipe)
         check_writable(out)
+        active_signer()  # a credential that cannot sign is told before the long part
         if recipe.command == VIDEO and recipe.fps is not None:
             write_video(out, frames(generator, recipe, report), recipe.fps, comment)
         else:

@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from stylert.cli import tables
-from stylert.cli.app import Backends, Batch, BundlePath, JsonFile, Precisions, Psi, Threads, app, check_choice, split_list
+from stylert.cli.app import (
+    Backends,
+    Batch,
+    BundlePath,
+    JsonFile,
+    NoSign,
+    Precisions,
+    Psi,
+    Threads,
+    app,
+    check_choice,
+    split_list,
+)
 from stylert.cli.console import print_line, print_note, progress
 from stylert.cli.picture_options import MinPsnr, PictureOptions, with_picture_options
 from stylert.core.errors import InputError
@@ -201,6 +213,7 @@ def verify(
 def demo(
     checkpoint: Annotated[Path, typer.Argument(help="model.safetensors.")],
     out: Annotated[Path, typer.Option(help="Folder for bundle, pictures and report.")] = Path("out/demo"),
+    no_sign: NoSign = False,
 ) -> None:
     """Run the whole pipeline: export, build, verify against PyTorch, measure, and write a report."""
     from stylert.cli.pipeline.demo import run_demo

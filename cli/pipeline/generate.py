@@ -12,6 +12,7 @@ from stylert.core.errors import InputError, OutputError
 from stylert.core.files.atomic import check_writable
 from stylert.core.images.grids import as_uint8, make_grid
 from stylert.core.progress import Progress
+from stylert.core.provenance.signing import active_signer
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.pictures import check_channels, save_image
@@ -39,7 +40,7 @@ def generate_images(
         InputError: An option does not fit the bundle.
         OutputError: `out` cannot be written.
     """
-    bundle = Bundle.load(bundle_path)
+    bundle = Bundle.load(bundle_path, options.require_signature)
     if bundle.noise == "input":
         raise InputError("this bundle takes noise as inputs; generate from Python, or export with --noise const")
     check_channels("grid.png" if grid else "seed.png", bundle.model["img_channels"])
@@ -55,6 +56,7 @@ def generate_images(
             check_fits(generator, recipe)
             comment = recipe.to_json()
         check_writable(out / ("grid.png" if grid else _file_name(seeds[0])))
+        active_signer()  # a credential that cannot sign is told here, too
         files: list[Path] = []
         batches: list[np.ndarray] = []
         for i in range(0, len(seeds), options.batch):

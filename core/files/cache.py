@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from stylert.core.errors import InputError
@@ -17,10 +18,19 @@ def cache_folder() -> Path:
     """
     from platformdirs import user_cache_path
 
+    return absolute_user_folder(user_cache_path, "caches", "XDG_CACHE_HOME")
+
+
+def absolute_user_folder(locate: Callable[..., Path], content: str, variable: str) -> Path:
+    """A folder of the user for stylert, by a function of platformdirs.
+
+    Raises:
+        InputError: The user's home folder is not known. The message names the content of the folder, and the variable to set.
+    """
     try:
-        folder = user_cache_path("stylert", appauthor=False)
+        folder = locate("stylert", appauthor=False)
     except RuntimeError:
         folder = Path()
     if not folder.is_absolute():
-        raise InputError("the folder for caches is not known: set XDG_CACHE_HOME to an absolute path")
+        raise InputError(f"the folder for {content} is not known: set {variable} to an absolute path")
     return folder

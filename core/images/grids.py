@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from stylert.core.errors import InputError, as_path, shown, shown_line
 from stylert.core.files.atomic import atomic_file
+from stylert.core.provenance.signing import signed
 
 
 def as_uint8(images: np.ndarray) -> np.ndarray:
@@ -50,17 +52,21 @@ def _described(images: object) -> str:
     return f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else shown(images)
 
 
-def save_grid(images: np.ndarray, path: str | Path, columns: int | None = None) -> None:
+def save_grid(images: np.ndarray, path: str | Path, columns: int | None = None, generated: bool = False) -> None:
     """Write the grid of images as a PNG file, whole or not at all.
+
+    If the user has a signing credential, a generated grid gets a C2PA manifest (`core.provenance.signing`).
 
     Args:
         images: uint8 `[N, H, W, 1 or 3]`.
         path: The file.
         columns: As in `make_grid`.
+        generated: Whether a model made the images.
 
     Raises:
         InputError: These are no such images, or the name of the file does not end in `.png`.
         OutputError: The file cannot be written.
+        SigningError: There is a credential, and it cannot sign.
     """
     from PIL import Image
 
@@ -73,5 +79,7 @@ def save_grid(images: np.ndarray, path: str | Path, columns: int | None = None) 
     if columns is not None and (isinstance(columns, bool) or not isinstance(columns, (int, np.integer)) or columns < 1):
         raise InputError(f"a grid has at least one column, not {shown(columns)}")
     grid = make_grid(images, columns)
+    encoded = BytesIO()
+    Image.fromarray(grid.squeeze(2) if grid.shape[2] == 1 else grid).save(encoded, format="png")
     with atomic_file(path) as temporary:
-        Image.fromarray(grid.squeeze(2) if grid.shape[2] == 1 else grid).save(temporary, format="png")
+        temporary.write_bytes(signed(encoded.getvalue(), ".png", None) if generated else encoded.getbuffer())

@@ -5,5 +5,6 @@
 - `composition`: the latents of a picture that several seeds make.
 - `interpolation`: paths through latent space, for the frames of a video.
 - `pictures`, `video`: writing the files, each with its recipe as a comment.
+- `signed_recipes`: reading the recipe of a file together with its signature.
 - `image_metadata`: reading the comment of a file without decoding its pixels.
 """

@@ -1,4 +1,4 @@
-"""Writes pictures, with a comment that `image_metadata` can read back."""
+"""Writes pictures, with a comment that `image_metadata` can read back, and signed if this user has a key for it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from stylert.core.errors import InputError, OutputError, as_path, shown
 from stylert.core.files.atomic import atomic_file
+from stylert.core.provenance.signing import says_generated, signed
 from stylert.runtime.media.image_metadata import PNG_KEY, xmp_packet
 
 #: Suffixes of the formats that can hold a comment
@@ -21,17 +22,21 @@ GREY_OR_RGB = (1, 3)
 CHANNELS = {".png": (1, 2, 3, 4), ".webp": (1, 2, 3, 4), ".tif": (1, 2, 3, 4), ".tiff": (1, 2, 3, 4)}
 
 
-def save_image(image: np.ndarray, path: str | Path, comment: str | None = None) -> None:
+def save_image(image: np.ndarray, path: str | Path, comment: str | None = None, generated: bool = False) -> None:
     """Write a picture. The file appears whole or not at all.
+
+    If the user has a signing credential, a generated picture gets a C2PA manifest (`core.provenance.signing`).
 
     Args:
         image: uint8 `[H, W, C]`, with as many channels as the format holds (`CHANNELS`).
         path: The file. Its suffix chooses the format.
         comment: ASCII text for the file: PNG text, WebP XMP, or a GIF or JPEG comment.
+        generated: Whether a model made the picture. A comment that is a recipe says so, too.
 
     Raises:
         InputError: The suffix belongs to no format, or to one that cannot hold the comment or the channels.
         OutputError: The format cannot hold an image of this size, or the file cannot be written.
+        SigningError: There is a credential, and it cannot sign.
     """
     path = as_path(path, "picture")
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
@@ -49,8 +54,11 @@ def save_image(image: np.ndarray, path: str | Path, comment: str | None = None) 
         as_picture(image).save(encoded, format=Image.registered_extensions()[suffix], **options)
     except (ValueError, OSError, struct.error) as e:
         raise OutputError(f"cannot write {image.shape[1]} x {image.shape[0]} pixels as {path}: {e}") from None
+    data = encoded.getvalue()
+    if generated or says_generated(comment):
+        data = signed(data, suffix, comment)
     with atomic_file(path) as temporary:
-        temporary.write_bytes(encoded.getbuffer())
+        temporary.write_bytes(data)
 
 
 def encoded_image(image: np.ndarray, suffix: str, comment: str | None = None, quality: int = 90) -> bytes:
@@ -64,13 +72,14 @@ def encoded_image(image: np.ndarray, suffix: str, comment: str | None = None, qu
 
     Raises:
         InputError: The format cannot hold the channels.
+        SigningError: There is a credential, and it cannot sign.
     """
     check_channels(f"a{suffix}", image.shape[2])
     options: dict[str, object] = {} if comment is None else _comment_options(suffix, comment)
     options |= {"compress_level": 1} if suffix == ".png" else {"quality": quality}
     file = BytesIO()
     as_picture(image).save(file, format=Image.registered_extensions()[suffix], **options)
-    return file.getvalue()
+    return signed(file.getvalue(), suffix, comment) if says_generated(comment) else file.getvalue()
 
 
 def as_picture(image: np.ndarray) -> Image.Image:

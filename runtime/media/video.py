@@ -16,6 +16,7 @@ import numpy as np
 
 from stylert.core.errors import InputError, OutputError, missing_extra
 from stylert.core.files.atomic import atomic_file
+from stylert.core.provenance.signing import says_generated, sign_in_place
 from stylert.runtime.media.image_metadata import xmp_packet
 from stylert.runtime.media.pictures import as_picture, check_channels
 
@@ -47,7 +48,7 @@ def write_video(path: str | Path, frames: Iterator[np.ndarray], fps: int, commen
         path: The file. Its suffix chooses the format.
         frames: Batches of uint8 images `[n, H, W, 1 or 3]`, all of one size. What they raise passes through.
         fps: Frames per second.
-        comment: ASCII text for the file.
+        comment: ASCII text for the file. With a recipe and a signing credential, the file also gets a C2PA manifest.
 
     Returns:
         The number of frames.
@@ -56,14 +57,19 @@ def write_video(path: str | Path, frames: Iterator[np.ndarray], fps: int, commen
         InputError: The suffix or the frame rate is not supported, or the images are neither grey nor RGB.
         BackendError: The suffix is .mp4, and PyAV is not installed.
         OutputError: The video cannot be encoded or written.
+        SigningError: There is a credential, and it cannot sign.
     """
     check_video(path, fps)
     path = Path(path)
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder")
-    write = {".mp4": _write_mp4, ".webp": _write_webp, ".gif": _write_gif}[path.suffix.lower()]
+    suffix = path.suffix.lower()
+    write = {".mp4": _write_mp4, ".webp": _write_webp, ".gif": _write_gif}[suffix]
     with atomic_file(path) as temporary:
-        return write(temporary, _checked_frames(path, frames), fps, comment)
+        count = write(temporary, _checked_frames(path, frames), fps, comment)
+        if says_generated(comment):
+            sign_in_place(temporary, suffix, comment)
+    return count
 
 
 def _checked_frames(path: Path, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

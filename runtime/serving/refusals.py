@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from stylert.core.errors import BackendError, InputError, StylertError
+from stylert.core.errors import BackendError, InputError, SigningError, StylertError
 
 #: The status in the log for a client that closed its connection before the answer. It is never sent.
 CLIENT_GONE = 499
@@ -41,7 +41,7 @@ def status_of(error: Exception) -> tuple[int, str, dict[str, str]]:
         return error.status, str(error), error.headers
     if isinstance(error, InputError):
         return 400, str(error), {}
-    if isinstance(error, BackendError):
+    if isinstance(error, BackendError | SigningError):
         return 503, str(error), {"Retry-After": "1"}
     return 500, "internal error; the log of the server has more", {}
 

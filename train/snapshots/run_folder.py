@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stylert.core.errors import SigningError
 from stylert.core.files.atomic import atomic_file
 from stylert.core.images.grids import save_grid
 from stylert.models.checkpoint import SNAPSHOT_FILE, write_generator
@@ -32,7 +33,7 @@ def save(trainer: Trainer, out: Path, snap_kimg: float = 10.0) -> np.ndarray:
     arrays = {k: v.cpu().numpy() for k, v in trainer.G_ema.state_dict().items()}
     write_generator(out / GENERATOR_FILE, trainer.cfg.generator, arrays, info={"kimg": trainer.nimg / 1000})
     samples = sample_images(trainer.G_ema, GRID_IMAGES, labels=trainer.dataset.labels)
-    save_grid(samples, out / f"fakes-{kimg_name(trainer.nimg, snap_kimg)}.png")
+    _save_fakes(samples, out / f"fakes-{kimg_name(trainer.nimg, snap_kimg)}.png")
     return samples
 
 
@@ -48,7 +49,7 @@ def save_first_grids(trainer: Trainer, out: Path, is_new: bool) -> np.ndarray:
     if not (reals := out / "reals.png").exists():
         save_grid(images, reals)
     if is_new and not (fakes := out / "fakes-init.png").exists():
-        save_grid(sample_images(trainer.G_ema, GRID_IMAGES, labels=dataset.labels), fakes)
+        _save_fakes(sample_images(trainer.G_ema, GRID_IMAGES, labels=dataset.labels), fakes)
     return images
 
 
@@ -79,3 +80,11 @@ def kimg_name(nimg: int, snap_kimg: float) -> str:
     """The kimg in file names: `000012`, or `000012.345` where snapshots may be less than one kimg apart."""
     whole = f"{nimg // 1000:06d}"
     return whole if snap_kimg >= 1 else f"{whole}.{nimg % 1000:03d}"
+
+
+def _save_fakes(samples: np.ndarray, path: Path) -> None:
+    """Write a grid of samples, signed if this user signs. A run goes on without signatures when the certificate expires."""
+    try:
+        save_grid(samples, path, generated=True)
+    except SigningError:
+        save_grid(samples, path)

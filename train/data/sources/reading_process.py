@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from stylert.core.child_processes import limit_cpu_time, limit_memory
 from stylert.core.errors import DataError
 from stylert.train.data.sources.messages import Kind, Message, write_message
 
@@ -26,18 +25,12 @@ SECONDS = 8.0
 def main() -> None:
     """Read the files that the arguments name, and write messages to standard output."""
     library, source, *files = sys.argv[1:]
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _limit_memory()
-    _restart_clock()
+    limit_memory(MAX_MEMORY)
+    limit_cpu_time(SECONDS)
     # The pipe breaks where the other process needs no more pictures.
     with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(1), "wb") as pipe:
         os.dup2(2, 1)  # a library that prints does not print into the pipe
         _send(library, Path(source), [Path(f) for f in files], pipe)
-
-
-def _restart_clock() -> None:
-    """Allow `SECONDS` from now on. After them, SIGPROF ends this process, also inside of a library."""
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
 
 
 def _send(library: str, source: Path, files: list[Path], pipe: BinaryIO) -> None:
@@ -45,7 +38,7 @@ def _send(library: str, source: Path, files: list[Path], pipe: BinaryIO) -> None
         count, pictures = _open(library, source, files)
         write_message(pipe, Message(Kind.COUNT, count))
         for picture in pictures:
-            _restart_clock()
+            limit_cpu_time(SECONDS)
             write_message(pipe, picture)
         write_message(pipe, Message(Kind.END))
     except DataError as e:
@@ -63,12 +56,6 @@ def _open(library: str, source: Path, files: list[Path]) -> tuple[int, Iterator[
     from stylert.train.data.sources.columnar import read_tables
 
     return read_tables(source, files)
-
-
-def _limit_memory() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 if __name__ == "__main__":

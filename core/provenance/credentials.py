@@ -1,0 +1,247 @@
+"""The signing credential of a user: a certificate chain and a private key, in a folder of the user's settings.
+
+    ~/.config/stylert/provenance/    readable by its owner alone
+      signing.json                   where the two files are, and the timestamp server if there is one
+      certificates.pem  key.pem      of a chain for trying; files of the user stay where they are
+
+The environment variable `STYLERT_SIGN` names another folder. With `off` nothing is signed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stylert.core.errors import InputError, OutputError, SigningError, shown
+from stylert.core.files.atomic import atomic_directory
+from stylert.core.files.configuration import configuration_folder
+from stylert.core.files.inputs import read_file
+from stylert.core.files.json_documents import read_document
+
+if TYPE_CHECKING:
+    from stylert.core.provenance.certificates import CheckedChain
+
+#: Names a folder with a credential, or is `off`.
+SWITCH = "STYLERT_SIGN"
+OFF = ("off", "0", "no")
+
+#: Organization in the certificates of a chain for trying.
+TEST_ORGANIZATION = "stylert test certificate"
+
+SETTINGS_FILE, CERTIFICATES_FILE, KEY_FILE = "signing.json", "certificates.pem", "key.pem"
+VERSION = 1
+#: Bytes of a file with certificates or a key.
+MAX_PEM = 2**17
+ADVICE = "see `stylert provenance status`, or leave signatures out with --no-sign"
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A chain and key that fit each other and can sign now. Printing it shows no key.
+
+    Attributes:
+        certificates: The chain as PEM, the certificate of the signer first.
+        key: The private key as PEM.
+        chain: The facts of the chain.
+        timestamp_server: Address of the server that signs the time of each signature, or None.
+    """
+
+    certificates: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+    chain: CheckedChain
+    timestamp_server: str | None = None
+
+
+@dataclass(frozen=True)
+class SigningSettings:
+    """The content of `signing.json`. Paths may be relative to its folder.
+
+    Attributes:
+        version: Version of the document.
+        certificates: File with the chain.
+        key: File with the private key.
+        timestamp_server: As in `Credential`.
+    """
+
+    version: int
+    certificates: str
+    key: str
+    timestamp_server: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise ValueError(f"its version is {self.version}; this stylert reads version {VERSION}")
+        if self.timestamp_server is not None and not self.timestamp_server.startswith(("http://", "https://")):
+            raise ValueError(f"a timestamp server is an address that begins with http, not {shown(self.timestamp_server)}")
+
+
+def default_folder() -> Path:
+    """The folder of the credential, unless `SWITCH` names another. Raises InputError if the home folder is not known."""
+    return configuration_folder() / "provenance"
+
+
+def chosen_folder() -> Path | None:
+    """The folder of the credential that signs in this process, or None if there is none or signatures are off.
+
+    Raises:
+        SigningError: `SWITCH` names a folder by a relative path, or one without a credential.
+    """
+    switch = os.environ.get(SWITCH) or None
+    if switch in OFF:
+        return None
+    if switch is not None:
+        folder = Path(switch)
+        if not folder.is_absolute() or not (folder / SETTINGS_FILE).is_file():
+            raise SigningError(f"{SWITCH} is `off`, or the whole path of a folder with {SETTINGS_FILE}, not {shown(switch)}")
+        return folder
+    try:
+        folder = default_folder()
+    except InputError:  # without a home folder there is no credential
+        return None
+    return folder if (folder / SETTINGS_FILE).exists() else None
+
+
+def read_credential(folder: Path) -> Credential:
+    """Read and check the credential in a folder.
+
+    Raises:
+        SigningError: A file is missing or damaged, other users may read the key, or the chain and key cannot sign now.
+        BackendError: The extra is not installed.
+    """
+    try:
+        settings = read_settings(folder)
+        return user_credential(folder / settings.certificates, folder / settings.key, settings.timestamp_server)
+    except InputError as e:
+        raise SigningError(f"pictures cannot be signed: {e}; {ADVICE}") from None
+
+
+def read_settings(folder: Path) -> SigningSettings:
+    """The settings in a folder. Raises InputError if they are missing or damaged."""
+    file = folder / SETTINGS_FILE
+    return read_document(read_file(file, InputError, MAX_PEM), SigningSettings, str(file), InputError)
+
+
+def write_test_credential(folder: Path, replace: bool = False, timestamp_server: str | None = None) -> Credential:
+    """Make a chain for trying, and write it with its key into a folder. Each file is readable by its owner alone.
+
+    Args:
+        folder: The folder; it is made.
+        replace: Whether a credential that is there may be lost.
+        timestamp_server: As in `Credential`.
+
+    Raises:
+        OutputError: The folder cannot be written, or there is a credential that may not be replaced.
+        InputError: The timestamp server is no address.
+        BackendError: The extra is not installed.
+    """
+    from stylert.core.provenance.certificates import check_chain, make_test_chain
+
+    certificates, key = make_test_chain()
+    settings = _settings(CERTIFICATES_FILE, KEY_FILE, timestamp_server)
+    _write(folder, settings, {CERTIFICATES_FILE: certificates, KEY_FILE: key}, replace)
+    return Credential(certificates, key, check_chain(certificates, key), timestamp_server)
+
+
+def user_credential(certificates: Path, key: Path, timestamp_server: str | None = None) -> Credential:
+    """Read and check a user's chain and key.
+
+    Args:
+        certificates: PEM file of the chain.
+        key: PEM file of the private key.
+        timestamp_server: As in `Credential`.
+
+    Raises:
+        InputError: The chain and key cannot sign now, or other users may read the key.
+        BackendError: The extra is not installed.
+    """
+    from stylert.core.provenance.certificates import check_chain
+
+    chain_pem = read_file(certificates, InputError, MAX_PEM, "certificate file")
+    key_pem = _read_private(key)
+    return Credential(chain_pem, key_pem, check_chain(chain_pem, key_pem), timestamp_server)
+
+
+def write_user_credential(
+    folder: Path, certificates: Path, key: Path, replace: bool = False, timestamp_server: str | None = None
+) -> None:
+    """Write the places of a user's chain and key into a folder. The files themselves stay where they are.
+
+    Args:
+        folder: The folder; it is made.
+        certificates: PEM file of the chain.
+        key: PEM file of the private key.
+        replace: As in `write_test_credential`.
+        timestamp_server: As in `Credential`.
+
+    Raises:
+        InputError: The timestamp server is no address.
+        OutputError: As `write_test_credential`.
+    """
+    _write(folder, _settings(os.path.abspath(certificates), os.path.abspath(key), timestamp_server), {}, replace)
+
+
+def remove_credential(folder: Path) -> list[Path]:
+    """Remove the files of a credential that stylert wrote. A user's own files stay where they are.
+
+    Returns:
+        The files that were removed.
+
+    Raises:
+        OutputError: A file cannot be removed.
+    """
+    removed = []
+    try:
+        for name in (SETTINGS_FILE, KEY_FILE, CERTIFICATES_FILE):  # a kill in between leaves files that sign nothing
+            if (folder / name).exists():
+                (folder / name).unlink()
+                removed.append(folder / name)
+        if removed and not any(folder.iterdir()):
+            folder.rmdir()
+    except OSError as e:
+        raise OutputError(f"cannot remove {e.filename}: {e.strerror or e}") from None
+    return removed
+
+
+def _settings(certificates: str, key: str, timestamp_server: str | None) -> SigningSettings:
+    try:
+        return SigningSettings(VERSION, certificates, key, timestamp_server)
+    except ValueError as e:
+        raise InputError(str(e)) from None
+
+
+def _read_private(path: Path) -> bytes:
+    """The content of a file with a key. Raises InputError if every user of the machine may read or write it."""
+    content = read_file(path, InputError, MAX_PEM, "key file")
+    if os.stat(path).st_mode & stat.S_IRWXO:
+        raise InputError(f"key file {path} is open to every user of this machine: chmod 600 {path}")
+    return content
+
+
+def _write(folder: Path, settings: SigningSettings, files: dict[str, bytes], replace: bool) -> None:
+    if (folder / SETTINGS_FILE).exists() and not replace:
+        raise OutputError(f"{folder} has a key already; with --replace it is lost, and new pictures have another signer")
+    own_files = (SETTINGS_FILE, CERTIFICATES_FILE, KEY_FILE)
+    with atomic_directory(folder, lambda _: own_files) as temporary:
+        temporary.chmod(stat.S_IRWXU)
+        for name, content in {SETTINGS_FILE: _document(settings), **files}.items():
+            with open(temporary / name, "xb", opener=_open_private) as file:
+                file.write(content)
+
+
+def _document(settings: SigningSettings) -> bytes:
+    facts = {
+        "version": settings.version,
+        "certificates": settings.certificates,
+        "key": settings.key,
+        "timestamp_server": settings.timestamp_server,
+    }
+    return (json.dumps(facts, indent=2) + "\n").encode()
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open a new file that its owner alone may read, whatever the umask says."""
+    return os.open(path, flags, stat.S_IRUSR | stat.S_IWUSR)

@@ -1,0 +1,216 @@
+"""Signs pictures and videos: each gets a C2PA manifest that says what made it.
+
+The manifest states by the action `c2pa.created` that a trained model made the file, names stylert and its version, and holds the recipe
+in an assertion of its own:
+
+    io.github.stylert.recipe    {"schema": 1, "bundle": sha256 of bundle.json, "recipe": the comment of the file as text}
+
+The recipe is text, since a recipe is read back by its own reader, which refuses what it does not know.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+import os
+import shutil
+import tempfile
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+from stylert.core.errors import OutputError, SigningError, missing_extra, shown_line
+from stylert.core.provenance.credentials import ADVICE, SWITCH, Credential, chosen_folder, read_credential
+from stylert.core.provenance.media_types import MEDIA_TYPES
+
+RECIPE_LABEL = "io.github.stylert.recipe"
+RECIPE_SCHEMA = 1
+#: Name of the program in a manifest.
+GENERATOR = "stylert"
+#: Term of the IPTC for what a trained model made.
+TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+#: Thumbnails would repeat the picture. A file is not read again after signing: the tests do that.
+_SETTINGS = {
+    "builder": {"thumbnail": {"enabled": False}, "actions": {"auto_created_action": {"enabled": False}}},
+    "verify": {"verify_after_sign": False, "remote_manifest_fetch": False, "ocsp_fetch": False},
+}
+
+
+class Signer:
+    """Signs files with one credential. Threads may share it; the children of a process may not.
+
+    Args:
+        credential: The chain and key.
+
+    Raises:
+        BackendError: The extra is not installed.
+        SigningError: The library refuses the credential.
+    """
+
+    def __init__(self, credential: Credential) -> None:
+        c2pa = _import_c2pa()
+        self.chain = credential.chain
+        server = credential.timestamp_server
+        try:
+            info = c2pa.C2paSignerInfo(
+                self.chain.algorithm, credential.certificates, credential.key, server.encode() if server else None
+            )
+            self._context = c2pa.Context.from_dict(_SETTINGS, c2pa.Signer.from_info(info))
+        except c2pa.C2paError as e:
+            raise SigningError(f"pictures cannot be signed: {shown_line(str(e))}; {ADVICE}") from None
+        self._c2pa = c2pa
+
+    @property
+    def is_expired(self) -> bool:
+        return datetime.datetime.now(datetime.UTC) > self.chain.not_after
+
+    def sign(self, source: BinaryIO, destination: BinaryIO, suffix: str, comment: str | None) -> None:
+        """Copy a picture or video, with its manifest.
+
+        Args:
+            source: The file.
+            destination: The signed file, open for reading and writing.
+            suffix: The suffix of the file, a key of `MEDIA_TYPES`.
+            comment: The recipe as in the file's comment; None for a picture without one.
+
+        Raises:
+            OutputError: The file cannot be signed or written.
+        """
+        builder = self._c2pa.Builder(_manifest(comment), self._context)
+        try:
+            builder.sign(MEDIA_TYPES[suffix], source, destination)
+        except self._c2pa.C2paError as e:
+            raise OutputError(f"the file cannot be signed: {shown_line(str(e))}; --no-sign leaves the signature out") from None
+        finally:
+            builder.close()
+
+
+def active_signer() -> Signer | None:
+    """The signer of this process, or None if files are not signed.
+
+    It is found once for each process and setting of the environment. A chain that has expired is read again.
+
+    Raises:
+        SigningError: There is a credential, and it cannot sign.
+        BackendError: There is a credential, and the extra is not installed.
+    """
+    settings = (os.getpid(), *(os.environ.get(name) for name in (SWITCH, "XDG_CONFIG_HOME", "HOME")))
+    signer = _find_signer(settings)
+    if signer is not None and signer.is_expired:
+        forget_signer()
+        signer = _find_signer(settings)
+    return signer
+
+
+def forget_signer() -> None:
+    """Let `active_signer` look again, after a credential was written or removed."""
+    _find_signer.cache_clear()
+
+
+def check_signs(credential: Credential) -> None:
+    """Sign a small picture with a credential, and read it back.
+
+    Raises:
+        SigningError: The library refuses the credential, or the signature of the picture.
+        OutputError: The timestamp server does not answer.
+        BackendError: The extra is not installed.
+    """
+    c2pa, picture, destination = _import_c2pa(), BytesIO(), BytesIO()
+    Image.new("L", (8, 8)).save(picture, "PNG")
+    picture.seek(0)
+    Signer(credential).sign(picture, destination, ".png", None)
+    destination.seek(0)
+    context = c2pa.Context.from_dict({"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}})
+    with c2pa.Reader("image/png", destination, context=context) as reader:
+        if reader.get_validation_state() == "Invalid":
+            failures = reader.get_validation_results()["activeManifest"]["failure"]
+            codes = ", ".join(str(failure.get("code")) for failure in failures)
+            raise SigningError(f"validators would refuse the signature: {shown_line(codes)}")
+
+
+def signed(data: bytes, suffix: str, comment: str | None) -> bytes:
+    """A picture file with its manifest. Without a signer, or for a format without manifests, the file as it is.
+
+    Args:
+        data: The file.
+        suffix: Its suffix in lower case.
+        comment: As in `Signer.sign`.
+
+    Raises:
+        StylertError: As `active_signer` and `Signer.sign`.
+    """
+    signer = active_signer() if suffix in MEDIA_TYPES else None
+    if signer is None:
+        return data
+    destination = BytesIO()
+    signer.sign(BytesIO(data), destination, suffix, comment)
+    return destination.getvalue()
+
+
+def sign_in_place(path: Path, suffix: str, comment: str | None) -> None:
+    """The same for a file that nobody reads yet, such as the unfinished one of `atomic_file`. It keeps its place on the disk.
+
+    Raises:
+        StylertError: As `active_signer` and `Signer.sign`.
+        OSError: The disk is full.
+    """
+    signer = active_signer() if suffix in MEDIA_TYPES else None
+    if signer is None:
+        return
+    with tempfile.TemporaryFile(dir=path.parent) as unsigned, open(path, "r+b") as file:
+        shutil.copyfileobj(file, unsigned)
+        unsigned.seek(0)
+        file.seek(0)
+        file.truncate()
+        signer.sign(unsigned, file, suffix, comment)
+
+
+def says_generated(comment: str | None) -> bool:
+    """Whether the comment of a file is a recipe, or other facts that say that a model made the file."""
+    return comment is not None and _facts(comment).get("AI-generated") is True
+
+
+@functools.lru_cache(maxsize=1)
+def _find_signer(settings: tuple[object, ...]) -> Signer | None:
+    """The signer by the environment, of which `settings` are all that it depends on."""
+    folder = chosen_folder()
+    return None if folder is None else Signer(read_credential(folder))
+
+
+def _manifest(comment: str | None) -> dict[str, Any]:
+    """The manifest as the library takes it."""
+    program = {"name": GENERATOR, "version": _version()}
+    created = {"action": "c2pa.created", "digitalSourceType": TRAINED_MODEL, "softwareAgent": program}
+    assertions: list[dict[str, Any]] = [{"label": "c2pa.actions.v2", "data": {"actions": [created]}}]
+    if comment is not None:
+        bundle = _facts(comment).get("bundle")
+        data = {"schema": RECIPE_SCHEMA, **({"bundle": bundle} if isinstance(bundle, str) else {}), "recipe": comment}
+        assertions.append({"label": RECIPE_LABEL, "data": data, "created": True})
+    return {"claim_generator_info": [program], "assertions": assertions}
+
+
+def _facts(comment: str) -> dict[str, Any]:
+    """The object in a comment that is JSON. Another comment has none."""
+    try:
+        facts = json.loads(comment)
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+@functools.cache
+def _version() -> str:
+    return version("stylert")
+
+
+def _import_c2pa() -> Any:
+    try:
+        import c2pa
+    except ImportError:
+        raise missing_extra("c2pa-python", "provenance") from None
+    return c2pa
