@@ -25,7 +25,16 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 MAX_MESSAGE = 2000
 
 #: Importing a module adds its commands to the application. The order is that of `stylert --help`.
-COMMAND_MODULES = ("pipeline.commands", "doctor", "latents.commands", "training.commands", "bench.commands", "serve", "deploy")
+COMMAND_MODULES = (
+    "pipeline.commands",
+    "doctor",
+    "latents.commands",
+    "training.commands",
+    "bench.commands",
+    "serve",
+    "deploy",
+    "provenance",
+)
 
 
 def main() -> None:
