@@ -48,6 +48,8 @@ def _leave_the_home_folder_alone(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="stylert-tests-")
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ["XDG_CACHE_HOME"] = folder
+    os.environ["XDG_CONFIG_HOME"] = os.path.join(folder, "settings")  # a key of the user would sign what tests write
+    os.environ.pop("STYLERT_SIGN", None)
     os.environ.setdefault("TRITON_CACHE_DIR", os.path.join(folder, "triton"))
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TF_BUILD", "tests")  # OpenVINO's telemetry ends where continuous integration says its name
@@ -100,6 +102,17 @@ def small_config(**changes: Any) -> GeneratorConfig:
 def rng() -> np.random.Generator:
     """The random numbers of one test."""
     return fresh()
+
+
+@pytest.fixture
+def signing_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a signing credential that signs during the test. `tmp_path / "certificates.pem"` is a copy of its chain."""
+    from stylert.core.provenance.credentials import default_folder, write_test_credential
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    write_test_credential(default_folder())
+    shutil.copy(default_folder() / "certificates.pem", tmp_path)
+    return default_folder()
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,11 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_command_of_a_page_works_in_order(page: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    env = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "XDG_CONFIG_HOME": str(tmp_path / "settings"),  # a page that makes a key signs nothing of another page
+    }
     for language, text in blocks(page):
         command = ["sh", "-ec", text] if language == "sh" else [sys.executable, "-c", text]
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=1500)
