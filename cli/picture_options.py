@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylert.cli.app import Batch, NoSign, OneBackend, RequireSignature, Threads
+from stylert.cli.app import Batch, OneBackend, Threads
 from stylert.cli.console import print_note
 from stylert.core.errors import InputError, shown
 from stylert.core.numerals import read_number
+from stylert.runtime.build_options import LATENCY
 
 if TYPE_CHECKING:
     from stylert.runtime.bundle import Bundle
@@ -50,8 +51,6 @@ class PictureOptions:
     min_psnr: MinPsnr = None
     batch: Batch = 8
     threads: Threads = None
-    no_sign: NoSign = False
-    require_signature: RequireSignature = None
 
     def recipe(self, bundle: Bundle, command: str, seeds: Sequence[int], psi: Sequence[float], **facts: Any) -> Recipe:
         """The recipe of a picture that `command` draws from `bundle` with these options.
@@ -85,22 +84,16 @@ class PictureOptions:
         )
 
     def _backend_and_precision(self, bundle: Bundle) -> tuple[str, str]:
-        if self.precision == "auto":
-            from stylert.runtime.precision_choice import choose_precision
+        from stylert.runtime.choice.auto import AUTO, resolved
 
-            choice = choose_precision(bundle, None if self.backend == "auto" else [self.backend], self.threads, self.min_psnr)
-            print_note(f"auto: {choice.why}")
-            return choice.backend, choice.precision
-        if self.min_psnr is not None:
-            raise InputError("--min-psnr is for --precision auto")
         precision = self.precision or default_precision(bundle)
-        if self.backend != "auto":
-            return self.backend, precision
-        from stylert.runtime.backend_choice import choose_backend
-
-        name, reason = choose_backend(bundle, precision, self.threads)
-        print_note(f"auto: {reason}")
-        return name, precision
+        if self.min_psnr is not None and precision != AUTO:
+            raise InputError("--min-psnr is for --precision auto")
+        asked = (self.backend, precision)
+        backend, precision, why = resolved(bundle, *asked, self.threads, LATENCY, self.min_psnr)
+        if AUTO in asked:
+            print_note(f"auto: {why}")
+        return backend, precision
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -1,13 +1,13 @@
 """The runtime: loads a bundle and makes images. Importing it loads NumPy and msgspec, and no library of a backend.
 
-- `bundle`: the bundle's manifest and files. `bundle_signature` signs them, and checks the signature.
+- `bundle`: the bundle's manifest and files.
 - `generator`: `Generator`, from seeds or latents to images. It checks its arguments with `input_checks`.
 - `loading`: opens networks as sessions; `engines` builds engines into a bundle and verifies them.
 - `session`: the protocols of a loaded network; `batching` splits batches for it.
 - `backends/`: the libraries that run networks; `build_options`, `lowering` and `symmetric_steps` prepare what they build.
 - `layer_forms`: graph forms of float32 layers on ONNX Runtime, by the class of the processor.
 - `network_files`: checks of an ONNX file before it is opened. `forking`: networks in the children of a process.
-- `backend_choice`: `backend="auto"`; `precision_choice`: `precision="auto"`.
+- `choice/`: what `auto` stands for, as backend and as precision.
 - `style_levels`: style levels and style mixing.
 - `cuda/`: TensorRT engines and arrays on a GPU. `media/`: pictures, videos and their recipes.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +16,10 @@ from stylert.core.seeds import z_from_seeds
 from stylert.runtime.batching import BatchChunk, batch_chunks, limited
 from stylert.runtime.build_options import LATENCY, check_threads
 from stylert.runtime.bundle import Bundle
+from stylert.runtime.choice.auto import resolved
 from stylert.runtime.cuda.arrays import DeviceView, device_view
 from stylert.runtime.forking import never_free, tell_after_fork
+from stylert.runtime.in_flight import InFlight
 from stylert.runtime.input_checks import (
     chunk_inputs,
     finite_number,
@@ -82,52 +83,32 @@ class Generator:
         max_batch: int | None = None,
         hint: str = LATENCY,
         min_psnr: float | None = None,
-        require_signature: str | Path | None = None,
     ) -> Generator:
         """Load a bundle's two networks. A built engine is used if the bundle has one that runs on this machine.
 
         Args:
             path: The bundle, or its folder.
-            backend: The name of a backend, or `auto` for the fastest on this machine (see `backend_choice.choose_backend`).
+            backend: The name of a backend, or `auto` for the fastest on this machine (see `choice.backend`).
             precision: The precision of the synthesis network, or `auto` for the fastest that is accurate enough on this
-                machine (see `precision_choice.choose_precision`).
+                machine (see `choice.precision`).
             threads: CPU threads of each network; None leaves the number to the library.
             max_batch: The most images that run at once. A smaller number needs less memory.
             hint: `latency`, or for OpenVINO `throughput`: the CPU's cores are then shared by calls from several threads
                 or from `stream`, instead of all working on one call.
             min_psnr: With the precision `auto`, the least mean PSNR to float32 in dB. None takes for each precision what
                 the bundle promises.
-            require_signature: As in `Bundle.load`. A bundle that was loaded without is read again.
 
         Raises:
-            BundleError: A file of the bundle is damaged, or it lacks the required signature.
+            BundleError: A file of the bundle is damaged.
             InputError: The bundle lacks the precision, no precision is accurate enough, the backend is unknown, or an
                 argument is out of range.
             BackendError: The backend is not installed, has no device, or lacks an engine that it needs.
         """
-        bundle = path if isinstance(path, Bundle) else Bundle.load(path, require_signature)
-        if bundle is path and require_signature is not None:
-            bundle = Bundle.load(bundle.path, require_signature)
+        bundle = path if isinstance(path, Bundle) else Bundle.load(path)
         if max_batch is not None:
             max_batch = whole_number(max_batch, "max_batch", 1)
         check_threads(threads)
-        for name, value in (("backend", backend), ("precision", precision), ("hint", hint)):
-            if not isinstance(value, str):
-                raise InputError(f"{name} is a name, not {shown(value)}")
-        why = "asked for"
-        if "auto" in (backend, precision) and hint != LATENCY:
-            raise InputError("auto chooses by latency: name the backend, openvino, and the precision with another hint")
-        if min_psnr is not None and precision != "auto":
-            raise InputError("min_psnr is for the precision auto")
-        if precision == "auto":
-            from stylert.runtime.precision_choice import choose_precision
-
-            choice = choose_precision(bundle, None if backend == "auto" else [backend], threads, min_psnr)
-            backend, precision, why = choice.backend, choice.precision, choice.why
-        elif backend == "auto":
-            from stylert.runtime.backend_choice import choose_backend
-
-            backend, why = choose_backend(bundle, precision, threads)
+        backend, precision, why = resolved(bundle, backend, precision, threads, hint, min_psnr)
         with ThreadPoolExecutor(1) as pool:  # opens the mapping network while the larger one is opened here
             opening = pool.submit(open_mapping, bundle, threads)
             synthesis, engine = open_synthesis(bundle, backend, precision, threads, hint)
@@ -411,34 +392,3 @@ def _of_shape(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if images.shape != shape:
         raise BundleError(f"this network returns {list(images.shape)} in place of {list(shape)}")
     return images
-
-
-class InFlight:
-    """The number of running calls. Each call enters this as a context; `stop` refuses further calls."""
-
-    def __init__(self) -> None:
-        self._running, self._stopped = 0, False
-        self._change = threading.Condition()
-
-    def __enter__(self) -> None:
-        with self._change:
-            if self._stopped:
-                raise BackendError("this generator is closed; load it again")
-            self._running += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._change:
-            self._running -= 1
-            self._change.notify_all()
-
-    def after_fork(self) -> None:
-        """Forget the running calls. They belong to threads of the parent process."""
-        self._running, self._change = 0, threading.Condition()
-
-    def stop(self) -> bool:
-        """Refuse further calls and wait for the running ones. Returns True to the first caller only."""
-        with self._change:
-            is_first = not self._stopped
-            self._stopped = True
-            self._change.wait_for(lambda: self._running == 0)
-            return is_first

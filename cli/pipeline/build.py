@@ -12,8 +12,8 @@ from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.backends.kernel_table import engine_lower_bound_ms, kernels_of
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.bundle import Bundle
+from stylert.runtime.choice.precision import choose_precision
 from stylert.runtime.engines import build_engine, engine_key
-from stylert.runtime.precision_choice import choose_precision
 
 
 def build_all(

@@ -19,7 +19,7 @@ import numpy as np
 
 from stylert.core.errors import BackendError, InputError, StylertError, shown
 from stylert.core.images.grids import as_uint8
-from stylert.runtime.backend_choice import choose_backend
+from stylert.runtime.choice.backend import choose_backend
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.composition import Composition, composed_ws

@@ -16,7 +16,9 @@ from stylert.core.errors import BackendError, InputError, StylertError, shown
 from stylert.core.images.grids import as_uint8
 from stylert.core.images.similarity import IDENTICAL_DB, psnr_each
 from stylert.core.seeds import z_from_seeds
-from stylert.runtime.backend_choice import (
+from stylert.runtime.backends import backend
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.choice.backend import (
     Pair,
     cache_file,
     choice_facts,
@@ -26,8 +28,6 @@ from stylert.runtime.backend_choice import (
     read_numbers,
     runnable_backends,
 )
-from stylert.runtime.backends import backend
-from stylert.runtime.bundle import Bundle
 from stylert.runtime.loading import open_mapping, open_synthesis
 
 #: The reference of the comparisons

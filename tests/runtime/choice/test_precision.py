@@ -16,10 +16,10 @@ from stylert.core.errors import BackendError, InputError
 from stylert.core.seeds import z_from_seeds
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
-from stylert.runtime import backend_choice as times_of
-from stylert.runtime import precision_choice as choice
 from stylert.runtime.backends import backend
-from stylert.runtime.precision_choice import SEEDS, choose_precision
+from stylert.runtime.choice import backend as times_of
+from stylert.runtime.choice import precision as choice
+from stylert.runtime.choice.precision import SEEDS, choose_precision
 
 CPU = ("onnxruntime", "openvino", "mnn")
 Pair = tuple[str, str]

@@ -16,10 +16,10 @@ import pytest
 from stylert.core.errors import BackendError, BundleError, InputError
 from stylert.core.machine.devices import Driver, Gpu
 from stylert.runtime import Bundle, Generator
-from stylert.runtime import backend_choice as choice
-from stylert.runtime.backend_choice import choose_backend, measure
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.backends.base import LoadOptions
+from stylert.runtime.choice import backend as choice
+from stylert.runtime.choice.backend import choose_backend, measure
 from stylert.runtime.engines import build_engine, engine_folder, engine_key
 from stylert.runtime.session import Session
 
