@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stylert.cli.app import Batch, OneBackend, Threads
+from stylert.cli.app import Batch, NoSign, OneBackend, RequireSignature, Threads
 from stylert.cli.console import print_note
 from stylert.core.errors import InputError, shown
 from stylert.core.numerals import read_number
@@ -51,6 +51,8 @@ class PictureOptions:
     min_psnr: MinPsnr = None
     batch: Batch = 8
     threads: Threads = None
+    no_sign: NoSign = False
+    require_signature: RequireSignature = None
 
     def recipe(self, bundle: Bundle, command: str, seeds: Sequence[int], psi: Sequence[float], **facts: Any) -> Recipe:
         """The recipe of a picture that `command` draws from `bundle` with these options.

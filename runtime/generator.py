@@ -83,6 +83,7 @@ class Generator:
         max_batch: int | None = None,
         hint: str = LATENCY,
         min_psnr: float | None = None,
+        require_signature: str | Path | None = None,
     ) -> Generator:
         """Load a bundle's two networks. A built engine is used if the bundle has one that runs on this machine.
 
@@ -97,14 +98,17 @@ class Generator:
                 or from `stream`, instead of all working on one call.
             min_psnr: With the precision `auto`, the least mean PSNR to float32 in dB. None takes for each precision what
                 the bundle promises.
+            require_signature: As in `Bundle.load`. A bundle that was loaded without is read again.
 
         Raises:
-            BundleError: A file of the bundle is damaged.
+            BundleError: A file of the bundle is damaged, or it lacks the required signature.
             InputError: The bundle lacks the precision, no precision is accurate enough, the backend is unknown, or an
                 argument is out of range.
             BackendError: The backend is not installed, has no device, or lacks an engine that it needs.
         """
-        bundle = path if isinstance(path, Bundle) else Bundle.load(path)
+        bundle = path if isinstance(path, Bundle) else Bundle.load(path, require_signature)
+        if bundle is path and require_signature is not None:
+            bundle = Bundle.load(bundle.path, require_signature)
         if max_batch is not None:
             max_batch = whole_number(max_batch, "max_batch", 1)
         check_threads(threads)
