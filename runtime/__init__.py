@@ -1,6 +1,6 @@
 """The runtime: loads a bundle and makes images. Importing it loads NumPy and msgspec, and no library of a backend.
 
-- `bundle`: the bundle's manifest and files.
+- `bundle`: the bundle's manifest and files. `bundle_signature` signs them, and checks the signature.
 - `generator`: `Generator`, from seeds or latents to images. It checks its arguments with `input_checks`.
 - `loading`: opens networks as sessions; `engines` builds engines into a bundle and verifies them.
 - `session`: the protocols of a loaded network; `batching` splits batches for it.
