@@ -1,6 +1,7 @@
 """The discriminator of Projected GANs (Sauer et al. 2021): it judges features of a frozen network, not pixels.
 
     image ─▶ EfficientNet-Lite0 ─▶ 4 maps ─▶ fixed random mixing ─▶ 4 mixed maps ─▶ 4 heads ─▶ 4 logits
+      └────▶ smaller image ─▶ StyleGAN2's discriminator ─▶ 1 logit                      (optional)
 
 The mixing is random and never trained (section 3.2 of the paper). First, each map is mixed across its channels by a
 1x1 convolution. Then each map is mixed across scales: the coarser map passes a 3x3 convolution, is upsampled, and is
@@ -9,6 +10,9 @@ added to the finer one. Without it, the heads would attend to a part of the feat
 Only the heads are trained. Each is a small convolutional network with spectral normalisation (Miyato et al. 2018). Unlike
 in the paper, it has StyleGAN2's minibatch standard deviation instead of batch normalisation. R1 is taken with respect to
 the mixed maps (`maps`, `judge`), as in Sauer et al. 2023 (ADD, section 3.2): see docs/decisions/train-projected.md.
+
+Features of a classifier hold little of colors. So a discriminator of pixels can judge beside the heads, as in
+vision-aided training (Kumari et al. 2022). Here it sees a smaller image, because the heads judge the details.
 """
 
 from __future__ import annotations
@@ -23,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from stylert.models.features.pyramid import CHANNELS, STRIDES, EffNetLite0Pyramid
-from stylert.models.stylegan2.discriminator import minibatch_std
+from stylert.models.stylegan2.config import DiscriminatorConfig
+from stylert.models.stylegan2.discriminator import Discriminator, minibatch_std
 from stylert.models.stylegan2.layers import FullyConnected
 
 #: Channels of the mixed maps, from the finest to the coarsest.
@@ -45,12 +50,15 @@ class ProjectedDiscriminator(nn.Module):
         c_dim: Label dimensions; 0 for none. A label enters as in StyleGAN2's discriminator: its embedding is multiplied
             with the last features of each head (projection, Miyato and Koyama 2018).
         mbstd_group_size: Images per group of the minibatch standard deviation; None groups the whole batch.
+        pixels: The discriminator of pixels. Images are averaged down to its resolution. None for heads alone.
 
     Raises:
         BackendError: The packages of EfficientNet-Lite0 or of its weights are not installed.
     """
 
-    def __init__(self, size: int, c_dim: int = 0, mbstd_group_size: int | None = 4) -> None:
+    def __init__(
+        self, size: int, c_dim: int = 0, mbstd_group_size: int | None = 4, pixels: DiscriminatorConfig | None = None
+    ) -> None:
         super().__init__()
         self.c_dim = c_dim
         self.pyramid = EffNetLite0Pyramid(size)
@@ -59,6 +67,7 @@ class ProjectedDiscriminator(nn.Module):
             Head(channels, size // stride, c_dim, mbstd_group_size)
             for channels, stride in zip(MIXED_CHANNELS, STRIDES, strict=True)
         )
+        self.pixels = None if pixels is None else Discriminator(pixels)
         # Training mode would make every access to a weight one more power iteration. `update_spectral_norms` makes them.
         self.eval()
 
@@ -71,19 +80,30 @@ class ProjectedDiscriminator(nn.Module):
             half: float16 or bfloat16 for convolutions, or None for float32.
 
         Returns:
-            The logit of each head, float32 `[N, 4]`. Higher is more like a real image.
+            The logit of each head, and last that of the pixels if they are judged, float32 `[N, 4 or 5]`. Higher is
+            more like a real image.
         """
         return self.judge(self.maps(images, half), c, half)
 
     def maps(self, images: Tensor, half: torch.dtype | None = None) -> list[Tensor]:
-        """Images as for `forward` to the mixed maps, from the finest to the coarsest, `[N, MIXED_CHANNELS[i], S_i, S_i]`."""
+        """Images as for `forward` to all that is judged.
+
+        Returns:
+            The mixed maps from the finest to the coarsest, `[N, MIXED_CHANNELS[i], S_i, S_i]`. If pixels are judged, the
+            smaller image is the last, `[N, 1 or 3, S, S]`.
+        """
         with _precision(images.device, half):
-            return self.mixing(self.pyramid(images))
+            maps = self.mixing(self.pyramid(images))
+        if self.pixels is not None:
+            maps.append(F.interpolate(images, (self.pixels.cfg.resolution,) * 2, mode="area"))
+        return maps
 
     def judge(self, maps: list[Tensor], c: Tensor | None = None, half: torch.dtype | None = None) -> Tensor:
-        """The mixed maps of images and their labels to logits, as `forward` returns them."""
+        """The maps of images, as `maps` returns them, and their labels to logits, as `forward` returns them."""
         with _precision(maps[0].device, half):
-            logits = [head(x, c) for head, x in zip(self.heads, maps, strict=True)]
+            logits = [head(x, c) for head, x in zip(self.heads, maps[: len(self.heads)], strict=True)]
+        if self.pixels is not None:
+            logits.append(self.pixels(maps[-1], c, half))
         return torch.cat(logits, dim=1).float()
 
     def update_spectral_norms(self) -> None:

@@ -20,7 +20,7 @@ from stylert.core.images.similarity import psnr
 from stylert.core.seeds import z_from_seeds
 from stylert.export.pipeline import export_bundle
 from stylert.export.verify import verify
-from stylert.models.checkpoint import read_generator
+from stylert.models.checkpoint import read_generator, read_metadata
 from stylert.runtime import Generator
 from stylert.runtime.engines import build_engine
 from stylert.train.data.dataset import ImageDataset
@@ -79,6 +79,20 @@ def test_the_curve_of_metrics_has_the_values_of_each_run_and_names_the_lowest(tm
     assert "second: 3 snapshots, FD is lowest at 2 kimg: 40" in printed
     with Image.open(tmp_path / "curve.png") as picture:
         assert len(set(np.asarray(picture.convert("L")).ravel())) > 10
+
+
+def test_runs_are_compared_after_the_same_processor_time(cats: Path, tmp_path: Path) -> None:
+    small = "--channel-base 64 --channel-max 8 --half none"
+    command = (EXAMPLES / "compare_training.py", "--data", cats, "--out", tmp_path, "--metrics", "fd16")
+    runs = ("--run", f"plain={small}", "--run", f"hinge={small} --loss hinge")
+    python(*command, *runs, "--cpu-seconds", 20)
+    document = json.loads((tmp_path / "results.json").read_text())
+    assert [(row["run"], row["kimg"] > 0, row["FD-EffNetLite0"] > 0) for row in document["runs"]] == [
+        ("plain", True, True),
+        ("hinge", True, True),
+    ]
+    for row in document["runs"]:
+        assert row["kimg"] == read_metadata(tmp_path / row["run"] / "snapshot.safetensors")["facts"]["nimg"] / 1000
 
 
 def test_morph_draws_the_images_in_half_blocks_and_prints_frame_times(tmp_path: Path) -> None:

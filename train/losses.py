@@ -8,7 +8,7 @@ Every loss is a scalar to minimise, a mean over the batch. Images are `[N, C, R,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,11 +96,29 @@ ADVERSARIAL_LOSSES = {
 }
 
 
+def with_pixels(heads: AdversarialLoss) -> AdversarialLoss:
+    """The loss of a projected discriminator that also judges pixels: a sum, as in vision-aided training.
+
+    The last logit of an image has StyleGAN2's loss, the logits before it have the loss of the heads (Kumari et al. 2022).
+    """
+    pixels = ADVERSARIAL_LOSSES["logistic"]
+
+    def generator(fake_logits: Tensor, real_logits: Tensor | None) -> Tensor:
+        of_heads = heads.generator(fake_logits[:, :-1], None if real_logits is None else real_logits[:, :-1])
+        return of_heads + pixels.generator(fake_logits[:, -1:], None)
+
+    def discriminator(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+        of_heads = heads.discriminator(fake_logits[:, :-1], real_logits[:, :-1])
+        return of_heads + pixels.discriminator(fake_logits[:, -1:], real_logits[:, -1:])
+
+    return AdversarialLoss(generator, discriminator, heads.pairs)
+
+
 def gradient_penalty(
     discriminator: Callable[..., Tensor],
     images: Tensor | list[Tensor],
     c: Tensor | None,
-    gamma: float,
+    gamma: float | Sequence[float],
     half: torch.dtype | None = None,
 ) -> Tensor:
     """`gamma / 2 * E |grad_x D(x)|^2`: R1 over real images x, R2 over generated ones (Mescheder et al. 2018).
@@ -109,14 +127,16 @@ def gradient_penalty(
         discriminator: D, called as `discriminator(images, c, half=half)`.
         images: `[N, C, R, R]`, or the maps of a projected discriminator `[N, C_i, S_i, S_i]`. Then D is its `judge`.
         c: Labels of the images `[N, c_dim]`, or None.
-        gamma: The weight, `r1_gamma` or `r2_gamma` of the configuration.
+        gamma: The weight, `r1_gamma` or `r2_gamma` of the configuration. For maps, one for all or one for each.
         half: Type of the highest resolutions, or None for float32.
     """
     tensors = [images] if isinstance(images, Tensor) else images
     inputs = [x.detach().float().requires_grad_() for x in tensors]
     logits = discriminator(inputs[0] if isinstance(images, Tensor) else inputs, c, half=half)
     gradients = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
-    return torch.stack([g.square().sum((1, 2, 3)) for g in gradients]).sum(0).mean() * (gamma / 2)
+    gammas = [gamma] * len(inputs) if isinstance(gamma, int | float) else gamma
+    penalties = [g.square().sum((1, 2, 3)).mean() * (weight / 2) for g, weight in zip(gradients, gammas, strict=True)]
+    return torch.stack(penalties).sum()
 
 
 def path_length_penalty(

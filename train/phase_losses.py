@@ -52,7 +52,8 @@ class PhaseLosses:
         self.cfg, self.G, self.D, self.pl_mean = cfg, G, D, pl_mean
         self.aug_p = 0.0
         self.half = HALF[cfg.half]
-        self.adversarial = losses.ADVERSARIAL_LOSSES[cfg.loss]
+        adversarial = losses.ADVERSARIAL_LOSSES[cfg.loss]
+        self.adversarial = adversarial if cfg.projected_pixels is None else losses.with_pixels(adversarial)
         self.run_synthesis: Callable[..., Tensor] = torch.compile(G.synthesis) if compiled else G.synthesis
         self.run_discriminator: Callable[..., Tensor] = torch.compile(D) if compiled else D
 
@@ -88,20 +89,22 @@ class PhaseLosses:
     def r1(self, images: Tensor, c: Tensor | None) -> LossAndStatistics:
         """R1 regularisation of D, and R2 if it has a weight. Their statistics include their weights."""
         cfg = self.cfg
-        penalty = self._gradient_penalty(_as_float(images), c, cfg.r1_gamma)
+        penalty = self._gradient_penalty(_as_float(images), c, cfg.r1_gamma, cfg.pixels_r1_gamma)
         stats = {"r1": penalty}
         if cfg.r2_gamma > 0:
             with torch.no_grad():
                 fake = self._generated(len(images), c)
-            stats["r2"] = self._gradient_penalty(fake, c, cfg.r2_gamma)
+            stats["r2"] = self._gradient_penalty(fake, c, cfg.r2_gamma, 0.0)
             penalty = penalty + stats["r2"]
         return penalty * cfg.d_reg_interval, stats
 
-    def _gradient_penalty(self, images: Tensor, c: Tensor | None, gamma: float) -> Tensor:
+    def _gradient_penalty(self, images: Tensor, c: Tensor | None, gamma: float, pixels_gamma: float) -> Tensor:
+        """The penalty of D. In a projected one, `pixels_gamma` weights the pixels and `gamma` the maps of features."""
         if isinstance(self.D, ProjectedDiscriminator):
             with torch.no_grad():
                 maps = self.D.maps(self._augmented(images), self.half)
-            return losses.gradient_penalty(self.D.judge, maps, c, gamma, self.half)
+            weights = [gamma] * len(self.D.heads) + [pixels_gamma] * (self.D.pixels is not None)
+            return losses.gradient_penalty(self.D.judge, maps, c, weights, self.half)
         return losses.gradient_penalty(self._logits_without_compilation, images, c, gamma, self.half)
 
     def _logits(self, images: Tensor, c: Tensor | None) -> Tensor:

@@ -66,7 +66,7 @@ def training_cost(cfg: TrainConfig, world_size: int = 1) -> TrainingCost:
     counted: list[tuple[PhaseLoss, bool, float]] = [(phases.generator, False, 1.0), (phases.discriminator, True, 1.0)]
     if cfg.pl_weight > 0:
         counted.append((phases.path_length, False, 1 / cfg.g_reg_interval))
-    if cfg.r1_gamma > 0:
+    if cfg.has_r1:
         counted.append((phases.r1, True, 1 / cfg.d_reg_interval))
     images, labels = _micro_batch(cfg, cfg.batch_gpu or max(cfg.batch // world_size, 1))
     macs, activation_bytes = 0.0, 0

@@ -25,6 +25,7 @@ of floating-point sums.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -106,7 +107,7 @@ class Trainer:
         self.G_ema = copy.deepcopy(self.G).eval().requires_grad_(False)
         self.trainable = {"G": dict(self.G.named_parameters()), "D": trained_parameters(self.D, cfg.freeze_d)}
         self.opt_G = _lazy_adam(self.trainable["G"], cfg.lr, cfg.g_reg_interval)
-        self.opt_D = _lazy_adam(self.trainable["D"], cfg.d_lr or cfg.lr, cfg.d_reg_interval)
+        self.opt_D = _lazy_adam(self.trainable["D"], cfg.d_lr or cfg.lr, cfg.d_reg_interval, pixels_lr=cfg.lr)
         self.pl_mean = torch.zeros([], device=self.device)
         self.phase_losses = PhaseLosses(cfg, self.G, self.D, self.pl_mean, compiled)
         self.ada = AdaptiveProbability(cfg.batch, cfg.ada_target, cfg.ada_kimg, cfg.aug_p) if cfg.aug == "ada" else None
@@ -156,7 +157,7 @@ class Trainer:
         if isinstance(self.D, ProjectedDiscriminator):
             self.D.update_spectral_norms()
         self._run_phase("D", losses.discriminator, images, labels, stats)
-        if cfg.r1_gamma > 0 and self.step % cfg.d_reg_interval == 0:
+        if cfg.has_r1 and self.step % cfg.d_reg_interval == 0:
             self._run_phase("r1", losses.r1, images, labels, stats)
 
         self.processes.sum(list(stats.values()))
@@ -246,7 +247,10 @@ def new_discriminator(cfg: TrainConfig) -> Discriminator | ProjectedDiscriminato
     """The discriminator that a configuration names, with initial weights."""
     if cfg.projected is None:
         return Discriminator(cfg.discriminator)
-    return ProjectedDiscriminator(cfg.projected, cfg.generator.c_dim, cfg.discriminator.mbstd_group_size)
+    pixels = None
+    if cfg.projected_pixels is not None:
+        pixels = dataclasses.replace(cfg.discriminator, resolution=cfg.projected_pixels)
+    return ProjectedDiscriminator(cfg.projected, cfg.generator.c_dim, cfg.discriminator.mbstd_group_size, pixels)
 
 
 def trained_parameters(D: nn.Module, freeze_d: int) -> dict[str, nn.Parameter]:
@@ -278,7 +282,14 @@ def _all_gradients(parameters: dict[str, nn.Parameter]) -> list[Tensor]:
     return gradients
 
 
-def _lazy_adam(parameters: dict[str, nn.Parameter], lr: float, interval: int) -> torch.optim.Adam:
-    """Adam for a network that is regularised every `interval` steps."""
+def _lazy_adam(
+    parameters: dict[str, nn.Parameter], lr: float, interval: int, pixels_lr: float | None = None
+) -> torch.optim.Adam:
+    """Adam for a network that is regularised every `interval` steps. `pixels_lr` is for the pixels of a projected one."""
     ratio = interval / (interval + 1)
-    return torch.optim.Adam(parameters.values(), lr=lr * ratio, betas=(0.0**ratio, 0.99**ratio), eps=1e-8, fused=True)
+    pixels = [p for name, p in parameters.items() if name.startswith("pixels.")]
+    others = [p for name, p in parameters.items() if not name.startswith("pixels.")]
+    groups: list[dict[str, Any]] = [{"params": others, "lr": lr * ratio}]
+    if pixels and pixels_lr is not None:
+        groups.append({"params": pixels, "lr": pixels_lr * ratio})
+    return torch.optim.Adam(groups, betas=(0.0**ratio, 0.99**ratio), eps=1e-8, fused=True)

@@ -18,6 +18,7 @@ PIPELINE = "blit, geom, color, filter, noise, cutout, the unions bg, bgc, bgcf, 
 MICRO = "Images per forward and backward pass; the gradients of the passes are added."
 LOSS = "logistic (StyleGAN2), relativistic (R3GAN, with R2), or hinge (the default with --projected)."
 PROJECTED = "Train a projected discriminator on EfficientNet-Lite0, with images of this side, such as 128."
+PIXELS = "Beside it, train StyleGAN2's discriminator on images of this side, such as 32."
 SETTING = "NAME=VALUE for any other value in the plan of --dry-run, such as --set ema_kimg=20. May be repeated."
 BEST = (
     "Measure every snapshot by fd2k, kid2k, fid2k or fid50k_full; the first metric decides which snapshot is best.safetensors."
@@ -79,6 +80,7 @@ def train(
     batch_gpu: Annotated[int | None, typer.Option(min=1, help=MICRO)] = None,
     loss: Annotated[str | None, typer.Option(help=LOSS)] = None,
     projected: Annotated[int | None, typer.Option(min=32, help=PROJECTED)] = None,
+    projected_pixels: Annotated[int | None, typer.Option(min=8, help=PIXELS)] = None,
     gamma: Annotated[float | None, typer.Option(min=0, help="R1 weight.")] = None,
     pl_weight: Annotated[float | None, typer.Option(min=0, help="Path length weight; 0 trains without.")] = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Learning rate.")] = None,
@@ -128,6 +130,7 @@ def train(
         "batch_gpu": batch_gpu,
         "loss": loss,
         "projected": projected,
+        "projected_pixels": projected_pixels,
         "r1_gamma": gamma,
         "pl_weight": pl_weight,
         "lr": lr,

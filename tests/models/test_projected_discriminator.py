@@ -8,6 +8,7 @@ from scipy.ndimage import correlate
 from stylert.models.features.effnet_lite0 import normalized
 from stylert.models.features.pyramid import CHANNELS, STRIDES, EffNetLite0Pyramid
 from stylert.models.projected_discriminator import MIXED_CHANNELS, FixedMixing, ProjectedDiscriminator
+from stylert.models.stylegan2.config import DiscriminatorConfig
 
 SIZE = 64
 
@@ -120,3 +121,16 @@ def test_logits_are_affine_in_the_label(seed, images, rng):
     expected = 0.25 * discriminator(images, a) + 0.75 * discriminator(images, b)
     torch.testing.assert_close(mixed, expected, rtol=1e-3, atol=1e-3)
     assert (discriminator(images, a) - discriminator(images, b)).abs().max() > 1e-3
+
+
+def test_the_pixels_are_judged_on_block_averages_by_stylegan2s_discriminator(seed, images):
+    torch.manual_seed(seed)
+    config = DiscriminatorConfig(16, channel_base=64, channel_max=8, mbstd_group_size=2)
+    discriminator = ProjectedDiscriminator(SIZE, pixels=config)
+    blocks = images.double().numpy().reshape(4, 3, 16, 4, 16, 4).mean((3, 5))
+    expected = discriminator.pixels(torch.from_numpy(blocks).float())
+    logits = discriminator(images)
+    assert logits.shape == (4, len(MIXED_CHANNELS) + 1)
+    torch.testing.assert_close(logits[:, -1:], expected)
+    discriminator.pixels = None
+    torch.testing.assert_close(logits[:, :-1], discriminator(images))

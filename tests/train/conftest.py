@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.models.conftest import one_thread, randomize, reference, rng, seed
+from tests.train.small_runs import dataset, unlabelled
 
 
 def png(array: np.ndarray) -> bytes:

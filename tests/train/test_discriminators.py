@@ -28,6 +28,7 @@ def config(**changes):
 
 VARIANTS = {
     "projected": {"projected": 32},
+    "projected with pixels": {"projected": 32, "projected_pixels": 8},
     "relativistic": {"loss": "relativistic", "d_reg_interval": 2},
     "hinge": {"loss": "hinge", "d_lr": 0.001},
 }
@@ -99,6 +100,38 @@ def test_r1_of_a_projected_run_is_that_of_its_maps(dataset):
     assert float(penalty.detach()) / trainer.cfg.d_reg_interval == pytest.approx(3.0 / 2 * expected, rel=0.3)
 
 
+def test_pixels_beside_the_heads_add_the_losses_and_the_penalty_of_stylegan2(dataset):
+    shared = {"projected": 32, "aug": "noaug", "mixing_prob": 0.0}
+    both, heads = (Trainer(config(**shared, **more), dataset) for more in ({"projected_pixels": 8}, {}))
+    pixels = Trainer(config(mixing_prob=0.0, d_reg_interval=both.cfg.d_reg_interval), dataset)
+    assert both.cfg.pixels_r1_gamma == pixels.cfg.r1_gamma > 0
+    for alone, discriminator in ((heads, both.D), (pixels, both.D.pixels)):
+        alone.G.load_state_dict(both.G.state_dict())
+        alone.D.load_state_dict(discriminator.state_dict(), strict=discriminator is not both.D)
+    images, labels = both.loader.batch(0)
+    for phase in ("generator", "discriminator", "r1"):
+        of_both, of_heads, of_pixels = (_seeded_loss(trainer, phase, images, labels) for trainer in (both, heads, pixels))
+        assert of_both == pytest.approx(of_heads + of_pixels, rel=1e-5), phase
+
+
+def _seeded_loss(trainer, phase, images, labels):
+    torch.manual_seed(0)
+    return float(getattr(trainer.phase_losses, phase)(images, labels)[0].detach())
+
+
+def test_the_pixels_have_the_learning_rate_of_the_generator(dataset):
+    trainer = Trainer(config(projected=32, projected_pixels=8, lr=0.003, d_lr=0.001, d_reg_interval=4), dataset)
+    rates = {p: group["lr"] for group in trainer.opt_D.param_groups for p in group["params"]}
+    for module, lr in ((trainer.D.heads, 0.001), (trainer.D.pixels, 0.003)):
+        assert {rates.pop(p) for p in module.parameters()} == {lr * 4 / 5}
+    assert not rates
+
+
+def test_pixels_are_penalised_without_a_penalty_of_the_heads(dataset):
+    stats = Trainer(config(projected=32, projected_pixels=8, r1_gamma=0.0), dataset).train_step()
+    assert stats["r1"] > 0
+
+
 def test_r2_is_the_penalty_of_r1_over_generated_images(dataset, monkeypatch):
     cfg = config(loss="relativistic", r1_gamma=3.0, pl_weight=0.0)
     assert cfg.r2_gamma == cfg.r1_gamma
@@ -125,6 +158,9 @@ def test_r2_is_the_penalty_of_r1_over_generated_images(dataset, monkeypatch):
     [
         ({"projected": 48}, "multiple of 32"),
         ({"projected": 32, "freeze_d": 1}, "freeze_d"),
+        ({"projected_pixels": 8}, "needs projected"),
+        ({"projected": 32, "projected_pixels": 12}, "power of two up to 8"),
+        ({"projected": 32, "projected_pixels": 16}, "power of two up to 8"),
         ({"loss": "wasserstein"}, "logistic, relativistic, hinge"),
         ({"r2_gamma": 1.0, "r1_gamma": 0.0}, "r2_gamma needs r1_gamma"),
         ({"d_lr": 0.0}, "positive"),

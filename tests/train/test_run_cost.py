@@ -35,7 +35,15 @@ def dataset(rng, write_dataset):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"freeze_d": 2}, {"projected": 32}, {"loss": "relativistic", "d_reg_interval": 2}, {"loss": "hinge"}]
+    "changes",
+    [
+        {},
+        {"freeze_d": 2},
+        {"projected": 32},
+        {"projected": 32, "projected_pixels": 8},
+        {"loss": "relativistic", "d_reg_interval": 2},
+        {"loss": "hinge"},
+    ],
 )
 def test_parameters_and_memory_are_those_of_a_trainer_after_its_first_step(dataset, changes):
     """Of the trainer, each tensor is counted: weights, moving averages, gradients and moments."""

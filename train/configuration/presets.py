@@ -146,6 +146,8 @@ def resolve(
     }
     if overrides.get("projected") is not None:
         run |= WITH_PROJECTED
+        if (side := overrides.get("projected_pixels")) is not None:
+            run["pixels_r1_gamma"] = _r1_gamma(p, side, batch)
         if "aug" in overrides:  # another augmentation than `fixed` has another p
             run["aug_p"] = 0.0
     if overrides.get("loss") == "relativistic":

@@ -28,7 +28,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "lr": (0, 1000),
     "d_lr": (0, 1000),
     "projected": (32, 4096),
+    "projected_pixels": (8, 4096),
     "r1_gamma": (0, MAX_WEIGHT),
+    "pixels_r1_gamma": (0, MAX_WEIGHT),
     "r2_gamma": (0, MAX_WEIGHT),
     "pl_weight": (0, MAX_WEIGHT),
     "pl_decay": (0, 1),
@@ -59,11 +61,14 @@ class TrainConfig:
         batch: Images per step, over all processes.
         kimg: Length of the run in thousands of real images shown to D.
         lr: Learning rate of both Adam optimizers, before the factor of lazy regularisation.
-        d_lr: Learning rate of D instead; None for `lr`.
+        d_lr: Learning rate of D instead; None for `lr`. The discriminator of `projected_pixels` has `lr` all the same.
         loss: The adversarial loss, a name of `losses.ADVERSARIAL_LOSSES`.
         projected: Side in pixels of the images that a projected discriminator sees (Sauer et al. 2021), a multiple of
             32. None trains StyleGAN2's discriminator. A projected one uses only `mbstd_group_size` of `discriminator`.
+        projected_pixels: Side in pixels of the images that StyleGAN2's discriminator sees beside a projected one (Kumari et
+            al. 2022), a power of two. It has the logistic loss, and `discriminator` with this resolution. None: none.
         r1_gamma: Weight of R1; 0 trains without.
+        pixels_r1_gamma: Weight of R1 in the discriminator of `projected_pixels`, in the steps of R1.
         r2_gamma: Weight of R2, in the steps of R1; 0 trains without. R3GAN gives it the value of `r1_gamma`.
         pl_weight: Weight of path length regularisation; 0 trains without.
         pl_decay: Weight of the new lengths in the moving average `pl_mean`.
@@ -98,7 +103,9 @@ class TrainConfig:
     d_lr: float | None = None
     loss: str = "logistic"
     projected: int | None = None
+    projected_pixels: int | None = None
     r1_gamma: float = 10.0
+    pixels_r1_gamma: float = 0.0
     r2_gamma: float = 0.0
     pl_weight: float = 2.0
     pl_decay: float = 0.01
@@ -133,6 +140,8 @@ class TrainConfig:
             raise ValueError("r2_gamma needs r1_gamma: R2 runs in the steps of R1")
         if self.projected is not None:
             self._check_projected(self.projected)
+        if self.projected_pixels is not None:
+            self._check_projected_pixels(self.projected_pixels)
         if self.half not in ("none", "fp16", "bf16"):
             raise ValueError(f"half must be none, fp16 or bf16, not {shown(self.half)}")
         if self.aug not in ("noaug", "fixed", "ada"):
@@ -155,6 +164,17 @@ class TrainConfig:
             raise ValueError("a projected discriminator takes grey or RGB images")
         if self.freeze_d > 0:
             raise ValueError("a projected discriminator has no layers to freeze: leave out freeze_d")
+
+    def _check_projected_pixels(self, side: int) -> None:
+        if self.projected is None:
+            raise ValueError("projected_pixels needs projected: without it, StyleGAN2's discriminator sees whole images")
+        if side & (side - 1) or side > self.generator.resolution:
+            raise ValueError(f"projected_pixels must be a power of two up to {self.generator.resolution}, not {side}")
+
+    @property
+    def has_r1(self) -> bool:
+        """Whether a part of D has R1."""
+        return self.r1_gamma > 0 or (self.projected_pixels is not None and self.pixels_r1_gamma > 0)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values, as a snapshot stores them."""

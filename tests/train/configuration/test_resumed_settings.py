@@ -14,6 +14,7 @@ NEW = {
     "d_lr": 0.001,
     "r1_gamma": 7.0,
     "r2_gamma": 2.0,
+    "pixels_r1_gamma": 0.7,
     "aug": "fixed",
     "aug_pipeline": "bg",
     "aug_p": 0.3,
