@@ -9,11 +9,14 @@ This module needs the extra `provenance`. So it is imported where it is used.
 from __future__ import annotations
 
 import datetime
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
-from stylert.core.errors import InputError, missing_extra, shown_line
+from stylert.core.errors import InputError, StylertError, missing_extra, shown_line
 from stylert.core.provenance.credentials import TEST_ORGANIZATION
 
 try:
@@ -23,6 +26,7 @@ try:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+    from cryptography.utils import CryptographyDeprecationWarning
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 except ImportError:
     raise missing_extra("cryptography", "provenance") from None
@@ -36,6 +40,9 @@ C2PA_CLAIM_SIGNING = x509.ObjectIdentifier("1.3.6.1.4.1.62558.2.1")
 DOCUMENT_SIGNING = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.36")
 #: Extended key usages by which validators accept a signer.
 PURPOSES = {C2PA_CLAIM_SIGNING, DOCUMENT_SIGNING, ExtendedKeyUsageOID.EMAIL_PROTECTION}
+
+# Remarks of the library on a strange certificate are not for the terminal of a command.
+warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning, module=r"stylert\.core\.provenance", append=True)
 
 #: Signature algorithm of C2PA for each elliptic curve.
 CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
@@ -100,20 +107,31 @@ def check_chain(certificates: bytes, key: bytes) -> CheckedChain:
         InputError: One of them cannot be read, they do not fit each other, a certificate is not valid now, or it is not one for
             signing manifests.
     """
-    chain, private_key = read_certificates(certificates), read_key(key)
-    signer = chain[0]
-    if signer.public_key() != private_key.public_key():
-        raise InputError(f"the key is not that of the first certificate, {name_of(signer)}")
-    algorithm = _algorithm(private_key)
-    check_issuers(chain)
-    now = datetime.datetime.now(datetime.UTC)
-    for certificate in chain:
-        check_dates(certificate, now)
-    check_usage(signer)
-    not_after = min(certificate.not_valid_after_utc for certificate in chain)
-    return CheckedChain(
-        algorithm, name_of(signer), not_after, _name_part(signer, NameOID.ORGANIZATION_NAME) == TEST_ORGANIZATION
-    )
+    with damage_is_told():
+        chain, private_key = read_certificates(certificates), read_key(key)
+        signer = chain[0]
+        if signer.public_key() != private_key.public_key():
+            raise InputError(f"the key is not that of the first certificate, {name_of(signer)}")
+        algorithm = _algorithm(private_key)
+        check_issuers(chain)
+        now = datetime.datetime.now(datetime.UTC)
+        for certificate in chain:
+            check_dates(certificate, now)
+        check_usage(signer)
+        not_after = min(certificate.not_valid_after_utc for certificate in chain)
+        is_test = _name_part(signer, NameOID.ORGANIZATION_NAME) == TEST_ORGANIZATION
+        return CheckedChain(algorithm, name_of(signer), not_after, is_test)
+
+
+@contextmanager
+def damage_is_told() -> Iterator[None]:
+    """Turn what the library raises for a damaged part of a certificate into InputError. It reads each part only when asked."""
+    try:
+        yield
+    except StylertError:
+        raise
+    except Exception as e:  # the library has a class for each kind of damage
+        raise InputError(f"a certificate is damaged: {shown_line(str(e))}") from None
 
 
 def read_certificates(data: bytes, limit: int | None = MAX_CERTIFICATES) -> list[x509.Certificate]:
@@ -225,13 +243,11 @@ def check_usage(signer: x509.Certificate) -> None:
 
 
 def _extension(certificate: x509.Certificate, kind: type[Extension]) -> Extension | None:
-    """The value of an extension, or None. Raises InputError if the extensions cannot be read."""
+    """The value of an extension, or None."""
     try:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
-    except (ValueError, x509.DuplicateExtension) as e:
-        raise InputError(f"the certificate of {name_of(certificate)} cannot be read: {shown_line(str(e))}") from None
 
 
 def _name_part(certificate: x509.Certificate, part: x509.ObjectIdentifier) -> str | None:

@@ -77,9 +77,9 @@ class _ManifestReader:
             report, state = self._report(media_type, file, self.context)
         except self.c2pa.C2paError.ManifestNotFound:
             return {"state": "unsigned"}
-        except self.c2pa.C2paError.RemoteManifest:
-            return {"state": "unsigned", "reason": "it names a manifest on a server, which is not fetched"}
         except self.c2pa.C2paError as e:
+            if str(e).startswith("Remote"):
+                return {"state": "unsigned", "reason": "it names a manifest on a server, which is not fetched"}
             return {"state": "unreadable", "reason": _text(str(e))}
         manifest = report["manifests"][report["active_manifest"]]
         problems = _problems(report)

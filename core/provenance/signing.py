@@ -21,8 +21,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image
-
 from stylert.core.errors import OutputError, SigningError, missing_extra, shown_line
 from stylert.core.provenance.credentials import ADVICE, SWITCH, Credential, chosen_folder, read_credential
 from stylert.core.provenance.media_types import MEDIA_TYPES
@@ -120,6 +118,8 @@ def check_signs(credential: Credential) -> None:
         OutputError: The timestamp server does not answer.
         BackendError: The extra is not installed.
     """
+    from PIL import Image
+
     c2pa, picture, destination = _import_c2pa(), BytesIO(), BytesIO()
     Image.new("L", (8, 8)).save(picture, "PNG")
     picture.seek(0)

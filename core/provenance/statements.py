@@ -12,14 +12,18 @@ import base64
 import binascii
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
-
-from stylert.core.errors import InputError, SigningError
-from stylert.core.provenance.certificates import check_usage, name_of, read_certificates, read_key
+from stylert.core.errors import InputError, SigningError, missing_extra
+from stylert.core.provenance.certificates import check_usage, damage_is_told, name_of, read_certificates, read_key
 from stylert.core.provenance.credentials import Credential
+
+try:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+    from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
+except ImportError:
+    raise missing_extra("cryptography", "provenance") from None
 
 
 @dataclass(frozen=True)
@@ -64,19 +68,26 @@ def check_statement(signed: SignedStatement, trusted: bytes) -> str:
     Raises:
         InputError: The signature does not hold, the signer is not trusted, or a certificate is not valid now or cannot be read.
     """
-    anchors, chain = read_certificates(trusted, limit=None), read_certificates(signed.certificates.encode())
-    signer = chain[0]
-    policy = (
-        PolicyBuilder()
-        .store(Store(anchors))
-        .extension_policies(ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=ExtensionPolicy.permit_all())
-    )
-    try:
-        policy.build_client_verifier().verify(signer, chain[1:])
-    except VerificationError:
-        raise InputError(f"no certificate that you named vouches for the signer, {name_of(signer)}") from None
-    check_usage(signer)
-    key = signer.public_key()
+    with damage_is_told():
+        anchors, chain = read_certificates(trusted, limit=None), read_certificates(signed.certificates.encode())
+        signer = chain[0]
+        policy = (
+            PolicyBuilder()
+            .store(Store(anchors))
+            .extension_policies(ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=ExtensionPolicy.permit_all())
+        )
+        try:
+            policy.build_client_verifier().verify(signer, chain[1:])
+        except VerificationError:
+            raise InputError(f"no certificate that you named vouches for the signer, {name_of(signer)}") from None
+        check_usage(signer)
+        if not _is_signature(signed, signer.public_key()):
+            raise InputError("its signature does not hold: it was changed after it was signed")
+        return name_of(signer)
+
+
+def _is_signature(signed: SignedStatement, key: CertificatePublicKeyTypes) -> bool:
+    """Whether the signature of a text is by this key. Keys of other kinds sign no texts."""
     try:
         signature, data = base64.b64decode(signed.signature, validate=True), signed.statement.encode()
         if isinstance(key, ec.EllipticCurvePublicKey):
@@ -86,10 +97,10 @@ def check_statement(signed: SignedStatement, trusted: bytes) -> str:
         elif isinstance(key, ed25519.Ed25519PublicKey):
             key.verify(signature, data)
         else:
-            raise InputError("the signer's key is of a kind that signs no statements")
+            return False
     except (InvalidSignature, binascii.Error):
-        raise InputError("its signature does not hold: it was changed after it was signed") from None
-    return name_of(signer)
+        return False
+    return True
 
 
 _PSS = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
