@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from stylert.cli.app import OneBackend, Precisions, Threads, app, split_list
+from stylert.cli.app import NoSign, OneBackend, Precisions, RequireSignature, Threads, app, split_list
 from stylert.cli.console import print_line, print_note
 from stylert.core.errors import InputError, missing_extra
 from stylert.core.files.inputs import read_file
+from stylert.core.provenance.signing import active_signer
 
 KEY_VARIABLE = "STYLERT_API_KEY"
 MAX_KEY_FILE = 4096
@@ -38,6 +39,8 @@ def serve(
         Path | None, typer.Option(help=f"File with the key that requests must carry; or the variable {KEY_VARIABLE}.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Log warnings and errors only, not every request.")] = False,
+    no_sign: NoSign = False,
+    require_signature: RequireSignature = None,
 ) -> None:
     """Serve bundles over HTTP, with a page at / and the KServe protocol. SIGTERM drains, SIGHUP reads the bundles again."""
     try:
@@ -49,8 +52,9 @@ def serve(
         raise missing_extra(e.name or "FastAPI", "serve") from None
 
     precisions = tuple(split_list(precision) or [])
-    sources = [BundleSource(*_named(text), precisions, backend, threads) for text in bundles]
+    sources = [BundleSource(*_named(text), precisions, backend, threads, require_signature) for text in bundles]
     key = _api_key(api_key_file)
+    signer = active_signer()
     settings = ServerSettings(
         host=host,
         port=port,
@@ -71,6 +75,8 @@ def serve(
             names = ", ".join(f"{m.name} ({m.generator.precision} on {m.generator.backend})" for m in server.store.models)
             grpc = f", gRPC at {server.grpc_address}" if server.grpc_address else ""
             print_line(f"serving {names} at {server.url}{grpc}")
+            if signer is not None:
+                print_note(f"pictures are signed by {signer.chain.signer}")
 
         server.run(ready)
     if server.store.hung:

@@ -57,6 +57,7 @@ class BundleSource:
         precisions: The precisions to serve, the default one first; empty for fp32, or the first that the bundle has.
         backend: Name of a backend, or `auto`.
         threads: CPU threads; None leaves the number to the backend.
+        require_signature: As in `Bundle.load`.
     """
 
     name: str
@@ -64,6 +65,7 @@ class BundleSource:
     precisions: tuple[str, ...] = ()
     backend: str = "auto"
     threads: int | None = None
+    require_signature: Path | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.name):
@@ -193,7 +195,7 @@ class ModelStore:
 
     def _load(self, source: BundleSource) -> dict[str, ServedModel]:
         """The models of a bundle by precision."""
-        bundle = Bundle.load(source.path)
+        bundle = Bundle.load(source.path, source.require_signature)
         if bundle.noise == "input":
             raise BackendError(f"bundle {source.path} takes noise as inputs; serve one that is exported with --noise const")
         default = "fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions))

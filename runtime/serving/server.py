@@ -4,7 +4,7 @@
 |---|---|
 | SIGTERM, SIGINT | readiness fails; after `drain_delay` no connection is accepted; running requests end; the process ends |
 | a second one | the process ends at once |
-| SIGHUP | every bundle is read again |
+| SIGHUP | every bundle is read again, and the key that signs pictures |
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 import uvicorn
 
 from stylert.core.errors import BackendError, StylertError
+from stylert.core.provenance.signing import forget_signer
 from stylert.runtime.serving.application import application
 from stylert.runtime.serving.host_work import HostWork
 from stylert.runtime.serving.http_protocol import limited_protocol
@@ -126,6 +127,7 @@ class ImageServer:
         task.add_done_callback(self._tasks.discard)
 
     async def _reload(self) -> None:
+        forget_signer()  # a renewed certificate is taken, too
         for name in self.store.bundle_names:
             with contextlib.suppress(StylertError):  # it is in the log, and the old bundle stays
                 await self.store.reload(name)
