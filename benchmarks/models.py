@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,9 +107,18 @@ def model_work(name: str, bundle: Bundle) -> dict[str, Any]:
 def model_facts(bundle: Bundle) -> dict[str, Any]:
     """The model's entry in `Results.models`: resolution, parameters, multiply-adds per image and digest of the weights."""
     cfg = GeneratorConfig.from_dict(bundle.model)
+    return {
+        "resolution": cfg.resolution,
+        "parameters": parameter_count(cfg),
+        "macs": cfg.macs(),
+        "weights": _weights_digest(bundle),
+    }
+
+
+def parameter_count(cfg: GeneratorConfig) -> int:
+    """The number of a generator's parameters. Buffers do not count."""
     buffers = ("noise_const", "resample_filter", "w_avg")
-    parameters = sum(math.prod(shape) for key, shape in generator_shapes(cfg).items() if not key.endswith(buffers))
-    return {"resolution": cfg.resolution, "parameters": parameters, "macs": cfg.macs(), "weights": _weights_digest(bundle)}
+    return sum(math.prod(shape) for key, shape in generator_shapes(cfg).items() if not key.endswith(buffers))
 
 
 def _delete_unused(models: Path, name: str) -> None:
@@ -132,11 +141,14 @@ def _cached_bundle(folder: Path, precisions: Sequence[str]) -> Bundle | None:
     return None
 
 
+def weights_digest(info: Mapping[str, Any], checkpoint_sha256: object) -> str:
+    """Digest of the tensors if the facts of a checkpoint state it, or else of the checkpoint's file, as in results."""
+    return str(info.get("weights_sha256") or checkpoint_sha256)[:16]
+
+
 def _weights_digest(bundle: Bundle) -> str:
-    """Digest of the tensors if the checkpoint states it, or else of the checkpoint's file."""
     info = bundle.provenance.get("info")
-    tensors = info.get("weights_sha256") if isinstance(info, dict) else None
-    return str(tensors or bundle.provenance.get("checkpoint_sha256"))[:16]
+    return weights_digest(info if isinstance(info, dict) else {}, bundle.provenance.get("checkpoint_sha256"))
 
 
 def _sources_digest(root: Path) -> str:

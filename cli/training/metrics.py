@@ -11,6 +11,7 @@ from stylert.core.errors import InputError, missing_extra
 from stylert.core.files.cache import cache_folder
 from stylert.models.checkpoint import generator_module
 from stylert.models.importers.import_checkpoint import read_any_generator
+from stylert.runtime.bundle import sha256_of
 
 if TYPE_CHECKING:
     from stylert.models.stylegan2.generator import NoiseMode
@@ -67,5 +68,10 @@ def run_metrics(
         ["<metric", "generated", *(["real (floor)"] if floors else [])],
         [(k, f"{v:.5g}", *([f"{floors[k]:.5g}" if k in floors else ""] if floors else [])) for k, v in values.items()],
     )
-    facts: dict[str, Any] = {"images": [max(counts), evaluator.real_images], "noise": noise, "metrics": values}
+    facts: dict[str, Any] = {
+        "checkpoint_sha256": sha256_of(checkpoint),
+        "images": [max(counts), evaluator.real_images],
+        "noise": noise,
+        "metrics": values,
+    }
     return facts | ({"floor": floors} if floors else {})
