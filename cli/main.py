@@ -28,6 +28,7 @@ MAX_MESSAGE = 2000
 COMMAND_MODULES = (
     "pipeline.commands",
     "doctor",
+    "card",
     "latents.commands",
     "training.commands",
     "bench.commands",
