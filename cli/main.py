@@ -33,6 +33,7 @@ COMMAND_MODULES = (
     "training.commands",
     "bench.commands",
     "serve",
+    "web",
     "deploy",
     "provenance",
 )

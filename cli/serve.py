@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from stylert.cli.app import NoSign, OneBackend, Precisions, RequireSignature, Threads, app, split_list
+from stylert.cli.bundle_names import NamedFolders, named_folder
 from stylert.cli.console import print_line, print_note
 from stylert.core.errors import InputError, missing_extra
 from stylert.core.files.inputs import read_file
@@ -21,7 +22,7 @@ MAX_KEY_FILE = 4096
 
 @app.command()
 def serve(
-    bundles: Annotated[list[str], typer.Argument(metavar="BUNDLE...", help="Folders of bundles, or NAME=FOLDER.")],
+    bundles: NamedFolders,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     grpc_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of gRPC; by default there is none.")] = None,
@@ -52,7 +53,7 @@ def serve(
         raise missing_extra(e.name or "FastAPI", "serve") from None
 
     precisions = tuple(split_list(precision) or [])
-    sources = [BundleSource(*_named(text), precisions, backend, threads, require_signature) for text in bundles]
+    sources = [BundleSource(*named_folder(text), precisions, backend, threads, require_signature) for text in bundles]
     key = _api_key(api_key_file)
     signer = active_signer()
     settings = ServerSettings(
@@ -81,18 +82,6 @@ def serve(
         server.run(ready)
     if server.store.hung:
         os._exit(1)  # the end of the interpreter would free networks that still run
-
-
-def _named(text: str) -> tuple[str, Path]:
-    """Name and folder of a bundle. The name is that of the folder unless `text` gives one before `=`."""
-    name, equals, folder = text.partition("=")
-    if equals and "/" not in name:
-        return name, Path(folder)
-    try:
-        real = os.path.realpath(text)  # Path.resolve raises RuntimeError on links in a circle
-    except ValueError:  # a null character, which the reader of bundles refuses
-        real = text
-    return os.path.basename(real), Path(text)
 
 
 def _api_key(file: Path | None) -> str | None:

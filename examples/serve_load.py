@@ -22,6 +22,7 @@ import json
 import os
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -185,11 +186,11 @@ def _answer(connection: socket.socket, request: bytes) -> list[bytes]:
 def started(command: list[str]) -> Iterator[Server]:
     environment = {name: value for name, value in os.environ.items() if name != "STYLERT_API_KEY"}
     with subprocess.Popen([sys.executable, "-P", *command], stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise SystemExit("the server did not start")
         try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line:
+                raise SystemExit("the server did not start")
             yield Server(process, int(line.strip().rsplit(":", 1)[1]))
         finally:
             process.terminate()
@@ -308,6 +309,8 @@ def main() -> None:
     if options.naive:
         serve_naively(options)
         return
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the servers that are running end as well
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     shared = ["--backend", options.backend, "--precision", options.precision]
     shared += ["--threads", str(options.threads)] if options.threads else []
     serve = ["-m", "stylert.cli.main", "serve", f"load={options.bundle}", "--port", "0", "--quiet", *shared]

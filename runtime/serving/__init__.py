@@ -2,8 +2,10 @@
 
 - `server`: binds, loads, runs until a signal, drains. `settings` holds its limits.
 - `batcher`: dynamic batching in front of a generator.
+- `named_bundle`: bundles by name.
 - `model_store`: the served bundles by name, and their replacement while requests run.
 - `application`: the routes as one application; `image_routes` and `service_routes` hold them.
+- `network_facts`: what the page asks about a network. `page/` is the page, which `stylert.runtime.web` shares.
 - `image_request`: the body of a request for images, checked. `image_response`: pictures as one file, ZIP, parts or JSON.
 - `host_work`: threads for work that would hold up the event loop. `request_headers`: the headers, read in one place.
 - `request_guard`: key, origin, sizes, time-outs and vanished clients, around every route.

@@ -5,6 +5,10 @@ request waits for no other request unless the network is busy, and batches grow 
 
 The images of a batch come from the waiting requests in turn. So a request of many images does not hold up a request of one.
 
+On a processor, calls with few threads that run at the same time make more images per second than one call with all threads, whose
+threads wait for each other after each layer. One call with all threads has its image earlier. So an image that is alone gets all
+threads, and several images are spread over the calls with few.
+
 A call that does not return cannot be ended, since native code runs in its thread. After a time it counts as hung: its requests and
 those that wait are refused, as are new ones, until it returns after all.
 """
@@ -30,6 +34,8 @@ LOG = logging.getLogger("stylert.serving")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+#: Maps items to their images.
+Compute = Callable[[Sequence[Item]], Sequence[Result]]
 #: Called after each batch with its size, the seconds that its first image waited, and the seconds of the network.
 Observer = Callable[[int, float, float], None]
 
@@ -52,42 +58,44 @@ class Job(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Runs a function on batches of items that come from many requests.
+    """Runs functions on batches of items that come from many requests.
 
     All methods but the constructor belong to one event loop.
 
     Args:
-        compute: Maps items to their images. It is called in threads.
+        computes: The functions that may run at the same time, each in one call. They are called in threads.
         max_batch: Items in a call.
         max_delay: Seconds that an item may wait for others, though the network is idle.
         max_queue: Items that wait.
-        concurrency: Calls at the same time.
+        alone: Takes an item while no other waits and no call runs; then no other call begins. None leaves it to `computes`.
+            With it, the waiting items are spread over all calls that may begin.
         max_call: Seconds after which a call counts as hung.
         observe: Called after each batch, in the event loop.
     """
 
     def __init__(
         self,
-        compute: Callable[[Sequence[Item]], Sequence[Result]],
+        computes: Sequence[Compute[Item, Result]],
         max_batch: int,
         max_delay: float,
         max_queue: int,
-        concurrency: int = 1,
+        alone: Compute[Item, Result] | None = None,
         max_call: float = 60.0,
         observe: Observer = lambda *_: None,
     ) -> None:
-        self._compute, self._observe = compute, observe
-        self._max_batch, self._max_delay, self._max_queue, self._concurrency = max_batch, max_delay, max_queue, concurrency
-        self._max_call, self._hung = max_call, 0
+        self._free, self._alone, self._observe = list(computes), alone, observe
+        self._max_batch, self._max_delay, self._max_queue, self._concurrency = max_batch, max_delay, max_queue, len(computes)
+        self._max_call = max_call
         self._jobs: deque[Job[Item, Result]] = deque()
-        self._waiting, self._running = 0, 0
+        self._waiting = 0
+        self._running: set[_Call[Item, Result]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._seconds_per_item = 0.0
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        for _ in range(concurrency):  # a process does not wait for a daemon thread, so a hung call does not keep it
+        for _ in computes:  # a process does not wait for a daemon thread, so a hung call does not keep it
             threading.Thread(target=_run_calls, args=[self._calls], name="stylert-batch", daemon=True).start()
 
     @property
@@ -98,12 +106,12 @@ class Batcher(Generic[Item, Result]):
     @property
     def running(self) -> int:
         """Number of calls that run."""
-        return self._running
+        return len(self._running)
 
     @property
     def is_hung(self) -> bool:
         """Whether every call that may run at a time is one that does not return."""
-        return self._hung == self._concurrency
+        return sum(len(call.computes) for call in self._running if call.is_hung) == self._concurrency
 
     def submit(self, items: Sequence[Item]) -> Job[Item, Result]:
         """Add the items of one request to the queue.
@@ -149,12 +157,12 @@ class Batcher(Generic[Item, Result]):
             self._calls.put(None)
 
     def _dispatch(self) -> None:
-        while self._waiting and self._running < self._concurrency:
+        while self._waiting and self._free:
             if (delay := self._missing_delay()) > 0:
                 if self._timer is None:
                     self._timer = asyncio.get_running_loop().call_later(delay, self._after_delay)
                 return
-            self._start(self._take())
+            self._start()
 
     def _missing_delay(self) -> float:
         """Seconds for which the next batch should still wait for more items."""
@@ -167,10 +175,20 @@ class Batcher(Generic[Item, Result]):
         self._timer = None
         self._dispatch()
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result], float]]:
-        """The items of the next batch, one from each job in turn."""
+    def _next_call(self) -> _Call[Item, Result]:
+        """The function of the next call, with its items."""
+        if self._alone is not None and self._waiting == 1 and not self._running:
+            reserved, self._free = self._free, []
+            return _Call(self._alone, reserved, self._take(1))
+        spread = 1 if self._alone is None else len(self._free)
+        count = min(self._max_batch, math.ceil(self._waiting / spread))
+        compute = self._free.pop()
+        return _Call(compute, [compute], self._take(count))
+
+    def _take(self, count: int) -> list[tuple[Item, asyncio.Future[Result], float]]:
+        """The items of the next batch with their arrival, one from each job in turn."""
         batch: list[tuple[Item, asyncio.Future[Result], float]] = []
-        while self._waiting and len(batch) < self._max_batch:
+        while self._waiting and len(batch) < count:
             job = self._jobs.popleft()
             if job.waiting:
                 item, result = job.waiting.popleft()
@@ -180,18 +198,18 @@ class Batcher(Generic[Item, Result]):
                 self._jobs.append(job)
         return batch
 
-    def _start(self, batch: list[tuple[Item, asyncio.Future[Result], float]]) -> None:
-        self._running += 1
-        waited = time.perf_counter() - min(arrival for _, _, arrival in batch)
-        items = [item for item, _, _ in batch]
+    def _start(self) -> None:
+        call = self._next_call()
+        self._running.add(call)
+        waited = time.perf_counter() - min(arrival for _, _, arrival in call.batch)
         loop = asyncio.get_running_loop()
-        limit = loop.call_later(self._max_call, self._overdue, call := _Call([result for _, result, _ in batch]))
+        limit = loop.call_later(self._max_call, self._overdue, call)
 
         def done(images: list[Result | Exception], seconds: float) -> None:
-            self._running -= 1
+            self._running.remove(call)
+            self._free += call.computes
             limit.cancel()
-            self._hung -= call.is_hung
-            per_item = seconds / len(items)
+            per_item = seconds / len(images)
             self._seconds_per_item += (per_item - self._seconds_per_item) * (SMOOTHING if self._seconds_per_item else 1)
             for result, image in zip(call.results, images, strict=True):
                 if result.done():  # its client is gone
@@ -200,24 +218,23 @@ class Batcher(Generic[Item, Result]):
                     result.set_exception(image)
                 else:
                     result.set_result(image)
-            self._observe(len(items), waited, seconds)
+            self._observe(len(images), waited, seconds)
             self._dispatch()
             self._settle()
 
         def run() -> None:
-            images, seconds = self._run(items)
+            images, seconds = call.run()
             with suppress(RuntimeError):  # the loop ended before a hung call
                 loop.call_soon_threadsafe(done, images, seconds)
 
         self._calls.put(run)
 
-    def _overdue(self, call: _Call[Result]) -> None:
+    def _overdue(self, call: _Call[Item, Result]) -> None:
         """Refuse the requests of a call that does not return, and if no other call can run, those that wait."""
         LOG.error(
             "a call of the network does not return", extra={"facts": {"images": len(call.results), "seconds": self._max_call}}
         )
         call.is_hung = True
-        self._hung += 1
         _refuse(call.results, self._hung_error())
         if self.is_hung:
             for job in self._jobs:
@@ -229,29 +246,45 @@ class Batcher(Generic[Item, Result]):
     def _hung_error(self) -> Overloaded:
         return Overloaded(f"a call of the network has not returned within {self._max_call:g} s", MAX_RETRY_AFTER)
 
-    def _run(self, items: list[Item]) -> tuple[list[Result | Exception], float]:
-        """The image of each item or its error, and the seconds. If the batch fails, its items run one by one."""
-        begin = time.perf_counter()
-        images: list[Result | Exception]
-        try:
-            images = list(self._compute(items))
-        except Exception as e:
-            # One item must not fail those of other requests. Single items also need the least memory.
-            images = [e] if len(items) == 1 else [self._run([item])[0][0] for item in items]
-        return images, time.perf_counter() - begin
-
     def _settle(self) -> None:
-        if not self._waiting and self._running == self._hung:
+        if not self._waiting and all(call.is_hung for call in self._running):
             self._jobs.clear()
             self._idle.set()
 
 
 @dataclass(eq=False)
-class _Call(Generic[Result]):
-    """A call of the network, with the results that it owes."""
+class _Call(Generic[Item, Result]):
+    """A call of a network.
 
-    results: list[asyncio.Future[Result]]
+    Attributes:
+        compute: The function that is called.
+        computes: Those that cannot begin a call as long as it runs.
+        batch: The items, each with the future that it owes and its arrival.
+        is_hung: Whether it has run for too long.
+    """
+
+    compute: Compute[Item, Result]
+    computes: list[Compute[Item, Result]]
+    batch: list[tuple[Item, asyncio.Future[Result], float]]
     is_hung: bool = False
+
+    @property
+    def results(self) -> list[asyncio.Future[Result]]:
+        return [result for _, result, _ in self.batch]
+
+    def run(self) -> tuple[list[Result | Exception], float]:
+        """The image of each item or its error, and the seconds. If the batch fails, its items run one by one."""
+        begin = time.perf_counter()
+        items = [item for item, _, _ in self.batch]
+        images = self._images(items)
+        return images, time.perf_counter() - begin
+
+    def _images(self, items: list[Item]) -> list[Result | Exception]:
+        try:
+            return list(self.compute(items))
+        except Exception as e:
+            # One item must not fail those of other requests. Single items also need the least memory.
+            return [e] if len(items) == 1 else [self._images([item])[0] for item in items]
 
 
 def _refuse(results: Sequence[asyncio.Future[Result]], error: Exception) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +16,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stylert.core.errors import BackendError, InputError, StylertError, shown
+from stylert.core.errors import BackendError, StylertError, shown
 from stylert.core.images.grids import as_uint8
-from stylert.runtime.choice.backend import choose_backend
 from stylert.runtime.bundle import Bundle
+from stylert.runtime.choice.backend import choose_backend
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.composition import Composition, composed_ws
 from stylert.runtime.media.recipes import bundle_hash
 from stylert.runtime.serving.batcher import Batcher
 from stylert.runtime.serving.metrics import Metrics
+from stylert.runtime.serving.named_bundle import NamedBundle, check_names
 from stylert.runtime.serving.refusals import Refusal
 from stylert.runtime.serving.settings import ServerSettings
 
@@ -48,28 +48,18 @@ class MadeImage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BundleSource:
-    """A bundle to serve.
+class BundleSource(NamedBundle):
+    """A bundle to serve. Without precisions, it is fp32, or the first that the bundle has.
 
     Attributes:
-        name: Its name in requests.
-        path: Its folder.
-        precisions: The precisions to serve, the default one first; empty for fp32, or the first that the bundle has.
         backend: Name of a backend, or `auto`.
         threads: CPU threads; None leaves the number to the backend.
         require_signature: As in `Bundle.load`.
     """
 
-    name: str
-    path: Path
-    precisions: tuple[str, ...] = ()
     backend: str = "auto"
     threads: int | None = None
     require_signature: Path | None = None
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.name):
-            raise InputError(f"a served bundle has a name of letters, digits, - and _, not {shown(self.name)}: use NAME=FOLDER")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +102,11 @@ class ModelStore:
     """
 
     def __init__(self, sources: Sequence[BundleSource], settings: ServerSettings, metrics: Metrics) -> None:
-        names = [source.name for source in sources]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise InputError(f"two bundles are named {min(twice)}: name them with NAME=FOLDER")
+        check_names(sources)
         self._sources = {source.name: source for source in sources}
         self._settings, self._metrics = settings, metrics
         self._models: dict[str, dict[str, ServedModel]] = {}
-        self._locks = {name: asyncio.Lock() for name in names}
+        self._locks = {name: asyncio.Lock() for name in self._sources}
         self._closing: set[asyncio.Task[None]] = set()
 
     def load(self) -> None:
@@ -231,10 +219,13 @@ class ModelStore:
         except BaseException:
             generator.close()
             raise
-        delay, concurrency = settings.max_delay_ms / 1000, generator.concurrency
-        observe = self._metrics.batch_observer(name)
         batcher = Batcher(
-            compute, settings.max_batch, delay, settings.max_queue, concurrency, settings.request_seconds, observe
+            [compute] * generator.concurrency,
+            settings.max_batch,
+            settings.max_delay_ms / 1000,
+            settings.max_queue,
+            max_call=settings.request_seconds,
+            observe=self._metrics.batch_observer(name),
         )
         facts = {"model": name, "backend": backend, "precision": precision, "seconds": round(time.perf_counter() - begin, 2)}
         LOG.info("loaded", extra={"facts": facts})

@@ -11,9 +11,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from stylert.runtime.serving.metrics import Metrics
 from stylert.runtime.serving.model_store import ModelStore, ServedModel
+from stylert.runtime.serving.network_facts import network_facts
 from stylert.runtime.serving.refusals import Refusal
 from stylert.runtime.serving.settings import ServerSettings
-from stylert.runtime.style_levels import LEVELS, level_indices
 
 
 def service_routes(store: ModelStore, settings: ServerSettings, metrics: Metrics) -> APIRouter:
@@ -52,13 +52,7 @@ def _facts(model: ServedModel) -> dict[str, Any]:
         "precision": generator.precision,
         "backend": generator.backend,
         "why": generator.why,
-        "resolution": bundle.resolution,
-        "channels": bundle.model["img_channels"],
-        "num_ws": bundle.num_ws,
-        "w_dim": bundle.model["w_dim"],
-        "z_dim": bundle.model["z_dim"],
-        "classes": bundle.model["c_dim"],
-        "levels": {level: level_indices(level, bundle.num_ws) for level in LEVELS},
+        **network_facts(bundle),
         "sha256": model.bundle_hash,
         "waiting": model.batcher.waiting,
     }

@@ -22,7 +22,7 @@ import numpy as np
 
 from stylert.core.errors import BackendError, InputError, shown
 from stylert.core.files.atomic import atomic_directory
-from stylert.core.files.json_documents import read_document
+from stylert.core.files.marks import marked_files, write_mark
 from stylert.core.ranges import check_ranges
 from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle
 from stylert.runtime.session import TensorSpec
@@ -101,7 +101,7 @@ def write_repository(bundle: Bundle, out: str | Path, options: TritonOptions) ->
         raise BackendError(f"bundle {bundle.path} takes noise as inputs; deploy one that is exported with --noise const")
     precision = options.precision or ("fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions)))
     models = _python_model(bundle, precision, options) if options.backend == "python" else _networks(bundle, precision, options)
-    with atomic_directory(out, _own_files) as folder:
+    with atomic_directory(out, lambda folder: marked_files(folder, MARK)) as folder:
         for name, model in models.items():
             version = folder / name / "1"
             version.mkdir(parents=True)  # an ensemble has no files, and still needs its folder
@@ -109,8 +109,7 @@ def write_repository(bundle: Bundle, out: str | Path, options: TritonOptions) ->
             for target, source in model.files.items():
                 (version / target).parent.mkdir(exist_ok=True)
                 shutil.copyfile(source, version / target)
-        files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-        (folder / MARK).write_text(json.dumps({"files": [*files, MARK]}))
+        write_mark(folder, MARK)
     return list(models)
 
 
@@ -244,12 +243,3 @@ def _step(model: str, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str
         "input_map": [{"key": name, "value": name} for name in inputs],
         "output_map": [{"key": name, "value": name} for name in outputs],
     }
-
-
-def _own_files(folder: Path) -> set[str]:
-    """The files of a repository that was written before; empty for another folder."""
-    try:
-        names = read_document((folder / MARK).read_bytes(), dict[str, list[str]], MARK, InputError)["files"]
-        return set(names)
-    except (OSError, InputError, KeyError):
-        return set()

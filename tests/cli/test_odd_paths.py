@@ -42,6 +42,8 @@ INPUTS = (
     "serve IN --port 0",
     "serve name=IN --port 0",
     "serve b --port 0 --api-key-file IN",
+    "web IN --out o/site",
+    "web b --out o/site --runtime-from IN",
 )
 #: The same for `OUT`, an odd path as the place of an output.
 OUTPUTS = (

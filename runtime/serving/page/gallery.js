@@ -1,7 +1,7 @@
 // The grid of seeds and the strip of truncations.
 
 import { MAX_SEED, change, path, query, state, subscribe } from "./state.js";
-import { Picture } from "./server.js";
+import { Picture } from "./picture.js";
 
 const COUNT = 24;
 const SWEEP = [0, 0.25, 0.5, 0.7, 0.85, 1, 1.25];

@@ -2,20 +2,24 @@
 
 import { startGallery } from "./gallery.js";
 import { addTime } from "./latency.js";
-import { Picture, request } from "./server.js";
+import { Picture } from "./picture.js";
 import { startSlots } from "./slots.js";
 import { SLOTS, change, path, query, randomSeed, readAddress, state, subscribe } from "./state.js";
+import { FORMATS, SOURCE_TITLE, fetchModels, fetchPicture, sourceOf } from "./transport.js";
 
 const find = (id) => document.getElementById(id);
 const THUMBNAIL = 128;
 const SIZES = [1, 2, 4];
 const MAX_SIDE = 4096;
 const image = find("picture");
-const picture = new Picture(image, { onTime: addTime, onError: (text) => (find("message").textContent = text) });
+const picture = new Picture(image, { onTime: addTime, onError: say, urgent: true });
 let models = [];
 
 async function start() {
-  models = (await (await request("/v1/models")).json()).models;
+  document.addEventListener("loading", (event) => say(event.detail, false));
+  find("source-title").textContent = SOURCE_TITLE;
+  models = await fetchModels();
+  find("format").replaceChildren(...Object.entries(FORMATS).map(([suffix, name]) => new Option(name, suffix)));
   for (const model of models) find("model").append(new Option(`${model.name} · ${model.resolution} px · ${model.precision}`, model.name));
   const given = readAddress();
   const chosen = models.find((model) => model.name === given.model) ?? models[0];
@@ -36,9 +40,15 @@ function thumbnail(parameters) {
   return parameters;
 }
 
+function say(text, isError = true) {
+  find("message").textContent = text;
+  find("message").classList.toggle("error", isError);
+}
+
 const current = () => models.find((model) => model.name === state.model);
 
 function useModel(model) {
+  find("backend").textContent = model.backend;
   find("class-field").hidden = !model.classes;
   find("class").max = Math.max(0, model.classes - 1);
   state.label = model.classes ? Math.min(Number(find("class").value) || 0, model.classes - 1) : null;
@@ -60,7 +70,7 @@ function connect() {
   find("surprise").addEventListener("click", surprise);
   find("clear").addEventListener("click", clear);
   find("download").addEventListener("click", download);
-  find("copy").addEventListener("click", () => navigator.clipboard?.writeText(find("curl").textContent));
+  find("copy").addEventListener("click", () => navigator.clipboard?.writeText(find("source").textContent));
   find("theme").addEventListener("click", switchTheme);
   for (const id of ["format", "size"]) find(id).addEventListener("change", draw);
   image.addEventListener("pointerdown", startDrag);
@@ -79,7 +89,7 @@ function draw() {
   image.classList.toggle("travels", travels);
   image.setAttribute("aria-valuenow", String(Math.round(100 * state.at)));
   image.setAttribute("aria-disabled", String(!travels));
-  find("curl").textContent = `curl '${new URL(fullPath(), location.href)}' -o ${fileName()}`;
+  find("source").textContent = sourceOf(fullPath(), fileName());
   picture.show(path("png", query()));
 }
 
@@ -93,14 +103,14 @@ const fileName = () => `${state.model}-seed${state.base}.${find("format").value}
 
 async function download() {
   try {
-    const blob = await (await request(fullPath())).blob();
+    const blob = await fetchPicture(fullPath(), { urgent: true, download: true });
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
     link.download = fileName();
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   } catch (error) {
-    find("message").textContent = error.message;
+    say(error.message);
   }
 }
 
@@ -148,4 +158,4 @@ function switchTheme() {
   document.documentElement.dataset.theme = isDark ? "light" : "dark";
 }
 
-start().catch((error) => (find("message").textContent = error.message));
+start().catch((error) => say(error.message));

@@ -1,7 +1,7 @@
 // The slots that seeds are put into: the seed itself, its style levels, and the seed that the picture moves to.
 
 import { MAX_SEED, SLOTS, change, path, query, state, subscribe } from "./state.js";
-import { Picture } from "./server.js";
+import { Picture } from "./picture.js";
 
 const group = document.querySelector("#slots");
 const parts = {};

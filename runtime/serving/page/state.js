@@ -23,7 +23,7 @@ export function change(changes) {
   for (const listener of listeners) listener(changes);
 }
 
-// Parameters of a picture as the server takes them. `changes` replaces some choices.
+// Parameters of a picture as the API takes them. `changes` replaces some choices.
 export function query(changes = {}) {
   const chosen = { ...state, ...changes };
   const parameters = new URLSearchParams({ model: chosen.model, psi: String(chosen.psi) });
@@ -38,7 +38,7 @@ export function query(changes = {}) {
 }
 
 export function path(format, parameters, seed = state.base) {
-  return `/v1/images/${seed}.${format}?${parameters.toString().replaceAll("%3A", ":").replaceAll("%3B", ";")}`;
+  return `v1/images/${seed}.${format}?${parameters.toString().replaceAll("%3A", ":").replaceAll("%3B", ";")}`;
 }
 
 export const randomSeed = () => Math.floor(Math.random() * 100000);

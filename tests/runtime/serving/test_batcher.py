@@ -44,7 +44,7 @@ def test_an_idle_network_starts_at_once_and_a_busy_one_collects() -> None:
     async def test() -> None:
         network = Network()
         network.gate.clear()
-        batcher = Batcher(network, 4, 0.0, 100)
+        batcher = Batcher([network], 4, 0.0, 100)
         jobs = [batcher.submit([i]) for i in range(10)]
         await until(lambda: len(network.batches) == 1)
         network.gate.set()
@@ -59,7 +59,7 @@ def test_a_large_request_does_not_hold_up_a_small_one() -> None:
     async def test() -> None:
         network = Network()
         network.gate.clear()
-        batcher = Batcher(network, 4, 0.0, 100)
+        batcher = Batcher([network], 4, 0.0, 100)
         large = batcher.submit(list(range(20)))
         await until(lambda: len(network.batches) == 1)
         small = batcher.submit([99])
@@ -75,11 +75,11 @@ def test_a_large_request_does_not_hold_up_a_small_one() -> None:
 def test_a_delay_fills_the_batch_of_an_idle_network() -> None:
     async def test() -> None:
         network = Network()
-        batcher = Batcher(network, 3, 30.0, 100)
+        batcher = Batcher([network], 3, 30.0, 100)
         jobs = [batcher.submit([i]) for i in range(3)]  # the third fills the batch, long before the delay ends
         await asyncio.gather(*(job.results[0] for job in jobs))
         assert network.batches == [[0, 1, 2]]
-        short = Batcher(network, 3, 0.02, 100)
+        short = Batcher([network], 3, 0.02, 100)
         assert int(await short.submit([5]).results[0]) == 50
         for each in (batcher, short):
             await each.close()
@@ -91,7 +91,7 @@ def test_a_full_queue_refuses_and_names_a_time() -> None:
     async def test() -> None:
         network = Network()
         network.gate.clear()
-        batcher = Batcher(network, 2, 0.0, 5)
+        batcher = Batcher([network], 2, 0.0, 5)
         first = batcher.submit([1])
         held = batcher.submit([2, 3, 4, 5, 6])
         with pytest.raises(Overloaded) as refused:
@@ -112,7 +112,7 @@ def test_an_error_reaches_its_own_item_alone() -> None:
     async def test() -> None:
         network = Network()
         network.gate.clear()
-        batcher = Batcher(network, 8, 0.0, 100)
+        batcher = Batcher([network], 8, 0.0, 100)
         jobs = [batcher.submit([i]) for i in (1, 2, -3, 4)]
         await until(lambda: len(network.batches) == 1)
         network.gate.set()
@@ -128,7 +128,7 @@ def test_closing_finishes_what_was_taken_and_refuses_more() -> None:
     async def test() -> None:
         network = Network()
         network.gate.clear()
-        batcher = Batcher(network, 2, 10.0, 100)
+        batcher = Batcher([network], 2, 10.0, 100)
         jobs = [batcher.submit([i, i]) for i in range(3)]
         closing = asyncio.create_task(batcher.close())
         await asyncio.sleep(0.01)
@@ -146,7 +146,7 @@ def test_a_call_that_does_not_return_refuses_all_that_wait_until_it_does() -> No
     async def test() -> None:
         network = Network()
         network.gate.clear()
-        batcher = Batcher(network, 1, 0.0, 100, max_call=0.05)
+        batcher = Batcher([network], 1, 0.0, 100, max_call=0.05)
         jobs = [batcher.submit([i, i]) for i in range(3)]
         refused = await asyncio.gather(*(result for job in jobs for result in job.results), return_exceptions=True)
         assert [type(error) for error in refused] == [Overloaded] * 6
@@ -171,7 +171,7 @@ def test_one_hung_call_of_two_leaves_the_other_and_closing_waits_for_none() -> N
                 gate.wait(30)
             return network(items)  # type: ignore[return-value]
 
-        batcher = Batcher(compute, 1, 0.0, 100, 2, max_call=0.05)
+        batcher = Batcher([compute] * 2, 1, 0.0, 100, max_call=0.05)
         with pytest.raises(Overloaded):
             await batcher.submit([-1]).results[0]
         assert not batcher.is_hung

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,102 +11,67 @@ import pytest
 from stylert.runtime import Bundle
 from stylert.runtime.media.recipes import read_recipe
 from stylert.runtime.serving.server import ImageServer
+from tests.chromium import DRAWN, chromium, opened, wait_for, wait_for_source
 from tests.runtime.serving.conftest import running, source
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
-DRAWN = "document.querySelector('#picture').naturalWidth > 0 && !document.querySelector('#picture').classList.contains('stale')"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
 def page(browser: Any, server: ImageServer) -> Iterator[Any]:
-    """The page with its first picture. A message of the console or a request to another server fails the test."""
-    yield from opened(browser, server)
-
-
-def opened(browser: Any, server: ImageServer, **options: Any) -> Iterator[Any]:
-    context = browser.new_context(base_url=server.url, **options)
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("console", lambda message: problems.append(message.text))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda r: None if r.url.startswith((server.url, "blob:")) else problems.append(r.url))
-    page.goto("/")
-    wait_for(page, DRAWN)
-    yield page
-    context.close()
-    assert problems == []
-
-
-def wait_for(page: Any, expression: str) -> None:
-    """Wait until an expression is true in the page. Playwright's own way would need a weaker policy for scripts."""
-    deadline = time.monotonic() + 60
-    while not page.evaluate(expression):
-        assert time.monotonic() < deadline, expression
-        time.sleep(0.02)
-
-
-def wait_for_picture(page: Any, part: str) -> None:
-    """Wait until the request of the large picture has a part, and the picture is drawn."""
-    wait_for(page, f"document.querySelector('#curl').textContent.includes({part!r})")
-    wait_for(page, DRAWN)
+    with opened(browser, server.url) as page:
+        yield page
 
 
 def test_a_click_chooses_the_seed_and_keys_choose_the_slot(page: Any) -> None:
     page.click("#grid .tile:nth-child(6)")
-    wait_for_picture(page, "/v1/images/5.png")
+    wait_for_source(page, "/v1/images/5.png")
     page.keyboard.press("3")
     page.click("#grid .tile:nth-child(3)")
-    wait_for_picture(page, "mix=middle:2")
+    wait_for_source(page, "mix=middle:2")
     page.keyboard.press("c")
-    wait_for(page, "!document.querySelector('#curl').textContent.includes('mix')")
+    wait_for(page, "!document.querySelector('#source').textContent.includes('mix')")
 
 
 def test_seeds_are_chosen_by_keyboard_alone(page: Any) -> None:
     page.focus("#grid .tile:nth-child(1)")
     for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "Enter"):
         page.keyboard.press(key)
-    wait_for_picture(page, "/v1/images/1.png")
+    wait_for_source(page, "/v1/images/1.png")
 
 
 def test_a_seed_is_dragged_into_a_slot_and_the_picture_is_dragged_towards_it(page: Any) -> None:
     page.drag_and_drop("#grid .tile:nth-child(8)", "#slots .slot:nth-child(5)")
-    wait_for_picture(page, "toward=7&at=0.5")
+    wait_for_source(page, "toward=7&at=0.5")
     box = page.locator("#picture").bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 50)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + 50, steps=4)
     page.mouse.up()
-    wait_for_picture(page, "at=0.8")
+    wait_for_source(page, "at=0.8")
     page.focus("#picture")
     page.keyboard.press("ArrowLeft")
-    wait_for_picture(page, "at=0.75")
+    wait_for_source(page, "at=0.75")
 
 
 def test_the_sweep_sets_psi_and_a_link_keeps_everything(page: Any, server: ImageServer) -> None:
     page.click("#strip .tile:nth-child(6)")
-    wait_for_picture(page, "psi=1")
+    wait_for_source(page, "psi=1")
     page.goto(f"{server.url}/#base=9&coarse=4&psi=0.3&toward=x&middle=-5")
     page.reload()
-    wait_for_picture(page, "/v1/images/9.png?model=small&psi=0.3&mix=coarse:4")
+    wait_for_source(page, "/v1/images/9.png?model=small&psi=0.3&mix=coarse:4")
 
 
 def test_a_download_holds_the_recipe(page: Any, bundle: Bundle, tmp_path: Path) -> None:
     page.keyboard.press("2")
     page.click("#grid .tile:nth-child(5)")
-    wait_for_picture(page, "mix=coarse:4")
+    wait_for_source(page, "mix=coarse:4")
     with page.expect_download() as download:
         page.click("#download")
     file = tmp_path / download.value.suggested_filename
@@ -126,7 +89,7 @@ def test_a_download_holds_the_recipe(page: Any, bundle: Bundle, tmp_path: Path) 
     ids=["phone", "dark"],
 )
 def test_no_screen_scrolls_sideways_and_dark_is_dark(browser: Any, server: ImageServer, options: dict[str, Any]) -> None:
-    for page in opened(browser, server, **options):
+    with opened(browser, server.url, **options) as page:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         color = page.evaluate("getComputedStyle(document.body).backgroundColor")
         is_dark = sum(int(n) for n in color.removeprefix("rgb(").rstrip(")").split(",")) < 200

@@ -295,17 +295,17 @@ SEED = {"inputs": [{"name": "seed", "shape": [1], "datatype": "INT64", "data": [
 
 def hold(server: ImageServer) -> tuple[threading.Event, object]:
     """Make the network wait for an event. Returns the event, and the function that lets calls through again."""
-    batcher, gate = server.store.find("small").batcher, threading.Event()
-    compute = batcher._compute
+    generator, gate = server.store.find("small").generator, threading.Event()
+    synthesize = generator.synthesize
 
-    def waiting(items: object) -> object:
+    def waiting(ws: object) -> object:
         assert gate.wait(60)
-        return compute(items)  # type: ignore[arg-type]
+        return synthesize(ws)
 
-    batcher._compute = waiting  # type: ignore[assignment]
+    generator.synthesize = waiting  # type: ignore[assignment, method-assign]
 
     def restore() -> None:
-        batcher._compute = compute
+        generator.synthesize = synthesize  # type: ignore[method-assign]
 
     return gate, restore
 

@@ -1,0 +1,39 @@
+// Shows pictures in an image element, newest first.
+
+import { fetchPicture } from "./transport.js";
+
+// A newer picture replaces one that is still on its way. While a picture is on its way, further ones wait, and only the last of them
+// is asked for: so a slider never runs ahead of the network.
+export class Picture {
+  // `urgent` pictures come before others, where the transport can choose.
+  constructor(image, { onTime = () => {}, onError = () => {}, urgent = false } = {}) {
+    Object.assign(this, { image, onTime, onError, urgent, running: false, wanted: null, shown: null });
+  }
+
+  async show(path) {
+    if (path === (this.wanted ?? this.shown)) return;
+    this.wanted = path;
+    this.image.classList.add("stale");
+    if (this.running) return;
+    this.running = true;
+    while (this.wanted !== null) {
+      const next = this.wanted;
+      try {
+        const begin = performance.now();
+        const blob = await fetchPicture(next, { urgent: this.urgent });
+        this.onTime(performance.now() - begin);
+        const old = this.image.src;
+        this.image.src = URL.createObjectURL(blob);
+        await this.image.decode().catch(() => {});
+        if (old.startsWith("blob:")) URL.revokeObjectURL(old);
+        this.shown = next;
+        this.onError("");
+      } catch (error) {
+        this.onError(error.message);
+      }
+      if (this.wanted === next) this.wanted = null;
+    }
+    this.running = false;
+    this.image.classList.remove("stale");
+  }
+}

@@ -1,0 +1,122 @@
+// The way to the worker that makes the pictures in this browser. The page of `stylert serve` has another module of this name, with
+// the same exports.
+
+import { isolate } from "./isolation.js";
+
+const MAX_THREADS = 8;
+const THUMBNAIL_QUALITY = 85;
+const queue = [];
+let site = null;
+let models = [];
+let threads = 1;
+let worker = null;
+let serving = null;
+
+// Formats of a download, by suffix.
+export const FORMATS = { png: "PNG", jpg: "JPEG" };
+// Title above the text of `sourceOf`.
+export const SOURCE_TITLE = "The recipe";
+
+// The models that make pictures: name, resolution, precision, backend, classes, and the latents of each style level.
+export async function fetchModels() {
+  await isolate();
+  const answer = await fetch("models.json");
+  if (!answer.ok) throw new Error(`models.json cannot be loaded: status ${answer.status}.`);
+  site = await answer.json();
+  threads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MAX_THREADS) : 1;
+  const hasGpu = "webgpu" in site.runtime_bytes && (await navigator.gpu?.requestAdapter().catch(() => null));
+  for (const model of site.models) {
+    models.push({ ...model, provider: "wasm", backend: `WebAssembly, ${threads === 1 ? "1 thread" : `${threads} threads`}` });
+    if (hasGpu && model.precision === "fp32") models.push({ ...model, name: `${model.name}.webgpu`, provider: "webgpu", backend: "WebGPU" });
+  }
+  for (const model of models) model.runtime_bytes = site.runtime_bytes;
+  if (models.some((model) => model.channels % 2 === 0)) delete FORMATS.jpg; // JPEG has no alpha
+  return models;
+}
+
+// The picture file of a path such as `v1/images/5.png?psi=0.7`, as a Blob. Pictures are made one after the other; `urgent` ones come first.
+export function fetchPicture(path, { urgent = false, download = false } = {}) {
+  return new Promise((resolve, reject) => {
+    const task = { task: taskOf(path, download), resolve, reject };
+    if (urgent) queue.unshift(task);
+    else queue.push(task);
+    serveNext();
+  });
+}
+
+// A text from which a person can make the picture of a path elsewhere.
+export function sourceOf(path) {
+  const { model, order } = readPath(path);
+  return recipeOf(model, order);
+}
+
+function serveNext() {
+  if (serving || !queue.length) return;
+  worker ??= newWorker();
+  serving = queue.shift();
+  worker.postMessage(serving.task);
+}
+
+function newWorker() {
+  const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+  worker.addEventListener("message", ({ data }) => {
+    if ("loaded" in data) return document.dispatchEvent(new CustomEvent("loading", { detail: progress(data) }));
+    finish((task) => ("blob" in data ? task.resolve(data.blob) : task.reject(new Error(data.error))));
+  });
+  worker.addEventListener("error", (event) => finish((task) => task.reject(new Error(event.message || "The worker of this page cannot be loaded."))));
+  return worker;
+}
+
+function finish(settle) {
+  const task = serving;
+  serving = null;
+  if (task) settle(task);
+  serveNext();
+}
+
+function progress({ loaded, total }) {
+  const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
+  return loaded < total ? `Loading ${megabytes(loaded)} of ${megabytes(total)} MB` : "Preparing the network";
+}
+
+function taskOf(path, download) {
+  const { model, order, suffix, size } = readPath(path);
+  // A picture that is only shown is a PNG file, since its pixels need no compression.
+  const file = { suffix: download ? suffix : "png", size, comment: recipeOf(model, order), compress: download, quality: THUMBNAIL_QUALITY };
+  return { model, threads, order, file: download ? { ...file, quality: 90 } : file };
+}
+
+function readPath(path) {
+  const url = new URL(path, document.baseURI);
+  const [, seed, suffix] = url.pathname.match(/\/(\d+)\.(\w+)$/);
+  const given = url.searchParams;
+  const model = models.find((model) => model.name === given.get("model"));
+  const latents = Array(model.num_ws).fill(Number(seed));
+  for (const part of given.get("mix")?.split(";") ?? []) {
+    const [level, source] = part.split(":");
+    for (const index of model.levels[level]) latents[index] = Number(source);
+  }
+  const number = (name, otherwise) => (given.has(name) ? Number(given.get(name)) : otherwise);
+  const order = { latents, psi: number("psi", 1), label: number("labels", null), toward: number("toward", null), at: number("at", 0) };
+  return { model, order, suffix, size: number("size", model.resolution) };
+}
+
+// The recipe that `stylert again` reads. ONNX Runtime in Python makes the same picture.
+function recipeOf(model, { latents, psi, label, toward, at }) {
+  const isOneSeed = toward === null && new Set(latents).size === 1;
+  const first = latents[0];
+  const own = isOneSeed ? { together: String(first) } : { latents: latents.join(","), toward: toward ?? first, at };
+  return JSON.stringify({
+    "AI-generated": true,
+    command: isOneSeed ? "generate" : "compose",
+    stylert: site.stylert,
+    bundle: model.sha256,
+    backend: "onnxruntime",
+    precision: model.precision,
+    seeds: String(first),
+    psi: [psi],
+    ...(label === null ? {} : { class: label }),
+    ...own,
+    batch: 1,
+  });
+}

@@ -1,0 +1,30 @@
+// Makes pictures beside the page, so that the page stays quick. It holds the networks of one model at a time.
+
+import { Latents } from "./latents.js";
+import { loadNetworks } from "./networks.js";
+import { pictureFile } from "./picture_files.js";
+
+let current = { name: null };
+
+// The page sends one order at a time, and the next one after the answer.
+addEventListener("message", async ({ data }) => {
+  try {
+    postMessage({ blob: await picture(data) });
+  } catch (error) {
+    postMessage({ error: error.message ?? String(error) }); // ONNX Runtime also throws numbers
+  }
+});
+
+async function picture({ model, threads, order, file }) {
+  if (current.name !== model.name) await load(model, threads);
+  const ws = await current.latents.of(order);
+  const pixels = await current.networks.synthesize(ws);
+  return pictureFile(pixels, model.resolution, model.channels, file);
+}
+
+async function load(model, threads) {
+  await current.networks?.release();
+  current = { name: null };
+  const networks = await loadNetworks(model, threads, (loaded, total) => postMessage({ loaded, total }));
+  current = { name: model.name, networks, latents: new Latents(model, networks.map) };
+}

@@ -1,0 +1,59 @@
+"""A real browser for the tests of pages. Tests that need it are skipped where it is missing."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+#: Whether the large picture is that of the choices.
+DRAWN = "document.querySelector('#picture').naturalWidth > 0 && !document.querySelector('#picture').classList.contains('stale')"
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser without a window, with a user folder of its own."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
+    """The page of an address with its first picture. A message of the console or a request to another address fails the test."""
+    context = browser.new_context(base_url=url, **options)
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda r: None if r.url.startswith((url, "blob:")) else problems.append(r.url))
+    page.goto(url)
+    wait_for(page, DRAWN)
+    yield page
+    context.close()
+    assert problems == []
+
+
+def wait_for(page: Any, expression: str) -> None:
+    """Wait until an expression is true in the page. Playwright's own way would need a weaker policy for scripts."""
+    deadline = time.monotonic() + 60
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, expression
+        time.sleep(0.02)
+
+
+def wait_for_source(page: Any, part: str) -> None:
+    """Wait until the text about the large picture has a part, and the picture is drawn."""
+    wait_for(page, f"document.querySelector('#source').textContent.includes({part!r})")
+    wait_for(page, DRAWN)

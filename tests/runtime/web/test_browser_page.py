@@ -1,0 +1,195 @@
+"""The static page in a real browser: the same images as in Python, threads, no network, and every way to use it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylert.core.errors import BackendError
+from stylert.runtime import Bundle, Generator
+from stylert.runtime.media.composition import Composition, composed_ws
+from stylert.runtime.media.recipes import bundle_hash, read_recipe
+from stylert.runtime.serving.named_bundle import NamedBundle
+from stylert.runtime.web.site import write_site
+from tests.chromium import DRAWN, chromium, opened, wait_for, wait_for_source
+
+pytestmark = pytest.mark.slow
+
+#: Fetches the picture of a path through the module that the page uses, as text of hexadecimal digits.
+FETCH = """async ([path, options]) => {
+  const { fetchPicture } = await import(new URL("page/transport.js", document.baseURI));
+  const bytes = new Uint8Array(await (await fetchPicture(path, options)).arrayBuffer());
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}"""
+
+
+class Files(SimpleHTTPRequestHandler):
+    """A host of files that can send no header, and prints nothing."""
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@contextmanager
+def hosted(folder: Path) -> Iterator[str]:
+    """The address of a folder on a host of files."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def hosts(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a page in a folder below it, as on a host that has several pages."""
+    hosts = tmp_path_factory.mktemp("hosts")
+    try:
+        write_site([NamedBundle("small", bundle.path)], hosts / "cats")
+    except BackendError as e:  # without npm or the network
+        pytest.skip(str(e))
+    return hosts
+
+
+@pytest.fixture(scope="module")
+def address(hosts: Path) -> Iterator[str]:
+    with hosted(hosts) as url:
+        yield f"{url}/cats/"
+
+
+@pytest.fixture
+def page(browser: Any, address: str) -> Iterator[Any]:
+    with opened(browser, address) as page:
+        yield page
+
+
+def pixels(page: Any, path: str, **options: Any) -> np.ndarray:
+    """The image of a path, int64 `[H, W, C]`."""
+    with Image.open(BytesIO(bytes.fromhex(page.evaluate(FETCH, [path, options])))) as picture:
+        return np.asarray(picture).astype(np.int64)
+
+
+def test_seeds_have_the_images_of_python(page: Any, bundle: Bundle, rng: np.random.Generator) -> None:
+    seeds = [0, 2**32 - 1, *map(int, rng.integers(0, 2**32, 10))]
+    with Generator.load(bundle, "onnxruntime", "fp32") as g:
+        for seed, psi in zip(seeds, np.linspace(-1, 1.5, len(seeds)), strict=True):
+            shown = pixels(page, f"v1/images/{seed}.png?model=small&psi={psi}")
+            assert np.abs(shown - g([seed], float(psi))[0]).max() <= 1
+
+
+def test_mixed_and_moved_images_are_those_of_python(page: Any, bundle: Bundle) -> None:
+    latents, toward = (5, 5, 5, 9, 9, 9), 3
+    with Generator.load(bundle, "onnxruntime", "fp32") as g:
+        for at in (0.25, 1.0):
+            ws = composed_ws(g, [Composition(latents, 0.7, None, None, toward, at)])
+            expected = g.synthesize(ws)[0]
+            path = f"v1/images/5.png?model=small&psi=0.7&mix=middle:9&toward={toward}&at={at}"
+            assert np.abs(pixels(page, path) - expected).max() <= 1
+
+
+def test_8_bits_differ_from_those_of_python_by_little(page: Any, bundle: Bundle) -> None:
+    with Generator.load(bundle, "onnxruntime", "int8") as g:
+        errors = [pixels(page, f"v1/images/{seed}.png?model=small.int8&psi=0.7") - g([seed], 0.7)[0] for seed in range(8)]
+    assert 20 * np.log10(255 / np.sqrt(np.mean(np.square(errors)))) > 33
+
+
+@pytest.mark.parametrize(("suffix", "limit"), [("png", 0), ("jpg", 6)])
+def test_a_download_has_the_pixels_that_are_shown(page: Any, suffix: str, limit: float) -> None:
+    path = f"v1/images/4.{suffix}?model=small&psi=0.7"
+    assert np.abs(pixels(page, path) - pixels(page, path, download=True)).mean() <= limit
+    assert pixels(page, f"{path}&size=32", download=True).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_downloaded_file_holds_the_recipe_that_makes_it_again(page: Any, bundle: Bundle, tmp_path: Path, suffix: str) -> None:
+    page.keyboard.press("2")
+    page.click("#grid .tile:nth-child(5)")
+    wait_for_source(page, '"latents":"4,4,4,0,0,0"')
+    page.select_option("#format", suffix)
+    with page.expect_download() as download:
+        page.click("#download")
+    file = tmp_path / download.value.suggested_filename
+    download.value.save_as(file)
+    recipe = read_recipe(file)
+    assert (recipe.command, recipe.latents, recipe.psi) == ("compose", (4, 4, 4, 0, 0, 0), (0.7,))
+    assert (recipe.bundle, recipe.backend, recipe.precision) == (bundle_hash(bundle), "onnxruntime", "fp32")
+
+
+def test_the_page_has_threads_on_a_host_that_sends_no_headers(page: Any) -> None:
+    assert page.evaluate("crossOriginIsolated")
+    cores = page.evaluate("Math.min(8, navigator.hardwareConcurrency)")
+    assert page.text_content("#backend") == f"WebAssembly, {cores} thread{'s' * (cores > 1)}"
+
+
+def test_after_one_visit_the_page_needs_no_network(browser: Any, hosts: Path) -> None:
+    context = browser.new_context()
+    with hosted(hosts) as url:
+        page = context.new_page()
+        page.goto(f"{url}/cats/#psi=0.5")
+        wait_for(page, DRAWN)
+    page = context.new_page()  # the host is gone
+    page.goto(f"{url}/cats/#base=8")
+    wait_for_source(page, '"seeds":"8"')
+    assert np.ptp(pixels(page, "v1/images/8.png?model=small")) > 0
+    context.close()
+
+
+def test_an_error_of_the_host_is_told(browser: Any, hosts: Path) -> None:
+    networks = hosts / "cats" / "models"
+    networks.rename(hosts / "away")
+    try:
+        with hosted(hosts) as url:
+            page = browser.new_context().new_page()
+            page.goto(f"{url}/cats/")
+            wait_for(page, "document.querySelector('#message').textContent.includes('status 404')")
+            page.context.close()
+    finally:
+        (hosts / "away").rename(networks)
+
+
+def test_every_control_works_without_a_server(page: Any) -> None:
+    page.focus("#grid .tile:nth-child(1)")
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "Enter"):
+        page.keyboard.press(key)
+    wait_for_source(page, '"seeds":"1"')
+    page.drag_and_drop("#grid .tile:nth-child(8)", "#slots .slot:nth-child(5)")
+    wait_for_source(page, '"toward":7,"at":0.5')
+    page.focus("#picture")
+    page.keyboard.press("ArrowLeft")
+    wait_for_source(page, '"at":0.45')
+    page.keyboard.press("c")
+    page.click("#strip .tile:nth-child(1)")
+    wait_for_source(page, '"psi":[0]')
+    page.select_option("#model", "small.int8")
+    wait_for_source(page, '"precision":"int8"')
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True},
+        {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
+    ],
+    ids=["phone", "dark"],
+)
+def test_no_screen_scrolls_sideways(browser: Any, address: str, options: dict[str, Any]) -> None:
+    with opened(browser, address, **options) as page:
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
