@@ -43,12 +43,15 @@ def init(
     if (cert is None) != (key is None):
         raise InputError("--cert and --key go together; without both, a certificate for trying is made")
     place = (folder or credentials.default_folder()).absolute()
+    credentials.check_vacant(place, replace)
     if cert is not None and key is not None:
         credential = credentials.user_credential(cert, key, timestamp_server)
         signing.check_signs(credential)
         credentials.write_user_credential(place, cert, key, replace, timestamp_server)
     else:
-        credential = credentials.write_test_credential(place, replace, timestamp_server)
+        credential = credentials.new_test_credential(timestamp_server)
+        signing.check_signs(credential)
+        credentials.write_test_credential(place, replace, credential)
     signing.forget_signer()
     when = "from now on" if folder is None else f"where STYLERT_SIGN={place} is set"
     print_line(f"wrote {place}: pictures and videos are signed {when}, until {credential.chain.not_after:%Y-%m-%d}")

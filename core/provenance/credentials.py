@@ -125,25 +125,36 @@ def read_settings(folder: Path) -> SigningSettings:
     return read_document(read_file(file, InputError, MAX_PEM), SigningSettings, str(file), InputError)
 
 
-def write_test_credential(folder: Path, replace: bool = False, timestamp_server: str | None = None) -> Credential:
-    """Make a chain for trying, and write it with its key into a folder. Each file is readable by its owner alone.
-
-    Args:
-        folder: The folder; it is made.
-        replace: Whether a credential that is there may be lost.
-        timestamp_server: As in `Credential`.
+def new_test_credential(timestamp_server: str | None = None) -> Credential:
+    """A new chain for trying, with its key.
 
     Raises:
-        OutputError: The folder cannot be written, or there is a credential that may not be replaced.
         InputError: The timestamp server is no address.
         BackendError: The extra is not installed.
     """
     from stylert.core.provenance.certificates import check_chain, make_test_chain
 
     certificates, key = make_test_chain()
-    settings = _settings(CERTIFICATES_FILE, KEY_FILE, timestamp_server)
-    _write(folder, settings, {CERTIFICATES_FILE: certificates, KEY_FILE: key}, replace)
+    _settings(CERTIFICATES_FILE, KEY_FILE, timestamp_server)
     return Credential(certificates, key, check_chain(certificates, key), timestamp_server)
+
+
+def write_test_credential(folder: Path, replace: bool = False, credential: Credential | None = None) -> Credential:
+    """Write a chain for trying with its key into a folder. Each file is readable by its owner alone.
+
+    Args:
+        folder: The folder; it is made.
+        replace: Whether a credential that is there may be lost.
+        credential: What to write; by default a new one.
+
+    Raises:
+        OutputError: The folder cannot be written, or there is a credential that may not be replaced.
+        BackendError: The extra is not installed.
+    """
+    credential = credential or new_test_credential()
+    settings = _settings(CERTIFICATES_FILE, KEY_FILE, credential.timestamp_server)
+    _write(folder, settings, {CERTIFICATES_FILE: credential.certificates, KEY_FILE: credential.key}, replace)
+    return credential
 
 
 def user_credential(certificates: Path, key: Path, timestamp_server: str | None = None) -> Credential:
@@ -221,9 +232,14 @@ def _read_private(path: Path) -> bytes:
     return content
 
 
-def _write(folder: Path, settings: SigningSettings, files: dict[str, bytes], replace: bool) -> None:
+def check_vacant(folder: Path, replace: bool) -> None:
+    """Raise OutputError if a folder has a credential that may not be replaced."""
     if (folder / SETTINGS_FILE).exists() and not replace:
         raise OutputError(f"{folder} has a key already; with --replace it is lost, and new pictures have another signer")
+
+
+def _write(folder: Path, settings: SigningSettings, files: dict[str, bytes], replace: bool) -> None:
+    check_vacant(folder, replace)
     own_files = (SETTINGS_FILE, CERTIFICATES_FILE, KEY_FILE)
     with atomic_directory(folder, lambda _: own_files) as temporary:
         temporary.chmod(stat.S_IRWXU)

@@ -16,6 +16,7 @@ from stylert.core.provenance.credentials import (
     Credential,
     chosen_folder,
     default_folder,
+    new_test_credential,
     read_credential,
     remove_credential,
     user_credential,
@@ -137,7 +138,9 @@ def test_a_damaged_credential_is_told_with_the_ways_out(change: object, message:
 @pytest.mark.parametrize("address", ["ftp://a", "a", "file:///etc/passwd", ""])
 def test_a_timestamp_server_is_an_address_of_the_web(address: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="begins with http"):
-        write_test_credential(tmp_path / "key", timestamp_server=address)
+        new_test_credential(address)
+    with pytest.raises(InputError, match="begins with http"):
+        write_user_credential(tmp_path / "key", tmp_path / "a", tmp_path / "b", timestamp_server=address)
     assert not (tmp_path / "key").exists()
 
 
