@@ -10,4 +10,5 @@
 - `numerals`: numbers as text.
 - `ranges`: the least and the greatest values of a configuration.
 - `progress`, `text_table`: the callback of long calls, and tables as text.
+- `standard_streams`: the standard output and error while native code prints to them.
 """

@@ -6,13 +6,8 @@ processor, and for MNN in C++ on a phone (docs/embedding.md).
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
-import os
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +19,7 @@ from stylert.core.errors import BackendError, BundleError, install_command
 from stylert.core.files.temporary import temporary_folder
 from stylert.core.machine.host import usable_cores
 from stylert.core.progress import Progress
+from stylert.core.standard_streams import silent_stdout
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, reason
 from stylert.runtime.backends.mnn_network import OPTIONS, convert
 from stylert.runtime.build_options import BuildOptions, refuse_gpu_options
@@ -106,7 +102,7 @@ def open_file(file: Path, threads: int | None, source: Path) -> MnnSession:
     """
     mnn = library()
     try:
-        with _silent_stdout():
+        with silent_stdout():
             return MnnSession(mnn.Interpreter(str(file)), threads)
     except BackendError:
         raise
@@ -186,7 +182,7 @@ _FORK_GUARD = ForkGuard("MNN")
 
 @cache
 def _imported() -> Any:
-    with _silent_stdout():
+    with silent_stdout():
         import MNN
 
     return MNN
@@ -203,34 +199,6 @@ def _tensor_spec(name: str, is_input: bool, tensor: Any) -> TensorSpec:
     kinds = ((np.float32, mnn.Halide_Type_Float), (np.uint8, mnn.Halide_Type_Uint8))
     dtype: np.dtype[Any] = np.dtype(next((dtype for dtype, kind in kinds if kind == tensor.getDataType()), object))
     return TensorSpec(name, is_input, dtype, tuple(tensor.getShape()[1:]))
-
-
-@contextmanager
-def _silent_stdout() -> Iterator[None]:
-    """Discard the lines that native code prints on the standard output, where commands print their results.
-
-    A process may have no standard output, as after `>&-`, or no file behind `sys.stdout`, as in a window without a console.
-    """
-    with suppress(AttributeError, OSError, ValueError):  # sys.stdout is None or closed, or its disk is full
-        sys.stdout.flush()
-    try:
-        kept = os.dup(1)
-    except OSError:
-        kept = None
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        # Also where descriptor 1 is closed. Otherwise the next file to be opened would have this number, and get the lines.
-        os.dup2(null, 1)
-        yield
-    finally:
-        ctypes.CDLL(None).fflush(None)
-        if kept is None:
-            os.close(1)
-        else:
-            os.dup2(kept, 1)
-            os.close(kept)
-        if null != 1:
-            os.close(null)
 
 
 BACKEND = Mnn()

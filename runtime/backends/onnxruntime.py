@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from stylert.core.machine.byte_products import byte_pairs_saturate
 from stylert.core.machine.host import cpu_identity
 from stylert.core.machine.processor_class import processor_class
 from stylert.core.progress import Progress
+from stylert.core.standard_streams import plain_stderr
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory, reason
 from stylert.runtime.batching import ANY_BATCH
 from stylert.runtime.build_options import BuildOptions, refuse_gpu_options
@@ -33,9 +32,6 @@ MIN_WEIGHT_BYTES = 1024
 FORMS_PRECISION = "fp32"
 #: The variable that ONNX Runtime reads when it is imported. With it, it writes nothing into the home folder and sends nothing.
 TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"
-STANDARD_ERROR = 2
-#: A color or movement of a terminal.
-ESCAPE_CODE = re.compile(rb"\x1b\[[0-9;]*[a-zA-Z]")
 #: The option by which 8-bit weights become unsigned. Products of two unsigned bytes are added in 32 bits on every processor.
 UNSIGNED_WEIGHTS = "session.x64quantprecision"
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -117,37 +113,11 @@ def library() -> Any:
     A user who wants the telemetry sets the environment variable `ORT_DISABLE_TELEMETRY` to 0.
     """
     os.environ.setdefault(TELEMETRY_OFF, "1")
-    with _plain_standard_error() if "onnxruntime" not in sys.modules else nullcontext():
+    # ONNX Runtime colors its warnings also in files. While it is imported, none of its settings is read yet.
+    with plain_stderr() if "onnxruntime" not in sys.modules else nullcontext():
         import onnxruntime
 
     return onnxruntime
-
-
-@contextmanager
-def _plain_standard_error() -> Iterator[None]:
-    """Take the escape codes out of what is written to a standard error that is no terminal, and print the rest at the end.
-
-    ONNX Runtime colors its warnings also in files. While it is imported, none of its settings is read yet.
-    """
-    try:
-        if os.isatty(STANDARD_ERROR):
-            raise OSError
-        original = os.dup(STANDARD_ERROR)
-    except OSError:  # it is a terminal, or closed
-        yield
-        return
-    try:
-        with tempfile.TemporaryFile() as file:
-            os.dup2(file.fileno(), STANDARD_ERROR)
-            try:
-                yield
-            finally:
-                os.dup2(original, STANDARD_ERROR)
-                file.seek(0)
-                with suppress(OSError):
-                    os.write(STANDARD_ERROR, ESCAPE_CODE.sub(b"", file.read()))
-    finally:
-        os.close(original)
 
 
 class OrtSession:

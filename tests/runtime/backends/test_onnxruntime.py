@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from stylert.core.errors import BackendError
-from stylert.runtime.backends.onnxruntime import OrtSession, _plain_standard_error, open_session, session_options
+from stylert.runtime.backends.onnxruntime import OrtSession, open_session, session_options
 
 #: A system that does not tell its processor, of which ONNX Runtime warns.
 WITHOUT_PROC = (
@@ -31,15 +30,6 @@ def test_an_error_of_a_run_is_an_exception_and_nothing_is_printed(tmp_path: Path
     with pytest.raises(BackendError, match="cannot run this network"):
         session.run({"a": np.ones((1, 2), np.float32), "b": np.ones((3, 1), np.float32)})
     assert capfd.readouterr() == ("", "")
-
-
-def test_what_is_written_into_a_file_has_no_escape_codes(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ImportError), _plain_standard_error():
-        os.write(2, b"\x1b[0;93mUnknown CPU vendor\x1b[m\nnext [0;1m]\n")
-        subprocess.run([sys.executable, "-c", "import os; os.write(2, b'\\x1b[1Kof a child')"])
-        raise ImportError
-    os.write(2, b" after")
-    assert capfd.readouterr().err == "Unknown CPU vendor\nnext [0;1m]\nof a child after"
 
 
 def test_a_closed_standard_error_is_left_closed() -> None:
