@@ -71,7 +71,7 @@ def test_a_faster_plan_becomes_the_backends_network_and_the_images_stay(
         bundle.checked_file(name)
         if name in former_files:
             assert (copy / name).read_bytes() == former_files[name]
-    facts = bundle.precision(precision).recipe["tuned"][backend]
+    facts = bundle.precision(precision).recipe["tuned"][bundle.plan_name(precision, backend)]
     assert facts["layers"]["b16.conv0"].startswith("transposed")
     with Generator.load(copy, backend, precision) as generator:
         after = generator([0, 1, 2])
