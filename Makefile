@@ -6,7 +6,7 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt
 CHECKPOINT := examples/cats64.safetensors
 ROOMS := core plugins models train runtime export benchmarks cli
 
-.PHONY: help demo test test-quick fuzz lint types imports wheel docs-check bench clean
+.PHONY: help demo test test-long test-quick fuzz lint types imports wheel docs-check bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -18,11 +18,14 @@ demo: .venv/demo ## Checkpoint to verified, measured engines and a report, in ou
 # A process per core, each with one thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-test: .venv/dev ## All tests
-	$(PYTEST)
+test: .venv/dev ## The tests, without the longest
+	$(PYTEST) -m "not long"
+
+test-long: .venv/dev ## The longest tests: every command of the pages, whole pipelines, dry runs of the benchmarks
+	$(PYTEST) -m long
 
 test-quick: .venv/dev ## The tests that take seconds
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not long"
 
 fuzz: .venv/dev ## All tests, with new random inputs and many more damaged files; prints the seed that repeats them
 	@seed=$${STYLERT_TEST_SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; \

@@ -50,6 +50,7 @@ def test_the_cats_are_distinct_labelled_images_in_the_official_layout(cats: Path
     np.testing.assert_array_equal(dataset.labels.sum(1), 1)
 
 
+@pytest.mark.long
 def test_drawings_become_a_trained_exported_and_verified_generator(cats: Path, tmp_path: Path) -> None:
     command = "from stylert.cli.main import main; main()"
     run = tmp_path / "run"
@@ -126,6 +127,7 @@ def test_morph_draws_the_images_in_half_blocks_and_prints_frame_times(tmp_path: 
     assert np.abs(last[::8, ::8].astype(int) - expected[1].astype(int)).max() <= 1
 
 
+@pytest.mark.long
 def test_images_of_the_shipped_checkpoint_are_on_white_and_differ_by_seed(tmp_path: Path) -> None:
     assert SHIPPED.stat().st_size < 20 * 2**20
     assert "David Revoy" in read_generator(SHIPPED).info["credit"]

@@ -53,10 +53,10 @@ COMMANDS = {
     "tune": "tune b --against m.safetensors --minutes 0.01 --backend onnxruntime --precision fp32",
 }
 NEEDS = {"build mnn": "MNN", "dataset": "pyarrow", "train": "torch", "bench": "psutil"}
-SLOW = ("bench server",)
+LONG = ("bench server",)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in COMMANDS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.long] if n in LONG else []) for n in COMMANDS])
 def test_a_command_imports_no_module_of_the_working_folder(name: str, bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
     library = NEEDS.get(name.partition(" ")[0] if name != "build mnn" else name)
     if library is not None and importlib.util.find_spec(library) is None:

@@ -112,7 +112,7 @@ def test_wrong_arguments_are_found_before_anything_is_measured(capsys: pytest.Ca
         assert "error: " in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_writes_both_forms_of_every_preset_and_resolution(tmp_path, capsys) -> None:
     out = tmp_path / "t.json"
     small = ["--batch", "4", "--channel-base", "64", "--steps", "1", "--rounds", "1", "--threads", "1"]

@@ -41,6 +41,7 @@ def refuse(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *
     return err
 
 
+@pytest.mark.long
 def test_export_build_generate_and_verify_work_one_after_the_other(checkpoint: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     for args in (

@@ -129,6 +129,7 @@ def test_the_manifest_describes_inputs_and_outputs(make_checkpoint: Callable[...
     assert len(b.noise_inputs) == 5
 
 
+@pytest.mark.long
 def test_verify_seeds_add_accuracy_and_pictures_to_the_bundle(checkpoint: Path, tmp_path: Path) -> None:
     bundle = export_bundle(checkpoint, tmp_path / "b", verify_seeds=3)
     for precision, entry in bundle.precisions.items():

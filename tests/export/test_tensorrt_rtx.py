@@ -85,6 +85,7 @@ def test_winograd_is_built_as_products(tmp_path: Path, form: ConvForm) -> None:
     assert facts["kinds"]["gemm"] >= len(conv_layers(weights.config))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["fp16", "int8", "fp8"])
 def test_the_256_px_network_of_config_f_takes_at_most_60_kernels(tmp_path: Path, precision: str) -> None:
     weights = config_f_weights()

@@ -66,6 +66,7 @@ def test_perceptual_distance_is_none_without_its_extra(monkeypatch: pytest.Monke
     assert perceptual_distance(list(a), list(b)) is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [{"noise": "input"}, {"noise": "none"}, {"output": "float"}])
 def test_bundles_with_other_inputs_and_outputs_verify(
     make_checkpoint: Callable[..., Path], tmp_path: Path, options: dict[str, str]

@@ -365,7 +365,7 @@ def test_hidden_parameters_are_removed_and_refused_if_the_kernel_reads_them():
         without_hidden_pointers(ptx, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_tactic_fits_its_launch_and_spills_nothing(rng, tmp_path):
     """Each tactic is tried with a random architecture, layout and size, and with channels of the presets."""
     for itemsize, dtype in ((2, "float16"), (4, "float32")):

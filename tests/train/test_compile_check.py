@@ -28,7 +28,7 @@ def test_there_is_no_reason_where_compilation_works(monkeypatch):
     assert unavailable_reason() is None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_missing_compiler_is_named(tmp_path):
     code = "from stylert.train.compile_check import unavailable_reason; print(unavailable_reason())"
     missing = str(tmp_path / "g++")

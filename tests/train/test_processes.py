@@ -108,6 +108,7 @@ def test_a_signal_saves_one_snapshot_and_ends_both_processes(words, tmp_path, ph
     assert last["kimg"] * 1000 == nimg
 
 
+@pytest.mark.long
 def test_metrics_may_take_longer_than_the_time_out_of_the_collective_calls(words, tmp_path):
     run = TwoProcesses((*words, "--kimg", 0.016), tmp_path, seconds=20, timeout=15)
     codes, texts = run.finish()

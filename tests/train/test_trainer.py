@@ -197,7 +197,7 @@ with process_group("cpu") as processes:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_make_the_same_steps_as_one(data, tmp_path):
     for world in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]

@@ -25,7 +25,7 @@ def run(*command, **environment):
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_dry_run_completes_every_stage_and_a_second_one_skips_them(tmp_path):
     done = run("bash", SUITE, tmp_path, "--dry-run", PYTHON=sys.executable)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -101,6 +101,7 @@ def test_a_form_with_a_wrong_result_is_not_timed(monkeypatch: pytest.MonkeyPatch
         measure(operator, 1, "float32", RATES, 0.001, "cpu")
 
 
+@pytest.mark.long
 def test_a_dry_run_measures_every_form_of_every_kernel(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "stylert.benchmarks.kernels.layers", "--dry-run", "--batches", "1", "--seconds", "0.001"]
     arguments = ["--resolutions", "8", "--dtypes", "float16,int8,fp8", "--json", str(tmp_path / "k.json")]

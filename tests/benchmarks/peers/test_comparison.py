@@ -47,7 +47,7 @@ def test_the_textbook_forms_equal_the_network(checkpoint: Path, modulation: str,
     assert float((textbook - expected).detach().abs().max()) < 1e-4 * float(expected.detach().abs().max())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_candidate_makes_the_same_images(checkpoint: Path, tmp_path: Path) -> None:
     chosen = [c for c in CANDIDATES if not c.engine.startswith("torch.compile") and (c.engine != "nncf" or find_spec("nncf"))]
     bundle = export_bundle(checkpoint, tmp_path / "bundle", ["fp32", "bf16", "int8"])
@@ -146,6 +146,7 @@ def test_a_peers_row_has_a_remark_for_each_of_its_weaknesses(bundle: Bundle) -> 
         validate(Results("peers", [row], command=[]).document(), "peers")
 
 
+@pytest.mark.long
 def test_the_command_writes_what_it_prints(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "peers.json"
     main(
