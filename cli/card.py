@@ -20,7 +20,7 @@ def card(
     results: Annotated[Path | None, typer.Option(help="results.json of `stylert bench` or `stylert demo`.")] = None,
     metrics: Annotated[Path | None, typer.Option(help="The file that `stylert metrics --json` wrote.")] = None,
 ) -> None:
-    """Write the card of a model in the form of Hugging Face. What only you know is marked, such as data, use and limits."""
+    """Write the card of a model in the form of Hugging Face. It marks the places for you to fill: data, use, limits."""
     from stylert.benchmarks.report.model_card import BLANK, model_card, model_facts
 
     if out.exists():

@@ -1,7 +1,7 @@
 """The card of a model in the form of Hugging Face: metadata in YAML, then sections in Markdown.
 
-What the checkpoint, the bundle and measurements say is filled in. What only people know stays `BLANK`, the marker of Hugging Face's own
-template. Texts from files are escaped, so that they cannot become links or markup.
+The card is filled from the checkpoint, the bundle and measurements. For all that only people know it has `BLANK`, the marker of Hugging
+Face's own template. Texts from files are escaped, so that they cannot become links or markup.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MARKUP = re.compile(r"([\\`*_\[\]<>|#~!])")
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a file says of a model.
+    """The facts of a model from its file.
 
     Attributes:
         name: Its name.

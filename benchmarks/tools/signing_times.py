@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,11 @@ def main() -> None:
         without = milliseconds(active_signer)
         images = {side: noise(side) for _, side in PICTURES}
         plain = {(suffix, side): encoded_image(images[side], suffix) for suffix, side in PICTURES}
-        encoding = {key: milliseconds(lambda key=key: encoded_image(images[key[1]], key[0])) for key in PICTURES}
+        encoding = {key: milliseconds(partial(encoded_image, images[key[1]], key[0])) for key in PICTURES}
         write_test_credential(Path(folder) / "key")
         os.environ[SWITCH] = str(Path(folder) / "key")
         for (suffix, side), data in plain.items():
-            times = milliseconds(lambda data=data, suffix=suffix: signed(data, suffix, RECIPE))
+            times = milliseconds(partial(signed, data, suffix, RECIPE))
             added = len(signed(data, suffix, RECIPE)) - len(data)
             medians = np.median(encoding[suffix, side]), np.median(times), np.percentile(times, 95)
             print(f"| {suffix[1:]}, {side} px | {' | '.join(f'{value:.2f}' for value in medians)} | {added:,} |")

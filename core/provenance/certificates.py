@@ -1,7 +1,7 @@
 """Certificates that sign C2PA manifests: a chain for trying, and the checks of a user's chain and key.
 
-The rules are those of the certificate profile in the C2PA specification 2.2, section 14.5.1: the certificate of the signer is no
-authority and not signed by itself, its key usage is digitalSignature, and its extended key usage is one of `PURPOSES`.
+The rules are those of the certificate profile in the C2PA specification 2.2, section 14.5.1. The certificate of the signer is no
+authority, and not signed by itself. Its key usage is digitalSignature, and its extended key usage is one of `PURPOSES`.
 
 This module needs the extra `provenance`. So it is imported where it is used.
 """
@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from stylert.core.errors import InputError, StylertError, missing_extra, shown_line
-from stylert.core.provenance.credentials import TEST_ORGANIZATION
+from stylert.core.provenance.credentials import CLAIM_SIGNING, EMAIL_PROTECTION, PURPOSES, TEST_ORGANIZATION
 
 try:
     from cryptography import x509
@@ -36,14 +36,10 @@ TEST_DAYS = 365
 #: The chain is valid from so long ago, so that a clock that is behind finds it valid, too.
 CLOCK_SKEW = datetime.timedelta(hours=1)
 
-C2PA_CLAIM_SIGNING = x509.ObjectIdentifier("1.3.6.1.4.1.62558.2.1")
-DOCUMENT_SIGNING = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.36")
-#: Extended key usages by which validators accept a signer.
-PURPOSES = {C2PA_CLAIM_SIGNING, DOCUMENT_SIGNING, ExtendedKeyUsageOID.EMAIL_PROTECTION}
-
 # Remarks of the library on a strange certificate are not for the terminal of a command.
 warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning, module=r"stylert\.core\.provenance", append=True)
 
+ANY_PURPOSE = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE.dotted_string
 #: Signature algorithm of C2PA for each elliptic curve.
 CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 MIN_RSA_BITS = 2048
@@ -78,6 +74,7 @@ def make_test_chain() -> tuple[bytes, bytes]:
         The certificates, that of the signer first, and the signer's key, all as PEM.
     """
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    purposes = [x509.ObjectIdentifier(purpose) for purpose in (CLAIM_SIGNING, EMAIL_PROTECTION)]
     authority_name = _test_name(f"authority of one {TEST_NAME}")
     authority = (
         _certificate(authority_name, authority_name, authority_key, authority_key)
@@ -89,7 +86,7 @@ def make_test_chain() -> tuple[bytes, bytes]:
         _certificate(_test_name(TEST_NAME), authority_name, key, authority_key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage("digital_signature"), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([C2PA_CLAIM_SIGNING, ExtendedKeyUsageOID.EMAIL_PROTECTION]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
     certificates = signer.public_bytes(Encoding.PEM) + authority.public_bytes(Encoding.PEM)
@@ -234,11 +231,11 @@ def check_usage(signer: x509.Certificate) -> None:
         raise InputError(f"the certificate of {name} is that of an authority; the first one must be the signer's")
     if usage is None or not usage.digital_signature:
         raise InputError(f"the certificate of {name} lacks the key usage digitalSignature")
-    purposes = set(_extension(signer, x509.ExtendedKeyUsage) or ())
-    if ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in purposes or not purposes & PURPOSES:
+    purposes = {purpose.dotted_string for purpose in _extension(signer, x509.ExtendedKeyUsage) or ()}
+    if ANY_PURPOSE in purposes or not purposes & set(PURPOSES):
         raise InputError(
             f"the certificate of {name} is not for signing pictures: its extended key usage must be C2PA claim signing "
-            f"({C2PA_CLAIM_SIGNING.dotted_string}), e-mail protection or document signing"
+            f"({CLAIM_SIGNING}), e-mail protection or document signing"
         )
 
 

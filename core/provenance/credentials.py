@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 SWITCH = "STYLERT_SIGN"
 OFF = ("off", "0", "no")
 
+#: Extended key usages by which validators accept a signer.
+CLAIM_SIGNING, EMAIL_PROTECTION, DOCUMENT_SIGNING = "1.3.6.1.4.1.62558.2.1", "1.3.6.1.5.5.7.3.4", "1.3.6.1.5.5.7.3.36"
+PURPOSES = (CLAIM_SIGNING, EMAIL_PROTECTION, DOCUMENT_SIGNING)
 #: Organization in the certificates of a chain for trying.
 TEST_ORGANIZATION = "stylert test certificate"
 
@@ -145,7 +148,7 @@ def write_test_credential(folder: Path, replace: bool = False, credential: Crede
     Args:
         folder: The folder; it is made.
         replace: Whether a credential that is there may be lost.
-        credential: What to write; by default a new one.
+        credential: The credential; by default a new one.
 
     Raises:
         OutputError: The folder cannot be written, or there is a credential that may not be replaced.

@@ -17,7 +17,7 @@ from stylert.core.child_processes import limit_cpu_time, limit_memory
 from stylert.core.errors import InputError
 from stylert.core.files.inputs import open_file
 from stylert.core.provenance.media_types import HEAD_BYTES, media_type_of
-from stylert.core.provenance.signing import RECIPE_LABEL, RECIPE_SCHEMA
+from stylert.core.provenance.signing import RECIPE_LABEL, RECIPE_SCHEMA, offline_context
 
 #: Bytes that this process may allocate.
 MAX_MEMORY = 2**30
@@ -30,8 +30,6 @@ MAX_PROBLEMS = 20
 
 #: Problems that concern the trust in a signer, not the file.
 OF_TRUST = {"signingCredential.untrusted", "signingCredential.ocsp.skipped"}
-
-_OFFLINE = {"remote_manifest_fetch": False, "ocsp_fetch": False}
 
 
 def main() -> None:
@@ -54,8 +52,8 @@ class _ManifestReader:
 
         self.c2pa = c2pa
         self.has_anchors = anchors is not None
-        self.context = self._context(anchors)
-        self.own_context = None if own is None else self._context(own)
+        self.context = offline_context(c2pa, anchors)
+        self.own_context = None if own is None else offline_context(c2pa, own)
 
     def verdict(self, path: Path) -> dict[str, Any]:
         """The fields of `verification.Verdict` of one file."""
@@ -100,10 +98,6 @@ class _ManifestReader:
     def _is_trusted(self, media_type: str, file: BinaryIO, context: Any) -> bool:
         return self._report(media_type, file, context)[1] == "Trusted"
 
-    def _context(self, anchors: str | None) -> Any:
-        trust = {} if anchors is None else {"trust": {"user_anchors": anchors}}
-        return self.c2pa.Context.from_dict({"verify": _OFFLINE, **trust})
-
 
 def _problems(report: dict[str, Any]) -> list[str]:
     """The codes of all failures, but those of trust."""
@@ -115,7 +109,7 @@ def _problems(report: dict[str, Any]) -> list[str]:
 
 
 def _statements(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What a manifest says: of its signer, of the program that made the file, and of the recipe."""
+    """The statements of a manifest: its signer, the program that made the file, and the recipe."""
     signature = manifest.get("signature_info") or {}
     program = (manifest.get("claim_generator_info") or [{}])[0]
     assertions = {assertion.get("label"): assertion.get("data") for assertion in manifest.get("assertions") or []}

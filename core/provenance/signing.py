@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from stylert.core.errors import OutputError, SigningError, missing_extra, shown_line
-from stylert.core.provenance.credentials import ADVICE, SWITCH, Credential, chosen_folder, read_credential
+from stylert.core.provenance.credentials import ADVICE, PURPOSES, SWITCH, Credential, chosen_folder, read_credential
 from stylert.core.provenance.media_types import MEDIA_TYPES
 
 RECIPE_LABEL = "io.github.stylert.recipe"
@@ -31,6 +31,9 @@ RECIPE_SCHEMA = 1
 GENERATOR = "stylert"
 #: Term of the IPTC for what a trained model made.
 TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+#: Extended key usages of signers, of timestamp servers and of lists of revoked certificates. By itself the library takes fewer.
+ACCEPTED_PURPOSES = (*PURPOSES, "1.3.6.1.5.5.7.3.8", "1.3.6.1.5.5.7.3.9")
 
 #: Thumbnails would repeat the picture. A file is not read again after signing: the tests do that.
 _SETTINGS = {
@@ -125,12 +128,22 @@ def check_signs(credential: Credential) -> None:
     picture.seek(0)
     Signer(credential).sign(picture, destination, ".png", None)
     destination.seek(0)
-    context = c2pa.Context.from_dict({"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}})
-    with c2pa.Reader("image/png", destination, context=context) as reader:
+    with c2pa.Reader("image/png", destination, context=offline_context(c2pa)) as reader:
         if reader.get_validation_state() == "Invalid":
             failures = reader.get_validation_results()["activeManifest"]["failure"]
             codes = ", ".join(str(failure.get("code")) for failure in failures)
             raise SigningError(f"validators would refuse the signature: {shown_line(codes)}")
+
+
+def offline_context(c2pa: Any, anchors: str | None = None) -> Any:
+    """A context of the library for reading manifests, without the network.
+
+    Args:
+        c2pa: The library.
+        anchors: PEM of the authorities that are trusted.
+    """
+    trust = {"trust_config": "\n".join(ACCEPTED_PURPOSES), **({} if anchors is None else {"user_anchors": anchors})}
+    return c2pa.Context.from_dict({"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}, "trust": trust})
 
 
 def signed(data: bytes, suffix: str, comment: str | None) -> bytes:

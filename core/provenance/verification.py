@@ -43,7 +43,7 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the manifest of one file proves.
+    """The verdict on the manifest of one file.
 
     Attributes:
         state: `valid`: signed, and unchanged since. `invalid`: signed, but the signature does not hold. `unsigned`: without a

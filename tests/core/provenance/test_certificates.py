@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from stylert.core.errors import InputError
-from stylert.core.provenance.certificates import C2PA_CLAIM_SIGNING, check_chain, make_test_chain, read_certificates
+from stylert.core.provenance.certificates import check_chain, make_test_chain, read_certificates
+from stylert.core.provenance.credentials import CLAIM_SIGNING
 from tests.core.provenance.certificate_chains import EMAIL, Chain, key_pem, make_chain, pem, self_signed
 from tests.draws import run_seed
 
@@ -34,7 +35,7 @@ def test_a_chain_for_trying_is_a_strict_chain_of_openssl(tmp_path: Path) -> None
 
     assert "signer.pem: OK" in openssl("verify", "-x509_strict", "-CAfile", "authority.pem", "signer.pem")
     text = openssl("x509", "-in", "signer.pem", "-noout", "-text")
-    for part in ("CA:FALSE", "Digital Signature\n", "E-mail Protection", C2PA_CLAIM_SIGNING.dotted_string, "prime256v1"):
+    for part in ("CA:FALSE", "Digital Signature\n", "E-mail Protection", CLAIM_SIGNING, "prime256v1"):
         assert part in text
     assert openssl("x509", "-in", "signer.pem", "-noout", "-pubkey") == openssl("pkey", "-in", "key.pem", "-pubout")
 

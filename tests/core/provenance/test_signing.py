@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography import x509
 from PIL import Image
 
 from stylert.core.errors import SigningError
 from stylert.core.images.grids import save_grid
 from stylert.core.provenance import signing
 from stylert.core.provenance.certificates import CheckedChain
-from stylert.core.provenance.credentials import read_credential, user_credential, write_test_credential
+from stylert.core.provenance.credentials import PURPOSES, read_credential, user_credential, write_test_credential
 from stylert.core.provenance.media_types import MEDIA_TYPES
 from stylert.core.provenance.signing import (
     RECIPE_LABEL,
@@ -33,6 +34,7 @@ from stylert.core.provenance.signing import (
     forget_signer,
     signed,
 )
+from stylert.core.provenance.verification import verify_files
 from stylert.runtime.media.image_metadata import read_comment
 from stylert.runtime.media.pictures import encoded_image, save_image
 from stylert.runtime.media.video import write_video
@@ -249,6 +251,20 @@ def test_the_key_of_a_user_signs_and_its_authority_is_trusted(algorithm: str, im
     assert states(out) == ("Valid", "valid")
     assert of_certificate(out, chain.pem) == "valid_for_supplied_material"
     assert manifest(out)["signature_info"]["alg"].lower() == algorithm
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_a_certificate_for_each_purpose_signs_and_is_trusted(purpose: str, image: np.ndarray, tmp_path: Path) -> None:
+    chain = make_chain(purposes=(x509.ObjectIdentifier(purpose),))
+    files = written(tmp_path, chain)
+    credential = user_credential(*files)
+    check_signs(credential)
+    out = tmp_path / "a.png"
+    with open(out, "w+b") as file:
+        Signer(credential).sign(io.BytesIO(encoded_image(image, ".png")), file, ".png", RECIPE)
+    (verdict,) = verify_files([out], files[0])
+    assert (verdict.state, verdict.trust) == ("valid", "named")
+    assert of_certificate(out, chain.pem) == "valid_for_supplied_material"
 
 
 def test_threads_share_a_signer(image: np.ndarray, signing_folder: Path, tmp_path: Path) -> None:
