@@ -13,6 +13,8 @@ import pytest
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
+#: What Chromium says when a page asks for a GPU on a machine without one.
+NO_GPU = "No available adapters."
 #: Whether the large picture is that of the choices.
 DRAWN = "document.querySelector('#picture').naturalWidth > 0 && !document.querySelector('#picture').classList.contains('stale')"
 
@@ -35,7 +37,7 @@ def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
     context = browser.new_context(base_url=url, **options)
     page = context.new_page()
     problems: list[str] = []
-    page.on("console", lambda message: problems.append(message.text))
+    page.on("console", lambda message: None if message.text == NO_GPU else problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda r: None if r.url.startswith((url, "blob:")) else problems.append(r.url))
     page.goto(url)
@@ -46,11 +48,25 @@ def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
 
 
 def wait_for(page: Any, expression: str) -> None:
-    """Wait until an expression is true in the page. Playwright's own way would need a weaker policy for scripts."""
+    """Wait until an expression is true in the page, which may load once more meanwhile.
+
+    Playwright's own way would need a weaker policy for scripts.
+    """
     deadline = time.monotonic() + 60
-    while not page.evaluate(expression):
+    while not _is_true(page, expression):
         assert time.monotonic() < deadline, expression
         time.sleep(0.02)
+
+
+def _is_true(page: Any, expression: str) -> bool:
+    from playwright.sync_api import Error
+
+    try:
+        return bool(page.evaluate(expression))
+    except Error as e:
+        if "because of a navigation" in str(e):
+            return False
+        raise
 
 
 def wait_for_source(page: Any, part: str) -> None:

@@ -3,6 +3,7 @@
 - `server`: binds, loads, runs until a signal, drains. `settings` holds its limits.
 - `batcher`: dynamic batching in front of a generator.
 - `named_bundle`: bundles by name.
+- `network_calls`: one call with all threads, or several with few.
 - `model_store`: the served bundles by name, and their replacement while requests run.
 - `application`: the routes as one application; `image_routes` and `service_routes` hold them.
 - `network_facts`: what the page asks about a network. `page/` is the page, which `stylert.runtime.web` shares.

@@ -1,4 +1,4 @@
-"""Limits below the routes: the number of connections, and the time and size of a request's head.
+"""Limits below the routes: the number of connections, and the time and size of a request's head. And one packet for a short answer.
 
 uvicorn waits without end for the rest of a head, and with `httptools` it takes a head of any size. A client that sends one byte a
 minute, or bytes without end, would so hold a connection or the memory.
@@ -16,6 +16,8 @@ from stylert.runtime.serving.settings import ServerSettings
 
 #: Bytes of a request line with its headers.
 MAX_HEAD = 32 * 1024
+#: The first bytes of an answer.
+HEAD_START = b"HTTP/1.1 "
 #: Seconds in which a connection may still send its request when the server stops. The server accepted it, and its client cannot know.
 FRESH_SECONDS = 1.0
 
@@ -29,7 +31,7 @@ def limited_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
         _head_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+            super().connection_made(_JoinedHead(transport, self.loop))  # type: ignore[arg-type]
             if len(self.connections) > settings.max_connections:
                 self._refuse(b"503 Service Unavailable", f"there are {settings.max_connections} connections already")
             else:
@@ -100,3 +102,33 @@ def limited_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
             self.transport.close()
 
     return LimitedProtocol
+
+
+class _JoinedHead:
+    """A transport that writes the head of an answer together with the first part of its body.
+
+    uvicorn writes them one after the other. Each write is a call of the system, and wakes the client.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._head and data.startswith(HEAD_START):
+            self._head = data
+            self._loop.call_soon(self._write_head)  # the body may take longer, or be empty
+        else:
+            data, self._head = self._head + data, b""
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._write_head()
+        self._transport.close()
+
+    def _write_head(self) -> None:
+        if self._head:
+            self.write(b"")

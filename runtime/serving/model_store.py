@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from stylert.runtime.media.recipes import bundle_hash
 from stylert.runtime.serving.batcher import Batcher
 from stylert.runtime.serving.metrics import Metrics
 from stylert.runtime.serving.named_bundle import NamedBundle, check_names
+from stylert.runtime.serving.network_calls import NetworkCalls, load_calls
 from stylert.runtime.serving.refusals import Refusal
 from stylert.runtime.serving.settings import ServerSettings
 
@@ -69,14 +70,19 @@ class ServedModel:
     Attributes:
         name: Name in requests.
         bundle_hash: The sha256 of `bundle.json`, as in recipes.
-        generator: The networks.
+        calls: The networks.
         batcher: The queue.
     """
 
     name: str
     bundle_hash: str
-    generator: Generator
+    calls: NetworkCalls
     batcher: Batcher[Item, MadeImage]
+
+    @property
+    def generator(self) -> Generator:
+        """The networks with all threads."""
+        return self.calls.whole
 
     @property
     def bundle(self) -> Bundle:
@@ -86,7 +92,7 @@ class ServedModel:
         """Finish what the queue holds, then free the networks. A network that hangs keeps its memory."""
         await self.batcher.close()
         if not self.batcher.is_hung:
-            await asyncio.to_thread(self.generator.close)
+            await asyncio.to_thread(self.calls.close)
 
 
 class ModelStore:
@@ -197,7 +203,7 @@ class ModelStore:
                 raise BackendError(f"bundle {source.path} was replaced while it was loaded; load it again")
         except BaseException:
             for model in models.values():
-                model.generator.close()
+                model.calls.close()
             raise
         return models
 
@@ -207,29 +213,38 @@ class ModelStore:
         if backend == "auto":
             backend, _ = choose_backend(bundle, precision, source.threads)
         settings = self._settings
-        generator = Generator.load(bundle, backend, precision, source.threads, settings.max_batch)
-
-        def compute(items: Sequence[Item]) -> list[MadeImage]:
-            ws = latents_of(generator, items)
-            return list(map(MadeImage, as_uint8(generator.synthesize(ws)), ws))
-
+        calls = load_calls(bundle, backend, precision, source.threads, settings.max_batch)
         try:
+            whole, narrow = _compute_on(calls.whole), _compute_on(calls.narrow or calls.whole)
+            label = 0 if bundle.model["c_dim"] else None
             for batch in sorted({1, settings.max_batch}):  # the first call of a batch also compiles and allocates
-                compute([Composition((seed,) * bundle.num_ws, label=_any_label(bundle)) for seed in range(batch)])
+                for compute in (whole, narrow):
+                    compute([Composition((seed,) * bundle.num_ws, label=label) for seed in range(batch)])
         except BaseException:
-            generator.close()
+            calls.close()
             raise
         batcher = Batcher(
-            [compute] * generator.concurrency,
+            [narrow] * calls.count,
             settings.max_batch,
             settings.max_delay_ms / 1000,
             settings.max_queue,
-            max_call=settings.request_seconds,
-            observe=self._metrics.batch_observer(name),
+            whole if calls.narrow else None,
+            settings.request_seconds,
+            self._metrics.batch_observer(name),
         )
         facts = {"model": name, "backend": backend, "precision": precision, "seconds": round(time.perf_counter() - begin, 2)}
         LOG.info("loaded", extra={"facts": facts})
-        return ServedModel(name, digest, generator, batcher)
+        return ServedModel(name, digest, calls, batcher)
+
+
+def _compute_on(generator: Generator) -> Callable[[Sequence[Item]], list[MadeImage]]:
+    """The function that makes the images of items by a generator."""
+
+    def compute(items: Sequence[Item]) -> list[MadeImage]:
+        ws = latents_of(generator, items)
+        return list(map(MadeImage, as_uint8(generator.synthesize(ws)), ws))
+
+    return compute
 
 
 def latents_of(generator: Generator, items: Sequence[Item]) -> np.ndarray:
@@ -237,7 +252,3 @@ def latents_of(generator: Generator, items: Sequence[Item]) -> np.ndarray:
     compositions = [item for item in items if isinstance(item, Composition)]
     composed = iter(composed_ws(generator, compositions)) if compositions else iter(())
     return np.stack([next(composed) if isinstance(item, Composition) else item for item in items])
-
-
-def _any_label(bundle: Bundle) -> int | None:
-    return 0 if bundle.model["c_dim"] else None

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from stylert.core.errors import BackendError, InputError, shown
+from typing import TYPE_CHECKING
+
+from stylert.core.errors import BackendError, BundleError, InputError, shown, shown_line
 from stylert.runtime.bundle import MAPPING_FILE, Bundle
+from stylert.runtime.network_files import checked_model
+
+if TYPE_CHECKING:
+    from stylert.plugins.winograd_rewrite import ConvNode
 
 #: Precisions that run in a browser. ONNX Runtime Web has no convolution in float16 on a processor.
 PRECISIONS = ("fp32", "int8")
+#: Layers of fp32 that are computed by Winograd's F(4x4, 3x3): those without upsampling, from so many pixels and channels on.
+WINOGRAD_SIDE, WINOGRAD_CHANNELS = 8, 32
 
 
 def mapping_network(bundle: Bundle) -> bytes:
@@ -33,4 +41,23 @@ def synthesis_network(bundle: Bundle, precision: str) -> bytes:
         raise BackendError(f"bundle {bundle.path} takes noise as inputs; export one with --noise const")
     if bundle.output != "uint8":
         raise BackendError(f"bundle {bundle.path} has float images; export one with --output uint8")
-    return bundle.checked_file(entry.file).read_bytes()
+    file = bundle.checked_file(entry.file)
+    if precision != "fp32":
+        return file.read_bytes()
+    from stylert.plugins.winograd_rewrite import rewrite_as_winograd
+
+    model = checked_model(file)
+    try:
+        rewrite_as_winograd(model, _winograd_tile)
+        content: bytes = model.SerializeToString()
+        return content
+    except MemoryError as e:
+        raise BackendError(f"not enough memory to write {file} for a browser") from e
+    except Exception as e:  # a network that is not valid fails in many ways
+        raise BundleError(f"{file}: {shown_line(str(e)) or type(e).__name__}") from None
+
+
+def _winograd_tile(conv: ConvNode) -> int | None:
+    """The tile size for a layer, or None for a direct convolution."""
+    fits = conv.up == 1 and min(conv.size) >= WINOGRAD_SIDE and conv.out_channels >= WINOGRAD_CHANNELS
+    return 4 if fits else None

@@ -12,11 +12,12 @@ const THUMBNAIL = 128;
 const SIZES = [1, 2, 4];
 const MAX_SIDE = 4096;
 const image = find("picture");
-const picture = new Picture(image, { onTime: addTime, onError: say, urgent: true });
+const picture = new Picture(image, { onTime: pictureTook, onError: say, rank: 0 });
 let models = [];
+let isLoading = false;
 
 async function start() {
-  document.addEventListener("loading", (event) => say(event.detail, false));
+  document.addEventListener("loading", showLoading);
   find("source-title").textContent = SOURCE_TITLE;
   models = await fetchModels();
   find("format").replaceChildren(...Object.entries(FORMATS).map(([suffix, name]) => new Option(name, suffix)));
@@ -43,6 +44,17 @@ function thumbnail(parameters) {
 function say(text, isError = true) {
   find("message").textContent = text;
   find("message").classList.toggle("error", isError);
+}
+
+function showLoading(event) {
+  isLoading = true;
+  say(event.detail, false);
+}
+
+// A picture that waited for its network says nothing about the next ones.
+function pictureTook(milliseconds) {
+  if (!isLoading) addTime(milliseconds);
+  isLoading = false;
 }
 
 const current = () => models.find((model) => model.name === state.model);
@@ -103,7 +115,7 @@ const fileName = () => `${state.model}-seed${state.base}.${find("format").value}
 
 async function download() {
   try {
-    const blob = await fetchPicture(fullPath(), { urgent: true, download: true });
+    const blob = await fetchPicture(fullPath(), { rank: 0, download: true });
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
     link.download = fileName();

@@ -5,9 +5,9 @@ import { fetchPicture } from "./transport.js";
 // A newer picture replaces one that is still on its way. While a picture is on its way, further ones wait, and only the last of them
 // is asked for: so a slider never runs ahead of the network.
 export class Picture {
-  // `urgent` pictures come before others, where the transport can choose.
-  constructor(image, { onTime = () => {}, onError = () => {}, urgent = false } = {}) {
-    Object.assign(this, { image, onTime, onError, urgent, running: false, wanted: null, shown: null });
+  // Pictures of a lower `rank` come first, where the transport can choose.
+  constructor(image, { onTime = () => {}, onError = () => {}, rank = 2 } = {}) {
+    Object.assign(this, { image, onTime, onError, rank, running: false, wanted: null, shown: null });
   }
 
   async show(path) {
@@ -20,7 +20,7 @@ export class Picture {
       const next = this.wanted;
       try {
         const begin = performance.now();
-        const blob = await fetchPicture(next, { urgent: this.urgent });
+        const blob = await fetchPicture(next, { rank: this.rank });
         this.onTime(performance.now() - begin);
         const old = this.image.src;
         this.image.src = URL.createObjectURL(blob);

@@ -37,7 +37,7 @@ export function startSlots(thumbnail) {
     acceptDrops(button, slot.name);
     if (slot.name !== "base") button.append(removeButton(slot));
     group.append(button);
-    parts[slot.name] = { button, image, empty, caption, picture: new Picture(image), remove: button.querySelector(".remove") };
+    parts[slot.name] = { button, image, empty, caption, picture: new Picture(image, { rank: 1 }), remove: button.querySelector(".remove") };
   }
   subscribe(() => draw(thumbnail));
   draw(thumbnail);

@@ -11,7 +11,8 @@ export async function loadNetworks(model, threads, report) {
   const fetched = (path) => fetchBytes(new URL(`../${path}`, import.meta.url), (count) => report((loaded += count), total));
   runtimes[provider] ??= loadRuntime(provider, threads, fetched);
   const [ort, mapping, synthesis] = await Promise.all([runtimes[provider], fetched(model.files.mapping.path), fetched(model.files.synthesis.path)]);
-  const options = (name) => ({ executionProviders: [name], graphOptimizationLevel: "all" });
+  report(total, total);
+  const options = (name) => ({ executionProviders: [name], graphOptimizationLevel: "all", logSeverityLevel: 3 }); // errors only
   // The mapping network is a few small products; a GPU would wait longer for its start than it computes.
   const mappingSession = await ort.InferenceSession.create(mapping, options("wasm"));
   const synthesisSession = await ort.InferenceSession.create(synthesis, options(provider));

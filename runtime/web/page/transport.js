@@ -34,12 +34,12 @@ export async function fetchModels() {
   return models;
 }
 
-// The picture file of a path such as `v1/images/5.png?psi=0.7`, as a Blob. Pictures are made one after the other; `urgent` ones come first.
-export function fetchPicture(path, { urgent = false, download = false } = {}) {
+// The picture file of a path such as `v1/images/5.png?psi=0.7`, as a Blob. Pictures are made one after the other, those of
+// a lower `rank` first.
+export function fetchPicture(path, { rank = 2, download = false } = {}) {
   return new Promise((resolve, reject) => {
-    const task = { task: taskOf(path, download), resolve, reject };
-    if (urgent) queue.unshift(task);
-    else queue.push(task);
+    const later = queue.findIndex((waiting) => waiting.rank > rank);
+    queue.splice(later < 0 ? queue.length : later, 0, { rank, task: taskOf(path, download), resolve, reject });
     serveNext();
   });
 }
