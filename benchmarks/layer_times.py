@@ -41,6 +41,7 @@ from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.backends import onnxruntime, openvino
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.engines import read_record
+from stylert.runtime.layer_forms import layer_forms
 from stylert.runtime.loading import engine_to_load, open_synthesis
 from stylert.runtime.session import LayerTimer
 
@@ -93,14 +94,12 @@ def _onnxruntime(bundle: Bundle, configuration: Configuration) -> tuple[LayerTim
 
     ort = onnxruntime.library()
     with temporary_folder("profile") as folder:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
+        options = onnxruntime.session_options(configuration.threads)  # those of the backend
         options.enable_profiling = True
         options.profile_file_prefix = str(folder / "profile")
         options.optimized_model_filepath = str(folder / "optimised.onnx")
-        if configuration.threads is not None:
-            options.intra_op_num_threads = configuration.threads
-        onnx.save(name_nodes_by_layer(_network(bundle, configuration)), folder / "named.onnx")
+        source = _network_in_forms(bundle, configuration, folder)
+        onnx.save(name_nodes_by_layer(source), folder / "named.onnx")
         session = ort.InferenceSession(folder / "named.onnx", options, providers=["CPUExecutionProvider"])
         inputs = _random_inputs(bundle, configuration.batch)
         for _ in range(WARM_UP_CALLS + TIMED_CALLS):
@@ -223,6 +222,17 @@ def median_times(calls: Sequence[CallTimes]) -> LayerTimes:
 def _network(bundle: Bundle, configuration: Configuration) -> Path:
     """The file of the synthesis network that the backend runs."""
     return bundle.checked_file(bundle.network(configuration.precision, configuration.backend))
+
+
+def _network_in_forms(bundle: Bundle, configuration: Configuration, folder: Path) -> Path:
+    """The same as ONNX Runtime gets it: in float32, layers have the forms of the processor's class. `folder` keeps the file."""
+    source = _network(bundle, configuration)
+    content = layer_forms(source)[0] if configuration.precision == onnxruntime.FORMS_PRECISION else None
+    if content is None:
+        return source
+    rewritten = folder / "forms.onnx"
+    rewritten.write_bytes(content)
+    return rewritten
 
 
 def _random_inputs(bundle: Bundle, batch: int) -> dict[str, np.ndarray]:

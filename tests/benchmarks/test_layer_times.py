@@ -17,6 +17,7 @@ from stylert.benchmarks.machine.lower_bounds import layer_lower_bounds, network_
 from stylert.benchmarks.scenarios.measure import Configuration
 from stylert.core.errors import BackendError
 from stylert.core.machine.devices import Driver, Gpu
+from stylert.core.machine.processor_class import processor_class
 from stylert.core.roofline import PeakRates
 from stylert.export.network_plan import ConvForm, float32_plan
 from stylert.export.pipeline import export_bundle
@@ -26,6 +27,7 @@ from stylert.runtime import Bundle
 from stylert.runtime.backends import openvino
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.engines import build_engine
+from stylert.runtime.layer_forms import RULES, WinogradRule
 from stylert.runtime.lowering import lower
 from tests.export.networks import random_weights
 
@@ -180,6 +182,18 @@ def test_openvino_times_the_network_of_fixed_shape_that_its_backend_runs(
     profile = profile_layers(Configuration("own", bundle.path, "openvino", "int8", batch), {})
     assert networks == [("int8", batch)]
     assert profile.total > 0
+
+
+def test_onnxruntime_times_the_forms_of_the_processors_class(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = export_bundle(checkpoint, tmp_path / "bundle", ["fp32"], backends=[])
+    rule = WinogradRule(4, 1, (8, 8), (1, 0), "a test")
+    monkeypatch.setitem(RULES, processor_class(), rule)
+    profile = profile_layers(Configuration("own", bundle.path, "onnxruntime", "fp32"), {})
+    nodes = {entry.layer: entry.nodes for entry in profile.layers}
+    assert nodes["b8.conv1"] >= len(("input transform", "products", "output transform")) + nodes["b4.conv1"]
+    assert min(entry.value for entry in profile.layers) > 0
 
 
 def test_a_backend_without_a_profiler_is_refused(bundle: Bundle) -> None:
