@@ -92,7 +92,8 @@ class Trainer:
 
         Raises:
             DataError: The dataset does not fit the networks, is smaller than the subset, or has no classes to balance.
-            InputError: The processes cannot share the batch, or D has fewer layers than are to be frozen.
+            InputError: The processes cannot share the batch, D has fewer layers than are to be frozen, or its pixels are more
+                than those of the images.
         """
         _check_shapes(dataset, cfg)
         self.cfg, self.device, self.processes = cfg, torch.device(device), processes
@@ -244,11 +245,19 @@ def _check_shapes(dataset: ImageDataset, cfg: TrainConfig) -> None:
 
 
 def new_discriminator(cfg: TrainConfig) -> Discriminator | ProjectedDiscriminator:
-    """The discriminator that a configuration names, with initial weights."""
+    """The discriminator that a configuration names, with initial weights.
+
+    Raises:
+        InputError: The discriminator of pixels is for larger images than those of the run.
+    """
     if cfg.projected is None:
         return Discriminator(cfg.discriminator)
     pixels = None
     if cfg.projected_pixels is not None:
+        if cfg.projected_pixels > cfg.generator.resolution:
+            raise InputError(
+                f"projected_pixels {cfg.projected_pixels} is larger than the images, which have {cfg.generator.resolution} px"
+            )
         pixels = dataclasses.replace(cfg.discriminator, resolution=cfg.projected_pixels)
     return ProjectedDiscriminator(cfg.projected, cfg.generator.c_dim, cfg.discriminator.mbstd_group_size, pixels)
 

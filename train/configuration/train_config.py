@@ -168,8 +168,8 @@ class TrainConfig:
     def _check_projected_pixels(self, side: int) -> None:
         if self.projected is None:
             raise ValueError("projected_pixels needs projected: without it, StyleGAN2's discriminator sees whole images")
-        if side & (side - 1) or side > self.generator.resolution:
-            raise ValueError(f"projected_pixels must be a power of two up to {self.generator.resolution}, not {side}")
+        if side & (side - 1):
+            raise ValueError(f"projected_pixels must be a power of two, not {side}")
 
     @property
     def has_r1(self) -> bool:
