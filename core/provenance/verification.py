@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from stylert.core.child_processes import python_command
-from stylert.core.errors import DataError, InputError, SigningError, missing_extra
+from stylert.core.errors import BackendError, DataError, InputError, SigningError, missing_extra, shown_line
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import read_document
 from stylert.core.provenance.credentials import MAX_PEM, TEST_ORGANIZATION, chosen_folder, default_folder, read_settings
@@ -110,7 +110,7 @@ def verify_files(paths: Sequence[Path], anchors: Path | None = None) -> list[Ver
 
     Raises:
         InputError: The file of authorities cannot be read.
-        BackendError: The extra is not installed.
+        BackendError: The extra is not installed, or its library cannot be loaded.
     """
     if not can_verify():
         raise missing_extra("c2pa-python", "provenance")
@@ -146,14 +146,17 @@ def _read(paths: list[str], anchors: str | None, own: str | None) -> list[Verdic
 
 
 def _end_of(status: int, errors: bytes) -> str:
-    """The reason for the end of a process before its last file. Raises RuntimeError for one that Python ended."""
+    """The reason for the end of a process before its last file.
+
+    Raises:
+        BackendError: The process never began to read, as under a limit of memory.
+    """
     if status == -signal.SIGPROF:
         return "the library that reads it came to no end"
     if status < 0:
         return f"the library that reads it ended with {signal.Signals(-status).name}"
-    raise RuntimeError(
-        f"the process that reads manifests ended with status {status}: {errors.decode(errors='replace')[-2000:]}"
-    )
+    last_line = errors.decode(errors="replace").strip().rpartition("\n")[2]
+    raise BackendError(f"the process that reads manifests ended with status {status}: {shown_line(last_line)}")
 
 
 def _read_anchors(file: Path) -> str:

@@ -161,6 +161,18 @@ def test_a_library_that_ends_its_process_costs_one_verdict(
     assert "came to no end" in verdicts[4].why
 
 
+@pytest.mark.parametrize("program", ["raise ImportError('no room')", "import sys; sys.exit('no room')"])
+def test_a_process_that_cannot_begin_is_told_in_one_line(
+    program: str, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_process.py").write_text(program)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(verification, "MODULE", "broken_process")
+    with pytest.raises(BackendError, match="ended with status 1: .*no room") as told:
+        verify_files([picture])
+    assert "\n" not in str(told.value)
+
+
 def test_damaged_signed_files_are_never_valid_beyond_their_padding(
     signing_folder: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:
