@@ -21,7 +21,7 @@ from stylert.core.machine.host import cpu_name
 
 FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
          "--disable-sync"]  # fmt: skip
-ROUNDS = 5
+ROUNDS = 3
 #: Chooses a model and waits for its first picture.
 CHOOSE = """async (name) => {
   const { change } = await import(new URL("page/state.js", document.baseURI));
@@ -61,7 +61,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("site", type=Path)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each model in each of five rounds")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each model, in three rounds")
     options = parser.parse_args()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(options.site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -9,7 +9,10 @@ export async function loadNetworks(model, threads, report) {
   const total = model.files.mapping.bytes + model.files.synthesis.bytes + (provider in runtimes ? 0 : model.runtime_bytes[provider]);
   let loaded = 0;
   const fetched = (path) => fetchBytes(new URL(`../${path}`, import.meta.url), (count) => report((loaded += count), total));
-  runtimes[provider] ??= loadRuntime(provider, threads, fetched);
+  runtimes[provider] ??= loadRuntime(provider, threads, fetched).catch((error) => {
+    delete runtimes[provider]; // the next picture tries again
+    throw error;
+  });
   const [ort, mapping, synthesis] = await Promise.all([runtimes[provider], fetched(model.files.mapping.path), fetched(model.files.synthesis.path)]);
   report(total, total);
   const options = (name) => ({ executionProviders: [name], graphOptimizationLevel: "all", logSeverityLevel: 3 }); // errors only

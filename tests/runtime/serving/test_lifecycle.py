@@ -197,6 +197,7 @@ def test_a_network_that_hangs_does_not_keep_the_process(bundle: Bundle) -> None:
         (["{bundle}", "--precision", "fp8"], "no 'fp8' network"),
         (["{bundle}", "--port", "{taken}"], "choose another with --port"),
         (["{bundle}", "--host", "no.such.host.invalid"], "cannot listen on"),
+        (["{bundle}", "--host", "a..b"], "no name of a host"),
         (["{bundle}", "--max-queue", "3"], "no room for a request of 64"),
         (["{bundle}", "--api-key-file", "{bundle}/nothing"], "does not exist"),
     ],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
 
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.serving.server import ImageServer
@@ -15,7 +17,7 @@ from tests.runtime.serving.conftest import running, source
 schemathesis = pytest.importorskip("schemathesis", reason="needs the package schemathesis")
 pytestmark = pytest.mark.slow
 
-EXAMPLES = 60
+EXAMPLES = 25
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +26,16 @@ def api(bundle: Bundle) -> Iterator[ImageServer]:
         yield server
 
 
-@pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])
-def test_no_request_ends_in_an_error_of_the_server(api: ImageServer, mode: str) -> None:
+@pytest.mark.parametrize(("mode", "status"), [("POSITIVE", "2xx"), ("NEGATIVE", "4xx")])
+def test_no_request_ends_in_an_error_of_the_server(api: ImageServer, mode: str, status: str) -> None:
     schema = schemathesis.openapi.from_url(f"{api.url}/openapi.json")
     operations = [operation.ok() for operation in schema.get_all_operations()]
     assert len(operations) > 10
     answered: set[str] = set()
     for operation in operations:
-        answered |= _ask(operation, schemathesis.GenerationMode[mode])
-    assert answered
+        with suppress(Unsatisfiable):  # no request can break a description without parameters
+            answered |= _ask(operation, schemathesis.GenerationMode[mode])
+    assert status in answered
 
 
 def _ask(operation: Any, mode: Any) -> set[str]:
