@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import encypher_c2pa
 import numpy as np
 import pytest
 from PIL import Image
@@ -65,6 +66,7 @@ def test_every_command_that_draws_signs_after_init(run: Any, bundle: Bundle, tmp
     code, out, _ = run("provenance", "verify", *files)
     assert code == 0, out
     assert f"{len(files)} of {len(files)} files are verified" in out
+    assert {encypher_c2pa.verify(str(file))["integrity"] for file in files} == {"valid"}  # a reader without c2pa-rs
     for verdict in verify_files(files):
         assert json.loads(verdict.recipe or "")["AI-generated"] is True
         assert len(json.loads(verdict.recipe or "")["bundle"]) == 64

@@ -168,7 +168,7 @@ def test_a_process_that_cannot_begin_is_told_in_one_line(
     (tmp_path / "broken_process.py").write_text(program)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(verification, "MODULE", "broken_process")
-    with pytest.raises(BackendError, match="ended with status 1: .*no room") as told:
+    with pytest.raises(BackendError, match=r"ended with status 1: .*no room") as told:
         verify_files([picture])
     assert "\n" not in str(told.value)
 
