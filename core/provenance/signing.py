@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import json
 import os
 import shutil
 import tempfile
@@ -21,7 +20,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stylert.core.errors import OutputError, SigningError, missing_extra, shown_line
+from stylert.core.errors import InputError, OutputError, SigningError, missing_extra, shown_line
+from stylert.core.files.json_documents import read_document
 from stylert.core.provenance.credentials import ADVICE, PURPOSES, SWITCH, Credential, chosen_folder, read_credential
 from stylert.core.provenance.media_types import MEDIA_TYPES
 
@@ -210,10 +210,9 @@ def _manifest(comment: str | None) -> dict[str, Any]:
 def _facts(comment: str) -> dict[str, Any]:
     """The object in a comment that is JSON. Another comment has none."""
     try:
-        facts = json.loads(comment)
-    except ValueError:
+        return read_document(comment, dict[str, Any], "the comment", InputError)
+    except InputError:
         return {}
-    return facts if isinstance(facts, dict) else {}
 
 
 @functools.cache

@@ -168,7 +168,9 @@ def test_a_picture_that_a_model_made_is_signed(
     assert any(a["label"] == RECIPE_LABEL for a in manifest(tmp_path / "picture.png")["assertions"]) == (comment is not None)
 
 
-@pytest.mark.parametrize("comment", [None, "cats", "[1]", '{"AI-generated": false}', '{"AI-generated": "true"}'])
+@pytest.mark.parametrize(
+    "comment", [None, "cats", "[1]", '{"AI-generated": false}', '{"AI-generated": "true"}', "[" * 50_000, '{"a":' * 9_000]
+)
 def test_another_picture_is_not_signed(comment: str | None, image: np.ndarray, signing_folder: Path, tmp_path: Path) -> None:
     save_image(image, tmp_path / "signed.png", comment)
     save_grid(image[None], tmp_path / "grid.png")
