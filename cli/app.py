@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from stylert.core.errors import InputError, shown
+from stylert.core.numerals import is_whole_number
 from stylert.core.provenance.credentials import SWITCH
 
 #: Columns of help texts, and of tables that go into a file.
@@ -169,6 +170,6 @@ def check_choice(value: str, allowed: tuple[str, ...], option: str) -> None:
 
 def positive(text: str, option: str) -> int:
     """Read a whole number from 1 to 65536. Raises InputError for other text; the message shows `option`."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65536):
-        raise InputError(f"{option} takes whole numbers from 1 to 65536 (got {text!r})")
+    if not (is_whole_number(text) and 1 <= int(text) <= 65536):
+        raise InputError(f"{option} takes whole numbers from 1 to 65536 (got {shown(text)})")
     return int(text)

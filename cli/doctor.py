@@ -10,7 +10,7 @@ from typing import Any
 from stylert.cli.app import JsonFile, app
 from stylert.cli.console import print_line, print_table
 from stylert.core.errors import StylertError, install_command
-from stylert.core.files.outputs import check_output
+from stylert.core.files.outputs import check_output, write_json
 from stylert.core.machine.devices import find_gpus
 from stylert.core.machine.host import cpu_name, instruction_sets, memory_bytes, usable_cores
 from stylert.core.machine.processor_class import processor_class
@@ -30,7 +30,6 @@ OPTIONAL = {
 @app.command()
 def doctor(json: JsonFile = None) -> None:
     """Show Python, processor, memory, GPUs and every backend, and how to install the ones that are missing."""
-    from stylert.cli.tables import write_json
 
     check_output(json, "JSON")
     facts = findings()

@@ -10,7 +10,7 @@ import typer
 from stylert.cli.app import BundlePath, CommandGroup, JsonFile, app
 from stylert.cli.console import print_line, print_note
 from stylert.core.errors import InputError
-from stylert.core.files.outputs import check_output
+from stylert.core.files.outputs import check_output, write_json
 
 provenance = CommandGroup(help="Sign pictures, and check signed ones.", no_args_is_help=True)
 app.add_typer(provenance, name="provenance")
@@ -99,7 +99,6 @@ def verify(
     json: JsonFile = None,
 ) -> None:
     """Check that files are signed and unchanged. Exit with 1 if one is not. Nothing is fetched from the network."""
-    from stylert.cli.tables import write_json
     from stylert.core.provenance.verification import verify_files
 
     check_output(json, "JSON", files)

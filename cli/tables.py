@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylert.cli.console import print_line, print_table
-from stylert.core.files.atomic import atomic_file
 
 if TYPE_CHECKING:
     from stylert.core.statistics import Ratio
@@ -90,9 +87,3 @@ def _interval(ratio: Ratio) -> str:
 def accuracy_json(rows: Sequence[Accuracy]) -> list[dict[str, Any]]:
     """A verification as JSON values."""
     return [{**asdict(r), "passed": r.passed} for r in rows]
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` to a file, whole or not at all. Raises OutputError if it cannot be written."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")

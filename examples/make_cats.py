@@ -26,6 +26,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from stylert.core.errors import StylertError
+from stylert.core.files.atomic import atomic_file
+from stylert.core.files.outputs import ZIP_COMMENT, check_output
+
 #: The layers of the set, in drawing order; the folder names carry the order after a '#'.
 SET = "sets/set4"
 
@@ -65,6 +69,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="which images are drawn")
     parser.add_argument("--out", type=Path, required=True, help="zip to write")
     args = parser.parse_args()
+    try:
+        check_output(args.out, "zip")
+    except StylertError as e:
+        parser.error(str(e))
     names, layers = load_parts(args.resolution)
     available = int(np.prod([len(layer) for layer in layers]))
     if not 1 <= args.count <= available:
@@ -74,7 +82,7 @@ def main() -> None:
     rng = random.Random(args.seed)
     choices: dict[str, tuple[int, ...]] = {}
     drawn: set[tuple[int, ...]] = set()
-    with zipfile.ZipFile(args.out, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_file(args.out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         while len(choices) < args.count:
             choice = tuple(rng.randrange(len(layer)) for layer in layers)
             if choice in drawn:
@@ -87,6 +95,7 @@ def main() -> None:
             archive.writestr(name, buffer.getvalue())
         archive.writestr("dataset.json", json.dumps({"labels": [[name, choice[body]] for name, choice in choices.items()]}))
         archive.writestr("parts.json", json.dumps({"layers": names, "choices": choices}))
+        archive.comment = ZIP_COMMENT
     print(f"{args.out}: {args.count} images of {args.resolution} px")
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from stylert.core.errors import InputError, StylertError, shown, shown_line
+from stylert.core.numerals import is_whole_number
 
 #: Longest time that processes wait for rank 0.
 LONGEST_WAIT = timedelta(days=7)
@@ -119,7 +120,7 @@ def local_device(name: str) -> str:
         raise InputError("no CUDA device is available: use --device cpu")
     number = name.partition(":")[2] or os.environ.get("LOCAL_RANK", "0")
     count = torch.cuda.device_count()
-    if not (number.isascii() and number.isdigit() and int(number) < count):
+    if not (is_whole_number(number) and int(number) < count):
         raise InputError(f"there is no GPU {shown(number)}: this machine has {count}, and the first is 0")
     torch.cuda.set_device(int(number))
     return f"cuda:{int(number)}"

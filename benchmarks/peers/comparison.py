@@ -12,7 +12,6 @@ are measured separately, in alternation (`interleaved.py`).
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -42,8 +41,7 @@ from stylert.benchmarks.processes import new_process
 from stylert.benchmarks.scenarios.measure import timed_calls
 from stylert.benchmarks.standard_networks import NAMES
 from stylert.core.errors import BackendError, StylertError
-from stylert.core.files.atomic import atomic_file
-from stylert.core.files.outputs import check_output
+from stylert.core.files.outputs import check_output, write_json
 from stylert.core.files.temporary import temporary_folder
 from stylert.core.machine.host import usable_cores
 from stylert.core.text_table import aligned_columns
@@ -218,8 +216,7 @@ def _run(options: argparse.Namespace) -> None:
             "results": [_json_values(r) for r in results if r.rounds],
             "not measured": {r.candidate.name: r.unavailable_reason for r in results if not r.rounds},
         }
-        with atomic_file(options.json) as temporary:
-            temporary.write_text(json.dumps(document, indent=2) + "\n")
+        write_json(options.json, document)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

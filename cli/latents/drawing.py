@@ -7,7 +7,6 @@ from pathlib import Path
 
 from stylert.cli.picture_options import PictureOptions
 from stylert.core.errors import BundleError, InputError
-from stylert.core.files.atomic import check_writable
 from stylert.core.files.outputs import check_not_input
 from stylert.core.numerals import read_number
 from stylert.core.progress import Progress
@@ -15,7 +14,7 @@ from stylert.core.provenance.signing import active_signer
 from stylert.core.provenance.verification import Verdict
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
-from stylert.runtime.media.pictures import check_channels, check_commented, save_image
+from stylert.runtime.media.pictures import check_channels, check_commented, check_own_picture, save_image
 from stylert.runtime.media.recipes import MAX_FPS, VIDEO, Recipe, check_bundle
 from stylert.runtime.media.rendering import check_fits, frames, picture
 from stylert.runtime.media.signed_recipes import read_signed_recipe
@@ -137,7 +136,7 @@ def _draw(recipe: Recipe, bundle: Bundle, out: Path, threads: int | None, report
     check_channels(out, bundle.model["img_channels"], is_video)
     with Generator.load(bundle, recipe.backend, recipe.precision, threads) as generator:
         check_fits(generator, recipe)
-        check_writable(out)
+        check_own_picture(out)
         active_signer()  # a credential that cannot sign is told before the long part
         if recipe.command == VIDEO and recipe.fps is not None:
             write_video(out, frames(generator, recipe, report), recipe.fps, comment)

@@ -27,7 +27,7 @@ from stylert.cli.app import (
 from stylert.cli.console import print_line, print_note, progress
 from stylert.cli.picture_options import MinPsnr, PictureOptions, with_picture_options
 from stylert.core.errors import InputError
-from stylert.core.files.outputs import check_output
+from stylert.core.files.outputs import check_output, write_json
 
 
 @app.command()
@@ -204,7 +204,7 @@ def verify(
         rows = run(Bundle.load(bundle), against, split_list(backend), split_list(precision), seeds, psi, report)
     tables.show_accuracy(rows)
     if json is not None:
-        tables.write_json(json, {"accuracy": tables.accuracy_json(rows)})
+        write_json(json, {"accuracy": tables.accuracy_json(rows)})
     if not all(row.passed for row in rows):
         raise typer.Exit(1)
 

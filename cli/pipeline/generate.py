@@ -9,13 +9,12 @@ import numpy as np
 
 from stylert.cli.picture_options import PictureOptions
 from stylert.core.errors import InputError, OutputError
-from stylert.core.files.atomic import check_writable
 from stylert.core.images.grids import as_uint8, make_grid
 from stylert.core.progress import Progress
 from stylert.core.provenance.signing import active_signer
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
-from stylert.runtime.media.pictures import check_channels, save_image
+from stylert.runtime.media.pictures import check_channels, check_own_picture, save_image
 from stylert.runtime.media.rendering import check_call, check_fits
 
 
@@ -55,7 +54,8 @@ def generate_images(
         if grid:
             check_fits(generator, recipe)
             comment = recipe.to_json()
-        check_writable(out / ("grid.png" if grid else _file_name(seeds[0])))
+        for name in ["grid.png"] if grid else map(_file_name, seeds if out.exists() else seeds[:1]):
+            check_own_picture(out / name)
         active_signer()  # a credential that cannot sign is told here, too
         files: list[Path] = []
         batches: list[np.ndarray] = []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from stylert.cli.app import split_list
 from stylert.cli.console import print_line
 from stylert.core.errors import InputError, OutputError, missing_extra
-from stylert.core.files.atomic import check_writable
 from stylert.core.files.outputs import is_within
 from stylert.core.numerals import read_number
 
@@ -34,7 +34,7 @@ def run_preview(data: Path, out: Path, count: int, pipelines: str | None, probab
         from stylert.train.augment.preview import ROWS, contact_sheet
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
-    from stylert.runtime.media.pictures import save_image
+    from stylert.runtime.media.pictures import check_own_picture, save_image
     from stylert.train.augment.groups import PIPELINES
     from stylert.train.data.dataset import ImageDataset
 
@@ -48,9 +48,9 @@ def run_preview(data: Path, out: Path, count: int, pipelines: str | None, probab
         raise InputError(f"--p takes comma-separated numbers from 0 to 1 (got {probabilities!r})") from None
     if not all(0 <= p <= 1 for p in values):
         raise InputError(f"--p takes comma-separated numbers from 0 to 1 (got {probabilities!r})")
-    check_writable(out)
+    check_own_picture(out)
     if is_within(out, data):
         raise OutputError(f"cannot write {out}: it is the dataset, or a file in its folder")
     images = ImageDataset(data, limit=count).images[:].transpose(0, 2, 3, 1)
-    save_image(contact_sheet(images, names, values, tile, seed), out)
+    save_image(contact_sheet(images, names, values, tile, seed), out, json.dumps({"command": "augment-preview"}))
     print_line(f"wrote {out}")

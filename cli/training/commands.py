@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from stylert.cli import tables
 from stylert.cli.app import JsonFile, app, split_list
 from stylert.core.errors import InputError
-from stylert.core.files.outputs import check_output
+from stylert.core.files.outputs import check_output, write_json
 
 HALF = "Type of the highest resolutions: none, fp16, bf16."
 AUGMENTATION = "ada (adapts p), fixed (--p), or noaug; by default the preset decides."
@@ -192,4 +191,4 @@ def metrics(
     check_output(json, "JSON", (checkpoint, data, floor, inception, *files))
     facts = run_metrics(checkpoint, data, floor, images, names, inception, lpips, noise)
     if json is not None:
-        tables.write_json(json, facts)
+        write_json(json, facts)

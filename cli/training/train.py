@@ -276,7 +276,7 @@ def _check(options: Options) -> None:
     from stylert.train.data.image_files import refuse_run_among_images
     from stylert.train.loop import check_saving
     from stylert.train.snapshots.best_snapshot import BEST_FILE
-    from stylert.train.snapshots.run_folder import GENERATOR_FILE
+    from stylert.train.snapshots.run_folder import GENERATOR_FILE, numbered_snapshots
 
     check_saving(options.snap, options.keep)
     snapshot = options.out / SNAPSHOT_FILE
@@ -293,6 +293,8 @@ def _check(options: Options) -> None:
         for name in (GENERATOR_FILE, BEST_FILE):  # of a user, or of an older run; the new run would replace it
             if (options.out / name).exists():
                 raise OutputError(f"{options.out} already holds {name}: choose another folder")
+        if options.out.exists() and (numbered := numbered_snapshots(options.out)):  # --keep would count them as its own
+            raise OutputError(f"{options.out} already holds {numbered[0].name}: choose another folder")
 
 
 def _config(options: Options, resolution: int, c_dim: int, channels: int, processes: Processes, snapshot: Path) -> TrainConfig:

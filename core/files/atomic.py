@@ -49,13 +49,15 @@ OwnFiles = Callable[[Path], Collection[str]]
 def atomic_file(path: str | Path, within: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`. On success it becomes `path`; on failure it is removed.
 
+    A file that replaces another one has its permissions.
+
     Args:
         path: The file.
         within: A folder above it, which others may have made: nothing between the two may be a link, which could lead anywhere.
 
     Raises:
-        OutputError: The folder of `path` cannot be made, the file cannot be written, `path` is not a regular file, or a link
-            lies below `within`.
+        OutputError: The folder of `path` cannot be made, the file cannot be written, `path` is not a regular file or is
+            write-protected, or a link lies below `within`.
     """
     with _named_errors(path):
         check_no_links(path, within)
@@ -67,6 +69,8 @@ def atomic_file(path: str | Path, within: Path | None = None) -> Iterator[Path]:
     try:
         with _named_errors(path, temporary):
             yield temporary
+            with contextlib.suppress(FileNotFoundError):
+                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
             _sync(temporary)
             os.replace(temporary, target)
             _sync(target.parent)
@@ -80,7 +84,8 @@ def atomic_directory(path: str | Path, own_files: OwnFiles | None, within: Path 
     """Yield a temporary folder beside `path`. On success it replaces `path`; on failure it is removed.
 
     An existing folder at `path` stays until the new one is complete. If the file system can exchange two folders, as those of
-    Linux can, `path` exists at every moment. Two writers of the same folder both succeed, and the last one stays.
+    Linux can, `path` exists at every moment. Two writers of the same folder both succeed, and the last one stays. A folder that
+    replaces another one is no more open to other users than that one.
 
     Args:
         path: The folder.
@@ -88,8 +93,8 @@ def atomic_directory(path: str | Path, own_files: OwnFiles | None, within: Path 
         within: As in `atomic_file`.
 
     Raises:
-        OutputError: The folder cannot be made or written, `path` is a file or the current folder, it holds files of others, or
-            a link lies below `within`.
+        OutputError: The folder cannot be made or written, `path` is a file or the current folder, it holds files of others, a file
+            system is mounted in it, or a link lies below `within`.
     """
     with _named_errors(path):
         check_no_links(path, within)
@@ -104,6 +109,8 @@ def atomic_directory(path: str | Path, own_files: OwnFiles | None, within: Path 
             for file in (*temporary.rglob("*"), temporary):
                 _sync(file)
             _check_folder(path, target, own_files)  # files may have come in the meantime
+            with contextlib.suppress(FileNotFoundError):
+                temporary.chmod(stat.S_IMODE(temporary.stat().st_mode) & stat.S_IMODE(target.stat().st_mode))
             _put_in_place(temporary, target)
             _sync(target.parent)
     finally:
@@ -175,13 +182,15 @@ def check_writable(path: str | Path | None) -> None:
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise OutputError if something other than a regular file is at `path`. A rename would remove it."""
+    """Raise OutputError if something other than a regular file is at `path`, or one that nobody may write. A rename would remove it."""
     try:
         mode = path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return
     if not stat.S_ISREG(mode):
         raise OutputError(f"cannot write {path}: it is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}")
+    if not mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        raise OutputError(f"cannot write {path}: it is write-protected")
 
 
 def check_no_links(path: str | Path, within: Path | None) -> None:
@@ -222,6 +231,11 @@ def _check_folder(path: str | Path, target: Path, own_files: OwnFiles | None) ->
         raise OutputError(f"cannot write {path}: a file of that name is in the way")
     if Path.cwd().is_relative_to(target):
         raise OutputError(f"cannot replace {path}: it is the current folder, or one above it; start from another one")
+    for folder, _, _ in os.walk(target):  # which passes over what another thread removes meanwhile
+        if os.path.ismount(folder):  # it can neither be renamed nor removed
+            raise OutputError(
+                f"cannot replace {path}: a file system is mounted at {folder}; choose a folder inside it, or another one"
+            )
     if own_files is None:
         return
     others = list(islice(_files_beside(target, set(own_files(target))), SHOWN_FILES + 1))

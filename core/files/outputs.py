@@ -1,25 +1,32 @@
 """Checks of the file that a command is asked to write, before its work begins.
 
-A command replaces no input of its own, and no file of another kind than the one that it writes.
+A command replaces no input of its own, and only files that stylert wrote. Each kind of file has a mark by which stylert knows its own.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from stylert.core.errors import OutputError
-from stylert.core.files.atomic import check_writable
+from stylert.core.files.atomic import atomic_file, check_writable
 
-#: Whether the first bytes of a file may be of this kind.
-KINDS: dict[str, Callable[[bytes], bool]] = {
-    "JSON": lambda head: head.lstrip()[:1] in (b"{", b"["),
-    "HTML": lambda head: head.lstrip()[:1] == b"<",
-    "zip": lambda head: head[:2] == b"PK",
-    "safetensors": lambda head: head[8:9] == b"{",
+#: Comment at the end of a zip that stylert wrote.
+ZIP_COMMENT = b"stylert"
+#: Whether a file of this kind is one of stylert, by its first and its last bytes.
+MARKS: dict[str, Callable[[bytes, bytes], bool]] = {
+    "JSON": lambda head, _: head.lstrip()[:1] == b"{" and b'"stylert"' in head,
+    "HTML": lambda head, _: b'<meta name="generator" content="stylert">' in head,
+    "zip": lambda head, tail: head[:2] == b"PK" and tail.endswith(ZIP_COMMENT),
+    # A snapshot of a training run has more than a generator, and belongs to its folder.
+    "safetensors": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"generator\"" in head,
 }
-HEAD_BYTES = 512
+#: Bytes at each end of a file in which its mark is looked for.
+END_BYTES = 2**16
 
 #: JSON documents that belong to a bundle, an engine or a dataset.
 DOCUMENTS = ("bundle.json", "engine.json", "dataset.json")
@@ -29,12 +36,12 @@ def check_output(path: Path | None, kind: str, inputs: Iterable[Path | None] = (
     """Check that a result can be written to the file `path`, and that nothing else is lost. None needs no check.
 
     Args:
-        path: The file. An existing one is replaced only if it is empty or of this kind.
-        kind: A name from `KINDS`.
+        path: The file. An existing one is replaced only if it is empty, or if stylert wrote it as a file of this kind.
+        kind: A name from `MARKS`.
         inputs: Files that the command reads, or folders. The file may not be one of them, or a name of one.
 
     Raises:
-        OutputError: The file cannot be written, is an input, or is of another kind.
+        OutputError: The file cannot be written, is an input, or is not of stylert.
     """
     check_writable(path)
     if path is None:
@@ -42,15 +49,30 @@ def check_output(path: Path | None, kind: str, inputs: Iterable[Path | None] = (
     check_not_input(path, inputs)
     if not path.exists():
         return
-    if path.name in DOCUMENTS:
-        raise OutputError(f"cannot write {path}: the {path.name} there belongs to other files; choose another name")
+    place = Path(os.path.realpath(path))
+    if place.name in DOCUMENTS:
+        raise OutputError(f"cannot write {path}: the {place.name} there belongs to other files; choose another name")
     try:
-        with open(path, "rb") as file:
-            head = file.read(HEAD_BYTES)
+        with open(place, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            head = file.read(END_BYTES)
+            file.seek(max(0, size - END_BYTES))
+            tail = file.read(END_BYTES)
     except OSError as e:
         raise OutputError(f"cannot write {path}: the file there cannot be read: {e.strerror or e}") from None
-    if head and not KINDS[kind](head):
-        raise OutputError(f"cannot write {path}: the file there is not {kind}; choose another name")
+    if head and not MARKS[kind](head, tail):
+        raise OutputError(f"cannot write {path}: stylert did not write the file there as {kind}; choose another name")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write an object to a file, whole or not at all, under the mark by which stylert knows it again.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps({"stylert": _version(), **content}, indent=2) + "\n")
 
 
 def check_not_input(path: Path, inputs: Iterable[Path | None]) -> None:
@@ -71,3 +93,10 @@ def is_same_file(a: Path, b: Path) -> bool:
 def is_within(path: Path, folder: Path) -> bool:
     """Whether `path` is `folder` or lies below it, after following links."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def _version() -> str:
+    try:
+        return version("stylert")
+    except PackageNotFoundError:
+        return "from its sources"

@@ -32,7 +32,10 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 #: Bytes of a picture file, at most.
 MAX_BYTES = 256 * 2**20
 #: Pixels of a picture, at most.
-MAX_PIXELS = 2**27
+MAX_PIXELS = 10**8
+#: Chunks of a PNG, and scans of a JPEG, at most. However small it is, each takes the decoder its time.
+MAX_CHUNKS, MAX_SCANS = 2**16, 100
+PNG_SIGNATURE, JPEG_SIGNATURE, JPEG_SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"\xff\xda"
 
 #: Pixel formats of Pillow with 16 bits of grey.
 GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -64,6 +67,7 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         PictureError: The file cannot be decoded. The message does not name it.
     """
+    _check_parts(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
@@ -87,6 +91,19 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise PictureError("there is too little memory for its pixels") from None
     except Exception as e:  # Pillow raises many types for a damaged file
         raise PictureError(one_line_message(e)) from None
+
+
+def _check_parts(data: bytes) -> None:
+    """Raise PictureError if a file has so many parts that the decoder would come to no end."""
+    if data.startswith(JPEG_SIGNATURE) and data.count(JPEG_SCAN) > MAX_SCANS:
+        raise PictureError("it has too many scans")
+    if data.startswith(PNG_SIGNATURE):
+        position = len(PNG_SIGNATURE)
+        for _ in range(MAX_CHUNKS):
+            position += 12 + int.from_bytes(data[position : position + 4])  # length, name, content, checksum
+            if position >= len(data):
+                return
+        raise PictureError("it has too many chunks")
 
 
 def one_line_message(error: Exception) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import struct
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from stylert.core.errors import InputError, OutputError, as_path, shown
-from stylert.core.files.atomic import atomic_file
+from stylert.core.files.atomic import atomic_file, check_writable
+from stylert.core.files.json_documents import read_document
 from stylert.core.provenance.signing import says_generated, signed
-from stylert.runtime.media.image_metadata import PNG_KEY, xmp_packet
+from stylert.runtime.media.image_metadata import PNG_KEY, read_comment, xmp_packet
 
 #: Suffixes of the formats that can hold a comment
 COMMENTED = (".png", ".webp", ".gif", ".jpg", ".jpeg")
@@ -103,6 +105,25 @@ def check_commented(path: str | Path) -> None:
     """Raise InputError unless pictures of this suffix can hold a comment."""
     if Path(path).suffix.lower() not in COMMENTED:
         raise InputError(f"cannot write {path} with its recipe: use {', '.join(COMMENTED)}")
+
+
+def check_own_picture(path: Path) -> None:
+    """Check that a picture or video can be written, and that no file of others is lost.
+
+    Raises:
+        OutputError: The file cannot be written, or the one there carries no comment of stylert. An empty one may be replaced.
+    """
+    check_writable(path)
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    try:
+        comment = read_document(read_comment(path), dict[str, Any], f"the comment of {path}", InputError)
+    except InputError:
+        comment = {}
+    if not isinstance(comment.get("command"), str):
+        raise OutputError(
+            f"cannot write {path}: stylert did not draw the file there, or its recipe was removed; choose another name"
+        )
 
 
 def _comment_options(suffix: str, comment: str) -> dict[str, object]:

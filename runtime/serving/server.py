@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 
-from stylert.core.errors import BackendError, StylertError
+from stylert.core.errors import BackendError, InputError, StylertError, shown
 from stylert.core.provenance.signing import forget_signer
 from stylert.runtime.serving.application import application
 from stylert.runtime.serving.host_work import HostWork
@@ -198,6 +198,8 @@ def _bound(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
     except OSError as e:
         raise BackendError(f"cannot listen on {host}: {e.strerror or e}") from None
+    except UnicodeError:  # of Python, for a name that no domain can have
+        raise InputError(f"cannot listen on {shown(host)}: it is no name of a host") from None
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)

@@ -179,6 +179,7 @@ def test_every_mistake_prints_one_line_and_exits_with_2(
         (("verify", b, "--against", file), "not the checkpoint"),
         (("bench", b, "--batch", "1,x"), "--batch"),
         (("bench", b, "--batch", "0"), "--batch"),
+        (("bench", b, "--batch", "1" * 5000), "--batch"),
         (("bench", tmp_path), "bundle.json"),
         (("train", "--data", tmp_path / "no.zip", "--out", out), "does not exist"),
         (("train", "--data", file, "--out", out), "file"),

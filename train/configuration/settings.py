@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from stylert.core.errors import shown
+from stylert.core.numerals import read_number, read_whole_number
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.train.configuration.train_config import TrainConfig
 
@@ -39,12 +40,12 @@ def parse_setting(name: str, text: str) -> Any:
         return None
     try:
         if get_origin(hint) is tuple:
-            return tuple(float(part) for part in text.split(","))
+            return tuple(read_number(part) for part in text.split(","))
         if bool in types:
             return {"true": True, "false": False}[text.lower()]
         if int in types:
-            return int(text)
-        return float(text) if float in types else text
+            return read_whole_number(text)
+        return read_number(text) if float in types else text
     except (KeyError, ValueError):
         raise ValueError(f"{name} cannot be {shown(text)}") from None
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from stylert.core.errors import DataError, InputError, shown_line, shown_name
 from stylert.core.files.atomic import atomic_file
+from stylert.core.files.outputs import ZIP_COMMENT
 from stylert.core.images.pictures import PictureError, decode_picture
 from stylert.core.progress import Progress
 from stylert.train.data.labels import LABELS_FILE, MAX_CLASSES
@@ -115,6 +116,7 @@ def convert_dataset(
             raise DataError(f"{source} holds no picture that can be decoded")
         rows = _label_rows(source, labels)
         archive.writestr(zipfile.ZipInfo(LABELS_FILE, DATE), json.dumps({"labels": rows}))
+        archive.comment = ZIP_COMMENT
     return Converted(len(labels), corrupt, _c_dim(rows))
 
 

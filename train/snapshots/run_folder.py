@@ -67,13 +67,18 @@ def keep_last(trainer: Trainer, out: Path, count: int, snap_kimg: float) -> None
             os.link(out / SNAPSHOT_FILE, temporary)  # needs no space until the next snapshot replaces the first name
         except OSError:  # the file system has no links
             shutil.copyfile(out / SNAPSHOT_FILE, temporary)
+    for path in numbered_snapshots(out)[:-count]:
+        path.unlink()
+
+
+def numbered_snapshots(out: Path) -> list[Path]:
+    """The files of `keep_last` in a folder, by their kimg."""
     kimg_of = {}
     for path in out.iterdir():
         match = re.fullmatch(r"snapshot-(\d{6,}(?:\.\d{3})?)\.safetensors", path.name)
         if match is not None:
             kimg_of[path] = float(match[1])
-    for path in sorted(kimg_of, key=kimg_of.__getitem__)[:-count]:
-        path.unlink()
+    return sorted(kimg_of, key=kimg_of.__getitem__)
 
 
 def kimg_name(nimg: int, snap_kimg: float) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -372,3 +374,53 @@ def test_a_full_disk_leaves_the_old_file_and_is_one_line(tmp_path: Path) -> None
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (tmp_path / "f").read_text() == (tmp_path / "d" / "f").read_text() == "old"
     assert names(tmp_path) == ["d", "f"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_a_file_that_replaces_another_has_its_permissions(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "f").touch()
+    (tmp_path / "f").chmod(mode)
+    with atomic_file(tmp_path / "f") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "f").read_text() == "new"
+    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == mode
+
+
+def test_a_write_protected_file_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("old")
+    (tmp_path / "f").chmod(0o444)
+    with pytest.raises(OutputError, match="write-protected"):
+        check_writable(tmp_path / "f")
+    with pytest.raises(OutputError, match="write-protected"), atomic_file(tmp_path / "f") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "f").read_text() == "old"
+
+
+def test_a_folder_that_replaces_a_private_one_is_private(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d").chmod(0o700)
+    with atomic_directory(tmp_path / "d", None) as temporary:
+        (temporary / "f").touch()
+    assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("place", ["d", "d/engines"])
+def test_a_folder_in_which_a_file_system_is_mounted_is_not_replaced(tmp_path: Path, place: str) -> None:
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("this process may not mount file systems")
+    (tmp_path / place).mkdir(parents=True)
+    code = f"""
+from pathlib import Path
+from stylert.core.errors import OutputError
+from stylert.core.files.atomic import atomic_directory
+Path({place!r}, "kept").touch()
+try:
+    with atomic_directory("d", None):
+        raise SystemExit("the work began")
+except OutputError as e:
+    assert "is mounted at" in str(e), e
+assert Path({place!r}, "kept").exists() and [p.name for p in Path().iterdir()] == ["d"]
+"""
+    command = ["unshare", "-m", "sh", "-ec", f"mount -t tmpfs none {place}; exec {sys.executable} -"]
+    done = subprocess.run(command, cwd=tmp_path, input=code, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""An output replaces no input, and no file of another kind."""
+"""An output replaces no input, and only files that stylert wrote."""
 
 from __future__ import annotations
 
@@ -7,10 +7,23 @@ from pathlib import Path
 import pytest
 
 from stylert.core.errors import OutputError
-from stylert.core.files.outputs import KINDS, check_output, is_same_file, is_within
+from stylert.core.files.outputs import MARKS, ZIP_COMMENT, check_output, is_same_file, is_within, write_json
 
-#: The beginning of a file of each kind.
-EXAMPLES = {"JSON": b' {"a": 1}', "HTML": b"\n<!doctype html>", "zip": b"PK\x03\x04", "safetensors": b"\x10\0\0\0\0\0\0\0{}"}
+#: A file of each kind as stylert writes it, and as others do.
+OWN = {
+    "JSON": b'{"stylert": "0.1.0", "a": 1}',
+    "HTML": b'<!doctype html>\n<meta name="generator" content="stylert">',
+    "zip": b"PK\x03\x04 data " + ZIP_COMMENT,
+    "safetensors": b'\x20\0\0\0\0\0\0\0{"__metadata__":{"stylert":"{\\"kind\\": \\"generator\\"}"}}',
+}
+FOREIGN = {
+    "JSON": b'{"name": "package"}',
+    "HTML": b"<!doctype html>",
+    "zip": b"PK\x03\x04 data",
+    "safetensors": b"\x02\0\0\0\0\0\0\0{}",
+    "safetensors of a run": b'\x20\0\0\0\0\0\0\0{"__metadata__":{"stylert":"{\\"kind\\": \\"training\\"}"}}',
+    "text": b"stylert",
+}
 
 
 def test_an_input_is_not_replaced_by_any_of_its_names(tmp_path: Path) -> None:
@@ -26,25 +39,32 @@ def test_an_input_is_not_replaced_by_any_of_its_names(tmp_path: Path) -> None:
     assert given.read_text() == "{}"
 
 
-def test_a_file_is_replaced_only_by_one_of_its_kind(tmp_path: Path) -> None:
-    assert KINDS.keys() == EXAMPLES.keys()
-    for kind in KINDS:
-        for there, head in {**EXAMPLES, "": b""}.items():
-            (tmp_path / "f").write_bytes(head)
-            if there in (kind, ""):
+def test_only_an_own_file_of_the_kind_is_replaced(tmp_path: Path) -> None:
+    assert MARKS.keys() == OWN.keys()
+    for kind in MARKS:
+        for there, content in [*OWN.items(), *FOREIGN.items(), ("", b"")]:
+            (tmp_path / "f").write_bytes(content)
+            if not content or content == OWN[kind]:
                 check_output(tmp_path / "f", kind)
             else:
-                with pytest.raises(OutputError, match=f"the file there is not {kind}"):
+                with pytest.raises(OutputError, match=f"stylert did not write the file there as {kind}"):
                     check_output(tmp_path / "f", kind)
-            assert (tmp_path / "f").read_bytes() == head
+            assert (tmp_path / "f").read_bytes() == content, there
+
+
+def test_written_json_is_known_again(tmp_path: Path) -> None:
+    write_json(tmp_path / "f.json", {"values": list(range(100_000))})
+    check_output(tmp_path / "f.json", "JSON")
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "engine.json", "dataset.json"])
 def test_documents_that_belong_to_other_files_are_not_replaced(name: str, tmp_path: Path) -> None:
     check_output(tmp_path / name, "JSON")
     (tmp_path / name).write_text("{}")
-    with pytest.raises(OutputError, match="belongs to other files"):
-        check_output(tmp_path / name, "JSON")
+    (tmp_path / "link.json").symlink_to(name)
+    for given in (name, "link.json"):
+        with pytest.raises(OutputError, match="belongs to other files"):
+            check_output(tmp_path / given, "JSON")
 
 
 def test_paths_are_compared_by_what_they_name(tmp_path: Path) -> None:

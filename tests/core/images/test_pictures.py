@@ -221,3 +221,30 @@ def test_decoding_holds_no_more_copies_of_the_pixels_than_it_needs(
     command = [sys.executable, "-c", PEAK, str(tmp_path / "large.png"), str(side**2), str(tmp_path / "small.png")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert float(done.stdout) < copies + 0.3
+
+
+def png_with_chunks(name: bytes, count: int) -> bytes:
+    """A PNG of one pixel with many empty chunks of this name before its pixel."""
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1), 7).save(buffer, "PNG")
+    whole = buffer.getvalue()
+    empty = struct.pack(">I4sI", 0, name, zlib.crc32(name))
+    before = whole.index(b"IDAT") - 4
+    return whole[:before] + empty * count + whole[before:]
+
+
+@pytest.mark.parametrize("name", [b"prIv", b"IDAT", b"tEXt"])
+def test_a_png_of_a_million_chunks_is_refused_before_it_is_decoded(name: bytes) -> None:
+    with pytest.raises(PictureError, match="too many chunks"):
+        decode_picture(png_with_chunks(name, 1_000_000))
+    assert np.asarray(decode_picture(png_with_chunks(b"prIv", 500))).tolist() == [[7]]
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(rng: np.random.Generator) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(buffer, "JPEG", progressive=True)
+    whole = buffer.getvalue()
+    assert decode_picture(whole).size == (32, 32)
+    last = whole.rindex(b"\xff\xda")
+    with pytest.raises(PictureError, match="too many scans"):
+        decode_picture(whole[:-2] + whole[last:-2] * 200 + whole[-2:])

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from stylert.core.errors import InputError, OutputError
-from stylert.runtime.media.pictures import check_channels, save_image
+from stylert.runtime.media.pictures import check_channels, check_own_picture, save_image
 from stylert.runtime.media.video import write_video
 
 
@@ -69,3 +69,22 @@ def test_a_picture_that_the_format_cannot_hold_is_one_line(tmp_path: Path) -> No
         with pytest.raises(OutputError, match=f"cannot write {side} x 1 pixels"):
             save_image(np.zeros((1, side, 3), np.uint8), tmp_path / f"a{suffix}")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".gif"])
+def test_only_a_picture_that_stylert_drew_is_replaced(tmp_path: Path, rng: np.random.Generator, suffix: str) -> None:
+    file, image = tmp_path / f"f{suffix}", rng.integers(0, 256, (8, 8, 3), np.uint8)
+    check_own_picture(file)
+    file.touch()
+    check_own_picture(file)
+    save_image(image, file, '{"AI-generated": true, "command": "mix"}')
+    check_own_picture(file)
+    save_image(image, tmp_path / f"foreign{suffix}")
+    save_image(image, tmp_path / f"described{suffix}", '{"Title": "my cat"}')
+    (tmp_path / f"thesis{suffix}").write_text("no picture")
+    for name in ("foreign", "described", "thesis"):
+        other = tmp_path / f"{name}{suffix}"
+        content = other.read_bytes()
+        with pytest.raises(OutputError, match="stylert did not draw the file there"):
+            check_own_picture(other)
+        assert other.read_bytes() == content
