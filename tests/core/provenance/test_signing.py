@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import logging
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -230,9 +231,13 @@ def test_a_changed_recipe_is_found_by_both_readers(image: np.ndarray, signing_fo
     assert second != "valid"
 
 
-def test_no_file_holds_the_key(image: np.ndarray, signing_folder: Path, tmp_path: Path) -> None:
+def test_no_file_and_no_log_holds_the_key(
+    image: np.ndarray, signing_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+    caplog.set_level(logging.DEBUG)
+    forget_signer()
     pem = (signing_folder / "key.pem").read_bytes()
     number = load_pem_private_key(pem, None).private_numbers().private_value.to_bytes(32, "big")  # type: ignore[union-attr]
     for suffix in STILLS:
@@ -240,6 +245,7 @@ def test_no_file_holds_the_key(image: np.ndarray, signing_folder: Path, tmp_path
         data = (tmp_path / f"picture{suffix}").read_bytes()
         assert number not in data
         assert pem.splitlines()[1] not in data
+    assert pem.splitlines()[1].decode() not in caplog.text + "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
