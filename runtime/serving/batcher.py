@@ -5,9 +5,9 @@ request waits for no other request unless the network is busy, and batches grow 
 
 The images of a batch come from the waiting requests in turn. So a request of many images does not hold up a request of one.
 
-On a processor, calls with few threads that run at the same time make more images per second than one call with all threads, whose
-threads wait for each other after each layer. One call with all threads has its image earlier. So an image that is alone gets all
-threads, and several images are spread over the calls with few.
+A processor can run one call with all threads, or several at the same time with few threads each (`network_calls`). One call has its
+image earlier, and several make more images per second. So an image that is alone gets all threads, and several images are spread
+over the calls with few.
 
 A call that does not return cannot be ended, since native code runs in its thread. After a time it counts as hung: its requests and
 those that wait are refused, as are new ones, until it returns after all.

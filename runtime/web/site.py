@@ -47,7 +47,7 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Download:
-    """What a browser loads before the first picture of a model.
+    """The files that a browser loads before the first picture of a model.
 
     Attributes:
         model: Name of the model.

@@ -180,3 +180,42 @@ def test_one_hung_call_of_two_leaves_the_other_and_closing_waits_for_none() -> N
         gate.set()
 
     run(test)
+
+
+def test_an_item_that_is_alone_gets_the_whole_processor_and_several_are_spread_over_the_calls() -> None:
+    async def test() -> None:
+        whole, narrow = Network(), Network()
+        for network in (whole, narrow):
+            network.gate.clear()
+        batcher = Batcher([narrow, narrow], 4, 0.0, 100, whole)
+        jobs = [batcher.submit([i]) for i in range(7)]
+        await until(lambda: len(whole.batches) == 1)
+        assert (whole.batches, narrow.batches, batcher.running) == ([[0]], [], 1)
+        whole.gate.set()
+        await until(lambda: len(narrow.batches) == 2)
+        assert sorted(narrow.batches) == [[1, 2, 3], [4, 5, 6]]
+        narrow.gate.set()
+        assert [int(await job.results[0]) for job in jobs] == [10 * i for i in range(7)]
+        assert int(await batcher.submit([9]).results[0]) == 90
+        assert whole.batches == [[0], [9]]
+        await batcher.close()
+
+    run(test)
+
+
+def test_a_lone_call_that_hangs_is_the_end_of_all_calls() -> None:
+    async def test() -> None:
+        whole, narrow = Network(), Network()
+        whole.gate.clear()
+        batcher = Batcher([narrow, narrow], 4, 0.0, 100, whole, max_call=0.05)
+        jobs = [batcher.submit([i]) for i in range(3)]
+        for job in jobs:
+            with pytest.raises(Overloaded, match="has not returned"):
+                await job.results[0]
+        assert batcher.is_hung
+        whole.gate.set()
+        await until(lambda: not batcher.is_hung)
+        assert int(await batcher.submit([4]).results[0]) == 40
+        await batcher.close()
+
+    run(test)
