@@ -19,6 +19,15 @@ NO_GPU = "No available adapters."
 DRAWN = "document.querySelector('#picture').naturalWidth > 0 && !document.querySelector('#picture').classList.contains('stale')"
 
 
+#: A GPU in software, for WebGPU.
+GPU_FLAGS = [
+    "--enable-unsafe-webgpu",
+    "--use-webgpu-adapter=swiftshader",
+    "--enable-features=Vulkan",
+    "--use-vulkan=swiftshader",
+]
+
+
 @contextmanager
 def chromium() -> Iterator[Any]:
     """A browser without a window, with a user folder of its own."""
@@ -29,6 +38,15 @@ def chromium() -> Iterator[Any]:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
+
+
+@contextmanager
+def with_gpu(browser: Any) -> Iterator[Any]:
+    """Another browser of this kind, with WebGPU."""
+    flags = [flag for flag in FLAGS if flag != "--disable-gpu"] + GPU_FLAGS
+    other = browser.browser_type.launch(executable_path=CHROMIUM, args=flags)
+    yield other
+    other.close()
 
 
 @contextmanager

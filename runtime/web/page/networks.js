@@ -1,6 +1,8 @@
 // The networks of one model in ONNX Runtime Web, in a worker.
 
 const RUNTIMES = { wasm: ["ort.wasm.js", "ort-wasm-simd-threaded"], webgpu: ["ort.webgpu.js", "ort-wasm-simd-threaded.asyncify"] };
+// With its own layout, NHWC, WebGPU of ONNX Runtime Web 1.30 refuses these networks: it infers other shapes than it has declared.
+const PROVIDERS = { wasm: "wasm", webgpu: { name: "webgpu", preferredLayout: "NCHW" } };
 const runtimes = {};
 
 // Loads a model. `report` gets the bytes that have come and those that are expected.
@@ -15,10 +17,10 @@ export async function loadNetworks(model, threads, report) {
   });
   const [ort, mapping, synthesis] = await Promise.all([runtimes[provider], fetched(model.files.mapping.path), fetched(model.files.synthesis.path)]);
   report(total, total);
-  const options = (name) => ({ executionProviders: [name], graphOptimizationLevel: "all", logSeverityLevel: 3 }); // errors only
+  const session = (network, name) => ort.InferenceSession.create(network, { executionProviders: [PROVIDERS[name]], logSeverityLevel: 3 });
   // The mapping network is a few small products; a GPU would wait longer for its start than it computes.
-  const mappingSession = await ort.InferenceSession.create(mapping, options("wasm"));
-  const synthesisSession = await ort.InferenceSession.create(synthesis, options(provider));
+  const mappingSession = await session(mapping, "wasm");
+  const synthesisSession = await session(synthesis, provider);
   const tensor = ({ data, dims }) => new ort.Tensor("float32", data, dims);
   return {
     async map(inputs) {

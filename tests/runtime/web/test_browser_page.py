@@ -111,6 +111,19 @@ def test_8_bits_differ_from_those_of_python_by_little(page: Any, bundle: Bundle)
     assert 20 * np.log10(255 / np.sqrt(np.mean(np.square(errors)))) > 33
 
 
+def test_webgpu_has_the_images_of_python(address: str, bundle: Bundle) -> None:
+    with (
+        chromium(with_gpu=True) as browser,
+        Generator.load(bundle, "onnxruntime", "fp32") as g,
+        opened(browser, address) as page,
+    ):
+        if page.locator("#model option[value='small.webgpu']").count() == 0:
+            pytest.skip("needs a GPU in Chromium, such as SwiftShader")
+        for seed in range(3):
+            shown = pixels(page, f"v1/images/{seed}.png?model=small.webgpu&psi=0.7")
+            assert np.abs(shown - g([seed], 0.7)[0]).max() <= 1
+
+
 @pytest.mark.parametrize(("suffix", "limit"), [("png", 0), ("jpg", 8)])
 def test_a_download_has_the_pixels_that_are_shown(page: Any, suffix: str, limit: float) -> None:
     path = f"v1/images/4.{suffix}?model=small&psi=0.7"
