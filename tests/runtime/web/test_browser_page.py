@@ -21,7 +21,7 @@ from stylert.runtime.media.composition import Composition, composed_ws
 from stylert.runtime.media.recipes import bundle_hash, read_recipe
 from stylert.runtime.serving.named_bundle import NamedBundle
 from stylert.runtime.web.site import write_site
-from tests.chromium import DRAWN, chromium, opened, wait_for, wait_for_source
+from tests.chromium import DRAWN, chromium, opened, wait_for, wait_for_source, with_gpu
 
 pytestmark = pytest.mark.slow
 
@@ -111,12 +111,8 @@ def test_8_bits_differ_from_those_of_python_by_little(page: Any, bundle: Bundle)
     assert 20 * np.log10(255 / np.sqrt(np.mean(np.square(errors)))) > 33
 
 
-def test_webgpu_has_the_images_of_python(address: str, bundle: Bundle) -> None:
-    with (
-        chromium(with_gpu=True) as browser,
-        Generator.load(bundle, "onnxruntime", "fp32") as g,
-        opened(browser, address) as page,
-    ):
+def test_webgpu_has_the_images_of_python(browser: Any, address: str, bundle: Bundle) -> None:
+    with with_gpu(browser) as other, Generator.load(bundle, "onnxruntime", "fp32") as g, opened(other, address) as page:
         if page.locator("#model option[value='small.webgpu']").count() == 0:
             pytest.skip("needs a GPU in Chromium, such as SwiftShader")
         for seed in range(3):
