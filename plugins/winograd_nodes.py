@@ -113,19 +113,27 @@ def winograd_layer(g: Graph, name: str, x: PixelList, layer: Layer, tile: int) -
     t, up, (height, width) = transforms(tile), layer.attributes.up, x.order.shape
     rows, columns, positions = -(-height // tile), -(-width // tile), len(t.input) ** 2
     count = rows * columns
-
-    modulated = g.node("Mul", [x.tensor, _unsqueeze(g, layer.style, f"{name}.style_1")], f"{name}.modulated")
+    kernels = _kernels(g, name, layer, tile)
+    demod = g.node("Mul", [layer.demod, _float(g, layer.attributes.epilogue.gain)], f"{name}.demod_by_gain")
+    # Whichever is smaller is multiplied by the style and the demodulation: the transformed kernels or the activations.
+    in_kernels = positions * up * up * inputs * outputs < height * width * (inputs + up * up * outputs)
+    if in_kernels:
+        kernels, modulated = _modulated_kernels(g, name, kernels, layer, demod), x.tensor
+    else:
+        modulated = g.node("Mul", [x.tensor, _unsqueeze(g, layer.style, f"{name}.style_1")], f"{name}.modulated")
     padded = g.node("Pad", [modulated, _ints(g, 0, 1), "", _ints(g, 1)], f"{name}.padded")
     tiles = g.node("Gather", [padded, g.constant(_tile_pixels(x, tile, rows, columns))], f"{name}.tiles", axis=1)
     tiles = g.node("Reshape", [tiles, _ints(g, 0, positions, count * inputs)], f"{name}.tiles_flat")
     input_matrix = t.input_2d.reshape(positions, positions)
     y = g.node("MatMul", [_float(g, input_matrix), tiles], f"{name}.input_transform")
     y = g.node("Reshape", [y, _ints(g, 0, positions, count, inputs)], f"{name}.positions")
-    y = g.node("MatMul", [y, _kernels(g, name, layer, tile)], f"{name}.products")
+    y = g.node("MatMul", [y, kernels], f"{name}.products")
     y = g.node("Reshape", [y, _ints(g, 0, positions, count * up * up * outputs)], f"{name}.products_flat")
     y = g.node("MatMul", [_float(g, t.output_2d.reshape(-1, positions)), y], f"{name}.output_transform")
     length = tile * tile * count * up * up
     y = g.node("Reshape", [y, _ints(g, 0, length, outputs)], f"{name}.conv")
+    if not in_kernels:
+        y = g.node("Mul", [y, _unsqueeze(g, demod, f"{name}.demod_1")], f"{name}.demodulated")
 
     # The list has the axes: pixel of the tile (y, x), tile (y, x), phase (y, x).
     order = np.arange(length).reshape(tile, tile, rows, columns, up, up).transpose(2, 0, 4, 3, 1, 5)
@@ -163,11 +171,20 @@ def _kernels(g: Graph, name: str, layer: Layer, tile: int) -> str:
     return g.node("Reshape", [u, _ints(g, positions, inputs, phases * outputs)], f"{name}.kernels_by_channel")
 
 
+def _modulated_kernels(g: Graph, name: str, kernels: str, layer: Layer, demod: str) -> str:
+    """`[N, (m + 2)^2, I, O or 4 O]`: the transformed kernels of each sample, times its style and demodulation."""
+    style = g.node("Unsqueeze", [layer.style, _ints(g, 2)], f"{name}.style_1")
+    demod = g.node("Unsqueeze", [demod, _ints(g, 1)], f"{name}.demod_1")
+    factors = g.node("Mul", [style, demod], f"{name}.factors")
+    if layer.attributes.up > 1:
+        factors = g.node("Concat", [factors] * layer.attributes.up**2, f"{name}.factors_of_phases", axis=2)
+    factors = g.node("Unsqueeze", [factors, _ints(g, 1)], f"{name}.factors_1")
+    return g.node("Mul", [kernels, factors], f"{name}.modulated_kernels")
+
+
 def _epilogue(g: Graph, name: str, y: str, layer: Layer, order: np.ndarray, length: int) -> str:
-    """Demodulation, noise, bias, leaky ReLU and clamp. The gain is folded into the first three."""
+    """Noise, bias, leaky ReLU and clamp. The gain is folded into the first two, and before into the demodulation."""
     epilogue = layer.attributes.epilogue
-    demod = g.node("Mul", [layer.demod, _float(g, epilogue.gain)], f"{name}.demod_by_gain")
-    y = g.node("Mul", [y, _unsqueeze(g, demod, f"{name}.demod_1")], f"{name}.demodulated")
     noise = _noise_list(g, name, layer, order, length)
     if noise is not None:
         y = g.node("Add", [y, noise], f"{name}.noisy")

@@ -92,7 +92,7 @@ class _RewrittenGraph:
         self._images: set[str] = set()
         #: The outputs of rewritten nodes, each with its channels.
         self.lists: dict[str, tuple[PixelList, int]] = {}
-        #: Flat views of them, which torgb multiplies by its weights.
+        #: Flat images of them, which torgb multiplies by its weights, and which are not made.
         self._flat: dict[str, PixelList] = {}
 
     def node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
@@ -115,14 +115,14 @@ class _RewrittenGraph:
     def copy(self, node: onnx.NodeProto) -> None:
         """Append a node of the old graph. If it reads a list of pixels, it gets what it expects instead."""
         if self._reads_flat_list(node):
-            pixels, _ = self.lists[node.input[0]]
-            self.node("Transpose", [pixels.tensor], node.output[0], perm=[0, 2, 1])
-            self._flat[node.output[0]] = pixels
+            self._flat[node.output[0]] = self.lists[node.input[0]][0]
         elif len(node.input) == 2 and node.input[1] in self._flat:
-            # The product has a few channels, so its pixels are cheap to reorder.
-            order = self._flat[node.input[1]].order
-            product = self.node("MatMul", list(node.input), f"{node.output[0]}.unordered")
-            self.node("Gather", [product, self.constant(order.reshape(-1))], node.output[0], axis=2)
+            # The product from the right has a few channels, which are cheap to reorder. The list stays as it is.
+            weights, pixels, name = node.input[0], self._flat[node.input[1]], node.output[0]
+            columns = self.node("Transpose", [weights], f"{name}.columns", perm=[0, 2, 1])
+            product = self.node("MatMul", [pixels.tensor, columns], f"{name}.unordered")
+            rows = self.node("Gather", [product, self.constant(pixels.order.reshape(-1))], f"{name}.rows", axis=1)
+            self.node("Transpose", [rows], name, perm=[0, 2, 1])
         else:
             for tensor in node.input:
                 self._image(tensor)
