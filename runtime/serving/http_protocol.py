@@ -1,7 +1,7 @@
 """Limits below the routes: the number of connections, and the time and size of a request's head. And one packet for a short answer.
 
-uvicorn waits without end for the rest of a head, and with `httptools` it takes a head of any size. A client that sends one byte a
-minute, or bytes without end, would so hold a connection or the memory.
+uvicorn waits without end for the rest of a head, and with `httptools` it takes a head of any size, and fields of any size behind a body in
+chunks. A client that sends one byte a minute, or bytes without end, would so hold a connection or the memory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from stylert.runtime.serving.settings import ServerSettings
 
 #: Bytes of a request line with its headers.
 MAX_HEAD = 32 * 1024
+#: Bytes around one byte of content, where each chunk has a single one.
+MAX_CHUNK_HEAD = 16
 #: The first bytes of an answer.
 HEAD_START = b"HTTP/1.1 "
 #: Seconds in which a connection may still send its request when the server stops. The server accepted it, and its client cannot know.
@@ -28,6 +30,8 @@ def limited_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
     class LimitedProtocol(HttpToolsProtocol):
         _head_bytes = 0
         _in_body = False
+        #: Bytes after the head, and those of them that are content. The others are lengths of chunks, and fields behind the last.
+        _body_bytes, _content_bytes = 0, 0
         _head_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -48,13 +52,19 @@ def limited_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
                 self._head_bytes += len(data)
                 if self._head_timer is None:
                     self._start_timer()
+            else:
+                self._body_bytes += len(data)
             super().data_received(data)
-            if not self._in_body and self._head_bytes > MAX_HEAD and not self.transport.is_closing():
+            if self.transport.is_closing():
+                return
+            too_many = self._body_bytes - self._content_bytes > MAX_HEAD + MAX_CHUNK_HEAD * self._content_bytes
+            if too_many if self._in_body else self._head_bytes > MAX_HEAD:
                 self._refuse_head()
 
         def on_headers_complete(self) -> None:
             self._stop_timer()
             self._in_body, self._head_bytes = True, 0
+            self._body_bytes = self._content_bytes = 0
             # A head that arrives at once is complete before its bytes are counted above.
             if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD:
                 self._refuse_head()
@@ -62,6 +72,7 @@ def limited_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
                 super().on_headers_complete()
 
         def on_body(self, body: bytes) -> None:
+            self._content_bytes += len(body)
             if not self.transport.is_closing():
                 super().on_body(body)
 

@@ -215,20 +215,21 @@ class ModelStore:
         settings = self._settings
         calls = load_calls(bundle, backend, precision, source.threads, settings.max_batch)
         try:
-            whole, narrow = _compute_on(calls.whole), _compute_on(calls.narrow or calls.whole)
+            whole = _compute_on(calls.whole)
+            narrow = [_compute_on(generator) for generator in calls.narrow]
             label = 0 if bundle.model["c_dim"] else None
             for batch in sorted({1, settings.max_batch}):  # the first call of a batch also compiles and allocates
-                for compute in (whole, narrow):
+                for compute in (whole, *narrow):
                     compute([Composition((seed,) * bundle.num_ws, label=label) for seed in range(batch)])
         except BaseException:
             calls.close()
             raise
         batcher = Batcher(
-            [narrow] * calls.count,
+            narrow or [whole] * calls.whole.concurrency,
             settings.max_batch,
             settings.max_delay_ms / 1000,
             settings.max_queue,
-            whole if calls.narrow else None,
+            whole if narrow else None,
             settings.request_seconds,
             self._metrics.batch_observer(name),
         )

@@ -6,18 +6,17 @@ work of the machine makes them longer. Calls with one thread each have no such w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stylert.core.machine.host import usable_cores
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 
-#: Backends whose calls from several threads run at the same time, each on the threads of its own network.
-SHARED_BY_CALLS = ("onnxruntime",)
+#: Backends that gain, each with whether calls of one network run at the same time. Otherwise each call needs a network of its own.
+SHARES_NETWORK = {"onnxruntime": True, "openvino": False}
 #: Images up to this size come from a network that is small enough.
 MAX_RESOLUTION = 128
-#: Calls at the same time. More would fill the processor no better, and leave smaller batches.
+#: Calls at the same time. More would leave smaller batches.
 MAX_CALLS = 4
 
 
@@ -27,33 +26,32 @@ class NetworkCalls:
 
     Attributes:
         whole: Uses all threads in one call.
-        narrow: Uses few threads in a call, and takes `count` calls at a time. None if `whole` takes all calls.
-        count: Calls that may run at the same time, beside none of `whole`.
+        narrow: The network of each call that may run at the same time as the others, and beside none of `whole`. Empty if `whole`
+            takes all calls.
     """
 
     whole: Generator
-    narrow: Generator | None
-    count: int
-
-    @property
-    def generators(self) -> Sequence[Generator]:
-        return [self.whole] if self.narrow is None else [self.whole, self.narrow]
+    narrow: tuple[Generator, ...]
 
     def close(self) -> None:
         """Free the networks."""
-        for generator in self.generators:
+        for generator in {self.whole, *self.narrow}:
             generator.close()
 
 
 def load_calls(bundle: Bundle, backend: str, precision: str, threads: int | None, max_batch: int) -> NetworkCalls:
     """Load the networks of a model. Arguments and errors are those of `Generator.load`."""
     whole = Generator.load(bundle, backend, precision, threads, max_batch)
-    count = min(threads or usable_cores(), MAX_CALLS)
-    if count == 1 or backend not in SHARED_BY_CALLS or bundle.resolution > MAX_RESOLUTION:
-        return NetworkCalls(whole, None, whole.concurrency)
+    cores = threads or usable_cores()
+    count = min(cores, MAX_CALLS)
+    if count == 1 or backend not in SHARES_NETWORK or bundle.resolution > MAX_RESOLUTION:
+        return NetworkCalls(whole, ())
+    networks = 1 if SHARES_NETWORK[backend] else count
+    narrow: list[Generator] = []
     try:
-        narrow = Generator.load(bundle, backend, precision, (threads or usable_cores()) // count, max_batch)
+        while len(narrow) < networks:
+            narrow.append(Generator.load(bundle, backend, precision, cores // count, max_batch))
     except BaseException:
-        whole.close()
+        NetworkCalls(whole, tuple(narrow)).close()
         raise
-    return NetworkCalls(whole, narrow, count)
+    return NetworkCalls(whole, tuple(narrow * (count // networks)))

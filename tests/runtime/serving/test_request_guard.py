@@ -202,6 +202,30 @@ def test_a_slow_client_that_sends_byte_by_byte_is_cut_off(strict: ImageServer) -
         assert sent < 1000
 
 
+@pytest.mark.parametrize("part", [b"T: " + b"x" * 1000 + b"\r\n", b"x" * 1000], ids=["many", "one without an end"])
+def test_fields_behind_a_body_in_chunks_are_bounded(strict: ImageServer, part: bytes) -> None:
+    with connect(strict) as connection:
+        connection.sendall(
+            b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: "
+        )
+        sent = 0
+        try:
+            while sent < 2**24:
+                connection.sendall(part * 16)
+                sent += len(part) * 16
+        except OSError:  # the server has closed the connection
+            pass
+    assert sent < 2**24
+    assert works(strict)
+
+
+def test_a_body_in_chunks_of_one_byte_is_read(strict: ImageServer) -> None:
+    body = b"".join(b"1\r\n%c\r\n" % byte for byte in b'{"seeds": "nothing"' + b" " * 4000 + b"}") + b"0\r\n\r\n"
+    with connect(strict) as connection:
+        connection.sendall(b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+        assert answer_of(connection).split()[1] in (b"400", b"422")
+
+
 def test_too_many_connections_are_refused_and_others_go_on(strict: ImageServer) -> None:
     held = []
     try:
