@@ -55,8 +55,8 @@ def children():
         ("send(Kind.COUNT, 1); send(Kind.END)", "fewer pictures than it declares"),
         ("send(Kind.COUNT, 10**12)", "declares 1000000000000 pictures"),
         ("send(Kind.COUNT, 0)", "no pictures"),
-        ("reading_process.SECONDS = 0.05\nreading_process._restart_clock()\nwhile True: pass", "came to no end"),
-        ("reading_process._limit_memory()\nreading_process._open = lambda *a: bytearray(2**31)\n"
+        ("reading_process.limit_cpu_time(0.05)\nwhile True: pass", "came to no end"),
+        ("reading_process.limit_memory(reading_process.MAX_MEMORY)\nreading_process._open = lambda *a: bytearray(2**31)\n"
          "reading_process._send('lmdb', 'x.mdb', [], pipe)", "x.mdb cannot be read: a part of it needs more than 1024 MiB"),
     ],
 )  # fmt: skip
