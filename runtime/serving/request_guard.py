@@ -27,6 +27,8 @@ LOG = logging.getLogger("stylert.serving")
 OPEN_PREFIXES = ("/v2/health/", "/page/")
 OPEN_PATHS = ("/", "/docs", "/openapi.json", "/favicon.ico")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+#: Seconds after which the guard begins to watch whether the client is still there.
+WATCH_AFTER = 0.01
 #: First parts of a path that become labels of metrics. Any other path counts as `other`.
 ROUTES = (
     "/v1/images",
@@ -154,7 +156,9 @@ class RequestGuard:
                 is_gone = True
                 route.cancel()
 
-        watcher = asyncio.ensure_future(watch())
+        watchers: list[asyncio.Future[None]] = []
+        # A request that is answered before needs no task of its own for this.
+        timer = asyncio.get_running_loop().call_later(WATCH_AFTER, lambda: watchers.append(asyncio.ensure_future(watch())))
         try:
             async with asyncio.timeout(self.settings.request_seconds) as limit:
                 await self.app(scope, replay, answer.send)
@@ -170,7 +174,9 @@ class RequestGuard:
             route.uncancel()
             raise _ClientGone from None
         finally:
-            watcher.cancel()
+            timer.cancel()
+            for watcher in watchers:
+                watcher.cancel()
 
     def _record(self, scope: Scope, answer: _Answer) -> None:
         seconds = time.perf_counter() - answer.begin
