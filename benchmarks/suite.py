@@ -190,10 +190,14 @@ def _accuracy(model: Model, matrix: Matrix, chosen: Sequence[Configuration], pro
     return [{"model": model.name, **asdict(r), "passed": r.passed} for r in rows]
 
 
+#: The comment by which stylert knows its own pictures, and others what made them.
+SAMPLE_COMMENT = '{"AI-generated": true, "command": "bench"}'
+
+
 def _write_samples(model: Model, chosen: Sequence[Configuration], folder: Path) -> list[dict[str, str]]:
     """Write a PNG file with four samples of each precision, from the first backend that runs it. Return files and captions."""
     from stylert.core.images.grids import as_uint8, make_grid
-    from stylert.runtime.media.pictures import save_image
+    from stylert.runtime.media.pictures import check_own_picture, save_image
 
     if model.bundle.noise_inputs or model.bundle.model["c_dim"]:
         return []
@@ -206,7 +210,8 @@ def _write_samples(model: Model, chosen: Sequence[Configuration], folder: Path) 
         with c.load() as generator:
             images = as_uint8(generator([0, 1, 2, 3], PSI))
         file = f"{model.name}-{c.precision}.png"
-        save_image(make_grid(images), folder / file, generated=True)
+        check_own_picture(folder / file)
+        save_image(make_grid(images), folder / file, SAMPLE_COMMENT)
         pictures.append({"file": file, "caption": f"{model.name}, seeds 0 to 3, psi {PSI}, {c.precision} on {c.backend}"})
     return pictures
 

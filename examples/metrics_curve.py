@@ -14,6 +14,7 @@ import argparse
 import math
 from pathlib import Path
 
+from stylert.benchmarks.report.plots import import_pyplot
 from stylert.core.errors import DataError
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.inputs import read_file
@@ -67,10 +68,7 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def draw(curves: dict[str, list[tuple[float, float]]], metric: str, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    plt = import_pyplot()
     from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stylert.benchmarks.report.plots import import_pyplot
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.cache import cache_folder
 from stylert.core.images.grids import save_grid
@@ -87,10 +88,7 @@ def noise(features: np.ndarray, real: np.ndarray) -> float:
 
 
 def draw(facts: dict, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    plt = import_pyplot()
     from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
     figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")

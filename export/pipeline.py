@@ -35,7 +35,7 @@ from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime import engines
 from stylert.runtime.backends import BACKENDS
-from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, NO_VNNI, Bundle, PrecisionEntry, file_entries, sha256_of
+from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, NO_VNNI, Bundle, PrecisionEntry, check_utf8, file_entries, sha256_of
 from stylert.runtime.bundle_signature import SIGNATURE_FILE
 
 #: The precisions that can be exported, each with the PSNR against PyTorch that a bundle promises at least, in dB.
@@ -44,6 +44,8 @@ MIN_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 35.0, "int8": 33.0, "fp8": 30
 #: The greatest PSNR that int8 can be asked for, in dB. Such images are nearly exact; identical ones have 100 dB.
 MAX_MIN_PSNR_DB = 60.0
 
+#: Precisions of a bundle by default.
+DEFAULT_PRECISIONS = ("fp32", "int8")
 #: Backends that get a file of their own by default. TensorRT-RTX is asked for by name, because not everyone has it.
 DEFAULT_BACKENDS = ("onnxruntime", "openvino")
 
@@ -54,7 +56,7 @@ FLOAT_RECIPES: Mapping[str, dict[str, Any]] = {"fp32": {}, "fp16": FLOAT16_RECIP
 def export_bundle(
     checkpoint: str | Path,
     out: str | Path,
-    precisions: Sequence[str] = ("fp32", "int8"),
+    precisions: Sequence[str] = DEFAULT_PRECISIONS,
     noise: NoiseInput = "const",
     output: OutputType = "uint8",
     backends: Sequence[str] = DEFAULT_BACKENDS,
@@ -91,6 +93,7 @@ def export_bundle(
             left half-written.
     """
     out = Path(out)
+    check_utf8(out)
     _check_request(precisions, backends, min_psnr, verify_seeds)
     if not force and os.path.lexists(out) and not (out / MANIFEST).is_file() and not _is_empty_folder(out):
         raise OutputError(f"{out} exists and is not a bundle; choose another folder")
@@ -121,7 +124,8 @@ def export_bundle(
             files=file_entries(folder, [MAPPING_FILE, *sorted(synthesis_files)]),
             precisions=entries,
             provenance={
-                "checkpoint": Path(checkpoint).name,
+                # JSON holds no bytes that are not UTF-8.
+                "checkpoint": os.fsencode(Path(checkpoint).name).decode(errors="backslashreplace"),
                 "checkpoint_sha256": sha256_of(Path(checkpoint)),
                 "stylert": version("stylert"),
                 "info": weights.info,
@@ -134,10 +138,15 @@ def export_bundle(
             rows = verify(bundle, against, seeds=verify_seeds, progress=progress, pictures=folder)
             missed = [row for row in rows if not row.passed]
             _save_verified(bundle, rows, missed)
+        Bundle.load(folder)  # what cannot be read replaces nothing
     bundle = Bundle.load(out)
     if missed:
         raise PsnrMissed(missed, bundle)
     return bundle
+
+
+#: Names of the networks of `stylert tune`.
+TUNED_NETWORKS = "synthesis.*.tuned-????????.onnx"
 
 
 def own_files(folder: Path) -> set[str]:
@@ -147,6 +156,7 @@ def own_files(folder: Path) -> set[str]:
     except BundleError:
         return set()
     names |= {path.name for path in folder.glob(WORST_IMAGES.format(precision="*", backend="*"))}
+    names |= {path.name for path in folder.glob(TUNED_NETWORKS)}  # also one that a killed tune has not listed yet
     for backend in BACKENDS:
         for engine in folder.glob(f"engines/{backend}-*"):
             names |= {f"engines/{engine.name}/{name}" for name in engines.own_files(backend)}

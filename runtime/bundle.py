@@ -143,6 +143,7 @@ class Bundle:
         """
         path = as_path(path, "bundle")
         name = str(path / MANIFEST)
+        check_utf8(path)
         manifest_bytes = _read_manifest(path)
         signed_engines = None
         if require_signature is not None:
@@ -305,6 +306,16 @@ class _Manifest:
         needed = {MAPPING_FILE, *(file for entry in self.precisions.values() for file in entry.files)}
         if unlisted := needed - set(self.files):
             raise ValueError(f"{min(unlisted)} is not listed under files")
+
+
+def check_utf8(path: Path) -> None:
+    """Raise BundleError if the path of a bundle is not text: the libraries that run networks take no other names."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise BundleError(
+            f"bundle {shown(str(path))} has a name that is not UTF-8, which no backend opens: rename it"
+        ) from None
 
 
 def _read_manifest(path: Path) -> bytes:

@@ -19,9 +19,9 @@ from stylert.cli import main as cli
 from stylert.cli.latents.drawing import interpolate
 from stylert.cli.picture_options import PictureOptions
 from stylert.cli.pipeline.generate import generate_images
-from stylert.cli.tables import write_json
 from stylert.core.errors import OutputError
 from stylert.core.files.atomic import append_line
+from stylert.core.files.outputs import write_json
 from stylert.export.pipeline import export_bundle
 from stylert.models.checkpoint import write_generator
 from stylert.runtime import engines

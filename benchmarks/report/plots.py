@@ -5,8 +5,11 @@ A plot is a function that draws into Matplotlib's `axes`.
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,22 @@ from stylert.benchmarks.report.comparison import Comparison
 from stylert.benchmarks.schema import row_name
 from stylert.core.errors import missing_extra
 from stylert.core.files.atomic import atomic_file
+from stylert.core.files.temporary import temporary_folder
+from stylert.runtime.media.image_metadata import PNG_KEY
 
 #: The palette of Okabe and Ito, which colour-blind people can tell apart. Black and yellow are left out: each of them is
 #: invisible on one of the two backgrounds.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 GREY = "#808080"
 
+#: The comment by which stylert knows its own pictures.
+PNG_MARK = {PNG_KEY: '{"command": "bench"}'}
+
 #: Draws into Matplotlib's `axes`.
 Plot = Callable[[Any], None]
+
+
+PLOT_NAMES = ("latency", "throughput", "layers")
 
 
 def plots(document: dict[str, Any]) -> dict[str, Plot]:
@@ -58,7 +69,9 @@ def as_svg(draw: Plot, inches: float) -> str:
 def write_png(draw: Plot, inches: float, path: Path) -> None:
     """Write a plot on a white background, atomically."""
     with atomic_file(path) as temporary:
-        _draw(draw, inches, lambda figure: figure.savefig(temporary, format="png", dpi=150, facecolor="white"))
+        _draw(
+            draw, inches, lambda figure: figure.savefig(temporary, format="png", dpi=150, facecolor="white", metadata=PNG_MARK)
+        )
 
 
 def comparison_plot(comparisons: Sequence[Comparison]) -> tuple[Plot, float]:
@@ -88,13 +101,7 @@ def _rows(document: dict[str, Any], scenario: str) -> list[dict[str, Any]]:
 
 
 def _draw(draw: Plot, inches: float, save: Callable[[Any], None]) -> None:
-    try:
-        import matplotlib
-    except ImportError:
-        raise missing_extra("Matplotlib", "bench") from None
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
+    pyplot = import_pyplot()
     settings: Any = {"svg.hashsalt": "stylert", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
     with pyplot.rc_context(settings):
         figure, axes = pyplot.subplots(figsize=(7.5, inches), layout="constrained")
@@ -104,6 +111,40 @@ def _draw(draw: Plot, inches: float, save: Callable[[Any], None]) -> None:
         axes.set_facecolor("none")
         save(figure)
         pyplot.close(figure)
+
+
+def import_pyplot() -> Any:
+    """Matplotlib's `pyplot` with its own defaults, drawing to files.
+
+    Matplotlib obeys a file `matplotlibrc` in the working folder, by which it also starts LaTeX on a text of that file. The file may
+    lie beside somebody's data, so Matplotlib is imported from another folder. Settings of the user would change the pages.
+
+    Raises:
+        BackendError: The extra is not installed.
+    """
+    with _empty_working_folder() if "matplotlib" not in sys.modules else contextlib.nullcontext():
+        try:
+            import matplotlib
+        except ImportError:
+            raise missing_extra("Matplotlib", "bench") from None
+    matplotlib.rcdefaults()
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+@contextlib.contextmanager
+def _empty_working_folder() -> Iterator[None]:
+    """Work in an empty folder for a moment."""
+    with temporary_folder("plots") as folder:
+        before = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.chdir(folder)
+            yield
+        finally:
+            os.fchdir(before)
+            os.close(before)
 
 
 def _latencies(axes: Any, rows: list[dict[str, Any]]) -> None:

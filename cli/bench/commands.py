@@ -71,10 +71,12 @@ def run(
     from stylert.benchmarks.models import STANDARD_PRECISIONS, standard_model, user_model
     from stylert.benchmarks.peers.rows import PEER_ROUNDS, check_peers, with_peers
     from stylert.benchmarks.report.page import write_plots, write_report
+    from stylert.benchmarks.report.plots import PLOT_NAMES
     from stylert.benchmarks.scenarios.runner import Effort
     from stylert.benchmarks.schema import Results, write_results
     from stylert.benchmarks.suite import Matrix, configurations, run_suite
     from stylert.cli.bench.tables import show_results
+    from stylert.runtime.media.pictures import check_own_picture
 
     if find_spec("psutil") is None:
         raise missing_extra("psutil", "bench")
@@ -84,6 +86,8 @@ def run(
     if out is not None:
         check_output(out / "results.json", "JSON")
         check_output(out / "report.html", "HTML")
+        for name in PLOT_NAMES:
+            check_own_picture(out / f"{name}.png")
     precisions = split_list(precision) or (None if model is None else list(STANDARD_PRECISIONS))
     matrix = Matrix(
         split_list(backend),

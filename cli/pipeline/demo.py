@@ -18,8 +18,12 @@ from stylert.cli.picture_options import PictureOptions
 from stylert.cli.pipeline.build import build_all, show_engines
 from stylert.cli.pipeline.generate import generate_images
 from stylert.core.errors import BackendError, missing_extra
-from stylert.export.pipeline import export_bundle
+from stylert.core.files.atomic import atomic_file
+from stylert.core.files.outputs import check_output
+from stylert.core.files.temporary import temporary_folder
+from stylert.export.pipeline import DEFAULT_PRECISIONS, export_bundle
 from stylert.export.verify import verify
+from stylert.runtime.media.pictures import check_own_picture
 
 SAMPLES = list(range(32))
 PSI = 0.7
@@ -36,6 +40,10 @@ def run_demo(checkpoint: Path, out: Path) -> bool:
     """
     if find_spec("psutil") is None:
         raise missing_extra("psutil", "demo")
+    check_output(out / "results.json", "JSON")
+    check_output(out / "report.html", "HTML")
+    for precision in DEFAULT_PRECISIONS:
+        check_own_picture(out / _grid_name(precision))
     with progress() as report:
         bundle = export_bundle(checkpoint, out / "bundle", progress=report)
     engines, refused = build_all(bundle, None, None)
@@ -47,10 +55,11 @@ def run_demo(checkpoint: Path, out: Path) -> bool:
     with progress() as report:
         for precision in bundle.precisions:
             options = PictureOptions(precision=precision)
-            (grid,) = generate_images(out / "bundle", SAMPLES, out / precision, PSI, True, options, report)
-            name = "grid.png" if precision == "fp32" else f"grid-{precision}.png"
-            grid.replace(out / name)
-            grid.parent.rmdir()
+            name = _grid_name(precision)
+            with temporary_folder("demo") as folder:
+                (grid,) = generate_images(out / "bundle", SAMPLES, folder, PSI, True, options, report)
+                with atomic_file(out / name) as temporary:
+                    temporary.write_bytes(grid.read_bytes())
             pictures.append({"file": name, "caption": f"Seeds 0 to {SAMPLES[-1]}, psi {PSI}, {precision} on ONNX Runtime"})
         matrix = Matrix(batches=(1, 4), scenarios=("single-stream", "offline"), seeds=0)
         measured = run_suite([Model(checkpoint.stem, bundle)], matrix, Effort(rounds=3), None, report)
@@ -64,3 +73,7 @@ def run_demo(checkpoint: Path, out: Path) -> bool:
     names = [picture["file"] for picture in pictures]
     print_line(f"wrote {out}/bundle, {', '.join(names)}, report.html, results.json")
     return all(row.passed for row in accuracy)
+
+
+def _grid_name(precision: str) -> str:
+    return "grid.png" if precision == "fp32" else f"grid-{precision}.png"

@@ -48,9 +48,9 @@ def run_preview(data: Path, out: Path, count: int, pipelines: str | None, probab
         raise InputError(f"--p takes comma-separated numbers from 0 to 1 (got {probabilities!r})") from None
     if not all(0 <= p <= 1 for p in values):
         raise InputError(f"--p takes comma-separated numbers from 0 to 1 (got {probabilities!r})")
-    check_own_picture(out)
     if is_within(out, data):
         raise OutputError(f"cannot write {out}: it is the dataset, or a file in its folder")
+    check_own_picture(out)
     images = ImageDataset(data, limit=count).images[:].transpose(0, 2, 3, 1)
     save_image(contact_sheet(images, names, values, tile, seed), out, json.dumps({"command": "augment-preview"}))
     print_line(f"wrote {out}")

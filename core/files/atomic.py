@@ -119,13 +119,18 @@ def atomic_directory(path: str | Path, own_files: OwnFiles | None, within: Path 
 
 
 def append_line(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Append one JSON object to a file with a line for each. A kill may cut the last line.
+    """Append one JSON object to a file with a line for each. A kill may cut the last line; the next one begins a new line.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    with _named_errors(path), open(path, "a") as file:
-        file.write(json.dumps(content) + "\n")
+    line = (json.dumps(content) + "\n").encode()
+    with _named_errors(path), open(path, "ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = b"\n" + line
+        file.write(line)
 
 
 @contextmanager
@@ -229,7 +234,7 @@ def _check_folder(path: str | Path, target: Path, own_files: OwnFiles | None) ->
         return
     if not (stat.S_ISDIR(mode) or (stat.S_ISLNK(mode) and target.is_dir())):
         raise OutputError(f"cannot write {path}: a file of that name is in the way")
-    if Path.cwd().is_relative_to(target):
+    if _works_within(target):
         raise OutputError(f"cannot replace {path}: it is the current folder, or one above it; start from another one")
     for folder, _, _ in os.walk(target):  # which passes over what another thread removes meanwhile
         if os.path.ismount(folder):  # it can neither be renamed nor removed
@@ -242,6 +247,14 @@ def _check_folder(path: str | Path, target: Path, own_files: OwnFiles | None) ->
     if others:
         names = ", ".join(others[:SHOWN_FILES]) + (", …" if len(others) > SHOWN_FILES else "")
         raise OutputError(f"cannot replace {path}: it also holds {names}; move them, or choose another folder")
+
+
+def _works_within(folder: Path) -> bool:
+    """Whether the current folder is this one, or lies below it. A current folder that was removed does not."""
+    try:
+        return Path.cwd().is_relative_to(folder)
+    except FileNotFoundError:
+        return False
 
 
 def _files_beside(folder: Path, own: set[str]) -> Iterator[str]:
@@ -311,6 +324,8 @@ def _named_errors(path: str | Path, temporary: Path | None = None) -> Iterator[N
         yield
     except OSError as e:
         named = os.fsdecode(e.filename) if isinstance(e.filename, str | bytes) else None
+        if e.errno in (errno.EFBIG, errno.ENOSPC, errno.EDQUOT):  # a copy names its source
+            named = None
         other = f" ({named})" if temporary is not None and named not in (None, str(temporary), str(path)) else ""
         raise OutputError(f"cannot write {path}: {e.strerror or e}{other}") from e
     except ValueError as e:

@@ -17,6 +17,9 @@ PARTIAL_SUFFIX = ".stylert.partial"
 #: A folder that is being replaced has this suffix for a moment, where the file system cannot exchange two folders.
 ASIDE_SUFFIX = ".stylert.aside"
 
+#: Bytes of a name in the usual file systems.
+MAX_NAME = 255
+
 _swept: set[Path] = set()
 
 
@@ -79,8 +82,10 @@ def remove_stale_partials(folder: Path) -> None:
 
 
 def _new(target: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
+    added = len("..") + 8 + len(PARTIAL_SUFFIX)
+    name = os.fsdecode(os.fsencode(target.name)[: MAX_NAME - added])  # a name of the greatest length leaves no room for more
     while True:
-        path = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+        path = target.with_name(f".{name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
         descriptor = None
         try:
             descriptor = make(path)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stylert.core.errors import BackendError, InputError
+from stylert.core.errors import BackendError, InputError, OutputError
 from stylert.core.files.atomic import atomic_file, check_no_links, check_writable
 from stylert.core.files.cache import cache_folder
 from stylert.core.files.inputs import read_file
@@ -274,13 +274,17 @@ class _RatioCache:
         self.ratios = {str(k): float(v) for k, v in section.items() if isinstance(v, int | float) and 0 < v <= 1}
 
     def save(self) -> None:
-        """Add the ratios to those in the file, which other processes may have changed in the meantime."""
-        check_writable(self._file)  # also makes the folder
-        with _locked(self._file.parent):
-            sections = self._read()
-            section = ({} if self._forget else sections.get(self._key, {})) | self.ratios
-            with atomic_file(self._file) as temporary:
-                temporary.write_text(json.dumps(sections | {self._key: section}, indent=1, sort_keys=True) + "\n")
+        """Add the ratios to those in the file, which other processes may have changed in the meantime.
+
+        A cache that cannot be written is no failure: the search has found what it was for.
+        """
+        with suppress(OutputError):
+            check_writable(self._file)  # also makes the folder
+            with _locked(self._file.parent):
+                sections = self._read()
+                section = ({} if self._forget else sections.get(self._key, {})) | self.ratios
+                with atomic_file(self._file) as temporary:
+                    temporary.write_text(json.dumps(sections | {self._key: section}, indent=1, sort_keys=True) + "\n")
 
     def _read(self) -> dict[str, dict[str, Any]]:
         """The whole file; empty where it is missing or damaged."""

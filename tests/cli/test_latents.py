@@ -246,10 +246,11 @@ def test_an_interrupted_command_keeps_the_old_file(bundle: Bundle, tmp_path: Pat
         raise KeyboardInterrupt
 
     for command, name in ((mix, "m.png"), (interpolate, "v.mp4"), (interpolate, "v.gif"), (interpolate, "v.webp")):
-        (tmp_path / name).write_text("old")
+        command(bundle.path, tmp_path / name)
+        old = (tmp_path / name).read_bytes()
         with pytest.raises(KeyboardInterrupt):
-            command(bundle.path, tmp_path / name, report=stop)
-        assert (tmp_path / name).read_text() == "old"
+            command(bundle.path, tmp_path / name, psi=0.1, report=stop)
+        assert (tmp_path / name).read_bytes() == old
     assert len(list(tmp_path.iterdir())) == 4
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 from stylert.cli import main as cli
 from stylert.cli.latents.drawing import mix
 from stylert.cli.picture_options import PictureOptions
+from stylert.core.errors import BundleError
 from stylert.export.pipeline import export_bundle
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.engines import build_engine
@@ -53,20 +55,20 @@ def test_an_output_that_would_cost_a_file_is_refused(place: Path, refused: Refus
     train = ("train", "--kimg", 0.01, "--batch", 4, "--preset", "cpu-small", "--data", images)
     for args, words in [
         ((*verify, b / "bundle.json"), "belongs to other files"),
-        ((*verify, b / "mapping.onnx"), "not JSON"),
+        ((*verify, b / "mapping.onnx"), "as JSON"),
         ((*verify, m, "--against", m), "is an input"),
         ((*metrics, m), "is an input"),
         ((*metrics, place / "hard.safetensors"), "is an input"),
-        (("bench", b, "--json", m), "not JSON"),
+        (("bench", b, "--json", m), "as JSON"),
         (("bench", "compare", results, results, "--html", results), "is an input"),
         (("bench", "report", results, "--out", results), "is an input"),
-        (("doctor", "--json", m), "not JSON"),
+        (("doctor", "--json", m), "as JSON"),
         (("doctor", "--json", "/dev/null"), "not a regular file"),
         (("import", m, "--out", m), "is an input"),
         (("import", m, "--out", place / "hard.safetensors"), "is an input"),
-        (("import", m, "--out", results), "not safetensors"),
+        (("import", m, "--out", results), "as safetensors"),
         (("import", m, "--out", place / "run" / "snapshot.safetensors", "--training", place / "run"), "both write"),
-        (("dataset", images, "--out", images / "0.png", "--resolution", 16), "not zip"),
+        (("dataset", images, "--out", images / "0.png", "--resolution", 16), "as zip"),
         (("augment-preview", images, "--out", images / "1.png"), "in its folder"),
         (("again", place / "mix.png", "--bundle", b, "--out", place / "mix.png"), "is an input"),
         ((*train, "--out", images), "choose another folder"),
@@ -149,3 +151,61 @@ def test_a_bundle_behind_a_link_is_replaced_and_the_link_stays(place: Path, chec
 def test_an_empty_folder_becomes_a_bundle(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert set(export_bundle(checkpoint, tmp_path / "empty", ["fp32"], backends=[]).precisions) == {"fp32"}
+
+
+def test_a_name_that_is_not_utf8_costs_no_bundle(place: Path, checkpoint: Path, refused: Refuse) -> None:
+    named = place / os.fsdecode(b"m\xe4.safetensors")
+    shutil.copyfile(checkpoint, named)
+    options = ("--precision", "fp32", "--backend", "onnxruntime", "--verify-seeds", 0)
+    export_bundle(named, place / "b", ["fp32"], backends=["onnxruntime"])
+    assert Bundle.load(place / "b").provenance["checkpoint"] == "m\\xe4.safetensors"
+    before = contents(place)
+    for bundle in (os.fsdecode(b"b\xff"), os.fsdecode(b"\xff/b")):
+        assert "not UTF-8" in refused("export", checkpoint, "--out", place / bundle, *options)
+        assert "not UTF-8" in refused("build", place / bundle)
+    assert contents(place) == before
+
+
+def test_what_cannot_be_read_back_replaces_no_bundle(place: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = contents(place)
+    save = Bundle.save
+
+    def damaged(bundle: Bundle) -> None:
+        save(bundle)
+        (bundle.path / "bundle.json").write_text("{")
+
+    monkeypatch.setattr(Bundle, "save", damaged)
+    with pytest.raises(BundleError):
+        export_bundle(checkpoint, place / "b", ["fp32"], backends=["onnxruntime"])
+    monkeypatch.undo()
+    assert contents(place) == before
+
+
+def test_a_link_leads_to_no_document_that_may_be_replaced(place: Path, refused: Refuse) -> None:
+    (place / "link.json").symlink_to("b/bundle.json")
+    before = contents(place)
+    assert "belongs to other files" in refused("doctor", "--json", place / "link.json")
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize(
+    "command", ["mix b --rows 0 --cols 1 --out f.png", "sweep b --seeds 0 --out f.png", "generate b --seeds 0 --grid --out g"]
+)
+def test_pictures_of_others_are_not_drawn_over(
+    place: Path, refused: Refuse, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(place)
+    (place / "g").mkdir()
+    for name in ("f.png", "g/grid.png"):
+        (place / name).write_text("my thesis")
+    before = contents(place)
+    assert "stylert did not draw the file there" in refused(*command.split(), "--backend", "onnxruntime", "--precision", "fp32")
+    assert contents(place) == before
+
+
+def test_a_new_run_counts_no_snapshot_of_others_as_its_own(place: Path, refused: Refuse) -> None:
+    (place / "r").mkdir()
+    (place / "r" / "snapshot-000097.safetensors").write_bytes(b"of another run")
+    line = refused("train", "--data", place / "images", "--out", place / "r", "--preset", "cpu-small", "--keep", 1)
+    assert "already holds snapshot-000097.safetensors" in line
+    assert (place / "r" / "snapshot-000097.safetensors").read_bytes() == b"of another run"

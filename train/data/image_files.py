@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
@@ -128,9 +128,7 @@ def refuse_run_among_images(source: str | Path, run: str | Path) -> None:
 
 def _folder(source: Path) -> ImageFiles:
     paths: dict[str, Path] = {}
-    for path in source.rglob("*"):
-        if not path.is_file():
-            continue
+    for path in _files_below(source):
         if path.is_symlink() and not is_within(path, source):
             raise DataError(
                 f"{source}: {shown_name(path.relative_to(source).as_posix())} is a link that leads out of the folder"
@@ -138,6 +136,16 @@ def _folder(source: Path) -> ImageFiles:
         _add(paths, path_in_archive(path.relative_to(source).as_posix()), path, source)
     refuse_run(source, paths)
     return ImageFiles(source, list(paths), lambda name, limit: read_file(paths[name], PictureError, limit), lambda: None)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The regular files below a folder, also those to which links lead. Links to folders are not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{folder} cannot be read as a whole: {error.strerror or error} ({error.filename})")
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        yield from (path for name in names if (path := Path(parent) / name).is_file())
 
 
 def _archive(source: Path) -> ImageFiles:

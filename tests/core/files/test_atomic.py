@@ -18,7 +18,7 @@ import pytest
 
 from stylert.core.errors import OutputError
 from stylert.core.files import atomic
-from stylert.core.files.atomic import atomic_directory, atomic_file, check_writable, locked_folder
+from stylert.core.files.atomic import append_line, atomic_directory, atomic_file, check_writable, locked_folder
 from stylert.core.files.partials import PARTIAL_SUFFIX, new_partial_file, new_partial_folder
 from tests.faults import forget_swept_folders, recorded_states, run_killed
 
@@ -423,4 +423,39 @@ assert Path({place!r}, "kept").exists() and [p.name for p in Path().iterdir()] =
 """
     command = ["unshare", "-m", "sh", "-ec", f"mount -t tmpfs none {place}; exec {sys.executable} -"]
     done = subprocess.run(command, cwd=tmp_path, input=code, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
+    for name in ("n" * 251 + ".png", "ä" * 125 + ".json"):
+        check_writable(tmp_path / name)
+        with atomic_file(tmp_path / name) as temporary:
+            temporary.write_text("x")
+        with atomic_directory(tmp_path / "d" / name, None) as folder:
+            (folder / "f").touch()
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(OutputError, match="too long"):
+        check_writable(tmp_path / ("n" * 256))
+
+
+def test_a_line_behind_one_that_a_kill_cut_is_a_line_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "stats.jsonl"
+    append_line(file, {"a": 1})
+    append_line(file, {"a": 2})
+    assert file.read_text() == '{"a": 1}\n{"a": 2}\n'
+    file.write_text('{"a": 1}\n{"a": 2')
+    append_line(file, {"a": 3})
+    assert file.read_text().splitlines()[-1] == '{"a": 3}'
+
+
+def test_the_current_folder_may_be_gone(tmp_path: Path) -> None:
+    code = f"""
+import os
+from stylert.core.files.atomic import atomic_directory
+os.mkdir("gone"); os.chdir("gone"); os.rmdir("../gone")
+for _ in range(2):
+    with atomic_directory({str(tmp_path / "d")!r}, None) as folder:
+        (folder / "f").touch()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

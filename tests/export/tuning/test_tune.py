@@ -186,6 +186,28 @@ def test_a_bundle_that_was_exported_anew_in_the_meantime_is_left_alone(
     assert not Bundle.load(copy).precision("fp32").recipe
 
 
+def test_a_cache_that_cannot_be_written_costs_no_search(copy: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nothing")
+    monkeypatch.setattr(tune, "search_forms", search_result("transposed", 0.5))
+    assert tune_bundle(copy, checkpoint, "onnxruntime", "fp32").file == Bundle.load(copy).network("fp32", "onnxruntime")
+
+
+def test_an_export_replaces_the_network_that_a_killed_tune_left(
+    copy: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(bundle: Bundle) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "search_forms", search_result("transposed", 0.5))
+        patch.setattr(Bundle, "save", kill)
+        with pytest.raises(KeyboardInterrupt):
+            tune_bundle(copy, checkpoint, "onnxruntime", "fp32")
+    assert len(list(copy.glob("*.tuned-*.onnx"))) == 1
+    export_bundle(checkpoint, copy, ["fp32"], verify_seeds=0)
+    assert not list(copy.glob("*.tuned-*.onnx"))
+
+
 def test_ratios_of_a_gpu_are_kept_by_its_name_and_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     machines = set()
     for name, version in (("A", "12.8"), ("B", "12.8"), ("A", "13.0")):

@@ -222,7 +222,8 @@ def test_fields_behind_a_body_in_chunks_are_bounded(strict: ImageServer, part: b
 def test_a_body_in_chunks_of_one_byte_is_read(strict: ImageServer) -> None:
     body = b"".join(b"1\r\n%c\r\n" % byte for byte in b'{"seeds": "nothing"' + b" " * 4000 + b"}") + b"0\r\n\r\n"
     with connect(strict) as connection:
-        connection.sendall(b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+        head = b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Api-Key: %b\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head % KEY.encode() + body)
         assert answer_of(connection).split()[1] in (b"400", b"422")
 
 

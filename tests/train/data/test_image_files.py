@@ -1,5 +1,6 @@
 """Training and the dataset tool read zips and folders within the same bounds."""
 
+import errno
 import os
 import stat
 import zipfile
@@ -94,6 +95,21 @@ def test_devices_and_pipes_are_not_opened(tmp_path, out, read):
 def test_a_path_that_is_too_long_is_one_line(out, read):
     refusal(read, "x" * 5000, out)
     refusal(read, "a\0b", out)
+
+
+@both_readers
+def test_a_folder_that_cannot_be_read_as_a_whole_is_refused(pixels, tmp_path, out, read, monkeypatch):
+    """No picture is left out in silence. Root may read every folder, so the refusal of the system is made up."""
+    (tmp_path / "images" / "closed").mkdir(parents=True)
+    scan = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert "cannot be read as a whole" in refusal(read, tmp_path / "images", out)
 
 
 def test_folders_written_with_backslashes_and_copies_of_macos_are_understood(pixels, tmp_path):
