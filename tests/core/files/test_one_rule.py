@@ -15,6 +15,8 @@ OWN_JSON = {
     ("benchmarks/layer_times.py", "_onnxruntime"),
     ("benchmarks/schema.py", "schema"),
     ("runtime/serving/triton/model.py", "initialize"),  # Triton's own configuration
+    ("core/provenance/reading_process.py", "main"),
+    ("core/provenance/reading_process.py", "_report"),  # in a process with little memory and time
 }
 #: Functions that write to the temporary path that their caller got from `atomic_file` or `atomic_directory`.
 WRITERS = {
@@ -25,6 +27,12 @@ WRITERS = {
     ("export/pipeline.py", "_save"),
     ("export/tuning/tune.py", "open_plan"),
     ("core/files/atomic.py", "append_line"),
+    ("core/files/marks.py", "write_mark"),
+    ("core/provenance/signing.py", "sign_in_place"),
+    ("runtime/web/site.py", "_write_models"),
+    ("runtime/web/site.py", "_write_service_worker"),
+    ("benchmarks/layer_times.py", "_network_in_forms"),
+    ("benchmarks/tools/signing_times.py", "main"),
 }
 WHOLE = ("atomic_file(", "atomic_directory(", "temporary_folder(")
 
