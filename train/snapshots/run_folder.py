@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stylert.core.errors import SigningError
+from stylert.core.errors import BackendError, SigningError
 from stylert.core.files.atomic import atomic_file
 from stylert.core.images.grids import save_grid
 from stylert.models.checkpoint import SNAPSHOT_FILE, write_generator
@@ -88,8 +88,8 @@ def kimg_name(nimg: int, snap_kimg: float) -> str:
 
 
 def _save_fakes(samples: np.ndarray, path: Path) -> None:
-    """Write a grid of samples, signed if this user signs. A run goes on without signatures when the certificate expires."""
+    """Write a grid of samples, signed if this user signs. A run goes on without signatures where none can be made."""
     try:
         save_grid(samples, path, generated=True)
-    except SigningError:
+    except (SigningError, BackendError):  # the certificate has expired, or the library is gone
         save_grid(samples, path)
