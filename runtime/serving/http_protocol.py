@@ -96,6 +96,9 @@ def limited_protocol(settings: ServerSettings) -> type[HttpToolsProtocol]:
                 self._head_timer.cancel()
                 self._head_timer = None
 
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(b"400 Bad Request", "this is no request of HTTP")
+
         def _late(self) -> None:
             self._refuse(b"408 Request Timeout", "the head of the request took too long")
 

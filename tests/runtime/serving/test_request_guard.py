@@ -129,6 +129,7 @@ def test_slow_large_and_broken_heads_end_with_a_status(strict: ImageServer, head
         except ConnectionResetError:
             pass
     assert data.split()[1:2] == [status]
+    assert b"content-type: application/json" in data.lower()
 
 
 NAMES = (
