@@ -82,6 +82,7 @@ def test_the_curve_of_metrics_has_the_values_of_each_run_and_names_the_lowest(tm
         assert len(set(np.asarray(picture.convert("L")).ravel())) > 10
 
 
+@pytest.mark.slow
 def test_runs_are_compared_after_the_same_processor_time(cats: Path, tmp_path: Path) -> None:
     small = "--channel-base 64 --channel-max 8 --half none"
     command = (EXAMPLES / "compare_training.py", "--data", cats, "--out", tmp_path, "--metrics", "fd16")
