@@ -38,6 +38,7 @@ from stylert.core.machine.host import cpu_name
 from stylert.runtime import Generator
 
 PSI = 0.7
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 FRACTIONS = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 
 
@@ -185,8 +186,14 @@ def _answer(connection: socket.socket, request: bytes) -> list[bytes]:
 @contextmanager
 def started(command: list[str]) -> Iterator[Server]:
     environment = {name: value for name, value in os.environ.items() if name != "STYLERT_API_KEY"}
+    waiting: list[int] = []
+    for number in STOP_SIGNALS:  # a signal in the middle of the start would leave a server that nobody knows
+        signal.signal(number, lambda number, _: waiting.append(number))
     with subprocess.Popen([sys.executable, "-P", *command], stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:
+            end_at_signals()
+            if waiting:
+                sys.exit(128 + waiting[0])
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line:
@@ -194,6 +201,12 @@ def started(command: list[str]) -> Iterator[Server]:
             yield Server(process, int(line.strip().rsplit(":", 1)[1]))
         finally:
             process.terminate()
+
+
+def end_at_signals() -> None:
+    """End as after an exception, so that the servers that are running end as well."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def single(server: Server, name: str, g: Generator, seconds: float) -> None:
@@ -309,8 +322,7 @@ def main() -> None:
     if options.naive:
         serve_naively(options)
         return
-    for number in (signal.SIGTERM, signal.SIGHUP):  # the servers that are running end as well
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    end_at_signals()
     shared = ["--backend", options.backend, "--precision", options.precision]
     shared += ["--threads", str(options.threads)] if options.threads else []
     serve = ["-m", "stylert.cli.main", "serve", f"load={options.bundle}", "--port", "0", "--quiet", *shared]
