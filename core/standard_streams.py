@@ -1,7 +1,7 @@
 """The standard output and error while native code prints to them.
 
-Descriptors belong to the process, not to a thread. So one thread at a time redirects them: of two that overlap, the later
-one would keep the file of the earlier one as the stream to restore, and all later messages would go there.
+Descriptors belong to the process, not to a thread. So one thread at a time redirects them. Of two that overlap, the later one would
+keep the file of the earlier one as the stream to restore. All later messages would go there.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def silent_stdout() -> Iterator[None]:
 def plain_stderr() -> Iterator[None]:
     """Take the escape codes out of what is written to a standard error that is no terminal, and print the rest at the end.
 
-    Other threads wait to enter. What they write meanwhile is printed at the end, too.
+    Other threads wait to enter. Their own messages are printed at the end, too.
     """
     with _redirection:
         try:

@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from stylert.core.child_processes import python_command
 from stylert.core.errors import StylertError
 from stylert.core.files.atomic import atomic_file
 from stylert.models.checkpoint import SNAPSHOT_FILE, load_generator, read_metadata
@@ -68,7 +69,7 @@ def main() -> None:
 
 def run_for(command: list[Any], cpu_seconds: float) -> None:
     """Run `stylert` until it has used this processor time. SIGTERM then lets it save and end."""
-    child = subprocess.Popen([sys.executable, "-m", "stylert.cli.main", *map(str, command)])
+    child = subprocess.Popen(python_command("-m", "stylert.cli.main", *map(str, command)))
     try:
         process = psutil.Process(child.pid)
         while child.poll() is None and used_seconds(process) < cpu_seconds:

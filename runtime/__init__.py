@@ -7,7 +7,7 @@
 - `backends/`: the libraries that run networks; `build_options`, `lowering` and `symmetric_steps` prepare what they build.
 - `layer_forms`: graph forms of float32 layers on ONNX Runtime, by the class of the processor.
 - `network_files`: checks of an ONNX file before it is opened. `forking`: networks in the children of a process.
-- `choice/`: what `auto` stands for, as backend and as precision.
+- `choice/`: the meaning of `auto`, as backend and as precision.
 - `style_levels`: style levels and style mixing.
 - `cuda/`: TensorRT engines and arrays on a GPU. `media/`: pictures, videos and their recipes.
 """

@@ -79,4 +79,7 @@ def test_every_make_target_that_a_page_names_exists(page: str) -> None:
 
 
 def test_continuous_integration_runs_the_readmes_test_command() -> None:
-    assert "make test\n" in (ROOT / ".ci" / "run").read_text()
+    commands = (ROOT / ".ci" / "run").read_text()
+    for target in ("test", "test-long"):
+        assert f"make {target}" in (ROOT / "README.md").read_text()
+        assert f"\nmake {target} " in commands

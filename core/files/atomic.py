@@ -93,8 +93,8 @@ def atomic_directory(path: str | Path, own_files: OwnFiles | None, within: Path 
         within: As in `atomic_file`.
 
     Raises:
-        OutputError: The folder cannot be made or written, `path` is a file or the current folder, it holds files of others, a file
-            system is mounted in it, or a link lies below `within`.
+        OutputError: The folder cannot be made or written, or `path` is a file or the current folder. It holds files of others, or a
+            mounted file system. Or a link lies below `within`.
     """
     with _named_errors(path):
         check_no_links(path, within)

@@ -1,4 +1,4 @@
-"""What `auto` stands for when a bundle is loaded: a backend, a precision, or both."""
+"""The meaning of `auto` when a bundle is loaded: a backend, a precision, or both."""
 
 from __future__ import annotations
 
