@@ -31,6 +31,10 @@ from stylert.plugins.onnx_functions import DOMAIN
 #: The FIR's taps are 1, 3 and 9 sixteenths. With this peak they become 14, 42 and 126, which is exact.
 FIR_INT8_PEAK = 126
 
+#: The even and the odd outputs of a stride-2 transposed convolution with three taps, on one axis: the taps as a correlation,
+#: and the padding in front and behind.
+PHASE_AXES = (("even", slice(None, None, -2), (1, 1)), ("odd", slice(1, 2), (0, 1)))
+
 
 def noise_name(spec: LayerSpec) -> str:
     """The name of a layer's noise input, `noise_<resolution>_<layer>`."""
@@ -166,6 +170,10 @@ def _convolution_and_fir(g: SynthesisGraph, spec: LayerSpec, x: str, fold: ConvS
         y = convolution(g, spec, x, phase_weights(weight), fold, phase_size=spec.resolution // 2 + 1)
         pads = [1, 1, 0, 0]
         fir_weight = g.activation_weight(f"{name}.fir", taps)
+    elif plan.form == "separate_phases":
+        y = _separate_phases(g, spec, x, weight)
+        pads = [1, 1, 0, 0]
+        fir_weight = g.activation_weight(f"{name}.fir", taps)
     else:
         y = convolution(g, spec, x, weight.transpose(1, 0, 2, 3), fold, transposed=True)
         pads = [1, 1, 1, 1]
@@ -213,6 +221,22 @@ def convolution(
         y, size = _interleave_int8_phases(g, spec, y, phase_size), 2 * phase_size
     demod = None if fold is None else ChannelFactor(fold.demod, spec.out_channels, size)
     return g.qdq.dequantize(y, int8.output, f"{name}.out", demod)
+
+
+def _separate_phases(g: SynthesisGraph, spec: LayerSpec, x: str, weight: np.ndarray) -> str:
+    """The four phases of a transposed convolution, each by a convolution with its own taps alone, and a depth-to-space.
+
+    Like the phases of one convolution, they have one row and column more, which are zero.
+    """
+    name, phases = spec.name, []
+    for y_name, y_taps, y_pads in PHASE_AXES:
+        for x_name, x_taps, x_pads in PHASE_AXES:
+            phase = f"{name}.conv_{y_name}_{x_name}"
+            kernel = g.activation_weight(f"{phase}.weight", weight[:, :, y_taps, x_taps])
+            pads = [y_pads[0], x_pads[0], y_pads[1], x_pads[1]]
+            phases.append(g.node("Conv", [x, kernel], phase, pads=pads))
+    y = g.node("Concat", phases, f"{name}.conv", axis=1)
+    return g.node("DepthToSpace", [y], f"{name}.shuffled", blocksize=2, mode="DCR")
 
 
 def _quantized_input(g: SynthesisGraph, spec: LayerSpec, x: str, fold: ConvStyle | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from stylert.export.network_plan import LayerPlan, NetworkPlan, float16_plan, float32_plan
+from stylert.export.network_plan import LayerPlan, NetworkPlan, conv_layers, float16_plan, float32_plan
 from stylert.export.quantization.calibration import Calibration
 from stylert.export.quantization.quantized_plans import float16_fp8_plan, float16_int8_plan, int8_plan
 from stylert.models.checkpoint import GeneratorWeights
@@ -20,6 +20,10 @@ EIGHT_BIT = ("int8", "fp8")
 #: From this resolution on, activations do not fit a CPU's caches, and ONNX Runtime gains from folded modulation
 #: (docs/decisions/export-onnxruntime-int8.md).
 MIN_FOLD_MODULATION_RESOLUTION = 512
+
+#: Up to this resolution MNN gains from separate phases. In larger images, interleaving them costs what the products save
+#: (docs/decisions/runtime-mnn.md).
+MAX_SEPARATE_PHASES_RESOLUTION = 256
 
 
 def canonical_plan(weights: GeneratorWeights, precision: str, calibration: Calibration | None) -> NetworkPlan:
@@ -42,7 +46,7 @@ def backend_plan(
     if backend == "onnxruntime" and precision == "int8":
         return _onnxruntime_int8_plan(weights.config, _required(calibration))
     if backend == "mnn" and precision == "fp32":
-        return float32_plan(weights.config, "transposed", "conv")  # docs/decisions/runtime-mnn.md
+        return _mnn_float32_plan(weights.config)
     if backend == "openvino" and precision == "int8":
         return _openvino_int8_plan(weights.config, _required(calibration))
     if backend == "openvino" and precision in ("fp32", "bf16"):
@@ -75,6 +79,13 @@ def _tensorrt_float16_plan(weights: GeneratorWeights) -> NetworkPlan:
     plan = float16_plan(weights, "transposed", "matmul_nhwc")
     last_rgb = weights.config.layers()[-1]
     return replace(plan, layers={**plan.layers, last_rgb.name: LayerPlan("conv")})
+
+
+def _mnn_float32_plan(cfg: GeneratorConfig) -> NetworkPlan:
+    """MNN has Winograd's algorithm for square kernels, so for one of the four phases, but not for transposed convolutions."""
+    plan = float32_plan(cfg, "transposed", "conv")
+    small = [spec for spec in conv_layers(cfg) if spec.up == 2 and spec.resolution <= MAX_SEPARATE_PHASES_RESOLUTION]
+    return replace(plan, layers={**plan.layers, **{spec.name: LayerPlan("separate_phases") for spec in small}})
 
 
 def _onnxruntime_int8_plan(cfg: GeneratorConfig, calibration: Calibration) -> NetworkPlan | None:

@@ -20,7 +20,7 @@ from stylert.models.stylegan2.config import GeneratorConfig, LayerSpec
 from stylert.plugins.constants import ACTIVATION_GAIN
 
 #: The forms of a modulated convolution, and those of torgb. `LayerPlan` describes them.
-ConvForm = Literal["operator", "transposed", "phases", "polyphase", "winograd_2x2", "winograd_4x4"]
+ConvForm = Literal["operator", "transposed", "phases", "separate_phases", "polyphase", "winograd_2x2", "winograd_4x4"]
 RgbForm = Literal["matmul", "matmul_nhwc", "conv"]
 
 #: The tile sizes of the forms that `plugins/winograd_rewrite.py` writes from operator nodes.
@@ -132,13 +132,15 @@ class Fp8Quantization:
 class LayerPlan:
     """The form, the scales and the quantisation of one layer.
 
-    Forms of a modulated convolution. A layer without upsampling is the same plain convolution in `transposed`, `phases`
-    and `polyphase`:
+    Forms of a modulated convolution. A layer without upsampling is the same plain convolution in `transposed`, both forms
+    of phases and `polyphase`:
 
     - `operator`: one ModulatedConv2d node of the `stylert` domain.
     - `transposed`: a stride-2 transposed convolution, then the FIR.
     - `phases`: one 2x2 convolution to four phases and a depth-to-space, then the FIR. All arithmetic is in an ordinary
       convolution, and every backend has that in INT8.
+    - `separate_phases`: the same by four convolutions of 2x2, 2x1, 1x2 and 1x1 taps, and a depth-to-space, then the FIR.
+      It has no multiplications by zero, and is for float layers alone.
     - `polyphase`: one 3x3 convolution to four phases with the FIR folded into its weights, and a depth-to-space. It has
       twice the multiplications of `phases`, but no pass for the FIR.
     - `winograd_2x2`, `winograd_4x4`: Winograd's form of the 3x3 kernels, or of the four polyphase kernels
@@ -159,6 +161,8 @@ class LayerPlan:
     def __post_init__(self) -> None:
         if self.quantization is not None and self.form in WINOGRAD_TILES:
             raise ValueError(f"the form {self.form} is for float32 layers")
+        if self.quantization is not None and self.form == "separate_phases":
+            raise ValueError(f"the form {self.form} is for float layers")
 
     @property
     def is_operator(self) -> bool:

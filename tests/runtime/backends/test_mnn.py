@@ -33,7 +33,7 @@ def cats(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "least"), [("fp32", 80.0), ("fp16", 50.0), ("int8", 35.0)])
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 76.0), ("fp16", 50.0), ("int8", 35.0)])
 def test_images_are_those_of_onnx_runtime_in_float32(cats: Bundle, precision: str, least: float) -> None:
     with Generator.load(cats) as reference, Generator.load(cats, "mnn", precision) as g:
         for a, b in zip(reference(range(8)), g(range(8)), strict=True):
