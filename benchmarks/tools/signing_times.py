@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
+from stylert.core.files.temporary import temporary_folder
 from stylert.core.provenance.credentials import SWITCH, write_test_credential
 from stylert.core.provenance.signing import active_signer, signed
 from stylert.core.provenance.verification import verify_files
@@ -31,20 +30,20 @@ def main() -> None:
     """Print a table in Markdown."""
     print("| picture | encoded, ms | signed, ms: median | 95 % | bytes added |")
     print("|---|---:|---:|---:|---:|")
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder("signing") as folder:
         os.environ[SWITCH] = "off"
         without = milliseconds(active_signer)
         images = {side: noise(side) for _, side in PICTURES}
         plain = {(suffix, side): encoded_image(images[side], suffix) for suffix, side in PICTURES}
         encoding = {key: milliseconds(partial(encoded_image, images[key[1]], key[0])) for key in PICTURES}
-        write_test_credential(Path(folder) / "key")
-        os.environ[SWITCH] = str(Path(folder) / "key")
+        write_test_credential(folder / "key")
+        os.environ[SWITCH] = str(folder / "key")
         for (suffix, side), data in plain.items():
             times = milliseconds(partial(signed, data, suffix, RECIPE))
             added = len(signed(data, suffix, RECIPE)) - len(data)
             medians = np.median(encoding[suffix, side]), np.median(times), np.percentile(times, 95)
             print(f"| {suffix[1:]}, {side} px | {' | '.join(f'{value:.2f}' for value in medians)} | {added:,} |")
-        paths = [Path(folder) / f"{i}.png" for i in range(100)]
+        paths = [folder / f"{i}.png" for i in range(100)]
         for path in paths:
             path.write_bytes(signed(plain[".png", 256], ".png", RECIPE))
         started = time.perf_counter()

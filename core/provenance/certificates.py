@@ -125,7 +125,7 @@ def damage_is_told() -> Iterator[None]:
     """Turn what the library raises for a damaged part of a certificate into InputError. It reads each part only when asked."""
     try:
         yield
-    except StylertError:
+    except (StylertError, MemoryError):
         raise
     except Exception as e:  # the library has a class for each kind of damage
         raise InputError(f"a certificate is damaged: {shown_line(str(e))}") from None

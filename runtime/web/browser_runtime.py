@@ -12,7 +12,6 @@ import io
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from stylert.core.errors import BackendError, InputError, OutputError, shown_lin
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.cache import cache_folder
 from stylert.core.files.inputs import read_file
+from stylert.core.files.temporary import temporary_folder
 
 PACKAGE = "onnxruntime-web"
 VERSION = "1.30.0"
@@ -136,7 +136,7 @@ def _packed_by_npm() -> bytes:
     other = f"give the package with --runtime-from: npm pack {PACKAGE}@{VERSION}, on a machine that has npm"
     if npm is None:
         raise BackendError(f"npm, which loads {PACKAGE} {VERSION}, is not installed; install it, or {other}")
-    with tempfile.TemporaryDirectory() as folder:  # npm reads the settings of the folder that it is started in
+    with temporary_folder("npm") as folder:  # npm reads the settings of the folder that it is started in
         command = [
             npm,
             "pack",
@@ -144,7 +144,7 @@ def _packed_by_npm() -> bytes:
             "--ignore-scripts",
             "--no-update-notifier",
             "--pack-destination",
-            folder,
+            str(folder),
         ]
         try:
             done = subprocess.run(
@@ -152,7 +152,7 @@ def _packed_by_npm() -> bytes:
             )
         except (OSError, subprocess.TimeoutExpired) as e:
             raise BackendError(f"npm cannot load {PACKAGE} {VERSION}: {shown_line(str(e))}; {other}") from None
-        packed = list(Path(folder).glob("*.tgz"))
+        packed = list(folder.glob("*.tgz"))
         if done.returncode != 0 or not packed:
             lines = [line for line in done.stderr.splitlines() if line.startswith(("npm error", "npm ERR!"))]
             reason = shown_line((lines or ["it gave no reason"])[0])

@@ -69,6 +69,8 @@ def result(kind: str, engine: str, precision: str, *rounds_ms: list[float]) -> C
     return CandidateResult(Candidate(kind, "f", engine, precision), tuple(rounds))
 
 
+#: Results of an older run, as stylert wrote them.
+OLDER = '{"stylert": "0.1.0"}'
 RESULTS = [
     result("peer", "onnxruntime", "fp32", [40], [30], [30]),
     result("peer", "eager", "fp32", [60]),
@@ -183,7 +185,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
 ) -> None:
     monkeypatch.setattr("stylert.benchmarks.peers.comparison.compare", lambda *_: pytest.fail("it was measured"))
     (tmp_path / "notes").write_text("mine")
-    for out, words in ((checkpoint, "is an input"), (tmp_path, "is a folder"), (tmp_path / "notes", "not JSON")):
+    for out, words in ((checkpoint, "is an input"), (tmp_path, "is a folder"), (tmp_path / "notes", "as JSON")):
         with pytest.raises(SystemExit) as e:
             main(["--checkpoint", str(checkpoint), "--json", str(out)])
         assert e.value.code == 2
@@ -200,7 +202,7 @@ def test_the_results_appear_whole_or_not_at_all(
     monkeypatch.setattr("stylert.benchmarks.peers.comparison.time_interleaved", lambda *_, **__: [])
     monkeypatch.setattr("stylert.benchmarks.peers.comparison._model", lambda *_: Model("m", bundle, checkpoint))
     out = tmp_path / "peers.json"
-    out.write_text("{}")
+    out.write_text(OLDER)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8, limits[1]))
     try:
@@ -210,5 +212,5 @@ def test_the_results_appear_whole_or_not_at_all(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert e.value.code == 2
     assert "File too large" in capsys.readouterr().err
-    assert out.read_text() == "{}"
+    assert out.read_text() == OLDER
     assert list(tmp_path.iterdir()) == [out]
