@@ -18,6 +18,7 @@ import ctypes
 import functools
 import io
 import logging
+import re
 import warnings
 
 import numpy as np
@@ -33,9 +34,16 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 MAX_BYTES = 256 * 2**20
 #: Pixels of a picture, at most.
 MAX_PIXELS = 10**8
+#: The same where the decoder holds up to 16 bytes for each pixel: in WebP, and in a JPEG whose scans refine each other.
+MAX_HEAVY_PIXELS = 6 * 10**7
+#: The same times the scans of a JPEG, each of which passes over all pixels. Usual ones have up to ten.
+MAX_SCANNED_PIXELS = 10**9
 #: Chunks of a PNG, and scans of a JPEG, at most. However small it is, each takes the decoder its time.
 MAX_CHUNKS, MAX_SCANS = 2**16, 100
-PNG_SIGNATURE, JPEG_SIGNATURE, JPEG_SCAN = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"\xff\xda"
+PNG_SIGNATURE, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+JPEG_SIGNATURE, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, 0xD9
+#: The next marker of a JPEG, behind coded pixels too. Two bytes there look like one: a stuffed zero, and those that restart the decoder.
+JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
 #: Pixel formats of Pillow with 16 bits of grey.
 GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -67,11 +75,14 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         PictureError: The file cannot be decoded. The message does not name it.
     """
-    _check_parts(data)
+    scans = _check_parts(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
+            is_heavy = image.format == "WEBP" or "progressive" in image.info
+            if image.width * image.height > (min(max_pixels, MAX_HEAVY_PIXELS) if is_heavy else max_pixels):
                 raise PictureError(f"{image.width}x{image.height} pixels are too many")
+            if image.width * image.height * scans > MAX_SCANNED_PIXELS:
+                raise PictureError(f"{scans} scans are too many for its pixels")
             is_grey = image.mode in GREY or _is_grey_png(image, data)
             if not is_grey and image.mode not in COLOR:
                 raise PictureError(f"its pixels are of the kind {image.mode}")
@@ -93,17 +104,34 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise PictureError(one_line_message(e)) from None
 
 
-def _check_parts(data: bytes) -> None:
-    """Raise PictureError if a file has so many parts that the decoder would come to no end."""
-    if data.startswith(JPEG_SIGNATURE) and data.count(JPEG_SCAN) > MAX_SCANS:
-        raise PictureError("it has too many scans")
+def _check_parts(data: bytes) -> int:
+    """The number of passes over the pixels. Raises PictureError if a file has so many parts that the decoder would come to no end."""
+    if data.startswith(JPEG_SIGNATURE):
+        if (scans := _scans(data)) > MAX_SCANS:
+            raise PictureError("it has too many scans")
+        return scans
     if data.startswith(PNG_SIGNATURE):
         position = len(PNG_SIGNATURE)
         for _ in range(MAX_CHUNKS):
+            if data[position + 4 : position + 8] == PNG_END:
+                return 1
             position += 12 + int.from_bytes(data[position : position + 4])  # length, name, content, checksum
             if position >= len(data):
-                return
+                return 1
         raise PictureError("it has too many chunks")
+    return 1
+
+
+def _scans(data: bytes) -> int:
+    """The number of scans in a JPEG, up to its end. Cameras append videos, and put small pictures into its segments."""
+    scans, position = 0, len(JPEG_SIGNATURE)
+    while scans <= MAX_SCANS and (marker := JPEG_MARKER.search(data, position)) is not None:
+        kind, position = marker[0][1], marker.end()
+        if kind == JPEG_END:
+            break
+        scans += kind == JPEG_SCAN
+        position += int.from_bytes(data[position : position + 2])  # the segment that the marker begins
+    return scans
 
 
 def one_line_message(error: Exception) -> str:
@@ -137,7 +165,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     narrow = Image.fromarray((values >> 8).astype(np.uint8))
     transparent = image.info.get("transparency")
     if transparent is not None:
-        narrow.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+        narrow.putalpha(Image.fromarray(np.where(values == transparent, np.uint8(0), np.uint8(255))))
     narrow.getexif().update(image.getexif())
     return narrow
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,6 +199,7 @@ def test_no_library_prints_about_a_damaged_tiff(
 PEAK = """
 import sys
 from pathlib import Path
+from typing import Any
 from stylert.core.machine.host import peak_memory_mib
 from stylert.core.images.pictures import decode_picture
 data, pixels = Path(sys.argv[1]).read_bytes(), int(sys.argv[2])
@@ -238,6 +240,40 @@ def test_a_png_of_a_million_chunks_is_refused_before_it_is_decoded(name: bytes) 
     with pytest.raises(PictureError, match="too many chunks"):
         decode_picture(png_with_chunks(name, 1_000_000))
     assert np.asarray(decode_picture(png_with_chunks(b"prIv", 500))).tolist() == [[7]]
+
+
+def test_bytes_behind_the_end_of_a_picture_are_not_counted(rng: np.random.Generator) -> None:
+    """Phones append a video to a JPEG, and put a small JPEG into a segment of it."""
+    picture = Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8))
+    behind = rng.bytes(2**20) + b"\xff\xda\0\x02" * 1000
+    for form in ("JPEG", "PNG"):
+        whole = encoded(picture, form)
+        assert decode_picture(whole + behind).size == (32, 32)
+        assert decode_picture(whole + bytes(2**20)).size == (32, 32)
+    jpeg = encoded(picture, "JPEG")
+    segment = b"\xff\xe1" + struct.pack(">H", 60_002) + (b"\xff\xda" * 30_000)
+    assert decode_picture(jpeg[:2] + segment + jpeg[2:]).size == (32, 32)
+
+
+@pytest.mark.parametrize("options", [{"format": "WEBP", "lossless": True}, {"format": "JPEG", "progressive": True}])
+def test_formats_whose_decoders_need_more_memory_have_fewer_pixels(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(buffer, **options)
+    monkeypatch.setattr("stylert.core.images.pictures.MAX_HEAVY_PIXELS", 1599)
+    with pytest.raises(PictureError, match="40x40 pixels are too many"):
+        decode_picture(buffer.getvalue())
+    assert decode_picture(encoded(Image.new("RGB", (40, 40)), "JPEG")).size == (40, 40)
+
+
+def test_scans_are_bounded_by_the_pixels_that_they_pass_over(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(buffer, "JPEG", progressive=True)
+    monkeypatch.setattr("stylert.core.images.pictures.MAX_SCANNED_PIXELS", 40 * 40 * 5)
+    with pytest.raises(PictureError, match="scans are too many for its pixels"):
+        decode_picture(buffer.getvalue())
+    assert decode_picture(encoded(Image.new("RGB", (40, 40)), "JPEG")).size == (40, 40)
 
 
 def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(rng: np.random.Generator) -> None:
