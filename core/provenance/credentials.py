@@ -209,7 +209,7 @@ def remove_credential(folder: Path) -> list[Path]:
     """
     removed = []
     try:
-        for name in (SETTINGS_FILE, KEY_FILE, CERTIFICATES_FILE):  # a kill in between leaves files that sign nothing
+        for name in reversed(_own_files(folder)):  # the settings last: after a kill in between, the rest is still known as ours
             if (folder / name).exists():
                 (folder / name).unlink()
                 removed.append(folder / name)
@@ -243,12 +243,21 @@ def check_vacant(folder: Path, replace: bool) -> None:
 
 def _write(folder: Path, settings: SigningSettings, files: dict[str, bytes], replace: bool) -> None:
     check_vacant(folder, replace)
-    own_files = (SETTINGS_FILE, CERTIFICATES_FILE, KEY_FILE)
-    with atomic_directory(folder, lambda _: own_files) as temporary:
+    with atomic_directory(folder, _own_files) as temporary:
         temporary.chmod(stat.S_IRWXU)
         for name, content in {SETTINGS_FILE: _document(settings), **files}.items():
             with open(temporary / name, "xb", opener=_open_private) as file:
                 file.write(content)
+
+
+def _own_files(folder: Path) -> tuple[str, ...]:
+    """The names of the files in a folder that stylert wrote: by its settings, a chain for trying is, and files of the user are not."""
+    try:
+        settings = read_settings(folder)
+    except InputError:
+        return (SETTINGS_FILE,) if (folder / SETTINGS_FILE).exists() else ()
+    is_ours = (settings.certificates, settings.key) == (CERTIFICATES_FILE, KEY_FILE)
+    return (SETTINGS_FILE, CERTIFICATES_FILE, KEY_FILE) if is_ours else (SETTINGS_FILE,)
 
 
 def _document(settings: SigningSettings) -> bytes:

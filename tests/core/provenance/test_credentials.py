@@ -201,3 +201,25 @@ def test_relative_folders_in_the_environment_are_not_used(
         monkeypatch.setenv("XDG_CONFIG_HOME", settings)
     assert configuration_folder() == Path(folder)
     assert default_folder() == Path(folder) / "provenance"
+
+
+def test_no_file_of_the_user_is_lost_under_a_name_of_ours(tmp_path: Path) -> None:
+    chain = make_chain()
+    for name, content in (("certificates.pem", chain.pem), ("key.pem", chain.key)):
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(0o600)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert remove_credential(tmp_path) == []
+    with pytest.raises(OutputError, match=r"also holds certificates\.pem, key\.pem"):
+        write_test_credential(tmp_path)
+    with pytest.raises(OutputError, match=r"also holds certificates\.pem, key\.pem"):
+        write_user_credential(tmp_path, tmp_path / "certificates.pem", tmp_path / "key.pem")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_removal_that_was_killed_is_finished_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "key"
+    write_test_credential(folder)
+    (folder / "key.pem").unlink()
+    assert remove_credential(folder) == [folder / "certificates.pem", folder / "signing.json"]
+    assert not folder.exists()
