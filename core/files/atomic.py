@@ -194,6 +194,8 @@ def check_replaceable(path: Path) -> None:
         return
     if not stat.S_ISREG(mode):
         raise OutputError(f"cannot write {path}: it is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}")
+    if path in _mounts():
+        raise OutputError(f"cannot write {path}: it is mounted there by itself; choose another name")
     if not mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
         raise OutputError(f"cannot write {path}: it is write-protected")
 
@@ -236,10 +238,10 @@ def _check_folder(path: str | Path, target: Path, own_files: OwnFiles | None) ->
         raise OutputError(f"cannot write {path}: a file of that name is in the way")
     if _works_within(target):
         raise OutputError(f"cannot replace {path}: it is the current folder, or one above it; start from another one")
-    for folder, _, _ in os.walk(target):  # which passes over what another thread removes meanwhile
-        if os.path.ismount(folder):  # it can neither be renamed nor removed
+    for mount in _mounts():
+        if mount.is_relative_to(target):  # it can neither be renamed nor removed
             raise OutputError(
-                f"cannot replace {path}: a file system is mounted at {folder}; choose a folder inside it, or another one"
+                f"cannot replace {path}: a file system is mounted at {mount}; choose a folder inside it, or another one"
             )
     if own_files is None:
         return
@@ -247,6 +249,16 @@ def _check_folder(path: str | Path, target: Path, own_files: OwnFiles | None) ->
     if others:
         names = ", ".join(others[:SHOWN_FILES]) + (", …" if len(others) > SHOWN_FILES else "")
         raise OutputError(f"cannot replace {path}: it also holds {names}; move them, or choose another folder")
+
+
+def _mounts() -> list[Path]:
+    """Files and folders at which something is mounted. A bind mount of the same file system is seen nowhere else."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:  # another system
+        return []
+    points = (line.split(b" ")[4] for line in lines)
+    return [Path(os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), point))) for point in points]
 
 
 def _works_within(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import Any
 from stylert.core.errors import OutputError
 from stylert.core.files.atomic import atomic_file, check_writable
 
+#: The version of stylert, which is the first key of a JSON document, or the fourth in results of `bench`.
+JSON_MARK = re.compile(rb'\s*\{(?:\s*"(?:schema|kind|created)":\s*(?:"[^"]*"|\d+),){0,3}\s*"stylert":\s*"')
 #: Comment at the end of a zip that stylert wrote.
 ZIP_COMMENT = b"stylert"
 #: Whether a file of this kind is one of stylert, by its first and its last bytes.
 MARKS: dict[str, Callable[[bytes, bytes], bool]] = {
-    "JSON": lambda head, _: head.lstrip()[:1] == b"{" and b'"stylert"' in head,
+    "JSON": lambda head, _: JSON_MARK.match(head) is not None,
     "HTML": lambda head, _: b'<meta name="generator" content="stylert">' in head,
     "zip": lambda head, tail: head[:2] == b"PK" and tail.endswith(ZIP_COMMENT),
     # A snapshot of a training run has more than a generator, and belongs to its folder.

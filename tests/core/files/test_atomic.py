@@ -404,24 +404,32 @@ def test_a_folder_that_replaces_a_private_one_is_private(tmp_path: Path) -> None
     assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("place", ["d", "d/engines"])
-def test_a_folder_in_which_a_file_system_is_mounted_is_not_replaced(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("kind", ["-t tmpfs none", "--bind other"])
+@pytest.mark.parametrize("place", ["d", "d/engines", "d/with space"])
+def test_a_folder_in_which_a_file_system_is_mounted_is_not_replaced(tmp_path: Path, place: str, kind: str) -> None:
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("this process may not mount file systems")
     (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "f.json").touch()
     code = f"""
 from pathlib import Path
 from stylert.core.errors import OutputError
-from stylert.core.files.atomic import atomic_directory
+from stylert.core.files.atomic import atomic_directory, check_writable
 Path({place!r}, "kept").touch()
 try:
     with atomic_directory("d", None):
         raise SystemExit("the work began")
 except OutputError as e:
     assert "is mounted at" in str(e), e
-assert Path({place!r}, "kept").exists() and [p.name for p in Path().iterdir()] == ["d"]
+try:
+    check_writable("f.json")
+    raise SystemExit("a mounted file may be replaced")
+except OutputError as e:
+    assert "it is mounted there" in str(e), e
+assert Path({place!r}, "kept").exists() and sorted(p.name for p in Path().iterdir()) == ["d", "f.json", "other"]
 """
-    command = ["unshare", "-m", "sh", "-ec", f"mount -t tmpfs none {place}; exec {sys.executable} -"]
+    command = ["unshare", "-m", "sh", "-ec", f"mount {kind} '{place}'; mount --bind f.json f.json; exec {sys.executable} -"]
     done = subprocess.run(command, cwd=tmp_path, input=code, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

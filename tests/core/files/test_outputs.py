@@ -18,6 +18,7 @@ OWN = {
 }
 FOREIGN = {
     "JSON": b'{"name": "package"}',
+    "JSON that names stylert": b'{"tools": ["stylert"], "dependencies": {"stylert": "0.1.0"}, "a": {"stylert": "x"}}',
     "HTML": b"<!doctype html>",
     "zip": b"PK\x03\x04 data",
     "safetensors": b"\x02\0\0\0\0\0\0\0{}",
