@@ -49,7 +49,7 @@ OwnFiles = Callable[[Path], Collection[str]]
 def atomic_file(path: str | Path, within: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path`. On success it becomes `path`; on failure it is removed.
 
-    A file that replaces another one has its permissions.
+    A file that replaces another one has its permissions, and its owner and group where this user may give it away.
 
     Args:
         path: The file.
@@ -69,8 +69,9 @@ def atomic_file(path: str | Path, within: Path | None = None) -> Iterator[Path]:
     try:
         with _named_errors(path, temporary):
             yield temporary
+            _keep_owner(temporary, target)
             with contextlib.suppress(FileNotFoundError):
-                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+                temporary.chmod(target.stat().st_mode & 0o777)
             _sync(temporary)
             os.replace(temporary, target)
             _sync(target.parent)
@@ -109,8 +110,10 @@ def atomic_directory(path: str | Path, own_files: OwnFiles | None, within: Path 
             for file in (*temporary.rglob("*"), temporary):
                 _sync(file)
             _check_folder(path, target, own_files)  # files may have come in the meantime
+            _keep_owner(temporary, target)
             with contextlib.suppress(FileNotFoundError):
-                temporary.chmod(stat.S_IMODE(temporary.stat().st_mode) & stat.S_IMODE(target.stat().st_mode))
+                former = target.stat().st_mode
+                temporary.chmod((temporary.stat().st_mode & former & 0o777) | (former & stat.S_ISGID))
             _put_in_place(temporary, target)
             _sync(target.parent)
     finally:
@@ -238,6 +241,8 @@ def _check_folder(path: str | Path, target: Path, own_files: OwnFiles | None) ->
         raise OutputError(f"cannot write {path}: a file of that name is in the way")
     if _works_within(target):
         raise OutputError(f"cannot replace {path}: it is the current folder, or one above it; start from another one")
+    if not mode & 0o222:
+        raise OutputError(f"cannot replace {path}: it is write-protected")
     for mount in _mounts():
         if mount.is_relative_to(target):  # it can neither be renamed nor removed
             raise OutputError(
@@ -249,6 +254,14 @@ def _check_folder(path: str | Path, target: Path, own_files: OwnFiles | None) ->
     if others:
         names = ", ".join(others[:SHOWN_FILES]) + (", …" if len(others) > SHOWN_FILES else "")
         raise OutputError(f"cannot replace {path}: it also holds {names}; move them, or choose another folder")
+
+
+def _keep_owner(temporary: Path, target: Path) -> None:
+    """Give a new file or folder the owner and the group of the one that it replaces, as far as this user may."""
+    with contextlib.suppress(OSError):
+        former = target.stat()
+        os.chown(temporary, -1, former.st_gid)
+        os.chown(temporary, former.st_uid, -1)
 
 
 def _mounts() -> list[Path]:
@@ -270,8 +283,17 @@ def _works_within(folder: Path) -> bool:
 
 
 def _files_beside(folder: Path, own: set[str]) -> Iterator[str]:
-    """The names of the files and links below `folder` that are not in `own`. Partials do not count."""
-    for parent, folders, files in os.walk(folder):
+    """The names of the files and links below `folder` that are not in `own`. Partials do not count.
+
+    Raises:
+        OSError: A folder cannot be read, so that nobody knows what would be lost with it.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # another thread has removed it
+            raise error
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
         below = Path(parent).relative_to(folder)
         links = [name for name in folders if (Path(parent) / name).is_symlink()]
         folders[:] = [name for name in folders if not is_partial(name) and name not in links]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -467,3 +469,44 @@ for _ in range(2):
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_folder_that_cannot_be_read_as_a_whole_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read every folder, so the refusal of the system is made up."""
+    (tmp_path / "d" / "private").mkdir(parents=True)
+    scan = os.scandir
+
+    def refuse(path: str) -> Any:
+        if os.fspath(path).endswith("private"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OutputError, match="Permission denied"), atomic_directory(tmp_path / "d", lambda _: ()):
+        pytest.fail("the work began")
+    assert (tmp_path / "d" / "private").is_dir()
+
+
+def test_a_write_protected_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir(mode=0o555)
+    with pytest.raises(OutputError, match="write-protected"), atomic_directory(tmp_path / "d", None):
+        pytest.fail("the work began")
+
+
+def test_owner_and_group_stay(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    (tmp_path / "f").touch()
+    (tmp_path / "d").mkdir()
+    for name, mode in (("f", 0o664), ("d", 0o2770)):
+        os.chown(tmp_path / name, 1000, 100)
+        (tmp_path / name).chmod(mode)
+    with atomic_file(tmp_path / "f") as temporary:
+        temporary.touch()
+    with atomic_directory(tmp_path / "d", None):
+        pass
+    umask = os.umask(0)
+    os.umask(umask)
+    for name, mode in (("f", 0o664), ("d", 0o2770 & ~umask)):  # a new folder is no more open than the umask says
+        status = (tmp_path / name).stat()
+        assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (1000, 100, mode)
