@@ -67,6 +67,8 @@ class _ManifestReader:
                 return self._read(media_type, file)
         except InputError as e:
             return {"state": "missing", "reason": str(e)}
+        except OSError as e:
+            return {"state": "unreadable", "reason": f"it cannot be read: {e.strerror or e}"}
         except MemoryError:
             return {"state": "unreadable", "reason": f"it needs more than {MAX_MEMORY // 2**20} MiB of memory"}
 
@@ -79,7 +81,9 @@ class _ManifestReader:
             if str(e).startswith("Remote"):
                 return {"state": "unsigned", "reason": "it names a manifest on a server, which is not fetched"}
             return {"state": "unreadable", "reason": _text(str(e))}
-        manifest = report["manifests"][report["active_manifest"]]
+        manifest = (report.get("manifests") or {}).get(report.get("active_manifest"))
+        if manifest is None:  # a damaged file may name a manifest that it does not hold
+            return {"state": "unreadable", "reason": "its manifest is damaged"}
         problems = _problems(report)
         is_own = not problems and self.own_context is not None and self._is_trusted(media_type, file, self.own_context)
         return {

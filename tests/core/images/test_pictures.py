@@ -284,3 +284,28 @@ def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded(rng: np.random.Gen
     last = whole.rindex(b"\xff\xda")
     with pytest.raises(PictureError, match="too many scans"):
         decode_picture(whole[:-2] + whole[last:-2] * 200 + whole[-2:])
+
+
+def gif_with(before: bytes) -> bytes:
+    """A GIF with these bytes before its first frame."""
+    whole = encoded(Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)), "GIF")
+    flags = whole[10]
+    position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    return whole[:position] + before + whole[position:]
+
+
+@pytest.mark.parametrize(
+    "before", [b"!\xfe" + b"\1x" * 2**21 + b"\0", b"\0" * 2**21, (b"!\xfe\xff" + b"x" * 255 + b"\0") * 8192]
+)
+def test_much_before_the_frame_of_a_gif_is_refused_before_it_is_read(before: bytes) -> None:
+    assert decode_picture(gif_with(b"!\xfe\5hello\0" * 100)).size == (8, 8)
+    with pytest.raises(PictureError, match="too much before its pixels"):
+        decode_picture(gif_with(before))
+
+
+@pytest.mark.parametrize("before", [b"\xff\xfe\0\3x" * 5000, (b"\xff\xfe\xff\xff" + bytes(65_533)) * 300, b"\xff" * 10_000])
+def test_much_before_the_pixels_of_a_jpeg_is_refused_before_it_is_read(before: bytes, rng: np.random.Generator) -> None:
+    jpeg = encoded(Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)), "JPEG")
+    assert decode_picture(jpeg[:2] + b"\xff\xfe\0\3x" * 255 + b"\xff" * 10 + jpeg[2:]).size == (32, 32)
+    with pytest.raises(PictureError, match="too much before its pixels"):
+        decode_picture(jpeg[:2] + before + jpeg[2:])

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stylert.core.errors import BackendError, InputError
 from stylert.core.provenance import reading_process, verification
@@ -275,3 +276,13 @@ def test_without_the_extra_the_command_that_installs_it_is_told(picture: Path, m
     monkeypatch.setattr(verification, "can_verify", lambda: False)
     with pytest.raises(BackendError, match=r"pip install 'stylert\[provenance\]'"):
         verify_files([picture])
+
+
+def test_a_report_without_its_manifest_is_a_verdict_on_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stylert.core.provenance import reading_process
+
+    Image.new("L", (8, 8)).save(tmp_path / "f.png")
+    monkeypatch.setattr(reading_process, "limit_cpu_time", lambda _: None)
+    reader = reading_process._ManifestReader(None, None)
+    monkeypatch.setattr(reader, "_report", lambda *_: ({"active_manifest": "urn:lost", "manifests": {}}, "Invalid"))
+    assert reader.verdict(tmp_path / "f.png") == {"state": "unreadable", "reason": "its manifest is damaged"}
