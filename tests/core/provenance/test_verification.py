@@ -279,8 +279,6 @@ def test_without_the_extra_the_command_that_installs_it_is_told(picture: Path, m
 
 
 def test_a_report_without_its_manifest_is_a_verdict_on_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stylert.core.provenance import reading_process
-
     Image.new("L", (8, 8)).save(tmp_path / "f.png")
     monkeypatch.setattr(reading_process, "limit_cpu_time", lambda _: None)
     reader = reading_process._ManifestReader(None, None)
