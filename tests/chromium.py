@@ -28,6 +28,13 @@ GPU_FLAGS = [
 ]
 
 
+#: Options of a small screen with touch, and of a dark one, by name.
+SCREENS: dict[str, dict[str, Any]] = {
+    "phone": {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True},
+    "dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
+}
+
+
 @contextmanager
 def chromium() -> Iterator[Any]:
     """A browser without a window, with a user folder of its own."""

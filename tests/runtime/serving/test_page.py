@@ -11,7 +11,7 @@ import pytest
 from stylert.runtime import Bundle
 from stylert.runtime.media.recipes import read_recipe
 from stylert.runtime.serving.server import ImageServer
-from tests.chromium import DRAWN, chromium, opened, wait_for, wait_for_source
+from tests.chromium import DRAWN, SCREENS, chromium, opened, wait_for, wait_for_source
 from tests.runtime.serving.conftest import running, source
 
 pytestmark = pytest.mark.slow
@@ -80,14 +80,7 @@ def test_a_download_holds_the_recipe(page: Any, bundle: Bundle, tmp_path: Path) 
     assert (recipe.command, recipe.latents, recipe.psi) == ("compose", (4, 4, 4, 0, 0, 0), (0.7,))
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True},
-        {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
-    ],
-    ids=["phone", "dark"],
-)
+@pytest.mark.parametrize("options", SCREENS.values(), ids=SCREENS)
 def test_no_screen_scrolls_sideways_and_dark_is_dark(browser: Any, server: ImageServer, options: dict[str, Any]) -> None:
     with opened(browser, server.url, **options) as page:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

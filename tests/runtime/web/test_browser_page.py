@@ -21,7 +21,7 @@ from stylert.runtime.media.composition import Composition, composed_ws
 from stylert.runtime.media.recipes import bundle_hash, read_recipe
 from stylert.runtime.serving.named_bundle import NamedBundle
 from stylert.runtime.web.site import write_site
-from tests.chromium import DRAWN, chromium, opened, wait_for, wait_for_source, with_gpu
+from tests.chromium import DRAWN, SCREENS, chromium, opened, wait_for, wait_for_source, with_gpu
 
 pytestmark = pytest.mark.slow
 
@@ -193,14 +193,7 @@ def test_every_control_works_without_a_server(page: Any) -> None:
     wait_for_source(page, '"precision":"int8"')
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True},
-        {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
-    ],
-    ids=["phone", "dark"],
-)
+@pytest.mark.parametrize("options", SCREENS.values(), ids=SCREENS)
 def test_no_screen_scrolls_sideways(browser: Any, address: str, options: dict[str, Any]) -> None:
     with opened(browser, address, **options) as page:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
