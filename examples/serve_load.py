@@ -5,8 +5,9 @@
 It measures, in one run:
 
 - a single request: its median over that of the same call in this process, the two in turn;
-- the offline rate, in full batches without a server;
-- the highest rate of arrivals at random (a Poisson process) whose 99th percentile is within `--target` milliseconds;
+- the offline rate without a server: full batches, in the calls that the server would make at the same time;
+- the offline rate of the server: `--clients` clients whose next request is always there;
+- the highest rate of arrivals at random (a Poisson process) whose 99th percentile is within `--target` milliseconds, as a share of both;
 - `--requests` requests of `--clients` clients that each wait for their answer: rate, failures, images per batch, and the server's memory;
 - a naive server, FastAPI around `Generator`, under the same clients.
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -27,7 +29,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -36,6 +39,8 @@ import numpy as np
 
 from stylert.core.machine.host import cpu_name
 from stylert.runtime import Generator
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.serving.network_calls import NetworkCalls, load_calls
 
 PSI = 0.7
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -110,14 +115,15 @@ async def connect(port: int) -> Connection:
     return (await asyncio.get_running_loop().create_connection(Connection, "127.0.0.1", port))[1]
 
 
-async def closed_loop(port: int, requests: Iterator[bytes], clients: int) -> tuple[float, int]:
-    """Clients that each send a request after the answer of the last. Returns the seconds and the number of failures."""
-    failures = 0
+async def closed_loop(port: int, requests: Iterator[bytes], clients: int) -> tuple[float, int, int]:
+    """Clients that each send a request after the answer of the last. Returns the seconds, and the numbers of failures and requests."""
+    failures = count = 0
 
     async def client() -> None:
-        nonlocal failures
+        nonlocal failures, count
         connection = await connect(port)
         for request in requests:
+            count += 1
             failures += not await connection.ask(request)
             if connection.is_closed:
                 connection = await connect(port)
@@ -125,7 +131,7 @@ async def closed_loop(port: int, requests: Iterator[bytes], clients: int) -> tup
 
     begin = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(clients)))
-    return time.perf_counter() - begin, failures
+    return time.perf_counter() - begin, failures, count
 
 
 async def arrivals(port: int, name: str, rate: float, seconds: float) -> tuple[np.ndarray, int]:
@@ -235,29 +241,50 @@ def single(server: Server, name: str, g: Generator, seconds: float) -> None:
         )
 
 
-def offline_rate(g: Generator, batch: int, seconds: float) -> float:
-    """Images per second in full batches."""
-    g(range(batch), PSI)
-    begin = time.perf_counter()
-    count = 0
-    while time.perf_counter() - begin < seconds:
-        g(range(count, count + batch), PSI)
-        count += batch
-    return count / (time.perf_counter() - begin)
+def offline_rate(calls: NetworkCalls, batch: int, seconds: float) -> float:
+    """Images per second in full batches, without a server: in one call at a time, or in several if that is faster."""
+    return max(_rate_of([calls.whole], batch, seconds), _rate_of(calls.narrow, batch, seconds) if calls.narrow else 0.0)
 
 
-def random_arrivals(server: Server, name: str, g: Generator, options: argparse.Namespace) -> None:
-    """The highest fraction of the offline rate that the server answers in time."""
-    for fraction in FRACTIONS:
-        rate = offline_rate(g, options.max_batch, options.seconds / 2)  # again for each, as other work of the machine changes
-        latencies, failures = asyncio.run(arrivals(server.port, name, fraction * rate, options.seconds))
+def _rate_of(networks: Sequence[Generator], batch: int, seconds: float) -> float:
+    def images(network: Generator) -> int:
+        count = 0
+        while time.perf_counter() < end:
+            network(range(count, count + batch), PSI)
+            count += batch
+        return count
+
+    with ThreadPoolExecutor(len(networks)) as pool:
+        list(pool.map(lambda network: network(range(batch), PSI), networks))
+        begin = time.perf_counter()
+        end = begin + seconds
+        return sum(pool.map(images, networks)) / (time.perf_counter() - begin)
+
+
+def random_arrivals(server: Server, name: str, calls: NetworkCalls, options: argparse.Namespace) -> None:
+    """The highest fraction of the server's offline rate that it answers in time."""
+    for fraction in FRACTIONS:  # the rates again for each, as other work of the machine changes
+        without = offline_rate(calls, options.max_batch, options.seconds / 2)
+        requests = until(time.perf_counter() + options.seconds / 2, name)
+        seconds, _, offline = asyncio.run(closed_loop(server.port, requests, options.clients[0]))
+        offline /= seconds
+        rate = fraction * offline
+        latencies, failures = asyncio.run(arrivals(server.port, name, rate, options.seconds))
         p50, p99 = np.percentile(latencies, [50, 99])
         print(
-            f"arrivals at {fraction:.0%} of the offline rate of {rate:.0f}/s: p50 {p50:.1f}  p99 {p99:.1f} ms, {failures} failed",
+            f"arrivals at {rate:.0f}/s: {fraction:.0%} of the server's offline rate, {rate / without:.0%} of that without a server; "
+            f"p50 {p50:.1f}  p99 {p99:.1f} ms, {failures} failed",
             flush=True,
         )
         if p99 <= options.target and not failures:
             return
+
+
+def until(end: float, name: str) -> Iterator[bytes]:
+    """Requests until a time of `time.perf_counter`."""
+    seeds = itertools.count()
+    while time.perf_counter() < end:
+        yield infer_request(name, next(seeds))
 
 
 def many_clients(server: Server, name: str, options: argparse.Namespace, clients: int) -> float:
@@ -267,7 +294,7 @@ def many_clients(server: Server, name: str, options: argparse.Namespace, clients
     each = max(options.requests // 10, clients)
     for part in range(10):
         requests = (infer_request(name, seed) for seed in range(part * each, (part + 1) * each))
-        part_seconds, part_failures = asyncio.run(closed_loop(server.port, requests, clients))
+        part_seconds, part_failures, _ = asyncio.run(closed_loop(server.port, requests, clients))
         seconds, failures = seconds + part_seconds, failures + part_failures
         memory.append(server.memory)
     batch = (server.metric("stylert_images_total") - images) / (server.metric("stylert_batch_images_count") - calls)
@@ -283,7 +310,7 @@ def naive_load(port: int, options: argparse.Namespace, clients: int) -> float:
     """The rate of the naive server with a tenth of the requests."""
     count = max(options.requests // 10, clients)
     requests = (get_request(f"/{seed}") for seed in range(count))
-    seconds, failures = asyncio.run(closed_loop(port, requests, clients))
+    seconds, failures, _ = asyncio.run(closed_loop(port, requests, clients))
     print(f"naive server, {clients} clients: {count / seconds:.0f}/s, {failures} failed", flush=True)
     return count / seconds
 
@@ -327,14 +354,13 @@ def main() -> None:
     shared += ["--threads", str(options.threads)] if options.threads else []
     serve = ["-m", "stylert.cli.main", "serve", f"load={options.bundle}", "--port", "0", "--quiet", *shared]
     print(f"{options.backend} {options.precision}, threads {options.threads or 'by the library'}, {cpu_name()}")
-    with (
-        Generator.load(options.bundle, options.backend, options.precision, options.threads) as g,
-        started([*serve, "--max-batch", str(options.max_batch)]) as server,
-    ):
+    calls = load_calls(Bundle.load(options.bundle), options.backend, options.precision, options.threads, options.max_batch)
+    with started([*serve, "--max-batch", str(options.max_batch)]) as server:
         asyncio.run(closed_loop(server.port, (infer_request("load", seed) for seed in range(32)), 4))  # warm
-        single(server, "load", g, options.seconds)
-        random_arrivals(server, "load", g, options)
+        single(server, "load", calls.whole, options.seconds)
+        random_arrivals(server, "load", calls, options)
         rates = [many_clients(server, "load", options, clients) for clients in options.clients]
+    calls.close()
     with started([__file__, str(options.bundle), *shared, "--naive"]) as naive:
         for clients, rate in zip(options.clients, rates, strict=True):
             print(f"that is {rate / naive_load(naive.port, options, clients):.2f} times as fast")

@@ -5,6 +5,7 @@ It is for the runtimes that do not inline the operators' functions themselves.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ from stylert.runtime.network_files import MAX_BYTES, checked_model
 
 if TYPE_CHECKING:
     import onnx
+
+#: onnxscript's rewriting rules keep their matches in themselves, and all threads share them.
+_OPTIMISING = threading.Lock()
 
 
 def lower(
@@ -51,7 +55,8 @@ def lower(
             for tensor in (*model.graph.input, *model.graph.output):
                 tensor.type.tensor_type.shape.dim[0].dim_value = batch
             del model.graph.value_info[:]  # these shapes still have the dynamic batch
-        lowered = optimizer.optimize(model)
+        with _OPTIMISING:
+            lowered = optimizer.optimize(model)
         if rewrite is not None:
             rewrite(lowered)
         size = lowered.ByteSize()

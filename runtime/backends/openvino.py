@@ -18,7 +18,7 @@ import numpy as np
 
 from stylert.core.errors import BackendError, BundleError, OutOfMemory, install_command
 from stylert.core.files.temporary import temporary_folder
-from stylert.core.machine.host import cpu_identity
+from stylert.core.machine.host import cpu_identity, usable_cores
 from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions, is_out_of_memory, reason
 from stylert.runtime.backends.openvino_forms import fold_along_x, form_here
@@ -244,6 +244,9 @@ def _config(options: LoadOptions) -> dict[str, Any]:
     }
     if options.threads is not None:
         config["INFERENCE_NUM_THREADS"] = options.threads
+        if options.threads < usable_cores():
+            # OpenVINO ties threads to cores, beginning with the first. Networks that share a machine would be on the same ones.
+            config["ENABLE_CPU_PINNING"] = False
     return config
 
 
