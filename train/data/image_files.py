@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import os
-import stat
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, TypeVar
 
 from stylert.core.errors import DataError, shown_name
 from stylert.core.files.inputs import open_file, read_file
 from stylert.core.files.outputs import is_within
 from stylert.core.images.pictures import MAX_BYTES, SUFFIXES, PictureError, one_line_message
 from stylert.models.checkpoint import SNAPSHOT_FILE
+from stylert.train.data.zip_members import add_file, zip_members
 
-File = TypeVar("File")
-
-#: Unpacked bytes of a zip per byte of its size, at most. PNG and JPEG are compressed already.
-MAX_EXPANSION = 200
 #: Bytes of a zip or of another file of a dataset, at most.
 MAX_SIZE = 2**44
 #: The flag of members that need a password.
 ENCRYPTED = 1
-#: Other methods unpack a member in one piece, whatever its size.
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 #: Copies of file attributes, which macOS adds to a zip: `__MACOSX/._a.png`.
 APPLE_FOLDER, APPLE_PREFIX = "__MACOSX", "._"
 
@@ -133,7 +125,7 @@ def _folder(source: Path) -> ImageFiles:
             raise DataError(
                 f"{source}: {shown_name(path.relative_to(source).as_posix())} is a link that leads out of the folder"
             )
-        _add(paths, path_in_archive(path.relative_to(source).as_posix()), path, source)
+        add_file(paths, path_in_archive(path.relative_to(source).as_posix()), path, source)
     refuse_run(source, paths)
     return ImageFiles(source, list(paths), lambda name, limit: read_file(paths[name], PictureError, limit), lambda: None)
 
@@ -151,7 +143,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 def _archive(source: Path) -> ImageFiles:
     file = open_file(source, DataError, MAX_SIZE, "dataset")
     try:
-        archive, members = _members(source, file)
+        archive, members = zip_members(source, file)
     except BaseException:
         file.close()
         raise
@@ -171,42 +163,6 @@ def _archive(source: Path) -> ImageFiles:
             raise PictureError(one_line_message(e)) from None
 
     return ImageFiles(source, list(members), read, file.close)
-
-
-def _members(source: Path, file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]:
-    """The archive in `file`, and its members by name."""
-    try:
-        archive = zipfile.ZipFile(file)
-    except MemoryError:
-        raise DataError(f"dataset {source} cannot be read: there is too little memory for the list of its files") from None
-    except Exception as e:  # zipfile raises many types for a damaged archive
-        raise DataError(f"dataset {source} cannot be read: {one_line_message(e)}") from None
-    members: dict[str, zipfile.ZipInfo] = {}
-    for info in archive.infolist():
-        if info.is_dir() or info.filename.endswith("\\"):
-            continue
-        name = info.filename
-        inner = PurePosixPath(name.replace("\\", "/"))
-        if not inner.parts or inner.is_absolute() or ".." in inner.parts or ":" in inner.parts[0]:
-            raise DataError(f"{source}: the name {shown_name(name)} leads out of the archive")
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise DataError(f"{source}: {shown_name(name)} is a link")
-        if info.compress_type not in METHODS:
-            raise DataError(
-                f"{source}: {shown_name(name)} is packed with method {info.compress_type}; stored and deflated files are read"
-            )
-        _add(members, inner.as_posix(), info, source)
-    unpacked = sum(info.file_size for info in members.values())
-    size = os.fstat(file.fileno()).st_size
-    if unpacked > MAX_EXPANSION * max(size, 1):
-        raise DataError(f"{source} would unpack to {unpacked / 2**20:.0f} MiB, over {MAX_EXPANSION} times its size")
-    return archive, members
-
-
-def _add(files: dict[str, File], name: str, file: File, source: Path) -> None:
-    if name in files:
-        raise DataError(f"{source} holds two files with the name {shown_name(name)}")
-    files[name] = file
 
 
 def _is_apple_copy(name: str) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stylert.core.errors import DataError
-from stylert.train.data import image_files
+from stylert.train.data import image_files, zip_members
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.data.dataset_tool import convert_dataset
 from stylert.train.data.image_files import open_files, refuse_run_among_images
@@ -75,6 +75,21 @@ def test_a_large_picture_file_is_refused(write_dataset, out, read, kind, monkeyp
 def test_methods_that_unpack_without_a_bound_are_refused(pixels, tmp_path, out, read, method):
     source = zip_of(tmp_path / "s.zip", [("a.png", encoded(pixels[0]))], compression=method)
     assert "packed with method" in refusal(read, source, out)
+
+
+@both_readers
+def test_a_list_of_too_many_files_is_refused_before_it_is_taken_apart(tmp_path, out, read, monkeypatch):
+    """Whatever the zip says of their number. An object of `zipfile` takes about ten times the bytes of a file's record."""
+    monkeypatch.setattr(zip_members, "MAX_FILES", 100)
+    source = zip_of(tmp_path / "s.zip", [(f"{i}.png", b"") for i in range(101)])
+    data = bytearray(source.read_bytes())
+    end = data.rindex(b"PK\5\6")
+    data[end + 8 : end + 12] = bytes((1, 0, 1, 0))
+    source.write_bytes(data)
+    monkeypatch.setattr(zipfile, "ZipInfo", None)  # no file of the list becomes an object
+    assert "it has 101 files, and a zip of at most 100 is read" in refusal(read, source, out)
+    monkeypatch.setattr(zip_members, "MAX_DIRECTORY", 1000)
+    assert "the list of its files has" in refusal(read, source, out)
 
 
 @both_readers
