@@ -41,6 +41,10 @@ class DataError(StylertError):
     """A dataset is missing, damaged, or does not fit the network."""
 
 
+class PictureError(DataError):
+    """A picture file is damaged, too large, or of a kind that is not read."""
+
+
 class SigningError(StylertError):
     """Pictures are to be signed, and the credential cannot sign them."""
 

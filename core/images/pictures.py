@@ -18,13 +18,13 @@ import ctypes
 import functools
 import io
 import logging
-import re
 import warnings
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from stylert.core.errors import DataError
+from stylert.core.errors import PictureError
+from stylert.core.images.picture_parts import passes_over_pixels
 
 #: Decoders of Pillow that may see a file. Others run programs: a PostScript file would be run by Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -38,16 +38,6 @@ MAX_PIXELS = 10**8
 MAX_HEAVY_PIXELS = 6 * 10**7
 #: The same times the scans of a JPEG, each of which passes over all pixels. Usual ones have up to ten.
 MAX_SCANNED_PIXELS = 10**9
-#: Chunks of a PNG, and scans of a JPEG, at most. However small it is, each takes the decoder its time.
-MAX_CHUNKS, MAX_SCANS = 2**16, 100
-#: Bytes before the pixels, and the segments of a JPEG in them, at most. Pillow reads them one by one, and keeps copies.
-MAX_JPEG_HEADER, MAX_GIF_HEADER, MAX_SEGMENTS = 2**24, 2**20, 4096
-GIF_SIGNATURES, GIF_FRAME, GIF_EXTENSION, GIF_END = (b"GIF87a", b"GIF89a"), 0x2C, 0x21, 0x3B
-PNG_SIGNATURE, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
-JPEG_SIGNATURE, JPEG_SCAN, JPEG_END = b"\xff\xd8", 0xDA, 0xD9
-#: The next marker of a JPEG, behind coded pixels too. Two bytes there look like one: a stuffed zero, and those that restart the decoder.
-JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
-
 #: Pixel formats of Pillow with 16 bits of grey.
 GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 GREY = ("1", "L", "LA", "La", *GREY_16)
@@ -64,10 +54,6 @@ warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-class PictureError(DataError):
-    """A picture file is damaged, too large, or of a kind that is not read."""
-
-
 def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture in a file, in mode L or RGB, by the rule of this module.
 
@@ -78,7 +64,7 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         PictureError: The file cannot be decoded. The message does not name it.
     """
-    scans = _check_parts(data)
+    scans = passes_over_pixels(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             is_heavy = image.format == "WEBP" or "progressive" in image.info
@@ -105,60 +91,6 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise PictureError("there is too little memory for its pixels") from None
     except Exception as e:  # Pillow raises many types for a damaged file
         raise PictureError(one_line_message(e)) from None
-
-
-def _check_parts(data: bytes) -> int:
-    """The number of passes over the pixels. Raises PictureError if a file has so many parts that the decoder would come to no end."""
-    if data.startswith(JPEG_SIGNATURE):
-        if (scans := _scans(data)) > MAX_SCANS:
-            raise PictureError("it has too many scans")
-        return scans
-    if data.startswith(GIF_SIGNATURES):
-        _check_gif_header(data[:MAX_GIF_HEADER])
-    if data.startswith(PNG_SIGNATURE):
-        position = len(PNG_SIGNATURE)
-        for _ in range(MAX_CHUNKS):
-            if data[position + 4 : position + 8] == PNG_END:
-                return 1
-            position += 12 + int.from_bytes(data[position : position + 4])  # length, name, content, checksum
-            if position >= len(data):
-                return 1
-        raise PictureError("it has too many chunks")
-    return 1
-
-
-def _scans(data: bytes) -> int:
-    """The number of scans in a JPEG, up to its end. Cameras append videos, and put small pictures into its segments."""
-    scans, segments, fill, position = 0, 0, 0, len(JPEG_SIGNATURE)
-    while scans <= MAX_SCANS and (marker := JPEG_MARKER.search(data, position)) is not None:
-        if scans == 0:
-            segments, fill = segments + 1, fill + marker.start() - position
-        kind, position = marker[0][1], marker.end()
-        if kind == JPEG_END:
-            break
-        scans += kind == JPEG_SCAN
-        if scans == 0 and (segments > MAX_SEGMENTS or position > MAX_JPEG_HEADER or fill > MAX_SEGMENTS):
-            raise PictureError("it has too much before its pixels")
-        position += int.from_bytes(data[position : position + 2])  # the segment that the marker begins
-    return scans
-
-
-def _check_gif_header(head: bytes) -> None:
-    """Raise PictureError unless the first frame of a GIF begins within these first bytes of it."""
-    flags = head[10] if len(head) > 10 else 0
-    position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
-    while position < len(head):
-        kind = head[position]
-        if kind in (GIF_FRAME, GIF_END):
-            return
-        position += 1
-        if kind == GIF_EXTENSION:
-            position += 1  # its name
-            while position < len(head) and head[position]:
-                position += head[position] + 1
-            position += 1
-    if len(head) == MAX_GIF_HEADER:
-        raise PictureError("it has too much before its pixels")
 
 
 def one_line_message(error: Exception) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stylert.core.errors import DataError, shown_name
-from stylert.core.images.pictures import PictureError, decode_picture
+from stylert.core.errors import DataError, PictureError, shown_name
+from stylert.core.images.pictures import decode_picture
 from stylert.core.progress import Progress
 from stylert.train.data.image_files import ImageFiles, open_files
 from stylert.train.data.labels import LABELS_FILE, read_labels

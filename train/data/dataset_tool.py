@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from stylert.core.errors import DataError, InputError, shown_line, shown_name
+from stylert.core.errors import DataError, InputError, PictureError, shown_line, shown_name
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.outputs import ZIP_COMMENT
-from stylert.core.images.pictures import PictureError, decode_picture
+from stylert.core.images.pictures import decode_picture
 from stylert.core.progress import Progress
 from stylert.train.data.labels import LABELS_FILE, MAX_CLASSES
 from stylert.train.data.sources.detect import open_source

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from stylert.core.errors import DataError, shown_name
+from stylert.core.errors import DataError, PictureError, shown_name
 from stylert.core.files.inputs import open_file, read_file
 from stylert.core.files.outputs import is_within
-from stylert.core.images.pictures import MAX_BYTES, SUFFIXES, PictureError, one_line_message
+from stylert.core.images.pictures import MAX_BYTES, SUFFIXES, one_line_message
 from stylert.models.checkpoint import SNAPSHOT_FILE
 from stylert.train.data.zip_members import add_file, zip_members
 

@@ -1,4 +1,4 @@
-"""A file or folder that replaces another one is as private as that one. A target that cannot be replaced as a whole is refused before the work."""
+"""A file or folder that replaces another one is as private as that one. A target that cannot be replaced is refused before the work."""
 
 from __future__ import annotations
 

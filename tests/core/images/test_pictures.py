@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylert.core.images.pictures import FORMATS, PictureError, decode_picture
+from stylert.core.errors import PictureError
+from stylert.core.images.pictures import FORMATS, decode_picture
 from tests.draws import fresh
 
 ROOT = Path(__file__).parents[3]

@@ -79,7 +79,7 @@ def test_methods_that_unpack_without_a_bound_are_refused(pixels, tmp_path, out, 
 
 @both_readers
 def test_a_list_of_too_many_files_is_refused_before_it_is_taken_apart(tmp_path, out, read, monkeypatch):
-    """Whatever the zip says of their number. An object of `zipfile` takes about ten times the bytes of a file's record."""
+    """The number that the zip states of them is not believed. An object of `zipfile` takes ten times the bytes of a file's record."""
     monkeypatch.setattr(zip_members, "MAX_FILES", 100)
     source = zip_of(tmp_path / "s.zip", [(f"{i}.png", b"") for i in range(101)])
     data = bytearray(source.read_bytes())

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stylert.core.child_processes import python_command
-from stylert.core.errors import DataError, missing_extra
-from stylert.core.images.pictures import PictureError
+from stylert.core.errors import DataError, PictureError, missing_extra
 from stylert.train.data.sources.messages import Kind, Message, read_message
 from stylert.train.data.sources.picture import Picture, Source, check_count
 
