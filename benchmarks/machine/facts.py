@@ -10,7 +10,7 @@ from typing import Any
 from stylert.benchmarks.machine.nvml import gpu_facts
 from stylert.core.machine.host import cpu_identity, instruction_sets, usable_cores
 
-PACKAGES = ("stylert", "numpy", "onnx", "onnxruntime", "openvino", "torch", "triton", "tensorrt", "tensorrt-rtx-cu13")
+PACKAGES = ("stylert", "numpy", "onnx", "onnxruntime", "openvino", "mnn", "torch", "triton", "tensorrt", "tensorrt-rtx-cu13")
 
 
 def machine_facts() -> dict[str, Any]:

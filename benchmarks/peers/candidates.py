@@ -6,13 +6,11 @@ The peers are PyTorch eager and torch.compile on the textbook network, and the e
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-#: Precisions that the bundle must have.
-PRECISIONS = ("fp32", "bf16", "int8")
 
 #: Backends whose own graph forms the bundle of a checkpoint gets.
 BACKENDS = ("onnxruntime", "openvino", "mnn")
@@ -69,6 +67,16 @@ CANDIDATES = (
     Candidate("ours", "stylert", "onnxruntime", "int8"),
     Candidate("ours", "stylert", "openvino", "int8"),
 )
+
+
+def own_precisions(candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    """Precisions that a bundle needs for the candidates of stylert, float32 first, which is also the reference of accuracy."""
+    return tuple(dict.fromkeys(["fp32", *(c.precision for c in candidates if c.kind == "ours")]))
+
+
+def with_precisions(candidates: Sequence[Candidate], precisions: Container[str]) -> list[Candidate]:
+    """All peers, and the candidates of stylert in the precisions of a bundle."""
+    return [c for c in candidates if c.kind == "peer" or c.precision in precisions]
 
 
 @dataclass(frozen=True)

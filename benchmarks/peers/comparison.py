@@ -28,9 +28,9 @@ from stylert.benchmarks.models import Model, standard_model
 from stylert.benchmarks.peers.candidates import (
     BACKENDS,
     CANDIDATES,
-    PRECISIONS,
     Candidate,
     Workspace,
+    own_precisions,
     read_references,
     read_ws,
     write_latents,
@@ -202,7 +202,7 @@ def _run(options: argparse.Namespace) -> None:
     chosen = [c for c in CANDIDATES if not options.only or any(part in c.name for part in options.only.split(","))]
     with temporary_folder("peers") as folder:
         log("export")
-        model = _model(options, folder)
+        model = _model(options, own_precisions(chosen), folder)
         assert model.checkpoint is not None
         workspace = Workspace(model.checkpoint, model.bundle.path, folder, options.threads or usable_cores())
         results = compare(workspace, chosen, options.rounds, options.seconds, options.images, log)
@@ -233,13 +233,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _model(options: argparse.Namespace, folder: Path) -> Model:
+def _model(options: argparse.Namespace, precisions: Sequence[str], folder: Path) -> Model:
     """The standard model, or the given checkpoint with its bundle exported into the folder."""
     from stylert.export.pipeline import export_bundle
 
     if options.checkpoint is None:
-        return standard_model(options.model, PRECISIONS)
-    bundle = export_bundle(options.checkpoint, folder / "bundle", PRECISIONS, backends=BACKENDS)
+        return standard_model(options.model, precisions)
+    bundle = export_bundle(options.checkpoint, folder / "bundle", precisions, backends=BACKENDS)
     return Model(options.checkpoint.stem, bundle, options.checkpoint)
 
 

@@ -13,7 +13,7 @@ from stylert.benchmarks.machine.interference import (
     sample_size_remarks,
 )
 from stylert.benchmarks.models import Model, model_work
-from stylert.benchmarks.peers.candidates import CANDIDATES, PRECISIONS, Candidate, Workspace
+from stylert.benchmarks.peers.candidates import CANDIDATES, Candidate, Workspace, with_precisions
 from stylert.benchmarks.peers.comparison import CandidateResult, best_pairs, compare
 from stylert.benchmarks.peers.interleaved import CYCLES, speedup_facts, time_interleaved
 from stylert.benchmarks.sample_statistics import describe
@@ -44,7 +44,7 @@ def with_peers(
         threads: Threads of every candidate, or None for all cores.
         rounds: Number of processes per candidate.
         log: Called with a line about each step.
-        candidates: What to measure.
+        candidates: What to measure. Those of stylert in a precision that a model lacks are left out.
         seconds: Least time per candidate and round.
         cycles: Number of cycles of the interleaved timing.
 
@@ -59,7 +59,7 @@ def with_peers(
         assert model.checkpoint is not None
         with temporary_folder("peers") as folder:
             workspace = Workspace(model.checkpoint, model.bundle.path, folder, threads or usable_cores())
-            measured = compare(workspace, candidates, rounds, seconds, log=log)
+            measured = compare(workspace, with_precisions(candidates, model.bundle.precisions), rounds, seconds, log=log)
             pairs = time_interleaved(best_pairs(measured), workspace, cycles, log=log)
         rows += [peer_row(model, result, threads) for result in measured if result.rounds]
         unavailable |= {r.candidate.name: r.unavailable_reason for r in measured if not r.rounds}
@@ -72,13 +72,11 @@ def check_peers(models: Sequence[Model]) -> None:
     """Check that the peers of some models can be made.
 
     Raises:
-        InputError: A model has no checkpoint, or its bundle lacks one of `PRECISIONS`.
+        InputError: A model has no checkpoint.
     """
     for model in models:
         if model.checkpoint is None:
             raise InputError(f"peers are made from the checkpoint, and {model.name} has none here: use --model")
-        for precision in PRECISIONS:
-            model.bundle.precision(precision)
 
 
 def peer_row(model: Model, result: CandidateResult, threads: int | None) -> Row:

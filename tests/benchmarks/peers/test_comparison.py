@@ -16,7 +16,7 @@ import torch
 
 from stylert.benchmarks.machine.interference import Interference
 from stylert.benchmarks.models import Model, user_model
-from stylert.benchmarks.peers.candidates import CANDIDATES, Candidate, Workspace, write_latents
+from stylert.benchmarks.peers.candidates import CANDIDATES, Candidate, Workspace, own_precisions, with_precisions, write_latents
 from stylert.benchmarks.peers.comparison import (
     MIN_RUNS,
     CandidateResult,
@@ -59,6 +59,14 @@ def test_every_candidate_makes_the_same_images(checkpoint: Path, tmp_path: Path)
         least = {"fp32": 50, "bf16": 25, "int8": 20}[r.candidate.precision]
         # A peer's own calibration promises no accuracy. It must be the same network, and not noise.
         assert r.psnr_db > (10 if r.candidate.kind == "peer" and r.candidate.precision == "int8" else least), r
+
+
+def test_a_precision_that_the_bundle_lacks_leaves_out_no_peer() -> None:
+    chosen = with_precisions(CANDIDATES, ["fp32"])
+    assert [c for c in chosen if c.kind == "peer"] == [c for c in CANDIDATES if c.kind == "peer"]
+    assert {c.precision for c in chosen if c.kind == "ours"} == {"fp32"}
+    assert own_precisions(chosen) == ("fp32",)
+    assert set(own_precisions(CANDIDATES)) == {"fp32", "bf16", "int8"}
 
 
 QUIET = Interference(seconds=1.0, others=0.0, stolen=0.0, own=1.0, switches=0.0, denied=0.0, thermal=0)
