@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from posixpath import splitext
 
 from stylert.core.errors import DataError, PictureError, shown_name
 from stylert.core.files.inputs import open_file, read_file
@@ -41,7 +42,7 @@ class ImageFiles:
     @property
     def images(self) -> list[str]:
         """Names of the picture files, sorted."""
-        return sorted(n for n in self.names if PurePosixPath(n).suffix.lower() in SUFFIXES and not _is_apple_copy(n))
+        return sorted(n for n in self.names if splitext(n)[1].lower() in SUFFIXES and not _is_apple_copy(n))
 
     def read_image(self, name: str) -> bytes:
         """The content of a picture file. Raises PictureError, without the name."""
@@ -166,5 +167,5 @@ def _archive(source: Path) -> ImageFiles:
 
 
 def _is_apple_copy(name: str) -> bool:
-    path = PurePosixPath(name)
-    return APPLE_FOLDER in path.parts or path.name.startswith(APPLE_PREFIX)
+    *folders, file = name.split("/")
+    return APPLE_FOLDER in folders or file.startswith(APPLE_PREFIX)

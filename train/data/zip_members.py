@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
 from stylert.core.errors import DataError, shown_name
@@ -49,8 +49,10 @@ def zip_members(source: Path, file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str
         if info.is_dir() or info.filename.endswith("\\"):
             continue
         name = info.filename
-        inner = PurePosixPath(name.replace("\\", "/"))
-        if not inner.parts or inner.is_absolute() or ".." in inner.parts or ":" in inner.parts[0]:
+        # Text and not paths, since there may be a million of them.
+        whole = name.replace("\\", "/")
+        parts = [part for part in whole.split("/") if part not in ("", ".")]
+        if not parts or whole.startswith("/") or ".." in parts or ":" in parts[0]:
             raise DataError(f"{source}: the name {shown_name(name)} leads out of the archive")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise DataError(f"{source}: {shown_name(name)} is a link")
@@ -58,7 +60,7 @@ def zip_members(source: Path, file: BinaryIO) -> tuple[zipfile.ZipFile, dict[str
             raise DataError(
                 f"{source}: {shown_name(name)} is packed with method {info.compress_type}; stored and deflated files are read"
             )
-        add_file(members, inner.as_posix(), info, source)
+        add_file(members, "/".join(parts), info, source)
     unpacked = sum(info.file_size for info in members.values())
     size = os.fstat(file.fileno()).st_size
     if unpacked > MAX_EXPANSION * max(size, 1):
