@@ -14,6 +14,9 @@ from stylert.cli.console import print_line, print_note, progress
 from stylert.core.errors import InputError, missing_extra
 from stylert.core.files.outputs import check_output
 
+#: Those of a run without `--scenario`.
+DEFAULT_SCENARIOS = ("single-stream", "offline", "cold-start")
+
 
 class MeasureByDefault(TyperGroup):
     """A group in which `stylert bench X` means `stylert bench run X`, unless X is a command of the group."""
@@ -35,7 +38,10 @@ app.add_typer(bench, name="bench")
 def run(
     bundle: Annotated[Path | None, typer.Argument(help="Bundle folder, or --model for a standard one.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="sg2-256, sg2-512, sg2-1024, comma-separated: config F, seeded random weights.")
+        str | None,
+        typer.Option(
+            help="sg2-256, sg2-512, sg2-1024, comma-separated: config F, seeded random weights. With --url, a model of the server."
+        ),
     ] = None,
     backend: Backends = None,
     precision: Annotated[
@@ -47,10 +53,16 @@ def run(
         str, typer.Option(help="stylert: the graph form for each backend; portable: the file that every backend runs.")
     ] = "stylert",
     scenario: Annotated[
-        str, typer.Option(help="Comma-separated: single-stream, offline, server, cold-start, build.")
-    ] = "single-stream,offline,cold-start",
+        str | None,
+        typer.Option(
+            help="Comma-separated: single-stream, offline, server, cold-start, build. By default single-stream, offline, "
+            "cold-start, or the first three with --loadgen."
+        ),
+    ] = None,
     threads: Threads = None,
-    seconds: Annotated[float, typer.Option(help="Least time for each row, all rounds together.")] = 3.0,
+    seconds: Annotated[
+        float | None, typer.Option(help="Least time for each row, all rounds together, by default 3. Of --loadgen, 60.")
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Least number of images for each row.")] = 100,
     rounds: Annotated[int, typer.Option(min=1, help="Number of processes in which each row is measured.")] = 5,
     p99: Annotated[float, typer.Option("--p99", help="Latency target of the server scenario, ms.")] = 500.0,
@@ -61,12 +73,28 @@ def run(
     peers: Annotated[
         bool, typer.Option("--peers", help="Also measure the same network as people run it without stylert.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for results.json, report.html, plots and samples.")] = None,
+    loadgen: Annotated[
+        bool, typer.Option("--loadgen", help="MLPerf's LoadGen puts the load on one backend and precision, and judges it.")
+    ] = False,
+    url: Annotated[
+        str | None, typer.Option(help="With --loadgen, a running server in place of a bundle, such as http://127.0.0.1:8000.")
+    ] = None,
+    server_qps: Annotated[
+        float | None,
+        typer.Option(
+            help="With --loadgen, requests per second of the server scenario. By default the highest share of the "
+            "offline rate that LoadGen finds valid."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results.json, report.html, plots and samples, or for LoadGen's logs.")
+    ] = None,
     json: JsonFile = None,
 ) -> None:
     """Measure a bundle or a standard model: by default at least 3 s and 100 images per row, in five alternating processes.
 
-    `stylert bench compare a.json b.json` compares results, `stylert bench report results.json` makes their page.
+    `stylert bench compare a.json b.json` compares results, `stylert bench report results.json` makes their page. With --loadgen,
+    the exit code is 1 if LoadGen calls a test invalid.
     """
     from stylert.benchmarks.models import STANDARD_PRECISIONS, standard_model, user_model
     from stylert.benchmarks.peers.rows import PEER_ROUNDS, check_peers, with_peers
@@ -78,6 +106,17 @@ def run(
     from stylert.cli.bench.tables import show_results
     from stylert.runtime.media.pictures import check_own_picture
 
+    batches = list(dict.fromkeys(positive(b, "--batch") for b in split_list(batch) or []))
+    if loadgen:
+        from stylert.cli.bench.loadgen import judge
+
+        load = {"seconds": seconds, "min_queries": runs, "p99_ms": p99, "server_qps": server_qps}
+        systems = {"backends": split_list(backend), "precisions": split_list(precision), "threads": threads, "batches": batches}
+        if not judge(bundle, model, url, systems, split_list(scenario), load, out, json):
+            raise typer.Exit(1)
+        return
+    if url is not None or server_qps is not None:
+        raise InputError("--url and --server-qps are for --loadgen")
     if find_spec("psutil") is None:
         raise missing_extra("psutil", "bench")
     if (bundle is None) == (model is None):
@@ -92,15 +131,15 @@ def run(
     matrix = Matrix(
         split_list(backend),
         precisions,
-        list(dict.fromkeys(positive(b, "--batch") for b in split_list(batch) or [])),
+        batches,
         split_list(form) or [],
         threads,
-        split_list(scenario) or [],
+        split_list(scenario) or list(DEFAULT_SCENARIOS),
         ceilings,
         layers,
         seeds,
     )
-    effort = Effort(seconds, runs, rounds, server_requests, p99)
+    effort = Effort(3.0 if seconds is None else seconds, runs, rounds, server_requests, p99)
 
     def save(results: Results) -> None:
         """Write the rows that are measured so far. A long run that is interrupted keeps them."""

@@ -103,6 +103,51 @@ def test_mistakes_are_one_line(
     assert word in err
 
 
+@pytest.mark.slow
+def test_loadgen_judges_a_bundle(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlperf_loadgen")
+    system = ["--backend", "onnxruntime", "--precision", "int8", "--threads", "1", "--batch", "1,2"]
+    effort = ["--seconds", "0.1", "--runs", "5", "--server-qps", "20", "--p99", "5000"]
+    files = ["--out", tmp_path / "out", "--json", tmp_path / "verdicts.json"]
+    status, printed, notes = run(capsys, monkeypatch, "bench", bundle.path, "--loadgen", *system, *effort, *files)
+    assert status == 1, notes  # two requests are no evidence for the server scenario, whatever the machine
+    documents = json.loads((tmp_path / "verdicts.json").read_text())["loadgen"]
+    assert [each["scenario"] for each in documents] == ["single-stream", "offline", "server"]
+    for each in documents:
+        summary = (tmp_path / "out" / f"loadgen-{each['scenario']}" / "mlperf_log_summary.txt").read_text()
+        assert f"Result is : {each['verdict']}" in summary
+        assert each["verdict"] in printed
+        assert each["metric"] in printed
+    assert "no submission" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["BUNDLE", "--url", "http://x"], "--loadgen"),
+        (["BUNDLE", "--server-qps", "3"], "--loadgen"),
+        (["--loadgen"], "--url"),
+        (["--loadgen", "--url", "ftp://x"], "--url"),
+        (["--loadgen", "--url", "http://127.0.0.1:9", "--precision", "int8"], "--precision"),
+        (["BUNDLE", "--loadgen", "--url", "http://127.0.0.1:9"], "bundle"),
+        (["BUNDLE", "--loadgen", "--backend", "openvino,onnxruntime"], "one of the backends"),
+        (["BUNDLE", "--loadgen", "--scenario", "build"], "single-stream"),
+        (["BUNDLE", "--loadgen", "--seconds", "0"], "above 0"),
+        (["BUNDLE", "--loadgen", "--json", "/proc/x/y.json"], "cannot write"),
+    ],
+    ids=" ".join,
+)
+def test_mistakes_about_loadgen_are_one_line(
+    arguments: list[str], word: str, bundle: Bundle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, _, err = run(capsys, monkeypatch, "bench", *(bundle.path if a == "BUNDLE" else a for a in arguments))
+    assert status == 2, err
+    assert len(err.strip().splitlines()) == 1, err
+    assert word in err
+
+
 def test_a_standard_model_is_made_once_for_each_version_of_the_code(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
