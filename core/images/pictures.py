@@ -25,6 +25,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stylert.core.errors import PictureError
 from stylert.core.images.picture_parts import passes_over_pixels
+from stylert.core.images.tiff_header import tile_pixels
 
 #: Decoders of Pillow that may see a file. Others run programs: a PostScript file would be run by Ghostscript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
@@ -38,6 +39,10 @@ MAX_PIXELS = 10**8
 MAX_HEAVY_PIXELS = 6 * 10**7
 #: The same times the scans of a JPEG, each of which passes over all pixels. Usual ones have up to ten.
 MAX_SCANNED_PIXELS = 10**9
+#: Pixels of a side, at most, as in JPEG. Decoders and `_over_white` do work for each row, however short it is.
+MAX_SIDE = 65_535
+#: Pixels of a tile in a TIFF, at most: this number, or twice those of a larger picture. Tiles reach over the edges.
+MAX_SMALL_TILE, MAX_TILE_RATIO = 2**22, 2
 #: Pixel formats of Pillow with 16 bits of grey.
 GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 GREY = ("1", "L", "LA", "La", *GREY_16)
@@ -64,12 +69,16 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         PictureError: The file cannot be decoded. The message does not name it.
     """
-    scans = passes_over_pixels(data)
+    scans, tile = passes_over_pixels(data), tile_pixels(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             is_heavy = image.format == "WEBP" or "progressive" in image.info
             if image.width * image.height > (min(max_pixels, MAX_HEAVY_PIXELS) if is_heavy else max_pixels):
                 raise PictureError(f"{image.width}x{image.height} pixels are too many")
+            if max(image.size) > MAX_SIDE:
+                raise PictureError(f"{image.width}x{image.height} pixels: a side has at most {MAX_SIDE:,}")
+            if tile > max(MAX_SMALL_TILE, min(MAX_TILE_RATIO * image.width * image.height, max_pixels)):
+                raise PictureError(f"its tiles of {tile:,} pixels are too large for {image.width}x{image.height}")
             if image.width * image.height * scans > MAX_SCANNED_PIXELS:
                 raise PictureError(f"{scans} scans are too many for its pixels")
             is_grey = image.mode in GREY or _is_grey_png(image, data)
