@@ -36,6 +36,7 @@ COMMAND_MODULES = (
     "web",
     "deploy",
     "provenance",
+    "watermark",
 )
 
 

@@ -1,0 +1,106 @@
+"""The decoder as an ONNX graph: fine differences of brightness, bounded, and correlated with one pattern per bit.
+
+Its steps are those of `stylert.train.watermark.decoder`. A file of somebody else gives weights alone: the graph that runs is
+always the one of this module. `margins` adds zeros around the differences, so that the patterns are tried at every place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+OPSET, IR_VERSION = 17, 8
+#: Half the width of the filter of differences, and the bound of a difference, as in `stylert.train.watermark.decoder`.
+RADIUS, BOUND = 6, 0.015
+MIN_SIDE, MAX_SIDE, MAX_BITS = 8, 128, 256
+IMAGE, MARGINS, OUTPUT = "image", "margins", "bits"
+SHAPES_OF = {"difference": 4, "patterns": 3, "bias": 1}
+
+
+def decoder_model(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Any:
+    """The `ModelProto` of a decoder.
+
+    Inputs are `image`, float32 `[N, 3, h, w]` in [-1, 1], and `margins`, int64 `[8]`: rows and columns of zeros, as the
+    operator Pad takes them. The output `bits`, float32 `[N, bits, places down, places across]`, has one number for each bit
+    and each place of the patterns.
+
+    Args:
+        arrays: Weights by name, as `check_weights` demands them.
+        metadata: Texts to keep in the file.
+
+    Raises:
+        ValueError: The weights are not those of a decoder.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    check_weights(arrays)
+    constants = {
+        "border": np.array([0, 0, RADIUS, RADIUS] * 2, np.int64),
+        "steepness": np.array(1 / BOUND, np.float32),
+        "zero": np.array(0, np.float32),
+        "difference": arrays["difference"],
+        "patterns": arrays["patterns"][:, None],
+        "bias": arrays["bias"],
+    }
+    nodes = [
+        helper.make_node("Pad", [IMAGE, "border"], ["wide"], mode="edge"),
+        helper.make_node("Conv", ["wide", "difference"], ["differences"]),
+        helper.make_node("Mul", ["differences", "steepness"], ["steep"]),
+        helper.make_node("Tanh", ["steep"], ["bounded"]),
+        helper.make_node("Pad", ["bounded", MARGINS, "zero"], ["placed"], mode="constant"),
+        helper.make_node("Conv", ["placed", "patterns", "bias"], [OUTPUT]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info(IMAGE, TensorProto.FLOAT, ["N", 3, "h", "w"]),
+        helper.make_tensor_value_info(MARGINS, TensorProto.INT64, [8]),
+    ]
+    output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", len(arrays["bias"]), "down", "across"])
+    weights = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "watermark decoder", inputs, [output], weights)
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, producer_name="stylert", opset_imports=opsets, ir_version=IR_VERSION)
+    helper.set_model_props(model, dict(metadata))
+    return model
+
+
+def weights_of(model: Any) -> dict[str, np.ndarray]:
+    """The weights of a decoder's `ModelProto`, checked.
+
+    Raises:
+        ValueError: They are not those of a decoder, or too large.
+    """
+    from onnx import TensorProto, numpy_helper
+
+    arrays = {}
+    for tensor in model.graph.initializer:
+        if tensor.name not in SHAPES_OF:
+            continue  # a constant of the graph
+        if tensor.data_type != TensorProto.FLOAT or tensor.external_data or tensor.name in arrays:
+            raise ValueError("its weights are not those of a decoder")
+        if any(length < 1 for length in tensor.dims) or math.prod(tensor.dims) > MAX_BITS * MAX_SIDE**2:
+            raise ValueError("its weights are too large")
+        arrays[tensor.name] = numpy_helper.to_array(tensor)
+    if "patterns" in arrays and arrays["patterns"].ndim == 4:
+        arrays["patterns"] = arrays["patterns"][:, 0]
+    check_weights(arrays)
+    return arrays
+
+
+def check_weights(arrays: Mapping[str, np.ndarray]) -> None:
+    """Check that arrays are the weights of a decoder: names, shapes that fit each other, and finite values.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if set(arrays) != set(SHAPES_OF) or any(arrays[name].ndim != count for name, count in SHAPES_OF.items()):
+        raise ValueError("its weights are not those of a decoder")
+    bits, height, width = arrays["patterns"].shape
+    if height != width or not MIN_SIDE <= height <= MAX_SIDE or not 1 <= bits <= MAX_BITS:
+        raise ValueError("its patterns are not square, or too large or too many")
+    if arrays["bias"].shape != (bits,) or arrays["difference"].shape != (1, 3, 2 * RADIUS + 1, 2 * RADIUS + 1):
+        raise ValueError("its weights have wrong shapes")
+    if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values()):
+        raise ValueError("its weights are not finite numbers of float32")

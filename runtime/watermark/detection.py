@@ -1,0 +1,137 @@
+"""Reads the bits of a picture, and says whether they match the key of a detector better than chance.
+
+A picture may be a resized image or a crop of one. The decoder so reads it at several scales, the views, and tries the patterns
+at every place that the scale leaves open. The clearest bits count. This choice does not look at the key, so the matches of an
+unmarked picture stay those of coins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from stylert.core.errors import BackendError, InputError, PictureError, shown
+from stylert.core.files.inputs import read_file
+from stylert.core.images.pictures import MAX_BYTES, decode_picture
+from stylert.runtime.backends.onnxruntime import library
+from stylert.runtime.watermark.decoder_graph import IMAGE, MARGINS, OUTPUT, decoder_model
+from stylert.runtime.watermark.detector_file import DetectorFile, View, read_detector
+from stylert.runtime.watermark.false_positives import false_positive_rate
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The bits of one picture.
+
+    Attributes:
+        matched: Number of bits that match the key.
+        bits: Number of bits of the key.
+        share: The share of the image's longer side that the picture holds: 1 for a whole image, less for a crop.
+    """
+
+    matched: int
+    bits: int
+    share: float
+
+    @property
+    def false_positive_rate(self) -> float:
+        """The probability that a picture without the mark matches as many bits."""
+        return false_positive_rate(self.matched, self.bits)
+
+    def is_marked(self, rate: float) -> bool:
+        """Whether the picture carries the mark, where unmarked pictures are taken for marked ones at `rate`, at most."""
+        return self.false_positive_rate <= rate
+
+
+class Detector:
+    """A decoder on ONNX Runtime, with its key."""
+
+    def __init__(self, content: DetectorFile, threads: int | None = None) -> None:
+        """Load a detector.
+
+        Args:
+            content: The detector.
+            threads: CPU threads; None lets ONNX Runtime decide.
+
+        Raises:
+            BackendError: ONNX Runtime cannot load the decoder.
+        """
+        self.facts = content.facts
+        self._side = content.arrays["patterns"].shape[1]
+        self._key = np.array([bit == "1" for bit in content.facts.key])
+        options = library().SessionOptions()
+        options.log_severity_level = 4  # each error is an exception, too
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        model = decoder_model(content.arrays, {}).SerializeToString()
+        try:
+            self._session: Any = library().InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except MemoryError:
+            raise
+        except Exception as e:  # ONNX Runtime's exceptions share no public base class
+            raise BackendError(f"ONNX Runtime cannot load the decoder: {e}") from None
+
+    @classmethod
+    def load(cls, path: str | Path, threads: int | None = None) -> Detector:
+        """Load a detector file. Raises as `read_detector`."""
+        return cls(read_detector(path), threads)
+
+    def detect(self, image: np.ndarray | Image.Image) -> Finding:
+        """Read the bits of an image.
+
+        Args:
+            image: uint8 `[H, W, 1 or 3]`, or a picture of Pillow.
+
+        Raises:
+            InputError: This is no such image.
+        """
+        picture = _picture(image)
+        best, bits, length = -1.0, np.zeros(len(self._key)), self._side
+        for view in self.facts.views:
+            outputs = self._read(picture, view) / view.spread  # [bits, places]
+            clarity = np.abs(outputs).mean(0)
+            place = int(clarity.argmax())
+            if clarity[place] > best:
+                best, bits, length = float(clarity[place]), outputs[:, place], view.length
+        return Finding(int(((bits > 0) == self._key).sum()), len(self._key), length / self._side)
+
+    def detect_file(self, path: str | Path) -> Finding:
+        """Read the bits of a picture file.
+
+        Raises:
+            PictureError: The file is missing or cannot be decoded.
+        """
+        data = read_file(path, PictureError, MAX_BYTES, "picture")
+        try:
+            picture = decode_picture(data)
+        except PictureError as e:
+            raise PictureError(f"picture {path}: {e}") from None
+        return self.detect(picture)
+
+    def _read(self, picture: Image.Image, view: View) -> np.ndarray:
+        """The decoder's outputs for a picture at the scale of a view, at every place, `[bits, places]`."""
+        scale = view.length / max(picture.size)
+        width, height = (max(round(edge * scale), 1) for edge in picture.size)
+        pixels = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+        x = np.ascontiguousarray((pixels / 127.5 - 1).transpose(2, 0, 1)[None], np.float32)
+        rows, columns = self._side - height, self._side - width
+        margins = np.array([0, 0, rows, columns] * 2, np.int64)
+        outputs: np.ndarray = self._session.run([OUTPUT], {IMAGE: x, MARGINS: margins})[0][0]
+        return outputs.reshape(len(outputs), -1)
+
+
+def _picture(image: np.ndarray | Image.Image) -> Image.Image:
+    """The image in mode RGB. Raises InputError for anything else, and for a picture that is long and thin."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
+            raise InputError(f"a mark is read from a uint8 image [H, W, 1 or 3], not {image.dtype} {list(image.shape)}")
+        picture = Image.fromarray(np.repeat(image, 3, 2) if image.shape[2] == 1 else image)
+    elif isinstance(image, Image.Image):
+        picture = image
+    else:
+        raise InputError(f"a mark is read from an image, not {shown(image)}")
+    return picture.convert("RGB")

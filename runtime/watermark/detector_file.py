@@ -1,0 +1,146 @@
+"""The detector of a mark as one file: an ONNX network, with the key and facts as JSON in its metadata.
+
+Who has the file can read the mark, and can also learn to remove or to forge it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stylert.core.errors import InputError, OutputError, shown_line
+from stylert.core.files.atomic import atomic_file, check_writable
+from stylert.core.files.inputs import read_file
+from stylert.core.files.json_documents import read_document
+from stylert.core.files.outputs import check_not_input
+from stylert.runtime.watermark.decoder_graph import MAX_BITS, MAX_SIDE, decoder_model, weights_of
+
+#: Key of the JSON document in the metadata of the network.
+METADATA_KEY = "stylert.watermark"
+FORMAT_VERSION = 1
+#: Size of a detector file. 32 bits have 500 kB.
+MAX_FILE_BYTES = 64 * 2**20
+MAX_VIEWS = 128
+
+
+@dataclass(frozen=True)
+class View:
+    """One scale at which a picture is read.
+
+    Attributes:
+        length: The pixels that the longer edge of the picture gets. That of a whole image is the side of the patterns.
+        spread: Root mean square of the decoder's outputs over unmarked images at this scale.
+    """
+
+    length: int
+    spread: float
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.length <= MAX_SIDE or not 1e-6 <= self.spread <= 1e6:
+            raise ValueError("a view is out of range")
+
+
+@dataclass(frozen=True)
+class DetectorFacts:
+    """The JSON document of a detector.
+
+    Attributes:
+        version: `FORMAT_VERSION`.
+        key: The bits, as a text of zeros and ones.
+        views: The scales to try.
+        checkpoint: sha256 of the weights of the marked generator.
+        info: Free facts: the PSNR to the original images, and settings of the training.
+    """
+
+    version: int
+    key: str
+    views: tuple[View, ...]
+    checkpoint: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.version != FORMAT_VERSION:
+            raise ValueError(f"it has format version {self.version}; this stylert reads {FORMAT_VERSION}")
+        if not 1 <= len(self.key) <= MAX_BITS or set(self.key) - set("01"):
+            raise ValueError(f"the key is not a text of 1 to {MAX_BITS} zeros and ones")
+        if not 1 <= len(self.views) <= MAX_VIEWS:
+            raise ValueError(f"there are not 1 to {MAX_VIEWS} views")
+
+
+@dataclass(frozen=True)
+class DetectorFile:
+    """The content of a detector file: the decoder's weights by name, and the facts."""
+
+    arrays: dict[str, np.ndarray]
+    facts: DetectorFacts
+
+
+def write_detector(path: str | Path, arrays: Mapping[str, np.ndarray], facts: DetectorFacts) -> None:
+    """Write a detector.
+
+    Raises:
+        OutputError: The file cannot be written.
+        ValueError: The weights are not those of a decoder, or do not fit the key.
+    """
+    _check_fit(arrays, facts)
+    model = decoder_model(arrays, {METADATA_KEY: json.dumps(asdict(facts), sort_keys=True, allow_nan=False)})
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+
+
+def read_detector(path: str | Path) -> DetectorFile:
+    """Read a detector. Of the network in the file only the weights are used.
+
+    Raises:
+        InputError: The file is missing, too large, no ONNX file, or no detector of a mark.
+    """
+    content = read_file(path, InputError, MAX_FILE_BYTES, "detector")
+    try:
+        import onnx
+
+        model = onnx.load_model_from_string(content)
+    except MemoryError:
+        raise
+    except Exception as e:  # protobuf's exceptions share no public base class
+        raise InputError(f"detector {path} is no ONNX file: {shown_line(str(e))}") from None
+    texts = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
+    if len(texts) != 1:
+        raise InputError(f"detector {path} was not written by stylert watermark train")
+    facts = read_document(texts[0], DetectorFacts, f"detector {path}: its metadata", InputError)
+    try:
+        arrays = weights_of(model)
+        _check_fit(arrays, facts)
+    except ValueError as e:
+        raise InputError(f"detector {path} is damaged: {shown_line(str(e))}") from None
+    return DetectorFile(arrays, facts)
+
+
+def check_detector_output(path: Path, inputs: Iterable[Path | None]) -> None:
+    """Check, before a long computation, that a detector can be written to `path`. It replaces only another detector.
+
+    Raises:
+        OutputError: The file cannot be written, is an input, or is of another kind.
+    """
+    check_writable(path)
+    check_not_input(path, inputs)
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    try:
+        read_detector(path)
+    except InputError:
+        raise OutputError(
+            f"cannot write {path}: stylert did not write the file there as a detector; choose another name"
+        ) from None
+
+
+def _check_fit(arrays: Mapping[str, np.ndarray], facts: DetectorFacts) -> None:
+    """Raise ValueError unless the decoder reads as many bits as the key has, and no view is larger than its patterns."""
+    if len(arrays["bias"]) != len(facts.key):
+        raise ValueError("its key has another number of bits than its decoder reads")
+    if any(view.length > arrays["patterns"].shape[1] for view in facts.views):
+        raise ValueError("a view is larger than its patterns")

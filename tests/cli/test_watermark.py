@@ -1,0 +1,110 @@
+"""`stylert watermark` as somebody uses it: mark, export, generate, detect, and mistakes in one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stylert.cli import main as cli
+from stylert.models.checkpoint import digest, read_generator
+from stylert.runtime.watermark.detector_file import read_detector
+from tests.runtime.watermark.detectors import random_detector
+
+FAST = ("--bits", 16, "--steps", 250, "--images", 256, "--psnr", 22)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """Run a command in this process, in `tmp_path`. Returns its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["stylert", *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return int(end.value.code or 0), out, err
+
+    return call
+
+
+@pytest.mark.slow
+def test_images_of_the_exported_network_carry_the_mark_and_others_do_not(run: Any, make_checkpoint: Any) -> None:
+    checkpoint = make_checkpoint(resolution=32)
+    code, out, err = run("watermark", "train", checkpoint, "--out", "marked.safetensors", *FAST)
+    assert code == 0, err
+    assert "bits read" in out
+    assert "marked.detector.onnx: keep it to yourself" in out
+    facts = read_detector("marked.detector.onnx").facts
+    weights = read_generator("marked.safetensors")
+    assert facts.checkpoint == digest(weights.arrays)
+    assert facts.key not in json.dumps(weights.info)
+    for name, source in (("marked", "marked.safetensors"), ("plain", checkpoint)):
+        export = ("export", source, "--out", name, "--precision", "fp32", "--backend", "onnxruntime", "--verify-seeds", 0)
+        assert run(*export)[0] == 0
+        assert run("generate", name, "--seeds", "0-15", "--out", f"{name}-images", "--threads", 1)[0] == 0
+    detect = ("--detector", "marked.detector.onnx", "--fpr", 0.02)
+    code, out, _ = run("watermark", "detect", *sorted(Path("marked-images").iterdir()), *detect, "--json", "found.json")
+    found = json.loads(Path("found.json").read_text())["pictures"]
+    assert np.mean([row["matched"] for row in found]) > 14.5
+    assert (code == 0) == all(row["marked"] for row in found)
+    assert f"{sum(row['marked'] for row in found)} of 16 pictures are marked" in out
+    code, _, _ = run("watermark", "detect", *sorted(Path("plain-images").iterdir()), *detect, "--json", "plain.json")
+    plain = json.loads(Path("plain.json").read_text())["pictures"]
+    assert code == 1
+    assert np.mean([row["matched"] for row in plain]) < 10.5
+
+
+def test_an_unmarked_picture_is_not_found_and_the_exit_code_says_so(run: Any, tmp_path: Path, rng: np.random.Generator) -> None:
+    random_detector(tmp_path / "d.onnx", rng)
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(f"{i}.png")
+    code, out, err = run("watermark", "detect", "0.png", "1.png", "2.png", "--detector", "d.onnx", "--json", "a.json")
+    assert (code, err) == (1, "")
+    assert out.count("no mark found") == 3
+    assert "0 of 3 pictures are marked" in out
+    content = json.loads(Path("a.json").read_text())
+    assert content["matches_needed"] == 30
+    assert all(not row["marked"] and row["false_positive_rate"] > 1e-6 for row in content["pictures"])
+    code, out, _ = run("watermark", "detect", "0.png", "--detector", "d.onnx", "--fpr", 1)
+    assert (code, "marked" in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("train", "none.safetensors", "--out", "o.safetensors"), "none.safetensors"),
+        (("train", "a.png", "--out", "a.png"), "a.png"),
+        (("train", "m", "--out", "o.safetensors", "--detector", "o.safetensors"), "both write"),
+        (("train", "m", "--out", "o.safetensors", "--detector", "a.png"), "as a detector"),
+        (("train", "m", "--out", "o.safetensors", "--device", "tpu"), "unknown device"),
+        (("train", "m", "--out", "o.safetensors", "--bits", "3"), "bits"),
+        (("detect", "a.png", "--detector", "none.onnx"), "does not exist"),
+        (("detect", "a.png", "--detector", "a.png"), "detector a.png"),
+        (("detect", "none.png", "--detector", "d.onnx"), "does not exist"),
+        (("detect", "text.png", "--detector", "d.onnx"), "text.png"),
+        (("detect", "a.png", "--detector", "d.onnx", "--fpr", "1e-12"), "cannot be found"),
+        (("detect", "a.png", "--detector", "d.onnx", "--json", "d.onnx"), "is an input"),
+        (("detect", "/dev/zero", "--detector", "d.onnx"), "not a regular file"),
+        (("detect", "a.png", "--detector", "/dev/zero"), "not a regular file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(
+    args: tuple[str, ...], words: str, run: Any, tmp_path: Path, rng: np.random.Generator, checkpoint: Path
+) -> None:
+    (tmp_path / "m").symlink_to(checkpoint)
+    random_detector(tmp_path / "d.onnx", rng)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("a.png")
+    Path("text.png").write_text("text")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    code, _, err = run("watermark", *args)
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert words in err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

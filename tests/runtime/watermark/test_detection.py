@@ -1,0 +1,213 @@
+"""Detection: bits, views and verdicts, and detector files that are damaged or hostile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+from scipy import stats
+
+from stylert.core.errors import InputError, OutputError, PictureError
+from stylert.runtime.watermark.decoder_graph import decoder_model
+from stylert.runtime.watermark.detection import Detector
+from stylert.runtime.watermark.detector_file import METADATA_KEY, View, check_detector_output, read_detector, write_detector
+from tests.runtime.watermark.detectors import random_detector, random_weights
+
+
+@pytest.fixture
+def detector(tmp_path: Path, rng: np.random.Generator) -> Path:
+    return random_detector(tmp_path / "detector.onnx", rng)
+
+
+def test_the_bits_that_are_read_are_the_signs_of_the_outputs(detector: Path, rng: np.random.Generator) -> None:
+    import onnxruntime
+
+    content = read_detector(detector)
+    image = rng.integers(0, 256, (32, 32, 3), np.uint8)
+    session = onnxruntime.InferenceSession(str(detector))
+    x = (image.astype(np.float32) / 127.5 - 1).transpose(2, 0, 1)[None]
+    bits = "".join(
+        str(int(value > 0)) for value in session.run(None, {"image": x, "margins": np.zeros(8, np.int64)})[0][0, :, 0, 0]
+    )
+    whole = random_detector(detector.with_name("whole.onnx"), rng, views=(View(32, 1.0),))
+    write_detector(whole, content.arrays, read_detector(whole).facts)
+    finding = Detector.load(whole).detect(image)
+    assert finding.matched == sum(a == b for a, b in zip(bits, read_detector(whole).facts.key, strict=True))
+    assert finding.share == 1
+
+
+def test_the_matches_of_unmarked_images_are_binomial_over_keys(tmp_path: Path, rng: np.random.Generator) -> None:
+    image = rng.integers(0, 256, (40, 36, 3), np.uint8)
+    file = random_detector(tmp_path / "d.onnx", rng)
+    content, matches = read_detector(file), []
+    for _ in range(300):
+        key = "".join(map(str, rng.integers(0, 2, 32)))
+        object.__setattr__(content.facts, "key", key)
+        matches.append(Detector(content, threads=1).detect(image).matched)
+    assert np.mean(matches) == pytest.approx(16, abs=0.7)
+    assert np.var(matches) == pytest.approx(8, rel=0.35)
+    counts = np.bincount(matches, minlength=33)[10:23]
+    expected = stats.binom.pmf(np.arange(10, 23), 32, 0.5) * 300
+    assert np.abs(counts - expected).max() < 25
+
+
+def test_the_view_with_the_clearest_bits_counts_whatever_the_key_is(detector: Path, rng: np.random.Generator) -> None:
+    image = rng.integers(0, 256, (32, 32, 3), np.uint8)
+    first = Detector.load(detector).detect(image)
+    content = read_detector(detector)
+    flipped = "".join("10"[int(bit)] for bit in content.facts.key)
+    object.__setattr__(content.facts, "key", flipped)
+    second = Detector(content).detect(image)
+    assert second.share == first.share
+    assert first.matched + second.matched == 32
+    object.__setattr__(content.facts, "views", (View(32, 1e5), View(24, 1.0)))
+    assert Detector(content).detect(image).share == 0.75
+    object.__setattr__(content.facts, "views", (View(32, 1.0), View(24, 1e5)))
+    assert Detector(content).detect(image).share == 1.0
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA"])
+def test_pictures_of_every_mode_and_size_are_read(detector: Path, tmp_path: Path, rng: np.random.Generator, mode: str) -> None:
+    reader = Detector.load(detector)
+    for size in ((1, 1), (3, 500), (64, 48), (500, 300)):
+        pixels = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
+        Image.fromarray(pixels).convert(mode).save(tmp_path / "a.png")
+        finding = reader.detect_file(tmp_path / "a.png")
+        assert 0 <= finding.matched <= finding.bits == 32
+        if mode == "RGB":
+            assert finding == reader.detect(pixels)
+
+
+def test_the_verdict_follows_from_the_rate(detector: Path, rng: np.random.Generator) -> None:
+    finding = Detector.load(detector).detect(np.zeros((32, 32, 3), np.uint8))
+    rate = finding.false_positive_rate
+    assert finding.is_marked(rate)
+    assert not finding.is_marked(rate * 0.999)
+
+
+@pytest.mark.parametrize("image", [None, "a", np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)])
+def test_other_arguments_are_refused(detector: Path, image: Any) -> None:
+    with pytest.raises(InputError, match="a mark is read from"):
+        Detector.load(detector).detect(image)
+
+
+def test_a_picture_that_is_none_is_named(detector: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("text")
+    with pytest.raises(PictureError, match=r"a\.png"):
+        Detector.load(detector).detect_file(tmp_path / "a.png")
+    with pytest.raises(PictureError, match="does not exist"):
+        Detector.load(detector).detect_file(tmp_path / "b.png")
+
+
+def with_facts(model: Any, **changes: Any) -> None:
+    entry = next(e for e in model.metadata_props if e.key == METADATA_KEY)
+    entry.value = json.dumps({**json.loads(entry.value), **changes})
+
+
+def weight(model: Any, name: str = "patterns") -> Any:
+    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+
+
+def rename(model: Any) -> None:
+    weight(model).name = "other"
+
+
+def reshape(model: Any) -> None:
+    weight(model).dims[0] += 1
+
+
+def huge(model: Any) -> None:
+    weight(model).dims[0] = 2**40
+
+
+def elsewhere(model: Any) -> None:
+    weight(model).data_location = onnx.TensorProto.EXTERNAL
+    weight(model).external_data.add(key="location", value="/etc/passwd")
+
+
+def not_finite(model: Any) -> None:
+    weight(model, "bias").CopyFrom(onnx.numpy_helper.from_array(np.full(32, np.nan, np.float32), "bias"))
+
+
+HOSTILE: dict[str, Callable[[Any], None]] = {
+    "no metadata": lambda model: model.metadata_props.clear(),
+    "two keys": lambda model: model.metadata_props.add(key=METADATA_KEY, value="{}"),
+    "no JSON": lambda model: setattr(model.metadata_props[0], "value", "{"),
+    "another version": lambda model: with_facts(model, version=2),
+    "a short key": lambda model: with_facts(model, key="0101"),
+    "a key of letters": lambda model: with_facts(model, key="ab" * 16),
+    "no views": lambda model: with_facts(model, views=[]),
+    "many views": lambda model: with_facts(model, views=[{"length": 32, "spread": 1.0}] * 1000),
+    "a view of nothing": lambda model: with_facts(model, views=[{"length": 0, "spread": 1.0}]),
+    "a view beyond the patterns": lambda model: with_facts(model, views=[{"length": 33, "spread": 1.0}]),
+    "a spread of zero": lambda model: with_facts(model, views=[{"length": 32, "spread": 0.0}]),
+    "a weight of another name": rename,
+    "a weight of another shape": reshape,
+    "a huge weight": huge,
+    "a weight in another file": elsewhere,
+    "a weight that is not finite": not_finite,
+    "no weights": lambda model: model.graph.ClearField("initializer"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_detector_is_one_line(detector: Path, name: str) -> None:
+    model = onnx.load(detector, load_external_data=False)
+    HOSTILE[name](model)
+    detector.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError) as e:
+        read_detector(detector)
+    assert str(e.value).startswith(f"detector {detector}")
+    assert str(e.value).isprintable()
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x08\x08", bytes(range(256)) * 9])
+def test_a_file_of_another_kind_is_no_detector(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "d.onnx").write_bytes(content)
+    with pytest.raises(InputError, match="detector"):
+        read_detector(tmp_path / "d.onnx")
+
+
+def test_every_cut_of_a_detector_is_refused_or_whole(detector: Path) -> None:
+    data = detector.read_bytes()
+    for length in range(0, len(data), max(len(data) // 50, 1)):
+        detector.write_bytes(data[:length])
+        with pytest.raises(InputError):
+            read_detector(detector)
+
+
+def test_nodes_of_the_file_never_run(detector: Path, rng: np.random.Generator) -> None:
+    image = rng.integers(0, 256, (32, 32, 3), np.uint8)
+    expected = Detector.load(detector).detect(image)
+    model = onnx.load(detector)
+    model.graph.node[0].op_type = "NoSuchOperator"
+    weight(model, "border").CopyFrom(onnx.numpy_helper.from_array(np.full(8, 2**40), "border"))
+    detector.write_bytes(model.SerializeToString())
+    assert Detector.load(detector).detect(image) == expected
+
+
+def test_the_file_is_an_ordinary_onnx_network(detector: Path) -> None:
+    onnx.checker.check_model(str(detector), full_check=True)
+
+
+def test_a_detector_replaces_only_a_detector(detector: Path, tmp_path: Path) -> None:
+    check_detector_output(detector, ())
+    check_detector_output(tmp_path / "new.onnx", ())
+    with pytest.raises(OutputError, match="is an input"):
+        check_detector_output(detector, (detector,))
+    other = tmp_path / "network.onnx"
+    other.write_bytes(decoder_model(random_weights(np.random.default_rng(0)), {}).SerializeToString())
+    with pytest.raises(OutputError, match="did not write the file there as a detector"):
+        check_detector_output(other, ())
+
+
+def test_a_key_that_does_not_fit_is_not_written(tmp_path: Path, rng: np.random.Generator, detector: Path) -> None:
+    with pytest.raises(ValueError, match="another number of bits"):
+        write_detector(tmp_path / "x.onnx", random_weights(rng, 8), read_detector(detector).facts)
+    assert not (tmp_path / "x.onnx").exists()

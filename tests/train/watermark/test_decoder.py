@@ -1,0 +1,88 @@
+"""The decoder: its patterns, its ONNX graph, its whitening, and images that are a part of a whole one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from scipy import ndimage
+
+from stylert.core.errors import InputError
+from stylert.runtime.watermark import decoder_graph
+from stylert.runtime.watermark.decoder_graph import decoder_model
+from stylert.train.watermark import decoder as of_training
+from stylert.train.watermark.decoder import Decoder
+
+
+def images(count: int, side: int = 32) -> torch.Tensor:
+    """Smooth images with a little noise, `[count, 3, side, side]`."""
+    coarse = torch.nn.functional.interpolate(torch.randn(count, 3, 8, 8) * 0.5, (side, side), mode="bilinear")
+    return (coarse + torch.randn(count, 3, side, side) * 0.03).clamp(-1, 1)
+
+
+def test_the_patterns_are_orthonormal_and_hold_no_other_frequencies() -> None:
+    decoder = Decoder.draw(12, 32, 5)
+    flat = decoder.patterns.reshape(12, -1)
+    assert torch.allclose(flat @ flat.T, torch.eye(12), atol=1e-5)
+    power = np.abs(np.fft.fft2(decoder.patterns.numpy())) ** 2
+    radius = np.hypot(np.fft.fftfreq(32)[:, None], np.fft.fftfreq(32)[None])
+    outside = (radius < of_training.LOWEST) | (radius > of_training.HIGHEST)
+    assert power[:, outside].sum() < 1e-9 * power.sum()
+    assert torch.equal(decoder.patterns, Decoder.draw(12, 32, 5).patterns)
+    assert not torch.allclose(decoder.patterns, Decoder.draw(12, 32, 6).patterns, atol=0.1)
+
+
+def test_the_outputs_are_those_of_the_formula() -> None:
+    decoder, x = Decoder.draw(3, 24, 1), images(1, 24)
+    decoder.bias += torch.tensor([0.5, -1, 2])
+    luma = np.tensordot(np.array(of_training.LUMA), x[0].double().numpy(), 1)
+    mean = ndimage.gaussian_filter(luma, of_training.MEAN_SIGMA, mode="nearest", radius=of_training.RADIUS)
+    bounded = np.tanh((luma - mean) / of_training.BOUND)
+    expected = (decoder.patterns.double().numpy() * bounded).sum((1, 2)) + np.array([0.5, -1, 2])
+    assert np.allclose(decoder(x)[0].numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (25, 32), (20, 27), (1, 1)])
+def test_the_graph_reads_the_same_numbers_as_pytorch_at_every_place(height: int, width: int) -> None:
+    decoder = Decoder.draw(5, 32, 2).whiten(images(64))
+    x = images(2)[:, :, :height, :width]
+    session = onnxruntime.InferenceSession(decoder_model(decoder.arrays(), {}).SerializeToString())
+    margins = np.array([0, 0, 32 - height, 32 - width] * 2, np.int64)
+    (outputs,) = session.run(None, {"image": x.numpy(), "margins": margins})
+    assert outputs.shape == (2, 5, 33 - height, 33 - width)
+    for top in {0, 32 - height, (32 - height) // 2}:
+        for left in {0, 32 - width}:
+            # The convolution slides the pattern over the margins, so the last place is that of the first pixel.
+            place = outputs[:, :, 32 - height - top, 32 - width - left]
+            assert np.allclose(place, decoder(x, top, left).numpy(), atol=2e-4)
+
+
+def test_both_forms_have_the_same_constants() -> None:
+    assert (decoder_graph.RADIUS, decoder_graph.BOUND) == (of_training.RADIUS, of_training.BOUND)
+
+
+def test_whitened_outputs_are_like_independent_coins() -> None:
+    x = images(400)
+    decoder = Decoder.draw(6, 32, 3).whiten(x)
+    outputs = decoder(x).numpy()
+    assert np.allclose(outputs.mean(0), 0, atol=1e-3)
+    assert np.allclose(np.cov(outputs.T), np.eye(6), atol=2e-2)
+    assert decoder.spread(x) == pytest.approx(1, abs=0.02)
+    assert decoder.spread(x[:, :, 8:24, 8:24]) < 0.8
+
+
+def test_a_pattern_in_an_image_is_read_as_its_bit() -> None:
+    decoder, signs = Decoder.draw(8, 32, 4).whiten(images(200)), torch.tensor([1.0, -1, 1, 1, -1, -1, 1, -1])
+    mark = torch.einsum("b,bhw->hw", signs, Decoder.draw(8, 32, 4).patterns)
+    x = images(32) + mark / mark.square().mean().sqrt() * 0.04
+    assert float(((decoder(x) > 0) == (signs > 0)).float().mean()) > 0.98
+    assert float(((decoder(x[:, :, 3:29, 5:30], 3, 5) > 0) == (signs > 0)).float().mean()) > 0.95
+
+
+def test_more_bits_than_an_image_holds_are_refused() -> None:
+    with pytest.raises(InputError, match="hold at most"):
+        Decoder.draw(100, 16, 0)
+    assert math.isfinite(float(Decoder.draw(8, 16, 0).patterns.sum()))

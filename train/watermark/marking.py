@@ -1,0 +1,150 @@
+"""From a generator to a marked one: patterns, fine-tuning, and the figures that tell how well it went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylert.core.errors import InputError
+from stylert.core.images.similarity import psnr_each
+from stylert.core.progress import Progress
+from stylert.models.stylegan2.networks import Generator
+from stylert.train.sampling import BATCH, generate
+from stylert.train.watermark.attacks import as_image, crop, resize
+from stylert.train.watermark.decoder import Decoder
+from stylert.train.watermark.fine_tuning import TuningSettings, fine_tune
+
+#: Side at which decoders read whole images, at most. A larger image is reduced.
+MAX_SIDE = 64
+MIN_RESOLUTION = 16
+#: Least share of a side that a crop may keep.
+LEAST_SHARE = 0.6
+#: Unmarked images that give the spread of each view.
+SPREAD_IMAGES = 256
+#: First seed of the images that judge a mark. No training image has one of these seeds.
+FIRST_TEST_SEED = 1_000_000
+
+
+@dataclass(frozen=True)
+class MarkSettings:
+    """Settings of `mark_generator`.
+
+    Attributes:
+        pattern_seed: The secret patterns follow from it.
+        images: Images of the unmarked generator that whiten the decoder.
+        test_images: Images that judge the result.
+        tuning: Settings of the fine-tuning.
+    """
+
+    pattern_seed: int
+    images: int = 2048
+    test_images: int = 256
+    tuning: TuningSettings = field(default_factory=TuningSettings)
+
+
+@dataclass(frozen=True)
+class MarkedGenerator:
+    """The result of `mark_generator`.
+
+    Attributes:
+        generator: The marked generator, on the CPU.
+        decoder: The decoder, on the CPU.
+        spreads: Lengths of a side in pixels at which pictures are read, each with the root mean square of the outputs over
+            unmarked images.
+        psnr: Mean PSNR to the original images in dB, and the worst.
+        bits_read: Share of the key's bits that are read from images of the marked generator.
+        bits_by_chance: The same for the original generator, about one half.
+    """
+
+    generator: Generator
+    decoder: Decoder
+    spreads: dict[int, float]
+    psnr: tuple[float, float]
+    bits_read: float
+    bits_by_chance: float
+
+
+def mark_generator(
+    generator: Generator, key: Sequence[int], settings: MarkSettings, progress: Progress | None = None, device: str = "cpu"
+) -> MarkedGenerator:
+    """Mark a generator with a key.
+
+    Args:
+        generator: The original. Its weights stay as they are.
+        key: Zeros and ones.
+        settings: See `MarkSettings`.
+        progress: Called while images are drawn, and in each training step.
+        device: Device of the computation.
+
+    Raises:
+        InputError: The generator has neither grey nor RGB images, or they are too small for so many bits.
+    """
+    check_markable(generator)
+    side = min(generator.cfg.resolution, MAX_SIDE)
+    decoder = Decoder.draw(len(key), side, settings.pattern_seed)
+    original = generator.to(device)
+    images = decoder_inputs(drawn_images(original, 0, settings.images, progress), side)
+    decoder = decoder.whiten(images)
+    spreads = view_spreads(decoder, images[:SPREAD_IMAGES])
+    marked = fine_tune(original, decoder.to(device), torch.tensor(list(key)), settings.tuning, progress)
+    before = drawn_images(original, FIRST_TEST_SEED, settings.test_images)
+    after = drawn_images(marked, FIRST_TEST_SEED, settings.test_images)
+    psnr = psnr_each(after, before)
+    decoder = decoder.cpu()
+    return MarkedGenerator(
+        marked.cpu(),
+        decoder,
+        spreads,
+        (float(psnr.mean()), float(psnr.min())),
+        share_read(decoder, after, key),
+        share_read(decoder, before, key),
+    )
+
+
+def check_markable(generator: Generator) -> None:
+    """Raise InputError unless a generator draws grey or RGB images that are large enough for a mark."""
+    if generator.cfg.img_channels not in (1, 3):
+        raise InputError(f"only grey or RGB images are marked, and this network has {generator.cfg.img_channels} channels")
+    if generator.cfg.resolution < MIN_RESOLUTION:
+        raise InputError(f"images of {generator.cfg.resolution} pixels hold no mark: {MIN_RESOLUTION} are needed")
+
+
+@torch.no_grad()
+def share_read(decoder: Decoder, images: np.ndarray, key: Sequence[int]) -> float:
+    """The share of the key's bits that are read from whole images, uint8 `[N, R, R, 3]`."""
+    read = decoder(decoder_inputs(images, decoder.side)).numpy() > 0
+    return float((read == (np.asarray(key) > 0)).mean())
+
+
+def view_spreads(decoder: Decoder, images: Tensor) -> dict[int, float]:
+    """The root mean square of the outputs over unmarked images, for each length of a side down to `LEAST_SHARE`.
+
+    A detector divides by it, so that views of different size compete alike.
+    """
+    lengths = range(decoder.side, round(LEAST_SHARE * decoder.side) - 1, -1)
+    return {length: decoder.spread(crop(images, length / decoder.side)) for length in lengths}
+
+
+def decoder_inputs(images: np.ndarray, side: int) -> Tensor:
+    """Whole images, uint8 `[N, R, R, 3]`, as `[N, 3, side, side]` in [-1, 1]."""
+    parts = [
+        resize(as_image(torch.from_numpy(np.array(images[i : i + BATCH])).permute(0, 3, 1, 2).float()), side, side)
+        for i in range(0, len(images), BATCH)
+    ]
+    return torch.cat(parts)
+
+
+def drawn_images(generator: Generator, first: int, count: int, progress: Progress | None = None) -> np.ndarray:
+    """Images of `count` seeds from `first` on with constant noise, uint8 `[count, R, R, 3]`."""
+    batches = []
+    for start in range(0, count, BATCH):
+        n = min(BATCH, count - start)
+        images = generate(generator, range(first + start, first + start + n))
+        batches.append(np.repeat(images, 3, 3) if images.shape[3] == 1 else images)
+        if progress is not None:
+            progress("images", start + n, count)
+    return np.concatenate(batches)
