@@ -113,6 +113,7 @@ def write_generator(
     *,
     half: bool = False,
     info: Mapping[str, Any] | None = None,
+    within: Path | None = None,
 ) -> None:
     """Write a checkpoint of kind `generator`. An existing file stays until the new one is complete.
 
@@ -122,6 +123,7 @@ def write_generator(
         arrays: Every tensor of the generator, by official name.
         half: Store float16 instead of float32.
         info: Free facts, which JSON can hold.
+        within: As in `atomic_file`.
 
     Raises:
         CheckpointError: A value is not finite in the stored type, or `info` is not JSON.
@@ -144,17 +146,22 @@ def write_generator(
         text = json.dumps(metadata, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as e:
         raise CheckpointError(f"checkpoint {path} is not written: its info is not JSON: {shown_line(str(e))}") from None
-    with atomic_file(path) as temporary, write_errors(path):
+    with safetensors_file(path, within) as temporary:
         save_file(tensors, temporary, {METADATA_KEY: text})
 
 
 @contextmanager
-def write_errors(path: str | Path) -> Iterator[None]:
-    """Turn the error of a write by safetensors into OutputError. A full disk is no OSError there."""
-    try:
-        yield
-    except SafetensorError as e:
-        raise OutputError(f"cannot write {path}: {str(e).removeprefix('Error while serializing: ')}") from None
+def safetensors_file(path: str | Path, within: Path | None = None) -> Iterator[Path]:
+    """As `atomic_file`, for `save_file` of safetensors, which writes beside the path that it is given, and renames.
+
+    Raises:
+        OutputError: The file cannot be written. A full disk is no OSError in safetensors.
+    """
+    with atomic_file(path, within, by_library=True) as temporary:
+        try:
+            yield temporary
+        except SafetensorError as e:
+            raise OutputError(f"cannot write {path}: {str(e).removeprefix('Error while serializing: ')}") from None
 
 
 def load_generator(path: str | Path) -> Generator:

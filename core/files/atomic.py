@@ -46,7 +46,7 @@ OwnFiles = Callable[[Path], Collection[str]]
 
 
 @contextmanager
-def atomic_file(path: str | Path, within: Path | None = None) -> Iterator[Path]:
+def atomic_file(path: str | Path, within: Path | None = None, *, by_library: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`. On success it becomes `path`; on failure it is removed.
 
     A file that replaces another one has its permissions, and its owner and group where this user may give it away.
@@ -54,6 +54,8 @@ def atomic_file(path: str | Path, within: Path | None = None) -> Iterator[Path]:
     Args:
         path: The file.
         within: A folder above it, which others may have made: nothing between the two may be a link, which could lead anywhere.
+        by_library: Whether the writer makes its file anew, or others beside it, such as safetensors or a hard link. The lock would
+            not be on those. So the temporary path lies in a locked folder of its own, and has no file yet.
 
     Raises:
         OutputError: The folder of `path` cannot be made, the file cannot be written, `path` is not a regular file or is
@@ -65,18 +67,25 @@ def atomic_file(path: str | Path, within: Path | None = None) -> Iterator[Path]:
         check_replaceable(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_stale_partials(target.parent)
-        temporary, descriptor = new_partial_file(target)
+        partial, descriptor = (new_partial_folder if by_library else new_partial_file)(target)
+        temporary = partial / target.name if by_library else partial
     try:
         with _named_errors(path, temporary):
             yield temporary
-            _keep_owner(temporary, target)
-            with contextlib.suppress(FileNotFoundError):
-                temporary.chmod(target.stat().st_mode & 0o777)
+            if temporary.stat().st_nlink == 1:  # a hard link shares the permissions of its other name
+                if by_library:
+                    temporary.chmod(partial.stat().st_mode & 0o666)  # those that the umask gives
+                _keep_owner(temporary, target)
+                with contextlib.suppress(FileNotFoundError):
+                    temporary.chmod(target.stat().st_mode & 0o777)
             _sync(temporary)
             os.replace(temporary, target)
             _sync(target.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        if by_library:
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
         os.close(descriptor)
 
 
@@ -121,13 +130,19 @@ def atomic_directory(path: str | Path, own_files: OwnFiles | None, within: Path 
         os.close(descriptor)
 
 
-def append_line(path: str | Path, content: Mapping[str, Any]) -> None:
+def append_line(path: str | Path, content: Mapping[str, Any], within: Path | None = None) -> None:
     """Append one JSON object to a file with a line for each. A kill may cut the last line; the next one begins a new line.
 
+    Args:
+        path: The file.
+        content: The object.
+        within: As in `atomic_file`.
+
     Raises:
-        OutputError: The file cannot be written.
+        OutputError: The file cannot be written, or a link lies below `within`.
     """
     line = (json.dumps(content) + "\n").encode()
+    check_no_links(path, within)
     with _named_errors(path), open(path, "ab+") as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)

@@ -12,9 +12,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from stylert.core.errors import OutputError
-from stylert.core.files.atomic import atomic_file
 from stylert.core.progress import Progress
-from stylert.models.checkpoint import write_errors
+from stylert.models.checkpoint import safetensors_file
 from stylert.models.features.extractors import Extractor
 from stylert.models.stylegan2.generator import NoiseMode
 from stylert.models.stylegan2.networks import Generator
@@ -62,7 +61,7 @@ def real_features(
         return cached
     features = _compute(extractor, images, count, progress, stage)
     # A cache that cannot be written costs only the time of the next call.
-    with suppress(OutputError), atomic_file(file) as temporary, write_errors(file):
+    with suppress(OutputError), safetensors_file(file) as temporary:
         save_file({"features": features}, str(temporary))
     return features
 

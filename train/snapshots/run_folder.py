@@ -61,8 +61,7 @@ def keep_last(trainer: Trainer, out: Path, count: int, snap_kimg: float) -> None
     if count < 1:
         return
     kept = out / f"snapshot-{kimg_name(trainer.nimg, snap_kimg)}.safetensors"
-    with atomic_file(kept) as temporary:
-        temporary.unlink()
+    with atomic_file(kept, by_library=True) as temporary:
         try:
             os.link(out / SNAPSHOT_FILE, temporary)  # needs no space until the next snapshot replaces the first name
         except OSError:  # the file system has no links

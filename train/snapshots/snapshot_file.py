@@ -15,12 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stylert.core.errors import CheckpointError
-from stylert.core.files.atomic import atomic_file
-from stylert.models.checkpoint import FORMAT_VERSION, METADATA_KEY, check_digest, digest, read_metadata, write_errors
+from stylert.models.checkpoint import FORMAT_VERSION, METADATA_KEY, check_digest, digest, read_metadata, safetensors_file
 from stylert.train.configuration.train_config import MAX_KIMG, TrainConfig
 
 
-def write_snapshot(path: str | Path, cfg: TrainConfig, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+def write_snapshot(
+    path: str | Path, cfg: TrainConfig, tensors: dict[str, Tensor], facts: dict[str, Any], within: Path | None = None
+) -> None:
     """Write the state of a run. An earlier snapshot at `path` stays until this one is complete.
 
     Args:
@@ -28,6 +29,7 @@ def write_snapshot(path: str | Path, cfg: TrainConfig, tensors: dict[str, Tensor
         cfg: Configuration of the run.
         tensors: The tensors of `trainer_state`.
         facts: The JSON values of `trainer_state`, such as `nimg` and `step`.
+        within: As in `atomic_file`.
     """
     contiguous = {k: t.detach().cpu().contiguous(memory_format=torch.contiguous_format) for k, t in tensors.items()}
     arrays = {k: t.numpy() for k, t in contiguous.items()}
@@ -41,7 +43,7 @@ def write_snapshot(path: str | Path, cfg: TrainConfig, tensors: dict[str, Tensor
         # The second digest serves readers that load the generator alone.
         "sha256": {"": digest(arrays), "G_ema.": digest(averaged)},
     }
-    with atomic_file(path) as temporary, write_errors(path):
+    with safetensors_file(path, within) as temporary:
         save_file(contiguous, str(temporary), {METADATA_KEY: json.dumps(metadata, sort_keys=True)})
 
 
