@@ -1,4 +1,4 @@
-"""Declares `stylert deploy triton`: a bundle as a model repository of Triton Inference Server."""
+"""Declares `stylert deploy`: a bundle as a model repository of Triton Inference Server, or as an application of Ray Serve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stylert.cli.app import BundlePath, CommandGroup, Threads, app
+from stylert.cli.app import BundlePath, CommandGroup, OneBackend, Threads, app, positive
 from stylert.cli.console import print_line
 
 deploy = CommandGroup(help="Write a bundle for another server.", no_args_is_help=True)
@@ -51,3 +51,44 @@ def triton(
     )
     models = write_repository(Bundle.load(bundle), out, options)
     print_line(f"wrote {', '.join(models)} to {out}: tritonserver --model-repository={out.resolve()}")
+
+
+@deploy.command("ray")
+def ray(
+    bundle: BundlePath,
+    out: Annotated[Path, typer.Option(help="Folder of the application, on a file system that all nodes share.")],
+    name: Annotated[str | None, typer.Option(help="Name of the application; by default that of the bundle's folder.")] = None,
+    backend: OneBackend = "onnxruntime",
+    precision: Annotated[str | None, typer.Option(help="One precision of the bundle; by default fp32.")] = None,
+    max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Images in one call, at most.")] = 8,
+    max_delay: Annotated[float, typer.Option(min=0, max=10_000, help="Milliseconds that a request waits for others.")] = 0.0,
+    replicas: Annotated[str, typer.Option(help="Number of replicas, or least and greatest, such as 1:8.")] = "1",
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Processors of each replica.")] = 1,
+    host: Annotated[str, typer.Option(help="Address at which every node accepts requests.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Its port.")] = 8000,
+    timeout: Annotated[float, typer.Option(min=1, max=3600, help="Seconds for an answer.")] = 60.0,
+    stop: Annotated[float, typer.Option(min=1, max=3600, help="Seconds that a replica has to finish before it ends.")] = 60.0,
+    place: Annotated[str | None, typer.Option(help="Path of the folder on the nodes, if it is not that of --out.")] = None,
+) -> None:
+    """Write a bundle as an application of Ray Serve: replicas with dynamic batching, health checks and rolling updates."""
+    from stylert.runtime.bundle import Bundle
+    from stylert.runtime.serving.ray_serve.deployment import RayOptions, write_application
+
+    least, colon, greatest = replicas.partition(":")
+    options = RayOptions(
+        name=os.path.basename(os.path.realpath(bundle)) if name is None else name,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        max_batch=max_batch,
+        max_delay_ms=max_delay,
+        min_replicas=positive(least, "--replicas"),
+        max_replicas=positive(greatest if colon else least, "--replicas"),
+        host=host,
+        port=port,
+        timeout_seconds=timeout,
+        stop_seconds=stop,
+        place=place,
+    )
+    configuration = write_application(Bundle.load(bundle), out, options)
+    print_line(f"wrote {configuration}: serve deploy {configuration}")

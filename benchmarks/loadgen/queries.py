@@ -34,7 +34,7 @@ class Queries(Protocol):
 
 
 def queries(scenario: str, system: System, failed: Failed) -> Queries:
-    """What answers the queries of a scenario."""
+    """The object that answers the queries of a scenario."""
     if scenario == "single-stream":
         return OneByOne(system.alone)
     if scenario == "offline":

@@ -21,7 +21,7 @@ RESULTS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What LoadGen said about one test.
+    """The words of LoadGen about one test.
 
     Attributes:
         scenario: A key of `RESULTS`.

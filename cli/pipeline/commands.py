@@ -175,11 +175,33 @@ def generate(
     options: PictureOptions,
     psi: Psi = 1.0,
     grid: Annotated[bool, typer.Option("--grid", help="Write one grid.png instead of single images.")] = False,
+    shards: Annotated[
+        int | None,
+        typer.Option(min=1, help="Write this number of large files, for millions of seeds. A rerun makes what is missing."),
+    ] = None,
+    shard_format: Annotated[str, typer.Option(help="Of --shards: tar (WebDataset) or parquet.")] = "tar",
+    picture: Annotated[str, typer.Option(help="Of --shards: png, webp or jpg.")] = "png",
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Of --shards: a Ray cluster that makes them, such as auto or host:6379; local starts one here for the time.",
+        ),
+    ] = None,
 ) -> None:
     """Generate images from seeds. A seed gives the same image as in the official tools."""
-    from stylert.cli.pipeline.generate import generate_images
+    from stylert.cli.pipeline.generate import generate_images, generate_shards
     from stylert.core.seeds import parse_seeds
 
+    if shards is not None:
+        if grid:
+            raise InputError("--grid writes one picture, and --shards writes large files: give one of them")
+        with progress() as report:
+            made, images = generate_shards(bundle, seeds, out, psi, shards, (shard_format, picture), ray, options, report)
+        print_line(f"wrote {made} of {shards} shards; {out} holds {images} images")
+        return
+    if (ray, shard_format, picture) != (None, "tar", "png"):
+        raise InputError("--ray, --shard-format and --picture are for --shards")
     with progress() as report:
         files = generate_images(bundle, parse_seeds(seeds), out, psi, grid, options, report)
     print_line(f"wrote {files[0]}" if len(files) == 1 else f"wrote {len(files)} images to {out}")

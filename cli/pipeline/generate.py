@@ -1,4 +1,4 @@
-"""Runs `stylert generate`: draws the images of seeds in batches and writes them to files."""
+"""Runs `stylert generate`: draws the images of seeds in batches and writes them to files, or to the files of shards."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.pictures import check_channels, check_own_picture, save_image
 from stylert.runtime.media.rendering import check_call, check_fits
+from stylert.runtime.shards.making import make_shards
+from stylert.runtime.shards.work import ShardWork
 
 
 def generate_images(
@@ -74,6 +76,59 @@ def generate_images(
         files.append(out / "grid.png")
         save_image(make_grid(np.concatenate(batches)), files[-1], comment)
     return files
+
+
+def generate_shards(
+    bundle_path: Path,
+    seeds: str,
+    out: Path,
+    psi: float,
+    shards: int,
+    kind: tuple[str, str],
+    ray: str | None,
+    options: PictureOptions,
+    report: Progress,
+) -> tuple[int, int]:
+    """Write the images of many seeds as shards, in this process or on a Ray cluster. Shards that are there are not made again.
+
+    Args:
+        bundle_path: Folder of the bundle.
+        seeds: The seeds as text. None may be there twice.
+        out: Folder of the shards.
+        psi: Truncation.
+        shards: Number of shards.
+        kind: The format of the shards, and that of the pictures in them.
+        ray: Address of a Ray cluster; None for this process.
+        options: How images are drawn.
+        report: Called after each shard.
+
+    Returns:
+        How many shards were made now, and the number of images.
+
+    Raises:
+        StylertError: As `make_shards` and `make_shards_on_ray`.
+    """
+    bundle = Bundle.load(bundle_path, options.require_signature)
+    facts = options.recipe(bundle, "grid", [0], [psi])
+    work = ShardWork(
+        bundle=facts.bundle,
+        backend=facts.backend,
+        precision=facts.precision,
+        psi=psi,
+        cutoff=options.cutoff,
+        label=facts.label,
+        label_vector=facts.label_vector,
+        batch=options.batch,
+        seeds=seeds,
+        shards=shards,
+        format=kind[0],
+        picture=kind[1],
+    )
+    if ray is None:
+        return make_shards(work, bundle, out, options.threads, report), work.images
+    from stylert.runtime.shards.ray_tasks import make_shards_on_ray
+
+    return make_shards_on_ray(work, bundle, out, ray, options.threads or 1, report), work.images
 
 
 def _file_name(seed: int) -> str:

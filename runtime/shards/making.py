@@ -1,0 +1,123 @@
+"""Makes shards, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from stylert.core.errors import BundleError, InputError
+from stylert.core.files.atomic import locked_folder
+from stylert.core.images.grids import as_uint8
+from stylert.core.machine.host import usable_cores
+from stylert.core.progress import Progress
+from stylert.core.provenance.signing import active_signer
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.generator import Generator
+from stylert.runtime.media.pictures import check_channels, encoded_image
+from stylert.runtime.media.recipes import Recipe, bundle_hash
+from stylert.runtime.media.rendering import check_call
+from stylert.runtime.shards.files import SeedPicture, check_format, write_shard
+from stylert.runtime.shards.work import Shard, ShardWork, begin
+
+
+def check_work(work: ShardWork, bundle: Bundle) -> None:
+    """Check that the work can be done, before anything is written.
+
+    Raises:
+        InputError: The network does not take the options, or its images do not fit into the pictures.
+        BackendError: A library is missing.
+        SigningError: There is a credential, and it cannot sign.
+    """
+    if bundle.noise == "input":
+        raise InputError("this bundle takes noise as inputs; generate from Python, or export with --noise const")
+    check_channels(f"seed.{work.picture}", bundle.model["img_channels"])
+    check_call(bundle, work.batch)
+    check_format(work.format)
+    active_signer()
+
+
+def make_shards(
+    work: ShardWork, bundle: Bundle, folder: Path, threads: int | None = None, report: Progress = lambda *_: None
+) -> int:
+    """Make the shards that are missing in a folder.
+
+    Args:
+        work: The work.
+        bundle: Its bundle.
+        folder: The folder, which is made if it does not exist. One that has other work is refused.
+        threads: CPU threads of the networks.
+        report: Called after each shard with the number of images that are there.
+
+    Returns:
+        How many shards were made.
+
+    Raises:
+        StylertError: As `check_work` and `begin`, or a shard cannot be made or written.
+    """
+    check_work(work, bundle)
+    with loaded(work, bundle, threads) as generator, locked_folder(folder):
+        missing = begin(folder, work)
+        done = work.images - sum(map(len, missing))
+        for shard in missing:
+            make_shard(work, generator, shard, folder)
+            done += len(shard)
+            report("generate", done, work.images)
+    return len(missing)
+
+
+def loaded(work: ShardWork, bundle: Bundle, threads: int | None) -> Generator:
+    """The generator of the work, which has made a latent with its options.
+
+    Raises:
+        BundleError: The bundle is not that of the work.
+        StylertError: As `Generator.load`, or the network does not take the options.
+    """
+    if bundle_hash(bundle) != work.bundle:
+        raise BundleError(f"bundle {bundle.path} was replaced since the work began")
+    generator = Generator.load(bundle, work.backend, work.precision, threads)
+    try:
+        z = np.zeros((1, bundle.model["z_dim"]), np.float32)
+        generator.map(z, work.psi, work.cutoff, _recipe(work, 0, (0,)).labels(1))
+    except BaseException:
+        generator.close()
+        raise
+    return generator
+
+
+def make_shard(work: ShardWork, generator: Generator, shard: Shard, folder: Path) -> None:
+    """Make one shard of the work. The file appears whole or not at all."""
+    suffix = f".{work.picture}"
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="stylert-encode") as pool:
+        write_shard(folder / shard.name, _pictures(work, generator, shard, suffix, pool), work.format, suffix)
+
+
+def _pictures(
+    work: ShardWork, generator: Generator, shard: Shard, suffix: str, pool: ThreadPoolExecutor
+) -> Iterator[SeedPicture]:
+    remaining = iter(shard.seeds())
+    while seeds := tuple(islice(remaining, work.batch)):
+        labels = _recipe(work, seeds[0], seeds).labels(len(seeds))
+        images = as_uint8(generator(seeds, work.psi, work.cutoff, labels))
+        recipes = [_recipe(work, seed, seeds).to_json() for seed in seeds]
+        files = pool.map(lambda image, recipe: encoded_image(image, suffix, recipe), images, recipes)
+        yield from map(SeedPicture, seeds, files, recipes)
+
+
+def _recipe(work: ShardWork, seed: int, together: tuple[int, ...]) -> Recipe:
+    return Recipe(
+        command="generate",
+        bundle=work.bundle,
+        backend=work.backend,
+        precision=work.precision,
+        seeds=(seed,),
+        together=together,
+        psi=(work.psi,),
+        cutoff=work.cutoff,
+        label=work.label,
+        label_vector=work.label_vector,
+        batch=work.batch,
+    )
