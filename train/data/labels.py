@@ -15,8 +15,9 @@ from stylert.train.data.image_files import ImageFiles, path_in_archive
 LABELS_FILE = "dataset.json"
 MAX_CLASSES = 65536
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
-#: Bytes of `dataset.json`, at most: for each picture, and beside that.
-BYTES_PER_IMAGE, BYTES = 2**14, 2**21
+#: Bytes of `dataset.json`, at most: for any dataset, and for each file where there are over a million. A row of a class has about 40.
+#: The list of a zip's files takes more bytes for each, so no zip of a few MiB has a document of hundreds.
+MAX_BYTES, BYTES_PER_FILE = 64 * 2**20, 64
 #: Rows for pictures that are not there, at most.
 MAX_FOREIGN_ROWS = 2**20
 
@@ -45,7 +46,7 @@ def read_labels(files: ImageFiles, images: list[str]) -> np.ndarray | None:
     if path is None:
         return None
     subject = f"dataset {files.source}: {path}"
-    limit = BYTES + BYTES_PER_IMAGE * len(files.names)
+    limit = max(MAX_BYTES, BYTES_PER_FILE * len(files.names))
     data = files.read_document(path, limit)
     if data.count(b"[") > 2 * (len(files.names) + MAX_FOREIGN_ROWS):
         raise DataError(f"{subject} has far more labels than there are pictures")

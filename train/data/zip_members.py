@@ -19,8 +19,9 @@ File = TypeVar("File")
 
 #: Files of a zip, at most. ImageNet has 1,281,167 images; their list takes about 1 GiB of memory.
 MAX_FILES = 1_350_000
-#: Bytes of the central directory, at most: records with names of 200 characters.
-MAX_DIRECTORY = 256 * MAX_FILES
+#: Bytes of the central directory, at most: `MAX_FILES` records with names of 75 characters and the dates that zip programs add.
+#: Several copies of each name are held.
+MAX_DIRECTORY = 192 * 2**20
 #: The first bytes of each record of the central directory.
 RECORD = b"PK\1\2"
 #: Unpacked bytes of a zip per byte of its size, at most. PNG and JPEG are compressed already.

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import struct
 import zipfile
 
 import numpy as np
@@ -90,6 +91,22 @@ def test_a_list_of_too_many_files_is_refused_before_it_is_taken_apart(tmp_path, 
     assert "it has 101 files, and a zip of at most 100 is read" in refusal(read, source, out)
     monkeypatch.setattr(zip_members, "MAX_DIRECTORY", 1000)
     assert "the list of its files has" in refusal(read, source, out)
+
+
+@both_readers
+@pytest.mark.parametrize(("files", "record", "is_read"), [(1_281_167, 46 + 56 + 24, True), (1_350_000, 46 + 199, False)])
+def test_long_names_of_a_million_files_are_refused_before_they_are_read(tmp_path, out, read, files, record, is_read):
+    """The first has the size of ImageNet's list, with its long names and the dates that zip adds. Only the sizes are real here."""
+    size = files * record
+    end64 = b"PK\6\6" + struct.pack("<Q2H2I4Q", 44, 45, 45, 0, 0, files, files, size, 0)
+    locator = b"PK\6\7" + struct.pack("<IQI", 0, size, 1)
+    end = b"PK\5\6" + struct.pack("<4H2IH", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    with open(tmp_path / "s.zip", "wb") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(end64 + locator + end)
+    reason = "Bad magic number" if is_read else "the list of its files has 315 MiB, and at most 192 are read"
+    assert reason in refusal(read, tmp_path / "s.zip", out)
 
 
 @both_readers

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stylert.core.errors import DataError
+from stylert.train.data import labels as labels_module
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.data.dataset_tool import convert_dataset
 from tests.train.data.sources.source_files import encoded, labels_of
@@ -108,3 +109,29 @@ def test_vectors_keep_their_digits(pixels, write_dataset, out):
     rows = [[f"{i}.png", [0.1 * i, 1 / 3]] for i in range(2)]
     convert_dataset(write_dataset({f"{i}.png": pixels[i] for i in range(2)}, rows), out, 16)
     assert [label for _, label in labels_of(out)] == [label for _, label in rows]
+
+
+@both_readers
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+def test_the_length_of_the_document_does_not_grow_with_a_few_files(pixels, write_dataset, out, read, kind, monkeypatch):
+    """Blanks are packed a thousand times. A document of blanks could have some kB for each empty picture."""
+    monkeypatch.setattr(labels_module, "MAX_BYTES", 100_000)
+    rows = document([[f"{i}.png", i] for i in range(2)])
+    images = {f"{i}.png": pixels[i] for i in range(2)}
+    more = {f"{i}.txt": np.random.default_rng(i).bytes(100) for i in range(100)}  # files that are no pictures, too
+    fine = write_dataset(images | more | {"dataset.json": rows.ljust(100_000)}, kind=kind, name="fine")
+    read(fine, out)
+    out.unlink(missing_ok=True)
+    long = write_dataset(images | more | {"dataset.json": rows.ljust(100_001)}, kind=kind, name="long")
+    message = refusal(read, long, out)
+    assert "dataset.json" in message
+    assert "are read" in message or "100,000 bytes" in message
+
+
+def test_a_row_for_each_of_many_files_is_read(pixels, write_dataset, monkeypatch):
+    monkeypatch.setattr(labels_module, "MAX_BYTES", 100)
+    names = [f"{i:030d}.png" for i in range(40)]
+    rows = [[name, i] for i, name in enumerate(names)]
+    source = write_dataset(dict.fromkeys(names, pixels[0]) | {"dataset.json": document(rows)})
+    assert len(document(rows)) > 100
+    np.testing.assert_array_equal(ImageDataset(source, use_labels=True).labels, np.eye(40))
