@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from stylert.core.errors import CheckpointError, InputError, OutputError
+from stylert.core.errors import CheckpointError, InputError
 from stylert.models.checkpoint import SNAPSHOT_FILE
 from stylert.models.importers.import_checkpoint import ImportedCheckpoint
 from stylert.train.configuration.presets import FROM_TRAINED_NETWORKS, resolve
 from stylert.train.configuration.train_config import TrainConfig
+from stylert.train.snapshots.run_folder import check_new_run
 from stylert.train.snapshots.snapshot_file import write_snapshot
 
 
@@ -35,15 +36,14 @@ def imported_run_config(
     Raises:
         CheckpointError: The file has no G or no D that stylert can train.
         InputError: The preset or an override is unknown, or does not fit the networks.
-        OutputError: The folder already holds a run.
+        OutputError: The folder already holds a run, or a file that the run would replace.
     """
     for name, network in (("G", imported.raw), ("D", imported.discriminator)):
         if network is None:
             notes = [note for note in imported.notes if note.lower().startswith(f"dropped {name}:".lower())]
             reason = f" ({notes[0]})" if notes else ""
             raise CheckpointError(f"training cannot go on from this file: it has no {name} to train{reason}")
-    if (Path(folder) / SNAPSHOT_FILE).exists():
-        raise OutputError(f"{folder} already holds a run: choose another folder")
+    check_new_run(Path(folder))
     generator, discriminator = imported.config, imported.discriminator_config
     assert discriminator is not None, "comes with the discriminator"
     try:
@@ -70,5 +70,5 @@ def write_first_snapshot(folder: str | Path, imported: ImportedCheckpoint, cfg: 
     for name, arrays in networks.items():
         tensors |= {f"{name}.{key}": torch.from_numpy(a) for key, a in arrays.items()}
     path = Path(folder) / SNAPSHOT_FILE
-    write_snapshot(path, cfg, tensors, {"nimg": 0, "step": 0})
+    write_snapshot(path, cfg, tensors, {"nimg": 0, "step": 0}, within=Path(folder))
     return path

@@ -19,7 +19,7 @@ from stylert.train.parallel import Processes
 from stylert.train.reporting.statistics import Statistics
 from stylert.train.reporting.writers import RunWriter
 from stylert.train.snapshots.best_snapshot import Evaluate, keep_if_best
-from stylert.train.snapshots.run_folder import GENERATOR_FILE, keep_last, save, save_first_grids
+from stylert.train.snapshots.run_folder import GENERATOR_FILE, check_links, keep_last, save, save_first_grids
 from stylert.train.snapshots.snapshot_file import read_config, read_snapshot
 from stylert.train.snapshots.trainer_state import restore_state
 from stylert.train.stop_request import StopRequest
@@ -85,7 +85,7 @@ def train(
         DataError: The dataset does not fit the networks.
         CheckpointError: The snapshot is damaged, or is of other networks.
         TrainingError: A loss is not finite. The last snapshot is kept.
-        OutputError: `out` cannot be created, a file in it cannot be written, or another process trains there.
+        OutputError: `out` cannot be created, a file in it cannot be written or is a link, or another process trains there.
         ProcessLost: Another process of the run has ended.
     """
     check_saving(snap_kimg, keep)
@@ -94,6 +94,7 @@ def train(
     with ExitStack() as stack:
         if processes.is_first:  # it writes for all, so it keeps other runs out
             stack.enter_context(locked_folder(out))
+            check_links(out)
         else:
             writers = ()
         for writer in writers:

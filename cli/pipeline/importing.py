@@ -22,8 +22,9 @@ def run_import(file: Path, out: Path, training: Path | None = None, preset: str 
 
     Raises:
         CheckpointError: The file is damaged, or of a kind that cannot be converted.
-        InputError: `out` is the snapshot of the run, or the preset does not fit.
-        OutputError: `out` cannot be written, or is a file that would be lost, such as `file` itself.
+        InputError: `out` is a file that the run will write, or the preset does not fit.
+        OutputError: `out` cannot be written, or is a file that would be lost, such as `file` itself. The folder of the run holds
+            files that a new run would replace.
     """
     check_output(out, "safetensors", (file,))
     if training is not None and is_same_file(out, training / SNAPSHOT_FILE):
@@ -33,8 +34,11 @@ def run_import(file: Path, out: Path, training: Path | None = None, preset: str 
     if training is not None:
         try:
             from stylert.train.imported_start import imported_run_config, write_first_snapshot
+            from stylert.train.snapshots.run_folder import is_own_name
         except ImportError:
             raise missing_extra("PyTorch", "train") from None
+        if is_same_file(out.parent, training) and is_own_name(out.name):
+            raise InputError(f"--out and --training both write {out}, the run in its first snapshot: choose another file")
         if imported.format == "stylert":
             raise CheckpointError(f"{file} is a file of stylert: continue its training with stylert train --resume")
         plan = imported_run_config(training, imported, preset)

@@ -275,8 +275,7 @@ def _check(options: Options) -> None:
     from stylert.models.checkpoint import SNAPSHOT_FILE
     from stylert.train.data.image_files import refuse_run_among_images
     from stylert.train.loop import check_saving
-    from stylert.train.snapshots.best_snapshot import BEST_FILE
-    from stylert.train.snapshots.run_folder import GENERATOR_FILE, numbered_snapshots
+    from stylert.train.snapshots.run_folder import check_links, check_new_run
 
     check_saving(options.snap, options.keep)
     snapshot = options.out / SNAPSHOT_FILE
@@ -287,14 +286,7 @@ def _check(options: Options) -> None:
         raise InputError("--resume continues a run, --transfer starts a new one: choose one")
     if options.resume and not snapshot.is_file():
         raise InputError(f"nothing to resume: {snapshot} does not exist")
-    if not options.resume:
-        if snapshot.exists():
-            raise OutputError(f"{options.out} already holds a run: add --resume, or choose another folder")
-        for name in (GENERATOR_FILE, BEST_FILE):  # of a user, or of an older run; the new run would replace it
-            if (options.out / name).exists():
-                raise OutputError(f"{options.out} already holds {name}: choose another folder")
-        if options.out.exists() and (numbered := numbered_snapshots(options.out)):  # --keep would count them as its own
-            raise OutputError(f"{options.out} already holds {numbered[0].name}: choose another folder")
+    (check_links if options.resume else check_new_run)(options.out)
 
 
 def _config(options: Options, resolution: int, c_dim: int, channels: int, processes: Processes, snapshot: Path) -> TrainConfig:

@@ -52,7 +52,9 @@ def _described(images: object) -> str:
     return f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else shown(images)
 
 
-def save_grid(images: np.ndarray, path: str | Path, columns: int | None = None, generated: bool = False) -> None:
+def save_grid(
+    images: np.ndarray, path: str | Path, columns: int | None = None, generated: bool = False, within: Path | None = None
+) -> None:
     """Write the grid of images as a PNG file, whole or not at all.
 
     If the user has a signing credential, a generated grid gets a C2PA manifest (`core.provenance.signing`).
@@ -62,6 +64,7 @@ def save_grid(images: np.ndarray, path: str | Path, columns: int | None = None, 
         path: The file.
         columns: As in `make_grid`.
         generated: Whether a model made the images.
+        within: As in `atomic_file`.
 
     Raises:
         InputError: These are no such images, or the name of the file does not end in `.png`.
@@ -81,5 +84,5 @@ def save_grid(images: np.ndarray, path: str | Path, columns: int | None = None, 
     grid = make_grid(images, columns)
     encoded = BytesIO()
     Image.fromarray(grid.squeeze(2) if grid.shape[2] == 1 else grid).save(encoded, format="png")
-    with atomic_file(path) as temporary:
+    with atomic_file(path, within) as temporary:
         temporary.write_bytes(signed(encoded.getvalue(), ".png", None) if generated else encoded.getbuffer())

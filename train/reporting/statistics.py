@@ -95,7 +95,7 @@ class Statistics:
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self.trainer.processes.is_first:
-            append_line(self.out / STATS_FILE, line)
+            append_line(self.out / STATS_FILE, line, within=self.out)
 
 
 def _peak_memory_mib(device: torch.device) -> float:

@@ -75,7 +75,7 @@ class WandbWriter:
             )
             self._run.define_metric("kimg")
             self._run.define_metric("*", step_metric="kimg")
-            with atomic_file(out / RUN_FILE) as temporary:
+            with atomic_file(out / RUN_FILE, within=out) as temporary:
                 temporary.write_bytes(msgspec.json.encode(WandbRun(self._project, str(self._run.id))))
 
         self._run_safely(start)

@@ -48,9 +48,9 @@ def keep_if_best(out: Path, model: Path, kimg: float, values: Mapping[str, float
     best = math.isfinite(value) and value < min(finite, default=math.inf)
     # The copy comes first: after a kill in between, a line is missing, but no line names a file that does not exist.
     if best:
-        with atomic_file(out / BEST_FILE) as temporary:
+        with atomic_file(out / BEST_FILE, within=out) as temporary:
             shutil.copyfile(model, temporary)
-    append_line(out / METRICS_FILE, {"kimg": kimg, **values, "noise": NOISE, "best": best})
+    append_line(out / METRICS_FILE, {"kimg": kimg, **values, "noise": NOISE, "best": best}, within=out)
     return best
 
 

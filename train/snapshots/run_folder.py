@@ -9,17 +9,54 @@ from pathlib import Path
 
 import numpy as np
 
-from stylert.core.errors import BackendError, SigningError
-from stylert.core.files.atomic import atomic_file
+from stylert.core.errors import BackendError, OutputError, SigningError
+from stylert.core.files.atomic import atomic_file, check_no_links
 from stylert.core.images.grids import save_grid
 from stylert.models.checkpoint import SNAPSHOT_FILE, write_generator
+from stylert.train.reporting.statistics import STATS_FILE
+from stylert.train.reporting.weights_and_biases import RUN_FILE
 from stylert.train.sampling import sample_images
+from stylert.train.snapshots.best_snapshot import BEST_FILE, METRICS_FILE
 from stylert.train.snapshots.snapshot_file import write_snapshot
 from stylert.train.snapshots.trainer_state import trainer_state
 from stylert.train.trainer import Trainer
 
 GENERATOR_FILE = "model.safetensors"
 GRID_IMAGES = 64
+#: The files that a run replaces or continues: those of a fixed name, and those with a kimg in their name.
+OWN_FILES = (SNAPSHOT_FILE, GENERATOR_FILE, BEST_FILE, METRICS_FILE, STATS_FILE, RUN_FILE)
+OWN_NUMBERED = re.compile(r"(?:snapshot-\d{6,}(?:\.\d{3})?\.safetensors|fakes-\d{6,}(?:\.\d{3})?\.png)")
+#: Files and folders that a run makes once, and later leaves or fills.
+MADE_ONCE = ("reals.png", "fakes-init.png", "tensorboard", "wandb")
+
+
+def check_new_run(out: Path) -> None:
+    """Check that a new run in this folder would replace or continue no file.
+
+    Raises:
+        OutputError: The folder already holds a run, or a file of such a name, or it cannot be read.
+    """
+    if os.path.lexists(out / SNAPSHOT_FILE):
+        raise OutputError(f"{out} already holds a run: add --resume to stylert train, or choose another folder")
+    for name in _names(out):
+        if is_own_name(name):  # of a user, or of an older run whose snapshot is gone
+            raise OutputError(f"{out} already holds {name}: choose another folder")
+
+
+def check_links(out: Path) -> None:
+    """Check, before the first step, that no file of a run is a link. A folder of others could lead anywhere by it.
+
+    Raises:
+        OutputError: A file of the run is a link, or the folder cannot be read.
+    """
+    for name in _names(out):
+        if is_own_name(name) or name in MADE_ONCE:
+            check_no_links(out / name, out)
+
+
+def is_own_name(name: str) -> bool:
+    """Whether a run replaces or continues a file of this name in its folder."""
+    return name in OWN_FILES or OWN_NUMBERED.fullmatch(name) is not None
 
 
 def save(trainer: Trainer, out: Path, snap_kimg: float = 10.0) -> np.ndarray:
@@ -29,11 +66,11 @@ def save(trainer: Trainer, out: Path, snap_kimg: float = 10.0) -> np.ndarray:
         The samples, uint8 `[N, R, R, C]`.
     """
     tensors, facts = trainer_state(trainer)
-    write_snapshot(out / SNAPSHOT_FILE, trainer.cfg, tensors, facts)
+    write_snapshot(out / SNAPSHOT_FILE, trainer.cfg, tensors, facts, within=out)
     arrays = {k: v.cpu().numpy() for k, v in trainer.G_ema.state_dict().items()}
-    write_generator(out / GENERATOR_FILE, trainer.cfg.generator, arrays, info={"kimg": trainer.nimg / 1000})
+    write_generator(out / GENERATOR_FILE, trainer.cfg.generator, arrays, info={"kimg": trainer.nimg / 1000}, within=out)
     samples = sample_images(trainer.G_ema, GRID_IMAGES, labels=trainer.dataset.labels)
-    _save_fakes(samples, out / f"fakes-{kimg_name(trainer.nimg, snap_kimg)}.png")
+    _save_fakes(samples, out, f"fakes-{kimg_name(trainer.nimg, snap_kimg)}.png")
     return samples
 
 
@@ -46,10 +83,10 @@ def save_first_grids(trainer: Trainer, out: Path, is_new: bool) -> np.ndarray:
     dataset = trainer.dataset
     order = np.random.default_rng(trainer.cfg.seed).permutation(len(dataset))
     images = dataset.images[order[:GRID_IMAGES]].transpose(0, 2, 3, 1)
-    if not (reals := out / "reals.png").exists():
-        save_grid(images, reals)
-    if is_new and not (fakes := out / "fakes-init.png").exists():
-        _save_fakes(sample_images(trainer.G_ema, GRID_IMAGES, labels=dataset.labels), fakes)
+    if not os.path.lexists(reals := out / "reals.png"):
+        save_grid(images, reals, within=out)
+    if is_new and not os.path.lexists(out / "fakes-init.png"):
+        _save_fakes(sample_images(trainer.G_ema, GRID_IMAGES, labels=dataset.labels), out, "fakes-init.png")
     return images
 
 
@@ -61,7 +98,7 @@ def keep_last(trainer: Trainer, out: Path, count: int, snap_kimg: float) -> None
     if count < 1:
         return
     kept = out / f"snapshot-{kimg_name(trainer.nimg, snap_kimg)}.safetensors"
-    with atomic_file(kept, by_library=True) as temporary:
+    with atomic_file(kept, within=out, by_library=True) as temporary:
         try:
             os.link(out / SNAPSHOT_FILE, temporary)  # needs no space until the next snapshot replaces the first name
         except OSError:  # the file system has no links
@@ -86,9 +123,19 @@ def kimg_name(nimg: int, snap_kimg: float) -> str:
     return whole if snap_kimg >= 1 else f"{whole}.{nimg % 1000:03d}"
 
 
-def _save_fakes(samples: np.ndarray, path: Path) -> None:
+def _names(folder: Path) -> list[str]:
+    """The names in a folder, sorted. None if it does not exist."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as e:
+        raise OutputError(f"cannot write into {folder}: {getattr(e, 'strerror', None) or e}") from None
+
+
+def _save_fakes(samples: np.ndarray, out: Path, name: str) -> None:
     """Write a grid of samples, signed if this user signs. A run goes on without signatures where none can be made."""
     try:
-        save_grid(samples, path, generated=True)
+        save_grid(samples, out / name, generated=True, within=out)
     except (SigningError, BackendError):  # the certificate has expired, or the library is gone
-        save_grid(samples, path)
+        save_grid(samples, out / name, within=out)
