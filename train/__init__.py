@@ -7,6 +7,7 @@
 - `snapshots/`: what a run saves, and how it resumes; `reporting/`: statistics for files, TensorBoard and wandb.
 - `transfer`, `imported_start`: runs that start from other networks; `run_cost`: what a run will take.
 - `sampling`: images of a generator by seed; `selection`: some images of a dataset, and their mirror images.
+- `watermark/`: a mark in the weights of a generator.
 - `data/`: datasets and the dataset tool; `augment/`: adaptive augmentation; `metrics/`: FID and its relatives.
 
 This file imports nothing, so `configuration/` loads without PyTorch.

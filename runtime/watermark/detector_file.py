@@ -1,6 +1,6 @@
 """The detector of a mark as one file: an ONNX network, with the key and facts as JSON in its metadata.
 
-Who has the file can read the mark, and can also learn to remove or to forge it.
+A person who has the file can read the mark, and can also learn to remove or to forge it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class View:
     """One scale at which a picture is read.
 
     Attributes:
-        length: The pixels that the longer edge of the picture gets. That of a whole image is the side of the patterns.
+        length: The pixels that the longer edge of the picture gets. A whole image gets the side of the patterns.
         spread: Root mean square of the decoder's outputs over unmarked images at this scale.
     """
 
