@@ -43,7 +43,7 @@ def allow_list(load_storage: Callable[[memoryview], Storage], budget: Budget) ->
         """Bytes as protocol 2 writes them: a string, and the name of its encoding."""
         match args:
             case (str(text), "latin1"):
-                budget.reserve(len(text))  # a pickle may call this many times with one string
+                budget.reserve_text(len(text))  # a pickle may call this many times with one string
                 try:
                     return memoryview(text.encode("latin-1"))
                 except UnicodeEncodeError:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from stylert.models.importers.budget import MAX_OPCODES, Budget
 from stylert.models.importers.errors import FormatError, printable
 
@@ -23,6 +25,8 @@ from stylert.models.importers.errors import FormatError, printable
 MAX_INT_BYTES = 16
 #: Highest index of the memo. Writers count its entries, each of which takes an opcode.
 MAX_MEMO = MAX_OPCODES
+#: The first byte in UTF-8 of characters beyond Latin-1 is this or higher. No other byte is.
+WIDE = 0xC4
 #: Characters of the longest key of a dictionary. Long names would make every lookup of them slow.
 MAX_KEY = 200
 
@@ -108,7 +112,8 @@ class PickleReader:
     def read_text(self, length: int, encoding: str = "utf-8") -> str:
         """The next `length` bytes as text. A pickle may be read many times, so its strings count each time."""
         data = self.read_bytes(length)
-        self.budget.reserve(length)
+        is_wide = encoding == "utf-8" and length > 0 and np.frombuffer(data, np.uint8).max() >= WIDE
+        self.budget.reserve_text(length, bool(is_wide))
         try:
             return str(data, encoding, "surrogatepass")
         except UnicodeDecodeError:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from stylert.models.importers import budget as budget_module
+from stylert.models.importers.archive import read_pickle
+from stylert.models.importers.budget import Budget
+from stylert.models.importers.errors import FormatError
 from tests.models.importers.contained import Outcome, Reader, contained_reader
 
 LEGACY = b"".join(pickle.dumps(v, 2) for v in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
@@ -82,6 +87,43 @@ def test_one_nested_file_is_not_read_many_times(refusal):
 def test_integers_whose_hashes_collide_do_not_slow_a_dictionary(refusal, factor):
     keys = b"".join(b"\x8a\x10" + (factor * (i + 1)).to_bytes(16, "little") + b"N" for i in range(100_000))
     refusal(PICKLE + b"}(" + keys + b"u.")
+
+
+def test_a_long_text_of_wide_characters_is_refused_before_it_is_decoded(reader, tmp_path):
+    """Python keeps four bytes for each character of a text with an emoji. The file is a hole of 300 MiB, and takes 8 kB of the disk."""
+    wide, hole = "\N{GRINNING FACE}".encode(), 300 * 2**20
+    with open(tmp_path / "x.pkl", "wb") as file:
+        file.write(b"\x80\x04" + pickle.BINUNICODE8 + struct.pack("<Q", hole + len(wide)))
+        file.seek(hole, os.SEEK_CUR)
+        file.write(wide + b".")
+    outcome = reader.read(tmp_path / "x.pkl")
+    outcome.check()
+    assert "a text of 300 MiB with characters beyond Latin-1" in outcome.refusal
+    assert outcome.memory < hole + 50 * 2**20  # the pages of the file itself
+
+
+@pytest.mark.parametrize("character", ["a", "\xff", "\u0100", "\u7fff", "\ud800", "\N{GRINNING FACE}"])
+def test_a_text_counts_as_the_memory_that_python_keeps_for_it(character):
+    raw = (character * 1000).encode(errors="surrogatepass")
+    budget = Budget(2**20)
+    before = budget.bytes
+    data = b"\x80\x04" + pickle.BINUNICODE + struct.pack("<I", len(raw)) + raw + b"."
+    value = read_pickle(memoryview(data), budget)
+    assert value == character * 1000
+    header = sys.getsizeof("\u7fff") - 4  # of a text, beside its characters
+    assert sys.getsizeof(value) - header <= before - budget.bytes <= 4 * len(raw)
+
+
+def test_texts_are_bounded_whatever_the_size_of_the_file(monkeypatch):
+    """A file of holes has a size that costs nothing, so its size is no measure of the memory that it may take."""
+    monkeypatch.setattr(budget_module, "MAX_TEXTS", 10_000)
+    many = PICKLE + b"](" + text("a" * 1000) * 10 + b"e."
+    assert len(read_pickle(memoryview(many), Budget(2**33))) == 10
+    encoded = ENCODE + b"0" + text("a" * 1000) + text("latin1") + b"\x86" + remember(1) + b"0"
+    calls = b"](" + (remembered(0) + remembered(1) + b"R") * 9 + b"e."
+    for data in (PICKLE + b"](" + text("a" * 1000) * 11 + b"e.", PICKLE + encoded + calls):
+        with pytest.raises(FormatError, match="MiB of texts"):
+            read_pickle(memoryview(data), Budget(2**33))
 
 
 def test_long_keys_are_refused(refusal):

@@ -25,7 +25,7 @@ from stylert.train.data.sources.picture import Picture, Source, check_count
 
 #: Names of the training batches, each with the key of its labels.
 BATCHES = {f"data_batch_{i}": "labels" for i in range(1, 6)} | {"train": "fine_labels"}
-MAX_UNPACKED = 256 * 2**20  # CIFAR-10 and CIFAR-100 have 178 MiB each
+MAX_UNPACKED = 192 * 2**20  # CIFAR-10 and CIFAR-100 have 178 MiB each
 MAX_MEMBERS = 1000
 MAX_CLASSES = 100
 SIDE = 32
@@ -77,9 +77,11 @@ def cifar(path: Path) -> Source:
 def _batches(path: Path, archive: tarfile.TarFile) -> Iterator[tuple[str, np.ndarray, list[int]]]:
     """Name, images `[N, 32, 32, 3]` and labels of every training batch in the archive."""
     for number, member in enumerate(archive):
-        # A negative size would lead back to an earlier member. A sparse member declares more than the archive holds.
-        if number == MAX_MEMBERS or not 0 <= member.size <= MAX_UNPACKED:
-            raise DataError(f"{path} is no archive of CIFAR: it has over {MAX_MEMBERS} files, or one of {member.size} bytes")
+        # A negative size would lead back to an earlier member. A sparse member has holes, so it is larger than its part of the archive.
+        if number == MAX_MEMBERS or not 0 <= member.size <= MAX_UNPACKED or member.issparse():
+            raise DataError(
+                f"{path} is no archive of CIFAR: it has over {MAX_MEMBERS} files, or one of {member.size} bytes or with holes"
+            )
         name = member.name.rpartition("/")[2]
         if name not in BATCHES or not member.isreg():
             continue

@@ -1,7 +1,11 @@
 """CIFAR is read without unpickling, from Python 2 and 3, and hostile pickles run no code."""
 
+import gzip
+import io
 import pickle
 import pickletools
+import struct
+import tarfile
 
 import numpy as np
 import pytest
@@ -67,3 +71,46 @@ def test_only_the_opcodes_of_python_2_strings_are_added():
 
     names = {op.code: op.name for op in pickletools.opcodes}
     assert {names[chr(code)] for code in OPERATIONS_OF_PYTHON_2.keys() - OPERATIONS.keys()} == {"SHORT_BINSTRING", "BINSTRING"}
+
+
+def test_the_original_archives_are_small_enough_and_a_larger_one_is_not_unpacked(tmp_path, out):
+    """CIFAR-100 has 50,000 pictures in one pickle, and with its test pictures 178 MiB. The pictures here are black."""
+    batch = b"\x80\x02" + python2_pickle({"fine_labels": [7] * 50_000, "data": np.zeros((50_000, 3072), np.uint8)}) + b"."
+    path = tmp_path / "cifar-100-python.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
+        for name, data in (("train", batch), ("test", bytes(10_000 * 3073))):
+            info = tarfile.TarInfo(f"cifar-100-python/{name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    assert convert_dataset(path, out, 32, max_images=3).images == 3
+    with gzip.open(path, "wb", 1) as file:
+        file.write(bytes(193 * 2**20))
+    assert "unpacks to over 192 MiB" in refusal(DataError, path, out, 32)
+
+
+def test_batches_with_holes_are_refused(tmp_path, out):
+    """A tar may hold a thousand files of 150 MiB in a few MiB. All of them would be kept as pictures."""
+    rows = np.zeros((2000, 3072), np.uint8)
+    data = b"\x80\x02" + python2_pickle({"labels": [1] * 2000, "data": rows}) + b"."
+    pixels = data.index(bytes(rows.nbytes))
+    head, tail = data[:pixels], data[pixels + rows.nbytes :]
+    info = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
+    info.size = len(head + tail)
+    parts = f"2\n0\n{len(head)}\n{pixels + rows.nbytes}\n{len(tail)}\n".encode().ljust(512, b"\0")
+    info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(len(data))}
+    info.size += len(parts)
+    path = tmp_path / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info, io.BytesIO(parts + head + tail))
+    with tarfile.open(path) as archive:  # the holes of this test are holes
+        (member,) = archive
+        assert archive.extractfile(member).read() == data
+    assert "with holes" in refusal(DataError, path, out, 32)
+
+
+def test_a_long_text_of_wide_characters_is_refused_before_it_is_decoded(tmp_path, out):
+    """Python keeps four bytes for each character of a text with an emoji."""
+    wide = b"a" * 2**24 + "\N{GRINNING FACE}".encode()
+    data = b"\x80\x04\x8d" + struct.pack("<Q", len(wide)) + wide + b"."
+    path = cifar_tar(tmp_path / "cifar-10-python.tar.gz", {"data_batch_1": data})
+    assert "a text of 16 MiB with characters beyond Latin-1" in refusal(DataError, path, out, 32)
