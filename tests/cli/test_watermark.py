@@ -35,7 +35,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     return call
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_images_of_the_exported_network_carry_the_mark_and_others_do_not(run: Any, make_checkpoint: Any) -> None:
     checkpoint = make_checkpoint(resolution=32)
     code, out, err = run("watermark", "train", checkpoint, "--out", "marked.safetensors", *FAST)
