@@ -23,7 +23,7 @@ from stylert.core.errors import OutputError
 from stylert.core.files.atomic import append_line
 from stylert.core.files.outputs import write_json
 from stylert.export.pipeline import export_bundle
-from stylert.models.checkpoint import write_generator
+from stylert.models.checkpoint import read_metadata, write_generator
 from stylert.runtime import engines
 from stylert.runtime.bundle import Bundle
 from stylert.train.data.dataset_tool import convert_dataset
@@ -70,7 +70,7 @@ def writers(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> dict[str, Write
     def train(folder: Path, version: int) -> None:
         from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
         from stylert.train.configuration.train_config import TrainConfig
-        from stylert.train.snapshots.run_folder import keep_last, save
+        from stylert.train.snapshots.run_folder import save
         from stylert.train.trainer import Trainer
 
         network = {"resolution": 8, "channel_base": 32, "channel_max": 4, "mapping_layers": 1}
@@ -79,8 +79,9 @@ def writers(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> dict[str, Write
         )
         dataset = SimpleNamespace(images=np.zeros((4, 3, 8, 8), np.uint8), labels=None, resolution=8, c_dim=0)
         trainer = Trainer(cfg, dataset)  # type: ignore[arg-type]
-        save(trainer, folder)
-        keep_last(trainer, folder, 1, 10.0)
+        if (folder / "snapshot.safetensors").exists():  # as a resumed run, it replaces the snapshots that it has kept
+            trainer.kept = read_metadata(folder / "snapshot.safetensors")["facts"]["kept"]
+        save(trainer, folder, keep=1)
 
     def weights(folder: Path, version: int) -> None:
         cfg = small_config(resolution=8)

@@ -19,7 +19,7 @@ from stylert.train.parallel import Processes
 from stylert.train.reporting.statistics import Statistics
 from stylert.train.reporting.writers import RunWriter
 from stylert.train.snapshots.best_snapshot import Evaluate, keep_if_best
-from stylert.train.snapshots.run_folder import GENERATOR_FILE, check_links, keep_last, save, save_first_grids
+from stylert.train.snapshots.run_folder import GENERATOR_FILE, check_links, save, save_first_grids
 from stylert.train.snapshots.snapshot_file import read_config, read_snapshot
 from stylert.train.snapshots.trainer_state import restore_state
 from stylert.train.stop_request import StopRequest
@@ -55,7 +55,7 @@ def train(
     - `snapshot.safetensors`: the whole state, for resuming.
     - `model.safetensors`: G_ema, for serving.
     - `fakes-<kimg>.png`: a grid of samples. It has the latents of `fakes-init.png`.
-    - `snapshot-<kimg>.safetensors`: the last `keep` snapshots.
+    - `snapshot-<kimg>.safetensors`: the last `keep` snapshots. Files of such names that this run did not write stay.
     - `best.safetensors` and `metrics.jsonl`: the generator with the lowest metric, and all metrics (with `evaluate`).
 
     `stats.jsonl` gets a line of statistics every 50 steps or every minute, see `reporting.statistics`. Before the first
@@ -166,8 +166,7 @@ class _Snapshots:
         self.taken_nimg = trainer.nimg
         if trainer.processes.is_first:
             with trainer.timer.phase("snapshot"):
-                samples = save(trainer, out, self.snap_kimg)
-                keep_last(trainer, out, self.keep, self.snap_kimg)
+                samples = save(trainer, out, self.snap_kimg, self.keep)
                 self.statistics.show_picture("fakes", samples)
             if self.evaluate is not None:
                 with trainer.timer.phase("metrics"):

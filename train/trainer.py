@@ -71,6 +71,7 @@ class Trainer:
         step: Number of steps made.
         timer: Seconds of each phase, and of waiting for images (`data`).
         changes: The settings that resumed runs changed: for each of these runs its kimg, and by name the old and new value.
+        kept: The numbered snapshots that the run has written (`snapshots.run_folder`): by name the `nimg` of each.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Trainer:
         self.dataset = training_images(dataset, cfg)
         self.timer = PhaseTimer(self.device)
         self.changes: list[dict[str, Any]] = []
+        self.kept: dict[str, int] = {}
         self._split_batch()
         torch.manual_seed(cfg.seed)
         # oneDNN and cuDNN run these convolutions fastest in the channels-last layout.

@@ -181,7 +181,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_snapshot(unlabelled,
 def test_snapshots_are_written_at_their_interval(unlabelled, tmp_path, monkeypatch):
     saved = []
 
-    def save(trainer, out, snap_kimg):
+    def save(trainer, out, snap_kimg, keep):
         saved.append(trainer.nimg)
         return np.zeros((1, 8, 8, 3), np.uint8)
 

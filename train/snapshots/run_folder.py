@@ -9,23 +9,23 @@ from pathlib import Path
 
 import numpy as np
 
-from stylert.core.errors import BackendError, OutputError, SigningError
+from stylert.core.errors import BackendError, CheckpointError, OutputError, SigningError
 from stylert.core.files.atomic import atomic_file, check_no_links
 from stylert.core.images.grids import save_grid
-from stylert.models.checkpoint import SNAPSHOT_FILE, write_generator
+from stylert.models.checkpoint import SNAPSHOT_FILE, read_metadata, write_generator
 from stylert.train.reporting.statistics import STATS_FILE
 from stylert.train.reporting.weights_and_biases import RUN_FILE
 from stylert.train.sampling import sample_images
 from stylert.train.snapshots.best_snapshot import BEST_FILE, METRICS_FILE
 from stylert.train.snapshots.snapshot_file import write_snapshot
-from stylert.train.snapshots.trainer_state import trainer_state
+from stylert.train.snapshots.trainer_state import KEPT_NAME, trainer_state
 from stylert.train.trainer import Trainer
 
 GENERATOR_FILE = "model.safetensors"
 GRID_IMAGES = 64
-#: The files that a run replaces or continues: those of a fixed name, and those with a kimg in their name.
+#: The files that a run replaces or continues, beside those with a kimg in their name.
 OWN_FILES = (SNAPSHOT_FILE, GENERATOR_FILE, BEST_FILE, METRICS_FILE, STATS_FILE, RUN_FILE)
-OWN_NUMBERED = re.compile(r"(?:snapshot-\d{6,}(?:\.\d{3})?\.safetensors|fakes-\d{6,}(?:\.\d{3})?\.png)")
+FAKES_NAME = re.compile(r"fakes-\d{6,}(?:\.\d{3})?\.png")
 #: Files and folders that a run makes once, and later leaves or fills.
 MADE_ONCE = ("reals.png", "fakes-init.png", "tensorboard", "wandb")
 
@@ -56,17 +56,39 @@ def check_links(out: Path) -> None:
 
 def is_own_name(name: str) -> bool:
     """Whether a run replaces or continues a file of this name in its folder."""
-    return name in OWN_FILES or OWN_NUMBERED.fullmatch(name) is not None
+    return name in OWN_FILES or any(pattern.fullmatch(name) for pattern in (KEPT_NAME, FAKES_NAME))
 
 
-def save(trainer: Trainer, out: Path, snap_kimg: float = 10.0) -> np.ndarray:
+def save(trainer: Trainer, out: Path, snap_kimg: float = 10.0, keep: int = 0) -> np.ndarray:
     """Write the snapshot, the generator file and a grid of samples, each atomically.
+
+    With `keep`, the snapshot has a second name, by its kimg, and only the last `keep` of these stay. Files that this run did not
+    write are neither counted, nor deleted, nor replaced, whatever their name.
+
+    Args:
+        trainer: The trainer. Its list `kept` is brought up to date.
+        out: Folder of the run.
+        snap_kimg: Thousands of images between snapshots. Below 1, names have decimals.
+        keep: Number of numbered snapshots. With 0, none is written and none deleted.
 
     Returns:
         The samples, uint8 `[N, R, R, C]`.
+
+    Raises:
+        OutputError: A file cannot be written, or is a link.
     """
-    tensors, facts = trainer_state(trainer)
+    kept = _name_to_keep(trainer, out, snap_kimg) if keep else None
+    dropped: list[str] = []
+    if kept is not None:
+        own = [name for name in trainer.kept if name != kept and _is_own(trainer, out / name)]
+        own.sort(key=trainer.kept.__getitem__)
+        number = max(len(own) - keep + 1, 0)
+        dropped = own[:number]
+        trainer.kept = {name: trainer.kept[name] for name in own[number:]} | {kept: trainer.nimg}
+    tensors, facts = trainer_state(trainer)  # with the list, so that a resumed run knows its own files
     write_snapshot(out / SNAPSHOT_FILE, trainer.cfg, tensors, facts, within=out)
+    if kept is not None:
+        _keep(out, out / kept, dropped)
     arrays = {k: v.cpu().numpy() for k, v in trainer.G_ema.state_dict().items()}
     write_generator(out / GENERATOR_FILE, trainer.cfg.generator, arrays, info={"kimg": trainer.nimg / 1000}, within=out)
     samples = sample_images(trainer.G_ema, GRID_IMAGES, labels=trainer.dataset.labels)
@@ -90,31 +112,35 @@ def save_first_grids(trainer: Trainer, out: Path, is_new: bool) -> np.ndarray:
     return images
 
 
-def keep_last(trainer: Trainer, out: Path, count: int, snap_kimg: float) -> None:
-    """Name the current snapshot by its kimg as well, and delete all but the last `count` of such files.
-
-    With a `count` of 0, nothing is done.
-    """
-    if count < 1:
-        return
-    kept = out / f"snapshot-{kimg_name(trainer.nimg, snap_kimg)}.safetensors"
+def _keep(out: Path, kept: Path, dropped: list[str]) -> None:
+    """Give the snapshot the name `kept` as well, and delete the `dropped` ones."""
     with atomic_file(kept, within=out, by_library=True) as temporary:
         try:
             os.link(out / SNAPSHOT_FILE, temporary)  # needs no space until the next snapshot replaces the first name
         except OSError:  # the file system has no links
             shutil.copyfile(out / SNAPSHOT_FILE, temporary)
-    for path in numbered_snapshots(out)[:-count]:
-        path.unlink()
+    for name in dropped:
+        (out / name).unlink(missing_ok=True)
 
 
-def numbered_snapshots(out: Path) -> list[Path]:
-    """The files of `keep_last` in a folder, by their kimg."""
-    kimg_of = {}
-    for path in out.iterdir():
-        match = re.fullmatch(r"snapshot-(\d{6,}(?:\.\d{3})?)\.safetensors", path.name)
-        if match is not None:
-            kimg_of[path] = float(match[1])
-    return sorted(kimg_of, key=kimg_of.__getitem__)
+def _name_to_keep(trainer: Trainer, out: Path, snap_kimg: float) -> str | None:
+    """The name of the current snapshot by its kimg. None if files that this run did not write have all such names."""
+    for interval in (snap_kimg, 0.0):  # with decimals if the other name is taken
+        name = f"snapshot-{kimg_name(trainer.nimg, interval)}.safetensors"
+        if not os.path.lexists(out / name) or _is_own(trainer, out / name):
+            return name
+    return None
+
+
+def _is_own(trainer: Trainer, path: Path) -> bool:
+    """Whether this run wrote the numbered snapshot at `path`: it is listed, and holds the image that the list says."""
+    if path.name not in trainer.kept or path.is_symlink():
+        return False
+    try:
+        facts = read_metadata(path).get("facts", {})
+    except CheckpointError:
+        return False
+    return facts.get("nimg") == trainer.kept[path.name]
 
 
 def kimg_name(nimg: int, snap_kimg: float) -> str:

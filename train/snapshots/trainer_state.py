@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from stylert.train.trainer import Trainer
 
 NETWORKS = ("G", "D", "G_ema")
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
+#: Names of the snapshots that a run keeps by their kimg, which may have decimals.
+KEPT_NAME = re.compile(r"snapshot-\d{6,}(?:\.\d{3})?\.safetensors")
 
 
 def trainer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -19,7 +22,7 @@ def trainer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Tensor names: `G.*`, `D.*` and `G_ema.*` for the networks, `opt_G.<slot>.<parameter>` and `opt_D.…` for Adam,
     `pl_mean`, and `rng` and `rng_cuda` for PyTorch's random state. The values are `nimg`, `step`, `ada` with ADA,
-    and `changes` after a resumed run changed settings.
+    `changes` after a resumed run changed settings, and `kept` if numbered snapshots are kept.
     """
     tensors: dict[str, Tensor] = {"pl_mean": trainer.pl_mean, "rng": torch.get_rng_state()}
     if trainer.device.type == "cuda":
@@ -35,6 +38,8 @@ def trainer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
         facts["ada"] = trainer.ada.state()
     if trainer.changes:
         facts["changes"] = trainer.changes
+    if trainer.kept:
+        facts["kept"] = dict(trainer.kept)
     return tensors, facts
 
 
@@ -50,19 +55,22 @@ def restore_state(trainer: Trainer, tensors: dict[str, Tensor], facts: dict[str,
         facts: The JSON values. `nimg` and `step` are whole numbers.
 
     Raises:
-        CheckpointError: A tensor is missing or of another shape, or the random state, the state of ADA or the list of changes
-            is not valid.
+        CheckpointError: A tensor is missing or of another shape, or the random state, the state of ADA, the list of changes
+            or that of the numbered snapshots is not valid.
     """
     _check_tensors(trainer, tensors, is_new=facts["step"] == 0)
     changes = facts.get("changes", [])
     if not isinstance(changes, list):
         raise CheckpointError("the snapshot holds no valid list of changed settings")
+    kept = facts.get("kept", {})
+    if not isinstance(kept, dict) or not all(KEPT_NAME.fullmatch(name) and type(n) is int for name, n in kept.items()):
+        raise CheckpointError("the snapshot holds no valid list of numbered snapshots")
     if trainer.ada is not None and "ada" in facts:
         try:
             trainer.ada.load_state(facts["ada"])
         except ValueError:
             raise CheckpointError("the snapshot holds no valid state of the adaptive augmentation") from None
-    trainer.changes = changes
+    trainer.changes, trainer.kept = changes, dict(kept)
     trainer.nimg, trainer.step = int(facts["nimg"]), int(facts["step"])
     trainer.pl_mean.copy_(tensors["pl_mean"])
     for name in NETWORKS:

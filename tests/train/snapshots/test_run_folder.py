@@ -1,16 +1,20 @@
 """The folder of a run: its files are no links, and it counts no file of others as its own."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
 
-from stylert.core.errors import OutputError
+from stylert.core.errors import CheckpointError, OutputError
 from stylert.core.files.atomic import append_line
+from stylert.models.checkpoint import read_metadata
 from stylert.train.loop import Trainer, train
 from stylert.train.reporting.statistics import Statistics
 from stylert.train.snapshots.best_snapshot import keep_if_best
-from stylert.train.snapshots.run_folder import save, save_first_grids
+from stylert.train.snapshots.run_folder import check_links, save, save_first_grids
+from stylert.train.snapshots.trainer_state import restore_state, trainer_state
 from tests.train.small_runs import config
 
 #: Each file that a run writes, with the functions that write it.
@@ -18,7 +22,7 @@ WRITERS = {
     "snapshot.safetensors": lambda trainer, out: save(trainer, out),
     "model.safetensors": lambda trainer, out: save(trainer, out),
     "fakes-000000.png": lambda trainer, out: save(trainer, out),
-    "snapshot-000000.safetensors": lambda trainer, out: train(trainer.cfg, trainer.dataset, out, keep=1),
+    "snapshot-000000.safetensors": lambda trainer, out: check_links(out),
     "reals.png": lambda trainer, out: save_first_grids(trainer, out, is_new=True),
     "fakes-init.png": lambda trainer, out: save_first_grids(trainer, out, is_new=True),
     "stats.jsonl": lambda trainer, out: Statistics(trainer, out, []).record_changes({"lr": (1, 2)}),
@@ -64,3 +68,54 @@ def test_a_line_is_appended_through_a_link_only_where_nobody_else_made_the_folde
     with pytest.raises(OutputError, match="is a link"):
         append_line(tmp_path / "link", {"a": 2}, within=tmp_path)
     assert [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()] == [{"a": 1}]
+
+
+def numbered(out):
+    return {p.name: read_metadata(p)["facts"]["nimg"] for p in out.glob("snapshot-*")}
+
+
+def test_a_resumed_run_neither_replaces_nor_deletes_nor_counts_backups_under_numbered_names(unlabelled, tmp_path):
+    snapshot = tmp_path / "snapshot.safetensors"
+    train(config(kimg=0.02), unlabelled, tmp_path)
+    for name in ("snapshot-000000.safetensors", "snapshot-000001.safetensors", "snapshot-000000.040.safetensors"):
+        shutil.copyfile(snapshot, tmp_path / name)
+    backups = numbered(tmp_path)
+    for kimg, own in ((0.032, {"snapshot-000000.032.safetensors": 32}), (0.036, {"snapshot-000000.036.safetensors": 36})):
+        train(config(kimg=kimg), unlabelled, tmp_path, resume=snapshot, keep=1)
+        assert numbered(tmp_path) == backups | own
+    train(config(kimg=0.04), unlabelled, tmp_path, resume=snapshot, keep=1)  # both names are taken
+    assert numbered(tmp_path) == backups | own
+    train(config(kimg=0.044), unlabelled, tmp_path, resume=snapshot, keep=1)
+    assert numbered(tmp_path) == backups | {"snapshot-000000.044.safetensors": 44}
+    assert read_metadata(snapshot)["facts"]["nimg"] == 44
+
+
+def test_a_file_that_has_taken_the_place_of_an_own_snapshot_stays(unlabelled, tmp_path):
+    snapshot = tmp_path / "snapshot.safetensors"
+    train(config(batch=100, kimg=2), unlabelled, tmp_path, snap_kimg=1, keep=2)
+    assert numbered(tmp_path) == {"snapshot-000001.safetensors": 1000, "snapshot-000002.safetensors": 2000}
+    shutil.copyfile(snapshot, tmp_path / "snapshot-000001.safetensors")
+    (tmp_path / "snapshot-000000.500.safetensors").write_bytes(b"no checkpoint")
+    train(config(batch=100, kimg=4), unlabelled, tmp_path, resume=snapshot, snap_kimg=1, keep=1)
+    assert (tmp_path / "snapshot-000000.500.safetensors").read_bytes() == b"no checkpoint"
+    (tmp_path / "snapshot-000000.500.safetensors").unlink()
+    assert numbered(tmp_path) == {"snapshot-000001.safetensors": 2000, "snapshot-000004.safetensors": 4000}
+
+
+def test_a_numbered_snapshot_is_another_name_of_the_snapshot_with_its_permissions(unlabelled, tmp_path):
+    mask = os.umask(0o022)
+    try:
+        train(config(), unlabelled, tmp_path, keep=1)
+    finally:
+        os.umask(mask)
+    status = (tmp_path / "snapshot-000000.safetensors").stat()
+    assert os.path.samestat(status, (tmp_path / "snapshot.safetensors").stat())
+    assert (status.st_mode & 0o777, status.st_nlink) == (0o644, 2)
+
+
+@pytest.mark.parametrize("kept", [5, [], {"../snapshot-000001.safetensors": 1}, {"snapshot-000001.safetensors": "1"}, {"x": 1}])
+def test_a_list_of_numbered_snapshots_of_another_form_is_refused(unlabelled, kept):
+    trainer = Trainer(config(), unlabelled)
+    tensors, facts = trainer_state(trainer)
+    with pytest.raises(CheckpointError, match="list of numbered snapshots"):
+        restore_state(trainer, tensors, facts | {"kept": kept})
