@@ -32,6 +32,7 @@ from stylert.benchmarks.layer_assignment import (
 )
 from stylert.benchmarks.machine.interference import instability_remarks, watch
 from stylert.benchmarks.machine.lower_bounds import layer_lower_bounds
+from stylert.benchmarks.models import generator_config
 from stylert.benchmarks.scenarios.measure import Configuration
 from stylert.benchmarks.schema import LayerTime, Profile
 from stylert.core.errors import BackendError
@@ -69,7 +70,7 @@ def profile_layers(configuration: Configuration, work: dict[str, Any], rates: Pe
         times, method = PROFILERS[configuration.backend](bundle, configuration)
     assert watched.interference is not None
     method = "; ".join([method, *instability_remarks(None, watched.interference)])
-    config = GeneratorConfig.from_dict(bundle.model)
+    config = generator_config(bundle)
     bounds = layer_lower_bounds(config, configuration.precision, configuration.batch, rates) if rates else {}
     layers = [LayerTime(name, *times[name], bounds.get(name)) for name in _layer_names(config) if name in times]
     setup = {"backend": configuration.backend, "form": configuration.form, "threads": configuration.threads}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.standard_networks import NAMES, write_standard
-from stylert.core.errors import InputError, StylertError
+from stylert.core.errors import BundleError, InputError, StylertError, shown_line
 from stylert.core.files.cache import cache_folder
 from stylert.core.progress import Progress
 from stylert.models.stylegan2.config import GeneratorConfig
@@ -99,6 +99,14 @@ def standard_model(name: str, precisions: Sequence[str], progress: Progress | No
     return Model(name, bundle, checkpoint)
 
 
+def generator_config(bundle: Bundle) -> GeneratorConfig:
+    """The configuration of a bundle's generator. Raises BundleError if the manifest has none that is valid."""
+    try:
+        return GeneratorConfig.from_dict(bundle.model)
+    except (ValueError, TypeError) as e:
+        raise BundleError(f"bundle {bundle.path} describes no network that stylert knows: {shown_line(str(e))}") from None
+
+
 def model_work(name: str, bundle: Bundle) -> dict[str, Any]:
     """The model's part of `Row.work`. It is equal for two bundles of the same weights."""
     return {"model": name, "weights": _weights_digest(bundle), "resolution": bundle.resolution}
@@ -106,7 +114,7 @@ def model_work(name: str, bundle: Bundle) -> dict[str, Any]:
 
 def model_facts(bundle: Bundle) -> dict[str, Any]:
     """The model's entry in `Results.models`: resolution, parameters, multiply-adds per image and digest of the weights."""
-    cfg = GeneratorConfig.from_dict(bundle.model)
+    cfg = generator_config(bundle)
     return {
         "resolution": cfg.resolution,
         "parameters": parameter_count(cfg),

@@ -13,14 +13,13 @@ from typing import Any
 from stylert.benchmarks.layer_times import PROFILERS, profile_layers
 from stylert.benchmarks.machine.lower_bounds import network_lower_bound
 from stylert.benchmarks.machine.peak_rates import highest_rates, measure_peak_rates
-from stylert.benchmarks.models import Model, model_facts, model_work
+from stylert.benchmarks.models import Model, generator_config, model_facts, model_work
 from stylert.benchmarks.scenarios.measure import PSI, Configuration
 from stylert.benchmarks.scenarios.runner import Effort, check_scenarios, in_new_process, run_scenarios
 from stylert.benchmarks.schema import Profile, Results, Row, row_name
 from stylert.core.errors import InputError
 from stylert.core.progress import Progress
 from stylert.core.roofline import PeakRates
-from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.build_options import check_threads
 
@@ -143,7 +142,7 @@ def with_lower_bound(row: Row, model: Model, rates: PeakRates | None) -> Row:
     """The row with its `floor`: the least latency in ms, or the highest rate in images/s, that the peak rates allow."""
     if rates is None or row.scenario not in ("single-stream", "offline", "server"):
         return row
-    config, batch = GeneratorConfig.from_dict(model.bundle.model), row.work["batch"]
+    config, batch = generator_config(model.bundle), row.work["batch"]
     bound_ms = network_lower_bound(config, row.work["precision"], batch, rates)
     if bound_ms is None:
         return row

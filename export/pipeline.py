@@ -15,6 +15,8 @@ import onnx
 
 from stylert.core.errors import BundleError, InputError, OutputError
 from stylert.core.files.atomic import atomic_directory
+from stylert.core.files.marks import is_unchanged
+from stylert.core.files.outputs import check_not_around
 from stylert.core.progress import Progress
 from stylert.export.default_plans import EIGHT_BIT, backend_plan, canonical_plan, plan_without_vnni
 from stylert.export.mapping import mapping_model
@@ -97,6 +99,7 @@ def export_bundle(
     _check_request(precisions, backends, min_psnr, verify_seeds)
     if not force and os.path.lexists(out) and not (out / MANIFEST).is_file() and not _is_empty_folder(out):
         raise OutputError(f"{out} exists and is not a bundle; choose another folder")
+    check_not_around(out, [Path(checkpoint)])
     weights = read_any_generator(checkpoint)
     cfg = weights.config
     promised_db = MIN_PSNR_DB | ({} if min_psnr is None else {"int8": min_psnr})
@@ -150,11 +153,16 @@ TUNED_NETWORKS = "synthesis.*.tuned-????????.onnx"
 
 
 def own_files(folder: Path) -> set[str]:
-    """The names, relative to a bundle, of the files that export, verify, tune and build wrote. Empty for another folder."""
+    """The names, relative to a bundle, of the files that export, verify, tune and build wrote. Empty for another folder.
+
+    A network counts as long as its bytes are those that the manifest lists. The manifest may come from others.
+    """
     try:
-        names = {MANIFEST, SIGNATURE_FILE, *Bundle.load(folder).files}
+        listed = Bundle.load(folder).files
     except BundleError:
         return set()
+    names = {MANIFEST, SIGNATURE_FILE}
+    names |= {name for name, file in listed.items() if is_unchanged(folder / name, file.bytes, file.sha256)}
     names |= {path.name for path in folder.glob(WORST_IMAGES.format(precision="*", backend="*"))}
     names |= {path.name for path in folder.glob(TUNED_NETWORKS)}  # also one that a killed tune has not listed yet
     for backend in BACKENDS:

@@ -27,6 +27,8 @@ MAPPING_FILE = "mapping.onnx"
 NETWORK_SUFFIX = ".onnx"
 #: Suffix of the plan that a backend runs on processors whose products of bytes saturate
 NO_VNNI = "-no-vnni"
+#: Bytes of a file: protobuf, and so ONNX, has no larger ones. A file of holes can have any size, and takes its time to be hashed.
+MAX_FILE_BYTES = 2**31 - 1
 #: Limit of every size in the manifest, such as `z_dim`
 MAX_SIZE = 2**20
 
@@ -40,8 +42,8 @@ class FileEntry:
 
     def __post_init__(self) -> None:
         check_sha256(self.sha256)
-        if self.bytes < 0:
-            raise ValueError(f"a file cannot have {self.bytes} bytes")
+        if not 0 <= self.bytes <= MAX_FILE_BYTES:
+            raise ValueError(f"a file of a bundle cannot have {self.bytes} bytes")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from stylert.runtime.bundle import Bundle, check_sha256, sha256_of
 from stylert.runtime.own_engines import remember_own_engine
 
 ENGINE_JSON = "engine.json"
+#: Bytes of a file of an engine. A file of holes can have any size, and takes its time to be hashed.
+MAX_ENGINE_BYTES = 2**32
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,8 @@ def _compare(file: Path, digest: str | None) -> None:
         raise _damaged(file.parent, f"{file.name} is missing")
     if digest is None:
         raise _damaged(file.parent, f"{file.name} is not listed in {ENGINE_JSON}")
+    if file.stat().st_size > MAX_ENGINE_BYTES:
+        raise _damaged(file.parent, f"{file.name} is larger than {MAX_ENGINE_BYTES / 2**30:.0f} GiB")
     if sha256_of(file) != digest:
         raise _damaged(file.parent, f"{file.name} does not match its sha256")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.models import parameter_count, weights_digest
+from stylert.benchmarks.models import generator_config, parameter_count, weights_digest
 from stylert.benchmarks.report.tables import TITLES, by_scenario, cells, columns, markdown, number
 from stylert.benchmarks.schema import read_results
 from stylert.core.errors import InputError, shown_line
@@ -85,7 +85,7 @@ def model_facts(source: Path) -> ModelFacts:
         facts = bundle.provenance
         name = Path(str(facts.get("checkpoint", source.name))).stem
         info, digest = facts.get("info"), facts.get("checkpoint_sha256")
-        config = GeneratorConfig.from_dict(bundle.model)
+        config = generator_config(bundle)
         return ModelFacts(
             name, config, "bundle", info if isinstance(info, dict) else {}, str(digest) if digest else None, bundle
         )

@@ -1,23 +1,53 @@
-"""Folders that a command writes whole, and replaces when it runs again: a file in the folder lists what the command wrote."""
+"""Folders that a command writes whole, and replaces when it runs again: a file in the folder lists what the command wrote.
+
+A file counts as the command's only as long as nobody has changed it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
-from stylert.core.errors import InputError
-from stylert.core.files.json_documents import read_document
+from stylert.core.errors import InputError, StylertError
+from stylert.core.files.inputs import open_file, read_file
+from stylert.core.files.json_documents import MAX_BYTES, read_document
+
+PART_BYTES = 2**20
 
 
 def write_mark(folder: Path, mark: str) -> None:
-    """List all files below a folder, and the list itself, in its file `mark`."""
-    files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    (folder / mark).write_text(json.dumps({"files": [*files, mark]}))
+    """List all files below a folder, each with its size and hash, in its file `mark`."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    content = {file.relative_to(folder).as_posix(): [file.stat().st_size, file_digest(file, InputError)] for file in files}
+    (folder / mark).write_text(json.dumps({"files": content}, indent=1) + "\n")
 
 
 def marked_files(folder: Path, mark: str) -> set[str]:
-    """The names that `write_mark` listed; empty for a folder without a list."""
+    """The names that `write_mark` listed, of the files that are still the same, and `mark`. Empty for a folder without a list."""
     try:
-        return set(read_document((folder / mark).read_bytes(), dict[str, list[str]], mark, InputError)["files"])
-    except (OSError, InputError, KeyError):
+        text = read_file(folder / mark, InputError, MAX_BYTES)
+        listed = read_document(text, dict[str, dict[str, tuple[int, str]]], mark, InputError)["files"]
+    except (InputError, KeyError):
         return set()
+    return {mark, *(name for name, (size, sha256) in listed.items() if is_unchanged(folder / name, size, sha256))}
+
+
+def is_unchanged(file: Path, size: int, sha256: str) -> bool:
+    """Whether a regular file, and no link, has this size and hash. Its content is read only if it has the size."""
+    with suppress(OSError, ValueError, InputError):
+        status = os.lstat(file)
+        return stat.S_ISREG(status.st_mode) and status.st_size == size and file_digest(file, InputError) == sha256
+    return False
+
+
+def file_digest(file: Path, error: type[StylertError]) -> str:
+    """The sha256 of a regular file. Raises an `error` if it cannot be read."""
+    digest = hashlib.sha256()
+    with open_file(file, error, 2**63) as content:
+        while part := content.read(PART_BYTES):
+            digest.update(part)
+    return digest.hexdigest()

@@ -85,6 +85,13 @@ def check_not_input(path: Path, inputs: Iterable[Path | None]) -> None:
             raise OutputError(f"cannot write {path}: it is an input, {given}")
 
 
+def check_not_around(folder: Path, inputs: Iterable[Path]) -> None:
+    """Raise OutputError if one of the inputs is `folder`, which is to be replaced, or lies in it."""
+    for given in inputs:
+        if is_within(given, folder):
+            raise OutputError(f"cannot replace {folder}: an input lies in it, {given}; choose another folder")
+
+
 def is_same_file(a: Path, b: Path) -> bool:
     """Whether two paths name one file or folder. One that does not exist yet is compared by its path."""
     try:

@@ -12,7 +12,10 @@ from __future__ import annotations
 import json
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,7 @@ from stylert.core.files.atomic import atomic_directory
 from stylert.core.files.configuration import configuration_folder
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import read_document
+from stylert.core.files.outputs import is_within
 
 if TYPE_CHECKING:
     from stylert.core.provenance.certificates import CheckedChain
@@ -68,12 +72,14 @@ class SigningSettings:
         certificates: File with the chain.
         key: File with the private key.
         timestamp_server: As in `Credential`.
+        sha256: Hash of each file beside the document that stylert wrote, by its name.
     """
 
     version: int
     certificates: str
     key: str
     timestamp_server: str | None = None
+    sha256: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
@@ -193,8 +199,11 @@ def write_user_credential(
 
     Raises:
         InputError: The timestamp server is no address.
-        OutputError: As `write_test_credential`.
+        OutputError: As `write_test_credential`, or a file lies in the folder, which is replaced as a whole.
     """
+    for file in (certificates, key):
+        if is_within(file, folder):
+            raise OutputError(f"{file} lies in {folder}, whose files are replaced: move it to another folder first")
     _write(folder, _settings(os.path.abspath(certificates), os.path.abspath(key), timestamp_server), {}, replace)
 
 
@@ -243,6 +252,7 @@ def check_vacant(folder: Path, replace: bool) -> None:
 
 def _write(folder: Path, settings: SigningSettings, files: dict[str, bytes], replace: bool) -> None:
     check_vacant(folder, replace)
+    settings = replace_fields(settings, sha256={name: sha256(content).hexdigest() for name, content in files.items()})
     with atomic_directory(folder, _own_files) as temporary:
         temporary.chmod(stat.S_IRWXU)
         for name, content in {SETTINGS_FILE: _document(settings), **files}.items():
@@ -250,14 +260,20 @@ def _write(folder: Path, settings: SigningSettings, files: dict[str, bytes], rep
                 file.write(content)
 
 
-def _own_files(folder: Path) -> tuple[str, ...]:
-    """The names of the files in a folder that stylert wrote: by its settings, a chain for trying is, and files of the user are not."""
-    try:
-        settings = read_settings(folder)
-    except InputError:
-        return (SETTINGS_FILE,) if (folder / SETTINGS_FILE).exists() else ()
-    is_ours = (settings.certificates, settings.key) == (CERTIFICATES_FILE, KEY_FILE)
-    return (SETTINGS_FILE, CERTIFICATES_FILE, KEY_FILE) if is_ours else (SETTINGS_FILE,)
+def _own_files(folder: Path) -> list[str]:
+    """The names of the files in a folder that stylert wrote and nobody has changed. A user may have put a key in place of ours."""
+    if not (folder / SETTINGS_FILE).exists():
+        return []
+    own = [SETTINGS_FILE]
+    with suppress(InputError):
+        for name, digest in read_settings(folder).sha256.items():
+            with suppress(InputError):
+                if (
+                    name in (CERTIFICATES_FILE, KEY_FILE)
+                    and sha256(read_file(folder / name, InputError, MAX_PEM)).hexdigest() == digest
+                ):
+                    own.append(name)
+    return own
 
 
 def _document(settings: SigningSettings) -> bytes:
@@ -266,6 +282,7 @@ def _document(settings: SigningSettings) -> bytes:
         "certificates": settings.certificates,
         "key": settings.key,
         "timestamp_server": settings.timestamp_server,
+        "sha256": settings.sha256,
     }
     return (json.dumps(facts, indent=2) + "\n").encode()
 

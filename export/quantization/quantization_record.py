@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stylert.core.errors import BundleError
 from stylert.export.network_plan import NetworkPlan, conv_layers
 from stylert.export.quantization.calibration import INPUT_ESTIMATOR, OUTPUT_ESTIMATOR
 from stylert.export.quantization.calibration_latents import CALIBRATION_FIRST_SEED, CALIBRATION_SAMPLES, SEARCH_SAMPLES
@@ -48,8 +49,17 @@ def eight_bit_recipe(
 
 
 def layers_in_8_bits(recipe: Mapping[str, Any], backend: str) -> list[str] | None:
-    """The layers that a recipe names for a backend's file, or None in a recipe that names none."""
-    return recipe.get("backends", {}).get(backend, recipe).get("layers")
+    """The layers that a recipe names for a backend's file, or None in a recipe that names none.
+
+    Raises:
+        BundleError: The recipe has another form than those of export. A manifest may come from others.
+    """
+    backends = recipe.get("backends", {})
+    own = backends.get(backend, recipe) if isinstance(backends, Mapping) else None
+    layers = own.get("layers") if isinstance(own, Mapping) else 0
+    if layers is None or (isinstance(layers, list) and all(isinstance(name, str) for name in layers)):
+        return layers
+    raise BundleError(f"the recipe for {backend} in the manifest names no layers; export the bundle again")
 
 
 def _search_recipe(cfg: GeneratorConfig, plan: NetworkPlan, search: Sensitivity) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stylert.core.errors import BackendError, InputError, OutputError
+from stylert.core.errors import BackendError, BundleError, InputError, OutputError
 from stylert.core.files.atomic import atomic_file, check_no_links, check_writable
 from stylert.core.files.cache import cache_folder
 from stylert.core.files.inputs import read_file
@@ -211,12 +211,15 @@ def _write_network(bundle: Bundle, path: Path, backend_name: str, precision: str
     """Write a network as the backend's file of a precision, and return its name. An unused former file is removed."""
     entry, plan_name = bundle.precision(precision), bundle.plan_name(precision, backend_name)
     file = f"synthesis.{precision}.{plan_name}.tuned-{hashlib.sha256(data).hexdigest()[:8]}.onnx"
+    tuned = entry.recipe.get("tuned", {})
+    if not isinstance(tuned, dict):
+        raise BundleError(f"the recipe of {precision} in {path / MANIFEST} is not one of export; export the bundle again")
     with atomic_file(path / file, within=path) as temporary:
         temporary.write_bytes(data)
     changed = replace(
         entry,
         plans=entry.plans | {plan_name: file},
-        recipe=entry.recipe | {"tuned": entry.recipe.get("tuned", {}) | {plan_name: facts}},
+        recipe=entry.recipe | {"tuned": tuned | {plan_name: facts}},
         accuracy={name: a for name, a in entry.accuracy.items() if name != plan_name},  # that was the former network's
     )
     precisions = bundle.precisions | {precision: changed}

@@ -20,6 +20,7 @@ from pathlib import Path
 from stylert.core.errors import InputError
 from stylert.core.files.atomic import atomic_directory
 from stylert.core.files.marks import marked_files, write_mark
+from stylert.core.files.outputs import check_not_around
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.media.pictures import check_channels
 from stylert.runtime.media.recipes import bundle_hash
@@ -84,6 +85,7 @@ def write_site(
     """
     check_names(sources)
     providers = ("wasm", "webgpu") if with_webgpu else ("wasm",)
+    check_not_around(out, [source.path for source in sources])
     with atomic_directory(out, lambda folder: marked_files(folder, MARK)) as site:
         models = [model for source in sources for model in _write_models(source, site / "models")]
         runtime = runtime_files(providers, runtime_from)  # after the bundles, whose faults are found in less time

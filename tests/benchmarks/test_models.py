@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from stylert.benchmarks import models
 from stylert.benchmarks.models import standard_model
+from stylert.core.errors import BundleError
 from stylert.runtime.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
@@ -90,3 +92,10 @@ def test_the_digest_of_the_sources_imports_onnx_runtime_without_its_telemetry() 
     environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+@pytest.mark.parametrize("change", [{"foo": 1}, {"channel_base": 2**40}, {"mapping_layers": "many"}])
+def test_a_network_that_stylert_does_not_know_is_one_line(bundle: Bundle, change: dict[str, object]) -> None:
+    strange = dataclasses.replace(bundle, model=bundle.model | change)
+    with pytest.raises(BundleError, match="describes no network that stylert knows"):
+        models.model_facts(strange)

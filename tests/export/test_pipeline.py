@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +108,24 @@ def test_a_folder_that_is_not_a_bundle_is_not_replaced(checkpoint: Path, tmp_pat
     with pytest.raises(OutputError, match="not a bundle"):
         export_bundle(checkpoint, tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter1").read_text() == "precious"
+
+
+def test_a_network_that_somebody_has_changed_is_not_lost(checkpoint: Path, tmp_path: Path) -> None:
+    """Also not a file of the user that the manifest of others lists."""
+    export_bundle(checkpoint, tmp_path / "b", ["fp32"])
+    (tmp_path / "b" / "mapping.onnx").write_text("precious")
+    with pytest.raises(OutputError, match=r"also holds mapping\.onnx"):
+        export_bundle(checkpoint, tmp_path / "b", ["fp32"])
+    assert (tmp_path / "b" / "mapping.onnx").read_text() == "precious"
+
+
+def test_the_folder_of_the_checkpoint_is_not_replaced(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    folder.mkdir()
+    shutil.copy(checkpoint, folder / "model.safetensors")
+    with pytest.raises(OutputError, match="an input lies in it"):
+        export_bundle(folder / "model.safetensors", folder, ["fp32"], force=True)
+    assert [path.name for path in folder.iterdir()] == ["model.safetensors"]
 
 
 @pytest.mark.parametrize("precisions", [[], ["fp33"], ["fp32", "fp32"], [""]])

@@ -84,6 +84,7 @@ WRONG_MANIFESTS: dict[str, Callable[[dict[str, Any]], object]] = {
     ),
     "a precision named by escape sequences": lambda m: m["precisions"].update({"\x1b[31m": m["precisions"]["fp32"]}),
     "a file named by escape sequences": lambda m: m["files"].update({"\x1b[31m": m["files"]["mapping.onnx"]}),
+    "a file of holes that takes hours to hash": lambda m: m["files"]["mapping.onnx"].update(bytes=2**31),
     "no sha256": lambda m: m["files"]["mapping.onnx"].update(sha256="0"),
     "plans as a list": lambda m: m["precisions"]["fp32"].update(plans=[]),
 }

@@ -212,9 +212,21 @@ def test_no_file_of_the_user_is_lost_under_a_name_of_ours(tmp_path: Path) -> Non
     assert remove_credential(tmp_path) == []
     with pytest.raises(OutputError, match=r"also holds certificates\.pem, key\.pem"):
         write_test_credential(tmp_path)
-    with pytest.raises(OutputError, match=r"also holds certificates\.pem, key\.pem"):
+    with pytest.raises(OutputError, match=r"certificates\.pem lies in .*, whose files are replaced: move it"):
         write_user_credential(tmp_path, tmp_path / "certificates.pem", tmp_path / "key.pem")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_key_that_a_user_puts_in_place_of_ours_is_kept(tmp_path: Path) -> None:
+    folder, chain = tmp_path / "key", make_chain()
+    write_test_credential(folder)
+    (folder / "key.pem").write_bytes(chain.key)
+    with pytest.raises(OutputError, match=r"certificates\.pem lies in .*, whose files are replaced: move it"):
+        write_user_credential(folder, folder / "certificates.pem", folder / "key.pem", replace=True)
+    with pytest.raises(OutputError, match=r"also holds key\.pem"):
+        write_test_credential(folder, replace=True)
+    assert remove_credential(folder) == [folder / "certificates.pem", folder / "signing.json"]
+    assert [path.read_bytes() for path in folder.iterdir()] == [chain.key]
 
 
 def test_a_removal_that_was_killed_is_finished_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

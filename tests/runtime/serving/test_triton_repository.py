@@ -176,3 +176,18 @@ def test_the_command_writes_a_repository(bundle: Bundle, tmp_path: Path) -> None
     assert PYTHON_MODEL.is_file()
     done = subprocess.run([*command, "--name", "x", "--precision", "fp8"], capture_output=True, text=True, timeout=120)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_a_repository_does_not_replace_the_bundle_that_it_is_made_from(bundle: Bundle, tmp_path: Path) -> None:
+    write_repository(bundle, tmp_path, TritonOptions(name="cats", backend="python"))
+    inner = Bundle.load(tmp_path / "cats" / "1" / "bundle")
+    with pytest.raises(OutputError, match="an input lies in it"):
+        write_repository(inner, tmp_path, TritonOptions(name="cats", backend="python"))
+    inner.checked_file("mapping.onnx")
+
+
+def test_a_configuration_that_somebody_has_changed_is_kept(bundle: Bundle, tmp_path: Path) -> None:
+    write_repository(bundle, tmp_path, TritonOptions(name="cats"))
+    (tmp_path / "cats" / "config.pbtxt").write_text("changed")
+    with pytest.raises(OutputError, match=r"also holds cats/config\.pbtxt"):
+        write_repository(bundle, tmp_path, TritonOptions(name="cats"))
