@@ -14,6 +14,8 @@ MIN_BYTES = 2**20
 #: Bytes of texts, at most, whatever the size of the file: a file of holes takes no space on a disk. G, D and G_ema of 1024 px, which
 #: protocol 2 writes as texts, have 0.9 GiB with their copies as bytes.
 MAX_TEXTS = 2**30
+#: Bytes of one text, at most. The pictures of CIFAR-100 are a text of 146 MiB.
+MAX_TEXT = 2**28
 #: Bytes of a text with characters beyond Latin-1, at most. Python keeps up to four bytes for each of its characters. Honest ones are
 #: names and source code.
 MAX_WIDE_TEXT, WIDE_CHARACTER = 2**24, 4

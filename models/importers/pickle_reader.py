@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from stylert.models.importers.budget import MAX_OPCODES, Budget
+from stylert.models.importers.budget import MAX_OPCODES, MAX_TEXT, Budget
 from stylert.models.importers.errors import FormatError, printable
 
 #: Bytes of the longest integer. The formats need ten, for torch's magic number.
@@ -112,6 +112,8 @@ class PickleReader:
     def read_text(self, length: int, encoding: str = "utf-8") -> str:
         """The next `length` bytes as text. A pickle may be read many times, so its strings count each time."""
         data = self.read_bytes(length)
+        if length > MAX_TEXT:
+            raise FormatError(f"its pickle holds a text of {length / 2**20:,.0f} MiB")
         is_wide = encoding == "utf-8" and length > 0 and np.frombuffer(data, np.uint8).max() >= WIDE
         self.budget.reserve_text(length, bool(is_wide))
         try:

@@ -90,16 +90,26 @@ def test_integers_whose_hashes_collide_do_not_slow_a_dictionary(refusal, factor)
 
 
 def test_a_long_text_of_wide_characters_is_refused_before_it_is_decoded(reader, tmp_path):
-    """Python keeps four bytes for each character of a text with an emoji. The file is a hole of 300 MiB, and takes 8 kB of the disk."""
-    wide, hole = "\N{GRINNING FACE}".encode(), 300 * 2**20
+    """Python keeps four bytes for each character of a text with an emoji. The file is a hole of 250 MiB, and takes 8 kB of the disk."""
+    wide, hole = "\N{GRINNING FACE}".encode(), 250 * 2**20
     with open(tmp_path / "x.pkl", "wb") as file:
         file.write(b"\x80\x04" + pickle.BINUNICODE8 + struct.pack("<Q", hole + len(wide)))
         file.seek(hole, os.SEEK_CUR)
         file.write(wide + b".")
     outcome = reader.read(tmp_path / "x.pkl")
     outcome.check()
-    assert "a text of 300 MiB with characters beyond Latin-1" in outcome.refusal
+    assert "a text of 250 MiB with characters beyond Latin-1" in outcome.refusal
     assert outcome.memory < hole + 50 * 2**20  # the pages of the file itself
+
+
+def test_a_text_that_no_checkpoint_has_is_refused_before_it_is_looked_at(reader, tmp_path):
+    with open(tmp_path / "x.pkl", "wb") as file:
+        file.write(b"\x80\x04" + pickle.BINUNICODE8 + struct.pack("<Q", 900 * 2**20))
+        file.truncate(901 * 2**20)
+    outcome = reader.read(tmp_path / "x.pkl")
+    outcome.check()
+    assert "a text of 900 MiB" in outcome.refusal
+    assert outcome.memory < 50 * 2**20
 
 
 @pytest.mark.parametrize("character", ["a", "\xff", "\u0100", "\u7fff", "\ud800", "\N{GRINNING FACE}"])
