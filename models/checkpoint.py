@@ -106,6 +106,18 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return metadata
 
 
+def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a checkpoint, from its header alone.
+
+    Raises:
+        CheckpointError: The file is missing, truncated or not safetensors.
+    """
+    check_header(path, CheckpointError, "checkpoint")
+    with _opened(path) as file:
+        names: list[str] = file.keys()
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+
+
 def write_generator(
     path: str | Path,
     config: GeneratorConfig,

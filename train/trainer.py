@@ -36,6 +36,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from stylert.core.errors import DataError, InputError
 from stylert.models.projected_discriminator import ProjectedDiscriminator
+from stylert.models.stylegan2.config import DiscriminatorConfig
 from stylert.models.stylegan2.networks import Discriminator, Generator
 from stylert.train.augment.adaptive import AdaptiveProbability
 from stylert.train.configuration.train_config import TrainConfig
@@ -254,14 +255,23 @@ def new_discriminator(cfg: TrainConfig) -> Discriminator | ProjectedDiscriminato
     """
     if cfg.projected is None:
         return Discriminator(cfg.discriminator)
-    pixels = None
-    if cfg.projected_pixels is not None:
-        if cfg.projected_pixels > cfg.generator.resolution:
-            raise InputError(
-                f"projected_pixels {cfg.projected_pixels} is larger than the images, which have {cfg.generator.resolution} px"
-            )
-        pixels = dataclasses.replace(cfg.discriminator, resolution=cfg.projected_pixels)
-    return ProjectedDiscriminator(cfg.projected, cfg.generator.c_dim, cfg.discriminator.mbstd_group_size, pixels)
+    if cfg.projected_pixels is not None and cfg.projected_pixels > cfg.generator.resolution:
+        raise InputError(
+            f"projected_pixels {cfg.projected_pixels} is larger than the images, which have {cfg.generator.resolution} px"
+        )
+    group_size = cfg.discriminator.mbstd_group_size
+    return ProjectedDiscriminator(cfg.projected, cfg.generator.c_dim, group_size, pixels_discriminator(cfg))
+
+
+def pixels_discriminator(cfg: TrainConfig) -> DiscriminatorConfig | None:
+    """The discriminator of pixels in a projected one, or None.
+
+    Raises:
+        ValueError: It has no channels at its resolution.
+    """
+    if cfg.projected_pixels is None:
+        return None
+    return dataclasses.replace(cfg.discriminator, resolution=cfg.projected_pixels)
 
 
 def trained_parameters(D: nn.Module, freeze_d: int) -> dict[str, nn.Parameter]:

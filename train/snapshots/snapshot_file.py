@@ -15,8 +15,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stylert.core.errors import CheckpointError
-from stylert.models.checkpoint import FORMAT_VERSION, METADATA_KEY, check_digest, digest, read_metadata, safetensors_file
+from stylert.models.checkpoint import (
+    FORMAT_VERSION,
+    METADATA_KEY,
+    check_digest,
+    digest,
+    read_metadata,
+    read_shapes,
+    safetensors_file,
+)
+from stylert.models.stylegan2.state_dict import discriminator_shapes, generator_shapes
 from stylert.train.configuration.train_config import MAX_KIMG, TrainConfig
+from stylert.train.trainer import pixels_discriminator
 
 
 def write_snapshot(
@@ -50,16 +60,38 @@ def write_snapshot(
 def read_config(path: str | Path) -> TrainConfig:
     """The configuration of the run that wrote a snapshot.
 
+    The tensors in its header have the shapes of that configuration. So its networks take no more memory than the file allows.
+
     Raises:
-        CheckpointError: The file is no training snapshot, or its configuration is not valid.
+        CheckpointError: The file is no training snapshot, its configuration is not valid, or a tensor has another shape.
     """
     metadata = read_metadata(path)
     if metadata["kind"] != "training":
         raise CheckpointError(f"{path} is a generator for serving; resuming needs a training snapshot")
     try:
-        return TrainConfig.from_dict(metadata["train"])
+        cfg = TrainConfig.from_dict(metadata["train"])
+        expected = _network_shapes(cfg)
     except (KeyError, TypeError, ValueError) as e:
         raise CheckpointError(f"{path} has no valid training configuration: {e}") from None
+    shapes = read_shapes(path)
+    for name, shape in expected.items():
+        if name not in shapes:
+            raise CheckpointError(f"{path} is no whole snapshot: it lacks the tensor {name}")
+        if shapes[name] != shape:
+            raise CheckpointError(f"{path}: {name} has the shape {list(shapes[name])}, its configuration says {list(shape)}")
+    return cfg
+
+
+def _network_shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
+    """The tensors of the networks of a run. Those of a projected discriminator are left out, as their sizes hardly vary."""
+    generator = generator_shapes(cfg.generator)
+    shapes = {f"{network}.{name}": shape for network in ("G", "G_ema") for name, shape in generator.items()}
+    pixels = pixels_discriminator(cfg)
+    if cfg.projected is None:
+        shapes |= {f"D.{name}": shape for name, shape in discriminator_shapes(cfg.discriminator).items()}
+    elif pixels is not None:
+        shapes |= {f"D.pixels.{name}": shape for name, shape in discriminator_shapes(pixels).items()}
+    return shapes
 
 
 def read_snapshot(path: str | Path, cfg: TrainConfig) -> tuple[dict[str, Tensor], dict[str, Any]]:
