@@ -27,7 +27,7 @@ class Budget:
     Every string, byte string and array is counted before it is made. Other objects need an opcode each.
 
     Args:
-        file_bytes: Size of the file.
+        file_bytes: Size of the file, without its holes.
         opcodes: Opcodes of all its pickles.
     """
 

@@ -13,7 +13,7 @@ import numpy as np
 from stylert.core.errors import CheckpointError
 from stylert.core.files.inputs import open_file
 from stylert.models.checkpoint import MAX_FILE_BYTES, GeneratorWeights, read_generator, read_metadata, write_generator
-from stylert.models.importers.archive import map_file, read_container
+from stylert.models.importers.archive import map_file, read_container, stored_bytes
 from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, printable
 from stylert.models.importers.official import read_official
@@ -71,7 +71,7 @@ def read_any_generator(path: str | Path) -> GeneratorWeights:
 def import_checkpoint(path: str | Path, training: bool = True) -> ImportedCheckpoint:
     """Read a checkpoint of stylegan2-ada-pytorch, stylegan3 (its StyleGAN2), rosinality, TensorFlow StyleGAN2, or stylert.
 
-    No code from the file runs. The size of the file bounds time and memory.
+    No code from the file runs. The size of the file, without its holes, bounds time and memory.
 
     Args:
         path: The file.
@@ -90,7 +90,7 @@ def _import_file(path: Path, file: BinaryIO, training: bool) -> ImportedCheckpoi
         head = file.read(16)
         if head[8:9] == b"{":  # safetensors: the length of the header in 8 bytes, then its JSON
             return _read_own(path)
-        return import_bytes(map_file(file), training)
+        return import_bytes(map_file(file), training, stored_bytes(file))
     except FormatError as e:
         raise CheckpointError(f"cannot import {path}: {e}") from None
     except OSError as e:
@@ -99,9 +99,18 @@ def _import_file(path: Path, file: BinaryIO, training: bool) -> ImportedCheckpoi
         raise CheckpointError(f"cannot import {path}: it is damaged ({type(e).__name__})") from None
 
 
-def import_bytes(data: memoryview, training: bool = True) -> ImportedCheckpoint:
-    """`import_checkpoint` from memory, for the formats of other projects. Raises FormatError."""
-    budget = Budget(len(data))
+def import_bytes(data: memoryview, training: bool = True, stored: int | None = None) -> ImportedCheckpoint:
+    """`import_checkpoint` from memory, for the formats of other projects.
+
+    Args:
+        data: Bytes of the file.
+        training: Whether to read G and D as well.
+        stored: The number of bytes without the holes of the file, which bounds the memory. None counts them all.
+
+    Raises:
+        FormatError: The file is refused.
+    """
+    budget = Budget(len(data) if stored is None else stored)
     content, container = read_container(data, budget)
     read_networks, project = _reader_of(content)
     with np.errstate(all="ignore"):  # values that overflow are refused below
