@@ -6,7 +6,7 @@ INSTALL := $(PIP) install --quiet --constraint constraints.txt
 CHECKPOINT := examples/cats64.safetensors
 ROOMS := core plugins models train runtime export benchmarks cli
 
-.PHONY: help demo test test-long test-quick fuzz lint types imports wheel docs-check bench clean
+.PHONY: help venv demo test test-long test-quick fuzz lint types imports wheel docs-check bench clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -60,17 +60,20 @@ bench: .venv/demo ## The standard suite on this machine, with report, in out/ben
 clean: ## Remove what was built
 	rm -rf .venv build dist out
 
-.venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo "stylert needs Python 3.11 to 3.13: make PYTHON=python3.12 ..."; exit 2; }
-	$(PYTHON) -m venv .venv
+# An environment without pip was left by a kill in the middle, or by a Python without its module for this. It is completed.
+venv:
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || { \
+	  $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	    { echo "stylert needs Python 3.11 to 3.13: make PYTHON=python3.12 ..."; exit 2; }; \
+	  echo "$(PYTHON) -m venv .venv"; $(PYTHON) -m venv .venv; }
 
 # Each stamp is one set of extras; a change of pins or extras installs again.
-.venv/demo: pyproject.toml constraints.txt | .venv/bin/python
+.venv/demo: pyproject.toml constraints.txt | venv
 	@echo "installing stylert with what the demo needs (a few minutes on first use)"
 	$(INSTALL) --editable '.[demo]'
 	@touch $@
 
-.venv/dev: pyproject.toml constraints.txt | .venv/bin/python
+.venv/dev: pyproject.toml constraints.txt | venv
 	@echo "installing stylert with what the tests need (a few minutes on first use)"
 	$(INSTALL) --editable '.[dev]'
 	@touch $@ .venv/demo

@@ -137,8 +137,7 @@ def real_images(data: Path, count: int) -> np.ndarray:
     """Random real images, uint8 `[N, R, R, 3]`."""
     from stylert.train.selection import random_sample
 
-    images = np.stack([np.asarray(image) for image in random_sample(data, count).images])
-    return images.transpose(0, 2, 3, 1)
+    return random_sample(data, count).images[:count].transpose(0, 2, 3, 1)
 
 
 def print_row(name: str, findings: list[Finding]) -> None:
