@@ -9,12 +9,14 @@ import pytest
 
 from stylert.core.errors import CheckpointError, OutputError
 from stylert.core.files.atomic import append_line
+from stylert.core.files.partials import remove_stale_partials
 from stylert.models.checkpoint import read_metadata
 from stylert.train.loop import Trainer, train
 from stylert.train.reporting.statistics import Statistics
 from stylert.train.snapshots.best_snapshot import keep_if_best
 from stylert.train.snapshots.run_folder import check_links, save, save_first_grids
 from stylert.train.snapshots.trainer_state import restore_state, trainer_state
+from tests.faults import forget_swept_folders
 from tests.train.small_runs import config
 
 #: Each file that a run writes, with the functions that write it.
@@ -119,3 +121,19 @@ def test_a_list_of_numbered_snapshots_of_another_form_is_refused(unlabelled, kep
     tensors, facts = trainer_state(trainer)
     with pytest.raises(CheckpointError, match="list of numbered snapshots"):
         restore_state(trainer, tensors, facts | {"kept": kept})
+
+
+def test_another_command_leaves_a_numbered_snapshot_that_is_being_made(unlabelled, tmp_path, monkeypatch):
+    """Its partial is a link, so the lock cannot be that of the file."""
+
+    def interrupted(source, target, link=os.link):
+        link(source, target)
+        forget_swept_folders(monkeypatch)
+        remove_stale_partials(tmp_path)
+
+    trainer = Trainer(config(), unlabelled)
+    save(trainer, tmp_path)
+    monkeypatch.setattr(os, "link", interrupted)
+    save(trainer, tmp_path, keep=1)
+    assert numbered(tmp_path) == {"snapshot-000000.safetensors": 0}
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
