@@ -13,7 +13,7 @@ from torch import Tensor
 from stylert.core.errors import InputError, shown_line
 from stylert.core.files.inputs import open_file
 from stylert.models.checkpoint import MAX_FILE_BYTES, check_header
-from stylert.models.importers.archive import map_file, read_container
+from stylert.models.importers.archive import map_file, read_container, stored_bytes
 from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError
 from stylert.models.importers.records import FLOAT_STORAGES, StoredTensor
@@ -53,8 +53,7 @@ def file_digest(path: str | Path) -> str:
 
 def _read_torch(path: Path, kind: str) -> dict[str, Tensor]:
     with open_file(path, InputError, MAX_FILE_BYTES, kind) as file:
-        data = map_file(file)
-    budget = Budget(len(data))
+        data, budget = map_file(file), Budget(stored_bytes(file))
     content, _ = read_container(data, budget)
     stored = content.items() if isinstance(content, dict) else ()
     return {name: _tensor(value, budget) for name, value in stored if isinstance(value, StoredTensor)}

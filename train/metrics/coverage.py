@@ -28,8 +28,8 @@ RIDGE = 1e-3
 #: A part is covered if it has at least this share of its frequency among real images.
 COVERED = 0.25
 MAX_PARTS = 65536
-#: Bytes of `parts.json`, at most: for each image, and beside that.
-BYTES_PER_IMAGE, BYTES = 2**10, 2**21
+#: Bytes of `parts.json`, at most: for each image, beside that, and in all.
+BYTES_PER_IMAGE, BYTES, MAX_BYTES = 2**10, 2**21, 2**26
 
 PartIndex = Annotated[int, msgspec.Meta(ge=0, lt=MAX_PARTS)]
 
@@ -75,7 +75,7 @@ def read_parts(data: str | Path, dataset: ImageDataset) -> np.ndarray:
         path = files.find(PARTS_FILE)
         if path is None:
             raise DataError(f"{data} does not say what its images are made of: {PARTS_FILE} is missing")
-        limit = BYTES + BYTES_PER_IMAGE * len(files.names)
+        limit = min(BYTES + BYTES_PER_IMAGE * len(files.names), MAX_BYTES)
         content = files.read_document(path, limit)
     subject = f"dataset {data}: {path}"
     parts_of: dict[str, list[int]] = {}
