@@ -193,15 +193,16 @@ def check_writable(path: str | Path | None) -> None:
     """Check, before a long computation, that its result can be written to the file `path`. None needs no check.
 
     Raises:
-        OutputError: `path` is a folder or a device, or its own folder cannot be made or written.
+        OutputError: `path` is a folder or a device, or its folder, or the first above that exists, cannot be written.
     """
     if path is None:
         return
     with _named_errors(path):
         target = _final_place(path)
         check_replaceable(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=target.parent).close()
+        # Folders that are missing are made with the file: a command that is refused for another reason leaves none.
+        above = next(folder for folder in target.parents if os.path.lexists(folder))
+        tempfile.TemporaryFile(dir=above).close()
 
 
 def check_replaceable(path: Path) -> None:

@@ -281,8 +281,9 @@ class _RatioCache:
 
         A cache that cannot be written is no failure: the search has found what it was for.
         """
-        with suppress(OutputError):
-            check_writable(self._file)  # also makes the folder
+        with suppress(OutputError, OSError):
+            check_writable(self._file)
+            self._file.parent.mkdir(parents=True, exist_ok=True)
             with _locked(self._file.parent):
                 sections = self._read()
                 section = ({} if self._forget else sections.get(self._key, {})) | self.ratios

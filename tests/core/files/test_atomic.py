@@ -124,7 +124,7 @@ def test_what_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None
     check_writable(tmp_path / "new" / "f")
     check_writable(None)
     assert (tmp_path / "file").read_text() == "x"
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "new"]
+    assert [p.name for p in tmp_path.rglob("*")] == ["file"]  # a command that is refused for another reason leaves no folder
 
 
 def test_devices_and_pipes_are_never_replaced(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_the_reading_process_ends_with_the_process_that_started_it(pixels, tmp_p
             assert process.poll() is None
         (child,) = psutil.Process(process.pid).children()
         process.send_signal(number)
-        process.wait()
+        process.communicate(timeout=60)  # it may still have lines to print, and the pipe be full
     gone, alive = psutil.wait_procs([child], timeout=20)
     assert gone
     assert not alive
