@@ -88,7 +88,7 @@ class PictureOptions:
     def _backend_and_precision(self, bundle: Bundle) -> tuple[str, str]:
         from stylert.runtime.choice.auto import AUTO, resolved
 
-        precision = self.precision or default_precision(bundle)
+        precision = self.precision or bundle.default_precision
         if self.min_psnr is not None and precision != AUTO:
             raise InputError("--min-psnr is for --precision auto")
         asked = (self.backend, precision)
@@ -104,11 +104,6 @@ def _numbers(text: str) -> tuple[float, ...]:
         return tuple(read_number(part) for part in text.split(","))
     except ValueError:
         raise InputError(f"--label-vector takes numbers such as 0.1,0.9, not {shown(text)}") from None
-
-
-def default_precision(bundle: Bundle) -> str:
-    """fp32 if the bundle has it, otherwise its first precision."""
-    return "fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions))
 
 
 def with_picture_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -169,6 +169,11 @@ class Bundle:
             signed_engines=signed_engines,
         )
 
+    @property
+    def default_precision(self) -> str:
+        """The precision of those who name none: fp32, or the first that there is."""
+        return "fp32" if "fp32" in self.precisions else next(iter(self.precisions))
+
     def precision(self, name: str) -> PrecisionEntry:
         """The entry of a precision. Raises InputError if the bundle does not have it."""
         if not isinstance(name, str) or name not in self.precisions:

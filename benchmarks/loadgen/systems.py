@@ -99,7 +99,7 @@ class LocalTarget:
         bundle = Bundle.load(self.bundle)
         if bundle.noise == "input":
             raise BackendError(f"bundle {self.bundle} takes noise as inputs; measure one that is exported with --noise const")
-        precision = self.precision or ("fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions)))
+        precision = self.precision or bundle.default_precision
         backend = choose_backend(bundle, precision, self.threads)[0] if self.backend == AUTO else self.backend
         calls = load_calls(bundle, backend, precision, self.threads, max(self.batches))
         z = z_from_seeds(range(SAMPLES), bundle.model["z_dim"])

@@ -9,14 +9,35 @@ import hashlib
 import json
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stylert.core.errors import InputError, StylertError
+from stylert.core.files.atomic import atomic_directory
 from stylert.core.files.inputs import open_file, read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document
+from stylert.core.files.outputs import check_not_around
 
 PART_BYTES = 2**20
+
+
+@contextmanager
+def marked_directory(path: str | Path, mark: str, inputs: Iterable[Path]) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` with its list, as in `atomic_directory`.
+
+    Args:
+        path: The folder. An existing one is replaced only if it holds nothing but what was written and listed before.
+        mark: Name of the list in it.
+        inputs: Files or folders that are read. None may lie in a folder that is replaced.
+
+    Raises:
+        OutputError: As `atomic_directory`, or an input lies in the folder.
+    """
+    check_not_around(Path(path), inputs)
+    with atomic_directory(path, lambda folder: marked_files(folder, mark)) as folder:
+        yield folder
+        write_mark(folder, mark)
 
 
 def write_mark(folder: Path, mark: str) -> None:

@@ -192,7 +192,7 @@ class ModelStore:
         bundle = Bundle.load(source.path, source.require_signature)
         if bundle.noise == "input":
             raise BackendError(f"bundle {source.path} takes noise as inputs; serve one that is exported with --noise const")
-        default = "fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions))
+        default = bundle.default_precision
         digest = bundle_hash(bundle)
         models: dict[str, ServedModel] = {}
         try:

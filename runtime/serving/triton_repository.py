@@ -21,9 +21,7 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import BackendError, InputError, shown
-from stylert.core.files.atomic import atomic_directory
-from stylert.core.files.marks import marked_files, write_mark
-from stylert.core.files.outputs import check_not_around
+from stylert.core.files.marks import marked_directory
 from stylert.core.ranges import check_ranges
 from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle
 from stylert.runtime.session import TensorSpec
@@ -100,10 +98,9 @@ def write_repository(bundle: Bundle, out: str | Path, options: TritonOptions) ->
     """
     if bundle.noise == "input":
         raise BackendError(f"bundle {bundle.path} takes noise as inputs; deploy one that is exported with --noise const")
-    precision = options.precision or ("fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions)))
+    precision = options.precision or bundle.default_precision
     models = _python_model(bundle, precision, options) if options.backend == "python" else _networks(bundle, precision, options)
-    check_not_around(Path(out), [bundle.path])
-    with atomic_directory(out, lambda folder: marked_files(folder, MARK)) as folder:
+    with marked_directory(out, MARK, [bundle.path]) as folder:
         for name, model in models.items():
             version = folder / name / "1"
             version.mkdir(parents=True)  # an ensemble has no files, and still needs its folder
@@ -111,7 +108,6 @@ def write_repository(bundle: Bundle, out: str | Path, options: TritonOptions) ->
             for target, source in model.files.items():
                 (version / target).parent.mkdir(exist_ok=True)
                 shutil.copyfile(source, version / target)
-        write_mark(folder, MARK)
     return list(models)
 
 

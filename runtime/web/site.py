@@ -18,9 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from stylert.core.errors import InputError
-from stylert.core.files.atomic import atomic_directory
-from stylert.core.files.marks import marked_files, write_mark
-from stylert.core.files.outputs import check_not_around
+from stylert.core.files.marks import marked_directory
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.media.pictures import check_channels
 from stylert.runtime.media.recipes import bundle_hash
@@ -85,8 +83,7 @@ def write_site(
     """
     check_names(sources)
     providers = ("wasm", "webgpu") if with_webgpu else ("wasm",)
-    check_not_around(out, [source.path for source in sources])
-    with atomic_directory(out, lambda folder: marked_files(folder, MARK)) as site:
+    with marked_directory(out, MARK, [source.path for source in sources]) as site:
         models = [model for source in sources for model in _write_models(source, site / "models")]
         runtime = runtime_files(providers, runtime_from)  # after the bundles, whose faults are found in less time
         _write_page(site)
@@ -97,7 +94,6 @@ def write_site(
         document = {"stylert": version("stylert"), "runtime_bytes": sizes, "models": models}
         (site / "models.json").write_text(json.dumps(document, indent=1) + "\n")
         _write_service_worker(site)
-        write_mark(site, MARK)
         sizes_of = cache(_compressed_bytes)
         return [_download(site, model, provider, sizes_of) for model in models for provider in _providers(model, providers)]
 

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stylert.core.errors import BackendError, InputError, shown
-from stylert.core.files.atomic import atomic_directory
-from stylert.core.files.marks import marked_files, write_mark
-from stylert.core.files.outputs import check_not_around
+from stylert.core.files.marks import marked_directory
 from stylert.core.ranges import check_ranges
 from stylert.runtime.bundle import MANIFEST, Bundle
 from stylert.runtime.media.recipes import bundle_hash
@@ -108,11 +106,10 @@ def write_application(bundle: Bundle, out: str | Path, options: RayOptions) -> s
     """
     if bundle.noise == "input":
         raise BackendError(f"bundle {bundle.path} takes noise as inputs; deploy one that is exported with --noise const")
-    precision = options.precision or ("fp32" if "fp32" in bundle.precisions else next(iter(bundle.precisions)))
+    precision = options.precision or bundle.default_precision
     bundle.precision(precision)  # refuses one that is not there
     place = Path(options.place) if options.place is not None else Path(out).resolve()
-    check_not_around(Path(out), [bundle.path])
-    with atomic_directory(out, lambda folder: marked_files(folder, MARK)) as folder:
+    with marked_directory(out, MARK, [bundle.path]) as folder:
         copy = folder / "bundle"
         copy.mkdir()
         for name in (MANIFEST, *bundle.files):
@@ -121,7 +118,6 @@ def write_application(bundle: Bundle, out: str | Path, options: RayOptions) -> s
             shutil.copyfile(source, copy / name)
         content = configuration(str(place / "bundle"), bundle_hash(bundle), precision, options)
         (folder / CONFIGURATION).write_text("# serve deploy serve.yaml\n" + yaml_text(content))
-        write_mark(folder, MARK)
     return str(Path(out) / CONFIGURATION)
 
 

@@ -34,7 +34,7 @@ WRITERS = {
     ("benchmarks/layer_times.py", "_network_in_forms"),
     ("benchmarks/tools/signing_times.py", "main"),
 }
-WHOLE = ("atomic_file(", "atomic_directory(", "temporary_folder(")
+WHOLE = ("atomic_file(", "atomic_directory(", "marked_directory(", "temporary_folder(")
 
 
 def calls(tree: ast.AST, function: str = "", whole: bool = False) -> Iterator[tuple[str, bool, ast.Call]]:
