@@ -10,7 +10,6 @@ Weights are read as NumPy arrays, without torch. No code from a file can run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,10 +21,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from stylert.core.errors import CheckpointError, OutputError, StylertError, shown_line
-from stylert.core.files.atomic import atomic_file
-from stylert.core.files.inputs import open_file
+from stylert.core.errors import CheckpointError, shown_line
 from stylert.core.files.json_documents import read_document, read_part
+from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.models.stylegan2.state_dict import generator_shapes
 
@@ -38,10 +36,6 @@ METADATA_KEY = "stylert"
 FORMAT_VERSION = 1
 #: File in the folder of a training run that the run resumes from.
 SNAPSHOT_FILE = "snapshot.safetensors"
-#: Size of a checkpoint. A training snapshot at 1024 px has about 1 GB.
-MAX_FILE_BYTES = 8 * 2**30
-#: Size of the header of a safetensors file. A training snapshot at 1024 px needs about 200 kB.
-MAX_HEADER_BYTES = 16 * 2**20
 #: Element types of weights, as safetensors names them.
 FLOAT_TYPES = ("F16", "F32", "F64")
 
@@ -162,20 +156,6 @@ def write_generator(
         save_file(tensors, temporary, {METADATA_KEY: text})
 
 
-@contextmanager
-def safetensors_file(path: str | Path, within: Path | None = None) -> Iterator[Path]:
-    """As `atomic_file`, for `save_file` of safetensors, which writes beside the path that it is given, and renames.
-
-    Raises:
-        OutputError: The file cannot be written. A full disk is no OSError in safetensors.
-    """
-    with atomic_file(path, within, by_library=True) as temporary:
-        try:
-            yield temporary
-        except SafetensorError as e:
-            raise OutputError(f"cannot write {path}: {str(e).removeprefix('Error while serializing: ')}") from None
-
-
 def load_generator(path: str | Path) -> Generator:
     """Read the generator of a checkpoint as a PyTorch module in evaluation mode. Needs torch. Raises as `read_generator`."""
     return generator_module(read_generator(path))
@@ -202,20 +182,6 @@ def _opened(path: str | Path) -> Iterator[Any]:
         raise CheckpointError(f"checkpoint {path} is not a whole safetensors file: {shown_line(str(e))}") from None
 
 
-def check_header(path: str | Path, error: type[StylertError], kind: str) -> None:
-    """Check that a safetensors file is a regular file with a header of usual length. The library parses the header whole.
-
-    Args:
-        path: The file.
-        error: Class of the error that refuses it.
-        kind: First word of the messages.
-    """
-    with open_file(path, error, MAX_FILE_BYTES, kind) as file:
-        start = file.read(8)
-    if int.from_bytes(start, "little") > MAX_HEADER_BYTES:
-        raise error(f"{kind} {path} is not a whole safetensors file: its header is too long")
-
-
 def check_digest(path: str | Path, metadata: Mapping[str, Any], prefix: str, tensors: Mapping[str, np.ndarray]) -> None:
     """Check the tensors whose names begin with `prefix` against the sha256 in the metadata.
 
@@ -228,15 +194,6 @@ def check_digest(path: str | Path, metadata: Mapping[str, Any], prefix: str, ten
     expected = digests.get(prefix) if isinstance(digests, dict) else None
     if expected is not None and digest(tensors) != expected:
         raise CheckpointError(f"checkpoint {path} was changed or damaged: its weights do not match their sha256")
-
-
-def digest(tensors: Mapping[str, np.ndarray]) -> str:
-    """sha256 over the names and bytes of tensors. safetensors itself does not notice a changed weight."""
-    h = hashlib.sha256()
-    for name in sorted(tensors):
-        h.update(name.encode() + b"\0")
-        h.update(np.array(tensors[name], order="C", copy=None).tobytes())
-    return h.hexdigest()
 
 
 class _Versioned(TypedDict):

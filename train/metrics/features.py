@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from stylert.core.errors import OutputError
+from stylert.core.files.safetensors_files import safetensors_file
 from stylert.core.progress import Progress
-from stylert.models.checkpoint import safetensors_file
 from stylert.models.features.extractors import Extractor
 from stylert.models.stylegan2.generator import NoiseMode
 from stylert.models.stylegan2.networks import Generator

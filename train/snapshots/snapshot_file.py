@@ -15,15 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stylert.core.errors import CheckpointError
-from stylert.models.checkpoint import (
-    FORMAT_VERSION,
-    METADATA_KEY,
-    check_digest,
-    digest,
-    read_metadata,
-    read_shapes,
-    safetensors_file,
-)
+from stylert.core.files.safetensors_files import digest, safetensors_file
+from stylert.models.checkpoint import FORMAT_VERSION, METADATA_KEY, check_digest, read_metadata, read_shapes
 from stylert.models.stylegan2.state_dict import discriminator_shapes, generator_shapes
 from stylert.train.configuration.train_config import MAX_KIMG, TrainConfig
 from stylert.train.trainer import pixels_discriminator
