@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -25,32 +26,41 @@ def triton(
     bundle: BundlePath,
     out: Annotated[Path, typer.Option(help="Folder of the model repository.")],
     name: Annotated[str | None, typer.Option(help="Name of the model; by default that of the bundle's folder.")] = None,
-    backend: Annotated[str, typer.Option(help="Triton's backend: onnxruntime, openvino, or python.")] = "onnxruntime",
+    backend: Annotated[str, typer.Option(help="Triton's backend: onnxruntime, openvino, tensorrt, or python.")] = "onnxruntime",
     precision: Annotated[str | None, typer.Option(help="One precision of the bundle; by default fp32.")] = None,
     generator_backend: Annotated[str, typer.Option(help="With --backend python, the backend of stylert.")] = "onnxruntime",
+    engine: Annotated[
+        str | None, typer.Option(help="With --backend tensorrt, the name of the engine's folder, if there are several.")
+    ] = None,
     max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Images in one call, at most.")] = 8,
     max_delay: Annotated[float, typer.Option(min=0, max=10_000, help="Milliseconds that a request waits for others.")] = 0.0,
     instances: Annotated[int, typer.Option(min=1, max=64, help="Copies of each network.")] = 1,
     threads: Threads = None,
-    cache: Annotated[bool, typer.Option("--cache", help="Let Triton keep answers; start it with --cache-config.")] = False,
+    vnni: Annotated[
+        bool | None, typer.Option(help="Whether the server's processor adds bytes exactly; by default as this one.")
+    ] = None,
+    cache: Annotated[bool, typer.Option("--cache", help="Let Triton keep answers.")] = False,
 ) -> None:
     """Write a bundle as a model repository of Triton Inference Server: mapping, synthesis, and an ensemble of both."""
     from stylert.runtime.bundle import Bundle
-    from stylert.runtime.serving.triton_repository import TritonOptions, write_repository
+    from stylert.runtime.serving.triton.options import TritonOptions
+    from stylert.runtime.serving.triton.repository import write_repository
 
     options = TritonOptions(
         name=os.path.basename(os.path.realpath(bundle)) if name is None else name,
         backend=backend,
         precision=precision,
         generator_backend=generator_backend,
+        engine=engine,
         max_batch=max_batch,
         max_delay_ms=max_delay,
         instances=instances,
         threads=threads,
+        vnni=vnni,
         cache=cache,
     )
-    models = write_repository(Bundle.load(bundle), out, options)
-    print_line(f"wrote {', '.join(models)} to {out}: tritonserver --model-repository={out.resolve()}")
+    repository = write_repository(Bundle.load(bundle), out, options)
+    print_line(f"wrote {', '.join(repository.models)} to {out}: {shlex.join(repository.command)}")
 
 
 @deploy.command("ray")

@@ -93,7 +93,7 @@ def engine_to_load(
     of_plugins = bundle.files[source_file(bundle, backend_name, precision, plugins=True)].sha256
     runnable = [
         (record, path)
-        for record, path in _engines(bundle, backend_name)
+        for record, path in bundle_engines(bundle, backend_name)
         if _runs_on(record, wanted, of_plugins) and covers_engine(bundle.signed_engines, path)
     ]
     return max(runnable, key=lambda engine: _preference(engine[0]))[1] if runnable else None
@@ -132,7 +132,7 @@ def _built_engine(bundle: Bundle, chosen: Backend, precision: str, folder: Path)
     )
 
 
-def _engines(bundle: Bundle, backend_name: str) -> list[tuple[EngineRecord, Path]]:
+def bundle_engines(bundle: Bundle, backend_name: str) -> list[tuple[EngineRecord, Path]]:
     """The records and folders of a backend's engines in the bundle. A folder that is not named by its key is left out."""
     engines = []
     for folder in sorted((bundle.path / "engines").glob(f"{backend_name}-*")):

@@ -1,6 +1,6 @@
 """The server: bundles behind HTTP, with batches that form by themselves.
 
-It needs the extra `serve`, but for `triton_repository` and `ray_serve.deployment`.
+It needs the extra `serve`, but for `triton` and `ray_serve.deployment`.
 
 - `server`: binds, loads, runs until a signal, drains. `settings` holds its limits.
 - `batcher`: dynamic batching in front of a generator.
@@ -13,7 +13,7 @@ It needs the extra `serve`, but for `triton_repository` and `ray_serve.deploymen
 - `host_work`: threads for work that would hold up the event loop. `request_headers`: the headers, read in one place.
 - `request_guard`: key, origin, sizes, time-outs and vanished clients, around every route.
 - `http_protocol`: limits of connections and of slow headers, below the routes.
-- `triton_repository`: a bundle as a model repository of Triton Inference Server; `triton/model.py` runs in its Python backend.
+- `triton/`: a bundle as a model repository of Triton Inference Server.
 - `ray_serve/`: a bundle as an application of Ray Serve.
 - `request_limits`: how many strings and lists a body has.
 - `refusals`: errors with their HTTP status. `metrics`: Prometheus. `request_log`: one JSON line per request.

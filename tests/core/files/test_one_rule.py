@@ -14,7 +14,7 @@ OWN_JSON = {
     ("runtime/engines.py", "has_engine"),
     ("benchmarks/layer_times.py", "_onnxruntime"),
     ("benchmarks/schema.py", "schema"),
-    ("runtime/serving/triton/model.py", "initialize"),  # Triton's own configuration
+    ("runtime/serving/triton/python_backend/model.py", "initialize"),  # Triton's own configuration
     ("core/provenance/reading_process.py", "main"),
     ("core/provenance/reading_process.py", "_report"),  # in a process with little memory and time
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -13,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from google.protobuf import text_format
@@ -22,7 +25,12 @@ from stylert.core.errors import InputError, OutputError, StylertError
 from stylert.core.seeds import z_from_seeds
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
-from stylert.runtime.serving.triton_repository import PYTHON_MODEL, TritonOptions, message_text, write_repository
+from stylert.runtime.backends.onnxruntime import UNSIGNED_WEIGHTS
+from stylert.runtime.engines import EngineKey
+from stylert.runtime.serving.triton.configurations import PYTHON_MODEL
+from stylert.runtime.serving.triton.options import TritonOptions
+from stylert.runtime.serving.triton.protobuf_text import message_text
+from stylert.runtime.serving.triton.repository import write_repository
 
 
 def configs(repository: Path) -> dict[str, Any]:
@@ -47,11 +55,14 @@ def test_networks_and_ensemble_agree_with_each_other_and_with_the_files(
     options = TritonOptions(
         name="faces", backend=backend, precision=precision, max_batch=4, max_delay_ms=1.5, instances=2, threads=3, cache=True
     )
-    assert write_repository(bundle, tmp_path / "repo", options) == ["faces_mapping", "faces_synthesis", "faces"]
+    repository = write_repository(bundle, tmp_path / "repo", options)
+    assert repository.models == ("faces_mapping", "faces_synthesis", "faces")
+    assert repository.command[1] == f"--model-repository={tmp_path / 'repo'}"
+    assert "--cache-config=local,size=268435456" in repository.command
     parsed = configs(tmp_path / "repo")
-    for name in ("faces_mapping", "faces_synthesis"):
+    for name, runs_on in (("faces_mapping", "onnxruntime"), ("faces_synthesis", backend)):
         config = parsed[name]
-        assert (config.backend, config.max_batch_size, config.response_cache.enable) == (backend, 4, True)
+        assert (config.backend, config.max_batch_size, config.response_cache.enable) == (runs_on, 4, True)
         assert (config.instance_group[0].count, config.instance_group[0].kind) == (2, official.ModelInstanceGroup.KIND_CPU)
         assert config.dynamic_batching.max_queue_delay_microseconds == 1500
         assert [warm.batch_size for warm in config.model_warmup] == [1, 4]
@@ -81,6 +92,102 @@ def test_the_networks_of_a_repository_make_the_generators_images(bundle: Bundle,
         tensors |= dict(zip(step.output_map.values(), outputs, strict=True))
     with Generator.load(bundle, threads=1) as g:
         assert np.abs(tensors["image"].astype(int) - g([1, 2], 0.7)).max() <= 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("vnni", [True, False])
+def test_openvino_makes_the_generators_images_in_the_way_in_which_triton_opens_the_file(
+    bundle: Bundle, tmp_path: Path, precision: str, vnni: bool
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    options = TritonOptions(name="x", backend="openvino", precision=precision, max_batch=4, instances=2, threads=1, vnni=vnni)
+    write_repository(bundle, tmp_path / "repo", options)
+    config = configs(tmp_path / "repo")["x_synthesis"]
+    parameters = {name: value.string_value for name, value in config.parameters.items()}
+    # Without padding, Triton's backend refuses every batch but the largest.
+    assert parameters == {"ENABLE_BATCH_PADDING": "YES", "NUM_STREAMS": "2", "INFERENCE_NUM_THREADS": "2"}
+    model = openvino.Core().read_model(tmp_path / "repo" / "x_synthesis" / "1" / config.default_model_filename)
+    prepared = openvino.preprocess.PrePostProcessor(model)
+    prepared.input("ws").tensor().set_layout(openvino.Layout("N..."))
+    model = prepared.build()
+    openvino.set_batch(model, config.max_batch_size)
+    network = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    with Generator.load(bundle, "openvino", precision, threads=1) as g:
+        ws = g.map(z_from_seeds(range(4), 24), psi=0.7)
+        images = network({"ws": ws})["image"]
+        error = np.sqrt(np.mean(np.square(images.astype(float) - g.synthesize(ws))))
+    assert error <= (1 if precision == "fp32" else 255 / 10 ** (30 / 20))
+
+
+def test_a_server_without_vnni_gets_unsigned_numbers_that_are_the_same(bundle: Bundle, tmp_path: Path) -> None:
+    images = []
+    ws = np.random.default_rng(5).standard_normal((4, 6, 20)).astype(np.float32)
+    for vnni in (True, False):
+        write_repository(bundle, tmp_path / "repo", TritonOptions(name="x", precision="int8", vnni=vnni))
+        file = tmp_path / "repo" / "x_synthesis" / "1" / "model.onnx"
+        kinds = {tensor.data_type for tensor in onnx.load(file).graph.initializer}
+        assert (onnx.TensorProto.INT8 in kinds) == vnni
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry(UNSIGNED_WEIGHTS, "1")  # exact on every processor
+        images.append(onnxruntime.InferenceSession(file, options).run(["image"], {"ws": ws})[0].astype(int))
+    assert np.abs(images[0] - images[1]).max() <= 1
+    write_repository(bundle, tmp_path / "repo", TritonOptions(name="x", precision="fp32", vnni=False))
+    network = bundle.checked_file(bundle.network("fp32", "onnxruntime"))
+    assert (tmp_path / "repo" / "x_synthesis" / "1" / "model.onnx").read_bytes() == network.read_bytes()
+
+
+def with_engine(bundle: Bundle, content: bytes, precision: str = "fp32", **flags: Any) -> str:
+    """Put an engine of TensorRT into a bundle, as a build on a GPU writes it. Returns its name."""
+    source = bundle.files[bundle.network(precision, "tensorrt")].sha256
+    flags = {"batch": [[1, 4, 16]], "level": None, "tf32": False, **flags}
+    key = EngineKey("tensorrt", "10.14.1", "sm_90", "NVIDIA H100", precision, source, flags)
+    folder = bundle.path / "engines" / f"tensorrt-sm_90-{key.digest}"
+    folder.mkdir(parents=True)
+    (folder / "engine.engine").write_bytes(content)
+    facts = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content), "build_seconds": 1.0}
+    (folder / "engine.json").write_text(json.dumps({"key": dataclasses.asdict(key), **facts}))
+    return folder.name
+
+
+@pytest.fixture
+def bundle_copy(bundle: Bundle, tmp_path: Path) -> Bundle:
+    return Bundle.load(shutil.copytree(bundle.path, tmp_path / "bundle"))
+
+
+def test_an_engine_of_tensorrt_runs_on_the_gpu_beside_the_mapping_network(bundle_copy: Bundle, tmp_path: Path) -> None:
+    with_engine(bundle_copy, b"plan", batch=[[1, 1, 2], [2, 8, 16]], version_compatible=True)
+    with_engine(bundle_copy, b"other", precision="int8")
+    options = TritonOptions(name="x", backend="tensorrt", max_batch=16, instances=2)
+    repository = write_repository(bundle_copy, tmp_path / "repo", options)
+    assert "--backend-config=tensorrt,version-compatible=true" in repository.command
+    parsed = configs(tmp_path / "repo")
+    assert parsed["x_mapping"].backend == "onnxruntime"
+    config = parsed["x_synthesis"]
+    (group,) = config.instance_group
+    assert (config.backend, group.kind, group.count) == ("tensorrt", official.ModelInstanceGroup.KIND_GPU, 2)
+    assert list(group.profile) == ["0", "1"]
+    assert (tmp_path / "repo" / "x_synthesis" / "1" / config.default_model_filename).read_bytes() == b"plan"
+    assert dims(config.output) == {"image": ("TYPE_UINT8", [16, 16, 3])}
+
+
+def test_engines_that_triton_cannot_run_are_refused_with_advice(bundle_copy: Bundle, tmp_path: Path) -> None:
+    def refusal(**changes: Any) -> str:
+        with pytest.raises(StylertError) as refused:
+            write_repository(bundle_copy, tmp_path / "repo", TritonOptions(**{"name": "x", "backend": "tensorrt", **changes}))
+        assert not (tmp_path / "repo").exists()
+        return str(refused.value)
+
+    assert "stylert build" in refusal()
+    first = with_engine(bundle_copy, b"plan")
+    assert "1 to 16, and Triton gives it 1 to 32" in refusal(max_batch=32)
+    second = with_engine(bundle_copy, b"stripped", stripped=True)
+    assert f"{first}" in refusal()
+    assert "has no weights" in refusal(engine=second)
+    assert f"{second}" in refusal(engine="sm_90")
+    (bundle_copy.path / "engines" / first / "engine.engine").write_bytes(b"nalp")
+    assert "sha256" in refusal(engine=first)
+    with pytest.raises(InputError, match="for the backend tensorrt"):
+        TritonOptions(name="x", engine=first)
 
 
 def python_model(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
