@@ -1,9 +1,10 @@
 """Measures the frames per second of a page that `stylert web` wrote, in Chromium, while its slider moves from one image to another.
 
     pip install playwright        # and Chromium, from the system or by `playwright install chromium`
-    python examples/web_frames.py site --seconds 3
+    python examples/web_frames.py site --seconds 3 --threads 1,2
 
-A frame is a new picture on the page: latents, network, picture file, and its decoding by the browser. Models alternate.
+A frame is a new picture on the page: latents, network, picture file, and its decoding by the browser. Models and numbers of threads
+take turns. Beside the rate stands the median time of a picture until its file reaches the page, as the page itself shows it.
 """
 
 from __future__ import annotations
@@ -19,21 +20,25 @@ from typing import Any
 
 from stylert.core.machine.host import cpu_name
 
-FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync"]  # fmt: skip
-ROUNDS = 3
-#: Chooses a model and waits for its first picture.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+ROUNDS = 5
+#: The processors that a page sees. It starts a thread for each.
+PROCESSORS = "Object.defineProperty(Navigator.prototype, 'hardwareConcurrency', {{ get: () => {} }})"
+#: Chooses a model, and waits until every picture of the page is there and the small ones have not begun anew.
 CHOOSE = """async (name) => {
   const { change } = await import(new URL("page/state.js", document.baseURI));
-  const { fetchPicture } = await import(new URL("page/transport.js", document.baseURI));
   const select = document.querySelector("#model");
   select.value = name;
   select.dispatchEvent(new Event("change"));
   change({ toward: 1, at: 0.5 });
-  await fetchPicture(`v1/images/0.png?model=${name}`);
+  for (let quiet = 0; quiet < 10; quiet++) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    if (document.querySelector("img.stale")) quiet = 0;
+  }
   return document.querySelector("#backend").textContent;
 }"""
-#: Moves the slider with each frame of the screen. Returns the pictures per second.
+#: Moves the slider with each frame of the screen. Returns the pictures per second, and the page's own time of a picture.
 DRAG = """async (seconds) => {
   const { change } = await import(new URL("page/state.js", document.baseURI));
   let pictures = 0;
@@ -45,7 +50,7 @@ DRAG = """async (seconds) => {
     await new Promise(requestAnimationFrame);
   }
   observer.disconnect();
-  return (1000 * pictures) / (performance.now() - begin);
+  return [(1000 * pictures) / (performance.now() - begin), document.querySelector("#latency-median").textContent];
 }"""
 
 
@@ -56,31 +61,44 @@ class Files(SimpleHTTPRequestHandler):
         pass
 
 
+def new_page(browser: Any, url: str, threads: int | None) -> Any:
+    """The page with its first picture, for a number of processors; None for those of the machine."""
+    page = browser.new_context().new_page()
+    if threads is not None:
+        page.add_init_script(PROCESSORS.format(threads))
+    page.goto(url)
+    page.wait_for_selector("#picture[src]")
+    return page
+
+
 def main() -> None:
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("site", type=Path)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each model, in three rounds")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each model and number of threads, in five rounds")
+    parser.add_argument("--threads", type=lambda text: [int(part) for part in text.split(",")], default=[None])
     options = parser.parse_args()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(options.site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    backends: dict[tuple[str, int | None], str] = {}
+    rates: dict[tuple[str, int | None], list[float]] = {}
+    times: dict[tuple[str, int | None], str] = {}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        page = browser.new_page()
-        page.goto(f"http://127.0.0.1:{server.server_port}/")
-        page.wait_for_selector("#picture[src]")
-        names = page.eval_on_selector_all("#model option", "options => options.map((option) => option.value)")
-        backends: dict[str, str] = {}
-        rates: dict[str, list[float]] = {name: [] for name in names}
+        pages = {threads: new_page(browser, f"http://127.0.0.1:{server.server_port}/", threads) for threads in options.threads}
         for _ in range(ROUNDS):
-            for name in names:
-                backends[name] = page.evaluate(CHOOSE, name)
-                rates[name].append(page.evaluate(DRAG, options.seconds / ROUNDS))
+            for threads, page in pages.items():
+                for name in page.eval_on_selector_all("#model option", "options => options.map((option) => option.value)"):
+                    key = (name, threads)
+                    backends[key] = page.evaluate(CHOOSE, name)
+                    rate, times[key] = page.evaluate(DRAG, options.seconds / ROUNDS)
+                    rates.setdefault(key, []).append(rate)
         print(f"Chromium {browser.version}, {cpu_name()}")
         browser.close()
-    for name, values in rates.items():
-        print(f"{name:20} {backends[name]:24} {median(values):6.1f} frames/s ({min(values):.1f} to {max(values):.1f})")
+    for key, values in rates.items():
+        spread = f"{median(values):6.1f} frames/s ({min(values):.1f} to {max(values):.1f})"
+        print(f"{key[0]:20} {backends[key]:24} {spread}, a picture: {times[key]}")
 
 
 if __name__ == "__main__":

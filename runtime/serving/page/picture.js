@@ -3,7 +3,7 @@
 import { fetchPicture } from "./transport.js";
 
 // A newer picture replaces one that is still on its way. While a picture is on its way, further ones wait, and only the last of them
-// is asked for: so a slider never runs ahead of the network.
+// is asked for: so a slider never runs ahead of the network. The browser decodes a picture while the next one is made.
 export class Picture {
   // Pictures of a lower `rank` come first, where the transport can choose.
   constructor(image, { onTime = () => {}, onError = () => {}, rank = 2 } = {}) {
@@ -16,24 +16,33 @@ export class Picture {
     this.image.classList.add("stale");
     if (this.running) return;
     this.running = true;
+    let drawn = Promise.resolve();
     while (this.wanted !== null) {
       const next = this.wanted;
       try {
         const begin = performance.now();
         const blob = await fetchPicture(next, { rank: this.rank });
         this.onTime(performance.now() - begin);
-        const old = this.image.src;
-        this.image.src = URL.createObjectURL(blob);
-        await this.image.decode().catch(() => {});
-        if (old.startsWith("blob:")) URL.revokeObjectURL(old);
-        this.shown = next;
+        await drawn;
+        drawn = this.draw(blob, next);
         this.onError("");
       } catch (error) {
         this.onError(error.message);
       }
+      if (this.wanted !== next) continue;
+      await drawn;
       if (this.wanted === next) this.wanted = null;
     }
     this.running = false;
     this.image.classList.remove("stale");
+  }
+
+  // Returns when the browser has decoded the picture.
+  async draw(blob, path) {
+    const old = this.image.src;
+    this.image.src = URL.createObjectURL(blob);
+    await this.image.decode().catch(() => {});
+    if (old.startsWith("blob:")) URL.revokeObjectURL(old);
+    this.shown = path;
   }
 }

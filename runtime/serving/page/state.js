@@ -8,6 +8,10 @@ export const SLOTS = [
   { name: "toward", title: "Towards", number: 5 },
 ];
 export const MAX_SEED = 4294967295;
+// Browsers refuse a page that changes its address more than 100 times in 30 seconds, as a slider would.
+const ADDRESS_MILLISECONDS = 500;
+let resting = 0;
+let isBehind = false;
 
 const listeners = [];
 export const state = { model: "", label: null, psi: 0.7, at: 0, base: 0, coarse: null, middle: null, fine: null, toward: null, active: "base" };
@@ -19,7 +23,7 @@ export function subscribe(listener) {
 export function change(changes) {
   Object.assign(state, changes);
   if (state.toward === null) state.at = 0;
-  writeAddress();
+  keepAddress();
   for (const listener of listeners) listener(changes);
 }
 
@@ -56,6 +60,16 @@ export function readAddress() {
   }
   if (given.has("model")) changes.model = given.get("model");
   return changes;
+}
+
+function keepAddress() {
+  isBehind = resting !== 0;
+  if (isBehind) return;
+  writeAddress();
+  resting = setTimeout(() => {
+    resting = 0;
+    if (isBehind) keepAddress();
+  }, ADDRESS_MILLISECONDS);
 }
 
 function writeAddress() {

@@ -25,6 +25,11 @@ async function picture({ model, threads, order, file }) {
 async function load(model, threads) {
   await current.networks?.release();
   current = { name: null };
-  const networks = await loadNetworks(model, threads, (loaded, total) => postMessage({ loaded, total }));
-  current = { name: model.name, networks, latents: new Latents(model, networks.map) };
+  let isLoading = true; // a file that is still on its way after an error must not hide the error
+  try {
+    const networks = await loadNetworks(model, threads, (loaded, total) => isLoading && postMessage({ loaded, total }));
+    current = { name: model.name, networks, latents: new Latents(model, networks.map) };
+  } finally {
+    isLoading = false;
+  }
 }

@@ -68,6 +68,24 @@ def test_the_sweep_sets_psi_and_a_link_keeps_everything(page: Any, server: Image
     wait_for_source(page, "/v1/images/9.png?model=small&psi=0.3&mix=coarse:4")
 
 
+def test_a_slider_changes_the_address_no_oftener_than_browsers_allow(page: Any) -> None:
+    page.click("#grid .tile:nth-child(1)")
+    moved = """() => {
+      window.changes = 0;
+      const replace = history.replaceState.bind(history);
+      history.replaceState = (...values) => (window.changes++, replace(...values));
+      const slider = document.querySelector("#psi");
+      for (let i = 0; i < 300; i++) {
+        slider.value = i % 2 ? 0.25 : 0.5;
+        slider.dispatchEvent(new Event("input"));
+      }
+      return window.changes;
+    }"""
+    assert page.evaluate(moved) <= 1
+    wait_for(page, "location.hash.includes('psi=0.25')")
+    assert page.evaluate("window.changes") <= 2
+
+
 def test_a_download_holds_the_recipe(page: Any, bundle: Bundle, tmp_path: Path) -> None:
     page.keyboard.press("2")
     page.click("#grid .tile:nth-child(5)")

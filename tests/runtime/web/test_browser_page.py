@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -40,10 +41,23 @@ class Files(SimpleHTTPRequestHandler):
         pass
 
 
+class SlowRuntime(Files):
+    """A host that sends ONNX Runtime Web after all other files."""
+
+    sent = threading.Event()
+
+    def do_GET(self) -> None:
+        if not self.path.endswith(".wasm"):
+            return super().do_GET()
+        time.sleep(1)
+        super().do_GET()
+        self.sent.set()
+
+
 @contextmanager
-def hosted(folder: Path) -> Iterator[str]:
+def hosted(folder: Path, files: type[Files] = Files) -> Iterator[str]:
     """The address of a folder on a host of files."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(folder)))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(files, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -163,14 +177,20 @@ def test_after_one_visit_the_page_needs_no_network(browser: Any, hosts: Path) ->
     context.close()
 
 
-def test_an_error_of_the_host_is_told(browser: Any, hosts: Path) -> None:
+def test_an_error_of_the_host_is_told_and_stays(browser: Any, hosts: Path) -> None:
     networks = hosts / "cats" / "models"
     networks.rename(hosts / "away")
+    SlowRuntime.sent.clear()
     try:
-        with hosted(hosts) as url:
+        with hosted(hosts, SlowRuntime) as url:
             page = browser.new_context().new_page()
             page.goto(f"{url}/cats/")
-            wait_for(page, "document.querySelector('#message').textContent.includes('status 404')")
+            told = "document.querySelector('#message').textContent.includes('status 404')"
+            wait_for(page, told)
+            assert SlowRuntime.sent.wait(60)
+            time.sleep(0.5)  # until it has reached the page
+            wait_for(page, "document.querySelectorAll('img.stale').length === 0")
+            assert page.evaluate(told)
             page.context.close()
     finally:
         (hosts / "away").rename(networks)
