@@ -5,6 +5,8 @@
 - PyTorch reference: `reference/`, differentiable twice, any device.
 - ONNX function bodies: `onnx_functions.py`, run by any ONNX runtime. `onnx_nodes.py` reads the nodes and refuses wrong
   ones.
+- FilteredLrelu of StyleGAN3: `filtered_lrelu.py` (shapes and attributes), `filtered_lrelu_node.py` (ONNX node and body).
+  It has a PyTorch reference, and no kernel or TensorRT plugin yet.
 - Winograd's form: `winograd.py` (the matrices, in exact arithmetic), `winograd_nodes.py` (one layer as ONNX nodes),
   `winograd_rewrite.py` (operator nodes of a network into this form).
 - GPU kernels: `triton/`, with their launchers and their tables of tiles; `eight_bit.py` prepares int8 and FP8 operands.

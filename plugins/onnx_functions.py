@@ -1,4 +1,4 @@
-"""The two operators as ONNX functions of domain `stylert`, version 1: their nodes and their bodies. No torch.
+"""The operators as ONNX functions of domain `stylert`, version 1: their nodes and their bodies. No torch.
 
 A function body lets a node of an unknown domain run anywhere. ONNX Runtime and TensorRT-RTX inline it, and TensorRT
 replaces the node by its plugin. Every attribute is a number, because a body can only compute with attributes and pass
@@ -14,7 +14,8 @@ from typing import Any
 import onnx
 import onnx.parser
 
-from stylert.plugins.onnx_nodes import NODES, Sizes
+from stylert.plugins.filtered_lrelu_node import FILTERED_LRELU_BODY, FilteredLreluNode
+from stylert.plugins.onnx_nodes import NODES, ModulatedConv2dNode, Sizes, Upfirdn2dNode
 
 DOMAIN = "stylert"
 DOMAIN_VERSION = 1
@@ -159,9 +160,20 @@ ModulatedConv2d <up, alpha, gain, clamp, group> (x, weight, style, demod, noise,
 """
 
 
+#: FilteredLrelu(x, bias, fu, fd) -> y; see `filtered_lrelu_node.py`.
+FILTERED_LRELU = f"""
+<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>{FILTERED_LRELU_BODY}"""
+
+#: Name of each operator to the class that reads its nodes.
+OPERATORS: Mapping[str, type[Upfirdn2dNode] | type[ModulatedConv2dNode] | type[FilteredLreluNode]] = {
+    **NODES,
+    "FilteredLrelu": FilteredLreluNode,
+}
+
+
 def function_protos() -> list[onnx.FunctionProto]:
-    """The bodies of both operators, for a model that uses them."""
-    return [onnx.parser.parse_function(UPFIRDN2D), onnx.parser.parse_function(MODULATED_CONV2D)]
+    """The bodies of all operators, for a model that uses them."""
+    return [onnx.parser.parse_function(body) for body in (UPFIRDN2D, MODULATED_CONV2D, FILTERED_LRELU)]
 
 
 def opset_imports() -> list[onnx.OperatorSetIdProto]:
@@ -206,9 +218,9 @@ def node_attributes(node: onnx.NodeProto) -> dict[str, Any]:
 
 def _check_node(node: onnx.NodeProto, shapes: Mapping[str, Sizes]) -> None:
     """Refuse a node of our domain. `shapes` holds the shapes that the model states, by tensor."""
-    if node.op_type not in NODES:
+    if node.op_type not in OPERATORS:
         raise ValueError(f"domain {DOMAIN} has no operator {node.op_type}")
-    operator = NODES[node.op_type]
+    operator = OPERATORS[node.op_type]
     if len(node.input) != len(operator.ranks) or not all(node.input):
         raise ValueError(f"{node.op_type} has the inputs {', '.join(operator.ranks)}, and none may be left out")
     unknown = {name: [None] * rank for name, rank in operator.ranks.items()}

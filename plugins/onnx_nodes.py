@@ -74,9 +74,9 @@ class Upfirdn2dNode:
         Raises:
             ValueError: An attribute is missing, unknown, of another type or count, or out of its range.
         """
-        values = _checked("Upfirdn2d", attributes, UPFIRDN2D_ATTRIBUTES)
+        values = checked_attributes("Upfirdn2d", attributes, UPFIRDN2D_ATTRIBUTES)
         group = values.pop("group")
-        _check_group("Upfirdn2d", group)
+        check_group("Upfirdn2d", group)
         try:
             return cls(Resampling.of(**values), group)
         except ValueError as error:
@@ -122,10 +122,10 @@ class ModulatedConv2dNode:
         Raises:
             ValueError: An attribute is missing, unknown, of another type, or out of its range.
         """
-        values = _checked("ModulatedConv2d", attributes, MODULATED_CONV2D_ATTRIBUTES)
+        values = checked_attributes("ModulatedConv2d", attributes, MODULATED_CONV2D_ATTRIBUTES)
         if values["up"] not in (1, 2):
             raise ValueError(f"ModulatedConv2d: up must be 1 or 2, not {values['up']}")
-        _check_group("ModulatedConv2d", values["group"])
+        check_group("ModulatedConv2d", values["group"])
         try:
             epilogue = Epilogue(values["alpha"], values["gain"], values["clamp"])
         except ValueError as error:
@@ -203,8 +203,14 @@ def check_kernel(up: int, kh: int, kw: int) -> None:
         raise ValueError(f"ModulatedConv2d: up is 1 with a square, odd kernel, or 2 with a 3x3 one, not {up} with {kh}x{kw}")
 
 
-def _checked(operator: str, attributes: Mapping[str, Any], kinds: Mapping[str, tuple[type, int | None]]) -> dict[str, Any]:
-    """The attributes as Python's ints, floats and lists, each of the type and count that `kinds` asks for."""
+def checked_attributes(
+    operator: str, attributes: Mapping[str, Any], kinds: Mapping[str, tuple[type, int | None]]
+) -> dict[str, Any]:
+    """The attributes as Python's ints, floats and lists, each of the type and count that `kinds` asks for.
+
+    Raises:
+        ValueError: An attribute is missing, unknown, of another type or count, not finite, or beyond `MAX_OFFSET`.
+    """
     given = {name: value for name, value in attributes.items() if name not in PARSER_ATTRIBUTES}
     missing, unknown = sorted(kinds.keys() - given.keys()), sorted(given.keys() - kinds.keys())
     if missing or unknown:
@@ -223,6 +229,7 @@ def _checked(operator: str, attributes: Mapping[str, Any], kinds: Mapping[str, t
     return values
 
 
-def _check_group(operator: str, group: int) -> None:
+def check_group(operator: str, group: int) -> None:
+    """Refuse a number of channels below 1 with a ValueError."""
     if group < 1:
         raise ValueError(f"{operator}: group must be at least 1, not {group}")
