@@ -1,0 +1,338 @@
+"""StyleGAN3's hyperparameters and its list of layers, as plain data without torch.
+
+`GeneratorConfig.layers()` lists every layer of the synthesis network with its sampling rates, cutoffs, filters, sizes
+and padding. The PyTorch network, the checkpoint reader and the exporter all build from this list.
+
+A layer's signal is continuous and band-limited. Sampling rates count samples per unit of length, where the image has a
+width of 1. Cutoffs and half-widths of transition bands count cycles per unit. The canvas is wider than the image by
+`margin_size` samples on every side, so that the border of the padding stays outside of it.
+
+Paper: Karras et al. 2021, "Alias-Free Generative Adversarial Networks", section 3.2 and appendices C and D.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import msgspec
+
+from stylert.core.ranges import check_ranges
+
+#: Decay per step of the running average of w.
+W_AVG_BETA = 0.998
+
+#: Largest width of a layer, a latent or a label, and the largest number of classes.
+MAX_WIDTH = 65536
+#: Largest height and width of a layer's canvas, in samples.
+MAX_SIZE = 16384
+#: Most taps of a filter on one axis.
+MAX_TAPS = 512
+#: Least and greatest value of every number in a configuration.
+RANGES: dict[str, tuple[float, float]] = {
+    "resolution": (8, 4096),
+    "z_dim": (1, MAX_WIDTH),
+    "c_dim": (0, MAX_WIDTH),
+    "w_dim": (1, MAX_WIDTH),
+    "img_channels": (1, MAX_WIDTH),
+    "channel_base": (1, MAX_WIDTH * 4096),
+    "channel_max": (1, MAX_WIDTH),
+    "mapping_layers": (1, 64),
+    "w_avg_beta": (0, 1),
+    "num_layers": (2, 64),
+    "num_critical": (1, 63),
+    "first_cutoff": (1e-3, 2048),
+    "first_stopband": (0.5, 1e5),
+    "last_stopband_rel": (1, 64),
+    "margin_size": (0, 1024),
+    "output_scale": (1e-9, 1e9),
+    "num_fp16_res": (0, 64),
+    "conv_kernel": (1, 15),
+    "filter_size": (1, 64),
+    "lrelu_upsampling": (1, 8),
+    "conv_clamp": (1e-9, 1e9),
+    "magnitude_ema_beta": (0, 1),
+}
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer of the synthesis network: a modulated convolution, and a nonlinearity between two filters.
+
+    The padded convolution makes `in_size + kernel - 1` samples per axis. They are upsampled to `inner_rate`, activated,
+    and downsampled to `out_rate`.
+
+    Attributes:
+        index: Position in the network, from 0. The last layer is torgb.
+        is_torgb: Whether this is the 1x1 convolution to the image, which has no filters and is linear.
+        is_critical: Whether the layer's signal is critically sampled: its cutoff is half of the sampling rate.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        in_size: Height and width of the input in samples.
+        out_size: Height and width of the output in samples.
+        in_rate: Sampling rate of the input.
+        out_rate: Sampling rate of the output.
+        inner_rate: Sampling rate of the nonlinearity.
+        in_cutoff: Cutoff of the upsampling filter.
+        out_cutoff: Cutoff of the downsampling filter.
+        in_half_width: Half-width of the transition band of the upsampling filter.
+        out_half_width: Half-width of the transition band of the downsampling filter.
+        kernel: Height and width of the convolution's kernel.
+        up: Factor from `in_rate` to `inner_rate`.
+        down: Factor from `inner_rate` to `out_rate`.
+        up_taps: Taps of the upsampling filter, 1 without a filter.
+        down_taps: Taps of the downsampling filter on one axis, 1 without a filter.
+        is_radial: Whether the downsampling filter is radially symmetric, and not separable.
+        padding: Before and after each axis, in samples of `inner_rate`. Negative crops.
+        is_fp16: Whether the layer may run in half precision.
+    """
+
+    index: int
+    is_torgb: bool
+    is_critical: bool
+    in_channels: int
+    out_channels: int
+    in_size: int
+    out_size: int
+    in_rate: int
+    out_rate: int
+    inner_rate: int
+    in_cutoff: float
+    out_cutoff: float
+    in_half_width: float
+    out_half_width: float
+    kernel: int
+    up: int
+    down: int
+    up_taps: int
+    down_taps: int
+    is_radial: bool
+    padding: tuple[int, int]
+    is_fp16: bool
+
+    @property
+    def name(self) -> str:
+        """The official name, such as "L3_52_512": index, size and channels of the output."""
+        return f"L{self.index}_{self.out_size}_{self.out_channels}"
+
+    @property
+    def ws_index(self) -> int:
+        """Index, among the `num_ws` latents, of the one that styles this layer. The Fourier features take latent 0."""
+        return self.index + 1
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the convolution per image, without its filters."""
+        return self.in_channels * self.out_channels * self.kernel**2 * (self.in_size + self.kernel - 1) ** 2
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Hyperparameters of the generator. The defaults are those of configuration T; see also `configuration_r`.
+
+    Attributes:
+        resolution: Height and width of the image in pixels, a power of two from 8 to 4096.
+        z_dim: Width of the random input z.
+        c_dim: Number of classes, 0 without labels.
+        w_dim: Width of the latents w.
+        img_channels: Channels of the image, 3 for RGB.
+        channel_base: A layer has `channel_base / (2 cutoff)` channels, rounded, at most `channel_max`.
+        channel_max: See `channel_base`.
+        mapping_layers: Fully connected layers of the mapping network.
+        w_avg_beta: Decay of the running average of w, from 0 to 1.
+        num_layers: Layers of the synthesis network without torgb, for every resolution.
+        num_critical: Number of layers at the end that are critically sampled.
+        first_cutoff: Cutoff of the first layer, f_c,0.
+        first_stopband: Stopband of the first layer, f_t,0.
+        last_stopband_rel: Stopband of the last layer, f_t,N, relative to its cutoff.
+        margin_size: Samples on each side of a canvas beyond the image.
+        output_scale: Factor of the image.
+        num_fp16_res: Number of highest resolutions that may run in half precision.
+        conv_kernel: Height and width of the kernels, odd: 3 in configuration T, 1 in configuration R.
+        filter_size: Taps of a filter per sample of its lower rate.
+        lrelu_upsampling: Rate of the nonlinearity relative to the higher rate of its layer.
+        use_radial_filters: Whether downsampling filters are radially symmetric, but not in critically sampled layers.
+        conv_clamp: Bound of the absolute value of the nonlinearity, or None.
+        magnitude_ema_beta: Decay of the running average of each layer's input magnitude, in training.
+    """
+
+    resolution: int
+    z_dim: int = 512
+    c_dim: int = 0
+    w_dim: int = 512
+    img_channels: int = 3
+    channel_base: int = 32768
+    channel_max: int = 512
+    mapping_layers: int = 2
+    w_avg_beta: float = W_AVG_BETA
+    num_layers: int = 14
+    num_critical: int = 2
+    first_cutoff: float = 2.0
+    first_stopband: float = 2.0**2.1
+    last_stopband_rel: float = 2.0**0.3
+    margin_size: int = 10
+    output_scale: float = 0.25
+    num_fp16_res: int = 4
+    conv_kernel: int = 3
+    filter_size: int = 6
+    lrelu_upsampling: int = 2
+    use_radial_filters: bool = False
+    conv_clamp: float | None = 256.0
+    magnitude_ema_beta: float = 0.999
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, kind = getattr(self, field.name), str(field.type)
+            if kind == "bool":
+                _require(isinstance(value, bool), f"{field.name} must be true or false")
+            elif kind == "int":
+                _require(isinstance(value, int) and not isinstance(value, bool), f"{field.name} must be a whole number")
+            elif value is not None or not kind.endswith("| None"):
+                _require(_is_finite(value), f"{field.name} must be a finite number")
+        check_ranges(self, RANGES)
+        _require(self.resolution & (self.resolution - 1) == 0, "resolution must be a power of two")
+        _require(self.lrelu_upsampling & (self.lrelu_upsampling - 1) == 0, "lrelu_upsampling must be a power of two")
+        _require(self.conv_kernel % 2 == 1, "conv_kernel must be odd")
+        _require(self.num_critical < self.num_layers, "num_critical must be smaller than num_layers")
+        _require(self.first_cutoff < self.resolution / 2, "first_cutoff must be smaller than half of the resolution")
+        _require(self.first_stopband > self.first_cutoff, "first_stopband must be greater than first_cutoff")
+        _require(self.last_stopband_rel > 1, "last_stopband_rel must be greater than 1")
+        for layer in self.layers():
+            _require(layer.out_channels >= 1, "channel_base leaves no channels at the resolution of the image")
+            _require(layer.out_size <= MAX_SIZE, f"layer {layer.name} has more than {MAX_SIZE} samples per axis")
+            _require(max(layer.up_taps, layer.down_taps) <= MAX_TAPS, f"layer {layer.name} has more than {MAX_TAPS} taps")
+
+    @classmethod
+    def configuration_r(cls, resolution: int, **changes: Any) -> Self:
+        """Configuration R, equivariant to rotation: 1x1 kernels, radial filters, twice the channels."""
+        r = {"conv_kernel": 1, "use_radial_filters": True, "channel_base": 65536, "channel_max": 1024}
+        return cls(**{"resolution": resolution, **r, **changes})
+
+    @property
+    def num_ws(self) -> int:
+        """Latents of the synthesis network: one for the Fourier features, one for each layer, one for torgb."""
+        return self.num_layers + 2
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of the Fourier features."""
+        return self.layers()[0].in_channels
+
+    @property
+    def input_size(self) -> int:
+        """Height and width of the Fourier features in samples."""
+        return self.layers()[0].in_size
+
+    @property
+    def input_rate(self) -> int:
+        """Sampling rate of the Fourier features."""
+        return self.layers()[0].in_rate
+
+    def layers(self) -> list[LayerSpec]:
+        """Every layer in the order in which the signal meets it. The last one is torgb.
+
+        Cutoffs and stopbands grow in geometric progressions, up to the first critically sampled layer (section 3.2,
+        "Flexible layer specifications").
+        """
+        last_cutoff = self.resolution / 2
+        last_stopband = last_cutoff * self.last_stopband_rel
+        progress = [min(i / (self.num_layers - self.num_critical), 1.0) for i in range(self.num_layers + 1)]
+        cutoffs = [self.first_cutoff * (last_cutoff / self.first_cutoff) ** p for p in progress]
+        stopbands = [self.first_stopband * (last_stopband / self.first_stopband) ** p for p in progress]
+        rates = [2 ** math.ceil(math.log2(min(2 * stopband, self.resolution))) for stopband in stopbands]
+        half_widths = [max(t, rate / 2) - c for t, rate, c in zip(stopbands, rates, cutoffs, strict=True)]
+        sizes = [rate + 2 * self.margin_size for rate in rates]
+        sizes[-2:] = [self.resolution, self.resolution]
+        channels = [round(min(self.channel_base / 2 / c, self.channel_max)) for c in cutoffs]
+        channels[-1] = self.img_channels
+
+        layers = []
+        for i in range(self.num_layers + 1):
+            before, is_torgb = max(i - 1, 0), i == self.num_layers
+            is_critical = i >= self.num_layers - self.num_critical
+            kernel = 1 if is_torgb else self.conv_kernel
+            # torgb has the rate of the layer before it, so it needs no filters.
+            inner_rate = max(rates[before], rates[i]) * (1 if is_torgb else self.lrelu_upsampling)
+            up, down = inner_rate // rates[before], inner_rate // rates[i]
+            up_taps, down_taps = (self.filter_size * factor if factor > 1 else 1 for factor in (up, down))
+            layers.append(
+                LayerSpec(
+                    index=i,
+                    is_torgb=is_torgb,
+                    is_critical=is_critical,
+                    in_channels=channels[before],
+                    out_channels=channels[i],
+                    in_size=sizes[before],
+                    out_size=sizes[i],
+                    in_rate=rates[before],
+                    out_rate=rates[i],
+                    inner_rate=inner_rate,
+                    in_cutoff=cutoffs[before],
+                    out_cutoff=cutoffs[i],
+                    in_half_width=half_widths[before],
+                    out_half_width=half_widths[i],
+                    kernel=kernel,
+                    up=up,
+                    down=down,
+                    up_taps=up_taps,
+                    down_taps=down_taps,
+                    is_radial=self.use_radial_filters and not is_critical and down_taps > 1,
+                    padding=centred_padding(sizes[before] + kernel - 1, sizes[i], up, down, up_taps + down_taps - 2),
+                    is_fp16=rates[i] * 2**self.num_fp16_res > self.resolution,
+                )
+            )
+        return layers
+
+    def macs(self) -> int:
+        """Multiply-accumulates of the convolutions and of the Fourier features' matrix per image, without filters."""
+        return sum(layer.macs for layer in self.layers()) + (self.input_channels * self.input_size) ** 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field by name, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`, which JSON may have passed through.
+
+        Raises:
+            ValueError: A field is unknown, missing or wrong. The message names it.
+        """
+        unknown = sorted(set(data) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown field {unknown[0]!r}")
+        if "resolution" not in data:
+            raise ValueError("resolution is missing")
+        return msgspec.convert(dict(data), cls)
+
+
+def centred_padding(in_size: int, out_size: int, up: int, down: int, reach: int) -> tuple[int, int]:
+    """Padding before and after an axis that puts the centre of the output on the centre of the input.
+
+    Sample i of a signal covers `[i, i + 1)` of its sampling period. So the zeros of an upsampling lie on both sides of
+    a sample, and the centre moves by `(up - 1) / 2` samples of the higher rate.
+
+    Args:
+        in_size: Samples of the input.
+        out_size: Samples of the output.
+        up: Factor of the zero insertion.
+        down: Factor of the decimation.
+        reach: Taps of both filters, less one for each.
+    """
+    total = (out_size - 1) * down + 1 - in_size * up + reach
+    before = (total + up) // 2
+    return before, total - before
+
+
+def _is_finite(value: object) -> bool:
+    """Whether this is a number within the range of float64."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
