@@ -363,8 +363,9 @@ def _conv_rgb(rng: np.random.Generator, device: str, dtype: str, eight_bit: str 
     from stylert.plugins.reference.modulated_conv2d import modulated_conv2d
     from stylert.plugins.reference.upfirdn2d import upsample2d
     from stylert.plugins.shapes import Epilogue
-    from stylert.plugins.triton.modulated_conv2d import Rgb, modulated_conv2d_into
+    from stylert.plugins.triton.modulated_conv2d import modulated_conv2d_into
     from stylert.plugins.triton.tiles import Tile
+    from stylert.plugins.triton.to_rgb import Rgb
 
     channels, half = min(limits.channels, RGB_CHANNELS), limits.pixels // 2
     n, i, o, half_h, half_w = _random_sizes(rng, limits.samples, channels, channels, half, half)

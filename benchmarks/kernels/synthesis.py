@@ -361,7 +361,8 @@ class KernelSynthesis:
             image: Where torgb writes, or None.
             keep_activations: Whether the layer's own result is written.
         """
-        from stylert.plugins.triton.modulated_conv2d import Rgb, modulated_conv2d_into
+        from stylert.plugins.triton.modulated_conv2d import modulated_conv2d_into
+        from stylert.plugins.triton.to_rgb import Rgb
 
         layer, launch = self.prepared.layers[index], self.launches[index]
         rgb = None

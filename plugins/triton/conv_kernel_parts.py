@@ -1,8 +1,8 @@
 """The parts of the ModulatedConv2d kernels in `conv_kernels.py`.
 
 `tile_coordinates` and `pixels_of` find a program's pixels and channels. `gemm_loop` sums over taps and input channels.
-`epilogue` ends the layer and `store_tile` writes it. `upsampled_skip` and `folded_tap` apply the FIR filter. The rest
-multiplies and rounds.
+`epilogue` ends the layer and `store_tile` writes it. `store_image_channel` writes torgb's result. `upsampled_skip` and
+`folded_tap` apply the FIR filter. The rest multiplies and rounds.
 
 Names that all parts share:
 
@@ -202,6 +202,24 @@ def store_tile(y_ptr, v, size, o, sample, row_n, pixel, row_ok, oc, NHWC: tl.con
     y_n = size * o
     y_rows = y_ptr + sample.to(tl.int64) * y_n + (row_n * y_n + pixel * y_p)[:, None]
     tl.store(y_rows + (oc * y_c)[None, :], v.to(y_ptr.dtype.element_ty), mask=row_ok[:, None] & (oc < o)[None, :])
+
+
+@triton.jit
+def store_image_channel(
+    image_ptr, rgb, bias_ptr, skip_ptr, f_ptr, sample, row_n, p, oy, ox, h, w, row_ok, c,
+    RGB: tl.constexpr, HAS_BIAS: tl.constexpr, CLAMP: tl.constexpr, HAS_SKIP: tl.constexpr,
+):  # fmt: skip
+    """Write channel `c` of an image at pixels `p`, which are `(oy, ox)`: `rgb`, bias, clamp, and the image of the block below."""
+    if HAS_BIAS:
+        rgb += tl.load(bias_ptr + c).to(tl.float32)
+    if CLAMP > 0:
+        rgb = clip(rgb, CLAMP)
+    if HAS_SKIP:
+        rgb += upsampled_skip(skip_ptr, f_ptr, sample, row_n, oy, ox, h // 2, w // 2, row_ok, c, RGB)
+    if image_ptr.dtype.element_ty == tl.uint8:
+        rgb = tl.minimum(tl.maximum(rgb * 127.5 + 128.0, 0.0), 255.0)
+    pixels = sample.to(tl.int64) * (h * w) + row_n * (h * w) + p
+    tl.store(image_ptr + pixels * RGB + c, rgb.to(image_ptr.dtype.element_ty), mask=row_ok)
 
 
 @triton.jit

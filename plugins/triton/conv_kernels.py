@@ -18,14 +18,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from stylert.plugins.triton.bias_act import clip
 from stylert.plugins.triton.conv_kernel_parts import (
     epilogue,
     gemm_loop,
     pixels_of,
+    store_image_channel,
     store_tile,
     tile_coordinates,
-    upsampled_skip,
 )
 
 
@@ -100,19 +99,13 @@ def rgb_kernel(
         style_rows = rgb_style_ptr + (row_n * o)[:, None] + oc[None, :]
         s = tl.load(style_rows, mask=row_ok[:, None] & o_ok[None, :], other=0.0).to(tl.float32)
     v = v * s
-    image_rows = image_ptr + (sample.to(tl.int64) * (h * w) + row_n * (h * w) + p) * RGB
     for c in tl.static_range(RGB):
         to_rgb = tl.load(rgb_w_ptr + c * o + oc, mask=o_ok, other=0.0).to(tl.float32)
         rgb = tl.sum(v * to_rgb[None, :], axis=1)
-        if RGB_BIAS:
-            rgb += tl.load(rgb_bias_ptr + c).to(tl.float32)
-        if RGB_CLAMP > 0:
-            rgb = clip(rgb, RGB_CLAMP)
-        if HAS_SKIP:
-            rgb += upsampled_skip(skip_ptr, f_ptr, sample, row_n, oy, ox, h // 2, w // 2, row_ok, c, RGB)
-        if image_ptr.dtype.element_ty == tl.uint8:
-            rgb = tl.minimum(tl.maximum(rgb * 127.5 + 128.0, 0.0), 255.0)
-        tl.store(image_rows + c, rgb.to(image_ptr.dtype.element_ty), mask=row_ok)
+        store_image_channel(
+            image_ptr, rgb, rgb_bias_ptr, skip_ptr, f_ptr, sample, row_n, p, oy, ox, h, w, row_ok, c,
+            RGB, RGB_BIAS, RGB_CLAMP, HAS_SKIP,
+        )  # fmt: skip
 
 
 @triton.jit

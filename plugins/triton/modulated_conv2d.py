@@ -17,7 +17,6 @@ ONNX node (`node_launch.py`). The kernels are in `conv_kernels.py`; this module 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import triton
@@ -25,7 +24,9 @@ import triton
 from stylert.plugins.shapes import MAX_OFFSET, Epilogue, modulated_conv2d_shape
 from stylert.plugins.triton.bias_act import check_kernel_dtype
 from stylert.plugins.triton.conv_kernels import modulated_conv2d_kernel, rgb_kernel, split_kernel, sum_kernel
+from stylert.plugins.triton.operand_checks import check_contiguous, check_shapes
 from stylert.plugins.triton.tiles import FP8_ARCHITECTURE, HOPPER, ConvProblem, Tile, choose_tile
+from stylert.plugins.triton.to_rgb import Rgb, check_rgb
 
 #: How tiles are multiplied:
 #: - "tf32": float32 as one tf32 product.
@@ -40,29 +41,6 @@ EIGHT_BITS = {"torch.int8": "int8", "torch.float8_e4m3fn": "fp8"}
 
 #: The fewest input channels of one step of an 8-bit product.
 MIN_8_BIT_BLOCK_K = 32
-
-
-@dataclass(frozen=True)
-class Rgb:
-    """torgb of a layer's result, and the image that it adds to. All tensors are contiguous.
-
-    Attributes:
-        image: Output, `[N, H, W, C]` with C from 1 to 4, float32 or uint8. uint8 is the official rounding of [-1, 1].
-        weight: `[C, O]`, any float dtype but float64.
-        style: `[N, O]`, with torgb's gain; any float dtype but float64.
-        bias: `[C]`, any float dtype but float64, or None.
-        skip: `[N, H / 2, W / 2, C]` float32, the image of the block below, or None.
-        f: `[4, 4]` float32, the FIR filter that upsamples `skip`, or None.
-        clamp: Bound of torgb's result before it is added to the image. 0 is no bound.
-    """
-
-    image: Any
-    weight: Any
-    style: Any
-    bias: Any | None = None
-    skip: Any | None = None
-    f: Any | None = None
-    clamp: float = 0.0
 
 
 def modulated_conv2d_into(
@@ -110,7 +88,9 @@ def modulated_conv2d_into(
     """
     _check_operands(x, weight, style, demod, bias, precision)
     if rgb is not None:
-        _check_rgb(rgb, x, weight)
+        if len(weight) != 1:
+            raise ValueError("modulated_conv2d: rgb is for layers without 2x up")
+        check_rgb(rgb, *x.shape[:3], weight.shape[1])
     elif y is None:
         raise ValueError("modulated_conv2d: nothing to write: y may be absent only with rgb")
     _check_memory(y, x, weight, style, demod, noise, bias)
@@ -242,50 +222,14 @@ def _check_memory(y: Any, x: Any, weight: Any, style: Any, demod: Any, noise: An
     up = 2 if phases == 4 else 1
     if y is not None and y.dtype != x.dtype:
         raise ValueError(f"modulated_conv2d: output is {y.dtype}, not {x.dtype}")
-    _check_shapes({"y": y, "noise": noise}, {"y": (n, h * up, w * up, o), "noise": (n, h * up, w * up)})
+    check_shapes("modulated_conv2d", {"y": y, "noise": noise}, {"y": (n, h * up, w * up, o), "noise": (n, h * up, w * up)})
     for name, t in {"style": style, "demod": demod, "noise": noise, "bias": bias}.items():
         if t is not None:
             check_kernel_dtype(t, f"modulated_conv2d: {name}")
-    _check_contiguous({"y": y, "x": x, "weight": weight, "style": style, "demod": demod, "bias": bias})
+    operands = {"y": y, "x": x, "weight": weight, "style": style, "demod": demod, "bias": bias}
+    check_contiguous("modulated_conv2d", operands)
     if h * w * max(i, o * up * up) > MAX_OFFSET or weight.numel() > MAX_OFFSET:
         raise ValueError(f"modulated_conv2d: a sample of {[h, w, i]} or the weight is too large for 32-bit offsets")
-
-
-def _check_rgb(rgb: Rgb, x: Any, weight: Any) -> None:
-    n, h, w, _ = x.shape
-    phases, o = weight.shape[:2]
-    if phases != 1 or len(rgb.image.shape) != 4 or not 1 <= rgb.image.shape[3] <= 4 or not rgb.clamp >= 0:
-        raise ValueError("modulated_conv2d: rgb is for layers without 2x up, images [N, H, W, 1 to 4], clamp not negative")
-    if (rgb.skip is None) != (rgb.f is None) or (rgb.skip is not None and (h % 2 or w % 2)):
-        raise ValueError("modulated_conv2d: rgb takes a skip with its filter, and an even height and width")
-    c = rgb.image.shape[3]
-    small_operands = {"rgb weight": rgb.weight, "rgb style": rgb.style, "rgb bias": rgb.bias}
-    images = {"image": rgb.image, "skip": rgb.skip, "f": rgb.f}
-    shapes = {
-        "rgb weight": (c, o), "rgb style": (n, o), "rgb bias": (c,),
-        "image": (n, h, w, c), "skip": (n, h // 2, w // 2, c), "f": (4, 4),
-    }  # fmt: skip
-    _check_shapes(small_operands | images, shapes)
-    _check_contiguous(small_operands | images)
-    for name, t in small_operands.items():
-        if t is not None:
-            check_kernel_dtype(t, f"modulated_conv2d: {name}")
-    for name, t in images.items():
-        allowed = ("torch.float32", "torch.uint8") if name == "image" else ("torch.float32",)
-        if t is not None and str(t.dtype) not in allowed:
-            raise ValueError(f"modulated_conv2d: {name} is {t.dtype}, not {' or '.join(allowed)}")
-
-
-def _check_shapes(tensors: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> None:
-    for name, t in tensors.items():
-        if t is not None and tuple(t.shape) != shapes[name]:
-            raise ValueError(f"modulated_conv2d: {name} is {list(t.shape)}, not {list(shapes[name])}")
-
-
-def _check_contiguous(tensors: dict[str, Any]) -> None:
-    for name, t in tensors.items():
-        if t is not None and not t.is_contiguous():
-            raise ValueError(f"modulated_conv2d: {name} must be contiguous")
 
 
 def _check_workspace(workspace: Any, elements: int, kind: str | None) -> None:

@@ -50,6 +50,7 @@ class Variant:
 def variants() -> Iterator[Variant]:
     """Every specialisation that a generator's layers use."""
     yield from _modulated_conv2d_variants()
+    yield from _to_rgb_variants()
     yield from _upfirdn2d_variants()
     yield from _bias_act_variants()
 
@@ -65,6 +66,7 @@ def kernels() -> dict[str, Any]:
     """Name to Triton function of every kernel."""
     from stylert.plugins.triton.bias_act import bias_act_gradient_kernel, bias_act_kernel
     from stylert.plugins.triton.conv_kernels import modulated_conv2d_kernel, rgb_kernel, split_kernel, sum_kernel
+    from stylert.plugins.triton.to_rgb import to_rgb_kernel
     from stylert.plugins.triton.upfirdn2d import gather_kernel, quad_kernel
 
     return {
@@ -72,6 +74,7 @@ def kernels() -> dict[str, Any]:
         "modulated_conv2d_rgb": rgb_kernel,
         "modulated_conv2d_split": split_kernel,
         "modulated_conv2d_sum": sum_kernel,
+        "to_rgb": to_rgb_kernel,
         "upfirdn2d_quad": quad_kernel,
         "upfirdn2d_gather": gather_kernel,
         "bias_act": bias_act_kernel,
@@ -160,6 +163,16 @@ def _modulated_conv2d_variants() -> Iterator[Variant]:
     yield conv_variant("split_up2_f16", "float16", split_tile, kernel=split, up=2, per_sample=False)
     yield conv_variant("split_i8", "int8", split_tile, kernel=split, per_sample=False)
     yield conv_variant("sum_f16", "float16", Tile(16, 64, 16, splits=8), kernel="modulated_conv2d_sum")
+
+
+def _to_rgb_variants() -> Iterator[Variant]:
+    from stylert.plugins.triton.to_rgb import BLOCK_I, BLOCK_P
+
+    float32 = dict.fromkeys(("w_ptr", "style_ptr", "bias_ptr", "skip_ptr", "f_ptr", "image_ptr"), "float32")
+    constants = {"RGB": 3, "RGB_BIAS": True, "RGB_CLAMP": 256.0, "HAS_SKIP": True, "BLOCK_P": BLOCK_P, "BLOCK_I": BLOCK_I}
+    for name, dtype in {"f16": "float16", "f32": "float32"}.items():
+        tile = f"{BLOCK_P} x {BLOCK_I}"
+        yield Variant(f"to_rgb_{name}", "to_rgb", dtype, {"x_ptr": dtype, **float32}, constants, ("i",), tile=tile)
 
 
 def _upfirdn2d_variants() -> Iterator[Variant]:

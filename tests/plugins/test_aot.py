@@ -124,7 +124,7 @@ def test_kernels_compile_with_sizes_of_one_as_constants(tmp_path):
 
 @pytest.mark.slow
 def test_pointwise_and_resampling_kernels_compile_without_spills(tmp_path):
-    for pattern in ("upfirdn2d_*2_*", "bias_act_*"):
+    for pattern in ("upfirdn2d_*2_*", "bias_act_*", "to_rgb_*"):
         done = run("--arch", "sm_120", "--out", tmp_path, "--only", pattern, TRITON_CACHE_DIR=str(tmp_path / "cache"))
         assert done.returncode == 0, done.stderr
         entries = json.loads((tmp_path / "manifest.json").read_text())["kernels"]
@@ -162,7 +162,7 @@ def test_compilation_in_the_interpreter_is_refused(tmp_path):
 def test_variant_names_are_unique_and_cover_every_operator():
     names = [variant.name for variant in variants()]
     assert len(set(names)) == len(names)
-    for operator in ("modulated_conv2d_3x3", "modulated_conv2d_up2", "upfirdn2d_up2", "upfirdn2d_down2", "bias_act"):
+    for operator in ("modulated_conv2d_3x3", "modulated_conv2d_up2", "upfirdn2d_up2", "upfirdn2d_down2", "bias_act", "to_rgb"):
         assert any(name.startswith(operator) for name in names)
 
 
