@@ -2,7 +2,7 @@
 
 - `onnxruntime`, `openvino`, `mnn`: on the CPU. `mnn_network` converts networks for MNN. `openvino_products` and
   `openvino_forms` rewrite those for OpenVINO by the class of the processor.
-- `onnxruntime_cuda`, `torch`: on a GPU, from the bundle's ONNX files. The graph of `torch` is in `torch_graph`.
+- `onnxruntime_cuda`, `torch`: on a GPU, from the bundle's ONNX files. `torch_network/` is the network of `torch`.
 - `tensorrt`, `tensorrt_rtx`: on a GPU, from built engines. Both build with `tensorrt_build`, which reports the
   engine's kernels through `kernel_table`, and run in `stylert.runtime.cuda`.
 """

@@ -11,7 +11,7 @@ import importlib.util
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,9 @@ import numpy as np
 
 from stylert.core.errors import BackendError, BundleError, OutOfMemory, StylertError, install_command
 from stylert.runtime.backends.base import Backend, BackendFacts, LoadOptions, is_out_of_memory, reason
-from stylert.runtime.backends.torch_graph import TorchGraph
+from stylert.runtime.backends.torch_network.graph import TorchGraph
+from stylert.runtime.backends.torch_network.host_images import HostImages
+from stylert.runtime.backends.torch_network.prepared_batch import PreparedBatch, exact_float32
 from stylert.runtime.batching import ANY_BATCH
 from stylert.runtime.cuda import dlpack
 from stylert.runtime.cuda.arrays import LEGACY_STREAM, DeviceView
@@ -31,7 +33,7 @@ from stylert.runtime.session import HostInputs, Inputs, TensorSpec, Timings, not
 if TYPE_CHECKING:
     import torch
 
-#: Prefix of a node's number in a profile
+#: Prefix of a tensor's name, for the node that makes it, in a profile
 NODE_MARK = "stylert node "
 
 
@@ -99,11 +101,11 @@ class TorchSession:
         self._graph: TorchGraph | None = graph
         self._lock = threading.Lock()
         self._prepared: PreparedBatch | None = None
+        self._host_images = HostImages(pinned=device == "cuda")
 
     def run(self, inputs: Inputs) -> np.ndarray:
         with self._lock, self._inference():
-            images: np.ndarray = self._images(inputs).to("cpu", copy=True).numpy()
-            return images
+            return self._host_images.copy_of(self._images(inputs))
 
     def run_into(self, inputs: Inputs, out: int) -> None:
         shape = (len(inputs["ws"]), *self.image.shape)
@@ -127,7 +129,7 @@ class TorchSession:
         return DeviceArray(images.data_ptr(), tuple(images.shape), self.image.dtype, copy_to_host, self._dlpack_device())
 
     def timed_run(self, inputs: Inputs) -> Timings:
-        """Times by the GPU's clock. Both copies use memory that is not pinned, as in `run`."""
+        """Times by the GPU's clock. Both copies use pinned memory, as in `run`."""
         import torch
 
         events = [torch.cuda.Event(enable_timing=True) for _ in range(4)]
@@ -135,14 +137,14 @@ class TorchSession:
             start = time.perf_counter()
             image = self._images(inputs, events)
             enqueue = 1000 * (time.perf_counter() - start)
-            image.to("cpu", copy=True)
+            self._host_images.copy_of(image)
             events[3].record()
             self._synchronize()
         h2d, compute, d2h = (before.elapsed_time(after) for before, after in itertools.pairwise(events))
         return Timings(h2d, compute, d2h, enqueue)
 
     def layer_times(self, inputs: HostInputs) -> list[tuple[str, float]]:
-        """The output's name and the milliseconds of every node, by PyTorch's profiler, without a CUDA graph."""
+        """The name and the milliseconds of every node, by PyTorch's profiler, without a CUDA graph."""
         from torch.profiler import ProfilerActivity, profile, record_function
 
         on_gpu = self.device == "cuda"
@@ -151,14 +153,14 @@ class TorchSession:
         with self._lock, self._inference():
             tensors = {name: self._tensor(value).to(self.device) for name, value in inputs.items()}
             with profile(activities=activities) as profiler:
-                graph(tensors, lambda i: record_function(f"{NODE_MARK}{i}"))
+                graph(tensors, lambda node, operands: record_function(NODE_MARK + node.outputs[0]))
                 self._synchronize()
         averages = {e.key: e for e in profiler.key_averages() if e.key.startswith(NODE_MARK)}
         times = []
-        for i, name in enumerate(graph.results):
-            average = averages[f"{NODE_MARK}{i}"]
+        for node in graph.nodes:
+            average = averages[NODE_MARK + node.outputs[0]]
             microseconds = average.device_time_total if on_gpu else average.cpu_time_total
-            times.append((name, microseconds / 1000))
+            times.append((node.name, microseconds / 1000))
         return times
 
     def close(self) -> None:
@@ -175,8 +177,12 @@ class TorchSession:
         tensors = {name: self._tensor(value) for name, value in inputs.items()}
         if self._prepared is None or self._prepared.batch != batch:
             self._prepared = None  # frees its memory before the next one allocates
-            self._prepared = PreparedBatch(self, self._network(), tensors, batch)
+            self._prepared = PreparedBatch(self._network(), tensors, self._without_graphs if self.capture else None)
         return self._prepared.run(tensors, events)
+
+    def _without_graphs(self, reason: RuntimeError) -> None:
+        self.capture = False
+        note_missing_graph(self.notes, reason)
 
     def _tensor(self, value: np.ndarray | DeviceView) -> torch.Tensor:
         """A tensor on the memory of an input. The current stream waits for the stream that writes it."""
@@ -211,7 +217,7 @@ class TorchSession:
 
         _FORK_GUARD.enter()
         try:
-            with torch.inference_mode(), _exact_float32():
+            with torch.inference_mode(), exact_float32():
                 yield
         except StylertError:
             raise
@@ -220,90 +226,6 @@ class TorchSession:
                 self._prepared = None
                 raise OutOfMemory("PyTorch: not enough memory for this batch") from None
             raise BackendError(f"PyTorch cannot run this network: {reason(e)}") from e
-
-
-class PreparedBatch:
-    """The network for one batch, with its input tensors on the device.
-
-    The second run captures a CUDA graph and later runs replay it. Batches that change with every call are never captured.
-    """
-
-    def __init__(self, session: TorchSession, network: TorchGraph, inputs: Mapping[str, torch.Tensor], batch: int) -> None:
-        self.batch, self._runs = batch, 0
-        self._session, self._network = session, network
-        self._inputs = {name: value.to(session.device, copy=True) for name, value in inputs.items()}
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._image: torch.Tensor | None = None
-
-    def run(self, inputs: Mapping[str, torch.Tensor], events: Sequence[torch.cuda.Event] = ()) -> torch.Tensor:
-        """The images. Three `events`, if given, are recorded before the inputs, after them and after the network."""
-        self._runs += 1
-        if self._runs == 2 and self._session.capture:
-            self._capture()
-        remaining = iter(events)
-        _record_next(remaining)
-        for name, value in inputs.items():
-            self._inputs[name].copy_(value)
-        _record_next(remaining)
-        if self._graph is None or self._image is None:
-            self._image = self._network(self._inputs).contiguous()
-        else:
-            self._graph.replay()
-        _record_next(remaining)
-        return self._image
-
-    def _capture(self) -> None:
-        import torch
-
-        # A capture must not compile kernels, so one run comes before it, on a stream of its own as PyTorch demands.
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._network(self._inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph):
-                self._image = self._network(self._inputs).contiguous()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as e:
-            self._session.capture = False
-            note_missing_graph(self._session.notes, e)
-        else:
-            self._graph = graph
-
-
-@contextlib.contextmanager
-def _exact_float32() -> Iterator[None]:
-    """Switch TF32 off for float32 products, and back to what it was. It has too few bits for the accuracy of fp32.
-
-    By default PyTorch takes TF32 in convolutions. Its older settings are changed, because they can always be read. If the
-    program has set the newer ones to something that the older cannot say, the newer are changed.
-    """
-    import torch
-
-    matmul: Any = torch.backends.cuda.matmul
-    cudnn: Any = torch.backends.cudnn
-    settings: list[tuple[Any, str, Any]] = [(matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
-    try:
-        before = [getattr(owner, name) for owner, name, _ in settings]
-    except RuntimeError:
-        settings = [(owner, "fp32_precision", "ieee") for owner in (matmul, cudnn.conv)]
-        before = [getattr(owner, name) for owner, name, _ in settings]
-    try:
-        for owner, name, value in settings:
-            setattr(owner, name, value)
-        yield
-    finally:
-        for (owner, name, _), value in zip(settings, before, strict=True):
-            setattr(owner, name, value)
-
-
-def _record_next(events: Iterator[torch.cuda.Event]) -> None:
-    event = next(events, None)
-    if event is not None:
-        event.record()
 
 
 #: PyTorch waits without end for the threads of the parent process, and CUDA refuses its children.

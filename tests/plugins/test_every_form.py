@@ -30,7 +30,7 @@ from stylert.plugins.fir_folding import fold
 from stylert.plugins.reference import modulated_conv2d as conv_reference
 from stylert.plugins.reference import upfirdn2d as fir_reference
 from stylert.plugins.shapes import Resampling
-from stylert.runtime.backends.torch_graph import TorchGraph
+from stylert.runtime.backends.torch_network.graph import TorchGraph
 from tests.draws import draws_of
 from tests.plugins.onnx_models import by_evaluator, by_onnxruntime, by_openvino, one_node_model
 

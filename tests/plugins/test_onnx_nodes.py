@@ -15,7 +15,7 @@ from stylert.export.graph import GraphBuilder
 from stylert.plugins.onnx_functions import DOMAIN, check_nodes, node_attributes
 from stylert.plugins.onnx_nodes import NODES, ModulatedConv2dNode, Upfirdn2dNode
 from stylert.plugins.shapes import Epilogue, Resampling
-from stylert.runtime.backends.torch_graph import TorchGraph
+from stylert.runtime.backends.torch_network.graph import TorchGraph
 from stylert.runtime.lowering import lower
 from tests.plugins.onnx_models import one_node_model
 

@@ -25,12 +25,13 @@ from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.backends.base import LoadOptions
 from stylert.runtime.backends.torch import TorchSession
-from stylert.runtime.backends.torch_graph import TorchGraph
+from stylert.runtime.backends.torch_network.graph import TorchGraph
 from stylert.runtime.cuda.arrays import DeviceView
 from stylert.runtime.engines import build_engine
 
 torch = pytest.importorskip("torch")
 pytree = pytest.importorskip("torch.utils._pytree")
+_disable_current_modes = pytest.importorskip("torch.utils._python_dispatch")._disable_current_modes
 TorchDispatchMode = pytest.importorskip("torch.utils._python_dispatch").TorchDispatchMode
 
 
@@ -233,6 +234,53 @@ def test_a_batch_is_captured_once_and_replayed_with_the_inputs_of_each_call(
     assert (times.h2d, times.compute, times.d2h) == (1, 1, 1)  # the fake clock ticks once between two events
     assert times.enqueue is not None
     assert times.enqueue > 0
+
+
+def test_a_graph_of_launches_follows_the_inputs_of_each_call(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, rng: np.random.Generator, fake_cuda: type[FakeGraph],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """In Triton's interpreter a launch is no operation of PyTorch. So the stand-in of the graph records it apart."""
+    pytest.importorskip("triton")
+    from stylert.plugins.triton import modulated_conv2d, to_rgb
+
+    recording: list[FakeGraph] = []
+    counts = {"modulated_conv2d_into": 0, "to_rgb_into": 0}
+
+    def recorded(name: str, run: Callable[..., None]) -> Callable[..., None]:
+        def launch(*operands: Any, **options: Any) -> None:
+            counts[name] += 1
+            if recording:
+                recording[0].steps.append((run, operands, options, None))
+            with _disable_current_modes():  # the interpreter's own operations are none of the graph's
+                run(*operands, **options)
+
+        return launch
+
+    for module, name in ((modulated_conv2d, "modulated_conv2d_into"), (to_rgb, "to_rgb_into")):
+        monkeypatch.setattr(module, name, recorded(name, getattr(module, name)))
+
+    @contextmanager
+    def capture(graph: FakeGraph) -> Iterator[None]:
+        recording.append(graph)
+        with fake_capture(graph):
+            yield
+        recording.clear()
+
+    monkeypatch.setattr(torch.cuda, "graph", capture)
+    small = make_checkpoint(resolution=8, channel_base=128, channel_max=16)
+    bundle = export_bundle(small, tmp_path / "small", ["fp32"], backends=[])
+    latents = rng.standard_normal((3, 2, bundle.num_ws, 20), np.float32)
+    plain = session_of(bundle)
+    expected = [plain.run({"ws": ws}) for ws in latents]
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr("stylert.runtime.backends.torch_network.fusion.RGB_CHANNELS", 8)  # so that both launches occur
+    session = session_of(bundle, capture=True)
+    for ws, images in zip(latents, expected, strict=True):
+        assert psnr(session.run({"ws": ws}), images) > 60
+    assert (fake_cuda.captured, fake_cuda.replayed) == (1, 2)
+    # The first call, the one that compiles, and the capture launch each layer: three convolutions and two torgbs.
+    assert counts == {"modulated_conv2d_into": 3 * 3, "to_rgb_into": 3 * 2}
 
 
 def test_a_session_that_cannot_capture_a_graph_runs_without_and_notes_it_once(

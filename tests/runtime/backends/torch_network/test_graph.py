@@ -12,7 +12,7 @@ import pytest
 
 from stylert.core.errors import BundleError
 from stylert.plugins.onnx_functions import OPSET
-from stylert.runtime.backends.torch_graph import TorchGraph
+from stylert.runtime.backends.torch_network.graph import TorchGraph
 
 torch = pytest.importorskip("torch")
 
