@@ -1,7 +1,7 @@
 """The networks: their configurations, PyTorch modules and checkpoints, and readers of other projects' checkpoints.
 
 - `stylegan2/`: the network that the other stages train, export and run.
-- `stylegan3/`: the alias-free network, as configuration and PyTorch modules. No other stage takes it yet.
+- `stylegan3/`: the alias-free network, as configuration and PyTorch modules. `importers/stylegan3.py` reads its files.
 - `checkpoint.py`: stylert's own files.
 - `importers/`: files of other projects.
 - `features/`: networks whose features compare images, for metrics and for the projected discriminator.

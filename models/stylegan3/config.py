@@ -52,7 +52,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "output_scale": (1e-9, 1e9),
     "num_fp16_res": (0, 64),
     "conv_kernel": (1, 15),
-    "filter_size": (1, 64),
+    "filter_size": (1, 16),
     "lrelu_upsampling": (1, 8),
     "conv_clamp": (1e-9, 1e9),
     "magnitude_ema_beta": (0, 1),
