@@ -19,6 +19,13 @@ NO_GPU = "No available adapters."
 DRAWN = "document.querySelector('#picture').naturalWidth > 0 && !document.querySelector('#picture').classList.contains('stale')"
 
 
+#: The elements that reach beyond the card that they lie in. Small ones outside are for screen readers.
+BEYOND_THEIR_CARD = """[...document.querySelectorAll("main section")].flatMap((card) => {
+  const edge = card.getBoundingClientRect().right;
+  const parts = [...card.querySelectorAll("*")].filter((part) => part.offsetWidth > 1);
+  return parts.filter((part) => part.getBoundingClientRect().right > edge).map((part) => part.id || part.className);
+})"""
+
 #: A GPU in software, for WebGPU.
 GPU_FLAGS = [
     "--enable-unsafe-webgpu",
@@ -28,9 +35,10 @@ GPU_FLAGS = [
 ]
 
 
-#: Options of a small screen with touch, and of a dark one, by name.
+#: Options of small screens with touch, and of a dark one, by name.
 SCREENS: dict[str, dict[str, Any]] = {
     "phone": {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True},
+    "small phone": {"viewport": {"width": 320, "height": 568}, "is_mobile": True, "has_touch": True},
     "dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
 }
 
@@ -57,9 +65,20 @@ def with_gpu(browser: Any) -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
-    """The page of an address with its first picture. A message of the console or a request to another address fails the test."""
+def opened(browser: Any, url: str, processors: int | None = None, **options: Any) -> Iterator[Any]:
+    """The page of an address with its first picture. A message of the console or a request to another address fails the test.
+
+    Args:
+        browser: The browser.
+        url: The address.
+        processors: How many processors the page sees; None for those of the machine.
+        options: Of the context, such as the size of the screen.
+    """
     context = browser.new_context(base_url=url, **options)
+    if processors is not None:
+        context.add_init_script(
+            f"Object.defineProperty(Navigator.prototype, 'hardwareConcurrency', {{ get: () => {processors} }})"
+        )
     page = context.new_page()
     problems: list[str] = []
     page.on("console", lambda message: None if message.text == NO_GPU else problems.append(message.text))

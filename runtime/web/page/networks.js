@@ -6,12 +6,12 @@ const PROVIDERS = { wasm: "wasm", webgpu: { name: "webgpu", preferredLayout: "NC
 const runtimes = {};
 
 // Loads a model. `report` gets the bytes that have come and those that are expected.
-export async function loadNetworks(model, threads, report) {
+export async function loadNetworks(model, report) {
   const provider = model.provider;
   const total = model.files.mapping.bytes + model.files.synthesis.bytes + (provider in runtimes ? 0 : model.runtime_bytes[provider]);
   let loaded = 0;
   const fetched = (path) => fetchBytes(new URL(`../${path}`, import.meta.url), (count) => report((loaded += count), total));
-  runtimes[provider] ??= loadRuntime(provider, threads, fetched).catch((error) => {
+  runtimes[provider] ??= loadRuntime(provider, model.threads, fetched).catch((error) => {
     delete runtimes[provider]; // the next picture tries again
     throw error;
   });

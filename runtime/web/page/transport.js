@@ -4,11 +4,13 @@
 import { isolate } from "./isolation.js";
 
 const MAX_THREADS = 8;
+// Up to this size a network takes half of the processors. Its layers are so small that threads mostly wait for each other, and the
+// browser needs processors as well.
+const SMALL_SIDE = 128;
 const THUMBNAIL_QUALITY = 85;
 const queue = [];
 let site = null;
 let models = [];
-let threads = 1;
 let worker = null;
 let serving = null;
 
@@ -23,11 +25,11 @@ export async function fetchModels() {
   const answer = await fetch("models.json");
   if (!answer.ok) throw new Error(`models.json cannot be loaded: status ${answer.status}.`);
   site = await answer.json();
-  threads = crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MAX_THREADS) : 1;
   const hasGpu = "webgpu" in site.runtime_bytes && (await navigator.gpu?.requestAdapter().catch(() => null));
   for (const model of site.models) {
-    models.push({ ...model, provider: "wasm", backend: `WebAssembly, ${threads === 1 ? "1 thread" : `${threads} threads`}` });
-    if (hasGpu && model.precision === "fp32") models.push({ ...model, name: `${model.name}.webgpu`, provider: "webgpu", backend: "WebGPU" });
+    const threads = threadsFor(model.resolution);
+    models.push({ ...model, threads, provider: "wasm", backend: `WebAssembly, ${threads === 1 ? "1 thread" : `${threads} threads`}` });
+    if (hasGpu && model.precision === "fp32") models.push({ ...model, threads, name: `${model.name}.webgpu`, provider: "webgpu", backend: "WebGPU" });
   }
   for (const model of models) model.runtime_bytes = site.runtime_bytes;
   if (models.some((model) => model.channels % 2 === 0)) delete FORMATS.jpg; // JPEG has no alpha
@@ -50,11 +52,24 @@ export function sourceOf(path) {
   return recipeOf(model, order);
 }
 
+function threadsFor(resolution) {
+  if (!crossOriginIsolated) return 1;
+  const processors = navigator.hardwareConcurrency;
+  return Math.min(resolution <= SMALL_SIDE ? Math.ceil(processors / 2) : processors, MAX_THREADS);
+}
+
 function serveNext() {
   if (serving || !queue.length) return;
-  worker ??= newWorker();
   serving = queue.shift();
+  worker = workerOf(serving.task.model.threads);
   worker.postMessage(serving.task);
+}
+
+// ONNX Runtime Web starts its threads once, so another number of them needs another worker.
+function workerOf(threads) {
+  if (worker?.threads === threads) return worker;
+  worker?.terminate();
+  return Object.assign(newWorker(), { threads });
 }
 
 function newWorker() {
@@ -83,7 +98,7 @@ function taskOf(path, download) {
   const { model, order, suffix, size } = readPath(path);
   // A picture that is only shown is a PNG file, since its pixels need no compression.
   const file = { suffix: download ? suffix : "png", size, comment: recipeOf(model, order), compress: download, quality: THUMBNAIL_QUALITY };
-  return { model, threads, order, file: download ? { ...file, quality: 90 } : file };
+  return { model, order, file: download ? { ...file, quality: 90 } : file };
 }
 
 function readPath(path) {

@@ -15,19 +15,19 @@ addEventListener("message", async ({ data }) => {
   }
 });
 
-async function picture({ model, threads, order, file }) {
-  if (current.name !== model.name) await load(model, threads);
+async function picture({ model, order, file }) {
+  if (current.name !== model.name) await load(model);
   const ws = await current.latents.of(order);
   const pixels = await current.networks.synthesize(ws);
   return pictureFile(pixels, model.resolution, model.channels, file);
 }
 
-async function load(model, threads) {
+async function load(model) {
   await current.networks?.release();
   current = { name: null };
   let isLoading = true; // a file that is still on its way after an error must not hide the error
   try {
-    const networks = await loadNetworks(model, threads, (loaded, total) => isLoading && postMessage({ loaded, total }));
+    const networks = await loadNetworks(model, (loaded, total) => isLoading && postMessage({ loaded, total }));
     current = { name: model.name, networks, latents: new Latents(model, networks.map) };
   } finally {
     isLoading = false;

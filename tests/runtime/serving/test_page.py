@@ -11,7 +11,7 @@ import pytest
 from stylert.runtime import Bundle
 from stylert.runtime.media.recipes import read_recipe
 from stylert.runtime.serving.server import ImageServer
-from tests.chromium import DRAWN, SCREENS, chromium, opened, wait_for, wait_for_source
+from tests.chromium import BEYOND_THEIR_CARD, DRAWN, SCREENS, chromium, opened, wait_for, wait_for_source
 from tests.runtime.serving.conftest import running, source
 
 pytestmark = pytest.mark.slow
@@ -102,6 +102,7 @@ def test_a_download_holds_the_recipe(page: Any, bundle: Bundle, tmp_path: Path) 
 def test_no_screen_scrolls_sideways_and_dark_is_dark(browser: Any, server: ImageServer, options: dict[str, Any]) -> None:
     with opened(browser, server.url, **options) as page:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate(BEYOND_THEIR_CARD) == []
         color = page.evaluate("getComputedStyle(document.body).backgroundColor")
         is_dark = sum(int(n) for n in color.removeprefix("rgb(").rstrip(")").split(",")) < 200
         assert is_dark == (options.get("color_scheme") == "dark")

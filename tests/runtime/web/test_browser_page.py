@@ -22,7 +22,7 @@ from stylert.runtime.media.composition import Composition, composed_ws
 from stylert.runtime.media.recipes import bundle_hash, read_recipe
 from stylert.runtime.serving.named_bundle import NamedBundle
 from stylert.runtime.web.site import write_site
-from tests.chromium import DRAWN, SCREENS, chromium, opened, wait_for, wait_for_source, with_gpu
+from tests.chromium import BEYOND_THEIR_CARD, DRAWN, SCREENS, chromium, opened, wait_for, wait_for_source, with_gpu
 
 pytestmark = pytest.mark.slow
 
@@ -47,11 +47,12 @@ class SlowRuntime(Files):
     sent = threading.Event()
 
     def do_GET(self) -> None:
-        if not self.path.endswith(".wasm"):
-            return super().do_GET()
-        time.sleep(1)
+        is_late = self.path.endswith(".wasm")
+        if is_late:
+            time.sleep(1)
         super().do_GET()
-        self.sent.set()
+        if is_late:
+            self.sent.set()
 
 
 @contextmanager
@@ -158,10 +159,14 @@ def test_a_downloaded_file_holds_the_recipe_that_makes_it_again(page: Any, bundl
     assert (recipe.bundle, recipe.backend, recipe.precision) == (bundle_hash(bundle), "onnxruntime", "fp32")
 
 
-def test_the_page_has_threads_on_a_host_that_sends_no_headers(page: Any) -> None:
-    assert page.evaluate("crossOriginIsolated")
-    cores = page.evaluate("Math.min(8, navigator.hardwareConcurrency)")
-    assert page.text_content("#backend") == f"WebAssembly, {cores} thread{'s' * (cores > 1)}"
+@pytest.mark.parametrize(("processors", "threads"), [(2, 1), (4, 2), (64, 8)])
+def test_a_small_network_has_threads_on_half_of_the_processors_on_a_host_that_sends_no_headers(
+    browser: Any, address: str, bundle: Bundle, processors: int, threads: int
+) -> None:
+    with opened(browser, address, processors=processors) as page, Generator.load(bundle, "onnxruntime", "fp32") as g:
+        assert page.evaluate("crossOriginIsolated")
+        assert page.text_content("#backend") == f"WebAssembly, {threads} thread{'s' * (threads > 1)}"
+        assert np.abs(pixels(page, "v1/images/3.png?model=small&psi=0.7") - g([3], 0.7)[0]).max() <= 1
 
 
 def test_after_one_visit_the_page_needs_no_network(browser: Any, hosts: Path) -> None:
@@ -217,3 +222,4 @@ def test_every_control_works_without_a_server(page: Any) -> None:
 def test_no_screen_scrolls_sideways(browser: Any, address: str, options: dict[str, Any]) -> None:
     with opened(browser, address, **options) as page:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate(BEYOND_THEIR_CARD) == []
