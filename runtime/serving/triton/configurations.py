@@ -5,8 +5,8 @@
 | `onnxruntime`, `openvino`, `tensorrt` | `NAME_mapping`, `NAME_synthesis`, and `NAME`, an ensemble of both: z and psi to image and ws |
 | `python` | `NAME`: seeds to images, by `Generator` in Triton's Python backend, which needs stylert in Triton's Python |
 
-The mapping network runs on ONNX Runtime in all of them, as in `Generator`: every pixel depends on it, and OpenVINO would compute it
-in bfloat16 on processors that have it.
+The mapping network runs on ONNX Runtime in all of them, as in `Generator`. Every pixel depends on it, and OpenVINO would compute it in
+bfloat16 where the processor can.
 """
 
 from __future__ import annotations
