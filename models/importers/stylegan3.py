@@ -32,8 +32,9 @@ from stylert.models.importers.official_modules import (
 from stylert.models.importers.records import StoredModule
 from stylert.models.importers.settings import mapping_gain, mapping_gain_notes, valid_configuration
 from stylert.models.importers.weights import Arrays, TensorReader, dropped_entries, mean_latent
-from stylert.models.stylegan3.config import GeneratorConfig, LayerSpec
+from stylert.models.stylegan3.config import GeneratorConfig
 from stylert.models.stylegan3.filters import down_filter, up_filter
+from stylert.models.stylegan3.layer_list import LayerSpec
 from stylert.models.stylegan3.state_dict import generator_shapes
 
 #: Allowed difference of a stored filter from the computed one, relative to its largest tap.

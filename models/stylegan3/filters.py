@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stylert.models.stylegan3.config import LayerSpec
+from stylert.models.stylegan3.layer_list import LayerSpec
 
 
 def up_filter(layer: LayerSpec) -> np.ndarray | None:

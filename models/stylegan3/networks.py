@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylert.models.stylegan2.layers import FullyConnected, MappingNetwork, normalize_2nd_moment
-from stylert.models.stylegan3.config import GeneratorConfig, LayerSpec
+from stylert.models.stylegan3.config import GeneratorConfig
 from stylert.models.stylegan3.filters import down_filter, up_filter
+from stylert.models.stylegan3.layer_list import LayerSpec
 from stylert.plugins.constants import ACTIVATION_GAIN, DEMOD_EPS, LRELU_SLOPE
 from stylert.plugins.reference.filtered_lrelu import filtered_lrelu
 
@@ -34,8 +34,8 @@ class SynthesisInput(nn.Module):
 
     def __init__(self, cfg: GeneratorConfig) -> None:
         super().__init__()
-        channels, self.size, self.rate = cfg.input_channels, cfg.input_size, cfg.input_rate
-        self.bandwidth = cfg.first_cutoff
+        channels, self.positions = cfg.input_channels, cfg.input_positions
+        self.rate, self.bandwidth = cfg.input_rate, cfg.first_cutoff
         # Uniform in the disc of the first layer's band.
         angles, radii = torch.rand(channels) * (2 * math.pi), torch.rand(channels).sqrt() * self.bandwidth
         self.weight = nn.Parameter(torch.randn(channels, channels))
@@ -67,7 +67,7 @@ class SynthesisInput(nn.Module):
         # A transform can enlarge frequencies. Those that the sampling rate cannot hold fade out.
         excess = (freqs.square().sum(2).sqrt() - self.bandwidth) / (self.rate / 2 - self.bandwidth)
         amplitudes = (1 - excess).clamp(0, 1)
-        points = torch.from_numpy(canvas_positions(self.size, self.rate)).to(w)
+        points = torch.tensor(self.positions).to(w)
         angles = freqs[:, :, 0, None, None] * points + freqs[:, :, 1, None, None] * points[:, None] + phases[:, :, None, None]
         x = torch.sin(angles * (2 * math.pi)) * amplitudes[:, :, None, None]
         return torch.einsum("oi,nihw->nohw", self.weight / self.weight.shape[1] ** 0.5, x)
@@ -80,11 +80,6 @@ class SynthesisInput(nn.Module):
         turn = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], 1).reshape(-1, 3, 3)
         shift = torch.stack([one, zero, -shift_x, zero, one, -shift_y, zero, zero, one], 1).reshape(-1, 3, 3)
         return turn @ shift
-
-
-def canvas_positions(size: int, rate: int) -> np.ndarray:
-    """Positions of the samples of a canvas on one axis, float32 `[size]`. The image has a width of 1 around 0."""
-    return ((np.arange(size) + 0.5 - size / 2) / rate).astype(np.float32)
 
 
 class SynthesisLayer(nn.Module):

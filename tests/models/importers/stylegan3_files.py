@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from stylert.models.stylegan2.layers import FullyConnected, MappingNetwork
-from stylert.models.stylegan3.config import GeneratorConfig, LayerSpec
+from stylert.models.stylegan3.config import GeneratorConfig
+from stylert.models.stylegan3.layer_list import LayerSpec
 from stylert.models.stylegan3.networks import Generator, SynthesisInput, SynthesisLayer, SynthesisNetwork
 from tests.models.importers.official_files import _state, official_module
 from tests.models.importers.pickle_writer import Call, PickleWriter, number_record

@@ -10,7 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from stylert.models.stylegan3.config import GeneratorConfig, centred_padding
+from stylert.models.stylegan3.config import GeneratorConfig
+from stylert.models.stylegan3.layer_list import centred_padding
 from stylert.models.stylegan3.networks import Generator
 from stylert.models.stylegan3.state_dict import generator_shapes
 from tests.models.stylegan3.tiny import configurations, tiny_config
