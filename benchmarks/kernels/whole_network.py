@@ -4,7 +4,9 @@ The command is `python -m stylert.benchmarks.kernels.whole_network`.
 
 The network is config F with random weights, at 256, 512 and 1024 px. It takes `ws` and gives images, on one GPU. Forms:
 
-- `kernels`: `stylert.benchmarks.kernels.synthesis` in each precision, one CUDA graph, uint8 images left on the device;
+- `kernels`: the torch backend on a bundle's network in each precision, one CUDA graph, from `ws` to uint8 images on the
+  device. int8 and FP8 are forms for measuring (`eight_bit_network`);
+- `kernels_host`: the same as a user's call, from `ws` in host memory to images in host memory, in float16;
 - `eager`: the official form in float16: weights modulated per sample, one grouped convolution each;
 - `channels_last`: scaled activations instead, and cuDNN on channels-last tensors;
 - `compile`: `torch.compile(mode="max-autotune")` of `channels_last`.
@@ -20,7 +22,6 @@ file is complete after each figure.
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 import statistics
 import sys
@@ -34,32 +35,37 @@ import numpy as np
 
 from stylert.benchmarks.kernels.device import device_name, select_device, supports_fp8
 from stylert.benchmarks.kernels.gpu_rates import measure_gpu_rates
+from stylert.benchmarks.kernels.network_forms import (
+    PEERS,
+    PRECISIONS,
+    STYLERT_FORMS,
+    Synthesis,
+    peer_synthesis,
+    random_network,
+    stylert_synthesis,
+    torch_graph,
+)
 from stylert.benchmarks.kernels.options import TINY, benchmark_parser, parse_names, run_command
 from stylert.benchmarks.kernels.results import measured_row, save_results
 from stylert.benchmarks.machine.lower_bounds import DTYPES, fused_network_lower_bound
 from stylert.benchmarks.machine.nvml import watch_gpu
 from stylert.benchmarks.schema import Row
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, StylertError
 from stylert.core.images.similarity import psnr
 from stylert.core.roofline import PeakRates
 from stylert.core.text_table import aligned_columns
 from stylert.models.stylegan2.config import GeneratorConfig
 
-PRECISIONS = ("fp16", "bf16", "fp32", "int8", "fp8")
-PEERS = ("eager", "channels_last", "compile")
 #: A rate is the median over as many series of calls.
 RATE_SERIES = 5
 #: Latents whose images are compared.
 COMPARED_IMAGES = 4
 
-#: A function from `ws` `[N, num_ws, w_dim]` to images.
-Synthesis = Callable[[Any], Any]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; exit status 2 on a wrong argument or where there is no GPU."""
     parser = benchmark_parser("kernels.whole_network", __doc__, resolutions="256,512,1024", batches="1,4,8,16,32", seconds=0.4)
-    parser.add_argument("--precisions", default="fp16,bf16,int8,fp8", help=f"comma-separated, of {', '.join(PRECISIONS)}")
+    parser.add_argument("--precisions", default="fp16,int8,fp8", help=f"comma-separated, of {', '.join(PRECISIONS)}")
     parser.add_argument(
         "--peers", default=",".join(PEERS), help="comma-separated; they run at the first batch and at the last batch"
     )
@@ -136,29 +142,34 @@ def _measure_network(
     """The time and the rate of every form of one network, or a line of text for a form that did not run."""
     import torch
 
-    network = _random_network(config).to(device)
+    network = random_network(config).to(device)
     ws = {batch: torch.randn(batch, config.num_ws, config.w_dim, device=device) for batch in batches}
     compared_ws = torch.randn(min(COMPARED_IMAGES, max(batches)), config.num_ws, config.w_dim, device=device)
     references = torch.cat([network(row[None], noise_mode="const").permute(0, 2, 3, 1) for row in compared_ws])
-    prepared: dict[str, Any] = {}
+    graphs: dict[str, Any] = {}  # the graph of one precision, for the next batch
+    few_batches = list(dict.fromkeys((batches[0], batches[-1])))
     forms = [("kernels", precision, batch) for precision in precisions for batch in batches]
-    forms += [(peer, "fp16", batch) for peer in peers for batch in dict.fromkeys((batches[0], batches[-1]))]
+    forms += [("kernels_host", "fp16", batch) for batch in few_batches if "fp16" in precisions]
+    forms += [(peer, "fp16", batch) for peer in peers for batch in few_batches]
     for form, precision, batch in forms:
         label = f"sg2-{config.resolution} {form} {precision} x{batch}"
         if time.perf_counter() > deadline:
             yield f"{label}: not measured, the time was up"
             continue
-        is_kernels = form == "kernels"
+        is_stylert = form in STYLERT_FORMS
         try:
-            if is_kernels:
-                synthesis = _kernel_synthesis(network, prepared, precision, batch, compared_ws)
+            if is_stylert:
+                if precision not in graphs:
+                    graphs.clear()  # so that memory holds the weights of one precision only
+                    graphs[precision] = torch_graph(network, precision, compared_ws)
+                synthesis = stylert_synthesis(graphs[precision], form, ws[batch])
             else:
-                synthesis = _peer_synthesis(network, form, device)
-            accuracy = _accuracy(synthesis, compared_ws, references, batch, uint8=is_kernels)
+                synthesis = peer_synthesis(network, form, device)
+            accuracy = _accuracy(synthesis, compared_ws, references, batch, uint8=is_stylert)
             with watch_gpu() as gpu:
                 times, call_rates = _time_synthesis(partial(synthesis, ws[batch]), seconds, device)
         # Memory can be short, and a compiler can give up; other forms still run.
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, StylertError) as error:
             yield f"{label}: did not run ({str(error).splitlines()[0][:120]})"
             continue
         lower_bound = fused_network_lower_bound(config, precision, batch, rates)
@@ -178,57 +189,10 @@ def _measure_network(
         ]
 
 
-def _random_network(config: GeneratorConfig) -> Any:
-    """A network of random weights, with biases and noise strengths that are not zero."""
-    import torch
-
-    from stylert.models.stylegan2.networks import SynthesisNetwork
-
-    torch.manual_seed(0)
-    network = SynthesisNetwork(config).eval().requires_grad_(False)
-    for name, parameter in network.named_parameters():
-        if name.endswith(("noise_strength", ".bias")) and "affine" not in name:
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return network
-
-
-def _kernel_synthesis(network: Any, prepared: dict[str, Any], precision: str, batch: int, calibration_ws: Any) -> Synthesis:
-    """The network on the kernels. `prepared` keeps the weights of one precision for the next batch."""
-    from stylert.benchmarks.kernels.synthesis import KernelSynthesis, calibrate, prepare
-
-    device = calibration_ws.device
-    if precision not in prepared:
-        prepared.clear()  # so that memory holds the weights of one precision only
-        prepared[precision] = calibrate(network, prepare(network, precision, str(device)), calibration_ws)
-    synthesis = KernelSynthesis(prepared[precision], batch)
-    return synthesis.captured() if device.type == "cuda" else synthesis
-
-
-def _peer_synthesis(network: Any, form: str, device: str) -> Synthesis:
-    """The network in one of the forms of `PEERS`, in float16."""
-    import torch
-
-    from stylert.benchmarks.peers.textbook_network import TextbookSynthesis
-
-    synthesis: Any = TextbookSynthesis(copy.deepcopy(network), "grouped" if form == "eager" else "scaled").to(torch.float16)
-    if form != "eager":
-        synthesis = synthesis.to(memory_format=torch.channels_last)
-    if form == "compile":
-        torch._dynamo.reset()
-        options: dict[str, Any] = {"mode": "max-autotune"} if device == "cuda" else {"backend": "aot_eager"}
-        synthesis = torch.compile(synthesis, dynamic=False, **options)
-
-    def run(ws: Any) -> Any:
-        with torch.inference_mode():
-            return synthesis(ws.to(torch.float16))
-
-    return run
-
-
 def _accuracy(synthesis: Synthesis, ws: Any, references: Any, batch: int, uint8: bool) -> float:
     """PSNR in dB of the images of one batch, whose latents repeat `ws`. `uint8` tells that the form gives uint8 images."""
     repeats = math.ceil(batch / len(ws))
-    images = synthesis(ws.repeat(repeats, 1, 1)[:batch]).float()
+    images = synthesis(ws.repeat(repeats, 1, 1)[:batch]).to(references.device).float()
     expected = references.repeat(repeats, 1, 1, 1)[:batch]
     if images.shape != expected.shape:
         images = images.permute(0, 2, 3, 1)

@@ -1,8 +1,9 @@
 """A bundle's ONNX network in PyTorch.
 
 - `graph`: reads the file and runs its nodes in order.
-- `operators`: the ONNX operators that it knows, in PyTorch.
-- `fusion`: finds the nodes that one launch of a kernel replaces. On a GPU a synthesis network becomes one launch per layer.
+- `operators`: a node, and the ONNX operators that the backend knows, in PyTorch.
+- `fusion`: replaces nodes by launches of kernels, one for each layer. `chains` finds the nodes in an `onnx_graph`.
 - `launches`: these launches, with weights that are folded and laid out once.
+- `prepared_batch`: the network for one batch, with its CUDA graph.
 - `host_images`: pinned host memory for the images.
 """

@@ -10,7 +10,7 @@ All other nodes stay as they are, such as those of the styles: two batched produ
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -66,26 +66,24 @@ def fused_nodes(model: onnx.ModelProto, nodes: list[Node], device: str) -> list[
             steps[image] = Node(fused.name, fused, (*conv.inputs, *rgb_inputs), (x, image) if keep else (image,))
         else:
             steps[image] = Node(rgb.name, rgb, (x, *rgb_inputs), (image,))
-    ordered = _in_order(list(steps.values()), graph.outputs)
+    position = {name: i for i, node in enumerate(model.graph.node) for name in node.output}
+    # A launch has the place of the last node that it replaces, right behind the layer whose activations it reads.
+    ordered = sorted(_needed(steps.values(), graph.outputs), key=lambda node: position[node.outputs[-1]])
     # Only a network that is not the exporter's needs a layer's activations for the image that the layer adds to.
     return ordered if _operands_come_first(ordered, steps) else nodes
 
 
-def _in_order(nodes: list[Node], outputs: Collection[str]) -> list[Node]:
-    """The nodes that the output needs, in their order as far as each has its operands then."""
+def _needed(nodes: Iterable[Node], outputs: Collection[str]) -> list[Node]:
+    """The nodes that have an effect on the outputs."""
     makers = {name: node for node in nodes for name in node.outputs}
-    needed: list[Node] = []
-    seen: set[str] = set()
-    stack = [(makers[name], False) for name in outputs if name in makers]
-    while stack:
-        node, operands_done = stack.pop()
-        if operands_done:
-            needed.append(node)
-        elif node.outputs[0] not in seen:
-            seen.add(node.outputs[0])
-            stack.append((node, True))
-            stack.extend((makers[name], False) for name in reversed(node.inputs) if name in makers)
-    return needed
+    needed: dict[str, Node] = {}
+    names = list(outputs)
+    while names:
+        node = makers.get(names.pop())
+        if node is not None and node.outputs[0] not in needed:
+            needed[node.outputs[0]] = node
+            names.extend(node.inputs)
+    return list(needed.values())
 
 
 def _operands_come_first(nodes: list[Node], steps: dict[str, Node]) -> bool:

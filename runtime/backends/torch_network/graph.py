@@ -57,7 +57,7 @@ class TorchGraph:
             raise BundleError(f"{file}: {shown_line(str(e))}") from None
         self.device = device
         on_kernels = kernels_run_on(device)
-        self.nodes = fused_nodes(model, nodes, device) if on_kernels else nodes
+        self.replace_nodes(fused_nodes(model, nodes, device) if on_kernels else nodes)
         read = {name for node in self.nodes for name in node.inputs}
         self._constants = {}
         for value in model.graph.initializer:
@@ -73,7 +73,11 @@ class TorchGraph:
             _tensor_spec(value, False) for value in graph.output
         ]
         self.image = next(tensor for tensor in self.tensors if not tensor.is_input)
-        self._last_use = {name: i for i, node in enumerate(self.nodes) for name in node.inputs}
+
+    def replace_nodes(self, nodes: list[Node]) -> None:
+        """Run other nodes from now on. They may read the constants that the present ones read."""
+        self.nodes = nodes
+        self._last_use = {name: i for i, node in enumerate(nodes) for name in node.inputs}
 
     def __call__(self, inputs: Mapping[str, torch.Tensor], node_context: NodeContext | None = None) -> torch.Tensor:
         """The images. Each node runs in the context manager that `node_context` returns, for profiles and calibration."""

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from stylert.benchmarks.kernels import autotune, parity
+from stylert.benchmarks.kernels import autotune
 from stylert.benchmarks.kernels import whole_network as generator
+from stylert.benchmarks.kernels.parity import __main__ as parity
 from stylert.benchmarks.machine.lower_bounds import fused_network_lower_bound
 from stylert.benchmarks.schema import read_results
 from stylert.core.roofline import PeakRates
@@ -37,7 +38,7 @@ def test_a_dry_run_completes_every_stage_and_a_second_one_skips_them(tmp_path):
     stages = {name: read_results(tmp_path / f"{name}.json")["rows"] for name in ("kernels", "generator", "training")}
     assert {row["work"]["dtype"] for row in stages["kernels"]} == {"float16", "int8", "fp8"}
     forms = {(row["setup"]["form"], row["work"]["precision"]) for row in stages["generator"]}
-    assert forms == {("kernels", "fp16"), ("kernels", "int8"), *((peer, "fp16") for peer in generator.PEERS)}
+    assert forms == {("kernels", "fp16"), ("kernels_host", "fp16"), ("kernels", "int8"), *((peer, "fp16") for peer in generator.PEERS)}
     assert read_results(tmp_path / "results.json")["rows"] == [row for rows in stages.values() for row in rows]
     again = run("bash", SUITE, tmp_path, "--dry-run", PYTHON=sys.executable)
     assert again.returncode == 0
