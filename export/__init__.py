@@ -13,6 +13,8 @@ Read the files in this order:
 6. `verify.py`: images of the bundle against those of PyTorch. `perceptual_accuracy.py` is one of its measures.
 7. `tuning/`: `stylert tune`, the search for the fastest plan on one machine.
 
+`stylegan3.py` stands alone: it writes the networks of StyleGAN3, which no bundle holds yet.
+
 So the data goes: weights, plan -> graph -> file of the bundle -> images -> accuracy in `bundle.json`.
 
 To add a graph form of the modulated convolution:

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from stylert.core.images.grids import as_uint8, make_grid
 from stylert.core.images.similarity import psnr
 from stylert.core.seeds import z_from_seeds
 from stylert.export.pipeline import export_bundle
@@ -24,6 +26,8 @@ from stylert.models.checkpoint import read_generator, read_metadata
 from stylert.runtime import Generator
 from stylert.runtime.engines import build_engine
 from stylert.train.data.dataset import ImageDataset
+from tests.models.importers.stylegan3_files import stylegan3_file
+from tests.models.stylegan3.tiny import randomized, tiny_config
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHIPPED = EXAMPLES / "cats64.safetensors"
@@ -226,3 +230,28 @@ def test_the_cpp_program_on_mnn_makes_the_image_of_python_from_the_bundles_engin
         refused = run(*wrong, tmp_path / "x.ppm")
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
         assert not (tmp_path / "x.ppm").exists()
+
+
+def test_a_stylegan3_pickle_becomes_onnx_networks_and_turned_images(tmp_path: Path) -> None:
+    cfg = tiny_config(img_channels=3, conv_kernel=1, use_radial_filters=True, channel_base=512, channel_max=16, margin_size=10)
+    generator = randomized(cfg, 1)
+    file = stylegan3_file(tmp_path / "network.pkl", generator)
+    command = (EXAMPLES / "stylegan3_to_onnx.py", file, tmp_path / "out", "--seeds", "0-1", "--psi", 1)
+    pictures = []
+    for angle in (0, 90):
+        printed = python(*command, "--angle", angle)
+        assert "mapping.onnx, synthesis.onnx, images.png of 16 px" in printed
+        pictures.append(np.asarray(Image.open(tmp_path / "out" / "images.png")))
+    z = torch.from_numpy(z_from_seeds([0, 1], cfg.z_dim))
+    expected = make_grid(as_uint8(generator(z).numpy()))
+    assert pictures[0].shape == expected.shape
+    assert np.abs(pictures[0].astype(int) - expected).max() <= 1
+    tiles = [[picture[:16, 16 * i : 16 * i + 16] for i in (0, 1)] for picture in pictures]
+    for still, turned in zip(*tiles, strict=True):
+        assert still.std() > 1
+        assert np.abs(turned.astype(int) - np.rot90(still)).max() <= 1
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 1
+    assert "notes.txt" in done.stderr
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
