@@ -129,7 +129,7 @@ def detect(
         rate = finding.false_positive_rate
         rows.append(
             {"file": str(path), "matched": finding.matched, "bits": bits, "false_positive_rate": rate, "marked": marked}
-            | {"view": finding.share}
+            | {"view": finding.share, "mirrored": finding.mirrored}
         )
         words = "marked" if marked else "no mark found"
         print_line(f"{path}: {words}, {finding.matched} of {bits} bits match, false-positive rate {rate:.2g}")

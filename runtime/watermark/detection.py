@@ -1,12 +1,13 @@
 """Reads the bits of a picture, and says whether they match the key of a detector better than chance.
 
-A picture may be a resized image or a crop of one. The decoder so reads it at several scales, the views, and tries the patterns
-at every place that the scale leaves open. The clearest bits count. This choice does not look at the key, so the matches of an
-unmarked picture stay those of coins.
+A picture may be a resized image, a crop of one, or its mirror image. The decoder so reads it at several scales, the views, both as
+it is and mirrored, and tries the patterns at every place that the scale leaves open. The clearest bits count. This choice does not
+look at the key, so the matches of an unmarked picture stay those of coins.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,13 @@ class Finding:
         matched: Number of bits that match the key.
         bits: Number of bits of the key.
         share: The share of the image's longer side that the picture holds: 1 for a whole image, less for a crop.
+        mirrored: Whether the picture is the mirror image, left to right.
     """
 
     matched: int
     bits: int
     share: float
+    mirrored: bool
 
     @property
     def false_positive_rate(self) -> float:
@@ -90,14 +93,16 @@ class Detector:
             InputError: This is no such image.
         """
         picture = _picture(image)
-        best, bits, length = -1.0, np.zeros(len(self._key)), self._side
-        for view in self.facts.views:
-            outputs = self._read(picture, view) / view.spread  # [bits, places]
+        pictures = (picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+        best, bits, share, mirrored = -1.0, np.zeros(len(self._key)), 1.0, False
+        for view, is_mirror in itertools.product(self.facts.views, (False, True)):
+            outputs = self._read(pictures[is_mirror], view) / view.spread  # [bits, places]
             clarity = np.abs(outputs).mean(0)
             place = int(clarity.argmax())
             if clarity[place] > best:
-                best, bits, length = float(clarity[place]), outputs[:, place], view.length
-        return Finding(int(((bits > 0) == self._key).sum()), len(self._key), length / self._side)
+                best, bits = float(clarity[place]), outputs[:, place]
+                share, mirrored = view.length / self._side, is_mirror
+        return Finding(int(((bits > 0) == self._key).sum()), len(self._key), share, mirrored)
 
     def detect_file(self, path: str | Path) -> Finding:
         """Read the bits of a picture file.

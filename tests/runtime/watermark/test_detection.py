@@ -72,6 +72,14 @@ def test_the_view_with_the_clearest_bits_counts_whatever_the_key_is(detector: Pa
     assert Detector(content).detect(image).share == 1.0
 
 
+def test_a_mirror_image_has_the_bits_of_the_image(tmp_path: Path, rng: np.random.Generator) -> None:
+    reader = Detector.load(random_detector(tmp_path / "d.onnx", rng))
+    pixels = rng.integers(0, 256, (32, 27, 3), np.uint8)
+    picture, mirror = reader.detect(pixels), reader.detect(pixels[:, ::-1])
+    assert (picture.matched, picture.share) == (mirror.matched, mirror.share)
+    assert picture.mirrored is not mirror.mirrored
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA"])
 def test_pictures_of_every_mode_and_size_are_read(detector: Path, tmp_path: Path, rng: np.random.Generator, mode: str) -> None:
     reader = Detector.load(detector)
