@@ -90,7 +90,7 @@ def modulated_conv2d_into(
     if rgb is not None:
         if len(weight) != 1:
             raise ValueError("modulated_conv2d: rgb is for layers without 2x up")
-        check_rgb(rgb, *x.shape[:3], weight.shape[1])
+        check_rgb(rgb, len(x), x.shape[1], x.shape[2], weight.shape[1])
     elif y is None:
         raise ValueError("modulated_conv2d: nothing to write: y may be absent only with rgb")
     _check_memory(y, x, weight, style, demod, noise, bias)

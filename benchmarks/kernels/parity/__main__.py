@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _results(planned: PlannedCheck, rng: np.random.Generator) -> list[Check]:
     """The results of a check. One that does not run is wrong, and those after it still run."""
     try:
-        return list(planned.run(rng))
+        results = planned.run(rng)
+        return [results] if isinstance(results, Check) else list(results)
     except MemoryError:
         raise
     except Exception as error:  # a compiler and a driver raise classes of their own

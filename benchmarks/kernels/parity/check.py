@@ -56,7 +56,7 @@ class PlannedCheck:
 
     kernel: str
     dtype: str
-    run: Callable[[np.random.Generator], Iterable[Check]]
+    run: Callable[[np.random.Generator], Check | Iterable[Check]]
 
 
 def limits_of(device: str) -> Limits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,16 +32,16 @@ def planned_checks(device: str) -> Iterator[PlannedCheck]:
     limits = limits_of(device)
     for dtype, eight_bit in _dtypes(device):
         name = _conv_name("modulated_conv2d", eight_bit)
-        yield PlannedCheck(name, dtype, lambda rng, d=dtype, e=eight_bit: [_conv(rng, device, d, e, limits)])
+        yield PlannedCheck(name, dtype, partial(_conv, device=device, dtype=dtype, eight_bit=eight_bit, limits=limits))
         name = _conv_name("modulated_conv2d rgb", eight_bit)
-        yield PlannedCheck(name, dtype, lambda rng, d=dtype, e=eight_bit: [_conv_rgb(rng, device, d, e, limits)])
+        yield PlannedCheck(name, dtype, partial(_conv_rgb, device=device, dtype=dtype, eight_bit=eight_bit, limits=limits))
 
 
 def planned_long_sums(device: str) -> Iterator[PlannedCheck]:
     """The longest sums of a network, in every dtype."""
     for dtype, eight_bit in _dtypes(device):
         name = _conv_name("modulated_conv2d 4608 terms", eight_bit)
-        yield PlannedCheck(name, dtype, lambda rng, d=dtype, e=eight_bit: [_conv_of_long_sums(rng, device, d, e)])
+        yield PlannedCheck(name, dtype, partial(_conv_of_long_sums, device=device, dtype=dtype, eight_bit=eight_bit))
 
 
 def _dtypes(device: str) -> list[tuple[str, str | None]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,10 @@ def planned_checks(device: str) -> Iterator[PlannedCheck]:
     """A random case of every kernel in every dtype, and of the PyTorch ops."""
     limits = limits_of(device)
     for dtype in MAX_ERROR:
-        yield PlannedCheck("torgb", dtype, lambda rng, d=dtype: [_to_rgb(rng, device, d, limits)])
-        yield PlannedCheck("upfirdn2d", dtype, lambda rng, d=dtype: [_upfirdn2d(rng, device, d, limits)])
-        yield PlannedCheck("bias_act", dtype, lambda rng, d=dtype: [_bias_act(rng, device, d, limits)])
-    yield PlannedCheck("ops.modulated_conv2d", "float32", lambda rng: _ops(rng, device))
+        yield PlannedCheck("torgb", dtype, partial(_to_rgb, device=device, dtype=dtype, limits=limits))
+        yield PlannedCheck("upfirdn2d", dtype, partial(_upfirdn2d, device=device, dtype=dtype, limits=limits))
+        yield PlannedCheck("bias_act", dtype, partial(_bias_act, device=device, dtype=dtype, limits=limits))
+    yield PlannedCheck("ops.modulated_conv2d", "float32", partial(_ops, device=device))
 
 
 def _to_rgb(rng: np.random.Generator, device: str, dtype: str, limits: Limits) -> Check:
@@ -46,9 +47,9 @@ def _to_rgb(rng: np.random.Generator, device: str, dtype: str, limits: Limits) -
     rgb = Rgb(torch.full((n, h, w, 3), float("nan"), device=device), weight, style, bias, skip, f, clamp=2.0)
     to_rgb_into(x, rgb)
     below = upsample2d(skip.double().permute(0, 3, 1, 2), f.double())
-    operands = x.double().permute(0, 3, 1, 2), weight.double()[:, :, None, None], style.double()
-    image = modulated_conv2d(*operands, bias=bias.double(), clamp=rgb.clamp) + below
-    terms = modulated_conv2d(*(operand.abs() for operand in operands), bias=bias.double().abs())
+    exact, kernel, styles = x.double().permute(0, 3, 1, 2), weight.double()[:, :, None, None], style.double()
+    image = modulated_conv2d(exact, kernel, styles, bias=bias.double(), clamp=rgb.clamp) + below
+    terms = modulated_conv2d(exact.abs(), kernel.abs(), styles.abs(), bias=bias.double().abs())
     # The activations are exact, and all products are float32.
     error = relative_error(rgb.image.permute(0, 3, 1, 2), image, terms=terms)
     return Check("torgb", dtype, f"x {[n, h, w, i]}", error, MAX_ERROR["float32"])

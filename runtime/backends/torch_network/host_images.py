@@ -44,4 +44,4 @@ class HostImages:
         buffer.memory = host  # type: ignore[attr-defined]  # NumPy's array keeps the buffer alive, and that keeps the tensor
         self._lent[next(self._numbers)] = buffer
         dtype = np.dtype(str(host.dtype).removeprefix("torch."))
-        return np.frombuffer(buffer, dtype).reshape(host.shape)
+        return np.frombuffer(memoryview(buffer), dtype).reshape(host.shape)
