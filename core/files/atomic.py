@@ -23,6 +23,7 @@ from typing import Any
 
 from stylert.core.errors import OutputError, shown_line
 from stylert.core.files.partials import (
+    MAX_ATTEMPTS,
     is_partial,
     lock,
     name_aside,
@@ -319,7 +320,7 @@ def _files_beside(folder: Path, own: set[str]) -> Iterator[str]:
 
 def _put_in_place(temporary: Path, target: Path) -> None:
     """Give the folder `temporary` the name `target`. A folder that has this name gets the other one."""
-    while True:
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
             if not os.path.lexists(target):
                 os.rename(temporary, target)
@@ -327,10 +328,10 @@ def _put_in_place(temporary: Path, target: Path) -> None:
                 _rename_twice(temporary, target)
             return
         except FileNotFoundError:
-            if not temporary.exists():
+            if attempt == MAX_ATTEMPTS or not temporary.exists():
                 raise
         except OSError as e:
-            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if attempt == MAX_ATTEMPTS or e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         # Another process has removed the folder at `target`, or put its own there.
 

@@ -5,6 +5,7 @@ The process holds a lock on what it writes. So a partial that a killed process l
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -19,6 +20,8 @@ ASIDE_SUFFIX = ".stylert.aside"
 
 #: Bytes of a name in the usual file systems.
 MAX_NAME = 255
+#: Another process can get in the way of one step with files. It does not do so this often in a row.
+MAX_ATTEMPTS = 100
 
 _swept: set[Path] = set()
 
@@ -84,7 +87,7 @@ def remove_stale_partials(folder: Path) -> None:
 def _new(target: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
     added = len("..") + 8 + len(PARTIAL_SUFFIX)
     name = os.fsdecode(os.fsencode(target.name)[: MAX_NAME - added])  # a name of the greatest length leaves no room for more
-    while True:
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         path = target.with_name(f".{name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
         descriptor = None
         try:
@@ -95,10 +98,12 @@ def _new(target: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
         except FileExistsError:
             continue
         except FileNotFoundError:
-            if not target.parent.is_dir():
+            # Removed by that process, or the folder is gone. File systems that make no files, such as /proc, always say so.
+            if descriptor is None and (attempt == MAX_ATTEMPTS or not target.parent.is_dir()):
                 raise
         if descriptor is not None:
             os.close(descriptor)
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path))
 
 
 def _remove_if_stale(path: Path) -> None:

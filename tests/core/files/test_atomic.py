@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -224,6 +225,40 @@ def test_the_umask_of_the_process_is_never_changed(tmp_path: Path, monkeypatch: 
     with atomic_file(tmp_path / "f") as temporary:
         temporary.write_text("")
     write_folder(tmp_path / "d", "")
+
+
+@pytest.mark.parametrize("new", [new_partial_file, new_partial_folder])
+def test_a_file_system_that_makes_no_files_is_refused(
+    new: Callable[[Path], tuple[Path, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as /proc: it says that a file does not exist, although its folder does."""
+    attempts = []
+
+    def refuse(path: str, *_: object) -> int:
+        attempts.append(path)
+        assert len(attempts) < 1000, "this comes to no end"
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(FileNotFoundError):
+        new(tmp_path / "f")
+    assert attempts
+
+
+def test_a_folder_whose_name_is_always_taken_away_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = []
+
+    def refuse(*_: object) -> bool:
+        attempts.append(1)
+        assert len(attempts) < 1000, "this comes to no end"
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    write_folder(tmp_path / "d", "old")
+    monkeypatch.setattr(atomic, "_exchange", refuse)
+    with pytest.raises(OutputError, match="No such file"):
+        write_folder(tmp_path / "d", "new")
+    assert names(tmp_path) == ["d"]
 
 
 def test_a_second_process_is_kept_out_of_a_locked_folder(tmp_path: Path) -> None:
