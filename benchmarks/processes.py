@@ -6,7 +6,6 @@ in `/dev/shm`, and a thread: they fail where the shared memory is small or the m
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import pickle
 import signal
@@ -16,13 +15,11 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
-from stylert.core.child_processes import safe_path
+from stylert.core.child_processes import end_with_parent, safe_path
 from stylert.core.errors import BackendError
 
 #: Seconds that a call has to clean up when it is stopped.
 STOP_SECONDS = 10.0
-#: Of Linux's `prctl`.
-PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
@@ -81,7 +78,7 @@ def new_process(name: str, setup: Callable[..., object] | None = None, *argument
 
 def _serve(pipe: Connection) -> None:
     """Answer calls until the pipe closes. An error keeps its traceback as a note. SIGTERM ends a call, which cleans up."""
-    _end_with_parent()
+    end_with_parent()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt; SIGINT may be ignored, as after `&`
     try:
         while True:
@@ -97,13 +94,6 @@ def _serve(pipe: Connection) -> None:
             pipe.send((result, error))
     except (EOFError, ConnectionError, KeyboardInterrupt):
         pass  # nobody waits for an answer
-
-
-def _end_with_parent() -> None:
-    """Get SIGTERM when the parent is killed, in place of measuring on for nobody. Only Linux has this."""
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _do_nothing() -> None:

@@ -5,6 +5,7 @@ A path may name a device such as `/dev/zero`, which never ends, or a pipe, which
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -56,6 +57,27 @@ def read_file(path: str | Path, error: type[StylertError], max_bytes: int, kind:
     if len(content) > max_bytes:  # it has grown since it was opened
         raise error(f"{kind} {path} is larger than {max_bytes:,} bytes")
     return content
+
+
+def stored_bytes(file: BinaryIO) -> int:
+    """The number of bytes in an open file, without its holes.
+
+    Holes read as zeros and take no space on a disk. A system that knows no holes counts them as bytes.
+    """
+    descriptor = file.fileno()
+    size, before, position, count = os.fstat(descriptor).st_size, os.lseek(descriptor, 0, os.SEEK_CUR), 0, 0
+    try:
+        while position < size:
+            begin = os.lseek(descriptor, position, os.SEEK_DATA)
+            position = os.lseek(descriptor, begin, os.SEEK_HOLE)
+            count += position - begin
+    except AttributeError:  # Windows
+        return size
+    except OSError as e:
+        return count if e.errno == errno.ENXIO else size  # no bytes follow, but a hole; or the file system knows none
+    finally:
+        os.lseek(descriptor, before, os.SEEK_SET)
+    return count
 
 
 def _check_regular(mode: int) -> None:

@@ -142,6 +142,11 @@ def read_certificates(data: bytes, limit: int | None = MAX_CERTIFICATES) -> list
     return chain
 
 
+def certificates_text(data: bytes, limit: int | None = MAX_CERTIFICATES) -> str:
+    """The certificates of a PEM file without text around them, as `openssl x509 -text` writes. Raises as `read_certificates`."""
+    return "".join(c.public_bytes(Encoding.PEM).decode() for c in read_certificates(data, limit))
+
+
 def read_key(data: bytes) -> PrivateKeyTypes:
     """The private key in a PEM file. Raises InputError if it cannot be read."""
     try:

@@ -13,15 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stylert.core.child_processes import limit_cpu_time, limit_memory
+from stylert.core.child_processes import end_with_parent, limit_cpu_time, limit_memory
 from stylert.core.errors import InputError
-from stylert.core.files.inputs import open_file
+from stylert.core.files.inputs import open_file, stored_bytes
 from stylert.core.provenance.media_types import HEAD_BYTES, media_type_of
 from stylert.core.provenance.signing import RECIPE_LABEL, RECIPE_SCHEMA, offline_context
 
 #: Bytes that this process may allocate.
 MAX_MEMORY = 2**30
-#: Seconds of the processor for one file, and bytes that take one more: a video of some GiB is hashed as a whole.
+#: Seconds of the processor for one file, and bytes on the disk that take one more: a video of some GiB is hashed as a whole. A file
+#: of holes costs its sender nothing, so holes give no time.
 SECONDS, BYTES_PER_SECOND = 10.0, 50 * 2**20
 MAX_FILE = 2**40
 #: Characters of a recipe, as in a comment, and of any other text from a manifest.
@@ -34,6 +35,7 @@ OF_TRUST = {"signingCredential.untrusted", "signingCredential.ocsp.skipped"}
 
 def main() -> None:
     """Read a request of `verification` from standard input, and write a verdict for each of its files to standard output."""
+    end_with_parent()
     limit_memory(MAX_MEMORY)
     with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)  # a library that prints does not print into the pipe
@@ -59,14 +61,13 @@ class _ManifestReader:
         """The fields of `verification.Verdict` of one file."""
         try:
             with open_file(path, InputError, MAX_FILE, "picture") as file:
-                size = os.fstat(file.fileno()).st_size
-                limit_cpu_time(SECONDS + size / BYTES_PER_SECOND)
+                limit_cpu_time(SECONDS + stored_bytes(file) / BYTES_PER_SECOND)
                 media_type = media_type_of(file.read(HEAD_BYTES))
                 if media_type is None:
                     return {"state": "unreadable", "reason": "it is no PNG, JPEG, WebP, GIF or MP4 file"}
                 return self._read(media_type, file)
         except InputError as e:
-            return {"state": "missing", "reason": str(e)}
+            return {"state": "missing", "reason": _valid_unicode(str(e))}
         except OSError as e:
             return {"state": "unreadable", "reason": f"it cannot be read: {e.strerror or e}"}
         except MemoryError:
@@ -140,6 +141,11 @@ def _recipe(assertion: object) -> str | None:
         return None
     recipe = assertion.get("recipe")
     return recipe if isinstance(recipe, str) and len(recipe) <= MAX_RECIPE else None
+
+
+def _valid_unicode(text: str) -> str:
+    """A text whose file names may hold bytes that are no UTF-8: each becomes a replacement character, as JSON has no such bytes."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _text(value: object) -> str:

@@ -13,7 +13,14 @@ import binascii
 from dataclasses import dataclass
 
 from stylert.core.errors import InputError, SigningError, missing_extra
-from stylert.core.provenance.certificates import check_usage, damage_is_told, name_of, read_certificates, read_key
+from stylert.core.provenance.certificates import (
+    certificates_text,
+    check_usage,
+    damage_is_told,
+    name_of,
+    read_certificates,
+    read_key,
+)
 from stylert.core.provenance.credentials import Credential
 
 try:
@@ -52,7 +59,7 @@ def sign_statement(credential: Credential, statement: str) -> SignedStatement:
         signature = key.sign(data)
     else:
         raise SigningError("the key is of a kind that cannot sign statements")
-    return SignedStatement(statement, credential.certificates.decode("ascii"), base64.b64encode(signature).decode("ascii"))
+    return SignedStatement(statement, certificates_text(credential.certificates), base64.b64encode(signature).decode("ascii"))
 
 
 def check_statement(signed: SignedStatement, trusted: bytes) -> str:

@@ -160,20 +160,23 @@ def _end_of(status: int, errors: bytes) -> str:
 
 
 def _read_anchors(file: Path) -> str:
-    from stylert.core.provenance.certificates import read_certificates
+    from stylert.core.provenance.certificates import certificates_text
 
     content = read_file(file, InputError, MAX_ANCHORS, "certificate file")
     try:
-        read_certificates(content, limit=None)
+        return certificates_text(content, limit=None)
     except InputError as e:
         raise InputError(f"{file}: {e}") from None
-    return content.decode()
 
 
 def _own_certificates() -> str | None:
     """The user's own chain, or None without a readable one: verification goes on without it. It may be switched off."""
+    from stylert.core.provenance.certificates import certificates_text
+
     try:
         folder = chosen_folder() or default_folder()
-        return read_file(folder / read_settings(folder).certificates, InputError, MAX_PEM, "certificate file").decode("ascii")
-    except (InputError, SigningError, UnicodeDecodeError):
+        return certificates_text(
+            read_file(folder / read_settings(folder).certificates, InputError, MAX_PEM, "certificate file")
+        )
+    except (InputError, SigningError):
         return None

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stylert.core.errors import InputError, shown_line
-from stylert.core.files.inputs import open_file
+from stylert.core.files.inputs import open_file, stored_bytes
 from stylert.core.files.safetensors_files import MAX_FILE_BYTES, check_header
-from stylert.models.importers.archive import map_file, read_container, stored_bytes
+from stylert.models.importers.archive import map_file, read_container
 from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError
 from stylert.models.importers.records import FLOAT_STORAGES, StoredTensor

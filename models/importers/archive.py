@@ -12,7 +12,6 @@ bytes, and a storage is a window on them.
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import struct
@@ -45,27 +44,6 @@ def map_file(file: BinaryIO) -> memoryview:
     """
     is_empty = os.fstat(file.fileno()).st_size == 0
     return memoryview(b"" if is_empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def stored_bytes(file: BinaryIO) -> int:
-    """The number of bytes in an open file, without its holes.
-
-    Holes read as zeros and take no space on a disk. A system that knows no holes counts them as bytes.
-    """
-    descriptor = file.fileno()
-    size, before, position, count = os.fstat(descriptor).st_size, os.lseek(descriptor, 0, os.SEEK_CUR), 0, 0
-    try:
-        while position < size:
-            begin = os.lseek(descriptor, position, os.SEEK_DATA)
-            position = os.lseek(descriptor, begin, os.SEEK_HOLE)
-            count += position - begin
-    except AttributeError:  # Windows
-        return size
-    except OSError as e:
-        return count if e.errno == errno.ENXIO else size  # no bytes follow, but a hole; or the file system knows none
-    finally:
-        os.lseek(descriptor, before, os.SEEK_SET)
-    return count
 
 
 def read_container(data: memoryview, budget: Budget) -> tuple[object, str]:

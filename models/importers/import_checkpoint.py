@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from stylert.core.errors import CheckpointError
-from stylert.core.files.inputs import open_file
+from stylert.core.files.inputs import open_file, stored_bytes
 from stylert.core.files.safetensors_files import MAX_FILE_BYTES
 from stylert.models.checkpoint import GeneratorWeights, read_generator, read_metadata, write_generator
-from stylert.models.importers.archive import map_file, read_container, stored_bytes
+from stylert.models.importers.archive import map_file, read_container
 from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, printable
 from stylert.models.importers.official import read_official

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stylert.core.errors import DataError
-from stylert.core.files.inputs import open_file, read_file
+from stylert.core.files.inputs import open_file, read_file, stored_bytes
 
 
 def refusal(path: str | Path) -> str:
@@ -45,3 +45,23 @@ def test_other_things_are_refused_without_reading(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(tmp_path / "loop")
     assert "cannot be read" in refusal(tmp_path / ("x" * 1000))
     refusal("a\0b")
+
+
+def test_bytes_are_counted_between_holes(tmp_path):
+    path, part = tmp_path / "x", 2**20  # a multiple of the blocks of file systems
+    with open(path, "wb") as file:
+        for i in (1, 4, 5, 9):
+            file.seek(i * part)
+            file.write(bytes([i]) * part)
+        file.truncate(20 * part)
+    with open(path, "rb") as file:
+        assert file.read(3) == bytes(3)
+        assert stored_bytes(file) == 4 * part
+        assert file.tell() == 3
+        assert file.read() == path.read_bytes()[3:]
+    path.write_bytes(b"abc")
+    with open(path, "rb") as file:
+        assert stored_bytes(file) == 3
+    path.write_bytes(b"")
+    with open(path, "rb") as file:
+        assert stored_bytes(file) == 0

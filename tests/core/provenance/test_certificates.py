@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from stylert.core.errors import InputError
-from stylert.core.provenance.certificates import check_chain, make_test_chain, read_certificates
+from stylert.core.provenance.certificates import certificates_text, check_chain, make_test_chain, read_certificates
 from stylert.core.provenance.credentials import CLAIM_SIGNING
 from tests.core.provenance.certificate_chains import EMAIL, Chain, key_pem, make_chain, pem, self_signed
 from tests.draws import run_seed
@@ -156,3 +156,10 @@ def test_damaged_certificates_and_keys_raise_no_other_error() -> None:
             )
         except InputError as e:
             assert "\n" not in str(e)
+
+
+def test_text_around_the_certificates_is_left_out() -> None:
+    chain = make_chain()
+    assert (
+        certificates_text("Schlüssel von Ada\n".encode("latin-1") + chain.pem + "\nEnde\u2026".encode()) == chain.pem.decode()
+    )

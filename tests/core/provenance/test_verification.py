@@ -8,7 +8,9 @@ import json
 import random
 import socketserver
 import struct
+import subprocess
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stylert.core.child_processes import python_command
 from stylert.core.errors import BackendError, InputError
 from stylert.core.provenance import reading_process, verification
 from stylert.core.provenance.credentials import write_test_credential
@@ -64,6 +67,8 @@ def test_a_signer_is_trusted_by_the_authority_that_is_named(picture: Path, tmp_p
     other = tmp_path / "other.pem"
     other.write_bytes(make_chain().pem)
     assert verdict_of(picture, other).trust == "own"
+    other.write_bytes("Behörde\n".encode("latin-1") + (tmp_path / "certificates.pem").read_bytes())
+    assert verdict_of(picture, other).trust == "named"
 
 
 def test_after_a_change_of_keys_an_older_picture_is_valid_and_no_longer_of_this_user(
@@ -123,6 +128,58 @@ def test_names_of_files_may_hold_anything(picture: Path, tmp_path: Path) -> None
     for name in names:
         (tmp_path / name).write_bytes(picture.read_bytes())
     assert [v.state for v in verify_files([tmp_path / name for name in names])] == ["valid"] * 4
+
+
+def test_a_missing_file_may_have_any_name(picture: Path, tmp_path: Path) -> None:
+    missing, valid = verify_files([tmp_path / "caf\udce9.png", picture])
+    assert (missing.state, valid.state) == ("missing", "valid")
+    assert "caf\ufffd.png does not exist" in missing.why
+
+
+def test_holes_give_no_time(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file on a hard disk may take hours to hash. One of holes takes its sender nothing, and may take this process a moment."""
+    with open(picture, "r+b") as file:
+        file.truncate(2**37)
+    (tmp_path / "hasty_process.py").write_text(
+        "from stylert.core.provenance import reading_process\nreading_process.SECONDS = 0.5\nreading_process.main()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(verification, "MODULE", "hasty_process")
+    assert "came to no end" in verdict_of(picture).why
+
+
+def test_the_reading_process_ends_with_the_one_that_started_it(picture: Path, tmp_path: Path) -> None:
+    """Killed, the command cannot end it. Linux does."""
+    with open(picture, "r+b") as file:
+        file.truncate(2**37)
+    program = (
+        "import os, subprocess, sys, threading\n"
+        "from pathlib import Path\n"
+        "from stylert.core.provenance import verification\n"
+        "class Announced(subprocess.Popen):\n"
+        "    def communicate(self, *arguments):\n"
+        "        self.stdin.write(arguments[0]); self.stdin.close(); print(self.pid, flush=True); self.stdout.readline()\n"
+        "verification.subprocess.Popen = Announced\n"
+        "verification.verify_files([Path(sys.argv[1])])\n"
+    )
+    with subprocess.Popen(python_command("-c", program, picture), stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        reader = Path(f"/proc/{int(command.stdout.readline())}/stat")
+        while int(reader.read_text().split()[13]) < 50:  # hundredths of a second of work
+            time.sleep(0.05)
+        command.kill()
+    end = time.monotonic() + 8  # by itself it ends after more than 10 seconds of the processor
+    while _is_running(reader):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _is_running(stat: Path) -> bool:
+    """Whether the process of a file `/proc/…/stat` is there, and not only its status."""
+    try:
+        return stat.read_text().split()[2] != "Z"
+    except OSError:
+        return False
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from stylert.models.importers import budget as budget_module
-from stylert.models.importers.archive import read_pickle, stored_bytes
+from stylert.models.importers.archive import read_pickle
 from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError
 from tests.models.importers.contained import Outcome, Reader, contained_reader
@@ -112,26 +112,6 @@ def test_holes_of_a_file_allow_no_memory(reader, tmp_path):
     outcome = reader.read(tmp_path / "x.pkl")
     outcome.check()
     assert "more texts and tensors than its bytes can hold" in outcome.refusal
-
-
-def test_bytes_are_counted_between_holes(tmp_path):
-    path, part = tmp_path / "x", 2**20  # a multiple of the blocks of file systems
-    with open(path, "wb") as file:
-        for i in (1, 4, 5, 9):
-            file.seek(i * part)
-            file.write(bytes([i]) * part)
-        file.truncate(20 * part)
-    with open(path, "rb") as file:
-        assert file.read(3) == bytes(3)
-        assert stored_bytes(file) == 4 * part
-        assert file.tell() == 3
-        assert file.read() == path.read_bytes()[3:]
-    path.write_bytes(b"abc")
-    with open(path, "rb") as file:
-        assert stored_bytes(file) == 3
-    path.write_bytes(b"")
-    with open(path, "rb") as file:
-        assert stored_bytes(file) == 0
 
 
 def test_a_text_that_no_checkpoint_has_is_refused_before_it_is_looked_at(reader, tmp_path):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from stylert.core.child_processes import limit_cpu_time, limit_memory
+from stylert.core.child_processes import end_with_parent, limit_cpu_time, limit_memory
 from stylert.core.errors import DataError
 from stylert.train.data.sources.messages import Kind, Message, write_message
 
@@ -25,6 +25,7 @@ SECONDS = 8.0
 def main() -> None:
     """Read the files that the arguments name, and write messages to standard output."""
     library, source, *files = sys.argv[1:]
+    end_with_parent()
     limit_memory(MAX_MEMORY)
     limit_cpu_time(SECONDS)
     # The pipe breaks where the other process needs no more pictures.
