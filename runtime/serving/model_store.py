@@ -171,10 +171,11 @@ class ModelStore:
         async with self._locks[name]:
             try:
                 models = await asyncio.to_thread(self._load, self._sources[name])
-            except StylertError as e:
+            except (StylertError, OSError, MemoryError) as e:  # its files may vanish while they are read
+                reason = str(e) or "not enough memory"
                 self._metrics.reloads.labels(name, "failed").inc()
-                LOG.error("reload failed", extra={"facts": {"bundle": name, "error": str(e)}})
-                raise Refusal(409, f"{e}; the old bundle stays") from None
+                LOG.error("reload failed", extra={"facts": {"bundle": name, "error": reason}})
+                raise Refusal(409, f"{reason}; the old bundle stays") from None
             old, self._models[name] = self._models[name], models
         self._metrics.reloads.labels(name, "done").inc()
         LOG.info("reloaded", extra={"facts": {"bundle": name, "sha256": next(iter(models.values())).bundle_hash[:12]}})

@@ -42,16 +42,33 @@ class NetworkCalls:
 def load_calls(bundle: Bundle, backend: str, precision: str, threads: int | None, max_batch: int) -> NetworkCalls:
     """Load the networks of a model. Arguments and errors are those of `Generator.load`."""
     whole = Generator.load(bundle, backend, precision, threads, max_batch)
-    cores = threads or usable_cores()
-    count = min(cores, MAX_CALLS)
-    if count == 1 or backend not in SHARES_NETWORK or bundle.resolution > MAX_RESOLUTION:
+    count, threads_each = calls_at_once(bundle, backend, threads)
+    if count == 1:
         return NetworkCalls(whole, ())
     networks = 1 if SHARES_NETWORK[backend] else count
     narrow: list[Generator] = []
     try:
         while len(narrow) < networks:
-            narrow.append(Generator.load(bundle, backend, precision, cores // count, max_batch))
+            narrow.append(Generator.load(bundle, backend, precision, threads_each, max_batch))
     except BaseException:
         NetworkCalls(whole, tuple(narrow)).close()
         raise
     return NetworkCalls(whole, tuple(narrow * (count // networks)))
+
+
+def calls_at_once(bundle: Bundle, backend: str, threads: int | None) -> tuple[int, int | None]:
+    """How many calls make most images per second at the same time, and the threads of each.
+
+    Args:
+        bundle: The bundle.
+        backend: The backend, by its name.
+        threads: Threads of all calls together; None for those of the machine.
+
+    Returns:
+        One call with `threads`, or several with their part of the threads.
+    """
+    cores = threads or usable_cores()
+    count = min(cores, MAX_CALLS)
+    if count == 1 or backend not in SHARES_NETWORK or bundle.resolution > MAX_RESOLUTION:
+        return 1, threads
+    return count, cores // count

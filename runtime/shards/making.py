@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -20,6 +23,7 @@ from stylert.runtime.generator import Generator
 from stylert.runtime.media.pictures import check_channels, encoded_image
 from stylert.runtime.media.recipes import Recipe, bundle_hash
 from stylert.runtime.media.rendering import check_call
+from stylert.runtime.serving.network_calls import SHARES_NETWORK, calls_at_once
 from stylert.runtime.shards.files import SeedPicture, check_format, write_shard
 from stylert.runtime.shards.work import Shard, ShardWork, begin
 
@@ -59,14 +63,24 @@ def make_shards(
         StylertError: As `check_work` and `begin`, or a shard cannot be made or written.
     """
     check_work(work, bundle)
-    with loaded(work, bundle, threads) as generator, locked_folder(folder):
+    with _networks(work, bundle, threads) as generators, locked_folder(folder):
         missing = begin(folder, work)
         done = work.images - sum(map(len, missing))
         for shard in missing:
-            make_shard(work, generator, shard, folder)
+            make_shard(work, generators, shard, folder)
             done += len(shard)
             report("generate", done, work.images)
     return len(missing)
+
+
+@contextmanager
+def _networks(work: ShardWork, bundle: Bundle, threads: int | None) -> Iterator[Sequence[Generator]]:
+    """The generators of the calls that run at the same time. A network that several calls may share stands there for each."""
+    count, threads_each = calls_at_once(bundle, work.backend, threads)
+    networks = 1 if SHARES_NETWORK.get(work.backend) else count
+    with ExitStack() as stack:
+        generators = [stack.enter_context(loaded(work, bundle, threads_each)) for _ in range(networks)]
+        yield generators * (count // networks)
 
 
 def loaded(work: ShardWork, bundle: Bundle, threads: int | None) -> Generator:
@@ -88,23 +102,52 @@ def loaded(work: ShardWork, bundle: Bundle, threads: int | None) -> Generator:
     return generator
 
 
-def make_shard(work: ShardWork, generator: Generator, shard: Shard, folder: Path) -> None:
-    """Make one shard of the work. The file appears whole or not at all."""
+def make_shard(work: ShardWork, generators: Sequence[Generator], shard: Shard, folder: Path) -> None:
+    """Make one shard of the work, with as many calls at the same time as there are generators.
+
+    The file appears whole or not at all.
+    """
     suffix = f".{work.picture}"
     with ThreadPoolExecutor(usable_cores(), thread_name_prefix="stylert-encode") as pool:
-        write_shard(folder / shard.name, _pictures(work, generator, shard, suffix, pool), work.format, suffix)
+        write_shard(folder / shard.name, _pictures(work, generators, shard, suffix, pool), work.format, suffix)
 
 
 def _pictures(
-    work: ShardWork, generator: Generator, shard: Shard, suffix: str, pool: ThreadPoolExecutor
+    work: ShardWork, generators: Sequence[Generator], shard: Shard, suffix: str, pool: ThreadPoolExecutor
 ) -> Iterator[SeedPicture]:
-    remaining = iter(shard.seeds())
-    while seeds := tuple(islice(remaining, work.batch)):
-        labels = _recipe(work, seeds[0], seeds).labels(len(seeds))
-        images = as_uint8(generator(seeds, work.psi, work.cutoff, labels))
+    for seeds, images in _images(work, generators, shard):
         recipes = [_recipe(work, seed, seeds).to_json() for seed in seeds]
         files = pool.map(lambda image, recipe: encoded_image(image, suffix, recipe), images, recipes)
         yield from map(SeedPicture, seeds, files, recipes)
+
+
+def _images(work: ShardWork, generators: Sequence[Generator], shard: Shard) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    """The seeds and the images of each batch, in order. The next batches are made meanwhile."""
+    free: SimpleQueue[Generator] = SimpleQueue()
+    for generator in generators:
+        free.put(generator)
+
+    def made(seeds: tuple[int, ...]) -> np.ndarray:
+        generator = free.get()
+        try:
+            return as_uint8(generator(seeds, work.psi, work.cutoff, _recipe(work, seeds[0], seeds).labels(len(seeds))))
+        finally:
+            free.put(generator)
+
+    remaining = iter(shard.seeds())
+    waiting: deque[tuple[tuple[int, ...], Future[np.ndarray]]] = deque()
+    with ThreadPoolExecutor(len(generators), thread_name_prefix="stylert-network") as pool:
+        try:
+            while seeds := tuple(islice(remaining, work.batch)):
+                waiting.append((seeds, pool.submit(made, seeds)))
+                if len(waiting) > len(generators):
+                    first, images = waiting.popleft()
+                    yield first, images.result()
+            for first, images in waiting:
+                yield first, images.result()
+        finally:
+            for _, images in waiting:
+                images.cancel()
 
 
 def _recipe(work: ShardWork, seed: int, together: tuple[int, ...]) -> Recipe:

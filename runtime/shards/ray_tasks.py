@@ -141,4 +141,4 @@ def _make(shared: tuple[ShardWork, Path, Path, int], shard: Shard) -> None:
             _current[1].close()
             _current = None
         _current = work, loaded(work, Bundle.load(path), threads)
-    make_shard(work, _current[1], shard, folder)
+    make_shard(work, [_current[1]], shard, folder)

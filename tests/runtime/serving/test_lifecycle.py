@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,6 +22,7 @@ import pytest
 from stylert.export.pipeline import export_bundle
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.media.recipes import bundle_hash
+from stylert.runtime.serving import model_store
 from tests.runtime.serving.conftest import running, source
 
 KEY = "correct horse battery"
@@ -90,6 +92,24 @@ def test_a_reload_under_load_loses_no_request(bundle: Bundle, make_checkpoint: C
         wait_for(lambda: len(load.statuses) > done + 10)
     assert set(load.statuses) == {200}
     assert load.failures == []
+
+
+def test_a_bundle_that_vanishes_while_it_is_read_again_leaves_the_old_one(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
+    load_calls = model_store.load_calls
+
+    def vanish(*arguments: Any) -> Any:
+        calls = load_calls(*arguments)
+        (folder / "bundle.json").unlink()
+        return calls
+
+    with running([source(Bundle.load(folder))], api_key=KEY) as server:
+        monkeypatch.setattr(model_store, "load_calls", vanish)
+        refused = httpx.post(f"{server.url}/v1/models/small/reload", headers={"x-api-key": KEY}, timeout=60)
+        assert (refused.status_code, "the old bundle stays" in refused.text) == (409, True)
+        assert httpx.get(f"{server.url}/v1/images/1.png", headers={"x-api-key": KEY}, timeout=60).status_code == 200
 
 
 def test_reloading_needs_a_key_and_a_known_name(bundle: Bundle) -> None:

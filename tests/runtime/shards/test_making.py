@@ -8,9 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +67,39 @@ def test_a_rerun_makes_only_what_is_missing(bundle: Bundle, tmp_path: Path) -> N
     assert after[shard][1] == before[shard][1]  # the same work gives the same bytes
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_calls_of_a_small_network_run_at_the_same_time_and_change_no_byte(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    work = work_of(bundle, backend=backend, seeds="0-15", shards=2)
+    make_shards(work, bundle, tmp_path / "one", 1)
+    together = threading.Barrier(2)
+    alone = Generator.synthesize
+
+    def meet(self: Generator, ws: np.ndarray, *others: Any) -> np.ndarray:
+        together.wait(120)
+        return alone(self, ws, *others)
+
+    monkeypatch.setattr(Generator, "synthesize", meet)
+    make_shards(work, bundle, tmp_path / "two", 2)
+    one, two = ({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_failed_batch_ends_the_work_and_leaves_no_shard(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Generator, ws: np.ndarray, *others: Any) -> np.ndarray:
+        raise BackendError("not enough memory for 2 images at once")
+
+    monkeypatch.setattr(Generator, "synthesize", fail)
+    with pytest.raises(BackendError, match="memory"):
+        make_shards(work_of(bundle), bundle, tmp_path / "out", 2)
+    assert not list((tmp_path / "out").glob("seeds-*"))
+
+
 def test_labels_and_mistakes(
     make_checkpoint: Callable[..., Path], bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +128,7 @@ def command(bundle: Bundle, out: Path, *more: object) -> list[str]:
 @pytest.mark.parametrize("format_name", ["tar", "parquet"])
 def test_a_kill_loses_and_doubles_no_seed(bundle: Bundle, tmp_path: Path, format_name: str) -> None:
     out = tmp_path / "out"
-    words = command(bundle, out, "--shard-format", format_name)
+    words = command(bundle, out, "--shard-format", format_name, "--batch", 1)  # slow enough to be killed in the middle
     kills = 0
     for wanted in (2, 12, 25):
         with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
