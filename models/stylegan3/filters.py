@@ -49,12 +49,12 @@ def radial_lowpass(taps: int, cutoff: float, half_width: float, rate: float) -> 
         float32 `[taps, taps]` with unit sum.
     """
     positions = _positions(taps, rate)
-    radius = np.hypot(positions[:, None], positions)
-    centre = radius == 0
+    radii, place = np.unique(np.hypot(positions[:, None], positions), return_inverse=True)
+    centre = radii == 0
     # J1(x) is about x / 2 near 0, so the jinc is `cutoff` there.
-    jinc = np.where(centre, cutoff, _bessel_j1(2 * np.pi * cutoff * radius) / (np.pi * np.where(centre, 1, radius)))
+    jinc = np.where(centre, cutoff, _bessel_j1(2 * np.pi * cutoff * radii) / (np.pi * np.where(centre, 1, radii)))
     window = _window(taps, half_width, rate)
-    return _unit_sum(jinc * np.outer(window, window))
+    return _unit_sum(jinc[place].reshape(taps, taps) * np.outer(window, window))
 
 
 def _positions(taps: int, rate: float) -> np.ndarray:

@@ -24,7 +24,7 @@ from stylert.runtime.backends import tensorrt_rtx
 from stylert.runtime.build_options import BuildOptions
 from tests.models.stylegan3.float64_reference import Reference
 from tests.models.stylegan3.test_networks import equivariance
-from tests.models.stylegan3.tiny import configurations, randomized, rigid_transform, tiny_config
+from tests.models.stylegan3.tiny import configurations, random_transforms, randomized, rigid_transform, tiny_config
 
 FORMS: tuple[FilterForm, ...] = ("operator", "plain")
 seeds = st.integers(0, 2**31)
@@ -43,10 +43,8 @@ def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 def inputs(cfg: GeneratorConfig, n: int, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
-    shifts = rng.uniform(-0.3, 0.3, (n, 2))
-    transform = torch.stack([rigid_transform(rng.uniform(-3, 3), (float(x), float(y))) for x, y in shifts])
     ws = rng.standard_normal((n, cfg.num_ws, cfg.w_dim)).astype(np.float32)
-    return {"ws": ws, "transform": transform.numpy()}
+    return {"ws": ws, "transform": random_transforms(rng, n).numpy()}
 
 
 @settings(max_examples=30)

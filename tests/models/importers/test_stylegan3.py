@@ -162,6 +162,11 @@ def test_other_networks_and_other_activations_are_refused_by_name(tmp_path: Path
     assert "holds no network G_ema" in refusal(stylegan3_file(path, generator, change=lambda content: {"D": content["D"]}))
     path.write_bytes(pickle.dumps([1, 2]))
     assert "holds no network G_ema" in refusal(path)
+    for content in (b"", b"x" * 100, (100).to_bytes(8, "little") + b"{" + b" " * 200):
+        path.write_bytes(content)
+        refusal(path)
+    with pytest.raises(CheckpointError, match="missing"):
+        import_stylegan3(tmp_path / "missing")
     with pytest.raises(CheckpointError, match="is a StyleGAN3 generator"):
         import_checkpoint(stylegan3_file(path, generator))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,16 @@ from stylert.models.stylegan3.config import GeneratorConfig
 from stylert.models.stylegan3.networks import Generator, SynthesisInput
 from tests.models.stylegan2.float64_reference import Reference as StyleGan2Reference
 from tests.models.stylegan3.float64_reference import Reference
-from tests.models.stylegan3.tiny import configurations, randomized, rigid_transform, tiny_config
+from tests.models.stylegan3.tiny import configurations, random_transforms, randomized, rigid_transform, tiny_config
 
 seeds = st.integers(0, 2**31)
 
 
 def inputs(cfg: GeneratorConfig, seed: int, n: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents, and one turn and shift per sample."""
+    """Latents, and one transform per sample."""
     rng = np.random.default_rng(seed)
     ws = torch.from_numpy(rng.standard_normal((n, cfg.num_ws, cfg.w_dim)).astype(np.float32))
-    shifts = rng.uniform(-0.3, 0.3, (n, 2))
-    return ws, torch.stack([rigid_transform(rng.uniform(-3, 3), (float(x), float(y))) for x, y in shifts])
+    return ws, random_transforms(rng, n)
 
 
 @settings(max_examples=60)
@@ -39,6 +39,17 @@ def test_synthesis_equals_the_formulas(cfg: GeneratorConfig, seed: int) -> None:
         expected = exact.synthesis(ws.double().numpy(), None if matrices is None else matrices.double().numpy())
         assert image.shape == (2, cfg.img_channels, cfg.resolution, cfg.resolution)
         assert np.abs(image - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("make", [GeneratorConfig, GeneratorConfig.configuration_r], ids=["t", "r"])
+def test_the_standard_configurations_equal_the_formulas(make: Callable[..., GeneratorConfig]) -> None:
+    """All 14 layers with their own bands and margins, and few channels."""
+    cfg = make(64, channel_base=256, channel_max=6, w_dim=8, z_dim=8)
+    generator = randomized(cfg, 11)
+    ws, transform = inputs(cfg, 12, n=1)
+    image = generator.synthesis(ws, transform).numpy()
+    expected = Reference(generator, cfg).synthesis(ws.double().numpy(), transform.double().numpy())
+    assert np.abs(image - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 @settings(max_examples=20)

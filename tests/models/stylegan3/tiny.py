@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 
@@ -73,3 +74,10 @@ def rigid_transform(angle: float, shift: tuple[float, float]) -> torch.Tensor:
     c, s = math.cos(angle), math.sin(angle)
     forward = torch.tensor([[c, s, shift[0]], [-s, c, shift[1]], [0.0, 0.0, 1.0]], dtype=torch.float64)
     return torch.linalg.inv(forward).float()
+
+
+def random_transforms(rng: np.random.Generator, n: int) -> torch.Tensor:
+    """`[n, 3, 3]`: a turn, a shift and a scale each. Images that shrink have frequencies beyond the band, which fade out."""
+    turned = [rigid_transform(rng.uniform(-3, 3), (rng.uniform(-0.3, 0.3), rng.uniform(-0.3, 0.3))) for _ in range(n)]
+    scales = [torch.diag(torch.tensor([scale, scale * rng.uniform(0.8, 1.2), 1.0]).float()) for scale in rng.uniform(0.3, 5, n)]
+    return torch.stack([turn @ scale for turn, scale in zip(turned, scales, strict=True)])
