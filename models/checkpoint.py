@@ -11,7 +11,7 @@ Weights are read as NumPy arrays, without torch. No code from a file can run.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,16 +100,40 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return metadata
 
 
-def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a checkpoint, from its header alone.
+@dataclass(frozen=True)
+class TensorHeader:
+    """The shape of a stored tensor, and its element type as safetensors names it, such as `F32`."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def read_headers(path: str | Path) -> dict[str, TensorHeader]:
+    """Name, shape and type of every tensor of a checkpoint, from its header alone.
 
     Raises:
         CheckpointError: The file is missing, truncated or not safetensors.
     """
     check_header(path, CheckpointError, "checkpoint")
     with _opened(path) as file:
-        names: list[str] = file.keys()
-        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        return {name: TensorHeader(tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+
+
+def read_arrays(path: str | Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    """The tensors of these names as they are stored. Those of other names are not touched.
+
+    Raises:
+        CheckpointError: The file is missing, truncated or not safetensors, or a tensor is of a type without a NumPy form.
+    """
+    arrays = {}
+    with _opened(path) as file:
+        for name in names:
+            try:
+                arrays[name] = file.get_tensor(name)
+            except (SafetensorError, TypeError, ValueError) as e:
+                raise CheckpointError(f"checkpoint {path}: {name} cannot be read: {shown_line(str(e))}") from None
+    return arrays
 
 
 def write_generator(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from stylert.models.checkpoint import read_metadata
 from stylert.models.importers.import_checkpoint import import_checkpoint
-from stylert.train.snapshots.snapshot_file import load_tensors
+from stylert.train.snapshots.snapshot_file import read_tensors
 from stylert.train.trainer import Trainer
 
 #: `ImportedCheckpoint.format` of the files that stylert writes.
@@ -77,8 +77,8 @@ def read_networks(path: str | Path) -> dict[str, dict[str, Tensor]]:
         CheckpointError: The file is damaged or of another kind.
     """
     imported = import_checkpoint(path)
-    if imported.format == OWN_FORMAT and (metadata := read_metadata(path))["kind"] == "training":
-        tensors = load_tensors(path, metadata)
+    if imported.format == OWN_FORMAT and read_metadata(path)["kind"] == "training":
+        tensors = read_tensors(path)
         return {
             name: {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
             for name in ("G", "D", "G_ema")

@@ -54,5 +54,5 @@ def digest(tensors: Mapping[str, np.ndarray]) -> str:
     h = hashlib.sha256()
     for name in sorted(tensors):
         h.update(name.encode() + b"\0")
-        h.update(np.array(tensors[name], order="C", copy=None).tobytes())
+        h.update(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
     return h.hexdigest()

@@ -55,8 +55,8 @@ def restore_state(trainer: Trainer, tensors: dict[str, Tensor], facts: dict[str,
         facts: The JSON values. `nimg` and `step` are whole numbers.
 
     Raises:
-        CheckpointError: A tensor is missing or of another shape, or the random state, the state of ADA, the list of changes
-            or that of the numbered snapshots is not valid.
+        CheckpointError: A tensor is missing, has another shape or type, or is not finite; or the random state, the state of
+            ADA, the list of changes or that of the numbered snapshots is not valid.
     """
     _check_tensors(trainer, tensors, is_new=facts["step"] == 0)
     changes = facts.get("changes", [])
@@ -89,21 +89,32 @@ def restore_state(trainer: Trainer, tensors: dict[str, Tensor], facts: dict[str,
 
 
 def _check_tensors(trainer: Trainer, tensors: dict[str, Tensor], is_new: bool) -> None:
-    """Check names and shapes. A run that has made no step needs no state of Adam."""
-    shapes: dict[str, torch.Size] = {"pl_mean": torch.Size(), "rng": torch.get_rng_state().shape}
+    """Check names, shapes, types and values. A run that has made no step needs no state of Adam."""
+    expected = {"pl_mean": trainer.pl_mean, "rng": torch.get_rng_state()}
     for name in NETWORKS:
-        shapes |= {f"{name}.{k}": v.shape for k, v in getattr(trainer, name).state_dict().items()}
+        expected |= {f"{name}.{k}": v for k, v in getattr(trainer, name).state_dict().items()}
+    counter = torch.zeros([])  # Adam's steps
     for name, parameters in trainer.trainable.items():
         for k, p in parameters.items():
             for slot in ADAM_STATE:
                 key = f"opt_{name}.{slot}.{k}"
                 if key in tensors or not is_new:
-                    shapes[key] = torch.Size() if slot == "step" else p.shape
-    for name, shape in sorted(shapes.items()):
+                    expected[key] = counter if slot == "step" else p
+    for name, own in sorted(expected.items()):
         if name not in tensors:
             raise CheckpointError(f"the snapshot lacks the tensor {name}")
-        if tensors[name].shape != shape:
-            raise CheckpointError(f"the snapshot's tensor {name} has the shape {list(tensors[name].shape)}, not {list(shape)}")
+        saved = tensors[name]
+        if saved.shape != own.shape:
+            raise CheckpointError(f"the snapshot's tensor {name} has the shape {list(saved.shape)}, not {list(own.shape)}")
+        if saved.dtype != own.dtype:
+            raise CheckpointError(f"the snapshot's tensor {name} is of type {saved.dtype}, not {own.dtype}")
+    if (name := not_finite({name: tensors[name] for name in expected})) is not None:
+        raise CheckpointError(f"the snapshot's tensor {name} holds values that are not finite")
+
+
+def not_finite(tensors: dict[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds NaN or infinity, or None."""
+    return next((name for name, t in tensors.items() if not torch.isfinite(t).all()), None)
 
 
 def _adam_state(p: torch.nn.Parameter, saved: dict[str, Tensor | None]) -> dict[str, Tensor]:
