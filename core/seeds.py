@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from stylert.core.errors import InputError, shown
 
 MAX_SEED = 2**32 - 1
+#: Seeds of one call: a million images of 64 px are 12 GB.
+MAX_SEEDS = 1_000_000
 #: Greatest width of a latent.
 MAX_WIDTH = 2**20
 
@@ -24,15 +27,19 @@ def z_from_seeds(seeds: Iterable[int], z_dim: int) -> np.ndarray:
         float32 `[N, z_dim]`, one row per seed.
 
     Raises:
-        InputError: A seed is out of range or no whole number, or there are none. Or `z_dim` is no width.
+        InputError: A seed is out of range or no whole number, or there are none, or more than `MAX_SEEDS`. Or `z_dim` is no width.
     """
     if isinstance(z_dim, bool) or not isinstance(z_dim, (int, np.integer)) or not 1 <= z_dim <= MAX_WIDTH:
         raise InputError(f"z_dim is a whole number from 1 to {MAX_WIDTH}, not {shown(z_dim)}")
     rows = []
     try:
-        given = iter(seeds)
+        if isinstance(seeds, (bytes, bytearray, memoryview)):  # numbers to Python, and a mistake here
+            raise TypeError
+        given = list(itertools.islice(seeds, MAX_SEEDS + 1))  # an iterator may have no end
     except TypeError:
         raise InputError(f"seeds are whole numbers, such as [0, 1], not {shown(seeds)}") from None
+    if len(given) > MAX_SEEDS:
+        raise InputError(f"more than {MAX_SEEDS} seeds in one call")
     for seed in given:
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= MAX_SEED:
             raise InputError(f"a seed is a whole number from 0 to {MAX_SEED}, not {shown(seed)}")
@@ -42,7 +49,7 @@ def z_from_seeds(seeds: Iterable[int], z_dim: int) -> np.ndarray:
     return np.concatenate(rows).astype(np.float32)
 
 
-def parse_seeds(text: str, limit: int = 1_000_000) -> list[int]:
+def parse_seeds(text: str, limit: int = MAX_SEEDS) -> list[int]:
     """Read seeds such as `"0-3,7,10-12"`, which is `[0, 1, 2, 3, 7, 10, 11, 12]`.
 
     Raises:
@@ -70,6 +77,8 @@ def format_seeds(seeds: Iterable[int]) -> str:
     """The shortest text from which `parse_seeds` reads `seeds`, in the same order."""
     runs: list[list[int]] = []
     for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+            raise InputError(f"a seed is a whole number, not {shown(seed)}")
         if runs and seed == runs[-1][1] + 1:
             runs[-1][1] = seed
         else:

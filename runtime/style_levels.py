@@ -17,6 +17,8 @@ import numpy as np
 
 from stylert.core.errors import InputError, shown
 
+#: Latents of the largest network, of 4096 px.
+MAX_WS = 22
 #: The lowest and the highest block of each level, pixels
 LEVELS = {"coarse": (4, 8), "middle": (16, 32), "fine": (64, 4096)}
 
@@ -43,6 +45,8 @@ def parse_levels(text: str, num_ws: int) -> list[int]:
     """
     if not isinstance(text, str):
         raise InputError(f"levels are text such as coarse,5 (got {shown(text)})")
+    if isinstance(num_ws, bool) or not isinstance(num_ws, (int, np.integer)) or not 2 <= num_ws <= MAX_WS:
+        raise InputError(f"a network has 2 to {MAX_WS} latents, not {shown(num_ws)}")
     chosen: set[int] = set()
     for part in (p.strip() for p in text.split(",")):
         first, dash, last = part.partition("-")
@@ -71,8 +75,16 @@ def mix_styles(row: np.ndarray, columns: np.ndarray, indices: Iterable[int]) -> 
 
     Returns:
         Mixed ws, `[M, num_ws, w_dim]`.
+
+    Raises:
+        InputError: An index is no latent of the row.
     """
-    mixed = np.repeat(row[None], len(columns), axis=0)
+    if not isinstance(indices, Iterable):
+        raise InputError(f"the latents to take are indices such as [0, 1], not {shown(indices)}")
     taken = list(indices)
+    for index in taken:
+        if isinstance(index, bool) or not isinstance(index, (int, np.integer)) or not 0 <= index < len(row):
+            raise InputError(f"a latent is a whole number from 0 to {len(row) - 1}, not {shown(index)}")
+    mixed = np.repeat(row[None], len(columns), axis=0)
     mixed[:, taken] = columns[:, taken]
     return mixed

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, OutputError
 from stylert.core.images.grids import save_grid
-from stylert.core.seeds import parse_seeds, z_from_seeds
+from stylert.core.seeds import format_seeds, parse_seeds, z_from_seeds
 from stylert.runtime import Bundle
 from stylert.runtime.cuda.arrays import device_view, host_view
 from stylert.runtime.input_checks import finite_number
 from stylert.runtime.media.interpolation import keyframe_path
 from stylert.runtime.media.pictures import save_image
 from stylert.runtime.media.recipes import read_recipe
-from stylert.runtime.style_levels import parse_levels
+from stylert.runtime.media.video import write_video
+from stylert.runtime.serving.settings import ServerSettings
+from stylert.runtime.style_levels import mix_styles, parse_levels
 
 IMAGES = np.zeros((2, 4, 4, 3), np.uint8)
 KEYS = np.zeros((3, 6, 8), np.float32)
@@ -42,12 +46,43 @@ WRONG: dict[str, Callable[[], object]] = {
     "grid of two channels": lambda: save_grid(IMAGES[..., :2], "x.png"),
     "grid of no columns": lambda: save_grid(IMAGES, "x.png", 0),
     "grid of half a column": lambda: save_grid(IMAGES, "x.png", 1.5),  # type: ignore[arg-type]
+    "grid of 10**8 columns": lambda: save_grid(IMAGES, "x.png", 10**8),
+    "grid of 10**400 columns": lambda: save_grid(IMAGES, "x.png", 10**400),
     "grid in an exe": lambda: save_grid(IMAGES, "x.exe"),
     "grid nowhere": lambda: save_grid(IMAGES, None),  # type: ignore[arg-type]
     "picture nowhere": lambda: save_image(IMAGES[0], None),  # type: ignore[arg-type]
     "picture of nothing": lambda: save_image(None, "x.png"),  # type: ignore[arg-type]
     "picture of floats": lambda: save_image(IMAGES[0].astype(np.float32), "x.png"),
     "picture in an exe": lambda: save_image(IMAGES[0], "x.exe"),
+    "picture of no pixels": lambda: save_image(IMAGES[0, :0], "x.webp"),
+    "picture of too many pixels": lambda: save_image(np.zeros((1, 70_000, 3), np.uint8), "x.gif"),
+    "picture with a number as its comment": lambda: save_image(IMAGES[0], "x.png", 5),  # type: ignore[arg-type]
+    "video of nothing": lambda: write_video("x.gif", None, 10, ""),  # type: ignore[arg-type]
+    "video of no images": lambda: write_video("x.webp", [], 10, ""),
+    "video of empty batches": lambda: write_video("x.gif", [IMAGES[:0, :0]], 10, ""),
+    "video of two sizes": lambda: write_video("x.gif", [IMAGES, IMAGES[:, :2]], 10, ""),
+    "video of grey and color": lambda: write_video("x.webp", [IMAGES, IMAGES[..., :1]], 10, ""),
+    "video of floats": lambda: write_video("x.gif", [IMAGES / 2], 10, ""),
+    "video of too wide images": lambda: write_video("x.webp", [np.zeros((1, 1, 70_000, 3), np.uint8)], 10, ""),
+    "video of half a frame a second": lambda: write_video("x.gif", [IMAGES], 0.5, ""),  # type: ignore[arg-type]
+    "video with a number as its comment": lambda: write_video("x.gif", [IMAGES], 10, 5),  # type: ignore[arg-type]
+    "video nowhere": lambda: write_video(None, [IMAGES], 10, ""),  # type: ignore[arg-type]
+    "seeds without end": lambda: z_from_seeds(itertools.count(), 4),
+    "seeds of a billion": lambda: z_from_seeds(range(10**9), 4),
+    "seeds as bytes": lambda: z_from_seeds(b"ab", 4),
+    "text of seeds that are text": lambda: format_seeds(["a"]),  # type: ignore[list-item]
+    "levels of 2**31 latents": lambda: parse_levels("coarse", 2**31),
+    "styles mixed at a name": lambda: mix_styles(KEYS[0], KEYS, ["coarse"]),  # type: ignore[list-item]
+    "styles mixed at a latent that is not there": lambda: mix_styles(KEYS[0], KEYS, [6]),
+    "a path in batches of 10**9": lambda: keyframe_path(KEYS, 10**9, batch=10**9),
+    "a server of no address": lambda: ServerSettings(host=None),  # type: ignore[arg-type]
+    "a server of half a connection": lambda: ServerSettings(max_connections=0.5),  # type: ignore[arg-type]
+    "a server of text": lambda: ServerSettings(max_batch="8"),  # type: ignore[arg-type]
+    "a server at port True": lambda: ServerSettings(port=True),
+    "a server that waits for nothing": lambda: ServerSettings(idle_seconds=None),  # type: ignore[arg-type]
+    "a server that waits NaN seconds": lambda: ServerSettings(drain_seconds=float("nan")),
+    "a server that waits a decimal": lambda: ServerSettings(body_seconds=Decimal("NaN")),  # type: ignore[arg-type]
+    "a server with a number as its key": lambda: ServerSettings(api_key=12345678),  # type: ignore[arg-type]
     "levels as a number": lambda: parse_levels(3, 6),  # type: ignore[arg-type]
     "a path of nothing": lambda: keyframe_path(None, 4),  # type: ignore[arg-type]
     "a path of 2.5 frames": lambda: keyframe_path(KEYS, 2.5),  # type: ignore[arg-type]
@@ -59,7 +94,7 @@ WRONG: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_argument_is_one_line_and_leaves_no_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError) as e:
+    with pytest.raises((InputError, OutputError)) as e:
         WRONG[name]()
     assert str(e.value).isprintable()
     assert os.listdir(tmp_path) == []

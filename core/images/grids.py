@@ -12,6 +12,9 @@ from stylert.core.errors import InputError, as_path, shown, shown_line
 from stylert.core.files.atomic import atomic_file
 from stylert.core.provenance.signing import signed
 
+#: Pixels in a side of a picture with columns that nothing fills.
+MAX_SIDE = 65_535
+
 
 def as_uint8(images: np.ndarray) -> np.ndarray:
     """Images as uint8 `[N, H, W, C]`, converted as in the official tools: `x * 127.5 + 128`, clipped, truncated.
@@ -34,9 +37,17 @@ def make_grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 
     Returns:
         uint8 `[rows * H, columns * W, C]`.
+
+    Raises:
+        InputError: `columns` is no whole number from 1 on, or so many are wider than a picture may be.
     """
     n, h, w, c = images.shape
-    columns = columns or _columns(n)
+    most = max(n, MAX_SIDE // w)
+    if columns is not None and (
+        isinstance(columns, bool) or not isinstance(columns, (int, np.integer)) or not 1 <= columns <= most
+    ):
+        raise InputError(f"a grid has 1 to {most} columns of {w} px, not {shown(columns)}")
+    columns = _columns(n) if columns is None else int(columns)
     rows = math.ceil(n / columns)
     grid = np.full((rows * columns, h, w, c), 255, np.uint8)
     grid[:n] = images
@@ -48,7 +59,8 @@ def _columns(n: int) -> int:
     return next((k for k in range(square, math.isqrt(2 * n) + 1) if n % k == 0), square)
 
 
-def _described(images: object) -> str:
+def described(images: object) -> str:
+    """An argument that is no array of images, for a message."""
     return f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else shown(images)
 
 
@@ -76,11 +88,9 @@ def save_grid(
     if as_path(path, "grid").suffix.lower() != ".png":
         raise InputError(f"a grid is a PNG file, and {shown_line(str(path))} does not end in .png")
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
-        raise InputError(f"a grid is made of uint8 images [N, H, W, C], not {_described(images)}")
+        raise InputError(f"a grid is made of uint8 images [N, H, W, C], not {described(images)}")
     if 0 in images.shape or images.shape[3] not in (1, 3):
         raise InputError(f"a grid is made of at least one image of 1 or 3 channels, not of {list(images.shape)}")
-    if columns is not None and (isinstance(columns, bool) or not isinstance(columns, (int, np.integer)) or columns < 1):
-        raise InputError(f"a grid has at least one column, not {shown(columns)}")
     grid = make_grid(images, columns)
     encoded = BytesIO()
     Image.fromarray(grid.squeeze(2) if grid.shape[2] == 1 else grid).save(encoded, format="png")

@@ -54,6 +54,8 @@ class Composition:
         Raises:
             InputError: A value has another type or range, or the network does not take it.
         """
+        if not isinstance(self.latents, tuple):
+            raise InputError(f"the latents of a composition are a tuple of seeds, not {shown(self.latents)}")
         if len(self.latents) != bundle.num_ws:
             raise InputError(f"this network has {bundle.num_ws} latents, not {len(self.latents)}")
         for seed in self.latents if self.toward is None else (*self.latents, self.toward):
@@ -76,7 +78,12 @@ def composed_ws(generator: Generator, compositions: Sequence[Composition]) -> np
 
     Returns:
         ws, float32 `[N, num_ws, w_dim]`.
+
+    Raises:
+        InputError: There are none.
     """
+    if not compositions:
+        raise InputError("no images to compose")
     c_dim = generator.bundle.model["c_dim"]
     # One call of the mapping network has one truncation. Each (seed, label) in it is mapped once.
     calls: dict[tuple[float, int | None], dict[tuple[int, object], int]] = defaultdict(dict)

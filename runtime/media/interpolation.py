@@ -93,7 +93,7 @@ def keyframe_path(
     if not 2 <= count <= MAX_KEYFRAMES:
         raise InputError(f"a path takes 2 to {MAX_KEYFRAMES} keyframes, not {count}")
     whole_number(frames, "frames", 2)
-    whole_number(batch, "batch", 1)
+    whole_number(batch, "batch", 1, MAX_KEYFRAMES)
     if curve not in get_args(Curve):
         raise InputError(f"a curve is one of {', '.join(get_args(Curve))}, not {shown(curve)}")
     return _batches(keyframes, frames, loop, curve, batch)

@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from stylert.core.errors import InputError, OutputError, as_path, shown
 from stylert.core.files.atomic import atomic_file, check_writable
 from stylert.core.files.json_documents import read_document
+from stylert.core.images.grids import described
 from stylert.core.provenance.signing import says_generated, signed
 from stylert.runtime.media.image_metadata import PNG_KEY, read_comment, xmp_packet
 
@@ -42,19 +43,22 @@ def save_image(image: np.ndarray, path: str | Path, comment: str | None = None, 
     """
     path = as_path(path, "picture")
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
-        raise InputError(f"a picture is made of a uint8 array [H, W, C], not {shown(image)}")
+        raise InputError(f"a picture is made of a uint8 array [H, W, C], not {described(image)}")
+    if 0 in image.shape:
+        raise InputError(f"a picture has at least one pixel, not {list(image.shape)}")
     suffix = path.suffix.lower()
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise InputError(f"cannot tell the image format of {path}: use .png, .jpg or .webp")
     check_channels(path, image.shape[2])
     if comment is not None:
         check_commented(path)
+        check_comment(comment)
     # Encoded in memory: Pillow writes some formats to the file descriptor itself, and passes over the error of a full disk.
     encoded = BytesIO()
     try:
         options = {} if comment is None else _comment_options(suffix, comment)
         as_picture(image).save(encoded, format=Image.registered_extensions()[suffix], **options)
-    except (ValueError, OSError, struct.error) as e:
+    except (ValueError, OverflowError, OSError, struct.error) as e:
         raise OutputError(f"cannot write {image.shape[1]} x {image.shape[0]} pixels as {path}: {e}") from None
     data = encoded.getvalue()
     if generated or says_generated(comment):
@@ -105,6 +109,12 @@ def check_commented(path: str | Path) -> None:
     """Raise InputError unless pictures of this suffix can hold a comment."""
     if Path(path).suffix.lower() not in COMMENTED:
         raise InputError(f"cannot write {path} with its recipe: use {', '.join(COMMENTED)}")
+
+
+def check_comment(comment: object) -> None:
+    """Raise InputError unless this is ASCII text, which every format holds."""
+    if not isinstance(comment, str) or not comment.isascii() or "\0" in comment:
+        raise InputError(f"the comment of a file is ASCII text, not {shown(comment)}")
 
 
 def check_own_picture(path: Path) -> None:

@@ -7,21 +7,24 @@ picture, and this module puts the frames into the animation, because Pillow's ow
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from stylert.core.errors import InputError, OutputError, missing_extra
+from stylert.core.errors import InputError, OutputError, as_path, missing_extra, shown
 from stylert.core.files.atomic import atomic_file
+from stylert.core.images.grids import described
 from stylert.core.provenance.signing import says_generated, sign_in_place
 from stylert.runtime.media.image_metadata import xmp_packet
-from stylert.runtime.media.pictures import as_picture, check_channels
+from stylert.runtime.media.pictures import as_picture, check_channels, check_comment
 
 #: The highest frame rate of each suffix. GIF counts in hundredths of a second, and players show one hundredth as ten.
 SUFFIXES = {".mp4": 1000, ".webp": 100, ".gif": 50}
+#: Pixels in a side, by the formats and by the encoder of H.264.
+MAX_SIDES = {".mp4": 16_384, ".webp": 16_383, ".gif": 65_535}
 
 
 def check_video(path: str | Path, fps: int) -> None:
@@ -31,17 +34,17 @@ def check_video(path: str | Path, fps: int) -> None:
         InputError: The suffix or the frame rate is not supported.
         BackendError: The suffix is .mp4, and PyAV is not installed.
     """
-    path = Path(path)
+    path = as_path(path, "video")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"cannot tell the video format of {path}: use {', '.join(SUFFIXES)}")
-    if not 1 <= fps <= SUFFIXES[suffix]:
-        raise InputError(f"a {suffix} takes 1 to {SUFFIXES[suffix]} frames per second, not {fps}")
+    if isinstance(fps, bool) or not isinstance(fps, (int, np.integer)) or not 1 <= fps <= SUFFIXES[suffix]:
+        raise InputError(f"a {suffix} takes 1 to {SUFFIXES[suffix]} frames per second, not {shown(fps)}")
     if suffix == ".mp4":
         _import_av()
 
 
-def write_video(path: str | Path, frames: Iterator[np.ndarray], fps: int, comment: str) -> int:
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: int, comment: str) -> int:
     """Write a video. The file appears whole or not at all. WebP and GIF repeat for ever.
 
     Args:
@@ -54,13 +57,14 @@ def write_video(path: str | Path, frames: Iterator[np.ndarray], fps: int, commen
         The number of frames.
 
     Raises:
-        InputError: The suffix or the frame rate is not supported, or the images are neither grey nor RGB.
+        InputError: The suffix or the frame rate is not supported. Or these are no such images or text, or there are none.
         BackendError: The suffix is .mp4, and PyAV is not installed.
         OutputError: The video cannot be encoded or written.
         SigningError: There is a credential, and it cannot sign.
     """
     check_video(path, fps)
-    path = Path(path)
+    check_comment(comment)
+    path, fps = Path(path), int(fps)
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder")
     suffix = path.suffix.lower()
@@ -72,11 +76,25 @@ def write_video(path: str | Path, frames: Iterator[np.ndarray], fps: int, commen
     return count
 
 
-def _checked_frames(path: Path, frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Each image of the batches. Raises InputError if a video of this suffix cannot hold its channels."""
+def _checked_frames(path: Path, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Each image of the batches. Raises InputError for others than `write_video` takes."""
+    if not isinstance(frames, Iterable):
+        raise InputError(f"a video is made of batches of images, not of {shown(frames)}")
+    shape: tuple[int, ...] | None = None
     for batch in frames:
-        check_channels(path, batch.shape[3], is_video=True)
+        if not isinstance(batch, np.ndarray) or batch.dtype != np.uint8 or batch.ndim != 4:
+            raise InputError(f"a video is made of uint8 images [N, H, W, C], not of {described(batch)}")
+        shape = batch.shape[1:] if shape is None else shape
+        if batch.shape[1:] != shape:
+            raise InputError(f"the images of a video have one size: {list(shape)} came first, and then {list(batch.shape[1:])}")
+        if not all(0 < side <= MAX_SIDES[path.suffix.lower()] for side in shape[:2]):
+            raise InputError(
+                f"a {path.suffix.lower()} has 1 to {MAX_SIDES[path.suffix.lower()]} pixels in a side, not {list(shape[:2])}"
+            )
+        check_channels(path, shape[2], is_video=True)
         yield from batch
+    if shape is None:
+        raise InputError("a video has at least one image")
 
 
 def _write_mp4(path: Path, images: Iterator[np.ndarray], fps: int, comment: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, shown
 from stylert.core.ranges import check_ranges
 
 MIB = 2**20
@@ -17,8 +17,16 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_delay_ms": (0, 10_000),
     "max_queue": (1, 1_000_000),
     "max_images": (1, 4096),
+    "max_pixels": (1, 2**40),
+    "max_body": (1, 2**40),
+    "max_held": (1, 2**40),
     "max_connections": (1, 100_000),
+    "header_seconds": (0.01, 86_400),
+    "body_seconds": (0.01, 86_400),
     "request_seconds": (0.1, 86_400),
+    "idle_seconds": (0.01, 86_400),
+    "drain_delay": (0, 86_400),
+    "drain_seconds": (0, 86_400),
 }
 
 
@@ -48,7 +56,7 @@ class ServerSettings:
         drain_seconds: Seconds after that in which running requests may end.
 
     Raises:
-        InputError: A value is out of range.
+        InputError: A value is of another type, or out of range.
     """
 
     host: str = "127.0.0.1"
@@ -77,7 +85,11 @@ class ServerSettings:
             raise InputError(str(e)) from None
         if self.max_images > self.max_queue:
             raise InputError(f"max_queue of {self.max_queue} has no room for a request of {self.max_images} images")
-        if self.api_key is not None and not (
-            8 <= len(self.api_key) <= 200 and self.api_key.isascii() and self.api_key.isprintable()
-        ):
+        if not isinstance(self.host, str) or not self.host:
+            raise InputError(f"the address to listen on is a text such as 127.0.0.1, not {shown(self.host)}")
+        if self.api_key is not None and not _is_key(self.api_key):
             raise InputError("an API key has 8 to 200 printable ASCII characters")
+
+
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) and 8 <= len(key) <= 200 and key.isascii() and key.isprintable()
