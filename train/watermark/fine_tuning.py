@@ -3,6 +3,9 @@
 StyleGAN2 adds to each layer a map of noise, which is constant in a bundle by default. The maps of the marked generator are as
 large as noise, but carry the key. The original generator draws the same latents, and the images may differ from it by a given
 PSNR. A multiplier weighs this bound against the bits, and is adapted in each step until the mean difference meets the bound.
+
+Images answer differently to the same map, and dark flat parts answer most. So a single image, and a small part of one, have
+bounds of their own.
 """
 
 from __future__ import annotations
@@ -23,10 +26,15 @@ from stylert.train.watermark.decoder import Decoder
 
 #: Least truncation of the training images, and how often two latents are mixed.
 LEAST_PSI, MIXING = 0.5, 0.25
-#: Each output is to exceed this, in standard deviations of unmarked images.
-MARGIN = 4.0
+#: Each output is to exceed this, in standard deviations of unmarked images. What is missing counts by its square, so that weak bits
+#: gain most.
+MARGIN = 3.0
 #: PSNR that the first steps allow. The bound rises from there to the wanted one.
 FIRST_PSNR, ANNEALED = 32.0, 0.4
+#: How many dB one image may lie below the PSNR of all, and the weight of what exceeds this.
+IMAGE_SLACK, IMAGE_WEIGHT = 3.0, 100.0
+#: The same for a part of so many pixels across.
+PART_SLACK, PART_WEIGHT, PART = 8.0, 50.0, 8
 #: Rate at which the weight of the bound adapts.
 ADAPTATION = 0.05
 LEAST_WEIGHT, GREATEST_WEIGHT = 0.02, 50.0
@@ -86,10 +94,11 @@ def fine_tune(
                 original = saved(generator.synthesis(ws, "const"))
             image = saved(marked.synthesis(ws, "const"))
             outputs = decoder(*random_view(image.expand(-1, 3, -1, -1), decoder.side, draws))
-            bits_loss = F.softplus(2 * (MARGIN - signs * outputs)).mean()
-            difference = (image - original).square().mean() / squared_difference(psnr)
+            bits_loss = F.relu(MARGIN - signs * outputs).square().mean()
+            error = (image - original).square().mean(1, keepdim=True) / squared_difference(psnr)
+            difference = error.mean()
             optimizer.zero_grad()
-            (bits_loss + weight * difference).backward()
+            (bits_loss + weight * difference + excess(error)).backward()
             optimizer.step()
             weight *= math.exp(ADAPTATION * min(float(difference.detach()) - 1, 1.0))
             weight = min(max(weight, LEAST_WEIGHT), GREATEST_WEIGHT)
@@ -112,6 +121,13 @@ def marked_layers(generator: Generator, blocks: int) -> list[SynthesisLayer]:
 def squared_difference(psnr: float) -> float:
     """The mean squared difference of images in [-1, 1] at a PSNR in dB."""
     return 4.0 / 10 ** (psnr / 10)
+
+
+def excess(error: Tensor) -> Tensor:
+    """By how much images and their parts exceed their bounds: the weighed mean. `error` `[N, 1, R, R]` is in units of the wanted mean."""
+    images = F.relu(error.mean((1, 2, 3)) / 10 ** (IMAGE_SLACK / 10) - 1).mean()
+    parts = F.relu(F.avg_pool2d(error, PART) / 10 ** (PART_SLACK / 10) - 1).mean()
+    return IMAGE_WEIGHT * images + PART_WEIGHT * parts
 
 
 def _open_map(layer: SynthesisLayer) -> nn.Parameter:

@@ -10,7 +10,17 @@ from stylert.core.errors import InputError
 from stylert.models.checkpoint import GeneratorWeights, generator_module
 from stylert.models.stylegan2.networks import Generator
 from stylert.train.watermark.decoder import Decoder
-from stylert.train.watermark.fine_tuning import TuningSettings, fine_tune, squared_difference
+from stylert.train.watermark.fine_tuning import (
+    IMAGE_SLACK,
+    IMAGE_WEIGHT,
+    PART,
+    PART_SLACK,
+    PART_WEIGHT,
+    TuningSettings,
+    excess,
+    fine_tune,
+    squared_difference,
+)
 from stylert.train.watermark.marking import MarkSettings, drawn_images, mark_generator, share_read
 from tests.conftest import random_arrays, small_config
 
@@ -63,6 +73,17 @@ def test_no_step_changes_no_image(rng: np.random.Generator) -> None:
     generator = small_generator(rng)
     marked = fine_tune(generator, Decoder.draw(8, 32, 1), torch.tensor(KEY), TuningSettings(steps=0))
     assert np.abs(drawn_images(marked, 0, 4).astype(int) - drawn_images(generator, 0, 4)).max() <= 1
+
+
+def test_an_image_and_a_part_of_one_have_bounds_of_their_own() -> None:
+    even = torch.full((4, 1, 32, 32), 0.99 * 10 ** (IMAGE_SLACK / 10))
+    assert float(excess(even)) == 0
+    worst_image = even.clone()
+    worst_image[2] *= 1.5
+    assert float(excess(worst_image)) == pytest.approx(IMAGE_WEIGHT * (0.99 * 1.5 - 1) / 4, rel=1e-4)
+    worst_part = even * 0.1
+    worst_part[1, :, PART : 2 * PART, :PART] = 3 * 10 ** (PART_SLACK / 10)
+    assert float(excess(worst_part)) == pytest.approx(PART_WEIGHT * 2 / (4 * (32 // PART) ** 2), rel=1e-4)
 
 
 def test_the_bound_is_the_psnr_of_bytes() -> None:
