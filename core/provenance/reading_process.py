@@ -81,7 +81,7 @@ class _ManifestReader:
         except self.c2pa.C2paError as e:
             if str(e).startswith("Remote"):
                 return {"state": "unsigned", "reason": "it names a manifest on a server, which is not fetched"}
-            return {"state": "unreadable", "reason": _text(str(e))}
+            return {"state": "unreadable", "reason": f"it is damaged: {_text(str(e).removeprefix('Other: '))}"}
         manifest = (report.get("manifests") or {}).get(report.get("active_manifest"))
         if manifest is None:  # a damaged file may name a manifest that it does not hold
             return {"state": "unreadable", "reason": "its manifest is damaged"}
