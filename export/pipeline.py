@@ -89,7 +89,7 @@ def export_bundle(
 
     Raises:
         CheckpointError: The checkpoint is damaged or not supported.
-        InputError: A precision, backend or number is wrong.
+        InputError: A precision, backend or number is wrong, or a marked generator would lose its mark.
         PsnrMissed: A precision misses its PSNR. The bundle is written without it, unless no other precision is left.
         OutputError: `out` is something other than a bundle, holds other files as well, or cannot be written. Nothing is
             left half-written.
@@ -101,6 +101,8 @@ def export_bundle(
         raise OutputError(f"{out} exists and is not a bundle; choose another folder")
     check_not_around(out, [Path(checkpoint)])
     weights = read_any_generator(checkpoint)
+    if noise != "const" and "watermark" in weights.info:
+        raise InputError(f"{checkpoint} is marked, and its mark lies in the constant noise: export it with --noise const")
     cfg = weights.config
     promised_db = MIN_PSNR_DB | ({} if min_psnr is None else {"int8": min_psnr})
     with atomic_directory(out, None if force else own_files) as folder:
