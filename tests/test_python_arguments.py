@@ -20,7 +20,7 @@ from stylert.runtime import Bundle
 from stylert.runtime.cuda.arrays import device_view, host_view
 from stylert.runtime.input_checks import finite_number
 from stylert.runtime.media.interpolation import keyframe_path
-from stylert.runtime.media.pictures import save_image
+from stylert.runtime.media.pictures import encoded_image, save_image
 from stylert.runtime.media.recipes import read_recipe
 from stylert.runtime.media.video import write_video
 from stylert.runtime.serving.settings import ServerSettings
@@ -55,6 +55,10 @@ WRONG: dict[str, Callable[[], object]] = {
     "picture of floats": lambda: save_image(IMAGES[0].astype(np.float32), "x.png"),
     "picture in an exe": lambda: save_image(IMAGES[0], "x.exe"),
     "picture of no pixels": lambda: save_image(IMAGES[0, :0], "x.webp"),
+    "bytes of no picture": lambda: encoded_image(None, ".png"),  # type: ignore[arg-type]
+    "bytes of no format": lambda: encoded_image(IMAGES[0], None),  # type: ignore[arg-type]
+    "bytes of no quality": lambda: encoded_image(IMAGES[0], ".jpg", quality=0.5),  # type: ignore[arg-type]
+    "bytes of a batch": lambda: encoded_image(IMAGES, ".png"),
     "picture of too many pixels": lambda: save_image(np.zeros((1, 70_000, 3), np.uint8), "x.gif"),
     "picture with a number as its comment": lambda: save_image(IMAGES[0], "x.png", 5),  # type: ignore[arg-type]
     "video of nothing": lambda: write_video("x.gif", None, 10, ""),  # type: ignore[arg-type]

@@ -42,10 +42,7 @@ def save_image(image: np.ndarray, path: str | Path, comment: str | None = None, 
         SigningError: There is a credential, and it cannot sign.
     """
     path = as_path(path, "picture")
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
-        raise InputError(f"a picture is made of a uint8 array [H, W, C], not {described(image)}")
-    if 0 in image.shape:
-        raise InputError(f"a picture has at least one pixel, not {list(image.shape)}")
+    _check_image(image)
     suffix = path.suffix.lower()
     if Image.registered_extensions().get(suffix) not in Image.SAVE:
         raise InputError(f"cannot tell the image format of {path}: use .png, .jpg or .webp")
@@ -77,10 +74,17 @@ def encoded_image(image: np.ndarray, suffix: str, comment: str | None = None, qu
         quality: Of JPEG and WebP, 1 to 100.
 
     Raises:
-        InputError: The format cannot hold the channels.
+        InputError: This is no image or comment, or the format cannot hold the channels.
         SigningError: There is a credential, and it cannot sign.
     """
+    _check_image(image)
+    if suffix not in (".png", ".jpg", ".webp"):
+        raise InputError(f"a picture is encoded as .png, .jpg or .webp, not {shown(suffix)}")
+    if isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100:
+        raise InputError(f"the quality of a picture is a whole number from 1 to 100, not {shown(quality)}")
     check_channels(f"a{suffix}", image.shape[2])
+    if comment is not None:
+        check_comment(comment)
     options: dict[str, object] = {} if comment is None else _comment_options(suffix, comment)
     options |= {"compress_level": 1} if suffix == ".png" else {"quality": quality}
     file = BytesIO()
@@ -134,6 +138,14 @@ def check_own_picture(path: Path) -> None:
         raise OutputError(
             f"cannot write {path}: stylert did not draw the file there, or its recipe was removed; choose another name"
         )
+
+
+def _check_image(image: object) -> None:
+    """Raise InputError unless this is a uint8 array `[H, W, C]` with at least one pixel."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+        raise InputError(f"a picture is made of a uint8 array [H, W, C], not {described(image)}")
+    if 0 in image.shape:
+        raise InputError(f"a picture has at least one pixel, not {list(image.shape)}")
 
 
 def _comment_options(suffix: str, comment: str) -> dict[str, object]:
