@@ -36,7 +36,7 @@ def main() -> None:
             page.wait_for_timeout(100)
         page.evaluate("document.activeElement.blur()")
         page.wait_for_timeout(300)
-        Image.open(io.BytesIO(page.screenshot())).convert("RGB").save(picture, quality=90, method=6)
+        Image.open(io.BytesIO(page.screenshot()), formats=["PNG"]).convert("RGB").save(picture, quality=90, method=6)
         browser.close()
 
 
