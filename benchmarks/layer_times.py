@@ -242,7 +242,7 @@ def _random_inputs(bundle: Bundle, batch: int) -> dict[str, np.ndarray]:
     inputs = {"ws": rng.standard_normal((batch, bundle.num_ws, bundle.model["w_dim"]), np.float32)}
     for name, resolution in bundle.noise_inputs.items():
         inputs[name] = rng.standard_normal((batch, 1, resolution, resolution), np.float32)
-    return inputs
+    return inputs | bundle.unmoved_styles(batch)
 
 
 #: By backend, a function from a bundle and a configuration to times and a description of the method.

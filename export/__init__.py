@@ -9,7 +9,7 @@ Read the files in this order:
 5. `synthesis.py`: from weights and a plan to the synthesis network, layer by layer.
    `synthesis_graph.py` is the builder that all layers share, with the folded constants. `styles.py` writes the styles
    of all layers, `convolution.py` one modulated convolution, `torgb.py` one torgb, and `phase_weights.py` computes kernels for
-   2x upsampling.
+   2x upsampling. `style_offsets.py` adds the input that moves single styles.
 6. `verify.py`: images of the bundle against those of PyTorch. `perceptual_accuracy.py` is one of its measures.
 7. `tuning/`: `stylert tune`, the search for the fastest plan on one machine.
 

@@ -66,6 +66,7 @@ def export_bundle(
     progress: Progress | None = None,
     min_psnr: float | None = None,
     verify_seeds: int = 0,
+    style_offsets: bool = False,
 ) -> Bundle:
     """Write the bundle of a checkpoint's generator. The same input gives the same bytes.
 
@@ -86,6 +87,7 @@ def export_bundle(
         verify_seeds: Images to verify for each precision on each backend that runs here, or 0. The reference is
             PyTorch, or fp32 where PyTorch is not installed. The accuracy is kept in `bundle.json`, and the worst images
             are drawn beside it. A precision that misses its PSNR on one of them is left out.
+        style_offsets: Whether the networks take offsets of the styles as an input, for moves in the StyleSpace.
 
     Raises:
         CheckpointError: The checkpoint is damaged or not supported.
@@ -115,7 +117,7 @@ def export_bundle(
             plans, recipe = _plans(weights, precision, backends, samples, promised_db[precision], progress)
             files = {backend: _file_name(precision, backend) for backend in plans}
             for backend, plan in plans.items():
-                _save(synthesis_model(weights, noise, output, plan), folder / files[backend])
+                _save(synthesis_model(weights, noise, output, plan, style_offsets=style_offsets), folder / files[backend])
             canonical = files.pop(CANONICAL)
             entries[precision] = PrecisionEntry(canonical, promised_db[precision], recipe, plans=files)
         synthesis_files = {file for entry in entries.values() for file in entry.files}
@@ -135,6 +137,7 @@ def export_bundle(
                 "stylert": version("stylert"),
                 "info": weights.info,
             },
+            style_channels=sum(spec.in_channels for spec in cfg.layers()) if style_offsets else 0,
         )
         bundle.save()
         missed: list[Accuracy] = []

@@ -20,6 +20,7 @@ from functools import cache
 import numpy as np
 
 from stylert.export.network_plan import conv_layers, rgb_layers
+from stylert.export.style_offsets import offset_styles
 from stylert.export.synthesis_graph import SynthesisGraph
 from stylert.models.stylegan2.config import LayerSpec
 from stylert.plugins.constants import DEMOD_EPS
@@ -95,6 +96,8 @@ def _all_styles(g: SynthesisGraph, layers: list[LayerSpec], ws: str) -> _AllStyl
     by_layer = g.node("Transpose", [by_layer], "ws_layer_first", perm=[1, 0, 2])
     product = g.node("MatMul", [by_layer, g.weight("affine.weight", affine)], "affine")
     styles = g.node("Add", [product, g.weight("affine.bias", bias)], "styles")
+    if g.style_offsets is not None:
+        styles = offset_styles(g, layers, styles, g.style_offsets, width)
 
     squares = g.node("Mul", [styles, styles], "style_squares")
     weighted = g.node("Mul", [squares, g.weight("style.weight", style_weight)], "style_shares")

@@ -23,6 +23,7 @@ from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.stylegan2.config import RESNET_GAIN, LayerSpec
 from stylert.plugins.onnx_functions import DOMAIN
 from stylert.plugins.winograd_rewrite import rewrite_as_winograd
+from stylert.runtime.bundle import STYLE_OFFSETS
 
 OutputType = Literal["uint8", "float"]
 
@@ -39,6 +40,7 @@ def synthesis_model(
     output: OutputType = "uint8",
     plan: NetworkPlan | None = None,
     observe: Collection[str] = (),
+    style_offsets: bool = False,
 ) -> onnx.ModelProto:
     """Write the synthesis network.
 
@@ -49,6 +51,7 @@ def synthesis_model(
         plan: The plan. By default every convolution is an operator node in float32.
         observe: Names of layers in a plain form. For each the model also returns `<layer>.style`, the convolution's
             input `<layer>.modulated`, and its output `<layer>.conv`.
+        style_offsets: Whether the network also takes `style_offsets` `[N, S]`, which is added to the styles of all layers.
 
     Returns:
         A model from ws `[N, num_ws, w_dim]` to `image`, uint8 `[N, R, R, C]` or float32 `[N, C, R, R]`. With noise
@@ -67,6 +70,8 @@ def synthesis_model(
     if noise == "input":
         for spec in conv_layers(cfg):
             g.input(noise_name(spec), ["N", 1, spec.resolution, spec.resolution])
+    if style_offsets:
+        g.style_offsets = g.input(STYLE_OFFSETS, ["N", sum(spec.in_channels for spec in cfg.layers())])
     _image_output(g, _layers(g, ws), output)
     for name in observe:
         g.output(f"{name}.style", ["N", None], g.plan.dtype)

@@ -37,6 +37,7 @@ class LayerConstants:
         weight: `[O, I, k, k]`.
         affine_weight: `[I, w_dim]`.
         affine_bias: `[I]`.
+        style_scale: `[I]`, which both have as a factor. The style of the checkpoint's own affine layer times it is this style.
         style_weight: `[I]`, sum 1. The style is divided by the root of its mean square with these weights.
         result_scale: The result of a torgb is multiplied by it, in float32. It is 1 for a convolution.
     """
@@ -44,6 +45,7 @@ class LayerConstants:
     weight: np.ndarray
     affine_weight: np.ndarray
     affine_bias: np.ndarray
+    style_scale: np.ndarray
     style_weight: np.ndarray
     result_scale: float
 
@@ -57,6 +59,7 @@ class SynthesisGraph(GraphBuilder):
         self.constants = {spec.name: _layer_constants(weights, spec, plan) for spec in self.cfg.layers()}
         self.qdq = QdqBuilder(self, plan.dtype)
         self._split: dict[str, str] = {}
+        self.style_offsets: str | None = None  # the input that is added to the styles, if there is one
         self.fir_weight = self.weight("resample_filter", self.fir)  # for operator nodes
 
     def array(self, name: str) -> np.ndarray:
@@ -148,6 +151,7 @@ def _layer_constants(weights: GeneratorWeights, spec: LayerSpec, network: Networ
         weight.astype(np.float32),
         (affine_weight * style_scale[:, None]).astype(np.float32),
         (affine_bias * style_scale).astype(np.float32),
+        style_scale.astype(np.float32),
         (power / power.sum()).astype(np.float32),
         result_scale,
     )

@@ -29,6 +29,8 @@ NETWORK_SUFFIX = ".onnx"
 NO_VNNI = "-no-vnni"
 #: Bytes of a file: protobuf, and so ONNX, has no larger ones. A file of holes can have any size, and takes its time to be hashed.
 MAX_FILE_BYTES = 2**31 - 1
+#: Input of a synthesis network that was exported with it: what is added to the styles of all layers
+STYLE_OFFSETS = "style_offsets"
 #: Limit of every size in the manifest, such as `z_dim`
 MAX_SIZE = 2**20
 
@@ -93,6 +95,7 @@ class Bundle:
         provenance: The origin of the bundle: checkpoint, versions, date.
         signed_engines: With a required signature, the engines that it covers: the sha256 of each `engine.json`, by the name of
             the engine's folder. Other engines are not loaded. None requires no signature.
+        style_channels: The number of styles of all layers, which the input `style_offsets` moves. 0 without that input.
     """
 
     path: Path
@@ -105,6 +108,7 @@ class Bundle:
     precisions: dict[str, PrecisionEntry]
     provenance: dict[str, Any]
     signed_engines: Mapping[str, str] | None = None
+    style_channels: int = 0
 
     @property
     def resolution(self) -> int:
@@ -127,7 +131,12 @@ class Bundle:
             if self.output == "uint8"
             else _floats("image", False, channels, side, side)
         )
-        return [_floats("ws", True, self.num_ws, self.model["w_dim"]), *noise, image]
+        styles = [_floats(STYLE_OFFSETS, True, self.style_channels)] if self.style_channels else []
+        return [_floats("ws", True, self.num_ws, self.model["w_dim"]), *noise, *styles, image]
+
+    def unmoved_styles(self, batch: int) -> dict[str, np.ndarray]:
+        """The input that leaves the styles of `batch` images as they are, by its name. Empty for a network without it."""
+        return {STYLE_OFFSETS: np.zeros((batch, self.style_channels), np.float32)} if self.style_channels else {}
 
     @classmethod
     def load(cls, path: str | Path, require_signature: str | Path | None = None) -> Bundle:
@@ -167,6 +176,7 @@ class Bundle:
             precisions=manifest.precisions,
             provenance=manifest.provenance,
             signed_engines=signed_engines,
+            style_channels=manifest.io.style_channels,
         )
 
     @property
@@ -208,10 +218,11 @@ class Bundle:
 
     def save(self) -> None:
         """Write `bundle.json`, atomically. The same content gives the same bytes."""
+        io = {"num_ws": self.num_ws, "noise": self.noise, "noise_inputs": self.noise_inputs, "output": self.output}
         data = {
             "schema": SCHEMA_VERSION,
             "model": self.model,
-            "io": {"num_ws": self.num_ws, "noise": self.noise, "noise_inputs": self.noise_inputs, "output": self.output},
+            "io": io | ({"style_channels": self.style_channels} if self.style_channels else {}),
             "files": {n: {"sha256": f.sha256, "bytes": f.bytes} for n, f in sorted(self.files.items())},
             "precisions": {
                 n: {
@@ -280,8 +291,11 @@ class _Io:
     noise: Literal["const", "none", "input"]
     noise_inputs: dict[str, int]
     output: Literal["uint8", "float"]
+    style_channels: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.style_channels <= MAX_SIZE:
+            raise ValueError(f"style_channels is from 0 to {MAX_SIZE}, not {self.style_channels}")
         if bool(self.noise_inputs) != (self.noise == "input"):
             raise ValueError(f"noise is {self.noise!r} with {len(self.noise_inputs)} noise inputs")
         for name in self.noise_inputs:

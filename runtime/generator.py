@@ -15,7 +15,7 @@ from stylert.core.errors import BackendError, BundleError, InputError, OutOfMemo
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime.batching import BatchChunk, batch_chunks, limited
 from stylert.runtime.build_options import LATENCY, check_threads
-from stylert.runtime.bundle import Bundle
+from stylert.runtime.bundle import STYLE_OFFSETS, Bundle
 from stylert.runtime.choice.auto import resolved
 from stylert.runtime.cuda.arrays import DeviceView, device_view
 from stylert.runtime.forking import never_free, tell_after_fork
@@ -182,7 +182,7 @@ class Generator:
         with self._in_flight:
             return _of_shape(self._mapping.run(inputs), (len(z), num_ws, model["w_dim"]))
 
-    def synthesize(self, ws: Any, noise: dict[str, Any] | None = None) -> np.ndarray:
+    def synthesize(self, ws: Any, noise: dict[str, Any] | None = None, style_offsets: Any = None) -> np.ndarray:
         """Make one image for each ws.
 
         Arrays of other libraries are read without a copy, through DLPack or `__cuda_array_interface__`. Only a GPU backend
@@ -191,6 +191,8 @@ class Generator:
         Args:
             ws: Float array `[N, num_ws, w_dim]`.
             noise: For a bundle with noise inputs, `noise_<resolution>_<layer>` to a float array `[N, 1, R, R]`.
+            style_offsets: For a bundle with that input, what is added to the styles of all layers, a float array `[N, S]`.
+                None adds nothing.
 
         Returns:
             uint8 `[N, H, W, C]`, or float32 `[N, C, H, W]` in [-1, 1] from a bundle with float output.
@@ -199,7 +201,7 @@ class Generator:
             InputError: An array has another shape or type, or is not finite.
             BackendError: There is too little memory. The message names a smaller `max_batch`.
         """
-        inputs = self._synthesis_inputs(ws, noise)
+        inputs = self._synthesis_inputs(ws, noise, style_offsets)
         with self._in_flight:
             try:
                 parts = [self._images(inputs, chunk) for chunk in self._chunks(len(inputs["ws"]))]
@@ -368,7 +370,9 @@ class Generator:
         ranges = self._synthesis.ranges
         return batch_chunks(n, ranges if self._max_batch is None else limited(ranges, self._max_batch))
 
-    def _synthesis_inputs(self, ws: Any, noise: dict[str, Any] | None) -> dict[str, np.ndarray | DeviceView]:
+    def _synthesis_inputs(
+        self, ws: Any, noise: dict[str, Any] | None, style_offsets: Any = None
+    ) -> dict[str, np.ndarray | DeviceView]:
         model, expected, given = self.bundle.model, self.bundle.noise_inputs, noise_arrays(noise)
         gpu = self._device_session is not None
         inputs = {"ws": float_input(ws, ("N", self.bundle.num_ws, model["w_dim"]), "ws", gpu, self.backend)}
@@ -378,7 +382,12 @@ class Generator:
         for name, value in given.items():
             shape = (len(inputs["ws"]), 1, expected[name], expected[name])
             inputs[name] = float_input(value, shape, name, gpu, self.backend)
-        return inputs
+        if style_offsets is None:
+            return inputs | self.bundle.unmoved_styles(len(inputs["ws"]))
+        if not self.bundle.style_channels:
+            raise InputError("this bundle has no input for styles; export it with --style-offsets")
+        styles = (len(inputs["ws"]), self.bundle.style_channels)
+        return inputs | {STYLE_OFFSETS: float_input(style_offsets, styles, STYLE_OFFSETS, gpu, self.backend)}
 
     def _memory_error(self, inputs: Inputs) -> BackendError:
         """The error for too little memory.

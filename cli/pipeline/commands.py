@@ -49,6 +49,10 @@ def export(
     verify_seeds: Annotated[
         int, typer.Option(min=0, help="Seeds to compare with PyTorch; the bundle keeps the accuracy. 0 compares none.")
     ] = 16,
+    style_offsets: Annotated[
+        bool,
+        typer.Option("--style-offsets", help="Give the networks an input that moves single styles, for `stylert edit`."),
+    ] = False,
 ) -> None:
     """Turn a checkpoint into a bundle of ONNX networks. Exit with 1 if a precision misses its PSNR; it is then left out."""
     from stylert.export.pipeline import export_bundle
@@ -71,6 +75,7 @@ def export(
                 progress=report,
                 min_psnr=min_psnr,
                 verify_seeds=verify_seeds,
+                style_offsets=style_offsets,
             )
         except PsnrMissed as e:
             missed, bundle = e, e.bundle

@@ -198,13 +198,14 @@ def _timing_inputs(bundle: Bundle, latents: list[np.ndarray], batch: int) -> dic
     rng = np.random.default_rng(0)
     for name, size in bundle.noise_inputs.items():
         inputs[name] = rng.standard_normal((batch, 1, size, size), np.float32)
-    return inputs
+    return inputs | bundle.unmoved_styles(batch)
 
 
 def _network(bundle: Bundle, weights: GeneratorWeights, plan: NetworkPlan) -> bytes:
     noise: NoiseInput = bundle.noise  # type: ignore[assignment]
     output: OutputType = bundle.output  # type: ignore[assignment]
-    return synthesis_model(weights, noise, output, plan).SerializeToString(deterministic=True)
+    model = synthesis_model(weights, noise, output, plan, style_offsets=bundle.style_channels > 0)
+    return model.SerializeToString(deterministic=True)
 
 
 def _write_network(bundle: Bundle, path: Path, backend_name: str, precision: str, data: bytes, facts: dict[str, Any]) -> str:

@@ -190,5 +190,6 @@ def _inputs(bundle: Bundle, threads: int | None) -> list[dict[str, np.ndarray]]:
     return [
         {"ws": ws[i : i + 1]}
         | {n: rng.standard_normal((1, 1, side, side), np.float32) for n, side in bundle.noise_inputs.items()}
+        | bundle.unmoved_styles(1)
         for i in range(SEEDS)
     ]

@@ -39,6 +39,8 @@ def synthesis_network(bundle: Bundle, precision: str) -> bytes:
         raise InputError(f"a browser runs {' and '.join(PRECISIONS)}, not {shown(precision)}")
     if bundle.noise == "input":
         raise BackendError(f"bundle {bundle.path} takes noise as inputs; export one with --noise const")
+    if bundle.style_channels:
+        raise BackendError(f"bundle {bundle.path} takes style offsets as an input; export one without --style-offsets")
     if bundle.output != "uint8":
         raise BackendError(f"bundle {bundle.path} has float images; export one with --output uint8")
     file = bundle.checked_file(entry.file)

@@ -77,6 +77,8 @@ WRONG_MANIFESTS: dict[str, Callable[[dict[str, Any]], object]] = {
     "another size": lambda m: (m["model"].update(resolution=32), m["io"].update(num_ws=8)),
     "another number of channels": lambda m: m["model"].update(img_channels=1),
     "noise of a network without": lambda m: m["io"].update(noise="input", noise_inputs={"noise_4_conv1": 4}),
+    "styles of a network without": lambda m: m["io"].update(style_channels=4),
+    "a negative number of styles": lambda m: m["io"].update(style_channels=-1),
     "noise inputs without noise": lambda m: m["io"].update(noise_inputs={"noise_4_conv1": 4}),
     "a suffix by which ONNX Runtime takes another reader": lambda m: (
         m["precisions"]["fp32"].update(file="synthesis.ort"),
