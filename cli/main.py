@@ -30,6 +30,7 @@ COMMAND_MODULES = (
     "doctor",
     "card",
     "latents.commands",
+    "latents.directions",
     "training.commands",
     "bench.commands",
     "serve",

@@ -12,4 +12,26 @@ for level in coarse middle fine; do
     stylert mix "$work/bundle" --rows 0-3 --cols 10-14 --levels "$level" --out "$gallery/mix-$level.png"
 done
 stylert sweep "$work/bundle" --seeds 0-3 --psi -1,-0.5,0,0.5,1 --out "$gallery/sweep.png"
+stylert directions pca "$checkpoint" --levels coarse --count 6 --out "$work/pca.safetensors"
+stylert directions sheet "$work/bundle" "$work/pca.safetensors" --seed 1 --psi 0.7 --strengths -4,-2,0,2,4 \
+    --out "$gallery/directions-coarse.png"
+python - "$work" <<'EOF_SCORES'
+import csv
+import sys
+from stylert.runtime import Generator
+
+seeds = range(400)
+with Generator.load(f"{sys.argv[1]}/bundle") as g:
+    images = g(seeds) / 255
+warmth = images[..., 0].mean((1, 2)) - images[..., 2].mean((1, 2))
+with open(f"{sys.argv[1]}/scores.csv", "w", newline="") as file:
+    csv.writer(file).writerows([("seed", "warm"), *zip(seeds, warmth)])
+EOF_SCORES
+stylert directions scores "$checkpoint" "$work/scores.csv" --out "$work/warm.safetensors"
+stylert edit "$work/bundle" --directions "$work/warm.safetensors" --direction warm=-3,-1.5,0,1.5,3 --seeds 0-3 --psi 0.7 \
+    --out "$gallery/directions-warm.png"
+stylert export "$checkpoint" --style-offsets --out "$work/steerable"
+stylert directions scores "$checkpoint" "$work/scores.csv" --styles 3 --out "$work/styles.safetensors"
+stylert directions sheet "$work/steerable" "$work/styles.safetensors" --seed 1 --psi 0.7 --strengths -8,-4,0,4,8 --precision int8 \
+    --out "$gallery/directions-styles.png"
 stylert interpolate "$work/bundle" --seeds 0-3 --seconds 6 --fps 20 --loop --precision int8 --out "$gallery/loop.webp"

@@ -10,6 +10,7 @@
 - `choice/`: the meaning of `auto`, as backend and as precision.
 - `style_levels`: style levels and style mixing.
 - `cuda/`: TensorRT engines and arrays on a GPU. `media/`: pictures, videos and their recipes.
+- `steering/`: directions in w and in the styles, and moves along them.
 - `watermark/`: reads the mark of a marked network from pictures.
 """
 

@@ -1,4 +1,4 @@
-"""Code of the commands mix, sweep, interpolate and again.
+"""Code of the commands on latents: mix, sweep, interpolate, again, edit and `stylert directions`.
 
-`commands.py` declares their options, `drawing.py` runs them.
+`commands.py` and `directions.py` declare their options. `drawing.py` and `editing.py` draw, `finding.py` finds directions.
 """

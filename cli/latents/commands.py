@@ -81,6 +81,7 @@ def again(
     file: Annotated[Path, typer.Argument(help="A picture or video that stylert made.")],
     out: Annotated[Path, typer.Option(help="The new file; it may have another suffix.")],
     bundle: Annotated[Path | None, typer.Option(help="The bundle that made it; by default ./bundle.")] = None,
+    directions: Annotated[Path | None, typer.Option(help="The directions that made it, if it is an edit or a sheet.")] = None,
     threads: Threads = None,
     no_sign: NoSign = False,
     require_signature: RequireSignature = None,
@@ -89,7 +90,7 @@ def again(
     from stylert.cli.latents import drawing as pictures
 
     with progress() as report:
-        recipe, verdict = pictures.again(file, bundle, out, threads, report, require_signature)
+        recipe, verdict = pictures.again(file, bundle, out, threads, report, require_signature, directions)
     if verdict is not None and verdict.state != "unsigned":
         print_note(f"the signature of {file}: {verdict.summary}")
     print_line(f"wrote {out} by the recipe of {recipe.command}")

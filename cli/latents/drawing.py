@@ -19,6 +19,7 @@ from stylert.runtime.media.recipes import MAX_FPS, VIDEO, Recipe, check_bundle
 from stylert.runtime.media.rendering import check_fits, frames, picture
 from stylert.runtime.media.signed_recipes import read_signed_recipe
 from stylert.runtime.media.video import check_video, write_video
+from stylert.runtime.steering.directions_file import Directions, read_directions
 from stylert.runtime.style_levels import parse_levels
 
 
@@ -36,7 +37,7 @@ def mix(
     bundle = Bundle.load(bundle_path, options.require_signature)
     chosen = tuple(parse_levels(levels, bundle.num_ws))
     recipe = options.recipe(bundle, "mix", rows, [psi], columns=tuple(columns), levels=chosen)
-    return _draw(recipe, bundle, out, options.threads, report)
+    return draw(recipe, bundle, out, options.threads, report)
 
 
 def sweep(
@@ -49,7 +50,7 @@ def sweep(
 ) -> Recipe:
     """Write a grid with a row per seed and a column per psi. `psi` is text such as `-1,0,0.5`."""
     bundle = Bundle.load(bundle_path, options.require_signature)
-    return _draw(options.recipe(bundle, "sweep", seeds, parse_psis(psi)), bundle, out, options.threads, report)
+    return draw(options.recipe(bundle, "sweep", seeds, parse_psis(psi)), bundle, out, options.threads, report)
 
 
 def interpolate(
@@ -75,7 +76,7 @@ def interpolate(
     bundle = Bundle.load(bundle_path, options.require_signature)
     count = round(seconds * fps)
     recipe = options.recipe(bundle, "interpolate", seeds, [psi], frames=count, fps=fps, loop=loop, space=space)
-    return _draw(recipe, bundle, out, options.threads, report)
+    return draw(recipe, bundle, out, options.threads, report)
 
 
 def again(
@@ -85,6 +86,7 @@ def again(
     threads: int | None,
     report: Progress,
     require_signature: Path | None = None,
+    directions_file: Path | None = None,
 ) -> tuple[Recipe, Verdict | None]:
     """Make the picture or video of `file` again from its recipe.
 
@@ -97,24 +99,26 @@ def again(
         threads: CPU threads of the backend.
         report: Called after each batch.
         require_signature: As in `Bundle.load`.
+        directions_file: The directions of an edit or a contact sheet.
 
     Returns:
         The recipe, and the verdict on the signature of `file`, as `read_signed_recipe`.
 
     Raises:
-        InputError: The file carries no recipe.
+        InputError: The file carries no recipe, or one that needs directions which are not given.
         BundleError: The bundle is missing, or is not the one that made the file.
         OutputError: `out` is `file`, or cannot be written.
     """
     recipe, verdict = read_signed_recipe(file)
-    check_not_input(out, (file,))
+    check_not_input(out, (file, directions_file))
+    directions = _directions_of(recipe, file, directions_file)
     if bundle_path is None:
         bundle_path = Path("bundle")
         if not bundle_path.is_dir():
             raise BundleError(f"bundle {recipe.bundle[:12]} made {file}: name its folder with --bundle DIR")
     bundle = Bundle.load(bundle_path, require_signature)
     check_bundle(recipe, bundle)
-    return _draw(recipe, bundle, out, threads, report), verdict
+    return draw(recipe, bundle, out, threads, report, directions), verdict
 
 
 def parse_psis(text: str) -> tuple[float, ...]:
@@ -125,7 +129,30 @@ def parse_psis(text: str) -> tuple[float, ...]:
         raise InputError(f"--psi takes numbers such as -1,0,0.5 (got {text[:40]!r})") from None
 
 
-def _draw(recipe: Recipe, bundle: Bundle, out: Path, threads: int | None, report: Progress) -> Recipe:
+def _directions_of(recipe: Recipe, file: Path, directions_file: Path | None) -> Directions | None:
+    """The directions that a recipe needs; None if it needs none."""
+    if recipe.directions is None:
+        if directions_file is not None:
+            raise InputError(f"{file} is a {recipe.command}, which needs no --directions")
+        return None
+    if directions_file is None:
+        raise InputError(f"directions {recipe.directions[:12]} made {file}: name their file with --directions FILE")
+    directions = read_directions(directions_file)
+    if directions.sha256 != recipe.directions:
+        raise InputError(
+            f"{directions_file} has the hash {directions.sha256[:12]}, but the recipe asks for {recipe.directions[:12]}"
+        )
+    return directions
+
+
+def draw(
+    recipe: Recipe,
+    bundle: Bundle,
+    out: Path,
+    threads: int | None,
+    report: Progress,
+    directions: Directions | None = None,
+) -> Recipe:
     """Draw a recipe into `out`. All mistakes are found before the first image, and the file appears whole or not at all."""
     comment = recipe.to_json()
     is_video = recipe.command == VIDEO and recipe.fps is not None
@@ -135,11 +162,11 @@ def _draw(recipe: Recipe, bundle: Bundle, out: Path, threads: int | None, report
         check_commented(out)
     check_channels(out, bundle.model["img_channels"], is_video)
     with Generator.load(bundle, recipe.backend, recipe.precision, threads) as generator:
-        check_fits(generator, recipe)
+        check_fits(generator, recipe, directions)
         check_own_picture(out)
         active_signer()  # a credential that cannot sign is told before the long part
         if recipe.command == VIDEO and recipe.fps is not None:
             write_video(out, frames(generator, recipe, report), recipe.fps, comment)
         else:
-            save_image(picture(generator, recipe, report), out, comment)
+            save_image(picture(generator, recipe, report, directions), out, comment)
     return recipe

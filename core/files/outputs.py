@@ -27,6 +27,7 @@ MARKS: dict[str, Callable[[bytes, bytes], bool]] = {
     "zip": lambda head, tail: head[:2] == b"PK" and tail.endswith(ZIP_COMMENT),
     # A snapshot of a training run has more than a generator, and belongs to its folder.
     "safetensors": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"generator\"" in head,
+    "directions": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"directions\"" in head,
 }
 #: Bytes at each end of a file in which its mark is looked for.
 END_BYTES = 2**16

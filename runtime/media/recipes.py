@@ -23,6 +23,7 @@ from stylert.core.files.json_documents import read_document
 from stylert.core.seeds import MAX_SEED, format_seeds, parse_seeds
 from stylert.runtime.bundle import MANIFEST, Bundle, sha256_of
 from stylert.runtime.media.image_metadata import MAX_COMMENT, read_comment
+from stylert.runtime.steering.moves import Move, columns_of, parse_move
 
 #: The commands, each with those of its fields that not every command has
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -32,6 +33,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "sweep": (),
     "interpolate": ("frames", "fps", "loop", "space"),
     "compose": ("latents", "toward", "at"),
+    "edit": ("directions", "moves"),
+    "sheet": ("directions", "moves"),
 }
 #: The command that makes a video. The others make pictures.
 VIDEO = "interpolate"
@@ -41,6 +44,11 @@ MAX_BATCH = 256
 
 #: The largest number of float32
 MAX_FLOAT32 = 3.4028234663852886e38
+
+#: Moves of one edit, or rows of one contact sheet
+MAX_MOVES = 1000
+#: Characters of one move
+MAX_MOVE_LENGTH = 4000
 
 #: Bytes of a comment that the XMP packet around it may need
 XMP_MARGIN = 1000
@@ -73,6 +81,8 @@ class Recipe:
         latents: Of a composition, the seed of each latent in ws.
         toward: Of a composition, the seed that the picture moves to.
         at: Of a composition, the part of the way in w to `toward`, from 0 to 1.
+        directions: Of an edit or a contact sheet, the sha256 of the file of directions.
+        moves: Of an edit, the moves that each image makes, all together. Of a contact sheet, one move for each row.
         batch: Images per call of the network.
 
     Raises:
@@ -99,6 +109,8 @@ class Recipe:
     latents: tuple[int, ...] | None = None
     toward: int | None = None
     at: float | None = None
+    directions: str | None = None
+    moves: tuple[str, ...] | None = None
     batch: int = 8
 
     def __post_init__(self) -> None:
@@ -119,6 +131,9 @@ class Recipe:
             raise InputError(f"a {self.command} takes one psi, not {len(self.psi)}")
         if self.together is not None and (len(self.seeds) != 1 or self.seeds[0] not in self.together):
             raise InputError("the recipe of one picture names one seed, which is also among 'together'")
+        if self.command == "sheet" and len(self.seeds) != 1:
+            raise InputError(f"a contact sheet shows one seed, not {len(self.seeds)}")
+        columns_of(self.parsed_moves)
 
     def to_json(self) -> str:
         """The recipe as one line of ASCII.
@@ -138,6 +153,11 @@ class Recipe:
                 "or a shorter label vector"
             )
         return text
+
+    @property
+    def parsed_moves(self) -> list[Move]:
+        """The moves of an edit or a contact sheet; none for other commands."""
+        return [parse_move(text) for text in self.moves or ()]
 
     def labels(self, count: int) -> list[int] | np.ndarray | None:
         """The labels of `count` images, as `Generator.map` takes them. None without a label."""
@@ -213,6 +233,13 @@ def _float32(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_FLOAT32
 
 
+def _move(value: object) -> bool:
+    try:
+        return isinstance(value, str) and len(value) <= MAX_MOVE_LENGTH and parse_move(value) is not None
+    except InputError:
+        return False
+
+
 def _sha256(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
 
@@ -238,6 +265,8 @@ _CHECKS: dict[str, _Check] = {
     "latents": _tuple_of(_whole_number(0, MAX_SEED)),
     "toward": _whole_number(0, MAX_SEED),
     "at": lambda v: _factor(v) and 0 <= v <= 1,  # type: ignore[operator]
+    "directions": _sha256,
+    "moves": lambda v: _tuple_of(_move)(v) and len(v) <= MAX_MOVES,  # type: ignore[arg-type]
     "batch": _whole_number(1, MAX_BATCH),
 }
 

@@ -15,6 +15,8 @@ from stylert.runtime.generator import Generator
 from stylert.runtime.media.composition import Composition, composed_ws
 from stylert.runtime.media.interpolation import MAX_KEYFRAMES, keyframe_path
 from stylert.runtime.media.recipes import Recipe
+from stylert.runtime.steering.directions_file import Directions
+from stylert.runtime.steering.moves import check_moves, columns_of, steered_grid
 from stylert.runtime.style_levels import mix_styles
 
 #: Limit of the pixels, or of the numbers in ws, that are in memory at once: of a picture, or of one batch of frames
@@ -23,16 +25,27 @@ MAX_HELD = 2**28
 MAX_CALL_PIXELS = 2**25
 
 
-def picture(generator: Generator, recipe: Recipe, progress: Progress = lambda *_: None) -> np.ndarray:
+def picture(
+    generator: Generator, recipe: Recipe, progress: Progress = lambda *_: None, directions: Directions | None = None
+) -> np.ndarray:
     """The picture of a recipe.
+
+    Args:
+        generator: The network.
+        recipe: The recipe.
+        progress: Called after each batch.
+        directions: Those of an edit or a contact sheet.
 
     Returns:
         uint8 `[H, W, C]`.
 
     Raises:
-        InputError: The recipe is that of a video, or does not fit the network or the memory.
+        InputError: The recipe is that of a video, or does not fit the network, the directions or the memory.
+        BundleError: The directions belong to another network.
     """
-    check_fits(generator, recipe)
+    check_fits(generator, recipe, directions)
+    if directions is not None and recipe.moves is not None:
+        return _steered(generator, recipe, progress, directions)
     render = {"generate": _single, "grid": _grid, "mix": _mix, "sweep": _sweep, "compose": _composed}.get(recipe.command)
     if render is None:
         raise InputError(f"{recipe.command} makes a video, not a picture")
@@ -62,11 +75,13 @@ def frames(generator: Generator, recipe: Recipe, progress: Progress = lambda *_:
     return _synthesize_path(generator, path, recipe.frames, progress)
 
 
-def check_fits(generator: Generator, recipe: Recipe) -> None:
+def check_fits(generator: Generator, recipe: Recipe, directions: Directions | None = None) -> None:
     """Check a recipe against the network and the memory, without computing an image.
 
     Raises:
-        InputError: The network does not take the recipe's cutoff, label or levels, or it has too many images.
+        InputError: The network does not take the recipe's cutoff, label, levels or moves, or it has too many images. Or the
+            recipe needs other directions.
+        BundleError: The directions belong to another network.
     """
     bundle = generator.bundle
     if bundle.noise == "input":
@@ -78,6 +93,10 @@ def check_fits(generator: Generator, recipe: Recipe) -> None:
         raise InputError(f"an interpolation takes 2 to {MAX_KEYFRAMES} seeds, not {len(recipe.seeds)}")
     if recipe.command == "compose":
         _composition(recipe).check(bundle)
+    if recipe.moves is not None:
+        if directions is None or directions.sha256 != recipe.directions:
+            raise InputError(f"the recipe needs the file of directions with the sha256 {recipe.directions}")
+        check_moves(directions, recipe.parsed_moves, bundle)
     images = _images_in_memory(recipe)
     check_call(bundle, len(recipe.together) if recipe.together else min(recipe.batch, images))
     if images * max(bundle.resolution**2, bundle.num_ws * bundle.model["w_dim"]) > MAX_HELD:
@@ -99,6 +118,8 @@ def _images_in_memory(recipe: Recipe) -> int:
         "sweep": len(recipe.seeds) * len(recipe.psi),
         "interpolate": min(recipe.batch, recipe.frames or 0),
         "compose": 1,
+        "edit": len(recipe.seeds) * columns_of(recipe.parsed_moves),
+        "sheet": len(recipe.moves or ()) * columns_of(recipe.parsed_moves),
     }[recipe.command]
 
 
@@ -132,6 +153,14 @@ def _sweep(generator: Generator, recipe: Recipe, progress: Progress) -> np.ndarr
     return make_grid(images, columns=len(recipe.psi))
 
 
+def _steered(generator: Generator, recipe: Recipe, progress: Progress, directions: Directions) -> np.ndarray:
+    """A grid with a column per strength: a row per seed that makes all moves, or on a contact sheet a row per move."""
+    ws, moves = _map_in_batches(generator, recipe, _z(generator, recipe.seeds)), recipe.parsed_moves
+    steered = steered_grid(directions, ws, moves, apart=recipe.command == "sheet")
+    images = _images(generator, steered.ws, recipe.batch, progress, steered.style_offsets)
+    return make_grid(images, columns=columns_of(moves))
+
+
 def _composed(generator: Generator, recipe: Recipe, progress: Progress) -> np.ndarray:
     return as_uint8(generator.synthesize(composed_ws(generator, [_composition(recipe)])))[0]
 
@@ -156,10 +185,13 @@ def _map(generator: Generator, recipe: Recipe, z: np.ndarray, psi: float | None 
     return generator.map(z, recipe.psi[0] if psi is None else psi, recipe.cutoff, recipe.labels(len(z)))
 
 
-def _images(generator: Generator, ws: np.ndarray, batch: int, progress: Progress) -> np.ndarray:
+def _images(
+    generator: Generator, ws: np.ndarray, batch: int, progress: Progress, style_offsets: np.ndarray | None = None
+) -> np.ndarray:
     images = []
     for i in range(0, len(ws), batch):
-        images.append(as_uint8(generator.synthesize(ws[i : i + batch])))
+        offsets = None if style_offsets is None else style_offsets[i : i + batch]
+        images.append(as_uint8(generator.synthesize(ws[i : i + batch], style_offsets=offsets)))
         progress("generate", min(i + batch, len(ws)), len(ws))
     return np.concatenate(images)
 

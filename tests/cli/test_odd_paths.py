@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from stylert.cli import main as cli
+from stylert.cli.latents.finding import find_principal_components
 from stylert.runtime.bundle import Bundle
 
-#: Arguments of each command; `IN` is the odd path. `b` is a bundle, `m` a checkpoint and `pictures` a folder of pictures.
+#: Arguments of each command; `IN` is the odd path. `b` is a bundle, `m` a checkpoint, `d` a file of directions and
+#: `pictures` a folder of pictures.
 INPUTS = (
     "export IN --out o/b",
     "build IN",
@@ -42,6 +44,16 @@ INPUTS = (
     "serve IN --port 0",
     "serve name=IN --port 0",
     "serve b --port 0 --api-key-file IN",
+    "directions sefa IN --out o/d.safetensors",
+    "directions scores IN pictures/a.png --out o/d.safetensors",
+    "directions scores m IN --out o/d.safetensors",
+    "directions pictures m --bundle b --name a --with IN --without pictures --out o/d.safetensors",
+    "directions pictures m --bundle IN --name a --with pictures --without pictures --out o/d.safetensors",
+    "directions join IN --out o/d.safetensors",
+    "directions show IN",
+    "directions sheet b IN --out o/s.png",
+    "edit b --directions IN --direction a=1 --seeds 0 --out o/e.png",
+    "edit IN --directions d --direction pc0=1 --seeds 0 --out o/e.png",
     "web IN --out o/site",
     "web b --out o/site --runtime-from IN",
 )
@@ -52,6 +64,8 @@ OUTPUTS = (
     "generate b --seeds 0 --out OUT --grid",
     "mix b --rows 0 --cols 1 --out OUT",
     "interpolate b --seeds 0,1 --out OUT --seconds 0.1",
+    "directions pca m --out OUT",
+    "edit b --directions d --direction pc0=1 --seeds 0 --out OUT",
     "dataset pictures --out OUT --resolution 8",
     "augment-preview pictures --out OUT --images 1",
     "import m --out OUT",
@@ -80,6 +94,7 @@ def place(bundle: Bundle, checkpoint: Path, tmp_path_factory: pytest.TempPathFac
     place = tmp_path_factory.mktemp("odd")
     (place / "b").symlink_to(bundle.path)
     (place / "m").symlink_to(checkpoint)
+    find_principal_components(checkpoint, place / "d", None, count=1, samples=100)
     (place / "pictures").mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(place / "pictures" / "a.png")
     os.mkfifo(place / "pipe.png")

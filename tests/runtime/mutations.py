@@ -107,7 +107,7 @@ def recipe(folder: Path, rng: random.Random) -> None:
     command = rng.choice(sorted(COMMANDS))
     fields: dict[str, Any] = {
         "together": (1, 2), "columns": (3, 4), "levels": (0, 1), "frames": 10, "fps": 25, "loop": True, "space": "w",
-        "latents": (1, 2), "toward": 3, "at": 0.5,
+        "latents": (1, 2), "toward": 3, "at": 0.5, "directions": "1" * 64, "moves": ("smile=-1,2", "pose@0-3=2"),
     }  # fmt: skip
     own = {name: fields[name] for name in COMMANDS[command]}
     text = Recipe(

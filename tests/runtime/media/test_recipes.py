@@ -42,6 +42,10 @@ own_fields: dict[str, Any] = {
     "latents": seeds,
     "toward": st.integers(0, MAX_SEED),
     "at": st.floats(0, 1),
+    "directions": st.text("0123456789abcdef", min_size=64, max_size=64),
+    "moves": st.lists(st.sampled_from(["smile=+2", "pose@0-3=-1,0,1", "b4.conv1.3=0.5,1,2"]), min_size=1, max_size=4).map(
+        tuple
+    ),
 }
 
 vector_values = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.integers(-9, 9)
@@ -60,7 +64,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         bundle=draw(st.text("0123456789abcdef", min_size=64, max_size=64)),
         backend="onnxruntime",
         precision=draw(st.sampled_from(["fp32", "int8"])),
-        seeds=many[:1] if command == "generate" else many,
+        seeds=many[:1] if command in ("generate", "sheet") else many,
         psi=tuple(draw(st.lists(factors, min_size=1, max_size=5 if command == "sweep" else 1))),
         cutoff=draw(st.none() | st.integers(0, 18)),
         label=label,
@@ -140,6 +144,15 @@ def test_a_recipe_too_long_for_a_comment_is_refused_before_it_is_written() -> No
         {"batch": 257},
         {"command": "generate", "seeds": (0,), "together": tuple(range(257))},
         {"version": "x" * 99},
+        {"moves": ("smile=1",)},
+        {"command": "edit", "moves": ("smile=1",)},
+        {"command": "edit", "directions": "0" * 63, "moves": ("smile=1",)},
+        {"command": "edit", "directions": "0" * 64, "moves": ()},
+        {"command": "edit", "directions": "0" * 64, "moves": ("smile",)},
+        {"command": "edit", "directions": "0" * 64, "moves": ("smile=1" + ",1" * 256,)},
+        {"command": "edit", "directions": "0" * 64, "moves": ("smile=1,2", "pose=1,2,3")},
+        {"command": "edit", "directions": "0" * 64, "moves": ("smile=1",) * 1001},
+        {"command": "sheet", "directions": "0" * 64, "moves": ("smile=1",), "seeds": (1, 2)},
     ],
 )
 def test_invalid_fields_are_refused_in_one_line(changes: dict[str, Any]) -> None:

@@ -1,0 +1,202 @@
+"""Directions in a safetensors file: a vector for each name, with the network that they belong to as JSON in the metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from stylert.core.errors import BundleError, InputError, shown, shown_line
+from stylert.core.files.json_documents import MAX_BYTES, read_document
+from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
+from stylert.runtime.bundle import Bundle, check_sha256, sha256_of
+
+#: Key of the JSON document in the metadata of the file
+METADATA_KEY = "stylert"
+FORMAT_VERSION = 1
+#: Size of a file. 1,000 directions in the styles of config F at 1024 px have 36 MB.
+MAX_FILE_BYTES = 512 * 2**20
+MAX_DIRECTIONS = 10_000
+#: A name begins with a letter or digit. `@` and `=` end it in a move.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
+
+Space = Literal["w", "styles"]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction. A move by a strength adds the strength times `vector`.
+
+    Attributes:
+        space: `w`: the vector is added to latents of ws. `styles`: it is added to the styles of all layers.
+        vector: float32, `[w_dim]` or `[S]`. A strength of 1 is one standard deviation of w, or of the style, along it.
+        latents: The latents that move unless the user names others. Empty in the space `styles`.
+        method: How it was found, for people.
+        facts: Figures of the method by name, for people.
+    """
+
+    space: Space
+    vector: np.ndarray
+    latents: tuple[int, ...] = ()
+    method: str = ""
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Directions:
+    """The directions of one network.
+
+    Attributes:
+        network: sha256 of the checkpoint file, which a bundle names as its origin.
+        num_ws: The number of latents in ws.
+        w_dim: The width of a latent.
+        style_channels: The number of styles of all layers.
+        by_name: The directions, in the order in which they were found.
+        sha256: The hash of the file; empty for directions that were not read from one.
+    """
+
+    network: str
+    num_ws: int
+    w_dim: int
+    style_channels: int
+    by_name: Mapping[str, Direction]
+    sha256: str = ""
+
+    def __getitem__(self, name: str) -> Direction:
+        """The direction of a name. Raises InputError if there is none."""
+        if name not in self.by_name:
+            known = ", ".join(list(self.by_name)[:12])
+            raise InputError(f"there is no direction {shown(name)}, only {known}{', ...' if len(self.by_name) > 12 else ''}")
+        return self.by_name[name]
+
+    def check_network(self, bundle: Bundle) -> None:
+        """Raise BundleError unless the bundle was exported from the network of these directions."""
+        origin = bundle.provenance.get("checkpoint_sha256")
+        shape = (bundle.num_ws, bundle.model["w_dim"])
+        if origin != self.network or shape != (self.num_ws, self.w_dim):
+            raise BundleError(
+                f"these directions belong to the network {self.network[:12]}, and bundle {bundle.path} to "
+                f"{shown_line(str(origin), 12)}: find directions of its own checkpoint"
+            )
+
+
+def write_directions(path: str | Path, directions: Directions) -> None:
+    """Write directions to a file, whole or not at all. The same directions give the same bytes.
+
+    Raises:
+        InputError: There are none or too many, or a name or a vector is not valid.
+        OutputError: The file cannot be written.
+    """
+    vectors = {name: np.ascontiguousarray(d.vector, np.float32) for name, d in directions.by_name.items()}
+    try:
+        entries = tuple(_Entry(name, d.space, d.latents, d.method, dict(d.facts)) for name, d in directions.by_name.items())
+        document = _Document(
+            kind="directions",
+            version=FORMAT_VERSION,
+            network=directions.network,
+            num_ws=directions.num_ws,
+            w_dim=directions.w_dim,
+            style_channels=directions.style_channels,
+            sha256=digest(vectors),
+            directions=entries,
+        )
+        for entry in entries:
+            _check_vector(document, entry, vectors[entry.name])
+        text = json.dumps(asdict(document), allow_nan=False)
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"their description is longer than {MAX_BYTES:,} bytes")
+    except ValueError as e:
+        raise InputError(f"these directions cannot be written: {e}") from None
+    with safetensors_file(path) as temporary:
+        save_file(vectors, temporary, {METADATA_KEY: text})
+
+
+def read_directions(path: str | Path) -> Directions:
+    """Read directions, checked.
+
+    Raises:
+        InputError: The file is missing, damaged, or holds no directions.
+    """
+    kind = f"file of directions {path}"
+    check_header(path, InputError, "file of directions", MAX_FILE_BYTES)
+    file_hash = sha256_of(Path(path))
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY, "")
+            if '"directions"' not in text:
+                raise InputError(f"{kind} holds no directions; `stylert directions` writes such files")
+            document = read_document(text, _Document, f"{kind}: its metadata", InputError)
+            if sorted(file.keys()) != sorted(entry.name for entry in document.directions):
+                raise InputError(f"{kind} is damaged: its vectors are not those of its metadata")
+            vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    except (SafetensorError, OSError, TypeError) as e:
+        raise InputError(f"{kind} is not a whole safetensors file: {shown_line(str(e))}") from None
+    try:
+        for entry in document.directions:
+            _check_vector(document, entry, vectors[entry.name])
+    except ValueError as e:
+        raise InputError(f"{kind} is damaged: {e}") from None
+    if digest(vectors) != document.sha256:
+        raise InputError(f"{kind} was changed or damaged: its vectors do not match their sha256")
+    by_name = {e.name: Direction(e.space, vectors[e.name], e.latents, e.method, e.facts) for e in document.directions}
+    return Directions(document.network, document.num_ws, document.w_dim, document.style_channels, by_name, file_hash)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One direction in the JSON document."""
+
+    name: str
+    space: Space
+    latents: tuple[int, ...]
+    method: str = ""
+    facts: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if NAME.fullmatch(self.name) is None:
+            raise ValueError(
+                f"a direction has a name of up to 40 letters, digits, dots, hyphens and underscores, not {shown(self.name)}"
+            )
+
+
+@dataclass(frozen=True)
+class _Document:
+    """The JSON document. `kind` comes first: it is the mark by which stylert knows the file (`core.files.outputs`)."""
+
+    kind: Literal["directions"]
+    version: int
+    network: str
+    num_ws: int
+    w_dim: int
+    style_channels: int
+    sha256: str
+    directions: tuple[_Entry, ...]
+
+    def __post_init__(self) -> None:
+        if self.version != FORMAT_VERSION:
+            raise ValueError(f"it has format version {self.version}; this stylert reads {FORMAT_VERSION}")
+        check_sha256(self.network)
+        if not 1 <= len(self.directions) <= MAX_DIRECTIONS:
+            raise ValueError(f"a file has 1 to {MAX_DIRECTIONS} directions, not {len(self.directions)}")
+        names = {entry.name for entry in self.directions}
+        if len(names) != len(self.directions):
+            raise ValueError("two directions have the same name")
+        for entry in self.directions:
+            if entry.space == "w" and not (entry.latents and all(0 <= i < self.num_ws for i in entry.latents)):
+                raise ValueError(f"{entry.name} moves latents that the network does not have")
+
+
+def _check_vector(document: _Document, entry: _Entry, vector: np.ndarray) -> None:
+    """Raise ValueError unless a vector has the type and shape of its space, and is finite."""
+    size = document.w_dim if entry.space == "w" else document.style_channels
+    if vector.dtype != np.float32 or vector.shape != (size,):
+        raise ValueError(f"{entry.name} is {vector.dtype} {list(vector.shape)}, not float32 [{size}]")
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{entry.name} holds values that are not finite")

@@ -1,0 +1,123 @@
+"""Directions come back as they were written, and damaged files or other files are refused in one line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from stylert.core.errors import BundleError, InputError, OutputError
+from stylert.core.files.outputs import check_output
+from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.runtime.steering.directions_file import METADATA_KEY, Direction, Directions, read_directions, write_directions
+from tests.runtime.steering.random_directions import random_directions
+
+
+def test_directions_come_back_as_they_were_written(tmp_path: Path, rng: np.random.Generator) -> None:
+    written = random_directions(rng)
+    write_directions(tmp_path / "d.safetensors", written)
+    read = read_directions(tmp_path / "d.safetensors")
+    assert list(read.by_name) == list(written.by_name)
+    for name, direction in written.by_name.items():
+        np.testing.assert_array_equal(read[name].vector, direction.vector)
+        assert replace(read[name], vector=direction.vector) == direction
+    assert (read.network, read.num_ws, read.w_dim, read.style_channels) == ("ab" * 32, 6, 20, 40)
+    assert read.sha256 == sha256_of(tmp_path / "d.safetensors")
+    write_directions(tmp_path / "again.safetensors", read)
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "d.safetensors").read_bytes()
+
+
+def test_every_changed_byte_is_found_or_changes_nothing(tmp_path: Path, rng: np.random.Generator) -> None:
+    path, written = tmp_path / "d.safetensors", random_directions(rng)
+    write_directions(path, written)
+    whole = path.read_bytes()
+    for place in rng.integers(len(whole), size=300):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << rng.integers(8))]) + whole[place + 1 :])
+        try:
+            read = read_directions(path)
+        except InputError as e:
+            assert "\n" not in str(e)
+            continue
+        for direction, was in zip(read.by_name.values(), written.by_name.values(), strict=True):
+            np.testing.assert_array_equal(direction.vector, was.vector)
+    for length in (0, 5, 8, 100, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError):
+            read_directions(path)
+
+
+def test_other_files_are_refused(tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "text").write_text("hello, this is no such file")
+    for path in (tmp_path, tmp_path / "none", tmp_path / "text", checkpoint, Path("/dev/zero")):
+        with pytest.raises(InputError) as e:
+            read_directions(path)
+        assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"version": 1', '"version": 2'),
+        ('"space": "w"', '"space": "z"'),
+        ('"latents": [0, 1]', '"latents": [0, 6]'),
+        ('"latents": [0, 1]', '"latents": []'),
+        ('"name": "pose.1"', '"name": "smile"'),
+        ('"name": "pose.1"', '"name": "pose=1"'),
+        ('"name": "pose.1"', '"name": "poses"'),
+        ('"w_dim": 20', '"w_dim": 21'),
+        ("abababab", "ABABABAB"),
+    ],
+)
+def test_metadata_that_does_not_fit_the_vectors_is_refused(
+    old: str, new: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    from safetensors import safe_open
+
+    path = tmp_path / "d.safetensors"
+    write_directions(path, random_directions(rng))
+    with safe_open(path, "numpy") as file:
+        text = file.metadata()[METADATA_KEY]
+    assert old in text
+    save_file(load_file(path), path, {METADATA_KEY: text.replace(old, new)})
+    with pytest.raises(InputError):
+        read_directions(path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"a=b": Direction("w", np.ones(20, np.float32), (0,))},
+        {"x" * 41: Direction("w", np.ones(20, np.float32), (0,))},
+        {"a": Direction("w", np.ones(19, np.float32), (0,))},
+        {"a": Direction("w", np.ones(20, np.float32), ())},
+        {"a": Direction("w", np.full(20, np.nan, np.float32), (0,))},
+        {"a": Direction("styles", np.ones(20, np.float32))},
+        {"a": Direction("w", np.ones(20, np.float32), (0,), facts={"share": float("nan")})},
+    ],
+)
+def test_directions_that_could_not_be_read_are_not_written(changed: dict[str, Direction], tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        write_directions(tmp_path / "d.safetensors", Directions("ab" * 32, 6, 20, 40, changed))
+    assert not list(tmp_path.iterdir())
+
+
+def test_directions_belong_to_the_network_that_the_bundle_names(bundle: Bundle, rng: np.random.Generator) -> None:
+    own = bundle.provenance["checkpoint_sha256"]
+    random_directions(rng, own).check_network(bundle)
+    for other in (random_directions(rng), replace(random_directions(rng, own), w_dim=21)):
+        with pytest.raises(BundleError, match="belong to the network"):
+            other.check_network(bundle)
+    with pytest.raises(BundleError, match="belong to the network"):
+        random_directions(rng, own).check_network(replace(bundle, provenance={}))
+
+
+def test_a_command_replaces_its_own_files_alone(tmp_path: Path, checkpoint: Path, rng: np.random.Generator) -> None:
+    write_directions(tmp_path / "d.safetensors", random_directions(rng))
+    check_output(tmp_path / "d.safetensors", "directions")
+    for kind, path in (("directions", checkpoint), ("safetensors", tmp_path / "d.safetensors")):
+        with pytest.raises(OutputError, match="did not write"):
+            check_output(path, kind)

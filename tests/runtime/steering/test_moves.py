@@ -1,0 +1,96 @@
+"""Moves add strength times vector to the right latents and styles, and nothing to others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from stylert.core.errors import InputError
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.steering.moves import Move, check_moves, columns_of, parse_move, steer, steered_grid
+from tests.runtime.steering.random_directions import NUM_WS, STYLES, W_DIM, random_directions
+
+
+@pytest.mark.parametrize(
+    ("text", "move"),
+    [
+        ("smile=+2", Move("smile", None, (2.0,))),
+        ("pose.1=-1.5,0,1e-3", Move("pose.1", None, (-1.5, 0.0, 1e-3))),
+        ("a@coarse,5=1", Move("a", "coarse,5", (1.0,))),
+        ("a@0-3=-1", Move("a", "0-3", (-1.0,))),
+    ],
+)
+def test_a_move_is_read(text: str, move: Move) -> None:
+    assert parse_move(text) == move
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "smile", "smile=", "=2", "smile=two", "smile=nan", "smile=1001", "smile=1,,2", "@0=1", "a@=1", "a b=1", "a=1_0"],
+)
+def test_other_text_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="NAME=STRENGTH"):
+        parse_move(text)
+
+
+def test_moves_add_up_and_leave_other_latents_alone(rng: np.random.Generator) -> None:
+    directions = random_directions(rng)
+    ws = rng.standard_normal((3, NUM_WS, W_DIM)).astype(np.float32)
+    before = ws.copy()
+    moves = [parse_move(text) for text in ("smile=2", "pose.1=-1", "smile@3-4=0.5", "b4.conv1.7=3")]
+    moved, offsets = steer(directions, ws, moves)
+    smile, pose = directions["smile"].vector, directions["pose.1"].vector
+    expected = before + 2 * smile
+    expected[:, :2] -= pose
+    expected[:, 3:5] += 0.5 * smile
+    np.testing.assert_allclose(moved, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(offsets, np.tile(3 * directions["b4.conv1.7"].vector, (3, 1)), rtol=1e-6)
+    np.testing.assert_array_equal(ws, before)
+    assert (moved.dtype, offsets.dtype, offsets.shape) == (np.float32, np.float32, (3, STYLES))  # type: ignore[union-attr]
+    assert steer(directions, ws, moves[:3]).style_offsets is None
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_grid_has_a_column_for_each_strength(apart: bool, rng: np.random.Generator) -> None:
+    directions = random_directions(rng)
+    ws = rng.standard_normal((1 if apart else 2, NUM_WS, W_DIM)).astype(np.float32)
+    moves = [parse_move(text) for text in ("smile=-1,0,1", "pose.1=2" if not apart else "pose.1=2,3,4", "b4.conv1.7=1,2,3")]
+    grid, offsets = steered_grid(directions, ws, moves, apart)
+    rows = [[move] for move in moves] if apart else [moves] * len(ws)
+    for i, group in enumerate(rows):
+        for column in range(3):
+            cell, cell_offsets = steer(directions, ws[:1] if apart else ws[i : i + 1], group, column)
+            np.testing.assert_array_equal(grid[3 * i + column], cell[0])
+            none = np.zeros(STYLES, np.float32)
+            np.testing.assert_array_equal(
+                offsets[3 * i + column],
+                none if cell_offsets is None else cell_offsets[0],  # type: ignore[index]
+            )
+    assert len(grid) == len(offsets) == 3 * len(rows)  # type: ignore[arg-type]
+    assert steered_grid(directions, ws, moves[:2], apart).style_offsets is None
+
+
+def test_moves_of_different_lengths_are_refused() -> None:
+    assert columns_of([parse_move("a=1,2"), parse_move("b=1"), parse_move("c=3,4")]) == 2
+    with pytest.raises(InputError, match="2 and 3"):
+        columns_of([parse_move("a=1,2"), parse_move("b=1,2,3")])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("frown=1", "no direction"),
+        ("smile@9=1", "latents are 0 to 5"),
+        ("smile@fine=1", "no fine level"),
+        ("b4.conv1.7@0=1", "takes no levels"),
+        ("b4.conv1.7=1", "--style-offsets"),
+    ],
+)
+def test_moves_that_do_not_fit_are_refused(text: str, message: str, bundle: Bundle, rng: np.random.Generator) -> None:
+    directions = random_directions(rng, bundle.provenance["checkpoint_sha256"])
+    check_moves(directions, [parse_move("smile=1")], bundle)
+    check_moves(directions, [parse_move("b4.conv1.7=1")], replace(bundle, style_channels=STYLES))
+    with pytest.raises(InputError, match=message):
+        check_moves(directions, [parse_move("smile=1"), parse_move(text)], bundle)
