@@ -10,12 +10,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from stylert.core.errors import missing_extra, shown_line
+from stylert.core.errors import DataError, missing_extra, shown_line
 from stylert.core.files.atomic import atomic_file
+from stylert.core.files.inputs import read_file
+from stylert.core.files.json_documents import read_document
 from stylert.train.configuration.train_config import TrainConfig
 
 #: Holds the identity of the run, so that a resumed run goes on in the same one.
 RUN_FILE = "wandb.json"
+#: Bytes of this file, at most.
+MAX_RUN_BYTES = 2**16
 #: Seconds to wait for the server at the start. It is then told that it does not answer.
 INIT_SECONDS = 60
 #: Seconds to wait at the end until all is sent. torchrun kills a process 30 seconds after SIGTERM.
@@ -60,7 +64,7 @@ class WandbWriter:
         """See `RunWriter`. A resumed run goes on in its run of the same project."""
 
         def start() -> None:
-            earlier = _read(out / RUN_FILE) if resumed else None
+            earlier = read_run(out / RUN_FILE) if resumed else None
             run_id = earlier.id if earlier is not None and earlier.project == self._project else None
             self._run = self._wandb.init(
                 project=self._project,
@@ -112,9 +116,9 @@ class WandbWriter:
             self._note(f"training continues without wandb: {shown_line(str(e) or type(e).__name__)}")
 
 
-def _read(path: Path) -> WandbRun | None:
+def read_run(path: Path) -> WandbRun | None:
     """The run that a file names. None where it is missing or damaged."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=WandbRun)
-    except (OSError, msgspec.DecodeError):
+        return read_document(read_file(path, DataError, MAX_RUN_BYTES), WandbRun, RUN_FILE, DataError)
+    except DataError:
         return None

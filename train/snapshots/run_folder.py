@@ -6,23 +6,28 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stylert.core.errors import BackendError, CheckpointError, OutputError, SigningError
 from stylert.core.files.atomic import atomic_file, check_no_links
+from stylert.core.files.inputs import open_file
+from stylert.core.files.json_documents import read_document
 from stylert.core.images.grids import save_grid
 from stylert.models.checkpoint import SNAPSHOT_FILE, read_metadata, write_generator
 from stylert.train.reporting.statistics import STATS_FILE
-from stylert.train.reporting.weights_and_biases import RUN_FILE
+from stylert.train.reporting.weights_and_biases import RUN_FILE, read_run
 from stylert.train.sampling import sample_images
-from stylert.train.snapshots.best_snapshot import BEST_FILE, METRICS_FILE
+from stylert.train.snapshots.best_snapshot import BEST_FILE, MAX_LINES_BYTES, METRICS_FILE
 from stylert.train.snapshots.snapshot_file import write_snapshot
 from stylert.train.snapshots.trainer_state import KEPT_NAME, trainer_state
 from stylert.train.trainer import Trainer
 
 GENERATOR_FILE = "model.safetensors"
 GRID_IMAGES = 64
+#: Bytes of a line of `stats.jsonl`, at most. It has about 1 kB.
+MAX_LINE_BYTES = 2**16
 #: The files that a run replaces or continues, beside those with a kimg in their name.
 OWN_FILES = (SNAPSHOT_FILE, GENERATOR_FILE, BEST_FILE, METRICS_FILE, STATS_FILE, RUN_FILE)
 FAKES_NAME = re.compile(r"fakes-\d{6,}(?:\.\d{3})?\.png")
@@ -31,16 +36,35 @@ MADE_ONCE = ("reals.png", "fakes-init.png", "tensorboard", "wandb")
 
 
 def check_new_run(out: Path) -> None:
-    """Check that a new run in this folder would replace or continue no file.
+    """Check that a new run in this folder would replace or continue no file, but for those of a run without a snapshot.
+
+    A run that was killed before its first snapshot leaves nothing to resume. A new run then takes its folder, and appends to its
+    `stats.jsonl`.
 
     Raises:
         OutputError: The folder already holds a run, or a file of such a name, or it cannot be read.
     """
     if os.path.lexists(out / SNAPSHOT_FILE):
         raise OutputError(f"{out} already holds a run: add --resume to stylert train, or choose another folder")
-    for name in _names(out):
-        if is_own_name(name):  # of a user, or of an older run whose snapshot is gone
-            raise OutputError(f"{out} already holds {name}: choose another folder")
+    names = [name for name in _names(out) if is_own_name(name)]
+    if names and not _is_left_by_a_kill(out, names):  # of a user, or of an older run whose snapshot is gone
+        raise OutputError(f"{out} already holds {names[0]}: choose another folder")
+
+
+def _is_left_by_a_kill(out: Path, names: list[str]) -> bool:
+    """Whether a run made these files in the time before its first snapshot: statistics, and its number at wandb."""
+    readers = {STATS_FILE: _is_of_statistics, RUN_FILE: lambda path: read_run(path) is not None}
+    return all(name in readers and not (out / name).is_symlink() and readers[name](out / name) for name in names)
+
+
+def _is_of_statistics(path: Path) -> bool:
+    """Whether the first line of a file is one of `Statistics`. A kill may also leave an empty file."""
+    try:
+        with open_file(path, OutputError, MAX_LINES_BYTES) as file:
+            line = file.readline(MAX_LINE_BYTES)
+        return not line or {"kimg", "step"} <= read_document(line, dict[str, Any], STATS_FILE, OutputError).keys()
+    except OutputError:
+        return False
 
 
 def check_links(out: Path) -> None:

@@ -14,7 +14,7 @@ from stylert.models.checkpoint import read_metadata
 from stylert.train.loop import Trainer, train
 from stylert.train.reporting.statistics import Statistics
 from stylert.train.snapshots.best_snapshot import keep_if_best
-from stylert.train.snapshots.run_folder import check_links, save, save_first_grids
+from stylert.train.snapshots.run_folder import check_links, check_new_run, save, save_first_grids
 from stylert.train.snapshots.trainer_state import restore_state, trainer_state
 from tests.faults import forget_swept_folders
 from tests.train.small_runs import config
@@ -137,3 +137,46 @@ def test_another_command_leaves_a_numbered_snapshot_that_is_being_made(unlabelle
     save(trainer, tmp_path, keep=1)
     assert numbered(tmp_path) == {"snapshot-000000.safetensors": 0}
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_new_run_takes_the_folder_of_one_that_was_killed_before_its_first_snapshot(unlabelled, tmp_path):
+    trainer = Trainer(config(), unlabelled)
+    save_first_grids(trainer, tmp_path, is_new=True)
+    statistics = Statistics(trainer, tmp_path, [])
+    statistics.add(trainer.train_step())
+    statistics.flush()
+    (tmp_path / "wandb.json").write_text('{"project": "cats", "id": "abc"}')
+    before = (tmp_path / "stats.jsonl").read_bytes()
+    check_new_run(tmp_path)
+    train(config(), unlabelled, tmp_path)
+    assert (tmp_path / "stats.jsonl").read_bytes().startswith(before)
+    with pytest.raises(OutputError, match="already holds a run"):
+        check_new_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("stats.jsonl", b'{"kimg": 1}\n'),
+        ("stats.jsonl", b"[1]\n"),
+        ("stats.jsonl", b"\n"),
+        ("stats.jsonl", b"{" * 2**17),
+        ("wandb.json", b""),
+        ("wandb.json", b'{"project": "cats"}'),
+        ("model.safetensors", b""),
+        ("metrics.jsonl", b'{"kimg": 1, "step": 1}\n'),
+    ],
+)
+def test_a_file_that_no_killed_run_leaves_is_not_taken_for_one(tmp_path, name, content):
+    (tmp_path / "stats.jsonl").write_bytes(b'{"kimg": 1, "step": 250}\n')
+    check_new_run(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(OutputError, match=r"already holds \w+\.\w+: choose another folder"):
+        check_new_run(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["stats.jsonl", "wandb.json"])
+def test_a_pipe_in_the_folder_of_a_new_run_is_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(OutputError, match=f"already holds {name}"):
+        check_new_run(tmp_path)
