@@ -1,10 +1,11 @@
 """Measures the frames per second of a page that `stylert web` wrote, in Chromium, while its slider moves from one image to another.
 
     pip install playwright        # and Chromium, from the system or by `playwright install chromium`
-    python examples/web_frames.py site --seconds 3 --threads 1,2
+    python examples/web_frames.py site --seconds 10 --processors 2,4
 
-A frame is a new picture on the page: latents, network, picture file, and its decoding by the browser. Models and numbers of threads
-take turns. Beside the rate stands the median time of a picture until its file reaches the page, as the page itself shows it.
+A frame is a new picture on the page: latents, network, picture file, and its decoding by the browser. The number of processors that the
+page sees decides its threads. Models and these numbers take turns. Beside the rate stands the median time of a picture until its file
+reaches the page, as the page itself shows it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from stylert.core.machine.host import cpu_name
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 ROUNDS = 5
-#: The processors that a page sees. It starts a thread for each.
+#: The processors that a page sees.
 PROCESSORS = "Object.defineProperty(Navigator.prototype, 'hardwareConcurrency', {{ get: () => {} }})"
 #: Chooses a model, and waits until every picture of the page is there and the small ones have not begun anew.
 CHOOSE = """async (name) => {
@@ -61,11 +62,11 @@ class Files(SimpleHTTPRequestHandler):
         pass
 
 
-def new_page(browser: Any, url: str, threads: int | None) -> Any:
+def new_page(browser: Any, url: str, processors: int | None) -> Any:
     """The page with its first picture, for a number of processors; None for those of the machine."""
     page = browser.new_context().new_page()
-    if threads is not None:
-        page.add_init_script(PROCESSORS.format(threads))
+    if processors is not None:
+        page.add_init_script(PROCESSORS.format(processors))
     page.goto(url)
     page.wait_for_selector("#picture[src]")
     return page
@@ -76,8 +77,8 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("site", type=Path)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each model and number of threads, in five rounds")
-    parser.add_argument("--threads", type=lambda text: [int(part) for part in text.split(",")], default=[None])
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each model and number of processors, in five rounds")
+    parser.add_argument("--processors", type=lambda text: [int(part) for part in text.split(",")], default=[None])
     options = parser.parse_args()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(options.site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -86,11 +87,14 @@ def main() -> None:
     times: dict[tuple[str, int | None], str] = {}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        pages = {threads: new_page(browser, f"http://127.0.0.1:{server.server_port}/", threads) for threads in options.threads}
+        pages = {
+            processors: new_page(browser, f"http://127.0.0.1:{server.server_port}/", processors)
+            for processors in options.processors
+        }
         for _ in range(ROUNDS):
-            for threads, page in pages.items():
+            for processors, page in pages.items():
                 for name in page.eval_on_selector_all("#model option", "options => options.map((option) => option.value)"):
-                    key = (name, threads)
+                    key = (name, processors)
                     backends[key] = page.evaluate(CHOOSE, name)
                     rate, times[key] = page.evaluate(DRAG, options.seconds / ROUNDS)
                     rates.setdefault(key, []).append(rate)
