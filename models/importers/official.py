@@ -90,7 +90,7 @@ def _read_generator(module: StoredModule, network: str, budget: Budget) -> tuple
         raise FormatError(f"its {network} is a {printable(module.class_name)}, not a StyleGAN2 generator")
     synthesis, mapping = parts["synthesis"], parts["mapping"]
     if any(re.match(r"L\d+_\d+_\d+$", name) for name in synthesis.children()):
-        raise FormatError(f"its {network} is a StyleGAN3 generator; stylert reads StyleGAN2")
+        raise FormatError(f"its {network} is a StyleGAN3 generator, which only examples/stylegan3_to_onnx.py takes")
     blocks = blocks_of(synthesis, network)
     resolution = max(blocks)
     modules = modules_by_name(module)
