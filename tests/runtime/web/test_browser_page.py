@@ -192,6 +192,7 @@ def test_an_error_of_the_host_is_told_and_stays(browser: Any, hosts: Path) -> No
             page.goto(f"{url}/cats/")
             told = "document.querySelector('#message').textContent.includes('status 404')"
             wait_for(page, told)
+            assert not page.is_visible("#picture"), "a picture that is on its way looks like a broken one"
             assert SlowRuntime.sent.wait(60)
             time.sleep(0.5)  # until it has reached the page
             wait_for(page, "document.querySelectorAll('img.stale').length === 0")
