@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from stylert.core.errors import BackendError, InputError, shown
 from stylert.runtime.serving.host_work import HostWork
@@ -31,6 +32,7 @@ CODES = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
+    409: grpc.StatusCode.FAILED_PRECONDITION,
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
@@ -79,8 +81,7 @@ class GrpcServer:
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=settings.max_connections)
         methods = {
             name: grpc.unary_unary_rpc_method_handler(
-                self._guarded(name, method),
-                request_deserializer=MESSAGES[f"{name}Request"].FromString,
+                self._guarded(name, method),  # gets the bytes, and reads them where a mistake gets its status
                 response_serializer=_serialized,
             )
             for name, method in self._methods().items()
@@ -112,13 +113,13 @@ class GrpcServer:
     def _guarded(self, name: str, method: Method) -> Callable[[Any, Any], Awaitable[Any]]:
         """A method with key, time-out, count and errors as its status."""
 
-        async def call(request: Any, context: Any) -> Any:
+        async def call(data: bytes, context: Any) -> Any:
             begin, status = time.perf_counter(), 200
             try:
                 if name not in OPEN_METHODS:
                     self._check_key(dict(context.invocation_metadata() or ()))
                 async with asyncio.timeout(self._settings.request_seconds):
-                    return await method(request)
+                    return await method(_message(f"{name}Request", data))
             except TimeoutError:
                 status = 504
                 await context.abort(CODES[504], f"there was no answer within {self._settings.request_seconds:g} s")
@@ -174,6 +175,13 @@ class GrpcServer:
         results = await infer(model, tensors, outputs, self._settings)
         size = sum(row.nbytes for rows in results.values() for row in rows)
         return await self._work.run_if_large(size, _infer_answer, model.name, request.id, outputs, results)
+
+
+def _message(kind: str, data: bytes) -> Any:
+    try:
+        return MESSAGES[kind].FromString(data)
+    except DecodeError:
+        raise InputError(f"the request is no {kind}") from None
 
 
 def _infer_answer(model: str, id: str, outputs: Sequence[TensorFacts], results: Mapping[str, Sequence[np.ndarray]]) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -102,6 +104,34 @@ def test_typed_contents_are_read_and_broken_raw_contents_refused(server: ImageSe
             infer(MESSAGES["ModelInferRequest"](model_name="small", inputs=inputs, raw_input_contents=raw))
         assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     channel.close()
+
+
+def test_bytes_that_are_no_message_are_told_and_read_only_with_the_key(server: ImageServer, bundle: Bundle) -> None:
+    def refusal(address: str | None, method: str) -> grpc.RpcError:
+        assert address is not None
+        with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as raised:
+            channel.unary_unary(f"/inference.GRPCInferenceService/{method}")(b"\xff\xff", timeout=60)
+        return raised.value
+
+    for method in ("ModelInfer", "ModelMetadata", "ServerLive"):
+        refused = refusal(server.grpc_address, method)
+        assert (refused.code(), refused.details()) == (grpc.StatusCode.INVALID_ARGUMENT, f"the request is no {method}Request")
+    with running([source(bundle)], grpc_port=0, api_key="a long secret") as other:
+        assert refusal(other.grpc_address, "ModelInfer").code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_bundle_that_cannot_be_loaded_again_is_a_failed_precondition(bundle: Bundle, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
+    key = "a long secret"
+    with (
+        running([source(Bundle.load(folder))], grpc_port=0, api_key=key) as server,
+        triton.InferenceServerClient(server.grpc_address) as client,
+    ):
+        (folder / "synthesis.fp32.onnx").write_bytes(b"damaged")
+        with pytest.raises(InferenceServerException, match="the old bundle stays") as raised:
+            client.load_model("small", headers={"x-api-key": key})
+        assert "FAILED_PRECONDITION" in raised.value.status()
+        assert client.is_model_ready("small", headers={"x-api-key": key})
 
 
 def test_a_key_is_asked_for_and_lets_a_client_reload(bundle: Bundle) -> None:
