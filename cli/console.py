@@ -19,10 +19,17 @@ from rich.text import Text
 from stylert.core.errors import OutputError
 from stylert.core.progress import Progress
 
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave the error to the caller. Rich itself would send stdout nowhere and end the process, also if stderr has no reader."""
+        raise
+
+
 #: Results go to stdout. A pipe or a file has no width, so its lines are not cut at 80 columns.
-console = Console() if Console().is_terminal else Console(width=160)
+console = _Console() if Console().is_terminal else _Console(width=160)
 #: Progress, notes and errors go to stderr.
-errors = Console(stderr=True)
+errors = _Console(stderr=True)
 
 SECONDS_BETWEEN_LINES = 30
 

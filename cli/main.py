@@ -5,21 +5,16 @@ A mistake of the user ends with exit code 2, Ctrl-C with the line `stopped` and 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
-import re
-import signal
 import sys
 from typing import TextIO
 
-from stylert.core.child_processes import safe_path
+from stylert.cli.stop_signals import INTERRUPTED, StopSignals
 
-#: Exit code after Ctrl-C, as in shells and in Typer.
-INTERRUPTED = 128 + signal.SIGINT
-
-#: Signals that end the command as Ctrl-C does.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+# Modules that are slow to import are imported in functions, after the handlers of signals are set.
 
 #: Characters of an error. A longer one quotes a file.
 MAX_MESSAGE = 2000
@@ -41,22 +36,49 @@ COMMAND_MODULES = (
 )
 
 
+#: Commands for which SIGHUP means to read their files again. It waits until they can.
+RELOADED_COMMANDS = ("serve",)
+
+
 def main() -> None:
-    """Run the command that the arguments name, and exit."""
+    """Run the command that the arguments name, and end the process. The handlers of signals stay until it has ended."""
+    stop = StopSignals(hold_hangup=sys.argv[1:2] in [[name] for name in RELOADED_COMMANDS])
+    status = 1  # of a traceback
+    try:
+        stop.take()
+        status = _run(stop)
+    except KeyboardInterrupt:
+        stop.is_ending = True  # nothing is called before, so no second signal comes between
+        status = INTERRUPTED
+    finally:
+        stop.is_ending = True
+        if status == INTERRUPTED:
+            status = stop.exit_code
+            with contextlib.suppress(OSError):
+                print("stopped", file=sys.stderr)
+        for stream in (sys.stdout, sys.stderr):
+            _empty(stream)
+        stop.end(status)
+    sys.exit(status)
+
+
+def _run(stop: StopSignals) -> int:
+    from stylert.core.child_processes import safe_path
+
     _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a character that the encoding lacks is printed as its number
             stream.reconfigure(errors="backslashreplace")
-    stop = _StopSignals()
     try:
-        with stop, safe_path():
-            status = _run()
-    except KeyboardInterrupt:
-        status = INTERRUPTED
-    if status == INTERRUPTED:
-        status = stop.exit_code
-        print("stopped", file=sys.stderr)
-    sys.exit(status)
+        with safe_path():
+            return _run_command()
+    except SystemExit as e:
+        if isinstance(e.code, str):
+            raise
+        return e.code or 0
+    except Exception as e:
+        # Libraries turn KeyboardInterrupt into errors of their own.
+        return INTERRUPTED if stop.was_raised else _report(e)
 
 
 def _open_standard_streams() -> None:
@@ -69,71 +91,50 @@ def _open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free descriptor, which is this one
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
-class _StopSignals:
-    """Turns the signals that stop a process into KeyboardInterrupt, so that every `finally` runs. A second one changes nothing."""
-
-    exit_code = INTERRUPTED
-
-    def __enter__(self) -> None:
-        # A signal that is ignored, as by nohup, stays ignored.
-        self._previous = {n: signal.getsignal(n) for n in STOP_SIGNALS if signal.getsignal(n) == signal.SIG_DFL}
-        for number in self._previous:
-            signal.signal(number, self._handle)
-
-    def _handle(self, number: int, _: object) -> None:
-        if self.exit_code == INTERRUPTED:
-            self.exit_code = 128 + number
-            raise KeyboardInterrupt
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
-def _run() -> int:
-    # Imported here, so that `main` also catches a Ctrl-C during the imports.
-    import typer
-
+def _run_command() -> int:
     from stylert.cli.app import app
-    from stylert.cli.console import print_note
-    from stylert.core.errors import StylertError
 
     for module in COMMAND_MODULES:
         importlib.import_module(f"stylert.cli.{module}")
-    try:
-        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
-        _flush(sys.stdout)
-        return status if isinstance(status, int) else 0
-    except StylertError as e:
-        message = str(e)
-    except typer.TyperException as e:
-        message = e.format_message()
-    except typer.Abort:
-        return INTERRUPTED
-    except BrokenPipeError:
-        _discard(sys.stdout)
-        return 1
-    except OSError as e:
-        message = _system_message(e)
-    except MemoryError:
-        message = "not enough memory"
-    except ModuleNotFoundError as e:
-        message = _missing_package_message(e)
-    except ImportError as e:
-        message = _unloadable_library_message(e)
-    except RuntimeError as e:
-        if "can't start new thread" not in str(e):  # Python has no class for it
-            raise
-        message = "cannot start a thread: the memory or the number of threads is limited"
+    status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    sys.stdout.flush()
+    return status if isinstance(status, int) else 0
+
+
+def _report(error: Exception) -> int:
+    """Print the line of an error, and return the exit code. Raises the error itself if it is a fault of stylert."""
+    import typer
+
+    from stylert.cli.console import print_note
+    from stylert.core.errors import StylertError
+
+    match error:
+        case typer.Abort():
+            return INTERRUPTED
+        case BrokenPipeError():
+            _discard(sys.stdout)
+            return 1
+        case StylertError():
+            message = str(error)
+        case typer.TyperException():
+            message = error.format_message()
+        case OSError():
+            message = _system_message(error)
+        case MemoryError():
+            message = "not enough memory"
+        case ModuleNotFoundError():
+            message = _missing_package_message(error)
+        case ImportError():
+            message = _unloadable_library_message(error)
+        case RuntimeError() if "can't start new thread" in str(error):  # Python has no class for it
+            message = "cannot start a thread: the memory or the number of threads is limited"
+        case _:
+            raise error
     print_note(f"stylert: {_shortened(' '.join(message.split()))}", style="red")
-    try:
-        _flush(sys.stdout)
-    except (OSError, StylertError):
-        _discard(sys.stdout)  # otherwise Python fails on it again at its end
     return 2
 
 
@@ -141,14 +142,17 @@ def _shortened(message: str) -> str:
     return message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}..."
 
 
-def _flush(stream: TextIO | None) -> None:
-    if stream is not None:
+def _empty(stream: TextIO) -> None:
+    """Write what a stream still holds. If that fails, Python does not try it again at its end, with an exit code of its own."""
+    try:
         stream.flush()
+    except (OSError, ValueError):
+        _discard(stream)
 
 
-def _discard(stream: TextIO | None) -> None:
+def _discard(stream: TextIO) -> None:
     """Send what is still printed to a stream nowhere."""
-    if stream is not None:
+    with contextlib.suppress(OSError, ValueError):  # a closed stream has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -161,6 +165,7 @@ def _system_message(error: OSError) -> str:
 
 def _missing_package_message(error: ModuleNotFoundError) -> str:
     """The command that installs an optional package. Raises the error itself for a package that stylert does not name."""
+    import re
     from importlib.metadata import requires
 
     from stylert.core.errors import install_command

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import hypothesis
 import numpy as np
 import pytest
 
+from stylert.cli.stop_signals import STOP_SIGNALS
 from stylert.export.pipeline import export_bundle
 from stylert.models.checkpoint import write_generator
 from stylert.models.stylegan2.config import GeneratorConfig
@@ -57,6 +59,17 @@ def _leave_the_home_folder_alone(config: pytest.Config) -> None:
 
 def pytest_report_header() -> str:
     return f"inputs drawn from STYLERT_TEST_SEED={run_seed()}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Ctrl-C ends the run after a test that called `cli.main`, which leaves its handlers of signals to the end of the process."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        return (yield)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -151,9 +151,12 @@ class _SignalledServer(uvicorn.Server):
         before = {number: signal.getsignal(number) for number in handlers}
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
+        # The command holds a SIGHUP back while it loads the bundles and after the server has ended.
+        held = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         try:
             yield
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
             for number, previous in before.items():
                 loop.remove_signal_handler(number)
                 signal.signal(number, previous)

@@ -181,6 +181,64 @@ def test_sighup_reads_the_bundles_again_and_a_bad_one_leaves_the_old(bundle: Bun
         assert httpx.get(f"{url}/v1/images/1.png", headers={"x-api-key": KEY}, timeout=60).status_code == 200
 
 
+AT_MOMENT = """
+import importlib, os, signal, sys
+from stylert.cli import main as cli
+from stylert.runtime.serving import model_store, server
+
+def sends(whole):
+    def call(*args, **options):
+        result = whole(*args, **options)
+        os.kill(os.getpid(), signal.SIGHUP)
+        return result
+    return call
+
+places = {"import": (importlib, "import_module"), "load": (model_store.ModelStore, "load"), "end": (server.ImageServer, "run")}
+place, name = places[sys.argv.pop(1)]
+setattr(place, name, sends(getattr(place, name)))
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("moment", ["import", "load", "end"])
+def test_sighup_at_the_start_or_end_does_not_stop_the_server(bundle: Bundle, moment: str) -> None:
+    """`systemctl reload` may come while the bundles are loaded, whose files may have changed since they were read."""
+    arguments = [moment, "serve", f"small={bundle.path}", "--port", "0", "--backend", "onnxruntime"]
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", AT_MOMENT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("serving small")
+        expected = {"loaded", "draining"}
+        if moment != "end":
+            expected.add("reloaded")
+            assert any('"reloaded"' in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert {json.loads(line)["event"] for line in log.splitlines()} <= expected
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_log_that_nobody_can_write_changes_no_exit_code(bundle: Bundle, full: bool) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open("/dev/full", "wb") if full else open(writer, "wb") as log:
+        arguments = ["serve", f"small={bundle.path}", "--port", "0", "--backend", "onnxruntime"]
+        command = [sys.executable, "-m", "stylert.cli.main", *arguments]
+        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=buffered) as process:
+            assert process.stdout is not None
+            url = process.stdout.readline().split(" at ")[1].strip()
+            assert httpx.get(f"{url}/v1/images/1.png", timeout=60).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+    if full:
+        os.close(writer)
+    assert process.returncode == 0
+
+
 HANGING = """
 import sys, threading
 from stylert.runtime.serving import model_store
