@@ -204,7 +204,7 @@ class Bundle:
         """The path of a listed file, after comparing its bytes with the manifest.
 
         Raises:
-            BundleError: The file is missing, or its bytes are others.
+            BundleError: The file is missing or cannot be read, or its bytes are others.
         """
         path, entry = self.path / name, self.files[name]
         if not path.is_file():
@@ -212,7 +212,11 @@ class Bundle:
         size = path.stat().st_size
         if size != entry.bytes:
             raise BundleError(f"bundle file {path} has {size} bytes, the manifest says {entry.bytes}; export the bundle again")
-        if sha256_of(path) != entry.sha256:
+        try:
+            digest = sha256_of(path)
+        except OSError as e:
+            raise BundleError(f"bundle file {path} cannot be read: {e.strerror or e}") from None
+        if digest != entry.sha256:
             raise BundleError(f"bundle file {path} does not match its sha256 in {MANIFEST}; export the bundle again")
         return path
 

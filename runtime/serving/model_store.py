@@ -171,10 +171,11 @@ class ModelStore:
         async with self._locks[name]:
             try:
                 models = await asyncio.to_thread(self._load, self._sources[name])
-            except (StylertError, OSError, MemoryError) as e:  # its files may vanish while they are read
-                reason = str(e) or "not enough memory"
+            except Exception as e:  # of any class: its files may vanish while they are read, or no thread can be started
+                reason = str(e) or ("not enough memory" if isinstance(e, MemoryError) else type(e).__name__)
                 self._metrics.reloads.labels(name, "failed").inc()
-                LOG.error("reload failed", extra={"facts": {"bundle": name, "error": reason}})
+                trace = None if isinstance(e, StylertError | OSError | MemoryError) else e
+                LOG.error("reload failed", exc_info=trace, extra={"facts": {"bundle": name, "error": reason}})
                 raise Refusal(409, f"{reason}; the old bundle stays") from None
             old, self._models[name] = self._models[name], models
         self._metrics.reloads.labels(name, "done").inc()

@@ -109,3 +109,12 @@ def test_a_manifest_of_arbitrary_bytes_is_refused(tmp_path: Path, noise: bytes) 
 def test_the_error_for_an_absent_precision_names_those_that_exist(bundle: Bundle) -> None:
     with pytest.raises(InputError, match="fp32, int8"):
         bundle.precision("fp16")
+
+
+def test_a_network_that_may_not_be_read_is_refused_in_one_line(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("stylert.runtime.bundle.sha256_of", refuse)  # root may read every file
+    with pytest.raises(BundleError, match=r"mapping\.onnx cannot be read: Permission denied"):
+        Bundle.load(copy).checked_file("mapping.onnx")
