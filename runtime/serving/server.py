@@ -47,8 +47,12 @@ class ImageServer:
 
     def __init__(self, sources: Sequence[BundleSource], settings: ServerSettings) -> None:
         self.settings = settings
-        self._socket = _bound(settings.host, settings.port)  # first, because it fails faster than loading
+        self._socket = _bound(settings.host, settings.port, "--port")  # first, because it fails faster than loading
         try:
+            if settings.grpc_port:
+                if settings.grpc_port == self._socket.getsockname()[1]:
+                    raise InputError(f"HTTP and gRPC need ports of their own, and both have {settings.grpc_port}")
+                _bound(settings.host, settings.grpc_port, "--grpc-port").close()
             metrics = Metrics()
             self.store = ModelStore(sources, settings, metrics)
             self.store.load()
@@ -194,7 +198,7 @@ async def _connect(
     await loop.connect_accepted_socket(protocol, connection)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bound(host: str, port: int, option: str) -> socket.socket:
     """A socket that is bound to an address, and does not listen yet."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -209,5 +213,5 @@ def _bound(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as e:
         bound.close()
         reason = e.strerror if isinstance(e, OSError) else e
-        raise BackendError(f"cannot listen on {host} port {port}: {reason}; choose another with --port") from None
+        raise BackendError(f"cannot listen on {host} port {port}: {reason}; choose another with {option}") from None
     return bound

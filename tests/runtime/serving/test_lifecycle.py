@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -23,7 +24,8 @@ from stylert.export.pipeline import export_bundle
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.media.recipes import bundle_hash
 from stylert.runtime.serving import model_store
-from tests.runtime.serving.conftest import running, source
+from stylert.runtime.serving.model_store import BundleSource
+from tests.runtime.serving.conftest import LOOPS, running, source
 
 KEY = "correct horse battery"
 
@@ -110,6 +112,35 @@ def test_a_bundle_that_vanishes_while_it_is_read_again_leaves_the_old_one(
         refused = httpx.post(f"{server.url}/v1/models/small/reload", headers={"x-api-key": KEY}, timeout=60)
         assert (refused.status_code, "the old bundle stays" in refused.text) == (409, True)
         assert httpx.get(f"{server.url}/v1/images/1.png", headers={"x-api-key": KEY}, timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PermissionError(13, "Permission denied", "mapping.onnx"), "Permission denied"),
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("can't start new thread"), "can't start new thread"),
+    ],
+)
+def test_a_reload_that_the_system_refuses_leaves_the_old_bundle_and_reloads_the_others(
+    bundle: Bundle, error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = source(bundle, name="first"), source(bundle, name="second")
+    with running([first, second], api_key=KEY) as server:
+        before = server.store.find("first"), server.store.find("second")
+        load = server.store._load
+
+        def refuse(given: BundleSource) -> object:
+            if given.name == "first":
+                raise error
+            return load(given)
+
+        monkeypatch.setattr(server.store, "_load", refuse)
+        asyncio.run_coroutine_threadsafe(server._reload(), LOOPS[server]).result(60)
+        assert server.store.find("first") is before[0]
+        assert server.store.find("second") is not before[1]
+        refused = httpx.post(f"{server.url}/v1/models/first/reload", headers={"x-api-key": KEY}, timeout=60)
+        assert (refused.status_code, reason in refused.json()["error"]) == (409, True)
 
 
 def test_reloading_needs_a_key_and_a_known_name(bundle: Bundle) -> None:
@@ -274,6 +305,8 @@ def test_a_network_that_hangs_does_not_keep_the_process(bundle: Bundle) -> None:
         (["a.b={bundle}"], "letters, digits"),
         (["{bundle}", "--precision", "fp8"], "no 'fp8' network"),
         (["{bundle}", "--port", "{taken}"], "choose another with --port"),
+        (["missing", "--port", "0", "--grpc-port", "{taken}"], "choose another with --grpc-port"),
+        (["missing", "--port", "{free}", "--grpc-port", "{free}"], "ports of their own"),
         (["{bundle}", "--host", "no.such.host.invalid"], "cannot listen on"),
         (["{bundle}", "--host", "a..b"], "no name of a host"),
         (["{bundle}", "--max-queue", "3"], "no room for a request of 64"),
@@ -281,8 +314,10 @@ def test_a_network_that_hangs_does_not_keep_the_process(bundle: Bundle) -> None:
     ],
 )
 def test_a_mistake_at_the_start_is_one_line_with_exit_code_2(bundle: Bundle, arguments: list[str], message: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        values = {"bundle": str(bundle.path), "free": str(free.getsockname()[1])}
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        values = {"bundle": str(bundle.path), "taken": str(taken.getsockname()[1])}
+        values["taken"] = str(taken.getsockname()[1])
         command = [sys.executable, "-m", "stylert.cli.main", "serve", "--quiet", *(a.format(**values) for a in arguments)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
