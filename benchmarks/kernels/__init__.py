@@ -5,6 +5,8 @@ Commands, each a module of `python -m stylert.benchmarks.kernels.<name>`:
 - `parity`: every kernel against float64.
 - `autotune`: the tables of tiles, measured or by the cost model.
 - `layers`: each layer in several forms (`operator_forms`), with times and lower bounds.
+- `warm_up`: compiles the kernels of the network in several processes.
+- `trace`: milliseconds of every launch.
 - `whole_network`: the network of the torch backend beside PyTorch's forms of it (`network_forms`, `eight_bit_network`).
 
 Shared by them:

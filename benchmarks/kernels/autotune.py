@@ -260,7 +260,7 @@ def _write_measured_table(
 
 def _write_table(path: Path, architecture: int, source: str, facts: dict[str, Any], table: TileTable) -> None:
     with atomic_file(path) as temporary:
-        temporary.write_text(table_document(architecture, source, facts, table))
+        temporary.write_text(table_document(architecture, source, facts, table), encoding="utf-8")
 
 
 def _count(table: TileTable) -> int:

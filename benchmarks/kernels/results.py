@@ -1,6 +1,6 @@
 """Measurements of kernels as rows and result files of stylert's benchmarks.
 
-A GPU machine often has PyTorch and Triton and little else, so this module needs neither psutil nor jsonschema.
+A GPU machine often has PyTorch and Triton and little else, so this module does not need psutil.
 """
 
 from __future__ import annotations

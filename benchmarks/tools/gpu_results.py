@@ -1,8 +1,9 @@
 """Merges the results of the stages of `gpu_suite.sh` into one results file, for one report and one comparison.
 
-    python benchmarks/tools/gpu_results.py OUT
+    python benchmarks/tools/gpu_results.py OUT/stages
 
-Each stage wrote `OUT/<stage>.json`. The merged file is `OUT/results.json`.
+Each stage wrote `OUT/stages/<stage>.json`. The suite itself writes the merged document to `OUT/results.json` after each stage. This
+command writes it beside the files of the stages.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from stylert.benchmarks.schema import KIND, SCHEMA, read_results, read_unvalidat
 from stylert.core.errors import InputError, StylertError
 from stylert.core.files.atomic import atomic_file
 
-STAGES = ("kernels", "generator", "training")
+#: Stages whose files hold rows.
+STAGES = ("generator", "kernels", "tuned", "eight_bit", "training")
+#: The stage that measures the network again, with measured tiles. Its forms need names of their own.
+TUNED = "tuned"
 
 
 def merged(folder: Path) -> dict[str, Any]:
@@ -36,7 +40,7 @@ def merged(folder: Path) -> dict[str, Any]:
         "conditions": {
             stage: document["conditions"] | {"ceiling": document["ceiling"]} for stage, document in documents.items()
         },
-        "rows": [row for document in documents.values() for row in document["rows"]],
+        "rows": [_named(row, stage) for stage, document in documents.items() for row in document["rows"]],
     }
 
 
@@ -56,6 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         temporary.write_text(to_json(document))
     print(f"{path}: {len(document['rows'])} rows")
     return 0
+
+
+def _named(row: dict[str, Any], stage: str) -> dict[str, Any]:
+    """A row, whose form says if the tiles were measured."""
+    if stage != TUNED:
+        return row
+    return row | {"setup": row["setup"] | {"form": f"{row['setup']['form']}, measured tiles"}}
 
 
 def _read(path: Path) -> dict[str, Any]:

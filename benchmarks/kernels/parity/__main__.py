@@ -104,7 +104,9 @@ def _write_json(path: Path, checks: Sequence[Check], seed: int, device: str) -> 
         for check in checks
     ]
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps({"schema": 1, "device": device, "seed": seed, "rows": rows}, indent=1) + "\n")
+        temporary.write_text(
+            json.dumps({"schema": 1, "device": device, "seed": seed, "rows": rows}, indent=1) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from stylert.benchmarks.kernels import autotune
+from stylert.benchmarks.kernels import autotune, trace, warm_up
 from stylert.benchmarks.kernels import whole_network as generator
+from stylert.benchmarks.kernels.network_forms import PEERS
 from stylert.benchmarks.kernels.parity import __main__ as parity
 from stylert.benchmarks.machine.lower_bounds import fused_network_lower_bound
 from stylert.benchmarks.schema import read_results
@@ -22,34 +23,52 @@ SUITE = Path(__file__).parents[3] / "benchmarks" / "gpu_suite.sh"
 
 
 def run(*command, **environment):
-    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | environment
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
+        k: str(v) for k, v in environment.items()
+    }
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env)
 
 
 @pytest.mark.long
 def test_a_dry_run_completes_every_stage_and_a_second_one_skips_them(tmp_path):
-    done = run("bash", SUITE, tmp_path, "--dry-run", PYTHON=sys.executable)
+    done = run("bash", SUITE, tmp_path, "--dry-run", "--seconds", "3000", PYTHON=sys.executable)
     assert done.returncode == 0, done.stdout + done.stderr
-    checks = json.loads((tmp_path / "parity.json").read_text())["rows"]
+    checks = json.loads((tmp_path / "stages" / "parity.json").read_text())["rows"]
     assert all(row["ok"] for row in checks)
     kernels = {row["kernel"] for row in checks}
-    assert {"upfirdn2d", "bias_act", "modulated_conv2d rgb", "modulated_conv2d rgb int8", "modulated_conv2d rgb fp8"} <= kernels
+    assert {"upfirdn2d", "bias_act", "torgb", "modulated_conv2d rgb", "modulated_conv2d rgb int8"} <= kernels
     assert read_table(tmp_path / "tiles" / "sm_0.json")
-    stages = {name: read_results(tmp_path / f"{name}.json")["rows"] for name in ("kernels", "generator", "training")}
-    assert {row["work"]["dtype"] for row in stages["kernels"]} == {"float16", "int8", "fp8"}
-    forms = {(row["setup"]["form"], row["work"]["precision"]) for row in stages["generator"]}
-    assert forms == {("kernels", "fp16"), ("kernels_host", "fp16"), ("kernels", "int8"), *((peer, "fp16") for peer in generator.PEERS)}
-    assert read_results(tmp_path / "results.json")["rows"] == [row for rows in stages.values() for row in rows]
+    rows = read_results(tmp_path / "results.json")["rows"]
+    forms = {(row["setup"].get("form"), row["work"].get("precision")) for row in rows}
+    stylert = {("kernels", "fp16"), ("kernels_host", "fp16"), ("kernels, measured tiles", "fp16"), ("kernels", "int8")}
+    assert stylert | {(peer, "fp16") for peer in PEERS} <= forms
+    assert {"float16", "int8", "fp8"} <= {row["work"].get("dtype") for row in rows}
+    trace = json.loads((tmp_path / "stages" / "trace.json").read_text())["traces"][0]
+    assert {"b4.conv1 b4.torgb", "b8.conv0", "b8.conv1 b8.torgb"} <= {name for name, _ in trace["nodes"]}
+    backends = json.loads((tmp_path / "stages" / "backends.json").read_text())["backends"]
+    assert {row["backend"] for row in backends if row["ok"]} == {"onnxruntime", "torch"}
+    assert "== parity\n" in (tmp_path / "log.txt").read_text()
     again = run("bash", SUITE, tmp_path, "--dry-run", PYTHON=sys.executable)
     assert again.returncode == 0
-    assert again.stdout.count("done before") == 5
+    assert again.stdout.count(" before\n") == 11
 
 
 def test_the_suite_refuses_a_machine_without_a_gpu_and_unknown_options(tmp_path):
     done = run("bash", SUITE, tmp_path, PYTHON=sys.executable, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2
     assert "no CUDA GPU" in done.stderr
-    assert run("bash", SUITE, "--fast").returncode == 2
+    assert run("bash", SUITE, "--fast", PYTHON=sys.executable).returncode == 2
+
+
+def test_the_suite_names_the_packages_that_are_missing(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without installed packages
+    python.chmod(0o755)
+    done = run("bash", SUITE, tmp_path / "out", "--dry-run", PYTHON=python)
+    assert done.returncode == 2
+    assert "missing: torch triton" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -66,11 +85,17 @@ def test_the_suite_refuses_a_machine_without_a_gpu_and_unknown_options(tmp_path)
         ("parity", ["--dry-run", "--cases", "0"], "one case"), ("parity", ["--dry-run", "--seed", "-1"], "seed"),
         ("parity", ["--dry-run", "--json", "/proc/nowhere/f"], "cannot write"),
         ("autotune", ["--model", "--arch", "sm_80", "--out", "/proc/nowhere"], "cannot write"),
+        ("parity", ["--dry-run", "--budget", "0"], "above 0"), ("trace", ["--dry-run", "--precisions", "fp12"], "fp12"),
+        ("trace", ["--dry-run", "--json", "/proc/nowhere/f"], "cannot write"),
+        ("warm_up", ["--dry-run", "--jobs", "0"], "one job"), ("warm_up", ["--dry-run", "--precisions", ""], "one precision"),
     ],
     ids=str,
 )  # fmt: skip
 def test_wrong_arguments_are_one_line_and_status_2(capsys, module, arguments, message):
-    mains = {"autotune": autotune.main, "generator": generator.main, "parity": parity.main}
+    mains = {
+        "autotune": autotune.main, "generator": generator.main, "parity": parity.main, "trace": trace.main,
+        "warm_up": warm_up.main,
+    }  # fmt: skip
     assert mains[module](arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -80,7 +105,7 @@ def test_wrong_arguments_are_one_line_and_status_2(capsys, module, arguments, me
 
 def test_without_a_gpu_nothing_is_measured(monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    for main in (autotune.main, generator.main, parity.main):
+    for main in (autotune.main, generator.main, parity.main, trace.main, warm_up.main):
         assert main([]) == 2
         assert "no CUDA GPU" in capsys.readouterr().err
 
