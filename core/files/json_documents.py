@@ -17,6 +17,8 @@ Document = TypeVar("Document")
 
 #: Bytes of a document, unless the reader of its kind allows more.
 MAX_BYTES = 4 * 2**20
+#: Lists and objects in a document, unless the reader of its kind allows more. Each takes far more memory than its two brackets.
+MAX_CONTAINERS = 2**18
 #: Levels of lists and objects in each other. stylert's own documents have less than ten.
 MAX_DEPTH = 32
 #: Digits of a number. A 128-bit integer has 39.
@@ -31,7 +33,12 @@ TOKEN = re.compile(
 
 
 def read_document(
-    data: bytes | str, kind: type[Document], name: str, error: type[StylertError], max_bytes: int = MAX_BYTES
+    data: bytes | str,
+    kind: type[Document],
+    name: str,
+    error: type[StylertError],
+    max_bytes: int = MAX_BYTES,
+    max_containers: int = MAX_CONTAINERS,
 ) -> Document:
     """Read a JSON document.
 
@@ -41,15 +48,18 @@ def read_document(
         name: Subject of the messages, such as `checkpoint a.safetensors: its metadata`.
         error: Class of the error that refuses the document.
         max_bytes: Length that is allowed.
+        max_containers: Number of lists and objects that is allowed, with the brackets in strings.
 
     Raises:
-        StylertError: An `error` with one line: the text is too long, nested too deep, is not JSON, has a key twice, or does not
-            fit `kind`.
+        StylertError: An `error` with one line: the text is too long, has too many lists, is nested too deep, is not JSON, has a
+            key twice, or does not fit `kind`.
     """
     try:
         content = data.encode() if isinstance(data, str) else data
         if len(content) > max_bytes:
             raise ValueError(f"it is longer than {max_bytes:,} bytes")
+        if content.count(b"[") + content.count(b"{") > max_containers:
+            raise ValueError(f"it holds more than {max_containers:,} lists and objects")
         _check_bounds(content)
         return msgspec.json.decode(content, type=kind)
     except (ValueError, TypeError, OverflowError) as e:

@@ -48,9 +48,7 @@ def read_labels(files: ImageFiles, images: list[str]) -> np.ndarray | None:
     subject = f"dataset {files.source}: {path}"
     limit = max(MAX_BYTES, BYTES_PER_FILE * len(files.names))
     data = files.read_document(path, limit)
-    if data.count(b"[") > 2 * (len(files.names) + MAX_FOREIGN_ROWS):
-        raise DataError(f"{subject} has far more labels than there are pictures")
-    document = read_document(data, LabelsDocument, subject, DataError, limit)
+    document = read_document(data, LabelsDocument, subject, DataError, limit, 2 * (len(files.names) + MAX_FOREIGN_ROWS))
     if document.labels is None:
         return None
     folder = PurePosixPath(path).parent

@@ -79,7 +79,7 @@ def read_parts(data: str | Path, dataset: ImageDataset) -> np.ndarray:
         content = files.read_document(path, limit)
     subject = f"dataset {data}: {path}"
     parts_of: dict[str, list[int]] = {}
-    for written, parts in read_document(content, PartsDocument, subject, DataError, limit).choices.items():
+    for written, parts in read_document(content, PartsDocument, subject, DataError, limit, limit).choices.items():
         name = (PurePosixPath(path).parent / path_in_archive(written)).as_posix()
         if name in parts_of:
             raise DataError(f"{subject} has the parts of {name!r} twice")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylert.core.errors import BundleError, StylertError
-from stylert.core.files.json_documents import MAX_DEPTH, MAX_DIGITS, read_document, read_part
+from stylert.core.files.json_documents import MAX_CONTAINERS, MAX_DEPTH, MAX_DIGITS, read_document, read_part
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ def test_a_document_is_read_and_unknown_keys_are_passed_over() -> None:
         ('{"x": 1, "\\u0078": 2}', 'the key "x" twice'),
         ('{"x": 1, "free": {"a": [{"b": 1, "c": 2, "b" \n : 3}]}}', 'the key "b" twice'),
         ('{"x": 1, "free": {"a": {"b": 1}, "a": 2}}', 'the key "a" twice'),
-        ("[" * 300_000, "levels deep"),
-        ('{"x":1,"free":' + '{"a":' * 300_000, "levels deep"),
+        ("[" * 200_000, "levels deep"),
+        ('{"x":1,"free":' + '{"a":' * 200_000, "levels deep"),
         ('{"x": 1, "free": {"a": "' + "b" * 5_000_000 + '"}}', "longer than"),
     ],
     ids=lambda value: repr(value[:30]),
@@ -142,3 +142,17 @@ def test_any_bytes_are_read_or_refused(data: bytes, at: int) -> None:
             assert isinstance(read(text), Point)
         except BundleError as e:
             assert str(e).isprintable()
+
+
+@pytest.mark.parametrize("empty", ["[]", "{}", '{"a": []}'])
+def test_a_document_of_very_many_lists_and_objects_is_refused_before_they_are_made(empty: str) -> None:
+    def text(containers: int) -> str:
+        return f"[{', '.join([empty] * (containers // empty.count('[' if '[' in empty else '{')))}]"
+
+    def read_within(content: str) -> Any:
+        return read_document(content, list, "file p.json", BundleError, 2**26, max_containers=1000)
+
+    assert len(read_within(text(400))) == 400
+    with pytest.raises(BundleError, match="more than 1,000 lists and objects"):
+        read_within(text(1000))
+    assert f"more than {MAX_CONTAINERS:,} lists and objects" in refusal("[" + "{}," * MAX_CONTAINERS + "{}]", list)
