@@ -5,7 +5,7 @@
 - `processes.py`: a new process for each measurement
 - `peers/`: the same network without stylert
 - `machine/`: facts, peak rates, lower bounds, and interference by other programs
-- `schema.py` and `schema.json`: the file format of all results; `sample_statistics.py`: statistics of one series
+- `schema.py` and `document_parts.py`: the file format of all results; `sample_statistics.py`: statistics of one series
 - `report/`: tables, plots, HTML pages and comparisons
 
 `results/` and `tools/` belong to the repository and are not in the wheel.

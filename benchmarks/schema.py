@@ -1,4 +1,4 @@
-"""The file format of all benchmark results: `schema.json`, version 2, and the dataclasses that write it.
+"""The file format of all benchmark results, version 2: the dataclasses that write it, and the one that reads it.
 
 A row names the computation (`work`), the way it was run (`setup`), and its result. Rows may be compared only if their work is
 equal. `report/compare.py` compares rows of equal work and setup from two machines.
@@ -7,27 +7,44 @@ equal. `report/compare.py` compares rows of equal work and setup from two machin
 from __future__ import annotations
 
 import datetime
-import functools
-import importlib.util
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
+from msgspec import Meta
+
+from stylert.benchmarks.document_parts import (
+    AccuracyEntry,
+    Ceiling,
+    Engine,
+    Machine,
+    Model,
+    NotNegative,
+    Picture,
+    Positive,
+    Scenario,
+    SpeedRatio,
+    check_profile,
+    check_row,
+)
 from stylert.benchmarks.machine.facts import installed_version, machine_facts
 from stylert.benchmarks.sample_statistics import Distribution
-from stylert.core.errors import InputError, missing_extra
+from stylert.core.errors import InputError, shown
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.inputs import read_file
-from stylert.core.files.json_documents import read_document
+from stylert.core.files.json_documents import read_document, read_part
 
 SCHEMA = 2
 KIND = "stylert benchmark"
 #: Bytes of a document, at most. Those of the repository have up to 100 kB.
-MAX_BYTES = 64 * 2**20
+MAX_BYTES = 16 * 2**20
+#: Rows of a document, its profiles, and the layers of one of these, at most. Those of the repository have 40, 5 and 30.
+MAX_ROWS, MAX_PROFILES, MAX_LAYERS = 1000, 100, 500
 #: A list of numbers as `json.dumps` indents it.
 LIST_OF_NUMBERS = re.compile(r"\[\n([-+0-9.eE,\s]+)\n\s*\]")
 
@@ -37,7 +54,7 @@ class Row:
     """One measurement.
 
     Attributes:
-        scenario: One of the scenarios in `schema.json`.
+        scenario: One of `Scenario`.
         work: The computation: model, weights, resolution, precision, batch and so on.
         setup: How it was run: backend, form, threads and so on.
         metric: Name of the measured quantity.
@@ -57,14 +74,14 @@ class Row:
         details: Further figures of the scenario.
     """
 
-    scenario: str
-    work: dict[str, Any]
+    scenario: Scenario
+    work: Annotated[dict[str, Any], Meta(min_length=1)]
     setup: dict[str, Any]
     metric: str
     unit: str
-    better: str
+    better: Literal["lower", "higher"]
     value: float
-    rounds: list[list[float]]
+    rounds: list[Annotated[list[Positive], Meta(min_length=1)]]
     distribution: Distribution | None
     remarks: list[str] = field(default_factory=list)
     images_per_s: float | None = None
@@ -89,8 +106,8 @@ class LayerTime:
     """
 
     layer: str
-    value: float
-    nodes: int
+    value: NotNegative
+    nodes: Annotated[int, Meta(ge=0)]
     floor: float | None = None
 
 
@@ -109,10 +126,10 @@ class Profile:
 
     work: dict[str, Any]
     setup: dict[str, Any]
-    unit: str
-    total: float
+    unit: Literal["ms", "kernels"]
+    total: NotNegative
     method: str
-    layers: list[LayerTime]
+    layers: Annotated[list[LayerTime], Meta(max_length=MAX_LAYERS)]
 
 
 @dataclass(frozen=True)
@@ -159,17 +176,58 @@ class Results:
         return _json_values(head | asdict(self))
 
 
+@dataclass(frozen=True)
+class Document:
+    """A results file as it is read. The fields are those of `Results` and the facts about the machine."""
+
+    schema: Literal[2]
+    kind: Literal["stylert benchmark"]
+    title: Annotated[str, Meta(min_length=1)]
+    created: Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+    stylert: str
+    command: list[str]
+    machine: Machine
+    conditions: dict[str, Any]
+    models: dict[str, Model]
+    rows: Annotated[list[Row], Meta(max_length=MAX_ROWS)]
+    ceiling: Ceiling | None = None
+    accuracy: list[dict[str, Any]] = field(default_factory=list)
+    layers: Annotated[list[Profile], Meta(max_length=MAX_PROFILES)] = field(default_factory=list)
+    engines: list[dict[str, Any]] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for place, check, entries in (
+            ("rows", check_row, self.rows),
+            ("layers", check_profile, self.layers),
+            ("accuracy", _checker(AccuracyEntry), self.accuracy),
+            ("engines", _checker(Engine), self.engines),
+            ("conditions.times faster", _checker(dict[str, SpeedRatio]), [self.conditions.get("times faster", {})]),
+        ):
+            for i, entry in enumerate(entries):
+                try:
+                    check(entry)
+                except ValueError as e:
+                    raise ValueError(f"{place}[{i}]: {e}") from None
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The entries that say whether a file is a results file."""
+
+    kind: Any = None
+    schema: Any = None
+
+
 def write_results(results: Results, path: str | Path) -> dict[str, Any]:
     """Validate the document, write it atomically and return it.
-
-    If jsonschema is not installed, the document is written without validation. Reading it validates it.
 
     Raises:
         InputError: The document does not follow the schema.
     """
     document = results.document()
-    if importlib.util.find_spec("jsonschema") is not None:
-        validate(document, str(path))
+    validate(document, str(path))
     with atomic_file(path) as temporary:
         temporary.write_text(to_json(document))
     return document
@@ -178,12 +236,21 @@ def write_results(results: Results, path: str | Path) -> dict[str, Any]:
 def read_results(path: str | Path) -> dict[str, Any]:
     """Read and validate a document.
 
+    Returns:
+        The fields of `Document` as dictionaries and lists. Those that the file does not have are there with their defaults.
+
     Raises:
         InputError: The file cannot be read, is too large, is not JSON, or does not follow the schema.
     """
-    document = read_unvalidated(path)
-    validate(document, str(path))
-    return document
+    text = read_file(path, InputError, MAX_BYTES, "benchmark")
+    head = read_document(text, _Head, f"benchmark {path}", InputError, MAX_BYTES)
+    if head.kind != KIND:
+        raise InputError(f"{path} is not a benchmark of stylert: expected a results.json written by stylert bench --out")
+    if head.schema != SCHEMA:
+        raise InputError(f"{path} has schema {shown(head.schema)}; this stylert reads schema {SCHEMA}")
+    document = read_document(text, Document, f"benchmark {path}", InputError, MAX_BYTES)
+    layers = [_values(profile) | {"layers": [_values(layer) for layer in profile.layers]} for profile in document.layers]
+    return _values(document) | {"rows": [_values(row) for row in document.rows], "layers": layers}
 
 
 def read_unvalidated(path: str | Path) -> Any:
@@ -193,38 +260,31 @@ def read_unvalidated(path: str | Path) -> Any:
 
 
 def validate(document: Any, name: str) -> None:
-    """Check a document against the schema.
+    """Check a document of JSON values against the schema.
 
     Args:
         document: Parsed JSON.
         name: File name for the messages.
 
     Raises:
-        InputError: The document is of another kind or version, or an entry is wrong. The message names the entry.
+        InputError: An entry is missing or wrong. The message names it.
     """
-    try:
-        from jsonschema.exceptions import best_match
-    except ImportError:
-        raise missing_extra("jsonschema", "bench") from None
-    if isinstance(document, dict) and document.get("kind") == KIND and document.get("schema") != SCHEMA:
-        raise InputError(f"{name} has schema {document.get('schema')!r}; this stylert reads schema {SCHEMA}")
-    if not isinstance(document, dict) or document.get("kind") != KIND:
-        raise InputError(f"{name} is not a benchmark of stylert: expected a results.json written by stylert bench --out")
-    error = best_match(_validator().iter_errors(document))
-    if error is not None:
-        entry = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in error.absolute_path).lstrip(".")
-        raise InputError(f"{name} is not a benchmark of stylert: {entry or 'top level'}: {error.message[:200]}")
+    read_part(document, Document, f"benchmark {name}", InputError)
+
+
+def _values(entry: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON values. msgspec alone leaves out those that have their defaults."""
+    return {f.name: msgspec.to_builtins(getattr(entry, f.name)) for f in fields(entry)}
+
+
+def _checker(kind: Any) -> Callable[[Any], object]:
+    return lambda entry: msgspec.convert(entry, kind)
 
 
 def to_json(document: dict[str, Any]) -> str:
     """Indented JSON with every list of numbers on one line."""
     text = json.dumps(document, indent=1, allow_nan=False)
     return LIST_OF_NUMBERS.sub(lambda m: f"[{' '.join(m[1].split())}]", text) + "\n"
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a document."""
-    return json.loads((Path(__file__).parent / "schema.json").read_text())
 
 
 def row_name(row: dict[str, Any] | Row) -> str:
@@ -237,13 +297,6 @@ def row_name(row: dict[str, Any] | Row) -> str:
     if "batch" in work:
         words.append(f"×{work['batch']}")
     return " ".join(str(word) for word in words if word and word != "stylert")
-
-
-@functools.cache
-def _validator() -> Any:
-    from jsonschema import Draft202012Validator
-
-    return Draft202012Validator(schema())
 
 
 def _json_values(value: Any) -> Any:

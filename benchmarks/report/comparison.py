@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stylert.benchmarks.report.significance import Difference, compare, holm, outcome
+from stylert.benchmarks.report.significance import MAX_SERIES, Difference, compare, holm, outcome
 from stylert.benchmarks.report.tables import by_scenario, weak_rows
 from stylert.benchmarks.schema import row_name
 from stylert.core.errors import InputError
 
 #: Entries of a setup that must be equal. Versions and engines may differ: a comparison is often about them.
 SAME_SETUP = ("backend", "form", "threads")
+#: Runs that the bootstraps of all rows of a comparison draw from together, and the least for a row.
+BOOTSTRAP_RUNS, MIN_SERIES = 100_000, 100
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def _compare(first: str, first_document: dict[str, Any], second: str, second_doc
 
 
 def _compare_rows(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[RowComparison]:
-    differences = [_difference(a, b) for a, b in pairs]
+    max_series = max(MIN_SERIES, min(MAX_SERIES, BOOTSTRAP_RUNS // max(len(pairs), 1)))
+    differences = [_difference(a, b, max_series) for a, b in pairs]
     adjusted = iter(holm([d.p for d in differences if d is not None]))
     compared = []
     for (a, b), difference in zip(pairs, differences, strict=True):
@@ -133,13 +136,13 @@ def _check_weights(first: str, first_document: dict[str, Any], second: str, seco
             raise InputError(f"{first} and {second} measured different networks by the name {model}: weights {a} and {b}")
 
 
-def _difference(a: dict[str, Any], b: dict[str, Any]) -> Difference | None:
+def _difference(a: dict[str, Any], b: dict[str, Any], max_series: int) -> Difference | None:
     """The difference of two rows, or None if a side has fewer than three samples."""
     if not a["rounds"] or not b["rounds"]:
         return None
     if min(sum(map(len, a["rounds"])), sum(map(len, b["rounds"]))) < 3:
         return None
-    return compare(a["rounds"], b["rounds"])
+    return compare(a["rounds"], b["rounds"], max_series)
 
 
 def _rows_by_key(name: str, document: dict[str, Any]) -> dict[str, dict[str, Any]]:

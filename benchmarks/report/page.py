@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,7 +94,7 @@ def _embedded_pictures(document: dict[str, Any], folder: Path) -> dict[str, str]
     embedded = {}
     for picture in document.get("pictures", []):
         file = folder / picture["file"]
-        if file.is_file() and (content := read_file(file, InputError, MAX_BYTES, "picture")).startswith(PNG):
+        if os.path.isfile(file) and (content := read_file(file, InputError, MAX_BYTES, "picture")).startswith(PNG):
             embedded[picture["caption"]] = base64.b64encode(content).decode()
     return embedded
 

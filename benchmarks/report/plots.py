@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ from stylert.runtime.media.image_metadata import PNG_KEY
 #: invisible on one of the two backgrounds.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 GREY = "#808080"
+#: StyleGAN2's name of a layer, such as `b8.conv0`.
+LAYER = re.compile(r"b(?P<resolution>[0-9]{1,5})\.(?P<part>.+)")
 
 #: The comment by which stylert knows its own pictures.
 PNG_MARK = {PNG_KEY: '{"command": "bench"}'}
@@ -128,6 +131,7 @@ def import_pyplot() -> Any:
         except ImportError:
             raise missing_extra("Matplotlib", "bench") from None
     matplotlib.rcdefaults()
+    matplotlib.rcParams["text.parse_math"] = False  # names of files, models and layers are no formulas
     matplotlib.use("agg")
     from matplotlib import pyplot
 
@@ -221,7 +225,6 @@ def _name_without_batch(row: dict[str, Any]) -> str:
 
 def _layer_order(name: str) -> tuple[int, str]:
     """Sort key: `styles`, then the blocks, each with its skip first, then everything else."""
-    if name.startswith("b"):
-        block, part = name[1:].split(".")
-        return int(block), "0" if part == "skip" else part
+    if match := LAYER.fullmatch(name):
+        return int(match["resolution"]), "0" if match["part"] == "skip" else match["part"]
     return (0, name) if name == "styles" else (10**6, name)

@@ -199,7 +199,7 @@ def _percentiles(row: Row) -> dict[str, Any]:
 def _roofline_share(row: Row, _: Accuracy) -> str:
     """Lower bound over measured time, or measured rate over its upper bound."""
     bound = row.get("floor")
-    if bound is None or not row["value"]:
+    if not bound or not row["value"]:
         return "–"
     share = bound / row["value"] if row["better"] == "lower" else row["value"] / bound
     return f"{share:.0%}"
@@ -207,8 +207,8 @@ def _roofline_share(row: Row, _: Accuracy) -> str:
 
 def _psnr(row: Row, accuracy: Accuracy) -> str:
     """The row's own PSNR, or the mean PSNR of the same model, backend and precision."""
-    if "psnr_db" in row.get("details", {}):
-        return f"{row['details']['psnr_db']:.1f}"
+    if (psnr_db := row["details"].get("psnr_db")) is not None:
+        return f"{psnr_db:.1f}"
     key = (row["work"].get("model"), row["setup"]["backend"], row["work"].get("precision"))
     for entry in accuracy:
         if (entry["model"], entry["backend"], entry["precision"]) == key:

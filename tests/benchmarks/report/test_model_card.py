@@ -80,7 +80,6 @@ def results_of(bundle: Bundle, weights: str | None = None) -> dict[str, Any]:
 
 
 def test_times_of_the_model_are_in_its_card(bundle: Bundle, tmp_path: Path) -> None:
-    pytest.importorskip("jsonschema")
     document = results_of(bundle)
     (tmp_path / "results.json").write_text(json.dumps(document))
     card = model_card(model_facts(bundle.path), results=tmp_path / "results.json")
@@ -90,7 +89,6 @@ def test_times_of_the_model_are_in_its_card(bundle: Bundle, tmp_path: Path) -> N
 
 
 def test_times_of_another_model_are_refused(bundle: Bundle, tmp_path: Path) -> None:
-    pytest.importorskip("jsonschema")
     (tmp_path / "results.json").write_text(json.dumps(results_of(bundle, "0" * 16)))
     with pytest.raises(InputError, match="no measurement of this model"):
         model_card(model_facts(bundle.path), results=tmp_path / "results.json")

@@ -31,4 +31,4 @@ def test_the_wheel_has_no_file_that_only_the_repository_needs() -> None:
 
 def test_the_wheel_has_the_modules_and_templates_of_the_reports() -> None:
     names = {file.relative_to(ROOT).as_posix() for file in packaged_files()}
-    assert {"benchmarks/schema.json", "benchmarks/report/page.py", "benchmarks/report/report.html"} <= names
+    assert {"benchmarks/schema.py", "benchmarks/report/page.py", "benchmarks/report/report.html"} <= names
