@@ -19,7 +19,7 @@ from stylert.core.errors import InputError, StylertError
 from stylert.core.files.atomic import atomic_file
 
 #: Stages whose files hold rows.
-STAGES = ("generator", "kernels", "tuned", "eight_bit", "training")
+STAGES = ("kernels", "generator", "tuned", "eight_bit", "training")
 #: The stage that measures the network again, with measured tiles. Its forms need names of their own.
 TUNED = "tuned"
 
