@@ -125,9 +125,7 @@ def test_the_results_of_all_stages_become_one_document(rng: np.random.Generator,
     assert all(line.startswith("error: ") for line in errors)
 
 
-def test_results_are_written_without_psutil(
-    rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_are_written_without_psutil(rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     absent, find_spec, import_module = ("psutil",), importlib.util.find_spec, builtins.__import__
 
     def import_present(name: str, *rest: Any) -> Any:
