@@ -26,8 +26,8 @@ from stylert.train.watermark.decoder import Decoder
 
 #: Least truncation of the training images, and how often two latents are mixed.
 LEAST_PSI, MIXING = 0.5, 0.25
-#: Each output is to exceed this, in standard deviations of unmarked images. What is missing counts by its square, so that weak bits
-#: gain most.
+#: Each output is to exceed this, in standard deviations of unmarked images. The missing part counts by its square, so that weak
+#: bits gain most.
 MARGIN = 3.0
 #: PSNR that the first steps allow. The bound rises from there to the wanted one.
 FIRST_PSNR, ANNEALED = 32.0, 0.4
