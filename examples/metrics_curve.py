@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from pathlib import Path
 
 from stylert.benchmarks.report.plots import import_pyplot
@@ -36,7 +37,7 @@ def main() -> None:
     lines = {}
     for run in args.runs:
         try:
-            lines[run.resolve().name if len(args.runs) == 1 else str(run)] = read_lines(run / FILE)
+            lines[os.path.basename(os.path.realpath(run)) if len(args.runs) == 1 else str(run)] = read_lines(run / FILE)
         except (DataError, ValueError) as e:
             parser.error(f"{run / FILE} cannot be read: {e}")
     metric = args.metric or next((k for rows in lines.values() for k in rows[0] if k not in FACTS), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -71,7 +72,7 @@ class WandbWriter:
                 dir=str(out),
                 id=run_id,
                 resume=None if run_id is None else "allow",
-                name=None if run_id is not None else out.resolve().name,
+                name=None if run_id is not None else os.path.basename(os.path.realpath(out)),
                 config=cfg.to_dict(),
                 allow_val_change=True,
                 # Its capture of the terminal would fight with the progress bar.

@@ -7,6 +7,7 @@ Ray imports `stylert.runtime.serving.ray_serve.application` from the installed p
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -108,7 +109,7 @@ def write_application(bundle: Bundle, out: str | Path, options: RayOptions) -> s
         raise BackendError(f"bundle {bundle.path} takes noise as inputs; deploy one that is exported with --noise const")
     precision = options.precision or bundle.default_precision
     bundle.precision(precision)  # refuses one that is not there
-    place = Path(options.place) if options.place is not None else Path(out).resolve()
+    place = Path(options.place) if options.place is not None else Path(os.path.realpath(out))
     with marked_directory(out, MARK, [bundle.path]) as folder:
         copy = folder / "bundle"
         copy.mkdir()
@@ -117,7 +118,7 @@ def write_application(bundle: Bundle, out: str | Path, options: RayOptions) -> s
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copy / name)
         content = configuration(str(place / "bundle"), bundle_hash(bundle), precision, options)
-        (folder / CONFIGURATION).write_text("# serve deploy serve.yaml\n" + yaml_text(content))
+        (folder / CONFIGURATION).write_text("# serve deploy serve.yaml\n" + yaml_text(content), encoding="utf-8")
     return str(Path(out) / CONFIGURATION)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def write_repository(bundle: Bundle, out: str | Path, options: TritonOptions) ->
         for name, model in models.items():
             version = folder / name / "1"
             version.mkdir(parents=True)  # an ensemble has no files, and still needs its folder
-            (folder / name / "config.pbtxt").write_text(message_text({"name": name, **model.config}))
+            (folder / name / "config.pbtxt").write_text(message_text({"name": name, **model.config}), encoding="utf-8")
             for target, source in model.files.items():
                 (version / target).parent.mkdir(exist_ok=True)
                 if isinstance(source, bytes):
@@ -68,4 +69,4 @@ def write_repository(bundle: Bundle, out: str | Path, options: TritonOptions) ->
                     shutil.copyfile(source, version / target)
     needed = [option for model in models.values() for option in model.server_options]
     cache = [f"--cache-config=local,size={CACHE_BYTES}"] if options.cache else []
-    return Repository(tuple(models), ("tritonserver", f"--model-repository={Path(out).resolve()}", *needed, *cache))
+    return Repository(tuple(models), ("tritonserver", f"--model-repository={os.path.realpath(out)}", *needed, *cache))

@@ -219,3 +219,10 @@ def check_load(load: Load, bundle: Bundle) -> None:
     for _, status, data, _ in load.answers:
         assert status == 200 or data.strip(), "an error says what went wrong"
     print(json.dumps({"answers": statuses}))
+
+
+@pytest.mark.parametrize("place", ["loop", "loop/x"])
+def test_links_in_a_circle_are_refused_in_one_line(bundle: Bundle, tmp_path: Path, place: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError):
+        write_application(bundle, tmp_path / place, RayOptions(name="x"))

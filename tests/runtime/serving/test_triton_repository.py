@@ -298,3 +298,10 @@ def test_a_configuration_that_somebody_has_changed_is_kept(bundle: Bundle, tmp_p
     (tmp_path / "cats" / "config.pbtxt").write_text("changed")
     with pytest.raises(OutputError, match=r"also holds cats/config\.pbtxt"):
         write_repository(bundle, tmp_path, TritonOptions(name="cats"))
+
+
+@pytest.mark.parametrize("place", ["loop", "loop/x"])
+def test_links_in_a_circle_are_refused_in_one_line(bundle: Bundle, tmp_path: Path, place: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError):
+        write_repository(bundle, tmp_path / place, TritonOptions(name="x"))
