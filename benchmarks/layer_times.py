@@ -105,7 +105,7 @@ def _onnxruntime(bundle: Bundle, configuration: Configuration) -> tuple[LayerTim
         inputs = _random_inputs(bundle, configuration.batch)
         for _ in range(WARM_UP_CALLS + TIMED_CALLS):
             session.run(None, inputs)
-        events = json.loads(Path(session.end_profiling()).read_text())
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         graph = onnx.load(folder / "optimised.onnx", load_external_data=False).graph
     nodes = [Node(n.name, tuple(n.input), tuple(n.output), given_layer(n.name)) for n in in_execution_order(graph)]
     layers = assign_layers(nodes)

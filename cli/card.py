@@ -28,5 +28,5 @@ def card(
     check_writable(out)
     text = model_card(model_facts(source), results, metrics)
     with atomic_file(out) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
     print_line(f"wrote {out}: {text.count(BLANK)} places are marked {BLANK}")

@@ -64,7 +64,7 @@ def main() -> None:
         parser.error(str(e))
     document = {"cpu seconds": args.cpu_seconds, "preset": args.preset, "data": args.data.name, "runs": rows}
     with atomic_file(args.out / "results.json") as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
+        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def run_for(command: list[Any], cpu_seconds: float) -> None:

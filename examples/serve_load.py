@@ -172,7 +172,9 @@ class Server:
     @property
     def memory(self) -> float:
         """Resident memory in MiB."""
-        return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())[0]) / 1024
+        return (
+            int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8"))[0]) / 1024
+        )
 
     def metric(self, name: str) -> float:
         with socket.create_connection(("127.0.0.1", self.port)) as connection:
@@ -195,7 +197,9 @@ def started(command: list[str]) -> Iterator[Server]:
     waiting: list[int] = []
     for number in STOP_SIGNALS:  # a signal in the middle of the start would leave a server that nobody knows
         signal.signal(number, lambda number, _: waiting.append(number))
-    with subprocess.Popen([sys.executable, "-P", *command], stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        [sys.executable, "-P", *command], stdout=subprocess.PIPE, encoding="utf-8", errors="replace", env=environment
+    ) as process:
         try:
             end_at_signals()
             if waiting:

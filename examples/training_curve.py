@@ -74,7 +74,7 @@ def main() -> None:
     strip = [generate(load_generator(path), range(COLUMNS), noise_mode=NOISE) for path in snapshots.values()]
     facts = {"images": args.images, "generator noise": NOISE, "floor": floor, "snapshots": rows}
     with atomic_file(args.out.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(facts, indent=1) + "\n")
+        temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     save_grid(np.concatenate(strip), Path(f"{args.out}-samples.png"), columns=COLUMNS)
     draw(facts, args.out.with_suffix(".png"))
     print(f"floor {floor:.2f}")

@@ -64,7 +64,7 @@ def compile_all(architectures: Sequence[str] = ARCHITECTURES, out: Path | None =
         if out is not None:
             stem = f"{variant.name}.{arch}"
             with atomic_file(out / f"{stem}.ptx") as partial:
-                partial.write_text(ptx)
+                partial.write_text(ptx, encoding="utf-8")
             with atomic_file(out / f"{stem}.cubin") as partial:
                 partial.write_bytes(cubin)
             digest = hashlib.sha256(ptx.encode()).hexdigest()
@@ -73,7 +73,7 @@ def compile_all(architectures: Sequence[str] = ARCHITECTURES, out: Path | None =
     if out is not None:
         manifest = {"schema": 1, "triton": version("triton"), "kernels": entries}
         with atomic_file(out / "manifest.json") as partial:
-            partial.write_text(json.dumps(manifest, indent=2) + "\n")
+            partial.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return entries
 
 

@@ -241,7 +241,7 @@ class Bundle:
             "provenance": self.provenance,
         }
         with atomic_file(self.path / MANIFEST, within=self.path) as temporary:
-            temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n")
+            temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def file_entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:

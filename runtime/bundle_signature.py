@@ -71,7 +71,7 @@ def sign_bundle(path: str | Path) -> str:
     signed = sign_statement(credential, text)
     document = {"statement": signed.statement, "certificates": signed.certificates, "signature": signed.signature}
     with atomic_file(bundle.path / SIGNATURE_FILE, within=bundle.path) as temporary:
-        temporary.write_text(json.dumps(document, indent=2) + "\n")
+        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return credential.chain.signer
 
 

@@ -150,7 +150,7 @@ def build_engine(
             "build_seconds": round(time.perf_counter() - started, 3),
             **build_facts,
         }
-        (temporary / ENGINE_JSON).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n")
+        (temporary / ENGINE_JSON).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     remember_own_engine(facts["sha256"])
     return {**facts, "reused": False}
 

@@ -49,7 +49,7 @@ def read_verdict(folder: Path, scenario: str) -> Verdict:
         BackendError: There is none, or it has no verdict or no result.
     """
     try:
-        text = (folder / SUMMARY).read_text(errors="replace")
+        text = (folder / SUMMARY).read_text(errors="replace", encoding="utf-8")
     except OSError as e:
         raise BackendError(f"LoadGen left no summary in {folder}: {e.strerror or e}") from None
     verdict = re.search(r"^Result is : (VALID|INVALID)$", text, re.M)

@@ -176,7 +176,7 @@ def _denied_seconds() -> float:
         ("/sys/fs/cgroup/cpu/cpu.stat", "throttled_time", 1e9),
     ):
         try:
-            fields = dict(line.split() for line in Path(path).read_text().splitlines())
+            fields = dict(line.split() for line in Path(path).read_text(encoding="utf-8").splitlines())
             if name in fields:
                 return int(fields[name]) / units_per_second
         except (OSError, ValueError):
@@ -186,6 +186,6 @@ def _denied_seconds() -> float:
 
 def _read_integer(path: Path) -> int:
     try:
-        return int(path.read_text())
+        return int(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return 0

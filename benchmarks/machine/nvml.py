@@ -104,7 +104,9 @@ def _facts_from_nvidia_smi() -> dict[str, Any] | None:
         "--format=csv,noheader,nounits",
     ]
     try:
-        lines = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+        lines = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=True
+        ).stdout.splitlines()
         name, driver, *values = (word.strip() for word in lines[0].split(","))
     except (OSError, subprocess.SubprocessError, IndexError, ValueError):
         return None

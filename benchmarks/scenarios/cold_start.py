@@ -95,8 +95,8 @@ def cold_start(path: Path, backend: str, precision: str, threads: int | None = N
     start = time.perf_counter()
     # Errors go to a file: `communicate` would lose the second line if both lines were read at once.
     with (
-        tempfile.TemporaryFile("w+") as error_file,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=error_file, text=True) as process,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as error_file,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=error_file, encoding="utf-8", errors="replace") as process,
     ):
         assert process.stdout is not None
         stages = process.stdout.readline()

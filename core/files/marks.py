@@ -44,7 +44,7 @@ def write_mark(folder: Path, mark: str) -> None:
     """List all files below a folder, each with its size and hash, in its file `mark`."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     content = {file.relative_to(folder).as_posix(): [file.stat().st_size, file_digest(file, InputError)] for file in files}
-    (folder / mark).write_text(json.dumps({"files": content}, indent=1) + "\n")
+    (folder / mark).write_text(json.dumps({"files": content}, indent=1) + "\n", encoding="utf-8")
 
 
 def marked_files(folder: Path, mark: str) -> set[str]:

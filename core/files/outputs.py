@@ -76,7 +76,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         OutputError: The file cannot be written.
     """
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps({"stylert": _version(), **content}, indent=2) + "\n")
+        temporary.write_text(json.dumps({"stylert": _version(), **content}, indent=2) + "\n", encoding="utf-8")
 
 
 def check_not_input(path: Path, inputs: Iterable[Path | None]) -> None:

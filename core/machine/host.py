@@ -67,7 +67,9 @@ def most_threads() -> int:
 def memory_bytes() -> tuple[int, int] | None:
     """Total and available memory in bytes, or None if the system does not tell."""
     try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
+        lines = dict(
+            line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines() if ":" in line
+        )
         return int(lines["MemTotal"].split()[0]) * 1024, int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
@@ -77,7 +79,7 @@ def peak_memory_mib() -> float:
     """Largest resident set size of this process so far, in MiB."""
     try:
         # On Linux a child's getrusage starts at the peak of its parent. VmHWM starts anew with each program.
-        line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM:"))
+        line = next(x for x in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM:"))
         return round(int(line.split()[1]) / 1024, 1)
     except (OSError, StopIteration):
         import resource
@@ -89,7 +91,7 @@ def peak_memory_mib() -> float:
 def _cpuinfo() -> dict[str, str] | None:
     """The fields of the first processor in `/proc/cpuinfo`, or None on other systems."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return None
     fields = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)

@@ -37,7 +37,7 @@ def main() -> None:
     """Read a request of `verification` from standard input, and write a verdict for each of its files to standard output."""
     end_with_parent()
     limit_memory(MAX_MEMORY)
-    with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(1), "w") as answers:
+    with contextlib.suppress(BrokenPipeError), os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)  # a library that prints does not print into the pipe
         request = json.load(sys.stdin)
         reader = _ManifestReader(request["anchors"], request["own"])

@@ -289,7 +289,9 @@ class _RatioCache:
                 sections = self._read()
                 section = ({} if self._forget else sections.get(self._key, {})) | self.ratios
                 with atomic_file(self._file) as temporary:
-                    temporary.write_text(json.dumps(sections | {self._key: section}, indent=1, sort_keys=True) + "\n")
+                    temporary.write_text(
+                        json.dumps(sections | {self._key: section}, indent=1, sort_keys=True) + "\n", encoding="utf-8"
+                    )
 
     def _read(self) -> dict[str, dict[str, Any]]:
         """The whole file; empty where it is missing or damaged."""

@@ -136,7 +136,7 @@ def resource_usage(cubin: bytes) -> dict[str, int]:
         path = folder / "kernel.cubin"
         path.write_bytes(cubin)
         command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
-        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        text = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace").stdout
     usage = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
     if "REG" not in usage:
         raise RuntimeError(f"cuobjdump reported no register count: {text.strip()[:200]}")

@@ -167,7 +167,7 @@ def keep_numbers(file: Path, numbers: dict[str, float]) -> bool:
     """Write measured numbers. Returns whether the file could be written."""
     try:
         with atomic_file(file) as temporary:
-            temporary.write_text(json.dumps(numbers))
+            temporary.write_text(json.dumps(numbers), encoding="utf-8")
     except OutputError:
         return False
     return True

@@ -148,7 +148,13 @@ def _packed_by_npm() -> bytes:
         ]
         try:
             done = subprocess.run(
-                command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=NPM_SECONDS
+                command,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=NPM_SECONDS,
             )
         except (OSError, subprocess.TimeoutExpired) as e:
             raise BackendError(f"npm cannot load {PACKAGE} {VERSION}: {shown_line(str(e))}; {other}") from None

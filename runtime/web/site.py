@@ -92,7 +92,7 @@ def write_site(
             (site / "ort" / name).write_bytes(content)
         sizes = {provider: sum(len(runtime[file.name]) for file in RUNTIME_FILES[provider]) for provider in providers}
         document = {"stylert": version("stylert"), "runtime_bytes": sizes, "models": models}
-        (site / "models.json").write_text(json.dumps(document, indent=1) + "\n")
+        (site / "models.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         _write_service_worker(site)
         sizes_of = cache(_compressed_bytes)
         return [_download(site, model, provider, sizes_of) for model in models for provider in _providers(model, providers)]
@@ -133,7 +133,7 @@ def _write_page(site: Path) -> None:
 def _write_service_worker(site: Path) -> None:
     """Write the list of files that the service worker keeps, and the headers for hosts that read them from a file."""
     lines = "".join(f"  {name}: {value}\n" for name, value in HEADERS.items())
-    (site / "_headers").write_text(f"/*\n{lines}")
+    (site / "_headers").write_text(f"/*\n{lines}", encoding="utf-8")
     files = sorted(file for file in site.rglob("*") if file.is_file() and file.name not in ("_headers", SERVICE_WORKER))
     digest = hashlib.sha256()
     for file in files:
@@ -146,7 +146,7 @@ def _write_service_worker(site: Path) -> None:
         "FIRST_FILES": ["./", *(name for name in names if name.startswith("page/"))],
     }
     text = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in constants.items())
-    (site / "site_version.js").write_text(text)
+    (site / "site_version.js").write_text(text, encoding="utf-8")
 
 
 def _providers(model: dict[str, object], providers: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,10 +1,12 @@
-"""The sources keep the two rules of files: JSON is read within bounds, and files appear whole."""
+"""The sources keep the rules of files: JSON is read within bounds, files appear whole, and text is UTF-8 in every locale."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[3]
 ROOMS = ("core", "plugins", "models", "train", "runtime", "export", "benchmarks", "cli", "examples")
@@ -82,3 +84,70 @@ def test_every_file_is_written_at_a_temporary_path_first() -> None:
         if writes(call) and not whole and (file, function) not in WRITERS
     ]
     assert not faults
+
+
+def test_text_is_utf_8_whatever_the_locale() -> None:
+    """Python otherwise takes the encoding of the locale, which is ASCII for `LC_ALL=C` without Python's UTF-8 mode."""
+    faults = [
+        f"{file}:{call.lineno}: {ast.unparse(call)[:80]}"
+        for file, tree in sources()
+        for _, _, call in calls(tree)
+        if takes_the_encoding_of_the_locale(call)
+    ]
+    assert faults == []
+
+
+def takes_the_encoding_of_the_locale(call: ast.Call) -> bool:
+    """Whether a call reads or writes text, and names no encoding."""
+    options = {keyword.arg: keyword.value for keyword in call.keywords}
+    function = ast.unparse(call.func)
+    name = function.rpartition(".")[2]
+    if "encoding" in options:
+        return False
+    if name in ("read_text", "write_text"):
+        return len(call.args) < {"read_text": 1, "write_text": 2}[name]
+    if function.startswith("subprocess."):
+        return "text" in options or "universal_newlines" in options
+    if function in ("open", "os.fdopen"):
+        mode = call.args[1] if len(call.args) > 1 else options.get("mode", ast.Constant("r"))
+    elif name in ("TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile"):
+        mode = call.args[0] if call.args else options.get("mode", ast.Constant("w+b"))
+    else:
+        return False
+    return isinstance(mode, ast.Constant) and "b" not in mode.value
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("path.write_text(text)", True),
+        ("path.write_text(text, encoding='utf-8')", False),
+        ("path.read_text(errors='replace')", True),
+        ("path.read_text('utf-8')", False),
+        ("open(path)", True),
+        ("open(path, 'w')", True),
+        ("open(path, 'rb')", False),
+        ("os.fdopen(1, mode='w')", True),
+        ("tempfile.TemporaryFile()", False),
+        ("tempfile.NamedTemporaryFile('w+')", True),
+        ("subprocess.run(command, text=True)", True),
+        ("subprocess.run(command)", False),
+    ],
+)
+def test_the_search_for_text_without_encoding_finds_it(line: str, expected: bool) -> None:
+    call = ast.parse(line, mode="eval").body
+    assert isinstance(call, ast.Call)
+    assert takes_the_encoding_of_the_locale(call) == expected
+
+
+def test_links_are_followed_without_an_error_for_a_circle() -> None:
+    """`Path.resolve` raises RuntimeError for links in a circle, until Python 3.13. `os.path.realpath` does not."""
+    faults = [
+        f"{file}:{call.lineno}"
+        for file, tree in sources()
+        for _, _, call in calls(tree)
+        if isinstance(call.func, ast.Attribute)
+        and call.func.attr == "resolve"
+        and ast.unparse(call.func.value) != "Path(__file__)"
+    ]
+    assert faults == []
