@@ -18,6 +18,7 @@ from stylert.train.data.dataset import ImageDataset
 from stylert.train.parallel import Processes
 from stylert.train.reporting.statistics import Statistics
 from stylert.train.reporting.writers import RunWriter
+from stylert.train.run_cost import check_memory
 from stylert.train.snapshots.best_snapshot import Evaluate, keep_if_best
 from stylert.train.snapshots.run_folder import GENERATOR_FILE, check_links, save, save_first_grids
 from stylert.train.snapshots.snapshot_file import read_config, read_snapshot
@@ -82,6 +83,7 @@ def train(
 
     Raises:
         InputError: `snap_kimg` or `keep` is out of range, or the processes cannot share the batch.
+        OutOfMemory: The device has not the memory for a step.
         DataError: The dataset does not fit the networks.
         CheckpointError: The snapshot is damaged, or is of other networks.
         TrainingError: A loss is not finite. The last snapshot is kept.
@@ -89,6 +91,7 @@ def train(
         ProcessLost: Another process of the run has ended.
     """
     check_saving(snap_kimg, keep)
+    check_memory(cfg, processes.world_size, device)
     out = Path(out)
     trainer = Trainer(cfg, dataset, device, processes, compiled)
     with ExitStack() as stack:

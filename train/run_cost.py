@@ -1,4 +1,4 @@
-"""Estimates the cost of a run before it starts: parameters, operations, memory and least hours.
+"""Estimates the cost of a run before it starts: parameters, operations, memory and least hours. Refuses one without the memory.
 
 The networks are built on PyTorch's `meta` device, which computes shapes only. So the counts are those of the very steps
 that the run takes, at any resolution, within seconds. `convolution_rate` measures the speed of the device.
@@ -18,11 +18,15 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from stylert.core.errors import OutOfMemory
+from stylert.core.machine.host import memory_bytes
 from stylert.models.stylegan2.networks import Generator
 from stylert.train.configuration.train_config import TrainConfig
 from stylert.train.phase_losses import PhaseLosses
 from stylert.train.trainer import PhaseLoss, new_discriminator, trained_parameters
 
+#: A step of the networks that people train keeps less than so many times the bytes of its images in float32.
+MOST_PER_IMAGE_BYTE = 10_000
 PROBE_SECONDS = 0.5
 PROBE_BATCH, PROBE_CHANNELS, PROBE_SIZE = 4, 256, 32
 
@@ -81,6 +85,39 @@ def training_cost(cfg: TrainConfig, world_size: int = 1) -> TrainingCost:
     # Float32: the weights of G, G_ema and D, and of what is trained the gradient and two moments.
     state_bytes = 4 * (2 * g + all_d + 3 * (g + d))
     return TrainingCost(g, d, round(macs / len(images)), state_bytes, activation_bytes)
+
+
+def check_memory(cfg: TrainConfig, world_size: int, device: str) -> None:
+    """Check that a training step fits into the memory of the device, whatever else is in it.
+
+    The estimate takes seconds, so it is made only for a large batch.
+
+    Raises:
+        OutOfMemory: The images, the weights, and the activations of one micro-batch need more than the device has.
+    """
+    memory = _memory_bytes(device)
+    g, count = cfg.generator, cfg.batch_gpu or max(cfg.batch // world_size, 1)
+    values = g.img_channels * g.resolution**2
+    batch_bytes = cfg.batch // world_size * values  # as bytes, until they are shown to D
+    if memory is None or batch_bytes + 4 * count * values * MOST_PER_IMAGE_BYTE < memory:
+        return
+    cost = training_cost(cfg, world_size)
+    # The projected discriminator is counted in float32.
+    share = 2 if cfg.projected is not None and cfg.half != "none" else 1
+    needed = batch_bytes + cost.state_bytes + cost.activation_bytes // share
+    if needed > memory:
+        raise OutOfMemory(
+            f"a training step of {cfg.batch} images, {count} at once, needs {needed / 2**30:.1f} GiB, and {device} has "
+            f"{memory / 2**30:.1f}: choose a smaller --batch, or --batch-gpu"
+        )
+
+
+def _memory_bytes(device: str) -> int | None:
+    """All memory of a device, or None if the system does not tell."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    memory = memory_bytes()
+    return None if memory is None else memory[0]
 
 
 def convolution_rate(device: str) -> float:

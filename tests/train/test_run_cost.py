@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from stylert.core.errors import OutOfMemory
 from stylert.models.stylegan2.networks import Generator
 from stylert.train.configuration.presets import resolve
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.run_cost import training_cost
+from stylert.train.loop import train
+from stylert.train.run_cost import check_memory, training_cost
 from stylert.train.trainer import Trainer
 
 TINY = {"channel_base": 64, "channel_max": 8, "generator.z_dim": 8, "generator.w_dim": 8, "half": "none", "batch": 4}
@@ -77,3 +79,26 @@ def test_r2_costs_a_penalty_like_r1_and_its_generated_images():
         for r1, r2 in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
     )
     assert both - r1 - (r1 - without) == pytest.approx(counter.get_total_flops() / 2, rel=0.01)
+
+
+@pytest.mark.parametrize("changes", [{"batch": 65536}, {"batch": 65536, "batch_gpu": 4}, {"batch": 64, "r1_gamma": 0.0}])
+def test_a_step_that_cannot_fit_is_refused_before_it_takes_memory(monkeypatch, dataset, tmp_path, changes):
+    cfg = config(**changes)
+    cost = training_cost(cfg)
+    needed = cost.state_bytes + cost.activation_bytes + cfg.batch * 3 * 8 * 8
+    monkeypatch.setattr("stylert.train.run_cost._memory_bytes", lambda device: needed)
+    check_memory(cfg, 1, "cpu")
+    monkeypatch.setattr("stylert.train.run_cost._memory_bytes", lambda device: needed - 1)
+    monkeypatch.setattr("stylert.train.loop.Trainer", lambda *args: pytest.fail("networks were made"))
+    with pytest.raises(OutOfMemory, match=f"a training step of {cfg.batch} images, .* GiB") as e:
+        train(cfg, dataset, tmp_path / "run")
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_cost_of_a_small_batch_is_not_estimated(monkeypatch):
+    monkeypatch.setattr("stylert.train.run_cost.training_cost", lambda *args: pytest.fail("it took seconds"))
+    monkeypatch.setattr("stylert.train.run_cost._memory_bytes", lambda device: 2**33)
+    check_memory(resolve("cpu", 64), 1, "cpu")
+    monkeypatch.setattr("stylert.train.run_cost._memory_bytes", lambda device: None)
+    check_memory(config(batch=65536), 1, "cpu")
