@@ -48,14 +48,14 @@ def measured_row(
     remarks = instability_remarks(distribution, None) if device == "cuda" else [DRY_RUN]
     if gpu is not None and gpu.throttled:
         remarks.append(f"throttled: GPU, {', '.join(sorted(gpu.throttled))}")
-    unit, better = ("images/s", "higher") if metric == "rate" else ("ms", "lower")
+    is_rate = metric == "rate"
     return Row(
         scenario="kernel",
         work=work,
         setup={"backend": "torch", "form": form},
         metric=metric,
-        unit=unit,
-        better=better,
+        unit="images/s" if is_rate else "ms",
+        better="higher" if is_rate else "lower",
         value=statistics.median(samples),
         rounds=[list(samples)],
         distribution=distribution,

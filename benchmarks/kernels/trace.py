@@ -1,4 +1,4 @@
-"""Where the time of the network goes, launch by launch: `python -m stylert.benchmarks.kernels.trace`.
+"""Times every launch of the network by itself: `python -m stylert.benchmarks.kernels.trace`.
 
 PyTorch's profiler times every node of the torch backend's network, and every kernel on the GPU. Nodes run one by one, without a
 CUDA graph, so gaps between them do not count. `--json` writes both lists. `--dry-run` runs on the CPU.
@@ -55,7 +55,9 @@ def _run(options: argparse.Namespace) -> int:
                 _print(traces[-1])
                 if options.json is not None:
                     with atomic_file(options.json) as temporary:
-                        temporary.write_text(json.dumps({"device": device_name(device), "traces": traces}, indent=1) + "\n")
+                        temporary.write_text(
+                            json.dumps({"device": device_name(device), "traces": traces}, indent=1) + "\n", encoding="utf-8"
+                        )
     return 0
 
 

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     print({key: value for key, value in rows[-1].items() if value is not None}, flush=True)
                     if options.json is not None:
                         with atomic_file(options.json) as temporary:
-                            temporary.write_text(json.dumps({"backends": rows}, indent=1) + "\n")
+                            temporary.write_text(json.dumps({"backends": rows}, indent=1) + "\n", encoding="utf-8")
     except (StylertError, CommandError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -67,7 +67,7 @@ class CommandError(Exception):
 def run(*arguments: object) -> None:
     """Run a command of stylert. Raises CommandError if it fails."""
     command = [sys.executable, "-m", "stylert.cli.main", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=600)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
         raise CommandError(lines[-1] if lines else f"exit status {done.returncode}")

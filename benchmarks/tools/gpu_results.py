@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     with atomic_file(path) as temporary:
-        temporary.write_text(to_json(document))
+        temporary.write_text(to_json(document), encoding="utf-8")
     print(f"{path}: {len(document['rows'])} rows")
     return 0
 

@@ -31,9 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu_results import merged
-
 from stylert.benchmarks.schema import to_json
+from stylert.benchmarks.tools.gpu_results import merged
 from stylert.core.errors import InputError, StylertError
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.inputs import read_file
@@ -127,13 +126,11 @@ class Suite:
     def _save(self, stage: Stage, status: str, seconds: float) -> None:
         self.state[stage.name] = {"status": status, "seconds": round(seconds, 1)}
         with atomic_file(self._out / "suite.json") as temporary:
-            temporary.write_text(json.dumps(self.state, indent=1) + "\n")
+            temporary.write_text(json.dumps(self.state, indent=1) + "\n", encoding="utf-8")
         save_results(self._out)
         logs = [self._out / "stages" / f"{s.name}.log" for s in self._stages]
         with atomic_file(self._out / "log.txt") as temporary:
-            temporary.write_text(
-                "".join(f"== {log.stem}\n{log.read_text(errors='replace')}\n" for log in logs if log.is_file())
-            )
+            temporary.write_text("".join(f"== {log.stem}\n{_text(log)}\n" for log in logs if log.is_file()), encoding="utf-8")
 
     def _part(self, stage: Stage) -> Path:
         return self._out / "stages" / f"{stage.name}.part.json"
@@ -146,7 +143,7 @@ def save_results(out: Path) -> None:
     except InputError:
         return
     with atomic_file(out / "results.json") as temporary:
-        temporary.write_text(to_json(document))
+        temporary.write_text(to_json(document), encoding="utf-8")
 
 
 def gpu_stages(out: Path) -> list[Stage]:
@@ -230,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.dry_run and not _has_gpu():
         print("error: no CUDA GPU: use --dry-run", file=sys.stderr)
         return 2
-    out = options.out.resolve()
+    out = Path(os.path.realpath(options.out))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stage ends with the suite
     try:
         suite = Suite(dry_stages(out) if options.dry_run else gpu_stages(out), out, _runner(out))
@@ -265,7 +262,7 @@ def _runner(out: Path) -> Run:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        for line in path.read_text(errors="replace").splitlines()[-25:]:
+        for line in _text(path).splitlines()[-25:]:
             print(line, flush=True)
         return status
 
@@ -282,6 +279,10 @@ def _read_state(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     return read_document(read_file(path, InputError, MAX_BYTES), dict[str, dict[str, Any]], str(path), InputError)
+
+
+def _text(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")
 
 
 def _length(path: Path) -> int:
