@@ -25,7 +25,7 @@ import psutil
 
 from stylert.core.child_processes import python_command
 from stylert.core.errors import StylertError
-from stylert.core.files.atomic import atomic_file
+from stylert.core.files.outputs import check_output, write_json
 from stylert.models.checkpoint import SNAPSHOT_FILE, load_generator, read_metadata
 from stylert.train.metrics.evaluation_inputs import EvaluationInputs
 from stylert.train.metrics.evaluator import Evaluator
@@ -48,6 +48,7 @@ def main() -> None:
     args = parser.parse_args()
     runs = dict(text.split("=", 1) if "=" in text else (text, "") for text in args.run)
     try:
+        check_output(args.out / "results.json", "JSON")
         metrics = [Metric.parse(name, 2000) for name in args.metrics.split(",")]
         evaluator = Evaluator(metrics, EvaluationInputs(args.data))
         rows = []
@@ -63,8 +64,7 @@ def main() -> None:
     except StylertError as e:
         parser.error(str(e))
     document = {"cpu seconds": args.cpu_seconds, "preset": args.preset, "data": args.data.name, "runs": rows}
-    with atomic_file(args.out / "results.json") as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(args.out / "results.json", document)
 
 
 def run_for(command: list[Any], cpu_seconds: float) -> None:

@@ -11,41 +11,49 @@ A ring marks the lowest value of each run, which is in its `best.safetensors`.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from pathlib import Path
 
-from stylert.benchmarks.report.plots import import_pyplot
-from stylert.core.errors import DataError
+from stylert.benchmarks.report.plots import PNG_MARK, import_pyplot
+from stylert.core.errors import DataError, StylertError, shown
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import read_document
+from stylert.runtime.media.pictures import check_own_picture
 
 FILE = "metrics.jsonl"
 #: Bytes of this file, at most.
 MAX_BYTES = 64 * 2**20
 #: Keys of a line that are no metric.
-FACTS = ("kimg", "noise", "best")
+FACTS = ("noise", "best")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help=f"folders with a {FILE}")
     parser.add_argument("--metric", help="name of the metric; by default the first of the first run")
-    parser.add_argument("--out", type=Path, required=True, help="the picture, such as quality.png")
+    parser.add_argument("--out", type=Path, required=True, help="the picture, a file .png; a picture of others is not replaced")
     args = parser.parse_args()
+    try:
+        if args.out.suffix != ".png":
+            raise StylertError(f"the picture {args.out} must end in .png")
+        check_own_picture(args.out)
+    except StylertError as e:
+        parser.error(str(e))
     lines = {}
     for run in args.runs:
         try:
             lines[os.path.basename(os.path.realpath(run)) if len(args.runs) == 1 else str(run)] = read_lines(run / FILE)
         except (DataError, ValueError) as e:
             parser.error(f"{run / FILE} cannot be read: {e}")
-    metric = args.metric or next((k for rows in lines.values() for k in rows[0] if k not in FACTS), None)
+    metric = args.metric or next((k for rows in lines.values() for k in rows[0] if k != "kimg"), None)
+    if metric is None:
+        parser.error(f"{args.runs[0]} has no metrics")
     curves = {}
     for run, rows in lines.items():
-        points = {row["kimg"]: row[metric] for row in rows if math.isfinite(row.get(metric, math.nan))}
+        points = {row["kimg"]: row[metric] for row in rows if metric in row}
         if not points:
-            parser.error(f"{run} has no values of {metric}")
+            parser.error(f"{run} has no values of {shown(metric)}")
         curves[run] = sorted(points.items())  # a resumed run may have measured a kimg twice: the last counts
     draw(curves, metric, args.out)
     for run, points in curves.items():
@@ -53,16 +61,20 @@ def main() -> None:
         print(f"{run}: {len(points)} snapshots, {metric} is lowest at {kimg:g} kimg: {value:.4g}")
 
 
-def read_lines(path: Path) -> list[dict]:
-    """The lines of a file. Those that a kill cut off are left out, as are those of older versions, with other noise."""
+def read_lines(path: Path) -> list[dict[str, float]]:
+    """The numbers of each line of a file: its kimg, and its metrics by name.
+
+    Lines that a kill cut off are left out, as are those of older versions, with other noise, and metrics that are not finite.
+    """
     rows = []
     for text in read_file(path, DataError, MAX_BYTES).splitlines():
         try:
             row = read_document(text, dict, str(path), DataError)
         except DataError:
             continue
-        if "kimg" in row and row.get("noise") == "random":
-            rows.append(row)
+        numbers = {name: float(value) for name, value in row.items() if name not in FACTS and type(value) in (int, float)}
+        if "kimg" in numbers and row.get("noise") == "random":
+            rows.append(numbers)
     if not rows:
         raise ValueError("it has no lines of metrics with random noise")
     return rows
@@ -87,7 +99,7 @@ def draw(curves: dict[str, list[tuple[float, float]]], metric: str, path: Path) 
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     with atomic_file(path) as temporary:
-        figure.savefig(temporary, dpi=110, format=path.suffix.removeprefix(".") or "png")
+        figure.savefig(temporary, dpi=110, format="png", metadata=PNG_MARK)
     plt.close(figure)
 
 

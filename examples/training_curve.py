@@ -13,19 +13,21 @@ the same for all.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
 from pathlib import Path
 
 import numpy as np
 
-from stylert.benchmarks.report.plots import import_pyplot
+from stylert.benchmarks.report.plots import PNG_MARK, import_pyplot
+from stylert.core.errors import StylertError
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.cache import cache_folder
-from stylert.core.images.grids import save_grid
+from stylert.core.files.outputs import check_output, write_json
+from stylert.core.images.grids import make_grid
 from stylert.models.checkpoint import load_generator, read_metadata
 from stylert.models.features.extractors import EffNetLite0
+from stylert.runtime.media.pictures import check_own_picture, save_image
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.metrics.distances import frechet_distance
 from stylert.train.metrics.features import generated_features, real_features
@@ -45,6 +47,13 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=0.001, help="only snapshots whose kimg is a multiple")
     parser.add_argument("--out", type=Path, required=True, help="path without suffix: .json, .png and -samples.png are written")
     args = parser.parse_args()
+    table, curve, samples = args.out.with_suffix(".json"), args.out.with_suffix(".png"), Path(f"{args.out}-samples.png")
+    try:
+        check_output(table, "JSON")
+        for picture in (curve, samples):
+            check_own_picture(picture)
+    except StylertError as e:
+        parser.error(str(e))
     found = {float(m[1]): p for p in args.run.iterdir() if (m := re.fullmatch(r"snapshot-([\d.]+)\.safetensors", p.name))}
     snapshots = {kimg: found[kimg] for kimg in sorted(found) if math.isclose(kimg, round(kimg / args.every) * args.every)}
     if not snapshots:
@@ -73,10 +82,9 @@ def main() -> None:
         print(row, flush=True)
     strip = [generate(load_generator(path), range(COLUMNS), noise_mode=NOISE) for path in snapshots.values()]
     facts = {"images": args.images, "generator noise": NOISE, "floor": floor, "snapshots": rows}
-    with atomic_file(args.out.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    save_grid(np.concatenate(strip), Path(f"{args.out}-samples.png"), columns=COLUMNS)
-    draw(facts, args.out.with_suffix(".png"))
+    write_json(table, facts)
+    save_image(make_grid(np.concatenate(strip), COLUMNS), samples, comment='{"command": "train"}', generated=True)
+    draw(facts, curve)
     print(f"floor {floor:.2f}")
 
 
@@ -103,7 +111,8 @@ def draw(facts: dict, path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png", metadata=PNG_MARK)
 
 
 if __name__ == "__main__":
