@@ -16,6 +16,7 @@ from stylert.core.errors import BundleError, InputError, SigningError, StylertEr
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import read_document
+from stylert.core.files.locks import changing_folder
 from stylert.runtime.bundle import MANIFEST, Bundle
 from stylert.runtime.engines import ENGINE_JSON
 
@@ -58,20 +59,22 @@ def sign_bundle(path: str | Path) -> str:
     from stylert.core.provenance.credentials import chosen_folder, read_credential
     from stylert.core.provenance.statements import sign_statement
 
-    folder = chosen_folder()
-    if folder is None:
+    place = chosen_folder()
+    if place is None:
         raise SigningError("there is no key to sign with: stylert provenance init")
-    credential = read_credential(folder)
-    bundle = Bundle.load(path)
-    for name in bundle.files:
-        bundle.checked_file(name)
-    manifest = _read(bundle.path / MANIFEST)
-    engines = {file.parent.name: _digest(_read(file)) for file in sorted(bundle.path.glob(f"engines/*/{ENGINE_JSON}"))}
-    text = json.dumps({"kind": KIND, "schema": SCHEMA, "manifest": _digest(manifest), "engines": engines})
-    signed = sign_statement(credential, text)
-    document = {"statement": signed.statement, "certificates": signed.certificates, "signature": signed.signature}
-    with atomic_file(bundle.path / SIGNATURE_FILE, within=bundle.path) as temporary:
-        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    credential = read_credential(place)
+    folder = Bundle.load(path).path
+    with changing_folder(folder):  # what is signed is what was compared, and lies beside the signature
+        bundle = Bundle.load(folder)
+        for name in bundle.files:
+            bundle.checked_file(name)
+        manifest = _read(folder / MANIFEST)
+        engines = {file.parent.name: _digest(_read(file)) for file in sorted(folder.glob(f"engines/*/{ENGINE_JSON}"))}
+        text = json.dumps({"kind": KIND, "schema": SCHEMA, "manifest": _digest(manifest), "engines": engines})
+        signed = sign_statement(credential, text)
+        document = {"statement": signed.statement, "certificates": signed.certificates, "signature": signed.signature}
+        with atomic_file(folder / SIGNATURE_FILE, within=folder) as temporary:
+            temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return credential.chain.signer
 
 

@@ -128,16 +128,16 @@ def build_engine(
 
     Raises:
         StylertError: As `engine_key` and `Backend.build`.
-        OutputError: The folder cannot be written, or the place in it is a link.
+        OutputError: The folder cannot be written, or the place in it is a link. Or the bundle was replaced during the build.
     """
     key = engine_key(bundle, backend_name, precision, options)
     folder = engine_folder(bundle, key)
     if not force and _is_intact(bundle, key):
         return {**_record_of(folder).facts, "reused": True}
-    network = bundle.checked_file(source_file(bundle, backend_name, precision, options.plugins))
     builder = backend(backend_name)
     main_file = engine_file(folder, backend_name).name
     with atomic_directory(folder, lambda _: own_files(backend_name), within=bundle.path) as temporary:
+        network = bundle.checked_file(source_file(bundle, backend_name, precision, options.plugins))
         file = temporary / main_file
         started = time.perf_counter()
         build_facts = builder.build(network, precision, file, options, progress)

@@ -11,14 +11,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from stylert.core.files import atomic, partials
+from stylert.core.files import atomic, locks, partials
 
 CALLS = ("fsync", "rename", "replace", "link", "unlink", "rmdir")
 
@@ -107,6 +111,24 @@ def at_call(number: int, act: Callable[[], None]) -> Iterator[list[int]]:
     with pytest.MonkeyPatch.context() as patch:
         _before_calls(count, patch.setattr)
         yield reached
+
+
+def started(act: Callable[[], object]) -> Future[object]:
+    """Run something in another thread, up to its end, or up to where it waits for a folder that this thread has locked."""
+    ready = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        ready.set()
+        time.sleep(seconds)
+
+    pool = ThreadPoolExecutor(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(locks, "time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+        running = pool.submit(act)
+        running.add_done_callback(lambda _: ready.set())
+        ready.wait()
+    pool.shutdown(wait=False)
+    return running
 
 
 def _before_calls(act: Callable[[], None], patch: Callable[[Any, str, Any], None]) -> None:

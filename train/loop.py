@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from stylert.core.errors import InputError, StylertError, shown
-from stylert.core.files.atomic import locked_folder
+from stylert.core.files.locks import locked_folder
 from stylert.train.configuration.resumed_settings import changes
 from stylert.train.configuration.train_config import MAX_COUNT, MAX_KIMG, TrainConfig
 from stylert.train.data.dataset import ImageDataset

@@ -36,7 +36,9 @@ class Build:
 def measure_build(configuration: Configuration) -> Build:
     """Build one engine in this process, in a temporary folder. Raises as `build_engine`."""
     source = Bundle.load(configuration.bundle)
-    with temporary_folder("build") as folder:
+    with temporary_folder("build") as temporary:
+        folder = temporary / "bundle"  # which a build locks for a moment; the temporary folder is locked all the time
+        folder.mkdir()
         for name in (MANIFEST, *source.files):
             os.symlink((source.path / name).absolute(), folder / name)
         with watch() as watched:

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from stylert.cli.app import split_list
 from stylert.cli.console import errors, print_line, print_note, print_table, progress
 from stylert.core.errors import InputError, OutputError, missing_extra
-from stylert.core.files.atomic import locked_folder
 from stylert.core.files.cache import cache_folder
+from stylert.core.files.locks import locked_folder
 
 if TYPE_CHECKING:
     from stylert.train.configuration.train_config import TrainConfig

@@ -14,14 +14,14 @@ import re
 import shutil
 import stat
 import tempfile
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stylert.core.errors import OutputError, shown_line
+from stylert.core.errors import OutputError
+from stylert.core.files.locks import changing_folder
 from stylert.core.files.partials import (
     MAX_ATTEMPTS,
     is_partial,
@@ -38,9 +38,6 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 SHOWN_FILES = 3
 #: A path has at most so many links, by the limit of Linux.
 MAX_LINKS = 40
-
-#: The folders that this process has locked, by device and inode, and the thread that did.
-_locked: dict[tuple[int, int], int] = {}
 
 #: The names, relative to a folder, of the files in it that may be lost when the folder is replaced.
 OwnFiles = Callable[[Path], Collection[str]]
@@ -95,36 +92,45 @@ def atomic_directory(path: str | Path, own_files: OwnFiles | None, within: Path 
     """Yield a temporary folder beside `path`. On success it replaces `path`; on failure it is removed.
 
     An existing folder at `path` stays until the new one is complete. If the file system can exchange two folders, as those of
-    Linux can, `path` exists at every moment. Two writers of the same folder both succeed, and the last one stays. A folder that
-    replaces another one is no more open to other users than that one.
+    Linux can, `path` exists at every moment. Two writers of the same folder both succeed, and the last one stays. A process that
+    changes files in the folder (`changing_folder`) is waited for. A folder that replaces another one is no more open to other
+    users than that one.
 
     Args:
         path: The folder.
         own_files: Names the files of an existing folder that may be lost. With None, all may be lost.
-        within: As in `atomic_file`.
+        within: As in `atomic_file`. If that folder is replaced during the block, nothing is written.
 
     Raises:
         OutputError: The folder cannot be made or written, or `path` is a file or the current folder. It holds files of others, or a
-            mounted file system. Or a link lies below `within`.
+            mounted file system. Or a link lies below `within`, or `within` was replaced. Or others have the folder for long.
     """
     with _named_errors(path):
         check_no_links(path, within)
         target = _final_place(path)
-        _check_folder(path, target, own_files)
+        with _kept_in_place(target):
+            _check_folder(path, target, own_files)
+        around = None if within is None else os.stat(within)
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_stale_partials(target.parent)
         temporary, descriptor = new_partial_folder(target)
     try:
         with _named_errors(path, temporary):
-            yield temporary
+            try:
+                yield temporary
+            except Exception:  # the block may have failed because its folder has gone
+                _check_same(path, within, around)
+                raise
             for file in (*temporary.rglob("*"), temporary):
                 _sync(file)
-            _check_folder(path, target, own_files)  # files may have come in the meantime
-            _keep_owner(temporary, target)
-            with contextlib.suppress(FileNotFoundError):
-                former = target.stat().st_mode
-                temporary.chmod((temporary.stat().st_mode & former & 0o777) | (former & stat.S_ISGID))
-            _put_in_place(temporary, target)
+            with _kept_in_place(within), _kept_in_place(target):
+                _check_same(path, within, around)
+                _check_folder(path, target, own_files)  # files may have come in the meantime
+                _keep_owner(temporary, target)
+                with contextlib.suppress(FileNotFoundError):
+                    former = target.stat().st_mode
+                    temporary.chmod((temporary.stat().st_mode & former & 0o777) | (former & stat.S_ISGID))
+                _put_in_place(temporary, target)
             _sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # this folder, or the one that it replaced
@@ -150,44 +156,6 @@ def append_line(path: str | Path, content: Mapping[str, Any], within: Path | Non
             if file.read(1) != b"\n":
                 line = b"\n" + line
         file.write(line)
-
-
-@contextmanager
-def locked_folder(path: str | Path) -> Iterator[None]:
-    """Keep others out of a folder during the block. A file system without locks keeps out nobody.
-
-    The folder is made if it does not exist, and removed again if it is still empty at the end. A block within the block, of
-    the same thread and folder, changes nothing.
-
-    Raises:
-        OutputError: Another process or thread has the folder, or it cannot be made.
-    """
-    try:
-        is_new = not os.path.exists(path)
-        Path(path).mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (OSError, ValueError) as e:  # ValueError: a null character
-        raise OutputError(f"cannot write into {shown_line(str(path))}: {getattr(e, 'strerror', None) or e}") from None
-    status = os.fstat(descriptor)
-    folder = status.st_dev, status.st_ino
-    is_within = _locked.get(folder) == threading.get_ident()
-    is_free = is_within or lock(descriptor) is not False
-    try:
-        if not is_free:
-            raise OutputError(f"cannot write into {path}: another process is writing there")
-        if is_within:
-            yield
-            return
-        _locked[folder] = threading.get_ident()
-        try:
-            yield
-        finally:
-            del _locked[folder]
-    finally:
-        if is_new and is_free and not os.listdir(descriptor):
-            with contextlib.suppress(OSError):  # a file has come at this moment
-                os.rmdir(path)
-        os.close(descriptor)
 
 
 def check_writable(path: str | Path | None) -> None:
@@ -271,6 +239,21 @@ def _check_folder(path: str | Path, target: Path, own_files: OwnFiles | None) ->
     if others:
         names = ", ".join(others[:SHOWN_FILES]) + (", …" if len(others) > SHOWN_FILES else "")
         raise OutputError(f"cannot replace {path}: it also holds {names}; move them, or choose another folder")
+
+
+def _kept_in_place(folder: Path | None) -> AbstractContextManager[None]:
+    """Keep the folder at a place while it is replaced, or while one in it is. A process that changes files in it is waited for."""
+    return changing_folder(folder) if folder is not None and folder.is_dir() else nullcontext()
+
+
+def _check_same(path: str | Path, within: Path | None, before: os.stat_result | None) -> None:
+    """Raise OutputError if the folder `within` is another one than before. What is written at `path` belongs to the former one."""
+    if within is None or before is None:
+        return
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(within), before):
+            return
+    raise OutputError(f"cannot write {path}: {within} was replaced in the meantime; start again")
 
 
 def _keep_owner(temporary: Path, target: Path) -> None:

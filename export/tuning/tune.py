@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from stylert.core.files.atomic import atomic_file, check_no_links, check_writabl
 from stylert.core.files.cache import cache_folder
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document
+from stylert.core.files.locks import changing_folder
 from stylert.core.files.temporary import temporary_folder
 from stylert.core.machine.devices import find_gpus
 from stylert.core.machine.host import cpu_identity
@@ -155,11 +153,20 @@ def tune_bundle(
         "batch": batch,
         "time over the default's": asdict(search.ratio_to_default) if search.ratio_to_default else {},
     }
-    with _locked(path):
+    with changing_folder(path):
         now = Bundle.load(path)
-        if now.provenance != bundle.provenance or precision not in now.precisions:
+        if _export_facts(now, precision) != _export_facts(bundle, precision):
             raise InputError(f"{path} was exported anew while it was tuned; tune it again, which measures only what is new")
         return Tuning(search, True, _write_network(now, path, backend_name, precision, data, facts))
+
+
+def _export_facts(bundle: Bundle, precision: str) -> object:
+    """All of a bundle that decides the network of a plan. Tuning changes none of it."""
+    entry = bundle.precisions.get(precision)
+    if entry is None:
+        return None
+    recipe = {name: value for name, value in entry.recipe.items() if name != "tuned"}
+    return bundle.files[entry.file], bundle.files[MAPPING_FILE], entry.min_psnr_db, recipe, bundle.provenance
 
 
 def _check_request(backend_name: str, precision: str, batch: int, minutes: float) -> None:
@@ -246,18 +253,6 @@ class _BoundSession:
         self._session.close()
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process changes the folder, and keep others out during the block."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):  # a file system without locks keeps out nobody
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _machine(backend_name: str) -> str:
     """The processor and, for a backend that runs on a GPU, the first GPU and its driver."""
     driver = find_gpus()
@@ -285,7 +280,7 @@ class _RatioCache:
         with suppress(OutputError, OSError):
             check_writable(self._file)
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(self._file.parent):
+            with changing_folder(self._file.parent):
                 sections = self._read()
                 section = ({} if self._forget else sections.get(self._key, {})) | self.ratios
                 with atomic_file(self._file) as temporary:

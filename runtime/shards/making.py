@@ -13,7 +13,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from stylert.core.errors import BundleError, InputError
-from stylert.core.files.atomic import locked_folder
+from stylert.core.files.locks import locked_folder
 from stylert.core.images.grids import as_uint8
 from stylert.core.machine.host import usable_cores
 from stylert.core.progress import Progress

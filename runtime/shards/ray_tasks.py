@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stylert.core.errors import BackendError, OutputError, StylertError, missing_extra, shown_line
-from stylert.core.files.atomic import locked_folder
+from stylert.core.files.locks import locked_folder
 from stylert.core.progress import Progress
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator

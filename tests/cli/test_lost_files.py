@@ -91,7 +91,7 @@ def test_a_new_run_is_not_started_beside_the_generator_of_another(place: Path, r
 
 HOLD = """
 import sys
-from stylert.core.files.atomic import locked_folder
+from stylert.core.files.locks import locked_folder
 with locked_folder(sys.argv[1]):
     print("held", flush=True)
     input()

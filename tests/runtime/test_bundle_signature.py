@@ -8,22 +8,28 @@ import json
 import random
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from stylert.core.errors import BackendError, BundleError, InputError, SigningError
+from stylert.core.provenance import statements
 from stylert.core.provenance.credentials import Credential, write_test_credential, write_user_credential
+from stylert.core.provenance.statements import sign_statement
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.build_options import BuildOptions
+from stylert.runtime.bundle import sha256_of
 from stylert.runtime.bundle_signature import SIGNATURE_FILE, sign_bundle
 from stylert.runtime.engines import build_engine
 from tests.core.provenance.certificate_chains import make_chain, pem
 from tests.core.provenance.test_certificates import KEYS
 from tests.core.provenance.test_credentials import written
 from tests.draws import run_seed
+from tests.faults import started
 
 
 @pytest.fixture
@@ -190,6 +196,22 @@ def test_an_engine_is_loaded_only_if_the_signature_covers_it(signed_bundle: Path
 
 def test_an_export_over_a_signed_bundle_removes_the_signature(signed_bundle: Path, checkpoint: Path) -> None:
     export_bundle(checkpoint, signed_bundle, ["fp32"], verify_seeds=0)
+    assert not (signed_bundle / SIGNATURE_FILE).exists()
+
+
+def test_an_export_while_a_bundle_is_signed_removes_the_signature(
+    signed_bundle: Path, make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another, exports = make_checkpoint(another=True), []
+
+    def sign_during_export(*arguments: Any) -> Any:
+        exports.append(started(lambda: export_bundle(another, signed_bundle, ["fp32"])))
+        return sign_statement(*arguments)
+
+    monkeypatch.setattr(statements, "sign_statement", sign_during_export)
+    sign_bundle(signed_bundle)
+    exports[0].result()
+    assert Bundle.load(signed_bundle).provenance["checkpoint_sha256"] == sha256_of(another)
     assert not (signed_bundle / SIGNATURE_FILE).exists()
 
 

@@ -10,18 +10,22 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from stylert.cli.pipeline.build import build_all, show_engines
 from stylert.core.errors import BackendError, BundleError, InputError, OutputError
+from stylert.core.files import atomic
 from stylert.core.images.similarity import psnr
 from stylert.core.seeds import z_from_seeds
+from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.engines import build_engine, engine_file, engine_folder, engine_key, find_engine, read_record
+from tests.faults import started
 
 
 @pytest.fixture
@@ -215,6 +219,37 @@ def test_a_build_that_fails_leaves_no_files(bundle_copy: Bundle, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         build_engine(bundle_copy, "onnxruntime", "fp32")
     assert list((bundle_copy.path / "engines").iterdir()) == []
+
+
+def test_a_build_during_which_the_bundle_is_exported_anew_is_refused(
+    bundle_copy: Bundle, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = type(backend("onnxruntime")).build
+
+    def build_during_export(*arguments: Any) -> dict[str, Any]:
+        export_bundle(checkpoint, bundle_copy.path, ["fp32"])
+        return build(backend("onnxruntime"), *arguments)
+
+    monkeypatch.setattr(backend("onnxruntime"), "build", build_during_export)
+    with pytest.raises(OutputError, match="replaced in the meantime"):
+        build_engine(bundle_copy, "onnxruntime", "fp32")
+    assert not (bundle_copy.path / "engines").exists()
+
+
+def test_an_export_waits_until_an_engine_is_in_its_place(
+    bundle_copy: Bundle, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in_place, exports = atomic._put_in_place, []
+
+    def put_during_export(temporary: Path, target: Path) -> None:
+        if target != bundle_copy.path:
+            exports.append(started(lambda: export_bundle(checkpoint, bundle_copy.path, ["fp32"])))
+        put_in_place(temporary, target)
+
+    monkeypatch.setattr(atomic, "_put_in_place", put_during_export)
+    build_engine(bundle_copy, "onnxruntime", "fp32")
+    exports[0].result()
+    assert not (bundle_copy.path / "engines").exists()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the size of files")

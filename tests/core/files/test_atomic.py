@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from stylert.core.errors import OutputError
-from stylert.core.files import atomic
-from stylert.core.files.atomic import append_line, atomic_directory, atomic_file, check_writable, locked_folder
+from stylert.core.files import atomic, locks
+from stylert.core.files.atomic import append_line, atomic_directory, atomic_file, check_writable
+from stylert.core.files.locks import changing_folder, locked_folder
 from stylert.core.files.partials import PARTIAL_SUFFIX, new_partial_file, new_partial_folder
-from tests.faults import forget_swept_folders, recorded_states, run_killed
+from tests.faults import forget_swept_folders, recorded_states, run_killed, started
 
 WRITE_FILE = """
 from stylert.core.files.atomic import atomic_file
@@ -262,7 +263,9 @@ def test_a_folder_whose_name_is_always_taken_away_is_refused(tmp_path: Path, mon
 
 
 def test_a_second_process_is_kept_out_of_a_locked_folder(tmp_path: Path) -> None:
-    enter = "import sys; from stylert.core.files.atomic import locked_folder\nwith locked_folder(sys.argv[1]): pass"
+    enter = (
+        "import sys; from stylert.core.files.locks import changing_folder, locked_folder\nwith locked_folder(sys.argv[1]): pass"
+    )
     for held in (True, False):
         command = [sys.executable, "-c", enter, str(tmp_path / "run")]
         if held:
@@ -292,6 +295,42 @@ def test_a_block_of_the_same_thread_may_lock_its_folder_again_and_another_thread
             with pytest.raises(OutputError, match="another process is writing there"):
                 other.submit(enter).result()
         other.submit(enter).result()
+
+
+def test_a_folder_in_which_files_change_is_replaced_after_that(way: str, tmp_path: Path) -> None:
+    write_folder(tmp_path / "d", "old")
+    (tmp_path / "link").symlink_to("d")
+    with changing_folder(tmp_path / "link"):
+        writing = started(lambda: write_folder(tmp_path / "d", "new"))
+        assert (tmp_path / "d" / "f").read_text() == "old"
+        with changing_folder(tmp_path / "d"):
+            (tmp_path / "d" / "f").write_text("changed")
+    writing.result()
+    assert {name: (tmp_path / "d" / name).read_text() for name in names(tmp_path / "d")} == {"f": "new", "g": "new"}
+    assert names(tmp_path) == ["d", "link"]
+
+
+def test_who_has_waited_for_a_folder_has_the_one_that_is_there_then(way: str, tmp_path: Path) -> None:
+    def change() -> None:
+        with changing_folder(tmp_path / "d"):
+            (tmp_path / "d" / "f").write_text((tmp_path / "d" / "f").read_text() + " and changed")
+
+    write_folder(tmp_path / "d", "old")
+    with changing_folder(tmp_path / "d"):
+        changing = started(change)
+        assert not changing.done()
+        write_folder(tmp_path / "d", "new")
+    changing.result()
+    assert (tmp_path / "d" / "f").read_text() == "new and changed"
+
+
+def test_a_folder_with_long_work_in_it_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "WAIT_SECONDS", 0.0)
+    write_folder(tmp_path / "d", "old")
+    with locked_folder(tmp_path / "d"), pytest.raises(OutputError, match="another process is writing there"):
+        started(lambda: write_folder(tmp_path / "d", "new")).result()
+    assert (tmp_path / "d" / "f").read_text() == "old"
+    assert names(tmp_path) == ["d"]
 
 
 @pytest.mark.parametrize("code", [WRITE_FILE, WRITE_FOLDER], ids=["file", "folder"])

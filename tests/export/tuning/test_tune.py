@@ -23,8 +23,9 @@ from stylert.export.tuning import tune
 from stylert.export.tuning.search import Search, describe, search_forms
 from stylert.export.tuning.tune import tune_bundle
 from stylert.export.verify import verify
-from stylert.runtime.bundle import Bundle
+from stylert.runtime.bundle import Bundle, sha256_of
 from stylert.runtime.generator import Generator
+from tests.faults import started
 
 
 @pytest.fixture
@@ -178,6 +179,39 @@ def test_a_bundle_that_was_exported_anew_in_the_meantime_is_left_alone(
 ) -> None:
     def search(*arguments: Any, **options: Any) -> Search:
         export_bundle(make_checkpoint(another=True), copy, ["fp32"])
+        return search_result("transposed", 0.5)(*arguments, **options)
+
+    monkeypatch.setattr(tune, "search_forms", search)
+    with pytest.raises(InputError, match="exported anew"):
+        tune_bundle(copy, checkpoint, "onnxruntime", "fp32")
+    assert not Bundle.load(copy).precision("fp32").recipe
+
+
+def test_an_export_while_the_network_is_written_replaces_it_as_well(
+    copy: Path, checkpoint: Path, make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another, write, exports = make_checkpoint(another=True), tune._write_network, []
+
+    def write_during_export(*arguments: Any) -> str:
+        exports.append(started(lambda: export_bundle(another, copy, ["fp32"])))
+        return write(*arguments)
+
+    monkeypatch.setattr(tune, "search_forms", search_result("transposed", 0.5))
+    monkeypatch.setattr(tune, "_write_network", write_during_export)
+    tune_bundle(copy, checkpoint, "onnxruntime", "fp32")
+    exports[0].result()
+    bundle = Bundle.load(copy)
+    assert bundle.provenance["checkpoint_sha256"] == sha256_of(another)
+    for name in bundle.files:
+        bundle.checked_file(name)
+    assert "tuned" not in bundle.precision("fp32").recipe
+
+
+def test_an_export_of_the_same_checkpoint_with_other_options_is_left_alone(
+    copy: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search(*arguments: Any, **options: Any) -> Search:
+        export_bundle(checkpoint, copy, ["fp32"], noise="none")
         return search_result("transposed", 0.5)(*arguments, **options)
 
     monkeypatch.setattr(tune, "search_forms", search)

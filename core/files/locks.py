@@ -1,0 +1,115 @@
+"""Locks of folders, which keep other processes out. The lock is on the folder itself, and not on its name.
+
+`locked_folder` is for long work, and refuses at once. `changing_folder` is for a moment, and waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stylert.core.errors import OutputError, shown_line
+from stylert.core.files.partials import lock
+
+#: A change of a folder takes less than so many seconds. A lock that lasts longer is that of long work.
+WAIT_SECONDS = 60.0
+POLL_SECONDS = 0.02
+
+#: The folders that this process has locked, by device and inode, and the thread that did.
+_locked: dict[tuple[int, int], int] = {}
+
+
+@contextmanager
+def locked_folder(path: str | Path) -> Iterator[None]:
+    """Keep others out of a folder during the block. A file system without locks keeps out nobody.
+
+    The folder is made if it does not exist, and removed again if it is still empty at the end. A block within the block, of
+    the same thread and folder, changes nothing.
+
+    Raises:
+        OutputError: Another process or thread has the folder, or it cannot be made.
+    """
+    try:
+        is_new = not os.path.exists(path)
+        Path(path).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (OSError, ValueError) as e:  # ValueError: a null character
+        raise OutputError(f"cannot write into {shown_line(str(path))}: {getattr(e, 'strerror', None) or e}") from None
+    folder = _identity(os.fstat(descriptor))
+    is_within = _locked.get(folder) == threading.get_ident()
+    is_free = is_within or lock(descriptor) is not False
+    try:
+        if not is_free:
+            raise OutputError(f"cannot write into {path}: another process is writing there")
+        if is_within:
+            yield
+            return
+        _locked[folder] = threading.get_ident()
+        try:
+            yield
+        finally:
+            _locked.pop(folder, None)  # without locks, another thread may have had it, too
+    finally:
+        if is_new and is_free and not os.listdir(descriptor):
+            with contextlib.suppress(OSError):  # a file has come at this moment
+                os.rmdir(path)
+        os.close(descriptor)
+
+
+@contextmanager
+def changing_folder(path: str | Path) -> Iterator[None]:
+    """Keep others out of a folder for a moment, such as to read a file in it and to write another one by that.
+
+    It waits while another process or thread changes the folder. `atomic_directory` takes this lock as well, before it puts another
+    folder in its place: so `path` leads to one and the same folder during the block. A block within the block, of the same
+    thread and folder, changes nothing. A file system without locks keeps out nobody.
+
+    Raises:
+        OutputError: The folder cannot be opened, or others have it for more than `WAIT_SECONDS`.
+    """
+    descriptor, is_within = _wait_for(path)
+    folder = _identity(os.fstat(descriptor))
+    try:
+        if is_within:
+            yield
+            return
+        _locked[folder] = threading.get_ident()
+        try:
+            yield
+        finally:
+            _locked.pop(folder, None)
+    finally:
+        os.close(descriptor)
+
+
+def _wait_for(path: str | Path) -> tuple[int, bool]:
+    """A descriptor with the lock of the folder that is at `path` now, and whether this thread had the lock before."""
+    end = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as e:
+            raise OutputError(f"cannot write into {shown_line(str(path))}: {e.strerror or e}") from None
+        try:
+            status = os.fstat(descriptor)
+            is_within = _locked.get(_identity(status)) == threading.get_ident()
+            if is_within or lock(descriptor) is not False:
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(status, os.stat(path)):  # otherwise it was replaced while this process waited
+                        return descriptor, is_within
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        if time.monotonic() > end:
+            raise OutputError(f"cannot write into {path}: another process is writing there")
+        time.sleep(POLL_SECONDS)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
