@@ -6,6 +6,7 @@ folder. `engine.json` is no such record: a stranger who makes a bundle can write
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from stylert.core.errors import InputError, OutputError
@@ -23,9 +24,9 @@ def remember_own_engine(sha256: str) -> None:
 
 
 def is_own_engine(sha256: str) -> bool:
-    """Whether this user has built an engine whose main file has this sha256."""
+    """Whether this user has built an engine whose main file has this sha256. A cache that cannot be read remembers nothing."""
     try:
-        return _marker(sha256).is_file()
+        return os.path.isfile(_marker(sha256))  # False as well where this user may not look, unlike `Path.is_file`
     except InputError:
         return False
 

@@ -6,6 +6,7 @@ run, which is faster than a process for each. `kill_before` really kills, in a p
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -23,6 +24,9 @@ from typing import Any
 import pytest
 
 from stylert.core.files import atomic, locks, partials
+
+#: Of linux/capability.h.
+CAPABILITY_VERSION_3, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 0x20080522, 1 << 1, 1 << 2
 
 CALLS = ("fsync", "rename", "replace", "link", "unlink", "rmdir")
 
@@ -129,6 +133,22 @@ def started(act: Callable[[], object]) -> Future[object]:
         ready.wait()
     pool.shutdown(wait=False)
     return running
+
+
+@contextmanager
+def rights_of_a_user() -> Iterator[None]:
+    """Let the permissions of files hold for this thread, also where it is root's: without two capabilities of Linux."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    capabilities = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable ones, each in two words
+    assert libc.capget(header, capabilities) == 0
+    fewer = (ctypes.c_uint32 * 6)(*capabilities)
+    fewer[0] &= ~(CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH)
+    assert libc.capset(header, fewer) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, capabilities) == 0
 
 
 def _before_calls(act: Callable[[], None], patch: Callable[[Any, str, Any], None]) -> None:

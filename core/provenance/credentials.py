@@ -97,21 +97,34 @@ def chosen_folder() -> Path | None:
     """The folder of the credential that signs in this process, or None if there is none or signatures are off.
 
     Raises:
-        SigningError: `SWITCH` names a folder by a relative path, or one without a credential.
+        SigningError: `SWITCH` names a folder by a relative path, or one without a credential. Or nobody can tell whether there is
+            one, because this user may not look into the folder.
     """
     switch = os.environ.get(SWITCH) or None
     if switch in OFF:
         return None
     if switch is not None:
         folder = Path(switch)
-        if not folder.is_absolute() or not (folder / SETTINGS_FILE).is_file():
+        if not folder.is_absolute() or not _has_settings(folder):
             raise SigningError(f"{SWITCH} is `off`, or the whole path of a folder with {SETTINGS_FILE}, not {shown(switch)}")
         return folder
     try:
         folder = default_folder()
     except InputError:  # without a home folder there is no credential
         return None
-    return folder if (folder / SETTINGS_FILE).exists() else None
+    return folder if _has_settings(folder) else None
+
+
+def _has_settings(folder: Path) -> bool:
+    """Whether a folder has a credential. Raises SigningError if this user may not look into it."""
+    try:
+        return (folder / SETTINGS_FILE).exists()
+    except OSError as e:
+        # After `sudo -u`, this is the folder of another user. Pictures without a signature would be a silent loss.
+        raise SigningError(
+            f"{folder} may hold the key that signs pictures, and cannot be read: {e.strerror}; let this user read it with chmod, "
+            "set HOME to a folder of this user, or leave signatures out with --no-sign"
+        ) from None
 
 
 def read_credential(folder: Path) -> Credential:
@@ -245,8 +258,12 @@ def _read_private(path: Path) -> bytes:
 
 
 def check_vacant(folder: Path, replace: bool) -> None:
-    """Raise OutputError if a folder has a credential that may not be replaced."""
-    if (folder / SETTINGS_FILE).exists() and not replace:
+    """Raise OutputError if a folder has a credential that may not be replaced, or if nobody can tell."""
+    try:
+        has_settings = (folder / SETTINGS_FILE).exists()
+    except OSError as e:
+        raise OutputError(f"cannot write {folder}: {e.strerror or e}") from None
+    if has_settings and not replace:
         raise OutputError(f"{folder} has a key already; with --replace it is lost, and new pictures have another signer")
 
 

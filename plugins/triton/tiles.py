@@ -208,7 +208,7 @@ def _tables(architecture: int, measured_folder: str) -> dict[str, dict[int, Tile
     layers: dict[str, dict[int, Tile]] = {}
     for folder in (Path(__file__).parent / "tile_tables", Path(measured_folder)):
         path = folder / f"sm_{architecture}.json"
-        if path.is_file():
+        if os.path.isfile(path):  # False as well in a folder that may not be searched, unlike `Path.is_file`
             layers |= read_table(path)
     return layers
 

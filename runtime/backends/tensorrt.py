@@ -212,8 +212,12 @@ def _prepared_for_plugins(source: Path, destination: Path) -> Path:
 
 
 def _timing_cache(config: Any, file: Path) -> Any:
-    """The timings in a file, set in the builder configuration. A damaged file or one of another GPU counts as empty."""
-    cache = config.create_timing_cache(file.read_bytes() if file.is_file() else b"")
+    """The timings in a file, set in the builder configuration. A file that is damaged, unreadable or of another GPU counts as empty."""
+    try:
+        timings = file.read_bytes()
+    except OSError:
+        timings = b""
+    cache = config.create_timing_cache(timings)
     if cache is None or not config.set_timing_cache(cache, False):
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)

@@ -18,6 +18,7 @@ from stylert.runtime import network_files, own_engines
 from stylert.runtime.bundle import Bundle, file_entries
 from stylert.runtime.engines import build_engine, engine_folder, engine_key
 from stylert.runtime.generator import Generator
+from tests.faults import rights_of_a_user
 
 
 @pytest.fixture
@@ -78,6 +79,18 @@ def test_a_build_works_where_the_cache_cannot_be_written(
     build_engine(copy, "onnxruntime", "int8")
     with Generator.load(copy, precision="int8") as g:
         assert g.engine is not None
+
+
+def test_a_cache_that_may_not_be_searched_is_as_if_empty(built: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of another user after `sudo -u`."""
+    names = parsed_files(monkeypatch)
+    cache.parent.chmod(0)
+    try:
+        with rights_of_a_user(), Generator.load(built, precision="int8") as g:
+            g([1])
+    finally:
+        cache.parent.chmod(0o700)
+    assert names == ["engine.onnx"]
 
 
 def test_an_engine_that_names_an_unlisted_file_is_refused_although_its_record_has_its_sha256(built: Bundle) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from stylert.core.errors import InputError, OutputError, SigningError
 from stylert.core.files.configuration import configuration_folder
@@ -14,6 +16,7 @@ from stylert.core.provenance import credentials
 from stylert.core.provenance.credentials import (
     SWITCH,
     Credential,
+    check_vacant,
     chosen_folder,
     default_folder,
     new_test_credential,
@@ -24,7 +27,9 @@ from stylert.core.provenance.credentials import (
     write_user_credential,
 )
 from stylert.core.provenance.signing import active_signer
+from stylert.core.provenance.verification import verify_files
 from tests.core.provenance.certificate_chains import Chain, make_chain
+from tests.faults import rights_of_a_user
 
 
 def written(folder: Path, chain: Chain, mode: int = 0o600) -> tuple[Path, Path]:
@@ -156,6 +161,29 @@ def test_without_a_home_folder_nothing_is_signed(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(credentials, "configuration_folder", unknown)
     assert chosen_folder() is None
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["in the settings", "by the switch"])
+def test_a_folder_that_may_not_be_searched_is_told_and_a_picture_is_not_left_unsigned(
+    named: bool, signing_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that of another user after `sudo -u`."""
+    if named:
+        monkeypatch.setenv(SWITCH, str(signing_folder))
+    picture = tmp_path / "a.png"
+    Image.new("L", (8, 8)).save(picture)
+    signing_folder.chmod(0)
+    try:
+        with rights_of_a_user():
+            with pytest.raises(SigningError, match=rf"{re.escape(str(signing_folder))} may hold the key .*chmod.*--no-sign"):
+                active_signer()
+            with pytest.raises(OutputError, match=rf"cannot write {re.escape(str(signing_folder))}: Permission denied"):
+                check_vacant(signing_folder, replace=True)
+            assert verify_files([picture])[0].state == "unsigned"
+            monkeypatch.setenv(SWITCH, "off")
+            assert active_signer() is None
+    finally:
+        signing_folder.chmod(0o700)
 
 
 @pytest.mark.parametrize("value", ["off", "0", "no"])
