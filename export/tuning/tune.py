@@ -107,10 +107,11 @@ def tune_bundle(
         InputError: The backend chooses its own forms, the checkpoint is another one, or a number is out of range.
         BackendError: The backend does not run here.
         BundleError: The bundle is damaged.
-        OutputError: Its manifest is a link.
+        OutputError: Its manifest is a link, or it cannot be written.
     """
     bundle, path = Bundle.load(path), Path(path)
     check_no_links(path / MANIFEST, path)
+    check_writable(path / MANIFEST)
     promised_db = bundle.precision(precision).min_psnr_db
     _check_request(backend_name, precision, batch, minutes)
     check_same_checkpoint(bundle, Path(checkpoint))

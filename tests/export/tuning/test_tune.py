@@ -25,7 +25,7 @@ from stylert.export.tuning.tune import tune_bundle
 from stylert.export.verify import verify
 from stylert.runtime.bundle import Bundle, sha256_of
 from stylert.runtime.generator import Generator
-from tests.faults import started
+from tests.faults import rights_of_a_user, started
 
 
 @pytest.fixture
@@ -218,6 +218,17 @@ def test_an_export_of_the_same_checkpoint_with_other_options_is_left_alone(
     with pytest.raises(InputError, match="exported anew"):
         tune_bundle(copy, checkpoint, "onnxruntime", "fp32")
     assert not Bundle.load(copy).precision("fp32").recipe
+
+
+@pytest.mark.parametrize("protected", ["folder", "manifest"])
+def test_a_bundle_that_cannot_be_written_is_refused_before_the_search(
+    protected: str, copy: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copy if protected == "folder" else copy / "bundle.json").chmod(0o555)
+    monkeypatch.setattr(tune, "search_forms", lambda *_, **__: pytest.fail("the search has begun"))
+    with rights_of_a_user(), pytest.raises(OutputError, match=r"cannot write .*bundle\.json"):
+        tune_bundle(copy, checkpoint, "onnxruntime", "fp32")
+    copy.chmod(0o755)
 
 
 def test_a_cache_that_cannot_be_written_costs_no_search(copy: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
