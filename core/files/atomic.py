@@ -16,7 +16,6 @@ import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,13 @@ from stylert.core.files.partials import (
     new_partial_file,
     new_partial_folder,
     remove_stale_partials,
+    shown_as,
 )
 
 #: Of Linux's `renameat2`.
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
+#: Whether the system can tell rights of the user as whom a process acts, and not of the one who started it.
+EFFECTIVE_IDS = os.access in os.supports_effective_ids
 #: A message names so many files.
 SHOWN_FILES = 3
 #: A path has at most so many links, by the limit of Linux.
@@ -68,7 +70,7 @@ def atomic_file(path: str | Path, within: Path | None = None, *, by_library: boo
         partial, descriptor = (new_partial_folder if by_library else new_partial_file)(target)
         temporary = partial / target.name if by_library else partial
     try:
-        with _named_errors(path, temporary):
+        with _named_errors(path, temporary), shown_as(path, temporary):
             yield temporary
             if temporary.stat().st_nlink == 1:  # a hard link shares the permissions of its other name
                 if by_library:
@@ -115,7 +117,7 @@ def atomic_directory(path: str | Path, own_files: OwnFiles | None, within: Path 
         remove_stale_partials(target.parent)
         temporary, descriptor = new_partial_folder(target)
     try:
-        with _named_errors(path, temporary):
+        with _named_errors(path, temporary), shown_as(path, temporary):
             try:
                 yield temporary
             except Exception:  # the block may have failed because its folder has gone
@@ -235,7 +237,10 @@ def _check_folder(path: str | Path, target: Path, own_files: OwnFiles | None) ->
             )
     if own_files is None:
         return
-    others = list(islice(_files_beside(target, set(own_files(target))), SHOWN_FILES + 1))
+    others = list(_files_beside(target, set(own_files(target))))
+    for name in others:  # a file that cannot be read may be one of `own_files`, or the one that lists them
+        if not (target / name).is_symlink() and not os.access(target / name, os.R_OK, effective_ids=EFFECTIVE_IDS):
+            raise OutputError(f"cannot replace {path}: {name} in it cannot be read: {os.strerror(errno.EACCES)}")
     if others:
         names = ", ".join(others[:SHOWN_FILES]) + (", …" if len(others) > SHOWN_FILES else "")
         raise OutputError(f"cannot replace {path}: it also holds {names}; move them, or choose another folder")

@@ -11,8 +11,11 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from stylert.core.errors import OutputError
 
 PARTIAL_SUFFIX = ".stylert.partial"
 #: A folder that is being replaced has this suffix for a moment, where the file system cannot exchange two folders.
@@ -53,6 +56,17 @@ def name_aside(target: Path) -> Path:
 def is_partial(name: str) -> bool:
     """Whether a file or folder of this name is a partial."""
     return name.startswith(".") and name.endswith((PARTIAL_SUFFIX, ASIDE_SUFFIX))
+
+
+@contextmanager
+def shown_as(path: str | Path, partial: Path) -> Iterator[None]:
+    """Let an OutputError of the block name a partial by the path that its user knows. Its own name is gone when it is read."""
+    try:
+        yield
+    except OutputError as e:
+        if str(partial) not in str(e):
+            raise
+        raise OutputError(str(e).replace(str(partial), str(path))) from e
 
 
 def lock(descriptor: int) -> bool | None:

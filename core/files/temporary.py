@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stylert.core.errors import OutputError
-from stylert.core.files.partials import new_partial_folder, remove_stale_partials
+from stylert.core.files.partials import new_partial_folder, remove_stale_partials, shown_as
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def temporary_folder(purpose: str) -> Iterator[Path]:
         purpose: A word for the name of the folder, such as `tune`.
 
     Raises:
-        OutputError: The folder cannot be made.
+        OutputError: The folder cannot be made. Or as the block, with the folder's name without the hidden part.
     """
     try:
         parent = Path(tempfile.gettempdir())
@@ -32,7 +32,8 @@ def temporary_folder(purpose: str) -> Iterator[Path]:
     except OSError as e:
         raise OutputError(f"cannot make a temporary folder: {e.strerror or e}") from None
     try:
-        yield path
+        with shown_as(parent / f"stylert-{purpose}", path):
+            yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
         os.close(descriptor)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -20,7 +22,7 @@ from stylert.core.files import atomic, locks
 from stylert.core.files.atomic import append_line, atomic_directory, atomic_file, check_writable
 from stylert.core.files.locks import changing_folder, locked_folder
 from stylert.core.files.partials import PARTIAL_SUFFIX, new_partial_file, new_partial_folder
-from tests.faults import forget_swept_folders, recorded_states, run_killed, started
+from tests.faults import forget_swept_folders, recorded_states, rights_of_a_user, run_killed, started
 
 WRITE_FILE = """
 from stylert.core.files.atomic import atomic_file
@@ -331,6 +333,43 @@ def test_a_folder_with_long_work_in_it_is_not_replaced(tmp_path: Path, monkeypat
         started(lambda: write_folder(tmp_path / "d", "new")).result()
     assert (tmp_path / "d" / "f").read_text() == "old"
     assert names(tmp_path) == ["d"]
+
+
+def test_an_error_within_the_block_names_no_partial(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    with (
+        pytest.raises(OutputError, match=rf"^cannot write {re.escape(str(path))}/engine: full$"),
+        atomic_directory(path, None) as d,
+    ):
+        raise OutputError(f"cannot write {d / 'engine'}: full")
+    for by_library in (False, True):
+        refused = pytest.raises(OutputError, match=rf"^cannot write {re.escape(str(path))}: full$")
+        with refused, atomic_file(path, by_library=by_library) as file:
+            raise OutputError(f"cannot write {file}: full")
+
+
+@pytest.mark.parametrize("name", ["list", "network"])
+def test_a_file_that_cannot_be_read_is_the_reason_why_a_folder_is_not_replaced(name: str, tmp_path: Path) -> None:
+    def own_files(folder: Path) -> set[str]:
+        own = set()
+        with contextlib.suppress(PermissionError):
+            for file in (folder / "list").read_text().split():
+                (folder / file).read_text()
+                own.add(file)
+        return own
+
+    folder = tmp_path / "d"
+    with atomic_directory(folder, None) as temporary:
+        (temporary / "list").write_text("list network")
+        (temporary / "network").touch()
+    (folder / name).chmod(0)
+    refused = pytest.raises(OutputError, match=f"cannot replace .*/d: {name} in it cannot be read: Permission denied")
+    with rights_of_a_user(), refused, atomic_directory(folder, own_files):
+        pass
+    (folder / name).chmod(0o600)
+    with atomic_directory(folder, own_files):
+        pass
+    assert names(folder) == []
 
 
 @pytest.mark.parametrize("code", [WRITE_FILE, WRITE_FOLDER], ids=["file", "folder"])

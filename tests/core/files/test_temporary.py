@@ -64,6 +64,14 @@ def test_a_place_that_cannot_be_written_is_one_line(place: Path, monkeypatch: py
         pass
 
 
+def test_an_error_within_the_block_names_no_hidden_folder(place: Path) -> None:
+    with (
+        pytest.raises(OutputError, match=rf"^cannot write {place}/stylert-mnn/plain: full$"),
+        temporary_folder("mnn") as folder,
+    ):
+        raise OutputError(f"cannot write {folder / 'plain'}: full")
+
+
 def test_every_temporary_folder_of_the_package_is_one_of_these() -> None:
     faults = [
         f"{file}:{call.lineno}"
