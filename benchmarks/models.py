@@ -17,6 +17,7 @@ from typing import Any
 from stylert.benchmarks.standard_networks import NAMES, write_standard
 from stylert.core.errors import BundleError, InputError, StylertError, shown_line
 from stylert.core.files.cache import cache_folder
+from stylert.core.files.outputs import document_text
 from stylert.core.progress import Progress
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.models.stylegan2.state_dict import generator_shapes
@@ -54,7 +55,7 @@ class Model:
 def user_model(path: Path) -> Model:
     """A user's bundle, named after its checkpoint. Raises as `Bundle.load`."""
     bundle = Bundle.load(path)
-    return Model(Path(str(bundle.provenance.get("checkpoint", path.name))).stem, bundle)
+    return Model(document_text(Path(str(bundle.provenance.get("checkpoint", path.name))).stem), bundle)
 
 
 def standard_model(name: str, precisions: Sequence[str], progress: Progress | None = None, cache: Path | None = None) -> Model:

@@ -38,6 +38,7 @@ from stylert.core.errors import InputError, shown
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import read_document, read_part
+from stylert.core.files.outputs import document_text
 
 SCHEMA = 2
 KIND = "stylert benchmark"
@@ -302,10 +303,12 @@ def row_name(row: dict[str, Any] | Row) -> str:
 def _json_values(value: Any) -> Any:
     """Convert tuples to lists, NumPy's numbers to Python's with six significant digits, and non-finite numbers to null."""
     if isinstance(value, dict):
-        return {str(k): _json_values(v) for k, v in value.items()}
+        return {document_text(str(k)): _json_values(v) for k, v in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_json_values(v) for v in value]
-    if isinstance(value, bool) or value is None or isinstance(value, str | int):
+    if isinstance(value, str):
+        return document_text(value)
+    if isinstance(value, bool) or value is None or isinstance(value, int):
         return value
     number = float(value)
     return float(f"{number:.6g}") if math.isfinite(number) else None

@@ -16,7 +16,7 @@ import onnx
 from stylert.core.errors import BundleError, InputError, OutputError
 from stylert.core.files.atomic import atomic_directory
 from stylert.core.files.marks import is_unchanged
-from stylert.core.files.outputs import check_not_around
+from stylert.core.files.outputs import check_not_around, document_text
 from stylert.core.progress import Progress
 from stylert.export.default_plans import EIGHT_BIT, backend_plan, canonical_plan, plan_without_vnni
 from stylert.export.mapping import mapping_model
@@ -132,7 +132,7 @@ def export_bundle(
             precisions=entries,
             provenance={
                 # JSON holds no bytes that are not UTF-8.
-                "checkpoint": os.fsencode(Path(checkpoint).name).decode(errors="backslashreplace"),
+                "checkpoint": document_text(Path(checkpoint).name),
                 "checkpoint_sha256": sha256_of(Path(checkpoint)),
                 "stylert": version("stylert"),
                 "info": weights.info,

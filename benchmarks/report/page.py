@@ -16,6 +16,7 @@ from stylert.benchmarks.report.significance import NEGLIGIBLE
 from stylert.core.errors import InputError, missing_extra
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.inputs import read_file
+from stylert.core.files.outputs import document_text
 
 #: The first bytes of a PNG file. Other files are not embedded, also where a link in the folder leads to one.
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -107,4 +108,4 @@ def _render(template: str, path: str | Path, **values: Any) -> None:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
     text = environment.get_template(template).render(**values)
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(document_text(text), encoding="utf-8")  # also with names of files that are not UTF-8

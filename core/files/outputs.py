@@ -29,6 +29,8 @@ MARKS: dict[str, Callable[[bytes, bytes], bool]] = {
     "safetensors": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"generator\"" in head,
     "directions": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"directions\"" in head,
 }
+#: A byte that is not UTF-8, as Python holds it in a text.
+NOT_UTF_8 = re.compile("[\udc80-\udcff]")
 #: Bytes at each end of a file in which its mark is looked for.
 END_BYTES = 2**16
 
@@ -76,7 +78,25 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         OutputError: The file cannot be written.
     """
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps({"stylert": _version(), **content}, indent=2) + "\n", encoding="utf-8")
+        document = document_values({"stylert": _version(), **content})
+        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def document_text(text: str) -> str:
+    """A text as documents can hold it: bytes of an argument or of a file's name that are not UTF-8 become codes, such as `\\xe9`.
+
+    Python has such bytes as surrogates, which no encoder and few readers of JSON accept.
+    """
+    return NOT_UTF_8.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text).encode("utf-8", "backslashreplace").decode()
+
+
+def document_values(value: Any) -> Any:
+    """The same for every text in dictionaries and lists."""
+    if isinstance(value, str):
+        return document_text(value)
+    if isinstance(value, dict):
+        return {document_values(key): document_values(each) for key, each in value.items()}
+    return [document_values(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def check_not_input(path: Path, inputs: Iterable[Path | None]) -> None:

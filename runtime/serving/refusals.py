@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from stylert.core.errors import BackendError, InputError, SigningError, StylertError
+from stylert.core.files.outputs import document_text
 
 #: The status in the log for a client that closed its connection before the answer. It is never sent.
 CLIENT_GONE = 499
@@ -48,4 +49,4 @@ def status_of(error: Exception) -> tuple[int, str, dict[str, str]]:
 
 def error_body(message: str) -> bytes:
     """The body of a refusal."""
-    return msgspec.json.encode({"error": " ".join(message.split())})
+    return msgspec.json.encode({"error": document_text(" ".join(message.split()))})

@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from stylert.core.files.outputs import document_values
+
 #: Lines that wait to be written.
 ROOM = 10_000
 LOGGERS = ("stylert.serving", "uvicorn.error")
@@ -33,7 +35,10 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        try:
+            return msgspec.json.encode(line).decode()
+        except UnicodeEncodeError:  # the name of a file that is not UTF-8
+            return msgspec.json.encode(document_values(line)).decode()
 
 
 class _DroppingHandler(logging.handlers.QueueHandler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from stylert.benchmarks.report.comparison import compare_results
 from stylert.benchmarks.report.page import write_comparison, write_plots, write_report
 from stylert.benchmarks.report.plots import import_pyplot
 from stylert.benchmarks.report.tables import cells, weak_rows
-from stylert.benchmarks.schema import MAX_LAYERS, MAX_ROWS, read_results
+from stylert.benchmarks.schema import MAX_LAYERS, MAX_ROWS, Results, Row, read_results, write_results
 from stylert.core.errors import InputError
 
 PERCENTILE = {"value": 2.0, "low": None, "high": 3.0}
@@ -102,6 +103,20 @@ def show(folder: Path, content: dict[str, Any]) -> str:
 @pytest.mark.parametrize("scenario", LEAST)
 def test_the_least_document_of_each_scenario_is_shown(tmp_path: Path, scenario: str) -> None:
     assert scenario.split("-")[0] in show(tmp_path, document(row(scenario)))
+
+
+def test_results_of_a_model_whose_name_is_not_utf_8_are_written_and_shown(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    made = Row(**row("single-stream", work={"model": name}, images_per_s=None) | LEAST["single-stream"])
+    models = {name: document()["models"]["m"]}
+    written = write_results(Results(name, [made], models=models, command=["stylert", "bench", name]), tmp_path / "r.json")
+    content = read_results(tmp_path / "r.json")
+    assert content["command"][2] == content["rows"][0]["work"]["model"] == r"caf\xe9"
+    write_report(written, tmp_path / "page.html")
+    write_plots(written, tmp_path)
+    documents = [(name, content), (name, content)]
+    write_comparison(compare_results(documents), documents, tmp_path / "comparison.html")
+    assert r"caf\xe9" in (tmp_path / "comparison.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

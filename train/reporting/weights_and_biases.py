@@ -15,6 +15,7 @@ from stylert.core.errors import DataError, missing_extra, shown_line
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import read_document
+from stylert.core.files.outputs import document_text
 from stylert.train.configuration.train_config import TrainConfig
 
 #: Holds the identity of the run, so that a resumed run goes on in the same one.
@@ -58,7 +59,7 @@ class WandbWriter:
         except ImportError:
             raise missing_extra("wandb", "wandb") from None
         self._wandb: Any = wandb
-        self._project, self._note = project, note
+        self._project, self._note = document_text(project), note
         self._run: Any = None
 
     def open(self, out: Path, cfg: TrainConfig, resumed: bool) -> None:
@@ -72,7 +73,7 @@ class WandbWriter:
                 dir=str(out),
                 id=run_id,
                 resume=None if run_id is None else "allow",
-                name=None if run_id is not None else os.path.basename(os.path.realpath(out)),
+                name=None if run_id is not None else document_text(os.path.basename(os.path.realpath(out))),
                 config=cfg.to_dict(),
                 allow_val_change=True,
                 # Its capture of the terminal would fight with the progress bar.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from stylert.core.errors import OutputError
-from stylert.core.files.outputs import MARKS, ZIP_COMMENT, check_output, is_same_file, is_within, write_json
+from stylert.core.files.json_documents import read_document
+from stylert.core.files.outputs import MARKS, ZIP_COMMENT, check_output, document_text, is_same_file, is_within, write_json
 
 #: A file of each kind as stylert writes it, and as others do.
 OWN = {
@@ -76,3 +81,19 @@ def test_paths_are_compared_by_what_they_name(tmp_path: Path) -> None:
     assert is_within(tmp_path / "link" / "new", tmp_path / "d")
     assert is_within(tmp_path / "d", tmp_path / "d")
     assert not is_within(tmp_path / "d2", tmp_path / "d")
+
+
+@hypothesis.given(st.text(st.characters()))
+def test_a_text_of_a_document_is_unicode_and_stays_as_it_is_where_it_can(text: str) -> None:
+    written = document_text(text)
+    written.encode()
+    if not any("\ud800" <= c <= "\udfff" for c in text):
+        assert written == text
+
+
+def test_a_document_with_the_name_of_a_file_that_is_not_utf_8_can_be_read(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    write_json(tmp_path / "d.json", {"rows": [{"file": name, "parts": (name, 1, None)}], name: "ü"})
+    written = read_document((tmp_path / "d.json").read_bytes(), dict[str, Any], "it", OutputError)
+    assert written["rows"] == [{"file": r"caf\xe9.png", "parts": [r"caf\xe9.png", 1, None]}]
+    assert written[r"caf\xe9.png"] == "ü"
