@@ -17,6 +17,7 @@ from typing import Any
 
 from stylert.core.errors import BackendError, InputError, shown
 from stylert.core.files.marks import marked_directory
+from stylert.core.files.outputs import document_text
 from stylert.core.ranges import check_ranges
 from stylert.runtime.bundle import MANIFEST, Bundle
 from stylert.runtime.media.recipes import bundle_hash
@@ -110,6 +111,8 @@ def write_application(bundle: Bundle, out: str | Path, options: RayOptions) -> s
     precision = options.precision or bundle.default_precision
     bundle.precision(precision)  # refuses one that is not there
     place = Path(options.place) if options.place is not None else Path(os.path.realpath(out))
+    if document_text(str(place)) != str(place):  # no YAML can hold it
+        raise InputError(f"the nodes cannot read {shown(str(place))}: the folder needs a name in UTF-8; see also --place")
     with marked_directory(out, MARK, [bundle.path]) as folder:
         copy = folder / "bundle"
         copy.mkdir()

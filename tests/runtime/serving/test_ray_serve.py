@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -226,3 +227,9 @@ def test_links_in_a_circle_are_refused_in_one_line(bundle: Bundle, tmp_path: Pat
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(OutputError):
         write_application(bundle, tmp_path / place, RayOptions(name="x"))
+
+
+def test_a_folder_that_the_configuration_cannot_name_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="UTF-8"):
+        write_application(bundle, tmp_path / os.fsdecode(b"caf\xe9"), RayOptions(name="x"))
+    assert list(tmp_path.iterdir()) == []
