@@ -18,7 +18,7 @@ from stylert.train.data.dataset import ImageDataset
 from stylert.train.parallel import Processes
 from stylert.train.reporting.statistics import Statistics
 from stylert.train.reporting.writers import RunWriter
-from stylert.train.run_cost import check_memory
+from stylert.train.run_cost import check_memory, named_memory_errors
 from stylert.train.snapshots.best_snapshot import Evaluate, keep_if_best
 from stylert.train.snapshots.run_folder import GENERATOR_FILE, check_links, save, save_first_grids
 from stylert.train.snapshots.snapshot_file import read_config, read_snapshot
@@ -83,7 +83,7 @@ def train(
 
     Raises:
         InputError: `snap_kimg` or `keep` is out of range, or the processes cannot share the batch.
-        OutOfMemory: The device has not the memory for a step.
+        OutOfMemory: The device has not the memory for a step. The last snapshot is kept.
         DataError: The dataset does not fit the networks.
         CheckpointError: The snapshot is damaged, or is of other networks.
         TrainingError: A loss is not finite. The last snapshot is kept.
@@ -112,7 +112,7 @@ def train(
             statistics.show_picture("reals", save_first_grids(trainer, out, is_new=resume is None))
         stop = StopRequest()
         snapshots = _Snapshots(trainer, out, snap_kimg, keep, evaluate, statistics, stop)
-        with stop:
+        with stop, named_memory_errors(cfg, device):
             while trainer.nimg < cfg.kimg * 1000 and not processes.any(stop.requested, trainer.device):
                 losses = trainer.train_step()
                 _check_finite(losses, trainer.nimg)

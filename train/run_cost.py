@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from stylert.core.errors import OutOfMemory
-from stylert.core.machine.host import memory_bytes
+from stylert.core.machine.host import memory_limit_bytes
 from stylert.models.stylegan2.networks import Generator
 from stylert.train.configuration.train_config import TrainConfig
 from stylert.train.phase_losses import PhaseLosses
@@ -113,11 +115,23 @@ def check_memory(cfg: TrainConfig, world_size: int, device: str) -> None:
 
 
 def _memory_bytes(device: str) -> int | None:
-    """All memory of a device, or None if the system does not tell."""
+    """All memory that this process can have on a device, or None if the system does not tell."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    memory = memory_bytes()
-    return None if memory is None else memory[0]
+    return memory_limit_bytes()
+
+
+@contextmanager
+def named_memory_errors(cfg: TrainConfig, device: str) -> Iterator[None]:
+    """Raise OutOfMemory for an allocation of PyTorch or Python that fails. On a CPU, PyTorch's is a RuntimeError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as e:
+        if not isinstance(e, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(e):
+            raise
+        raise OutOfMemory(
+            f"a training step of {cfg.batch} images needs more memory than {device} has left: choose a smaller --batch, or --batch-gpu"
+        ) from None
 
 
 def convolution_rate(device: str) -> float:

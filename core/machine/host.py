@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -26,6 +27,8 @@ INSTRUCTION_SETS = (
 )
 
 
+#: Files with the bytes of memory that a container may have, of cgroups version 2 and 1.
+CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 #: More threads than this on each core wait for each other. Libraries let waiting threads spin, so that hundreds seem to hang.
 THREADS_PER_CORE = 4
 
@@ -73,6 +76,24 @@ def memory_bytes() -> tuple[int, int] | None:
         return int(lines["MemTotal"].split()[0]) * 1024, int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return None
+
+
+def memory_limit_bytes() -> int | None:
+    """The most memory that this process can have: all of the machine, or less by a limit of the process or of its container.
+
+    None if the system tells none of these.
+    """
+    memory = memory_bytes()
+    limits = [] if memory is None else [memory[0]]
+    for file in CONTAINER_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # `max` is no number
+            limits.append(int(file.read_text(encoding="utf-8")))
+    if sys.platform != "win32":
+        import resource
+
+        soft = (resource.getrlimit(number)[0] for number in (resource.RLIMIT_DATA, resource.RLIMIT_AS))
+        limits += [limit for limit in soft if limit != resource.RLIM_INFINITY]
+    return min(limits, default=None)
 
 
 def peak_memory_mib() -> float:

@@ -1,6 +1,7 @@
 """The cost of a run is that of the phases that the trainer takes."""
 
 import dataclasses
+import resource
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from stylert.core.errors import OutOfMemory
+from stylert.core.machine import host
 from stylert.models.stylegan2.networks import Generator
 from stylert.train.configuration.presets import resolve
 from stylert.train.data.dataset import ImageDataset
@@ -102,3 +104,42 @@ def test_the_cost_of_a_small_batch_is_not_estimated(monkeypatch):
     check_memory(resolve("cpu", 64), 1, "cpu")
     monkeypatch.setattr("stylert.train.run_cost._memory_bytes", lambda device: None)
     check_memory(config(batch=65536), 1, "cpu")
+
+
+def test_the_memory_is_that_of_the_machine_or_of_a_limit(monkeypatch, tmp_path):
+    monkeypatch.setattr(host, "memory_bytes", lambda: (2**40, 2**30))
+    monkeypatch.setattr(host, "CONTAINER_LIMITS", (tmp_path / "max", tmp_path / "none"))
+    monkeypatch.setattr("resource.getrlimit", lambda number: (resource.RLIM_INFINITY,) * 2)
+    (tmp_path / "max").write_text("max\n")
+    assert host.memory_limit_bytes() == 2**40
+    (tmp_path / "max").write_text(f"{2**34}\n")
+    assert host.memory_limit_bytes() == 2**34
+    monkeypatch.setattr("resource.getrlimit", lambda number: (2**32 if number == resource.RLIMIT_DATA else 2**33, 2**40))
+    assert host.memory_limit_bytes() == 2**32
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")],
+)
+def test_an_allocation_that_fails_in_a_step_ends_the_run_in_one_line(monkeypatch, dataset, tmp_path, error):
+    cfg = config(kimg=0.004)
+    train(cfg, dataset, tmp_path)
+    snapshot = (tmp_path / "snapshot.safetensors").read_bytes()
+
+    def fail(trainer):
+        raise error
+
+    monkeypatch.setattr(Trainer, "train_step", fail)
+    with pytest.raises(OutOfMemory, match="a training step of 4 images needs more memory than cpu has left"):
+        train(dataclasses.replace(cfg, kimg=1), dataset, tmp_path, resume=tmp_path / "snapshot.safetensors")
+    assert (tmp_path / "snapshot.safetensors").read_bytes() == snapshot
+
+
+def test_other_errors_of_a_step_stay_what_they_are(monkeypatch, dataset, tmp_path):
+    def fail(trainer):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Trainer, "train_step", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        train(config(), dataset, tmp_path)
