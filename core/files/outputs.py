@@ -34,8 +34,22 @@ NOT_UTF_8 = re.compile("[\udc80-\udcff]")
 #: Bytes at each end of a file in which its mark is looked for.
 END_BYTES = 2**16
 
-#: JSON documents that belong to a bundle, an engine or a dataset.
-DOCUMENTS = ("bundle.json", "engine.json", "dataset.json")
+#: Names of JSON documents that the files beside them need. No result replaces one, also where it has the mark of a result.
+DOCUMENTS = (
+    "bundle.json",
+    "bundle.signature.json",
+    "dataset.json",
+    "engine.json",
+    "manifest.json",
+    "models.json",
+    "parts.json",
+    "signing.json",
+    "stylert-ray.json",
+    "stylert-repository.json",
+    "stylert-shards.json",
+    "stylert-site.json",
+    "wandb.json",
+)
 
 
 def check_output(path: Path | None, kind: str, inputs: Iterable[Path | None] = ()) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,17 @@ from hypothesis import strategies as st
 
 from stylert.core.errors import OutputError
 from stylert.core.files.json_documents import read_document
-from stylert.core.files.outputs import MARKS, ZIP_COMMENT, check_output, document_text, is_same_file, is_within, write_json
+from stylert.core.files.outputs import (
+    DOCUMENTS,
+    MARKS,
+    ZIP_COMMENT,
+    check_output,
+    document_text,
+    is_same_file,
+    is_within,
+    write_json,
+)
+from tests.core.files.test_one_rule import sources
 
 #: A file of each kind as stylert writes it, and as others do.
 OWN = {
@@ -20,6 +32,7 @@ OWN = {
     "HTML": b'<!doctype html>\n<meta name="generator" content="stylert">',
     "zip": b"PK\x03\x04 data " + ZIP_COMMENT,
     "safetensors": b'\x20\0\0\0\0\0\0\0{"__metadata__":{"stylert":"{\\"kind\\": \\"generator\\"}"}}',
+    "directions": b'\x20\0\0\0\0\0\0\0{"__metadata__":{"stylert":"{\\"kind\\": \\"directions\\"}"}}',
 }
 FOREIGN = {
     "JSON": b'{"name": "package"}',
@@ -63,7 +76,22 @@ def test_written_json_is_known_again(tmp_path: Path) -> None:
     check_output(tmp_path / "f.json", "JSON")
 
 
-@pytest.mark.parametrize("name", ["bundle.json", "engine.json", "dataset.json"])
+#: JSON documents in the sources that no folder needs: results, a cache, and those of other programs.
+OTHER_DOCUMENTS = {"results.json", "forms.json", "dataset_info.json", "state.json"}
+
+
+def test_every_document_that_a_folder_needs_is_known() -> None:
+    named = {
+        node.value
+        for file, tree in sources()
+        if not file.startswith(("benchmarks/", "examples/"))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"[\w.-]+\.json", node.value)
+    }
+    assert named - OTHER_DOCUMENTS == set(DOCUMENTS)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_documents_that_belong_to_other_files_are_not_replaced(name: str, tmp_path: Path) -> None:
     check_output(tmp_path / name, "JSON")
     (tmp_path / name).write_text("{}")
