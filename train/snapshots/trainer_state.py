@@ -55,7 +55,7 @@ def restore_state(trainer: Trainer, tensors: dict[str, Tensor], facts: dict[str,
         facts: The JSON values. `nimg` and `step` are whole numbers.
 
     Raises:
-        CheckpointError: A tensor is missing, has another shape or type, or is not finite; or the random state, the state of
+        CheckpointError: A tensor is missing, has another shape or type, or is not finite. Or the random state, the state of
             ADA, the list of changes or that of the numbered snapshots is not valid.
     """
     _check_tensors(trainer, tensors, is_new=facts["step"] == 0)
