@@ -11,7 +11,7 @@ from stylert.cli.picture_options import PictureOptions
 from stylert.core.errors import InputError, OutputError
 from stylert.core.images.grids import as_uint8, make_grid
 from stylert.core.progress import Progress
-from stylert.core.provenance.signing import active_signer
+from stylert.core.provenance.signing import active_signer, active_signer_sha256
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.pictures import check_channels, check_own_picture, save_image
@@ -123,6 +123,7 @@ def generate_shards(
         shards=shards,
         format=kind[0],
         picture=kind[1],
+        signer=active_signer_sha256(),
     )
     if ray is None:
         return make_shards(work, bundle, out, options.threads, report), work.images

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import hashlib
 import os
 import shutil
 import tempfile
@@ -56,6 +57,7 @@ class Signer:
     def __init__(self, credential: Credential) -> None:
         c2pa = _import_c2pa()
         self.chain = credential.chain
+        self.certificates_sha256 = hashlib.sha256(credential.certificates).hexdigest()
         server = credential.timestamp_server
         try:
             info = c2pa.C2paSignerInfo(
@@ -106,6 +108,12 @@ def active_signer() -> Signer | None:
         forget_signer()
         signer = _find_signer(settings)
     return signer
+
+
+def active_signer_sha256() -> str | None:
+    """The sha256 of the certificates of `active_signer`, or None if files are not signed. Raises as that one."""
+    signer = active_signer()
+    return None if signer is None else signer.certificates_sha256
 
 
 def forget_signer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,12 +13,13 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from stylert.core.errors import BundleError, InputError
+from stylert.core.errors import BundleError, InputError, SigningError
 from stylert.core.files.locks import locked_folder
 from stylert.core.images.grids import as_uint8
 from stylert.core.machine.host import usable_cores
 from stylert.core.progress import Progress
-from stylert.core.provenance.signing import active_signer
+from stylert.core.provenance.credentials import SWITCH
+from stylert.core.provenance.signing import active_signer_sha256
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.pictures import check_channels, encoded_image
@@ -34,14 +36,14 @@ def check_work(work: ShardWork, bundle: Bundle) -> None:
     Raises:
         InputError: The network does not take the options, or its images do not fit into the pictures.
         BackendError: A library is missing.
-        SigningError: There is a credential, and it cannot sign.
+        SigningError: There is a credential, and it cannot sign. Or it is another one than that of the work.
     """
     if bundle.noise == "input":
         raise InputError("this bundle takes noise as inputs; generate from Python, or export with --noise const")
     check_channels(f"seed.{work.picture}", bundle.model["img_channels"])
     check_call(bundle, work.batch)
     check_format(work.format)
-    active_signer()
+    _check_signer(work)
 
 
 def make_shards(
@@ -88,10 +90,12 @@ def loaded(work: ShardWork, bundle: Bundle, threads: int | None) -> Generator:
 
     Raises:
         BundleError: The bundle is not that of the work.
+        SigningError: This process would not sign as the work does.
         StylertError: As `Generator.load`, or the network does not take the options.
     """
     if bundle_hash(bundle) != work.bundle:
         raise BundleError(f"bundle {bundle.path} was replaced since the work began")
+    _check_signer(work)  # a process on another machine may have another key
     generator = Generator.load(bundle, work.backend, work.precision, threads)
     try:
         z = np.zeros((1, bundle.model["z_dim"]), np.float32)
@@ -100,6 +104,19 @@ def loaded(work: ShardWork, bundle: Bundle, threads: int | None) -> Generator:
         generator.close()
         raise
     return generator
+
+
+def _check_signer(work: ShardWork) -> None:
+    """Raise SigningError unless this process signs with the key of the work, so that all its pictures have one signer."""
+
+    def described(sha256: str | None) -> str:
+        return "no signature" if sha256 is None else f"signatures by the certificates {sha256[:12]}"
+
+    if (signer := active_signer_sha256()) != work.signer:
+        raise SigningError(
+            f"the work has {described(work.signer)}, and this process on {socket.gethostname()} makes {described(signer)}: "
+            f"let {SWITCH} name the same key everywhere, or be off everywhere"
+        )
 
 
 def make_shard(work: ShardWork, generators: Sequence[Generator], shard: Shard, folder: Path) -> None:

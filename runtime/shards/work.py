@@ -38,6 +38,7 @@ class ShardWork:
         shards: Number of shards.
         format: A key of `FORMATS`.
         picture: One of `PICTURES`.
+        signer: The sha256 of the certificates with which the pictures are signed; None for pictures without a signature.
 
     Raises:
         InputError: The seeds are no seeds or overlap, or a field has no such value.
@@ -55,6 +56,7 @@ class ShardWork:
     shards: int
     format: str = "tar"
     picture: str = "png"
+    signer: str | None = None
 
     def __post_init__(self) -> None:
         count = sum(map(len, seed_ranges(self.seeds)))

@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stylert.core.errors import BackendError, BundleError, InputError, OutputError
+from stylert.core.errors import BackendError, BundleError, InputError, OutputError, SigningError
+from stylert.core.provenance.credentials import SWITCH, write_test_credential
+from stylert.core.provenance.signing import active_signer_sha256
 from stylert.export.pipeline import export_bundle
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.recipes import Recipe, bundle_hash
 from stylert.runtime.shards import files
-from stylert.runtime.shards.making import make_shards
+from stylert.runtime.shards.making import loaded, make_shards
 from stylert.runtime.shards.work import ShardWork
 from tests.runtime.shards.reading import images_of
 
@@ -174,6 +176,39 @@ def test_mistakes_are_one_line(
         cli.main()
     assert e.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_has_one_signer(bundle: Bundle, signing_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(name: str = "out") -> int:
+        work = work_of(bundle, seeds="0-3", shards=2, signer=active_signer_sha256())
+        return make_shards(work, bundle, tmp_path / name, 1)
+
+    assert make() == 2
+    (tmp_path / "out" / "seeds-0000000002-0000000003.tar").unlink()
+    write_test_credential(tmp_path / "other")
+    for other in (str(tmp_path / "other"), "off"):
+        monkeypatch.setenv(SWITCH, other)
+        with pytest.raises(OutputError, match="have signer"):
+            make()
+    monkeypatch.delenv(SWITCH)
+    assert make() == 1
+    monkeypatch.setenv(SWITCH, "off")
+    assert make("unsigned") == 2
+    monkeypatch.delenv(SWITCH)
+    with pytest.raises(OutputError, match="have signer None"):
+        make("unsigned")
+
+
+def test_a_process_that_would_sign_otherwise_than_the_work_makes_no_shard(
+    bundle: Bundle, signing_folder: Path, tmp_path: Path
+) -> None:
+    """Such as that of another node of a cluster."""
+    for signer in (None, "0" * 64):
+        with pytest.raises(SigningError, match=SWITCH):
+            make_shards(work_of(bundle, signer=signer), bundle, tmp_path / "out", 1)
+        with pytest.raises(SigningError, match=SWITCH):
+            loaded(work_of(bundle, signer=signer), bundle, 1)
     assert not (tmp_path / "out").exists()
 
 

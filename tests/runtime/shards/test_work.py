@@ -72,6 +72,7 @@ OTHER: dict[str, Any] = {
     "shards": 2,
     "format": "parquet",
     "picture": "webp",
+    "signer": "1" * 64,
 }
 
 
