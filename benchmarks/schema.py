@@ -230,7 +230,7 @@ def write_results(results: Results, path: str | Path) -> dict[str, Any]:
     document = results.document()
     validate(document, str(path))
     with atomic_file(path) as temporary:
-        temporary.write_text(to_json(document))
+        temporary.write_text(to_json(document), encoding="utf-8")
     return document
 
 
