@@ -252,7 +252,7 @@ def _kept_in_place(folder: Path | None) -> AbstractContextManager[None]:
 
 
 def _check_same(path: str | Path, within: Path | None, before: os.stat_result | None) -> None:
-    """Raise OutputError if the folder `within` is another one than before. What is written at `path` belongs to the former one."""
+    """Raise OutputError if the folder `within` is another one than before. Then `path` belongs to the former one."""
     if within is None or before is None:
         return
     with contextlib.suppress(FileNotFoundError):
