@@ -254,12 +254,6 @@ def read_results(path: str | Path) -> dict[str, Any]:
     return _values(document) | {"rows": [_values(row) for row in document.rows], "layers": layers}
 
 
-def read_unvalidated(path: str | Path) -> Any:
-    """The JSON values in a file. Raises InputError if the file cannot be read, is too large, or is not JSON."""
-    text = read_file(path, InputError, MAX_BYTES, "benchmark")
-    return read_document(text, Any, f"benchmark {path}", InputError, MAX_BYTES)
-
-
 def validate(document: Any, name: str) -> None:
     """Check a document of JSON values against the schema.
 

@@ -8,13 +8,12 @@ command writes it beside the files of the stages.
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.schema import KIND, SCHEMA, read_results, read_unvalidated, to_json
+from stylert.benchmarks.schema import read_results, to_json
 from stylert.core.errors import InputError, StylertError
 from stylert.core.files.atomic import atomic_file
 
@@ -30,7 +29,7 @@ def merged(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: The folder has no stage's file, or one of them cannot be read or has another schema.
     """
-    documents = {stage: _read(path) for stage in STAGES if (path := folder / f"{stage}.json").is_file()}
+    documents = {stage: read_results(path) for stage in STAGES if (path := folder / f"{stage}.json").is_file()}
     if not documents:
         raise InputError(f"{folder} holds no results of gpu_suite.sh: none of {', '.join(f'{s}.json' for s in STAGES)}")
     first = next(iter(documents.values()))
@@ -67,16 +66,6 @@ def _named(row: dict[str, Any], stage: str) -> dict[str, Any]:
     if stage != TUNED:
         return row
     return row | {"setup": row["setup"] | {"form": f"{row['setup']['form']}, measured tiles"}}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A stage's document. It is validated only if jsonschema is installed, which a GPU machine may lack."""
-    if importlib.util.find_spec("jsonschema") is not None:
-        return read_results(path)
-    document: Any = read_unvalidated(path)
-    if not isinstance(document, dict) or (document.get("kind"), document.get("schema")) != (KIND, SCHEMA):
-        raise InputError(f"{path} was not written by gpu_suite.sh")
-    return document
 
 
 if __name__ == "__main__":

@@ -129,12 +129,12 @@ def _network_shapes(cfg: TrainConfig) -> dict[str, tuple[int, ...]]:
 
 def _optimizer_shapes(networks: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """The tensors of Adam, if it trained every tensor of G and D."""
-    return {
-        f"opt_{network}.{slot}.{name}": () if slot == "step" else shape
-        for network, name, shape in ((*key.split(".", 1), shape) for key, shape in networks.items())
-        for slot in ADAM_STATE
-        if network != "G_ema"
-    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for key, shape in networks.items():
+        network, _, name = key.partition(".")
+        if network != "G_ema":
+            shapes |= {f"opt_{network}.{slot}.{name}": () if slot == "step" else shape for slot in ADAM_STATE}
+    return shapes
 
 
 def _state_names(headers: dict[str, TensorHeader], cfg: TrainConfig) -> list[str]:

@@ -108,8 +108,8 @@ def _check_tensors(trainer: Trainer, tensors: dict[str, Tensor], is_new: bool) -
             raise CheckpointError(f"the snapshot's tensor {name} has the shape {list(saved.shape)}, not {list(own.shape)}")
         if saved.dtype != own.dtype:
             raise CheckpointError(f"the snapshot's tensor {name} is of type {saved.dtype}, not {own.dtype}")
-    if (name := not_finite({name: tensors[name] for name in expected})) is not None:
-        raise CheckpointError(f"the snapshot's tensor {name} holds values that are not finite")
+    if (broken := not_finite({name: tensors[name] for name in expected})) is not None:
+        raise CheckpointError(f"the snapshot's tensor {broken} holds values that are not finite")
 
 
 def not_finite(tensors: dict[str, Tensor]) -> str | None:
