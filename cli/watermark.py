@@ -37,6 +37,7 @@ def train(
         int, typer.Option(min=0, max=2**31, help="Seed of the training. Key and patterns are always drawn anew.")
     ] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a detector that is there. Its key is lost.")] = False,
 ) -> None:
     """Train the last layers of a generator until all of its images carry a key, and write it and its detector.
 
@@ -56,7 +57,7 @@ def train(
 
     place = detector or out.with_name(f"{out.stem}.detector.onnx")
     check_output(out, "safetensors", (checkpoint,))
-    check_detector_output(place, (checkpoint,))
+    check_detector_output(place, (checkpoint,), replace)
     if is_same_file(out, place):
         raise InputError(f"--out and --detector both write {out}: choose another file")
     try:
@@ -85,10 +86,16 @@ def train(
     }
     views = tuple(View(length, spread) for length, spread in marked.spreads.items())
     text = "".join(map(str, key))
+    info = {**weights.info, "watermark": {"bits": bits, "psnr": facts["psnr_mean_db"]}}
+    # The generator last: it may replace an older one, whose detector is elsewhere, and none may be left without a key.
+    is_new = not place.exists()
     write_detector(place, marked.decoder.arrays(), DetectorFacts(FORMAT_VERSION, text, views, digest(arrays), facts))
-    write_generator(
-        out, weights.config, arrays, info={**weights.info, "watermark": {"bits": bits, "psnr": facts["psnr_mean_db"]}}
-    )
+    try:
+        write_generator(out, weights.config, arrays, info=info)
+    except BaseException:
+        if is_new:
+            place.unlink(missing_ok=True)  # it belongs to no network
+        raise
     print_line(f"bits read     {100 * marked.bits_read:.2f} % of {bits}; by chance {100 * marked.bits_by_chance:.2f} %")
     print_line(f"PSNR          {marked.psnr[0]:.2f} dB to the unmarked images, {marked.psnr[1]:.2f} dB at worst")
     print_line(f"wrote {out}")

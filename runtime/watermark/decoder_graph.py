@@ -15,7 +15,7 @@ import numpy as np
 OPSET, IR_VERSION = 17, 8
 #: Half the width of the filter of differences, and the bound of a difference, as in `stylert.train.watermark.decoder`.
 RADIUS, BOUND = 6, 0.015
-MIN_SIDE, MAX_SIDE, MAX_BITS = 8, 128, 256
+MIN_SIDE, MAX_SIDE, MAX_BITS = 8, 128, 128
 IMAGE, MARGINS, OUTPUT = "image", "margins", "bits"
 SHAPES_OF = {"difference": 4, "patterns": 3, "bias": 1}
 

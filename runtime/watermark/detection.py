@@ -15,13 +15,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stylert.core.errors import BackendError, InputError, PictureError, shown
+from stylert.core.errors import BackendError, InputError, PictureError, shown, shown_line
 from stylert.core.files.inputs import read_file
 from stylert.core.images.pictures import MAX_BYTES, decode_picture
 from stylert.runtime.backends.onnxruntime import library
+from stylert.runtime.build_options import check_threads
 from stylert.runtime.watermark.decoder_graph import IMAGE, MARGINS, OUTPUT, decoder_model
 from stylert.runtime.watermark.detector_file import DetectorFile, View, read_detector
 from stylert.runtime.watermark.false_positives import false_positive_rate
+
+#: Longer side of a picture over the shorter one, at most.
+MAX_ASPECT = 8
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,10 @@ class Detector:
             threads: CPU threads; None lets ONNX Runtime decide.
 
         Raises:
+            InputError: `threads` is no number of threads.
             BackendError: ONNX Runtime cannot load the decoder.
         """
+        check_threads(threads)
         self.facts = content.facts
         self._side = content.arrays["patterns"].shape[1]
         self._key = np.array([bit == "1" for bit in content.facts.key])
@@ -112,10 +118,9 @@ class Detector:
         """
         data = read_file(path, PictureError, MAX_BYTES, "picture")
         try:
-            picture = decode_picture(data)
-        except PictureError as e:
+            return self.detect(decode_picture(data))
+        except (PictureError, InputError) as e:
             raise PictureError(f"picture {path}: {e}") from None
-        return self.detect(picture)
 
     def _read(self, picture: Image.Image, view: View) -> np.ndarray:
         """The decoder's outputs for a picture at the scale of a view, at every place, `[bits, places]`."""
@@ -130,7 +135,10 @@ class Detector:
 
 
 def _picture(image: np.ndarray | Image.Image) -> Image.Image:
-    """The image in mode RGB. Raises InputError for anything else, and for a picture that is long and thin."""
+    """The image in mode RGB. Raises InputError for anything else, and for a picture that is long and thin.
+
+    The patterns are tried at every place of a square around the picture, so a thin one costs much and holds nothing.
+    """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
             raise InputError(f"a mark is read from a uint8 image [H, W, 1 or 3], not {image.dtype} {list(image.shape)}")
@@ -139,4 +147,9 @@ def _picture(image: np.ndarray | Image.Image) -> Image.Image:
         picture = image
     else:
         raise InputError(f"a mark is read from an image, not {shown(image)}")
-    return picture.convert("RGB")
+    if min(picture.size) * MAX_ASPECT < max(picture.size) or 0 in picture.size:
+        raise InputError(f"a mark is read from pictures up to {MAX_ASPECT} times as long as wide, not {picture.size}")
+    try:
+        return picture.convert("RGB")
+    except (OSError, ValueError) as e:  # Pillow reads a file only here
+        raise InputError(f"the picture cannot be read: {shown_line(str(e))}") from None

@@ -19,13 +19,18 @@ from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import read_document
 from stylert.core.files.outputs import check_not_input
 from stylert.runtime.watermark.decoder_graph import MAX_BITS, MAX_SIDE, decoder_model, weights_of
+from stylert.runtime.watermark.onnx_structure import structure_bytes
 
 #: Key of the JSON document in the metadata of the network.
 METADATA_KEY = "stylert.watermark"
 FORMAT_VERSION = 1
 #: Size of a detector file. 32 bits have 500 kB.
 MAX_FILE_BYTES = 64 * 2**20
+#: Bytes in the file that are no weights: nodes, names and the JSON document.
+MAX_STRUCTURE_BYTES = 2**20
 MAX_VIEWS = 128
+#: The smallest share of an image's side for which crops are looked for. Their places grow with the square of the rest.
+LEAST_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class DetectorFacts:
             raise ValueError(f"the key is not a text of 1 to {MAX_BITS} zeros and ones")
         if not 1 <= len(self.views) <= MAX_VIEWS:
             raise ValueError(f"there are not 1 to {MAX_VIEWS} views")
+        if len({view.length for view in self.views}) < len(self.views):
+            raise ValueError("two views have the same length")
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,8 @@ def read_detector(path: str | Path) -> DetectorFile:
     try:
         import onnx
 
+        if structure_bytes(content) > MAX_STRUCTURE_BYTES:
+            raise ValueError("it holds more than weights")
         model = onnx.load_model_from_string(content)
     except MemoryError:
         raise
@@ -120,11 +129,13 @@ def read_detector(path: str | Path) -> DetectorFile:
     return DetectorFile(arrays, facts)
 
 
-def check_detector_output(path: Path, inputs: Iterable[Path | None]) -> None:
-    """Check, before a long computation, that a detector can be written to `path`. It replaces only another detector.
+def check_detector_output(path: Path, inputs: Iterable[Path | None], replace: bool = False) -> None:
+    """Check, before a long computation, that a detector can be written to `path`.
+
+    A detector holds the only copy of its key, so another one is replaced only where the user says so.
 
     Raises:
-        OutputError: The file cannot be written, is an input, or is of another kind.
+        OutputError: The file cannot be written, is an input, is another detector, or of another kind.
     """
     check_writable(path)
     check_not_input(path, inputs)
@@ -136,11 +147,14 @@ def check_detector_output(path: Path, inputs: Iterable[Path | None]) -> None:
         raise OutputError(
             f"cannot write {path}: stylert did not write the file there as a detector; choose another name"
         ) from None
+    if not replace:
+        raise OutputError(f"cannot write {path}: a detector with the only copy of its key is there; move it, or use --replace")
 
 
 def _check_fit(arrays: Mapping[str, np.ndarray], facts: DetectorFacts) -> None:
     """Raise ValueError unless the decoder reads as many bits as the key has, and no view is larger than its patterns."""
     if len(arrays["bias"]) != len(facts.key):
         raise ValueError("its key has another number of bits than its decoder reads")
-    if any(view.length > arrays["patterns"].shape[1] for view in facts.views):
-        raise ValueError("a view is larger than its patterns")
+    side = arrays["patterns"].shape[1]
+    if not all(round(LEAST_SHARE * side) <= view.length <= side for view in facts.views):
+        raise ValueError("a view is larger than its patterns, or too small")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,13 @@ import pytest
 from PIL import Image
 
 from stylert.cli import main as cli
+from stylert.core.errors import OutputError
+from stylert.models import checkpoint as model_files
 from stylert.models.checkpoint import digest, read_generator
 from stylert.runtime.watermark.detector_file import read_detector
-from tests.runtime.watermark.detectors import random_detector
+from stylert.train.watermark import marking
+from stylert.train.watermark.marking import MarkedGenerator
+from tests.runtime.watermark.detectors import random_detector, random_weights
 
 
 @pytest.fixture
@@ -76,6 +82,28 @@ def test_an_unmarked_picture_is_not_found_and_the_exit_code_says_so(run: Any, tm
     assert (code, "marked" in out) == (0, True)
 
 
+def test_no_detector_is_left_without_its_network(run: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full when the network is written. An older network stays, and no key of a network that is not there."""
+    Path("older.safetensors").write_bytes(checkpoint.read_bytes())
+
+    def marked(generator: Any, key: list[int], *_: object) -> MarkedGenerator:
+        return MarkedGenerator(generator, decoder, {32: 1.0}, (40.0, 35.0), 1.0, 0.5)
+
+    weights = random_weights(np.random.default_rng(0), bits=16)
+    decoder: Any = SimpleNamespace(arrays=lambda: weights)
+    monkeypatch.setattr(marking, "mark_generator", marked)
+    monkeypatch.setattr(model_files, "write_generator", full_disk)
+    train = ("watermark", "train", checkpoint, "--out", "older.safetensors", "--bits", 16)
+    code, _, err = run(*train)
+    assert (code, err) == (2, "stylert: cannot write older.safetensors: No space left on device\n")
+    assert sorted(os.listdir()) == ["older.safetensors"]
+    assert Path("older.safetensors").read_bytes() == checkpoint.read_bytes()
+
+
+def full_disk(path: Path, *_: object, **__: object) -> None:
+    raise OutputError(f"cannot write {path}: No space left on device")
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
@@ -83,6 +111,7 @@ def test_an_unmarked_picture_is_not_found_and_the_exit_code_says_so(run: Any, tm
         (("train", "a.png", "--out", "a.png"), "a.png"),
         (("train", "m", "--out", "o.safetensors", "--detector", "o.safetensors"), "both write"),
         (("train", "m", "--out", "o.safetensors", "--detector", "a.png"), "as a detector"),
+        (("train", "m", "--out", "o.safetensors", "--detector", "d.onnx"), "the only copy of its key"),
         (("train", "m", "--out", "o.safetensors", "--device", "tpu"), "unknown device"),
         (("train", "m", "--out", "o.safetensors", "--bits", "3"), "bits"),
         (("detect", "a.png", "--detector", "none.onnx"), "does not exist"),

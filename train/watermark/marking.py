@@ -13,6 +13,7 @@ from stylert.core.errors import InputError
 from stylert.core.images.similarity import psnr_each
 from stylert.core.progress import Progress
 from stylert.models.stylegan2.networks import Generator
+from stylert.runtime.watermark.detector_file import LEAST_SHARE
 from stylert.train.sampling import BATCH, generate
 from stylert.train.watermark.attacks import as_image, crop, resize
 from stylert.train.watermark.decoder import Decoder
@@ -21,8 +22,6 @@ from stylert.train.watermark.fine_tuning import TuningSettings, fine_tune
 #: Side at which decoders read whole images, at most. A larger image is reduced.
 MAX_SIDE = 64
 MIN_RESOLUTION = 16
-#: Least share of a side that a crop may keep.
-LEAST_SHARE = 0.6
 #: Unmarked images that give the spread of each view.
 SPREAD_IMAGES = 256
 #: First seed of the images that judge a mark. No training image has one of these seeds.

@@ -83,7 +83,7 @@ def test_a_mirror_image_has_the_bits_of_the_image(tmp_path: Path, rng: np.random
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "LA"])
 def test_pictures_of_every_mode_and_size_are_read(detector: Path, tmp_path: Path, rng: np.random.Generator, mode: str) -> None:
     reader = Detector.load(detector)
-    for size in ((1, 1), (3, 500), (64, 48), (500, 300)):
+    for size in ((1, 1), (40, 300), (64, 48), (500, 300)):
         pixels = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
         Image.fromarray(pixels).convert(mode).save(tmp_path / "a.png")
         finding = reader.detect_file(tmp_path / "a.png")
@@ -103,6 +103,23 @@ def test_the_verdict_follows_from_the_rate(detector: Path, rng: np.random.Genera
 def test_other_arguments_are_refused(detector: Path, image: Any) -> None:
     with pytest.raises(InputError, match="a mark is read from"):
         Detector.load(detector).detect(image)
+
+
+def test_pictures_that_pillow_cannot_read_and_thin_ones_are_refused(detector: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
+    closed = Image.new("RGB", (5, 5))
+    closed.close()
+    thin = Image.new("RGB", (900, 100))
+    for picture in (Image.open(tmp_path / "cut.png", formats=["PNG"]), closed, thin, Image.new("RGB", (0, 0))):
+        with pytest.raises(InputError):
+            Detector.load(detector).detect(picture)
+    thin.save(tmp_path / "thin.png")
+    with pytest.raises(PictureError, match=r"thin\.png: a mark is read from pictures up to 8 times"):
+        Detector.load(detector).detect_file(tmp_path / "thin.png")
+    for threads in (0, float("nan"), 10**9):
+        with pytest.raises(InputError, match="threads"):
+            Detector.load(detector, threads)  # type: ignore[arg-type]
 
 
 def test_a_picture_that_is_none_is_named(detector: Path, tmp_path: Path) -> None:
@@ -154,6 +171,10 @@ HOSTILE: dict[str, Callable[[Any], None]] = {
     "many views": lambda model: with_facts(model, views=[{"length": 32, "spread": 1.0}] * 1000),
     "a view of nothing": lambda model: with_facts(model, views=[{"length": 0, "spread": 1.0}]),
     "a view beyond the patterns": lambda model: with_facts(model, views=[{"length": 33, "spread": 1.0}]),
+    "a view twice": lambda model: with_facts(model, views=[{"length": 32, "spread": 1.0}] * 2),
+    "a view of a small crop": lambda model: with_facts(model, views=[{"length": 16, "spread": 1.0}]),
+    "a megabyte of text": lambda model: model.metadata_props.add(key="more", value="x" * 2**20),
+    "many nodes": lambda model: [model.graph.node.add() for _ in range(1001)],
     "a spread of zero": lambda model: with_facts(model, views=[{"length": 32, "spread": 0.0}]),
     "a weight of another name": rename,
     "a weight of another shape": reshape,
@@ -173,6 +194,30 @@ def test_a_hostile_detector_is_one_line(detector: Path, name: str) -> None:
         read_detector(detector)
     assert str(e.value).startswith(f"detector {detector}")
     assert str(e.value).isprintable()
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field of protobuf with a length."""
+    length, parts = len(content), bytearray([number << 3 | 2])
+    while length > 0x7F:
+        parts.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes(parts) + bytes([length]) + content
+
+
+EMPTY_NODES, EMPTY_WEIGHTS, EMPTY_TEXTS = (field(number, b"") * 2**21 for number in (1, 5, 14))
+ATTRIBUTES = field(1, field(5, b"") * 2**21)
+
+
+@pytest.mark.parametrize("content", [field(7, EMPTY_NODES), field(7, EMPTY_WEIGHTS), EMPTY_TEXTS, field(7, ATTRIBUTES)])
+def test_a_file_of_empty_messages_is_refused_before_it_is_parsed(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each message takes two bytes in the file, and a hundred in memory."""
+    (tmp_path / "d.onnx").write_bytes(content)
+    monkeypatch.setattr(onnx, "load_model_from_string", lambda _: pytest.fail("it was parsed"))
+    with pytest.raises(InputError, match=r"is no ONNX file: it (has too many parts|holds more than weights)"):
+        read_detector(tmp_path / "d.onnx")
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x08\x08", bytes(range(256)) * 9])
@@ -204,9 +249,11 @@ def test_the_file_is_an_ordinary_onnx_network(detector: Path) -> None:
     onnx.checker.check_model(str(detector), full_check=True)
 
 
-def test_a_detector_replaces_only_a_detector(detector: Path, tmp_path: Path) -> None:
-    check_detector_output(detector, ())
+def test_a_detector_replaces_only_a_detector_and_only_if_asked(detector: Path, tmp_path: Path) -> None:
+    check_detector_output(detector, (), replace=True)
     check_detector_output(tmp_path / "new.onnx", ())
+    with pytest.raises(OutputError, match="the only copy of its key is there"):
+        check_detector_output(detector, ())
     with pytest.raises(OutputError, match="is an input"):
         check_detector_output(detector, (detector,))
     other = tmp_path / "network.onnx"
