@@ -36,7 +36,7 @@ def read_weights(path: str | Path, network: str) -> dict[str, Tensor]:
             tensors = load_file(str(path))
         else:
             tensors = _read_torch(path, kind)
-    except SafetensorError as e:
+    except (SafetensorError, OSError, RuntimeError) as e:  # RuntimeError: PyTorch cannot map the file into memory
         raise InputError(f"{kind} {path} is not a whole safetensors file: {shown_line(str(e))}") from None
     except FormatError as e:
         raise InputError(f"{kind} {path} is no PyTorch file of plain tensors: {e}") from None

@@ -60,3 +60,15 @@ def test_a_file_without_named_tensors_is_refused(tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(InputError, match="state dict"):
         read_weights(tmp_path / "list.pth", "LPIPS")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unable to mmap 7526091155 bytes: Cannot allocate memory"), OSError("gone")])
+def test_a_file_that_cannot_be_mapped_is_refused_in_one_line(tmp_path, monkeypatch, error):
+    def fail(path):
+        raise error
+
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(2)}, path)
+    monkeypatch.setattr("stylert.models.features.local_weights.load_file", fail)
+    with pytest.raises(InputError, match=f"w.safetensors .*: {error}"):
+        read_weights(path, "VGG")
