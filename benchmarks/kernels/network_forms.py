@@ -6,11 +6,10 @@ The forms of stylert are what users get: the ONNX file of a bundle in the torch 
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from stylert.core.files.temporary import temporary_folder
 from stylert.models.stylegan2.config import GeneratorConfig
 
 #: A function from `ws` `[N, num_ws, w_dim]` to images.
@@ -57,8 +56,8 @@ def torch_graph(network: Any, precision: str, calibration_ws: Any) -> Any:
     arrays = {f"synthesis.{name}": tensor.float().cpu().numpy() for name, tensor in network.state_dict().items()}
     weights = GeneratorWeights(network.cfg, arrays, {})
     plan = canonical_plan(weights, "fp32" if precision == "fp32" else "fp16", None)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "synthesis.onnx"
+    with temporary_folder("kernels") as folder:
+        file = folder / "synthesis.onnx"
         onnx.save(synthesis_model(weights, plan=plan), file)
         graph = TorchGraph(file, calibration_ws.device.type)
     if precision in ("int8", "fp8"):

@@ -7,18 +7,20 @@ only its share of the launches. All find the results in Triton's cache, and so d
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import itertools
 import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from stylert.benchmarks.kernels.device import select_device, supports_fp8
 from stylert.benchmarks.kernels.network_forms import PRECISIONS, random_network, torch_graph
 from stylert.benchmarks.kernels.options import TINY, benchmark_parser, parse_names, run_command
+from stylert.benchmarks.processes import new_process
 from stylert.core.errors import InputError
 from stylert.models.stylegan2.config import GeneratorConfig
 
@@ -100,14 +102,11 @@ def _run(options: argparse.Namespace) -> int:
     configs = [TINY] if options.dry_run else [GeneratorConfig(resolution) for resolution in options.resolutions]
     # Networks in 8 bits first run in float16, to find their scales. So they come after float16.
     begin, ran = time.perf_counter(), 0
-    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for precision in precisions:
-            shares = [
-                Share(config, precision, options.batches, device, first, options.jobs)
-                for config in configs
-                for first in range(options.jobs)
-            ]
-            ran += sum(pool.map(compile_share, shares))
+    with ExitStack() as stack, ThreadPoolExecutor(options.jobs) as threads:
+        processes = [stack.enter_context(new_process(f"compilation {job}")) for job in range(options.jobs)]
+        for precision, config in itertools.product(precisions, configs):
+            shares = [Share(config, precision, options.batches, device, job, options.jobs) for job in range(options.jobs)]
+            ran += sum(threads.map(lambda process, share: process(compile_share, share), processes, shares))
     print(f"{ran} launches in {options.jobs} processes, {time.perf_counter() - begin:.0f} s")
     return 0
 

@@ -12,7 +12,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from stylert.core.child_processes import python_command
 from stylert.core.errors import StylertError
 from stylert.core.files.atomic import atomic_file, check_writable
+from stylert.core.files.temporary import temporary_folder
 from stylert.core.images.similarity import psnr
 from stylert.runtime.backends import available_backends, backend
 
@@ -40,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[dict[str, Any]] = []
     try:
         check_writable(options.json)
-        with tempfile.TemporaryDirectory() as folder:
-            bundle, reference = Path(folder) / "bundle", Path(folder) / "reference"
+        with temporary_folder("smoke") as folder:
+            bundle, reference = folder / "bundle", folder / "reference"
             precisions = ["fp32"] if options.dry_run else list(LEAST_PSNR)
             exported = [name for name in precisions if name != "bf16"]  # bf16 runs the float32 network
             run("export", CHECKPOINT, "--out", bundle, "--precision", ",".join(exported), "--verify-seeds", "0")
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             names = ["onnxruntime", "torch"] if options.dry_run else available_backends()
             for name in names:
                 for precision in (p for p in precisions if p in backend(name).facts.precisions):
-                    rows.append(checked(bundle, reference, name, precision, Path(folder) / f"{name}-{precision}"))
+                    rows.append(checked(bundle, reference, name, precision, folder / f"{name}-{precision}"))
                     print({key: value for key, value in rows[-1].items() if value is not None}, flush=True)
                     if options.json is not None:
                         with atomic_file(options.json) as temporary:
@@ -66,7 +67,7 @@ class CommandError(Exception):
 
 def run(*arguments: object) -> None:
     """Run a command of stylert. Raises CommandError if it fails."""
-    command = [sys.executable, "-m", "stylert.cli.main", *map(str, arguments)]
+    command = python_command("-m", "stylert.cli.main", *arguments)
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=600)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()

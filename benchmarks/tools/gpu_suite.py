@@ -33,6 +33,7 @@ from typing import Any
 
 from stylert.benchmarks.schema import to_json
 from stylert.benchmarks.tools.gpu_results import merged
+from stylert.core.child_processes import python_command
 from stylert.core.errors import InputError, StylertError
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.inputs import read_file
@@ -107,7 +108,7 @@ class Suite:
         print(f"== {stage.name} (at most {limit:.0f} s)", flush=True)
         begin = self._clock()
         command = [part.format(json=self._part(stage)) for part in stage.command]
-        exit_status = self._run(stage, [*stage.program, sys.executable, *command], limit)
+        exit_status = self._run(stage, [*stage.program, *python_command(*command)], limit)
         status = TIMED_OUT if exit_status is None else FAILED if exit_status else DONE
         took = self._clock() - begin
         print(f"== {stage.name}: {status}, {took:.0f} s", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,17 +14,20 @@ from stylert.core.errors import InputError
 from stylert.core.images.similarity import psnr_each
 from stylert.core.progress import Progress
 from stylert.models.stylegan2.networks import Generator
-from stylert.runtime.watermark.detector_file import LEAST_SHARE
 from stylert.train.sampling import BATCH, generate
-from stylert.train.watermark.attacks import as_image, crop, resize
-from stylert.train.watermark.decoder import Decoder
+from stylert.train.watermark.attacks import as_image, resize
+from stylert.train.watermark.decoder import Decoder, whitening
 from stylert.train.watermark.fine_tuning import TuningSettings, fine_tune
 
 #: Side at which decoders read whole images, at most. A larger image is reduced.
 MAX_SIDE = 64
 MIN_RESOLUTION = 16
-#: Unmarked images that give the spread of each view.
-SPREAD_IMAGES = 256
+#: Least share of a side that a crop may keep, as in `stylert.runtime.watermark.detector_file`.
+LEAST_SHARE = 0.6
+#: Unmarked images that each view is whitened by, the parts of so many that are cut at one place, and places where one is read.
+VIEW_IMAGES, PARTS, PLACES = 512, 64, 4
+#: Share of the mean variance in the covariance of a view.
+SHRINKAGE = 0.05
 #: First seed of the images that judge a mark. No training image has one of these seeds.
 FIRST_TEST_SEED = 1_000_000
 
@@ -46,14 +50,30 @@ class MarkSettings:
 
 
 @dataclass(frozen=True)
+class ViewWhitening:
+    """One way to read a picture.
+
+    Attributes:
+        length: Length of the picture's longer side in pixels of the decoder.
+        mirrored: Whether the picture is mirrored, left to right.
+        matrix: `[bits, bits]`, and
+        mean: `[bits]`: these whiten the outputs for unmarked images, as in `decoder.whitening`.
+    """
+
+    length: int
+    mirrored: bool
+    matrix: np.ndarray
+    mean: np.ndarray
+
+
+@dataclass(frozen=True)
 class MarkedGenerator:
     """The result of `mark_generator`.
 
     Attributes:
         generator: The marked generator, on the CPU.
         decoder: The decoder, on the CPU.
-        spreads: Lengths of a side in pixels at which pictures are read, each with the root mean square of the outputs over
-            unmarked images.
+        views: The ways to read a picture.
         psnr: Mean PSNR to the original images in dB, and the worst.
         bits_read: Share of the key's bits that are read from images of the marked generator.
         bits_by_chance: The same for the original generator, about one half.
@@ -61,10 +81,15 @@ class MarkedGenerator:
 
     generator: Generator
     decoder: Decoder
-    spreads: dict[int, float]
+    views: list[ViewWhitening]
     psnr: tuple[float, float]
     bits_read: float
     bits_by_chance: float
+
+    def detector_arrays(self) -> dict[str, np.ndarray]:
+        """The weights of a detector file by name."""
+        matrices, means = (np.stack(arrays) for arrays in zip(*((v.matrix, v.mean) for v in self.views), strict=True))
+        return {**self.decoder.arrays(), "view_matrices": matrices, "view_means": means}
 
 
 def mark_generator(
@@ -88,7 +113,7 @@ def mark_generator(
     original = generator.to(device)
     images = decoder_inputs(drawn_images(original, 0, settings.images, progress), side)
     decoder = decoder.whiten(images)
-    spreads = view_spreads(decoder, images[:SPREAD_IMAGES])
+    views = view_whitenings(decoder, images[:VIEW_IMAGES], random.Random(settings.tuning.seed))
     marked = fine_tune(original, decoder.to(device), torch.tensor(list(key)), settings.tuning, progress)
     before = drawn_images(original, FIRST_TEST_SEED, settings.test_images)
     after = drawn_images(marked, FIRST_TEST_SEED, settings.test_images)
@@ -97,7 +122,7 @@ def mark_generator(
     return MarkedGenerator(
         marked.cpu(),
         decoder,
-        spreads,
+        views,
         (float(psnr.mean()), float(psnr.min())),
         share_read(decoder, after, key),
         share_read(decoder, before, key),
@@ -119,13 +144,31 @@ def share_read(decoder: Decoder, images: np.ndarray, key: Sequence[int]) -> floa
     return float((read == (np.asarray(key) > 0)).mean())
 
 
-def view_spreads(decoder: Decoder, images: Tensor) -> dict[int, float]:
-    """The root mean square of the outputs over unmarked images, for each length of a side down to `LEAST_SHARE`.
+@torch.no_grad()
+def view_whitenings(decoder: Decoder, images: Tensor, draws: random.Random) -> list[ViewWhitening]:
+    """For each length of a side down to `LEAST_SHARE`, and for mirror images, how the outputs of unmarked images spread.
 
-    A detector divides by it, so that views of different size compete alike.
+    A detector tries all views at all places. Outputs at a wrong place are correlated, and some of them large. Whitened ones
+    compete alike.
+
+    Args:
+        decoder: A whitened decoder.
+        images: Unmarked images `[N, 3, side, side]`.
+        draws: Decides the parts of the images, and the places where they are read.
     """
-    lengths = range(decoder.side, round(LEAST_SHARE * decoder.side) - 1, -1)
-    return {length: decoder.spread(crop(images, length / decoder.side)) for length in lengths}
+    found = []
+    for length in range(decoder.side, round(LEAST_SHARE * decoder.side) - 1, -1):
+        room = decoder.side - length
+        for mirrored in (False, True):
+            outputs = []
+            for group in (images.flip(3) if mirrored else images).split(PARTS):
+                top, left = draws.randint(0, room), draws.randint(0, room)
+                differences = decoder.differences(group[:, :, top : top + length, left : left + length])
+                places = [(draws.randint(0, room), draws.randint(0, room)) for _ in range(PLACES if room else 1)]
+                outputs += [decoder.correlate(differences, *place) for place in places]
+            matrix, mean = whitening(torch.cat(outputs), SHRINKAGE)
+            found.append(ViewWhitening(length, mirrored, matrix.float().numpy(), mean.float().numpy()))
+    return found
 
 
 def decoder_inputs(images: np.ndarray, side: int) -> Tensor:
