@@ -16,6 +16,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2
 EFFECTIVE_IDS = os.access in os.supports_effective_ids
 #: A message names so many files.
 SHOWN_FILES = 3
+#: So many files of others are looked at, of a folder that may be the home of somebody.
+LOOKED_AT = 1000
 #: A path has at most so many links, by the limit of Linux.
 MAX_LINKS = 40
 
@@ -237,7 +240,7 @@ def _check_folder(path: str | Path, target: Path, own_files: OwnFiles | None) ->
             )
     if own_files is None:
         return
-    others = list(_files_beside(target, set(own_files(target))))
+    others = list(islice(_files_beside(target, set(own_files(target))), LOOKED_AT))
     for name in others:  # a file that cannot be read may be one of `own_files`, or the one that lists them
         if not (target / name).is_symlink() and not os.access(target / name, os.R_OK, effective_ids=EFFECTIVE_IDS):
             raise OutputError(f"cannot replace {path}: {name} in it cannot be read: {os.strerror(errno.EACCES)}")
