@@ -84,12 +84,12 @@ def train(
         "seed": seed,
         "unmarked_sha256": sha256_of(checkpoint),
     }
-    views = tuple(View(length, spread) for length, spread in marked.spreads.items())
+    views = tuple(View(view.length, view.mirrored) for view in marked.views)
     text = "".join(map(str, key))
     info = {**weights.info, "watermark": {"bits": bits, "psnr": facts["psnr_mean_db"]}}
     # The generator last: it may replace an older one, whose detector is elsewhere, and none may be left without a key.
     is_new = not place.exists()
-    write_detector(place, marked.decoder.arrays(), DetectorFacts(FORMAT_VERSION, text, views, digest(arrays), facts))
+    write_detector(place, marked.detector_arrays(), DetectorFacts(FORMAT_VERSION, text, views, digest(arrays), facts))
     try:
         write_generator(out, weights.config, arrays, info=info)
     except BaseException:

@@ -17,7 +17,8 @@ OPSET, IR_VERSION = 17, 8
 RADIUS, BOUND = 6, 0.015
 MIN_SIDE, MAX_SIDE, MAX_BITS = 8, 128, 128
 IMAGE, MARGINS, OUTPUT = "image", "margins", "bits"
-SHAPES_OF = {"difference": 4, "patterns": 3, "bias": 1}
+#: The weights with their number of axes. The last two whiten the outputs of each view: the graph keeps them and does not use them.
+SHAPES_OF = {"difference": 4, "patterns": 3, "bias": 1, "view_matrices": 3, "view_means": 2}
 
 
 def decoder_model(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Any:
@@ -44,6 +45,8 @@ def decoder_model(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str])
         "difference": arrays["difference"],
         "patterns": arrays["patterns"][:, None],
         "bias": arrays["bias"],
+        "view_matrices": arrays["view_matrices"],
+        "view_means": arrays["view_means"],
     }
     nodes = [
         helper.make_node("Pad", [IMAGE, "border"], ["wide"], mode="edge"),
@@ -102,5 +105,8 @@ def check_weights(arrays: Mapping[str, np.ndarray]) -> None:
         raise ValueError("its patterns are not square, or too large or too many")
     if arrays["bias"].shape != (bits,) or arrays["difference"].shape != (1, 3, 2 * RADIUS + 1, 2 * RADIUS + 1):
         raise ValueError("its weights have wrong shapes")
+    views = len(arrays["view_means"])
+    if arrays["view_matrices"].shape != (views, bits, bits) or arrays["view_means"].shape != (views, bits):
+        raise ValueError("the weights of its views have wrong shapes")
     if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values()):
         raise ValueError("its weights are not finite numbers of float32")

@@ -1,13 +1,13 @@
 """Reads the bits of a picture, and says whether they match the key of a detector better than chance.
 
 A picture may be a resized image, a crop of one, or its mirror image. The decoder so reads it at several scales, the views, both as
-it is and mirrored, and tries the patterns at every place that the scale leaves open. The clearest bits count. This choice does not
-look at the key, so the matches of an unmarked picture stay those of coins.
+it is and mirrored, and tries the patterns at every place that the scale leaves open. The outputs of each view are whitened by those
+of unmarked images, so that views and places compete alike. The clearest bits count. This choice does not look at the key, so the
+matches of an unmarked picture stay those of coins.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ class Detector:
         check_threads(threads)
         self.facts = content.facts
         self._side = content.arrays["patterns"].shape[1]
+        self._matrices, self._means = content.arrays["view_matrices"], content.arrays["view_means"]
         self._key = np.array([bit == "1" for bit in content.facts.key])
         options = library().SessionOptions()
         options.log_severity_level = 4  # each error is an exception, too
@@ -101,13 +102,13 @@ class Detector:
         picture = _picture(image)
         pictures = (picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
         best, bits, share, mirrored = -1.0, np.zeros(len(self._key)), 1.0, False
-        for view, is_mirror in itertools.product(self.facts.views, (False, True)):
-            outputs = self._read(pictures[is_mirror], view) / view.spread  # [bits, places]
-            clarity = np.abs(outputs).mean(0)
+        for view, matrix, mean in zip(self.facts.views, self._matrices, self._means, strict=True):
+            outputs = self._read(pictures[view.mirrored], view)  # [bits, places]
+            clarity = np.abs(matrix @ (outputs - mean[:, None])).mean(0)
             place = int(clarity.argmax())
             if clarity[place] > best:
                 best, bits = float(clarity[place]), outputs[:, place]
-                share, mirrored = view.length / self._side, is_mirror
+                share, mirrored = view.length / self._side, view.mirrored
         return Finding(int(((bits > 0) == self._key).sum()), len(self._key), share, mirrored)
 
     def detect_file(self, path: str | Path) -> Finding:

@@ -23,8 +23,8 @@ from stylert.runtime.watermark.onnx_structure import structure_bytes
 
 #: Key of the JSON document in the metadata of the network.
 METADATA_KEY = "stylert.watermark"
-FORMAT_VERSION = 1
-#: Size of a detector file. 32 bits have 500 kB.
+FORMAT_VERSION = 2
+#: Size of a detector file. 32 bits have 750 kB.
 MAX_FILE_BYTES = 64 * 2**20
 #: Bytes in the file that are no weights: nodes, names and the JSON document.
 MAX_STRUCTURE_BYTES = 2**20
@@ -35,18 +35,18 @@ LEAST_SHARE = 0.6
 
 @dataclass(frozen=True)
 class View:
-    """One scale at which a picture is read.
+    """One way to read a picture.
 
     Attributes:
         length: The pixels that the longer edge of the picture gets. A whole image gets the side of the patterns.
-        spread: Root mean square of the decoder's outputs over unmarked images at this scale.
+        mirrored: Whether the picture is mirrored, left to right.
     """
 
     length: int
-    spread: float
+    mirrored: bool
 
     def __post_init__(self) -> None:
-        if not 1 <= self.length <= MAX_SIDE or not 1e-6 <= self.spread <= 1e6:
+        if not 1 <= self.length <= MAX_SIDE:
             raise ValueError("a view is out of range")
 
 
@@ -57,7 +57,7 @@ class DetectorFacts:
     Attributes:
         version: `FORMAT_VERSION`.
         key: The bits, as a text of zeros and ones.
-        views: The scales to try.
+        views: The views to try, in the order of their weights.
         checkpoint: sha256 of the weights of the marked generator.
         info: Free facts: the PSNR to the original images, and settings of the training.
     """
@@ -75,8 +75,8 @@ class DetectorFacts:
             raise ValueError(f"the key is not a text of 1 to {MAX_BITS} zeros and ones")
         if not 1 <= len(self.views) <= MAX_VIEWS:
             raise ValueError(f"there are not 1 to {MAX_VIEWS} views")
-        if len({view.length for view in self.views}) < len(self.views):
-            raise ValueError("two views have the same length")
+        if len(set(self.views)) < len(self.views):
+            raise ValueError("two views are the same")
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,8 @@ def _check_fit(arrays: Mapping[str, np.ndarray], facts: DetectorFacts) -> None:
     """Raise ValueError unless the decoder reads as many bits as the key has, and no view is larger than its patterns."""
     if len(arrays["bias"]) != len(facts.key):
         raise ValueError("its key has another number of bits than its decoder reads")
+    if len(arrays["view_means"]) != len(facts.views):
+        raise ValueError("it has other views than its weights")
     side = arrays["patterns"].shape[1]
     if not all(round(LEAST_SHARE * side) <= view.length <= side for view in facts.views):
         raise ValueError("a view is larger than its patterns, or too small")

@@ -19,8 +19,8 @@ from stylert.models import checkpoint as model_files
 from stylert.models.checkpoint import digest, read_generator
 from stylert.runtime.watermark.detector_file import read_detector
 from stylert.train.watermark import marking
-from stylert.train.watermark.marking import MarkedGenerator
-from tests.runtime.watermark.detectors import random_detector, random_weights
+from stylert.train.watermark.marking import MarkedGenerator, ViewWhitening
+from tests.runtime.watermark.detectors import VIEWS, random_detector, random_weights
 
 
 @pytest.fixture
@@ -87,9 +87,11 @@ def test_no_detector_is_left_without_its_network(run: Any, checkpoint: Path, mon
     Path("older.safetensors").write_bytes(checkpoint.read_bytes())
 
     def marked(generator: Any, key: list[int], *_: object) -> MarkedGenerator:
-        return MarkedGenerator(generator, decoder, {32: 1.0}, (40.0, 35.0), 1.0, 0.5)
+        return MarkedGenerator(generator, decoder, views, (40.0, 35.0), 1.0, 0.5)
 
     weights = random_weights(np.random.default_rng(0), bits=16)
+    matrices, means = weights.pop("view_matrices"), weights.pop("view_means")
+    views = [ViewWhitening(v.length, v.mirrored, *w) for v, *w in zip(VIEWS, matrices, means, strict=True)]
     decoder: Any = SimpleNamespace(arrays=lambda: weights)
     monkeypatch.setattr(marking, "mark_generator", marked)
     monkeypatch.setattr(model_files, "write_generator", full_disk)

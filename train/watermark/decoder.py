@@ -81,29 +81,26 @@ class Decoder(nn.Module):
 
         An image smaller than `side` is a part of the whole one, whose first pixel is at `top` and `left`.
         """
-        height, width = x.shape[2:]
+        return self.correlate(self.differences(x), top, left)
+
+    def differences(self, x: Tensor) -> Tensor:
+        """The bounded fine differences of brightness of images `[N, 3, h, w]`, `[N, h, w]`."""
         padded = F.pad(x, (RADIUS,) * 4, mode="replicate")
-        bounded = torch.tanh(F.conv2d(padded, self.difference) / BOUND)[:, 0]
+        return torch.tanh(F.conv2d(padded, self.difference) / BOUND)[:, 0]
+
+    def correlate(self, differences: Tensor, top: int = 0, left: int = 0) -> Tensor:
+        """The outputs `[N, bits]` for differences `[N, h, w]` whose first pixel is at `top` and `left`."""
+        height, width = differences.shape[1:]
         window = self.patterns[:, top : top + height, left : left + width]
-        return torch.einsum("nhw,bhw->nb", bounded, window) + self.bias
+        return torch.einsum("nhw,bhw->nb", differences, window) + self.bias
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> Decoder:
         """A decoder whose outputs have mean 0 and the identity as covariance over unmarked images `[N, 3, side, side]`."""
-        outputs = torch.cat([self(part) for part in images.split(BATCH)]).double().cpu()
-        values, vectors = torch.linalg.eigh(torch.cov(outputs.T).reshape(self.bits, self.bits))
-        values = values.clamp_min(float(values.mean()) * LEAST_VARIANCE)
-        matrix = vectors @ torch.diag(values.rsqrt()) @ vectors.T  # the symmetric root: each bit stays close to itself
+        matrix, mean = whitening(torch.cat([self(part) for part in images.split(BATCH)]))
         patterns = torch.einsum("ab,bhw->ahw", matrix, self.patterns.double().cpu())
-        bias = matrix @ (self.bias.double().cpu() - outputs.mean(0))
+        bias = matrix @ (self.bias.double().cpu() - mean)
         return Decoder(patterns.float(), bias.float()).to(self.bias.device)
-
-    @torch.no_grad()
-    def spread(self, images: Tensor) -> float:
-        """Root mean square of the outputs for unmarked images `[N, 3, h, w]`, which lie in the middle of the whole one."""
-        top, left = ((self.side - length) // 2 for length in images.shape[2:])
-        outputs = torch.cat([self(part, top, left) for part in images.split(BATCH)])
-        return float(outputs.square().mean().sqrt())
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The weights by name, float32."""
@@ -116,3 +113,22 @@ def difference_filter() -> Tensor:
     kernel = -torch.outer(taps, taps) / taps.sum() ** 2
     kernel[RADIUS, RADIUS] += 1
     return torch.stack([kernel * weight for weight in LUMA])[None]
+
+
+def whitening(outputs: Tensor, shrinkage: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The matrix and the mean by which outputs become white: `matrix @ (output - mean)` has the identity as covariance.
+
+    Args:
+        outputs: `[N, bits]`.
+        shrinkage: Share of the mean variance in the covariance, which few outputs tell badly.
+
+    Returns:
+        float64 `[bits, bits]` and `[bits]`, on the CPU. The matrix is symmetric: each bit stays close to itself.
+    """
+    x = outputs.double().cpu()
+    bits = x.shape[1]
+    covariance = torch.cov(x.T).reshape(bits, bits)
+    level = covariance.diagonal().mean().clamp_min(1e-12)
+    values, vectors = torch.linalg.eigh((1 - shrinkage) * covariance + shrinkage * level * torch.eye(bits, dtype=x.dtype))
+    scales = values.clamp_min(float(level) * LEAST_VARIANCE).rsqrt()
+    return vectors @ torch.diag(scales) @ vectors.T, x.mean(0)

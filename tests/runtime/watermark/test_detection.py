@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from stylert.core.errors import InputError, OutputError, PictureError
 from stylert.runtime.watermark.decoder_graph import decoder_model
 from stylert.runtime.watermark.detection import Detector
 from stylert.runtime.watermark.detector_file import METADATA_KEY, View, check_detector_output, read_detector, write_detector
-from tests.runtime.watermark.detectors import random_detector, random_weights
+from tests.runtime.watermark.detectors import VIEWS, random_detector, random_weights
 
 
 @pytest.fixture
@@ -35,8 +36,9 @@ def test_the_bits_that_are_read_are_the_signs_of_the_outputs(detector: Path, rng
     bits = "".join(
         str(int(value > 0)) for value in session.run(None, {"image": x, "margins": np.zeros(8, np.int64)})[0][0, :, 0, 0]
     )
-    whole = random_detector(detector.with_name("whole.onnx"), rng, views=(View(32, 1.0),))
-    write_detector(whole, content.arrays, read_detector(whole).facts)
+    whole = random_detector(detector.with_name("whole.onnx"), rng, views=(View(32, False),))
+    views = {name: content.arrays[name][:1] for name in ("view_matrices", "view_means")}
+    write_detector(whole, {**content.arrays, **views}, read_detector(whole).facts)
     finding = Detector.load(whole).detect(image)
     assert finding.matched == sum(a == b for a, b in zip(bits, read_detector(whole).facts.key, strict=True))
     assert finding.share == 1
@@ -66,10 +68,31 @@ def test_the_view_with_the_clearest_bits_counts_whatever_the_key_is(detector: Pa
     second = Detector(content).detect(image)
     assert second.share == first.share
     assert first.matched + second.matched == 32
-    object.__setattr__(content.facts, "views", (View(32, 1e5), View(24, 1.0)))
-    assert Detector(content).detect(image).share == 0.75
-    object.__setattr__(content.facts, "views", (View(32, 1.0), View(24, 1e5)))
-    assert Detector(content).detect(image).share == 1.0
+    for i, view in enumerate(content.facts.views):
+        scales = np.full((len(VIEWS), 1, 1), 1e-5, np.float32)
+        scales[i] = 1
+        arrays = {**content.arrays, "view_matrices": content.arrays["view_matrices"] * scales}
+        finding = Detector(replace(content, arrays=arrays)).detect(image)
+        assert (finding.share, finding.mirrored) == (view.length / 32, view.mirrored)
+
+
+def test_a_view_is_whitened_before_it_competes_and_the_bits_are_those_of_the_decoder(
+    detector: Path, rng: np.random.Generator
+) -> None:
+    """Unmarked images have large common outputs at the second view: alone, its size would win."""
+    content, image = read_detector(detector), rng.integers(0, 256, (32, 32, 3), np.uint8)
+    outputs = [Detector(content)._read(Image.fromarray(image), view) for view in VIEWS[:2]]
+    common = np.where(rng.random(32) < 0.5, 40, -40).astype(np.float32)
+    means = content.arrays["view_means"].copy()
+    means[1] = outputs[1].mean(1) + common
+    assert (
+        Detector(replace(content, arrays={**content.arrays, "view_means": means})).detect(image).share == VIEWS[1].length / 32
+    )
+    biased = {**content.arrays, "bias": content.arrays["bias"] + common, "view_means": content.arrays["view_means"] + common}
+    plain, moved = (Detector(replace(content, arrays=a)).detect(image) for a in (content.arrays, biased))
+    assert (plain.share, plain.mirrored) == (moved.share, moved.mirrored)
+    key = np.array([bit == "1" for bit in content.facts.key])
+    assert moved.matched == ((common > 0) == key).sum()
 
 
 def test_a_mirror_image_has_the_bits_of_the_image(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -143,8 +166,8 @@ def rename(model: Any) -> None:
     weight(model).name = "other"
 
 
-def reshape(model: Any) -> None:
-    weight(model).dims[0] += 1
+def reshape(model: Any, name: str = "patterns") -> None:
+    weight(model, name).dims[0] += 1
 
 
 def huge(model: Any) -> None:
@@ -156,26 +179,35 @@ def elsewhere(model: Any) -> None:
     weight(model).external_data.add(key="location", value="/etc/passwd")
 
 
-def not_finite(model: Any) -> None:
-    weight(model, "bias").CopyFrom(onnx.numpy_helper.from_array(np.full(32, np.nan, np.float32), "bias"))
+def not_finite(model: Any, name: str = "bias") -> None:
+    shape = tuple(weight(model, name).dims)
+    weight(model, name).CopyFrom(onnx.numpy_helper.from_array(np.full(shape, np.nan, np.float32), name))
+
+
+def views_of(length: int) -> list[dict[str, Any]]:
+    """As many views as the detector has, the first of this length."""
+    views = [{"length": view.length, "mirrored": view.mirrored} for view in VIEWS]
+    return [{"length": length, "mirrored": False}, *views[1:]]
 
 
 HOSTILE: dict[str, Callable[[Any], None]] = {
     "no metadata": lambda model: model.metadata_props.clear(),
     "two keys": lambda model: model.metadata_props.add(key=METADATA_KEY, value="{}"),
     "no JSON": lambda model: setattr(model.metadata_props[0], "value", "{"),
-    "another version": lambda model: with_facts(model, version=2),
+    "another version": lambda model: with_facts(model, version=1),
     "a short key": lambda model: with_facts(model, key="0101"),
     "a key of letters": lambda model: with_facts(model, key="ab" * 16),
     "no views": lambda model: with_facts(model, views=[]),
-    "many views": lambda model: with_facts(model, views=[{"length": 32, "spread": 1.0}] * 1000),
-    "a view of nothing": lambda model: with_facts(model, views=[{"length": 0, "spread": 1.0}]),
-    "a view beyond the patterns": lambda model: with_facts(model, views=[{"length": 33, "spread": 1.0}]),
-    "a view twice": lambda model: with_facts(model, views=[{"length": 32, "spread": 1.0}] * 2),
-    "a view of a small crop": lambda model: with_facts(model, views=[{"length": 16, "spread": 1.0}]),
+    "many views": lambda model: with_facts(model, views=[{"length": 32, "mirrored": False}] * 1000),
+    "a view of nothing": lambda model: with_facts(model, views=views_of(0)),
+    "a view beyond the patterns": lambda model: with_facts(model, views=views_of(33)),
+    "a view twice": lambda model: with_facts(model, views=[{"length": 32, "mirrored": False}] * 4),
+    "a view of a small crop": lambda model: with_facts(model, views=views_of(16)),
     "a megabyte of text": lambda model: model.metadata_props.add(key="more", value="x" * 2**20),
     "many nodes": lambda model: [model.graph.node.add() for _ in range(1001)],
-    "a spread of zero": lambda model: with_facts(model, views=[{"length": 32, "spread": 0.0}]),
+    "a view without weights": lambda model: with_facts(model, views=[*views_of(31), {"length": 30, "mirrored": True}]),
+    "matrices of other views": lambda model: reshape(model, "view_matrices"),
+    "means that are not finite": lambda model: not_finite(model, "view_means"),
     "a weight of another name": rename,
     "a weight of another shape": reshape,
     "a huge weight": huge,

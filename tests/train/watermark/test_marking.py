@@ -55,8 +55,9 @@ def test_a_marked_generator_draws_the_key_and_nearly_the_same_images(
     images = drawn_images(marked.generator, 500, 32)
     assert share_read(marked.decoder, images, KEY) > 0.85
     assert share_read(marked.decoder, images, [1 - bit for bit in KEY]) < 0.15
-    assert set(marked.spreads) == set(range(19, 33))
-    assert all(spread > 0 for spread in marked.spreads.values())
+    assert {(view.length, view.mirrored) for view in marked.views} == {
+        (n, side) for n in range(19, 33) for side in (True, False)
+    }
 
 
 def test_fine_tuning_repeats_with_its_seed_and_leaves_the_random_state(rng: np.random.Generator) -> None:
