@@ -129,7 +129,7 @@ def test_other_formats_and_values_that_are_not_finite_are_refused():
 
 def test_a_sum_that_is_kept_in_14_bits_is_outside_of_the_bound_of_the_parity_check(rng):
     """The check on a GPU tells Hopper's own sums from those that are added in float32 after each step."""
-    from stylert.benchmarks.kernels.parity import MAX_FP8_SUM_ERROR
+    from stylert.benchmarks.kernels.parity.check import MAX_FP8_SUM_ERROR
 
     terms = np.abs(rng.standard_normal((64, 4608 // 32, 32)) * rng.standard_normal((64, 4608 // 32, 32)))
     exact = terms.sum((1, 2))

@@ -284,7 +284,7 @@ main()
 
 
 def test_a_disk_error_at_the_end_of_a_build_leaves_no_files(bundle_copy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: str) -> None:
+    def full(path: Path, data: str, encoding: str | None = None) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
