@@ -49,7 +49,10 @@ def test_two_nodes_make_every_seed_once_though_one_is_lost(bundle: Bundle, tmp_p
     assert make_shards_on_ray(work, bundle, out, nodes.address, report=report) == 50
     assert lost.is_set()
     assert sorted(images_of(out)) == list(range(1000))
-    assert len(os.listdir(out)) == 51
+    visible = [
+        name for name in os.listdir(out) if not name.startswith(".")
+    ]  # a killed task may leave a partial to the next command
+    assert len(visible) == 51
     assert make_shards_on_ray(work, bundle, out, nodes.address) == 0
     with pytest.raises(OutputError, match="psi"):
         make_shards_on_ray(work_of(bundle, seeds="0-999", shards=50, batch=8, psi=1.0), bundle, out, nodes.address)
