@@ -52,7 +52,7 @@ def train(
         DetectorFacts,
         View,
         check_detector_output,
-        write_detector,
+        new_detector,
     )
 
     place = detector or out.with_name(f"{out.stem}.detector.onnx")
@@ -87,15 +87,9 @@ def train(
     views = tuple(View(view.length, view.mirrored) for view in marked.views)
     text = "".join(map(str, key))
     info = {**weights.info, "watermark": {"bits": bits, "psnr": facts["psnr_mean_db"]}}
-    # The generator last: it may replace an older one, whose detector is elsewhere, and none may be left without a key.
-    is_new = not place.exists()
-    write_detector(place, marked.detector_arrays(), DetectorFacts(FORMAT_VERSION, text, views, digest(arrays), facts))
-    try:
+    contents = DetectorFacts(FORMAT_VERSION, text, views, digest(arrays), facts)
+    with new_detector(place, marked.detector_arrays(), contents, replace):
         write_generator(out, weights.config, arrays, info=info)
-    except BaseException:
-        if is_new:
-            place.unlink(missing_ok=True)  # it belongs to no network
-        raise
     print_line(f"bits read     {100 * marked.bits_read:.2f} % of {bits}; by chance {100 * marked.bits_by_chance:.2f} %")
     print_line(f"PSNR          {marked.psnr[0]:.2f} dB to the unmarked images, {marked.psnr[1]:.2f} dB at worst")
     print_line(f"wrote {out}")

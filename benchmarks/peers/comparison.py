@@ -265,7 +265,12 @@ def _mean_psnr(run: Callable[[np.ndarray], np.ndarray], ws: np.ndarray, referenc
 
 def _json_values(result: CandidateResult) -> dict[str, Any]:
     rounds = [
-        {"samples_ms": r.samples_ms, "disturbance": as_json_values(r.interference), "psnr_db": r.psnr_db} for r in result.rounds
+        {
+            "samples_ms": r.samples_ms,
+            "disturbance": as_json_values(r.interference),
+            "psnr_db": None if math.isnan(r.psnr_db) else r.psnr_db,
+        }
+        for r in result.rounds
     ]
     return {
         "candidate": asdict(result.candidate),

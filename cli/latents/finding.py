@@ -89,7 +89,12 @@ def name_styles(checkpoint: Path, names: Sequence[str], out: Path) -> None:
     check_output(out, "directions", (checkpoint,))
     weights = read_any_generator(checkpoint)
     places = [style_index(weights.config, name) for name in names]
-    _write(out, checkpoint, weights, _style_directions(weights, dict(zip(names, places, strict=True)), {}))
+    _write(
+        out,
+        checkpoint,
+        weights,
+        _style_directions(weights, dict(zip(names, places, strict=True)), {}, covariance(_random_w(weights, SAMPLES))),
+    )
 
 
 def join(files: Sequence[Path], out: Path) -> None:
@@ -138,35 +143,37 @@ def _scored(weights: GeneratorWeights, images: ScoredImages, levels: str | None,
     elif any(label is not None for label in images.labels):
         raise InputError("this network takes no labels")
     w = map_z(cfg, weights.arrays, z_from_seeds(images.seeds, cfg.z_dim), labels)
+    w_covariance = covariance(_random_w(weights, SAMPLES))
     found: dict[str, Direction] = {}
     for name, scores in images.scores.items():
         scored = np.isfinite(scores)
         try:
             if styles:
-                found |= _best_styles(weights, name, w[scored], scores[scored], styles)
+                found |= _best_styles(weights, name, w[scored], scores[scored], styles, w_covariance)
                 continue
             fit = score_direction(w[scored], scores[scored])
         except InputError as e:
             raise InputError(f"{shown(name)}: {e}") from None
-        unit = spreads(fit.vector[None], covariance(_random_w(weights, SAMPLES)))[0]
+        unit = spreads(fit.vector[None], w_covariance)[0]
         facts = {"correlation": fit.correlation, "images": float(scored.sum())}
         found[name] = Direction("w", fit.vector * unit, latents, "scores", facts)
     return found
 
 
-def _best_styles(weights: GeneratorWeights, name: str, w: np.ndarray, scores: np.ndarray, count: int) -> dict[str, Direction]:
+def _best_styles(
+    weights: GeneratorWeights, name: str, w: np.ndarray, scores: np.ndarray, count: int, w_covariance: np.ndarray
+) -> dict[str, Direction]:
     correlations = style_correlations(w, scores, style_map(weights.config, weights.arrays).weight)
     best = np.argsort(-np.abs(correlations), kind="stable")[:count]
     places = {f"{name}.{style_name(weights.config, int(i))}": int(i) for i in best}
-    return _style_directions(weights, places, {i: float(correlations[i]) for i in places.values()})
+    return _style_directions(weights, places, {i: float(correlations[i]) for i in places.values()}, w_covariance)
 
 
 def _style_directions(
-    weights: GeneratorWeights, places: dict[str, int], correlations: dict[int, float]
+    weights: GeneratorWeights, places: dict[str, int], correlations: dict[int, float], w_covariance: np.ndarray
 ) -> dict[str, Direction]:
     """Directions of single styles. Those with a negative correlation move down, so that the score rises."""
     affine = style_map(weights.config, weights.arrays)
-    w_covariance = covariance(_random_w(weights, SAMPLES))
     found = {}
     for name, i in places.items():
         vector = np.zeros(len(affine.bias), np.float32)

@@ -17,8 +17,10 @@ from stylert.core.errors import OutputError, shown_line
 from stylert.core.files.partials import lock
 
 #: A change of a folder takes less than so many seconds. A lock that lasts longer is that of long work.
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 10.0
 POLL_SECONDS = 0.02
+#: A folder that is not there may come back within so many seconds.
+ABSENT_SECONDS = 1.0
 
 #: The folders that this process has locked, by device and inode, and the thread that did.
 _locked: dict[tuple[int, int], int] = {}
@@ -89,11 +91,16 @@ def changing_folder(path: str | Path) -> Iterator[None]:
 
 def _wait_for(path: str | Path) -> tuple[int, bool]:
     """A descriptor with the lock of the folder that is at `path` now, and whether this thread had the lock before."""
-    end = time.monotonic() + WAIT_SECONDS
+    begin = time.monotonic()
+    end = begin + WAIT_SECONDS
     while True:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:
+            # Where folders cannot be exchanged, one that is being replaced has no name for a moment.
+            if isinstance(e, FileNotFoundError) and time.monotonic() < begin + ABSENT_SECONDS:
+                time.sleep(POLL_SECONDS)
+                continue
             raise OutputError(f"cannot write into {shown_line(str(path))}: {e.strerror or e}") from None
         try:
             status = os.fstat(descriptor)

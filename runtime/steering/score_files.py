@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +51,12 @@ def read_scores(path: str | Path) -> ScoredImages:
     """
     data = read_file(path, InputError, MAX_BYTES, "file of scores")
     try:
-        rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
+        lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
+        rows = list(itertools.islice(lines, MAX_SCORES + 2))  # the header, and one too many
     except (UnicodeDecodeError, csv.Error) as e:
         raise InputError(f"file of scores {path} is no CSV file: {shown_line(str(e))}") from None
+    if len(rows) > MAX_SCORES + 1:
+        raise InputError(f"file of scores {path} has more than {MAX_SCORES:,} lines")
     header = [name.strip() for name in rows[0]] if rows else []
     names = [name for name in header if name not in (SEED, CLASS)]
     if header.count(SEED) != 1 or not names or len(set(header)) != len(header):
@@ -73,8 +77,6 @@ def read_scores(path: str | Path) -> ScoredImages:
                 scores[name].append(read_number(cells[name]) if cells[name] else float("nan"))
         except ValueError as e:
             raise InputError(f"file of scores {path}, line {line}: {e}") from None
-    if len(seeds) > MAX_SCORES:
-        raise InputError(f"file of scores {path} has more than {MAX_SCORES:,} lines")
     return ScoredImages(tuple(seeds), tuple(labels), {name: np.array(values) for name, values in scores.items()})
 
 

@@ -6,7 +6,8 @@ A person who has the file can read the mark, and can also learn to remove or to 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,16 +89,33 @@ class DetectorFile:
 
 
 def write_detector(path: str | Path, arrays: Mapping[str, np.ndarray], facts: DetectorFacts) -> None:
-    """Write a detector.
+    """Write a detector. It replaces another one. Raises as `new_detector`."""
+    with new_detector(path, arrays, facts, replace=True):
+        pass
+
+
+@contextmanager
+def new_detector(path: str | Path, arrays: Mapping[str, np.ndarray], facts: DetectorFacts, replace: bool) -> Iterator[None]:
+    """Write a detector beside `path`, and put it there after the block, in which its network is written.
+
+    So a former detector, which holds the only copy of a key, stays until the new pair is whole. If the block fails, nothing has changed.
+
+    Args:
+        path: The file.
+        arrays: Weights of the decoder by name.
+        facts: The JSON document.
+        replace: Whether another detector may be replaced.
 
     Raises:
-        OutputError: The file cannot be written.
+        OutputError: The file cannot be written, or another detector has come there.
         ValueError: The weights are not those of a decoder, or do not fit the key.
     """
     _check_fit(arrays, facts)
     model = decoder_model(arrays, {METADATA_KEY: json.dumps(asdict(facts), sort_keys=True, allow_nan=False)})
     with atomic_file(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
+        check_detector_output(Path(path), (), replace)
+        yield
 
 
 def read_detector(path: str | Path) -> DetectorFile:

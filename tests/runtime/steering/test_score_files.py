@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,13 @@ def test_pictures_of_another_bundle_are_refused_by_name(bundle: Bundle, tmp_path
     manifest.write_text(manifest.read_text() + "\n")
     with pytest.raises(BundleError, match=r"seed0003\.png"):
         scored_pictures(Bundle.load(tmp_path / "other"), "smile", tmp_path / "yes", tmp_path / "yes")
+
+
+@pytest.mark.parametrize("line", ["", "1,1"])
+def test_a_file_of_many_lines_is_refused_before_all_are_read(line: str, tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("seed,a\n" + f"{line}\n" * 4_000_000, encoding="utf-8")
+    tracemalloc.start()
+    with pytest.raises(InputError, match="more than 100,000 lines"):
+        read_scores(tmp_path / "s.csv")
+    assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+    tracemalloc.stop()

@@ -17,7 +17,16 @@ from scipy import stats
 from stylert.core.errors import InputError, OutputError, PictureError
 from stylert.runtime.watermark.decoder_graph import decoder_model
 from stylert.runtime.watermark.detection import Detector
-from stylert.runtime.watermark.detector_file import METADATA_KEY, View, check_detector_output, read_detector, write_detector
+from stylert.runtime.watermark.detector_file import (
+    METADATA_KEY,
+    DetectorFacts,
+    DetectorFile,
+    View,
+    check_detector_output,
+    new_detector,
+    read_detector,
+    write_detector,
+)
 from tests.runtime.watermark.detectors import VIEWS, random_detector, random_weights
 
 
@@ -292,6 +301,26 @@ def test_a_detector_replaces_only_a_detector_and_only_if_asked(detector: Path, t
     other.write_bytes(decoder_model(random_weights(np.random.default_rng(0)), {}).SerializeToString())
     with pytest.raises(OutputError, match="did not write the file there as a detector"):
         check_detector_output(other, ())
+
+
+def test_a_former_key_stays_until_the_new_network_is_written(detector: Path, rng: np.random.Generator) -> None:
+    before, new = detector.read_bytes(), read_detector(detector)
+    with pytest.raises(OutputError, match="full"), new_detector(detector, new.arrays, replaced_key(new), replace=True):
+        assert detector.read_bytes() == before
+        raise OutputError("the disk is full")
+    assert detector.read_bytes() == before
+    with (
+        pytest.raises(OutputError, match="the only copy"),
+        new_detector(detector, new.arrays, replaced_key(new), replace=False),
+    ):
+        pytest.fail("a detector that came during the training is replaced")  # pragma: no cover
+    with new_detector(detector, new.arrays, replaced_key(new), replace=True):
+        pass
+    assert read_detector(detector).facts.key == replaced_key(new).key
+
+
+def replaced_key(content: DetectorFile) -> DetectorFacts:
+    return replace(content.facts, key=content.facts.key.translate(str.maketrans("01", "10")))
 
 
 def test_a_key_that_does_not_fit_is_not_written(tmp_path: Path, rng: np.random.Generator, detector: Path) -> None:
