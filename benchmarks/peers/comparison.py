@@ -12,6 +12,7 @@ are measured separately, in alternation (`interleaved.py`).
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
