@@ -97,7 +97,7 @@ def _wait_for(path: str | Path) -> tuple[int, bool]:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:
-            # Where folders cannot be exchanged, one that is being replaced has no name for a moment.
+            # A folder that is being replaced has no name for a moment, where two cannot be exchanged.
             if isinstance(e, FileNotFoundError) and time.monotonic() < begin + ABSENT_SECONDS:
                 time.sleep(POLL_SECONDS)
                 continue
