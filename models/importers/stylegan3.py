@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from stylert.core.errors import CheckpointError
+from stylert.core.errors import CheckpointError, OutOfMemory
 from stylert.core.files.inputs import open_file, stored_bytes
 from stylert.core.files.safetensors_files import MAX_FILE_BYTES
 from stylert.models.importers.archive import map_file, read_container
@@ -64,6 +64,7 @@ def import_stylegan3(path: str | Path) -> ImportedStylegan3:
 
     Raises:
         CheckpointError: The file is missing or refused. The message says why in one line.
+        OutOfMemory: There is too little memory for its network.
     """
     path = Path(path)
     with open_file(path, CheckpointError, MAX_FILE_BYTES, "checkpoint") as file:
@@ -78,7 +79,7 @@ def import_stylegan3(path: str | Path) -> ImportedStylegan3:
         except OSError as e:
             raise CheckpointError(f"cannot import {path}: {e.strerror or e}") from None
         except MemoryError:
-            raise
+            raise OutOfMemory(f"cannot import {path}: not enough memory") from None
         except DAMAGE_ERRORS as e:
             raise CheckpointError(f"cannot import {path}: it is damaged ({type(e).__name__})") from None
 

@@ -1,0 +1,112 @@
+"""Locks of folders: a forked child has none of its parent's, and a wait says what it waits for."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stylert.core.errors import OutputError
+from stylert.core.files import locks
+from stylert.core.files.locks import changing_folder, locked_folder
+
+ENTER = "import sys; from stylert.core.files.locks import {0}\nwith {0}(sys.argv[1]): print('in', flush=True); sys.stdin.read()"
+
+
+def in_child(action: Callable[[], object]) -> str:
+    """What an action returns, or the error that it raises, in a forked child."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, str(action()).encode())
+        except Exception as e:
+            os.write(writing, f"{type(e).__name__}: {e}".encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    return text
+
+
+def enter(path: Path) -> str:
+    with locked_folder(path):
+        return "entered"
+
+
+@pytest.mark.parametrize("hold", [locked_folder, changing_folder])
+def test_a_forked_child_does_not_have_the_locks_of_its_parent(
+    hold: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def change() -> str:
+        with changing_folder(tmp_path):
+            return "entered"
+
+    monkeypatch.setattr(locks, "WAIT_SECONDS", 0.0)
+    with hold(tmp_path):  # type: ignore[attr-defined]
+        for action in (lambda: enter(tmp_path), change):
+            assert action() == "entered"
+            assert "another process is writing there" in in_child(action)
+        assert enter(tmp_path) == "entered", "the parent still has it"
+    assert in_child(lambda: enter(tmp_path)) == "entered"
+
+
+def test_a_lock_ends_with_its_block_although_a_forked_child_lives_on(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with locked_folder(tmp_path):
+        child = os.fork()
+        if child == 0:
+            os.close(writing)
+            os.read(reading, 1)  # until the parent has closed its end
+            os._exit(0)
+    try:
+        assert subprocess.run([sys.executable, "-c", ENTER.format("locked_folder"), tmp_path], input=b"").returncode == 0
+    finally:
+        os.close(writing)
+        os.waitpid(child, 0)
+        os.close(reading)
+
+
+def test_a_child_that_leaves_the_block_of_its_parent_changes_nothing(tmp_path: Path) -> None:
+    (reading, writing), child = os.pipe(), None
+    try:
+        with locked_folder(tmp_path / "new"):
+            child = os.fork()
+            if child:
+                assert os.waitpid(child, 0)[1] == 0
+                assert (tmp_path / "new").is_dir()
+    finally:
+        if child == 0:
+            os._exit(0 if sys.exception() is None else 1)
+    os.close(reading)
+    os.close(writing)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("hold", ["locked_folder", "changing_folder"])
+def test_a_wait_says_once_and_in_one_line_what_it_waits_for(
+    hold: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(locks, "TOLD_SECONDS", 0.0)
+    monkeypatch.setattr(locks, "WAIT_SECONDS", 0.3)
+    with changing_folder(tmp_path):
+        pass
+    assert capsys.readouterr().err == ""
+    command = [sys.executable, "-c", ENTER.format(hold), tmp_path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(OutputError), changing_folder(tmp_path):
+            pass
+        line = capsys.readouterr().err
+        listed = re.search(rf"FLOCK .* {other.pid} ", Path("/proc/locks").read_text(encoding="utf-8"))
+        other.communicate(b"")
+    who = f"process {other.pid}" if listed else "another process"
+    assert line == f"waiting up to 0.3 s for {who}, which is writing into {tmp_path}\n"
