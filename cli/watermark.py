@@ -11,6 +11,7 @@ import typer
 from stylert.cli.app import CommandGroup, JsonFile, app
 from stylert.cli.console import print_line, print_note, progress
 from stylert.core.errors import InputError, PictureError, missing_extra
+from stylert.core.files.digests import sha256_of
 from stylert.core.files.outputs import check_output, is_same_file, write_json
 
 watermark = CommandGroup(help="Mark a generator, and read the mark from pictures.", no_args_is_help=True)
@@ -46,7 +47,6 @@ def train(
     from stylert.models.checkpoint import digest, generator_module, write_generator
     from stylert.models.importers.import_checkpoint import read_any_generator
     from stylert.models.stylegan2.state_dict import generator_shapes
-    from stylert.runtime.bundle import sha256_of
     from stylert.runtime.watermark.detector_file import (
         FORMAT_VERSION,
         DetectorFacts,

@@ -17,11 +17,12 @@ from stylert.benchmarks.models import generator_config, parameter_count, weights
 from stylert.benchmarks.report.tables import TITLES, by_scenario, cells, columns, markdown, number
 from stylert.benchmarks.schema import read_results
 from stylert.core.errors import InputError, shown_line
+from stylert.core.files.digests import sha256_of
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document
 from stylert.models.checkpoint import read_metadata
 from stylert.models.stylegan2.config import GeneratorConfig
-from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.runtime.bundle import Bundle
 
 BLANK = "[More Information Needed]"
 #: Licences that Hugging Face knows by these names.

@@ -10,12 +10,13 @@ import numpy as np
 
 from stylert.cli.console import print_line, print_table
 from stylert.core.errors import InputError, shown
+from stylert.core.files.digests import sha256_of
 from stylert.core.files.outputs import check_output
 from stylert.core.seeds import z_from_seeds
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.models.stylegan2.style_space import map_z, style_index, style_map, style_name, style_slices
-from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.runtime.bundle import Bundle
 from stylert.runtime.input_checks import one_hot
 from stylert.runtime.steering.directions_file import Direction, Directions, read_directions, write_directions
 from stylert.runtime.steering.score_files import ScoredImages, read_scores, scored_pictures

@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from stylert.core.errors import BundleError, InputError, shown, shown_line
+from stylert.core.files.digests import check_sha256, sha256_of
 from stylert.core.files.json_documents import MAX_BYTES, read_document
 from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
-from stylert.runtime.bundle import Bundle, check_sha256, sha256_of
+from stylert.runtime.bundle import Bundle
 
 #: Key of the JSON document in the metadata of the file
 METADATA_KEY = "stylert"
@@ -126,7 +127,7 @@ def read_directions(path: str | Path) -> Directions:
     """
     kind = f"file of directions {path}"
     check_header(path, InputError, "file of directions", MAX_FILE_BYTES)
-    file_hash = sha256_of(Path(path))
+    file_hash = sha256_of(path)
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(METADATA_KEY, "")

@@ -10,8 +10,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from stylert.core.errors import BundleError, InputError, OutputError
+from stylert.core.files.digests import sha256_of
 from stylert.core.files.outputs import check_output
-from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.runtime.bundle import Bundle
 from stylert.runtime.steering.directions_file import METADATA_KEY, Direction, Directions, read_directions, write_directions
 from tests.runtime.steering.random_directions import random_directions
 
