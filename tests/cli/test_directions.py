@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,32 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylert.cli import main as cli
 from stylert.export.pipeline import export_bundle
 from stylert.models.checkpoint import read_generator
 from stylert.models.stylegan2.style_space import map_z, style_index
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.media.recipes import read_recipe
 from stylert.runtime.steering.directions_file import read_directions
+from tests.cli.conftest import Run
 from tests.cli.test_latents import steps_apart, tiles
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run a command in this process, in `tmp_path`. Returns its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stylert", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return int(end.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")
