@@ -16,6 +16,8 @@ from stylert.runtime.session import Inputs
 NamedShape = tuple[int | str, ...]
 
 MAX_FLOAT = float(np.finfo(np.float32).max)
+#: The largest value of an array. Networks square their inputs, and images of values that overflow are black.
+MAX_VALUE = 1e12
 
 
 def whole_number(value: Any, name: str, least: int, most: int | None = None) -> int:
@@ -89,7 +91,7 @@ def host_floats(value: Any, shape: NamedShape, name: str) -> np.ndarray:
     """An array in host memory as contiguous float32.
 
     Raises:
-        InputError: It is not an array of floats, has another shape, or holds NaN or infinity.
+        InputError: It is not an array of floats, has another shape, or holds NaN, infinity, or a value beyond `MAX_VALUE`.
     """
     array = host_view(value)
     if array is None or array.dtype not in (np.float32, np.float64, np.float16):
@@ -100,6 +102,8 @@ def host_floats(value: Any, shape: NamedShape, name: str) -> np.ndarray:
         floats = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(floats).all():
         raise InputError(f"{name} holds values that are not finite in float32")
+    if max(floats.max(), -floats.min()) > MAX_VALUE:
+        raise InputError(f"{name} holds values beyond {MAX_VALUE:g}, with which a network overflows")
     return floats
 
 
