@@ -26,6 +26,10 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     grpc_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of gRPC; by default there is none.")] = None,
+    directions: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of directions along which requests may move images. May be repeated, once for each network."),
+    ] = None,
     backend: OneBackend = "auto",
     precision: Precisions = None,
     threads: Threads = None,
@@ -68,7 +72,7 @@ def serve(
         request_seconds=timeout,
     )
     with json_log(logging.WARNING if quiet else logging.INFO):
-        server = ImageServer(sources, settings)
+        server = ImageServer(sources, settings, directions or [])
         if key is None and host not in ("127.0.0.1", "localhost", "::1"):
             print_note(f"{host} is open to other machines, and there is no API key: see --api-key-file", style="yellow")
 

@@ -13,7 +13,7 @@ from stylert.core.progress import Progress
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
-from stylert.runtime.media.composition import Composition, composed_ws
+from stylert.runtime.media.composition import Composition, composed_ws, moved_ws
 from stylert.runtime.media.interpolation import MAX_KEYFRAMES, keyframe_path
 from stylert.runtime.media.recipes import Recipe
 from stylert.runtime.steering.directions_file import Directions
@@ -36,7 +36,7 @@ def picture(
         generator: The network.
         recipe: The recipe.
         progress: Called after each batch.
-        directions: Those of an edit or a contact sheet.
+        directions: Those of a recipe with moves.
 
     Returns:
         uint8 `[H, W, C]`.
@@ -46,9 +46,11 @@ def picture(
         BundleError: The directions belong to another network.
     """
     check_fits(generator, recipe, directions)
+    if recipe.command == "compose":
+        return _composed(generator, recipe, directions)
     if directions is not None and recipe.moves is not None:
         return _steered(generator, recipe, progress, directions)
-    render = {"generate": _single, "grid": _grid, "mix": _mix, "sweep": _sweep, "compose": _composed}.get(recipe.command)
+    render = {"generate": _single, "grid": _grid, "mix": _mix, "sweep": _sweep}.get(recipe.command)
     if render is None:
         raise InputError(f"{recipe.command} makes a video, not a picture")
     return render(generator, recipe, progress)
@@ -86,19 +88,18 @@ def check_fits(generator: Generator, recipe: Recipe, directions: Directions | No
         BundleError: The directions belong to another network.
     """
     bundle = generator.bundle
-    if bundle.noise == "input":
-        raise InputError("this bundle takes noise as inputs; generate from Python, or export with --noise const")
+    bundle.check_no_noise_inputs()
     _map(generator, recipe, np.zeros((1, bundle.model["z_dim"]), np.float32))  # checks cutoff and label
     if recipe.levels is not None and max(recipe.levels) >= bundle.num_ws:
         raise InputError(f"levels are latents 0 to {bundle.num_ws - 1} of this network, not {max(recipe.levels)}")
     if recipe.command == "interpolate" and not 2 <= len(recipe.seeds) <= MAX_KEYFRAMES:
         raise InputError(f"an interpolation takes 2 to {MAX_KEYFRAMES} seeds, not {len(recipe.seeds)}")
-    if recipe.command == "compose":
-        _composition(recipe).check(bundle)
     if recipe.moves is not None:
         if directions is None or directions.sha256 != recipe.directions:
             raise InputError(f"the recipe needs the file of directions with the sha256 {recipe.directions}")
         check_moves(directions, recipe.parsed_moves, bundle)
+    if recipe.command == "compose":
+        _composition(recipe).check(bundle, directions)
     images = _images_in_memory(recipe)
     check_call(bundle, len(recipe.together) if recipe.together else min(recipe.batch, images))
     if images * max(bundle.resolution**2, bundle.num_ws * bundle.model["w_dim"]) > MAX_HELD:
@@ -164,14 +165,16 @@ def _steered(generator: Generator, recipe: Recipe, progress: Progress, direction
     return _drawn(generator, batches, Grid(_images_in_memory(recipe), columns_of(moves)), progress)
 
 
-def _composed(generator: Generator, recipe: Recipe, progress: Progress) -> np.ndarray:
-    return as_uint8(generator.synthesize(composed_ws(generator, [_composition(recipe)])))[0]
+def _composed(generator: Generator, recipe: Recipe, directions: Directions | None) -> np.ndarray:
+    composition = _composition(recipe)
+    moved = moved_ws(composed_ws(generator, [composition]), [composition.parsed_moves], directions)
+    return as_uint8(generator.synthesize(moved.ws, style_offsets=moved.style_offsets))[0]
 
 
 def _composition(recipe: Recipe) -> Composition:
     label = recipe.label if recipe.label_vector is None else recipe.label_vector
     psi, cutoff = recipe.psi[0], recipe.cutoff
-    return Composition(recipe.latents or (), psi, cutoff, label, recipe.toward, recipe.at or 0.0)
+    return Composition(recipe.latents or (), psi, cutoff, label, recipe.toward, recipe.at or 0.0, recipe.moves or ())
 
 
 def _z(generator: Generator, seeds: tuple[int, ...]) -> np.ndarray:

@@ -7,6 +7,7 @@ It needs the extra `serve`, but for `triton` and `ray_serve.deployment`.
 - `named_bundle`: bundles by name.
 - `network_calls`: one call with all threads, or several with few.
 - `model_store`: the served bundles by name, and their replacement while requests run.
+- `served_directions`: which file of directions belongs to which bundle.
 - `application`: the routes as one application; `image_routes` and `service_routes` hold them.
 - `network_facts`: what the page asks about a network. `page/` is the page, which `stylert.runtime.web` shares.
 - `image_request`: the body of a request for images, checked. `image_response`: pictures as one file, ZIP, parts or JSON.
