@@ -134,6 +134,15 @@ class Bundle:
         styles = [_floats(STYLE_OFFSETS, True, self.style_channels)] if self.style_channels else []
         return [_floats("ws", True, self.num_ws, self.model["w_dim"]), *noise, *styles, image]
 
+    def check_no_noise_inputs(self) -> None:
+        """Refuse a network that takes noise as inputs, for callers that give it ws alone.
+
+        Raises:
+            InputError: The network takes noise as inputs.
+        """
+        if self.noise == "input":
+            raise InputError(f"bundle {self.path} takes noise as inputs: use it from Python, or export one with --noise const")
+
     def unmoved_styles(self, batch: int) -> dict[str, np.ndarray]:
         """The input that leaves the styles of `batch` images as they are, by its name. Empty for a network without it."""
         return {STYLE_OFFSETS: np.zeros((batch, self.style_channels), np.float32)} if self.style_channels else {}

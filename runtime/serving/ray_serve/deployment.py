@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylert.core.errors import BackendError, InputError, shown
+from stylert.core.errors import InputError, shown
 from stylert.core.files.marks import marked_directory
 from stylert.core.files.outputs import document_text
 from stylert.core.ranges import check_ranges
@@ -101,13 +101,11 @@ def write_application(bundle: Bundle, out: str | Path, options: RayOptions) -> s
         The path of the configuration.
 
     Raises:
-        InputError: The bundle lacks the precision.
-        BackendError: The bundle takes noise as inputs.
+        InputError: The bundle lacks the precision, or takes noise as inputs.
         BundleError: A file of the bundle is damaged.
         OutputError: The folder cannot be written, or holds other files.
     """
-    if bundle.noise == "input":
-        raise BackendError(f"bundle {bundle.path} takes noise as inputs; deploy one that is exported with --noise const")
+    bundle.check_no_noise_inputs()
     precision = options.precision or bundle.default_precision
     bundle.precision(precision)  # refuses one that is not there
     place = Path(options.place) if options.place is not None else Path(os.path.realpath(out))

@@ -105,7 +105,7 @@ def test_without_webgpu_its_files_are_left_out(bundle: Bundle, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"noise": "input"}, BackendError, "noise as inputs"),
+        ({"noise": "input"}, InputError, "noise as inputs"),
         ({"output": "float"}, BackendError, "float images"),
         ({"precisions": ("fp16",)}, InputError, "a browser runs fp32, int8"),
     ],
