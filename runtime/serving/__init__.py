@@ -2,7 +2,7 @@
 
 It needs the extra `serve`, but for `triton` and `ray_serve.deployment`.
 
-- `server`: binds, loads, runs until a signal, drains. `settings` holds its limits.
+- `server`: binds, loads, runs until a signal, drains. `settings` holds its limits, and `setting_ranges` those that it shares.
 - `batcher`: dynamic batching in front of a generator.
 - `named_bundle`: bundles by name.
 - `network_calls`: one call with all threads, or several with few.

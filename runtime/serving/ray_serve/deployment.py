@@ -18,9 +18,9 @@ from typing import Any
 from stylert.core.errors import InputError, shown
 from stylert.core.files.marks import marked_directory
 from stylert.core.files.outputs import document_text
-from stylert.core.ranges import check_ranges
 from stylert.runtime.bundle import MANIFEST, Bundle
 from stylert.runtime.media.recipes import bundle_hash
+from stylert.runtime.serving.setting_ranges import check_settings
 
 CONFIGURATION = "serve.yaml"
 IMPORT_PATH = "stylert.runtime.serving.ray_serve.application:application"
@@ -29,12 +29,9 @@ DEPLOYMENT = "Images"
 MARK = "stylert-ray.json"
 #: Seconds between two health checks of a replica, and until one counts as failed.
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 5, 15
-RANGES: dict[str, tuple[float, float]] = {
-    "max_batch": (1, 1024),
-    "max_delay_ms": (0, 10_000),
+OWN_RANGES: dict[str, tuple[float, float]] = {
     "min_replicas": (1, 4096),
     "max_replicas": (1, 4096),
-    "threads": (1, 1024),
     "port": (1, 65535),
     "stop_seconds": (1, 3600),
     "timeout_seconds": (1, 3600),
@@ -81,10 +78,7 @@ class RayOptions:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.name):
             raise InputError(f"an application has a name of letters, digits, - and _, not {shown(self.name)}: use --name")
-        try:
-            check_ranges(self, RANGES)
-        except ValueError as e:
-            raise InputError(str(e)) from None
+        check_settings(self, OWN_RANGES)
         if self.max_replicas < self.min_replicas:
             raise InputError(f"max_replicas is at least min_replicas, {self.min_replicas}, not {self.max_replicas}")
 
