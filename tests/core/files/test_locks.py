@@ -1,4 +1,4 @@
-"""Locks of folders: a forked child has none of its parent's, and a wait says what it waits for."""
+"""Locks of folders: other processes and threads stay out, a forked child has none of its parent's, and a wait says what it waits for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import pytest
 from stylert.core.errors import OutputError
 from stylert.core.files import locks
 from stylert.core.files.locks import changing_folder, locked_folder
+from tests.core.files.folders import names, write_folder
+from tests.faults import started
 
 ENTER = "import sys; from stylert.core.files.locks import {0}\nwith {0}(sys.argv[1]): print('in', flush=True); sys.stdin.read()"
 
@@ -110,3 +113,74 @@ def test_a_wait_says_once_and_in_one_line_what_it_waits_for(
         other.communicate(b"")
     who = f"process {other.pid}" if listed else "another process"
     assert line == f"waiting up to 0.3 s for {who}, which is writing into {tmp_path}\n"
+
+
+def test_a_second_process_is_kept_out_of_a_locked_folder(tmp_path: Path) -> None:
+    enter = (
+        "import sys; from stylert.core.files.locks import changing_folder, locked_folder\nwith locked_folder(sys.argv[1]): pass"
+    )
+    for held in (True, False):
+        command = [sys.executable, "-c", enter, str(tmp_path / "run")]
+        if held:
+            with locked_folder(tmp_path / "run"):
+                done = subprocess.run(command, capture_output=True, text=True)
+                assert "another process is writing there" in done.stderr
+        else:
+            assert subprocess.run(command).returncode == 0
+    assert names(tmp_path) == [], "an empty folder that was made for it goes"
+    (tmp_path / "mine").mkdir()
+    with locked_folder(tmp_path / "mine"):
+        pass
+    assert names(tmp_path) == ["mine"]
+
+
+def test_a_block_of_the_same_thread_may_lock_its_folder_again_and_another_thread_may_not(tmp_path: Path) -> None:
+    def enter() -> None:
+        with locked_folder(tmp_path / "run"):
+            pass
+
+    with ThreadPoolExecutor(1) as other:
+        with locked_folder(tmp_path / "run"):
+            enter()
+            (tmp_path / "link").symlink_to("run")
+            with locked_folder(tmp_path / "link"), pytest.raises(OutputError, match="another process is writing there"):
+                other.submit(enter).result()
+            with pytest.raises(OutputError, match="another process is writing there"):
+                other.submit(enter).result()
+        other.submit(enter).result()
+
+
+def test_a_folder_in_which_files_change_is_replaced_after_that(way: str, tmp_path: Path) -> None:
+    write_folder(tmp_path / "d", "old")
+    (tmp_path / "link").symlink_to("d")
+    with changing_folder(tmp_path / "link"):
+        writing = started(lambda: write_folder(tmp_path / "d", "new"))
+        assert (tmp_path / "d" / "f").read_text() == "old"
+        with changing_folder(tmp_path / "d"):
+            (tmp_path / "d" / "f").write_text("changed")
+    writing.result()
+    assert {name: (tmp_path / "d" / name).read_text() for name in names(tmp_path / "d")} == {"f": "new", "g": "new"}
+    assert names(tmp_path) == ["d", "link"]
+
+
+def test_who_has_waited_for_a_folder_has_the_one_that_is_there_then(way: str, tmp_path: Path) -> None:
+    def change() -> None:
+        with changing_folder(tmp_path / "d"):
+            (tmp_path / "d" / "f").write_text((tmp_path / "d" / "f").read_text() + " and changed")
+
+    write_folder(tmp_path / "d", "old")
+    with changing_folder(tmp_path / "d"):
+        changing = started(change)
+        assert not changing.done()
+        write_folder(tmp_path / "d", "new")
+    changing.result()
+    assert (tmp_path / "d" / "f").read_text() == "new and changed"
+
+
+def test_a_folder_with_long_work_in_it_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "WAIT_SECONDS", 0.0)
+    write_folder(tmp_path / "d", "old")
+    with locked_folder(tmp_path / "d"), pytest.raises(OutputError, match="another process is writing there"):
+        started(lambda: write_folder(tmp_path / "d", "new")).result()
+    assert (tmp_path / "d" / "f").read_text() == "old"
+    assert names(tmp_path) == ["d"]
