@@ -15,15 +15,21 @@ import typer
 from typer.main import get_command
 
 from stylert.cli import main as cli
-from stylert.cli.app import app, split_list
+from stylert.cli.app import OneBackend, app, split_list
 from stylert.core.errors import InputError
 from stylert.core.numerals import read_number
+from stylert.runtime.backends import BACKENDS
 from stylert.runtime.build_options import parse_batch_ranges
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.serving import settings
 from stylert.runtime.serving.ray_serve import deployment as ray
 from stylert.runtime.serving.setting_ranges import SHARED_RANGES
 from stylert.runtime.serving.triton import options as triton
+
+
+def test_the_option_for_a_backend_names_all_of_them() -> None:
+    (option,) = OneBackend.__metadata__
+    assert option.help == f"{', '.join(BACKENDS)}, or auto: the fastest on this machine."
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -72,17 +72,30 @@ def test_no_detector_is_left_without_its_network(run: Run, checkpoint: Path, mon
     def marked(generator: Any, key: list[int], *_: object) -> MarkedGenerator:
         return MarkedGenerator(generator, decoder, views, (40.0, 35.0), 1.0, 0.5)
 
-    weights = random_weights(np.random.default_rng(0), bits=16)
+    weights = random_weights(np.random.default_rng(0), bits=24)
     matrices, means = weights.pop("view_matrices"), weights.pop("view_means")
     views = [ViewWhitening(v.length, v.mirrored, *w) for v, *w in zip(VIEWS, matrices, means, strict=True)]
     decoder: Any = SimpleNamespace(arrays=lambda: weights)
     monkeypatch.setattr(marking, "mark_generator", marked)
     monkeypatch.setattr(model_files, "write_generator", full_disk)
-    train = ("watermark", "train", checkpoint, "--out", "older.safetensors", "--bits", 16)
+    train = ("watermark", "train", checkpoint, "--out", "older.safetensors", "--bits", 24)
     code, _, err = run(*train)
     assert (code, err) == (2, "stylert: cannot write older.safetensors: No space left on device\n")
     assert sorted(os.listdir()) == ["older.safetensors"]
     assert Path("older.safetensors").read_bytes() == checkpoint.read_bytes()
+
+
+@pytest.mark.parametrize(("bits", "words"), [(8, "a key of 8 bits has a false-positive rate of 0.0039 at best"), (20, "")])
+def test_a_key_that_is_too_short_for_the_default_rate_is_named_before_the_training(
+    bits: int, words: str, run: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> MarkedGenerator:
+        raise OutputError("stopped")
+
+    monkeypatch.setattr(marking, "mark_generator", stopped)
+    code, _, err = run("watermark", "train", checkpoint, "--out", "o.safetensors", "--bits", bits)
+    assert code == 2
+    assert err.splitlines()[:-1] == ([f"{words}, so detect needs --fpr"] if words else [])
 
 
 def full_disk(path: Path, *_: object, **__: object) -> None:
