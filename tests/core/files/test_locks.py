@@ -22,7 +22,7 @@ ENTER = "import sys; from stylert.core.files.locks import {0}\nwith {0}(sys.argv
 
 
 def in_child(action: Callable[[], object]) -> str:
-    """What an action returns, or the error that it raises, in a forked child."""
+    """The result of an action in a forked child, or the error that it raises there, as text."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
