@@ -30,18 +30,20 @@ KEY = "correct horse battery"
 
 
 def directions_of(bundle: Bundle, file: Path, names: tuple[str, ...] = ("smile", "pose.1", "style")) -> Path:
-    """Write random directions of a bundle's network: of all latents, of the first two, and of styles."""
+    """Write random directions of a bundle's network: of all latents, of the first two, of styles, and by any other name of w."""
     rng, w_dim = fresh(), bundle.model["w_dim"]
     styles = bundle.style_channels or 7
-    every = {
-        "smile": Direction(
-            "w", rng.standard_normal(w_dim).astype(np.float32), tuple(range(bundle.num_ws)), "scores", {"share": 0.5}
-        ),
-        "pose.1": Direction("w", rng.standard_normal(w_dim).astype(np.float32), (0, 1), "PCA"),
-        "style": Direction("styles", rng.standard_normal(styles).astype(np.float32)),
-    }
+
+    def direction(name: str) -> Direction:
+        if name == "style":
+            return Direction("styles", rng.standard_normal(styles).astype(np.float32))
+        vector = rng.standard_normal(w_dim).astype(np.float32)
+        if name == "pose.1":
+            return Direction("w", vector, (0, 1), "PCA")
+        return Direction("w", vector, tuple(range(bundle.num_ws)), "scores", {"share": 0.5})
+
     network = bundle.provenance["checkpoint_sha256"]
-    write_directions(file, Directions(network, bundle.num_ws, w_dim, styles, {name: every[name] for name in names}))
+    write_directions(file, Directions(network, bundle.num_ws, w_dim, styles, {name: direction(name) for name in names}))
     return file
 
 
