@@ -1,8 +1,8 @@
-"""Checks the arrays that callers give to a `Generator` and brings them into the form that sessions take."""
+"""Checks the values that callers give to a `Generator` and brings them into the form that sessions take."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,15 +50,6 @@ def finite_number(value: Any, name: str) -> float:
     if not abs(number) <= MAX_FLOAT:  # false for NaN
         raise InputError(f"{name} must be a finite number, not {shown(value)}")
     return number
-
-
-def noise_arrays(noise: Any) -> Mapping[Any, Any]:
-    """The noise inputs by name; none for None. Raises InputError for anything but a mapping."""
-    if noise is None:
-        return {}
-    if not isinstance(noise, Mapping):
-        raise InputError(f"noise is a dictionary of arrays by name, not {shown(noise)}")
-    return noise
 
 
 def float_input(value: Any, shape: NamedShape, name: str, gpu: bool, backend: str) -> np.ndarray | DeviceView:
