@@ -64,14 +64,8 @@ def locked_folder(path: str | Path) -> Iterator[None]:
     try:
         if not is_free:
             raise OutputError(f"cannot write into {path}: another process is writing there")
-        if is_within:
+        with contextlib.nullcontext() if is_within else _noted(folder, descriptor):
             yield
-            return
-        _locks[folder] = _Lock(threading.get_ident(), descriptor)
-        try:
-            yield
-        finally:
-            _locks.pop(folder, None)  # without locks, another thread may have had it, too
     finally:
         if is_new and is_free and owner == os.getpid() and not os.listdir(descriptor):
             with contextlib.suppress(OSError):  # a file has come at this moment
@@ -93,16 +87,20 @@ def changing_folder(path: str | Path) -> Iterator[None]:
     descriptor, is_within = _wait_for(path)
     folder = _identity(os.fstat(descriptor))
     try:
-        if is_within:
+        with contextlib.nullcontext() if is_within else _noted(folder, descriptor):
             yield
-            return
-        _locks[folder] = _Lock(threading.get_ident(), descriptor)
-        try:
-            yield
-        finally:
-            _locks.pop(folder, None)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _noted(folder: tuple[int, int], descriptor: int) -> Iterator[None]:
+    """Note that this thread has the lock of a folder during the block."""
+    _locks[folder] = _Lock(threading.get_ident(), descriptor)
+    try:
+        yield
+    finally:
+        _locks.pop(folder, None)  # on a file system without locks, another thread may have had it, too
 
 
 def _wait_for(path: str | Path) -> tuple[int, bool]:
