@@ -37,7 +37,7 @@ from stylert.train.selection import random_sample
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = "examples/cats64.safetensors"
-#: Seed of the real images. That of the training images was 0.
+#: Seed of the real images. The training images had seed 0.
 REAL_SEED = 9
 #: Values of `--quick`, which shows that every part works. Its figures say nothing.
 QUICK: dict[str, Any] = {"steps": 2, "whitening": 64, "images": 3, "unmarked": 4, "attacker_images": [2, 3]}
@@ -74,7 +74,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=100, help="seed of the first mark; each further one has the next")
     parser.add_argument("--first-seed", type=int, default=7_000_000, help="seed of the first image that is judged")
     parser.add_argument("--images", type=int, default=64, help="marked images per row")
-    parser.add_argument("--unmarked", type=int, default=512, help="images of each kind without the mark")
+    parser.add_argument("--unmarked", type=int, default=256, help="images of each kind without the mark")
     parser.add_argument("--attacker-images", type=int, nargs="+", default=[10, 100, 1000], help="images that the attacker has")
     parser.add_argument("--real", type=Path, help="zip or folder of real images, by default those of examples/make_cats.py")
     parser.add_argument("--fd", type=int, default=0, help="images a side for the FD, which takes long; 0 leaves it out")

@@ -166,31 +166,33 @@ def test_the_page_has_rows_of_equal_width_and_says_which_goals_are_missed() -> N
     assert "FD" not in page(document(distances={}))
 
 
-@pytest.mark.slow
-def test_one_command_goes_from_training_to_tables_and_repeats(
+@pytest.mark.long
+def test_one_command_goes_from_training_to_tables_and_a_mark_repeats_beside_others_and_alone(
     make_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measured, "BACKENDS", ("onnxruntime",))
     monkeypatch.setattr(measured, "PRECISIONS", ("fp32", "int8"))
     checkpoint, results = make_checkpoint(resolution=32), []
-    for folder in ("a", "b"):
-        tool.main(
-            ["--quick", "--checkpoint", str(checkpoint), "--bits", "8", "32", "--fd", "3", "--out", str(tmp_path / folder)]
-        )
-        results.append(json.loads((tmp_path / folder / "watermark.json").read_text(encoding="utf-8")))
-        assert page(results[-1]) == (tmp_path / folder / "watermark.md").read_text(encoding="utf-8")
-    first, second = results
-    for changing in ("created", "command"):
-        first.pop(changing), second.pop(changing)
-    assert first == second
-    assert [row["matches needed"] for row in first["marks"]] == [None, 30]
-    assert {row["edit"] for row in first["edits"]} == {*edits(), "psi 0.7", f"psi 0.7, {JPEG}"}
-    assert [(row["precision"], row["edit"]) for row in first["runtimes"]] == [
+    for bits, seed in (("8 32", "100"), ("32", "101")):
+        out = tmp_path / seed
+        given = ["--quick", "--checkpoint", str(checkpoint), "--fd", "3", "--seed", seed, "--out", str(out), "--bits"]
+        tool.main([*given, *bits.split()])
+        results.append(json.loads((out / "watermark.json").read_text(encoding="utf-8")))
+        assert page(results[-1]) == (out / "watermark.md").read_text(encoding="utf-8")
+    both, alone = results
+    assert alone["marks"] == both["marks"][1:]
+    for table in ("edits", "runtimes"):
+        assert [row["marks"] for row in alone[table]] == [row["marks"][1:] for row in both[table]]
+    assert alone["attacker"] == both["attacker"]
+    assert alone["distances"].items() <= both["distances"].items()
+    assert [row["matches needed"] for row in both["marks"]] == [None, 30]
+    assert {row["edit"] for row in both["edits"]} == {*edits(), "psi 0.7", f"psi 0.7, {JPEG}"}
+    assert [(row["precision"], row["edit"]) for row in both["runtimes"]] == [
         (p, e) for p in ("fp32", "int8") for e in (CLEAN, JPEG)
     ]
-    assert [row["number"] for row in first["chance"]] == [4] * 6
-    assert list(first["distances"]) == ["without a mark", "8 bits, seed 100", "32 bits, seed 101"]
-    assert first["seeds"]["tables"]["judged"] == [7_000_000, 7_000_002]
+    assert [row["number"] for row in both["chance"]] == [4] * 6
+    assert list(both["distances"]) == ["without a mark", "8 bits, seed 100", "32 bits, seed 101"]
+    assert both["seeds"]["tables"]["judged"] == [7_000_000, 7_000_002]
 
 
 def test_a_mistake_is_one_line_before_anything_is_trained(
