@@ -13,7 +13,7 @@ It needs the extra `serve`, but for `triton` and `ray_serve.deployment`.
 - `image_request`: the body of a request for images, checked. `image_response`: pictures as one file, ZIP, parts or JSON.
 - `host_work`: threads for work that would hold up the event loop. `request_headers`: the headers, read in one place.
 - `request_guard`: key, origin, sizes, time-outs and vanished clients, around every route.
-- `http_protocol`: limits of connections and of slow headers, below the routes.
+- `http_protocol`: limits of connections and of slow headers, below the routes. `joined_head`: one packet for a short answer.
 - `triton/`: a bundle as a model repository of Triton Inference Server.
 - `ray_serve/`: a bundle as an application of Ray Serve.
 - `request_limits`: how many strings and lists a body has.
