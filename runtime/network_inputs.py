@@ -13,7 +13,7 @@ import numpy as np
 from stylert.core.errors import InputError, shown
 from stylert.runtime.bundle import STYLE_OFFSETS, Bundle
 from stylert.runtime.cuda.arrays import DeviceView
-from stylert.runtime.input_checks import finite_number, float_input, host_floats, one_hot, whole_number
+from stylert.runtime.input_checks import MAX_VALUE, finite_number, float_input, host_floats, one_hot, whole_number
 
 
 def mapping_inputs(
@@ -34,6 +34,8 @@ def mapping_inputs(
     c_dim = bundle.model["c_dim"]
     z = host_floats(z, ("N", bundle.model["z_dim"]), "z")
     psi = finite_number(psi, "psi")
+    if abs(psi) > MAX_VALUE:
+        raise InputError(f"psi is at most {MAX_VALUE:g} in size, not {psi:g}")
     if cutoff is not None:
         cutoff = whole_number(cutoff, "cutoff", 0, bundle.num_ws)
     psi_of_latents = np.ones((len(z), bundle.num_ws), np.float32)

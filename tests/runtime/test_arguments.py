@@ -197,9 +197,10 @@ def test_values_with_which_a_network_overflows_are_refused_and_make_no_black_ima
     for call in (
         lambda: plain.synthesize(np.full((1, 6, 20), value, np.float32)),
         lambda: plain.map(np.full((1, 24), value)),
+        lambda: plain.map(np.zeros((1, 24)), psi=value),
         lambda: conditional.map(np.zeros((1, 24)), labels=np.full((1, 3), value)),
     ):
-        with pytest.raises(InputError, match=r"beyond 1e\+12, with which a network overflows"):
+        with pytest.raises(InputError, match=r"beyond 1e\+12, with which a network overflows|psi is at most 1e\+12"):
             call()
 
 
