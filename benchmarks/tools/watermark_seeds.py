@@ -50,9 +50,10 @@ class TableSeeds:
     @staticmethod
     def of(first: int, images: int, unmarked: int, attacker: int, distance: int) -> TableSeeds:
         """The seeds from `first` on, for so many images of each purpose."""
+        starts = (first + i * STRIDE for i in range(4))
         counts = (images, unmarked, attacker, attacker)
-        ranges = [range(first + i * STRIDE, first + i * STRIDE + count) for i, count in enumerate(counts)]
-        return TableSeeds(*ranges, range(FIRST_FD_SEED, FIRST_FD_SEED + distance))
+        judged, plain, owned, owned_plain = (range(start, start + n) for start, n in zip(starts, counts, strict=True))
+        return TableSeeds(judged, plain, owned, owned_plain, range(FIRST_FD_SEED, FIRST_FD_SEED + distance))
 
 
 def used_seeds(marks: Sequence[MarkSettings]) -> dict[str, range]:
