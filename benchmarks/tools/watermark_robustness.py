@@ -151,7 +151,7 @@ def draw_cats(zip_file: Path, count: int, resolution: int) -> None:
     """Draw the real images of the shipped network's kind, in a process of its own."""
     script = [sys.executable, str(ROOT / "examples" / "make_cats.py"), "--seed", str(REAL_SEED)]
     size = ["--count", str(count), "--resolution", str(resolution)]
-    done = subprocess.run([*script, *size, "--out", str(zip_file)], capture_output=True, text=True)
+    done = subprocess.run([*script, *size, "--out", str(zip_file)], capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise InputError(f"the real images were not drawn: {done.stderr.strip().splitlines()[-1]}")
 
