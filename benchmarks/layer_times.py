@@ -32,13 +32,13 @@ from stylert.benchmarks.layer_assignment import (
 )
 from stylert.benchmarks.machine.interference import instability_remarks, watch
 from stylert.benchmarks.machine.lower_bounds import layer_lower_bounds
-from stylert.benchmarks.models import generator_config
+from stylert.benchmarks.models import bundle_config
 from stylert.benchmarks.scenarios.measure import Configuration
 from stylert.benchmarks.schema import LayerTime, Profile
 from stylert.core.errors import BackendError
 from stylert.core.files.temporary import temporary_folder
 from stylert.core.roofline import PeakRates
-from stylert.models.stylegan2.config import GeneratorConfig
+from stylert.models.network_config import BaseGeneratorConfig
 from stylert.runtime.backends import onnxruntime, openvino
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.engines import read_record
@@ -70,14 +70,14 @@ def profile_layers(configuration: Configuration, work: dict[str, Any], rates: Pe
         times, method = PROFILERS[configuration.backend](bundle, configuration)
     assert watched.interference is not None
     method = "; ".join([method, *instability_remarks(None, watched.interference)])
-    config = generator_config(bundle)
+    config = bundle_config(bundle)
     bounds = layer_lower_bounds(config, configuration.precision, configuration.batch, rates) if rates else {}
     layers = [LayerTime(name, *times[name], bounds.get(name)) for name in _layer_names(config) if name in times]
     setup = {"backend": configuration.backend, "form": configuration.form, "threads": configuration.threads}
     return Profile(work, setup, "ms", sum(layer.value for layer in layers), method, layers)
 
 
-def _layer_names(config: GeneratorConfig) -> list[str]:
+def _layer_names(config: BaseGeneratorConfig) -> list[str]:
     """Every name that a node can be assigned to, in the order of the network."""
     names = [STYLES]
     for spec in config.layers():

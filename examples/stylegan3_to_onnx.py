@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Make ONNX networks of a StyleGAN3 pickle, and draw turned and shifted images with them. No torch.
+"""Make ONNX networks of StyleGAN3 with the transform as an input, and draw turned and shifted images. No torch.
 
 python examples/stylegan3_to_onnx.py stylegan3-r-ffhq-1024.pkl out/stylegan3 --seeds 0-3 --angle 30 --shift 0.1 0
 
-The folder gets `mapping.onnx`, `synthesis.onnx` and `images.png`. No code from the pickle runs.
+The folder gets `mapping.onnx`, `synthesis.onnx` and `images.png`. No code from the checkpoint runs. A bundle of
+`stylert export` holds the same networks with a constant transform.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from stylert.core.errors import StylertError
+from stylert.core.errors import InputError, StylertError
 from stylert.core.files.atomic import atomic_directory
 from stylert.core.images.grids import as_uint8, make_grid
 from stylert.core.seeds import parse_seeds, z_from_seeds
-from stylert.export.stylegan3 import mapping_model, synthesis_model
-from stylert.models.importers.stylegan3 import ImportedStylegan3, import_stylegan3
+from stylert.export.mapping import mapping_model
+from stylert.export.stylegan3 import synthesis_model
+from stylert.models.checkpoint import Stylegan3Weights
+from stylert.models.importers.import_checkpoint import read_any_generator
+from stylert.models.stylegan3.config import GeneratorConfig
 from stylert.runtime.media.pictures import save_image
 
 FILES = ("mapping.onnx", "synthesis.onnx", "images.png")
@@ -32,23 +36,22 @@ def main() -> None:
     options = arguments()
     try:
         seeds = parse_seeds(options.seeds)
-        imported = import_stylegan3(options.pickle)
-        for note in imported.notes:
-            print(note, file=sys.stderr)
+        weights = read_any_generator(options.checkpoint)
+        if not isinstance(weights.config, GeneratorConfig):
+            raise InputError(f"{options.checkpoint} is a {weights.config.title} network, which takes no transform")
         with atomic_directory(options.out, lambda _: FILES) as folder:
-            cfg, arrays = imported.config, imported.arrays
-            onnx.save(mapping_model(cfg, arrays), folder / "mapping.onnx")
-            onnx.save(synthesis_model(cfg, arrays, "plain", options.fp16), folder / "synthesis.onnx")
-            images = draw(folder, imported, seeds, options)
+            onnx.save(mapping_model(weights), folder / "mapping.onnx")
+            onnx.save(synthesis_model(weights, "plain", options.fp16), folder / "synthesis.onnx")
+            images = draw(folder, weights, seeds, options)
             save_image(make_grid(images), folder / "images.png", generated=True)
     except StylertError as e:
         sys.exit(f"stylegan3_to_onnx: {e}")
-    print(f"{options.out}: {', '.join(FILES)} of {cfg.resolution} px")
+    print(f"{options.out}: {', '.join(FILES)} of {weights.config.resolution} px")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("pickle", type=Path)
+    parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", default="0-3")
     parser.add_argument("--psi", type=float, default=0.7)
@@ -58,10 +61,10 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def draw(folder: Path, imported: ImportedStylegan3, seeds: list[int], options: argparse.Namespace) -> np.ndarray:
+def draw(folder: Path, weights: Stylegan3Weights, seeds: list[int], options: argparse.Namespace) -> np.ndarray:
     """The images of the seeds, one by one, uint8 `[N, H, W, C]`."""
     mapping, synthesis = (onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("mapping", "synthesis"))
-    cfg, transform = imported.config, network_transform(math.radians(options.angle), options.shift)
+    cfg, transform = weights.config, network_transform(math.radians(options.angle), options.shift)
     images = []
     for seed in seeds:
         feed = {"z": z_from_seeds([seed], cfg.z_dim), "psi": np.full((1, cfg.num_ws), options.psi, np.float32)}

@@ -6,6 +6,7 @@ Checkpoints, importers and the other stages read a configuration here, so none o
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,21 +26,29 @@ class NetworkKind:
     Attributes:
         config: Configuration of its generator.
         shapes: Name and shape of every tensor of the generator, from the configuration.
+        buffers: The last words of the names of tensors that are no parameters.
         module: The Python module with the class `Generator`, which needs torch.
     """
 
     config: type[BaseGeneratorConfig]
     shapes: Callable[[Any], dict[str, tuple[int, ...]]]
+    buffers: tuple[str, ...]
     module: str
 
 
 #: By the name that files have in `NETWORK_FIELD`.
 NETWORK_KINDS = {
     stylegan2.GeneratorConfig.network: NetworkKind(
-        stylegan2.GeneratorConfig, stylegan2_tensors.generator_shapes, "stylert.models.stylegan2.networks"
+        stylegan2.GeneratorConfig,
+        stylegan2_tensors.generator_shapes,
+        stylegan2_tensors.BUFFERS,
+        "stylert.models.stylegan2.networks",
     ),
     stylegan3.GeneratorConfig.network: NetworkKind(
-        stylegan3.GeneratorConfig, stylegan3_tensors.generator_shapes, "stylert.models.stylegan3.networks"
+        stylegan3.GeneratorConfig,
+        stylegan3_tensors.generator_shapes,
+        stylegan3_tensors.BUFFERS,
+        "stylert.models.stylegan3.networks",
     ),
 }
 
@@ -59,6 +68,12 @@ def generator_config(data: Mapping[str, Any]) -> BaseGeneratorConfig:
 def generator_shapes(config: BaseGeneratorConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a generator."""
     return NETWORK_KINDS[config.network].shapes(config)
+
+
+def parameter_count(config: BaseGeneratorConfig) -> int:
+    """The number of a generator's parameters. Buffers do not count."""
+    buffers = NETWORK_KINDS[config.network].buffers
+    return sum(math.prod(shape) for name, shape in generator_shapes(config).items() if not name.endswith(buffers))
 
 
 def new_generator(config: BaseGeneratorConfig) -> Any:
