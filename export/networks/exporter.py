@@ -29,7 +29,7 @@ ConfigT = TypeVar("ConfigT", bound=BaseGeneratorConfig)
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What the user asks of the networks, checked for itself.
+    """The user's wishes for the networks. No network is known yet when they are checked.
 
     Attributes:
         precisions: Names of the precisions, or None for those that suit the network.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from stylert.core.errors import BackendError, InputError
 from stylert.core.images.grids import as_uint8
 from stylert.export.pipeline import export_bundle
 from stylert.export.verify import verify
-from stylert.models.checkpoint import write_generator
+from stylert.models.checkpoint import read_generator, write_generator
 from stylert.models.stylegan3.config import GeneratorConfig
 from stylert.models.stylegan3.networks import Generator as Network
 from stylert.plugins.onnx_functions import DOMAIN
@@ -120,6 +122,16 @@ def test_the_files_are_plain_and_the_same_each_time(tmp_path: Path) -> None:
         model = onnx.load(first.path / first.network(precision, "onnxruntime"))
         assert [tensor.name for tensor in model.graph.input] == ["ws"]
         assert not [node for node in model.graph.node if node.domain == DOMAIN]
+
+
+def test_a_manifest_names_the_network_of_stylegan3_alone(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
+    """`bundle` and `checkpoint` are of StyleGAN2, whose manifests are older than the name."""
+    assert bundle.model == dataclasses.asdict(read_generator(checkpoint).config) | {"resample_filter": [1, 3, 3, 1]}
+    other = float_bundle(randomized(T, 1), tmp_path)
+    assert other.model == {"network": "stylegan3", **dataclasses.asdict(T)}
+    manifests = [json.loads((b.path / "bundle.json").read_text()) for b in (bundle, other)]
+    assert [set(manifest) for manifest in manifests] == [set(manifests[0])] * 2
+    assert [set(manifest["io"]) for manifest in manifests] == [{"num_ws", "noise", "noise_inputs", "output"}] * 2
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp8", "bf16"])
