@@ -8,6 +8,7 @@ Forms:
 - `plain`: the same steps in the form of the papers. Weights are modulated per sample, each with a grouped convolution. The
   memory layout is PyTorch's own, and upfirdn2d is differentiated by autograd.
 - `compiled`: `stylert` with torch.compile.
+- `returned`: `stylert`, with freed memory given back to the system (`core/machine/allocation.py`), as glibc does by itself.
 
 Every process runs one form. Each round starts a process for every form, and a figure is the median over the rounds.
 
@@ -25,7 +26,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,12 @@ from stylert.benchmarks.sample_statistics import describe
 from stylert.benchmarks.schema import Results, Row, row_name, write_results
 from stylert.core.errors import InputError, OutputError
 from stylert.core.files.atomic import check_writable
+from stylert.core.machine.allocation import keep_freed_memory
 from stylert.core.machine.host import peak_memory_mib
 from stylert.core.statistics import median_ratio
 from stylert.runtime.build_options import check_threads
 
-FORMS = ("stylert", "plain", "compiled")
+FORMS = ("stylert", "plain", "compiled", "returned")
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,17 @@ def measure(
     """
     import torch
 
+    from stylert.train.configuration.half_precision import fastest_half
     from stylert.train.configuration.presets import resolve
     from stylert.train.trainer import Trainer
 
     if threads is not None:
         torch.set_num_threads(threads)
     cfg = resolve(preset, resolution, **overrides)
+    if "half" not in overrides:
+        cfg = replace(cfg, half=fastest_half(cfg.half, device))
+    if device == "cpu" and form != "returned":
+        keep_freed_memory()
     with plain_form() if form == "plain" else contextlib.nullcontext():
         trainer = Trainer(cfg, _random_dataset(resolution, max(cfg.batch, 2)), device, compiled=form == "compiled")
 

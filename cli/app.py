@@ -129,7 +129,7 @@ OneBackend = Annotated[
     str,
     typer.Option(
         "--backend",
-        help="onnxruntime, onnxruntime-cuda, openvino, tensorrt, tensorrt-rtx, torch, or auto: the fastest on this machine.",
+        help="onnxruntime, onnxruntime-cuda, openvino, mnn, tensorrt, tensorrt-rtx, torch, or auto: the fastest on this machine.",
     ),
 ]
 Psi = Annotated[float, typer.Option(help="Truncation: 1 is none, 0 is the average image.")]

@@ -11,6 +11,7 @@ import typer
 
 from stylert.cli.app import BundlePath, CommandGroup, OneBackend, Threads, app, positive
 from stylert.cli.console import print_line
+from stylert.cli.serving_options import MaxBatch, MaxDelay
 
 deploy = CommandGroup(help="Write a bundle for another server.", no_args_is_help=True)
 app.add_typer(deploy, name="deploy")
@@ -32,8 +33,8 @@ def triton(
     engine: Annotated[
         str | None, typer.Option(help="With --backend tensorrt, the name of the engine's folder, if there are several.")
     ] = None,
-    max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Images in one call, at most.")] = 8,
-    max_delay: Annotated[float, typer.Option(min=0, max=10_000, help="Milliseconds that a request waits for others.")] = 0.0,
+    max_batch: MaxBatch = 8,
+    max_delay: MaxDelay = 0.0,
     instances: Annotated[int, typer.Option(min=1, max=64, help="Copies of each network.")] = 1,
     threads: Threads = None,
     vnni: Annotated[
@@ -70,8 +71,8 @@ def ray(
     name: Annotated[str | None, typer.Option(help="Name of the application; by default that of the bundle's folder.")] = None,
     backend: OneBackend = "onnxruntime",
     precision: Annotated[str | None, typer.Option(help="One precision of the bundle; by default fp32.")] = None,
-    max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Images in one call, at most.")] = 8,
-    max_delay: Annotated[float, typer.Option(min=0, max=10_000, help="Milliseconds that a request waits for others.")] = 0.0,
+    max_batch: MaxBatch = 8,
+    max_delay: MaxDelay = 0.0,
     replicas: Annotated[str, typer.Option(help="Number of replicas, or least and greatest, such as 1:8.")] = "1",
     threads: Threads = None,
     host: Annotated[str, typer.Option(help="Address at which every node accepts requests.")] = "127.0.0.1",

@@ -1,6 +1,7 @@
-"""`main`: the entry point of the command `stylert`. It turns errors and signals into one line and an exit code.
+"""`main`: the entry point of the command `stylert`, and `run_program`, the same for other programs, such as the examples.
 
-A mistake of the user ends with exit code 2, Ctrl-C with the line `stopped` and 130, SIGTERM with 143.
+Errors and signals become one line and an exit code. A mistake of the user ends with exit code 2, Ctrl-C with the line `stopped` and
+130, SIGTERM with 143.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import TextIO
 
 from stylert.cli.stop_signals import INTERRUPTED, StopSignals
@@ -41,12 +43,23 @@ RELOADED_COMMANDS = ("serve",)
 
 
 def main() -> None:
-    """Run the command that the arguments name, and end the process. The handlers of signals stay until it has ended."""
-    stop = StopSignals(hold_hangup=sys.argv[1:2] in [[name] for name in RELOADED_COMMANDS])
+    """Run the command that the arguments name, and end the process."""
+    run_program("stylert", _run_command, hold_hangup=sys.argv[1:2] in [[name] for name in RELOADED_COMMANDS])
+
+
+def run_program(name: str, command: Callable[[], int | None], hold_hangup: bool = False) -> None:
+    """Run a function as a command, and end the process. The handlers of signals stay until it has ended.
+
+    Args:
+        name: Name of the program, before its errors.
+        command: Returns the exit code; None is 0.
+        hold_hangup: As in `StopSignals`.
+    """
+    stop = StopSignals(hold_hangup)
     status = 1  # of a traceback
     try:
         stop.take()
-        status = _run(stop)
+        status = _run(name, command, stop)
     except KeyboardInterrupt:
         stop.is_ending = True  # nothing is called before, so no second signal comes between
         status = INTERRUPTED
@@ -62,7 +75,7 @@ def main() -> None:
     sys.exit(status)
 
 
-def _run(stop: StopSignals) -> int:
+def _run(name: str, command: Callable[[], int | None], stop: StopSignals) -> int:
     from stylert.core.child_processes import safe_path
 
     _open_standard_streams()
@@ -71,14 +84,14 @@ def _run(stop: StopSignals) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with safe_path():
-            return _run_command()
+            return command() or 0
     except SystemExit as e:
         if isinstance(e.code, str):
             raise
         return e.code or 0
     except Exception as e:
         # Libraries turn KeyboardInterrupt into errors of their own.
-        return INTERRUPTED if stop.was_raised else _report(e)
+        return INTERRUPTED if stop.was_raised else _report(name, e)
 
 
 def _open_standard_streams() -> None:
@@ -105,7 +118,7 @@ def _run_command() -> int:
     return status if isinstance(status, int) else 0
 
 
-def _report(error: Exception) -> int:
+def _report(program: str, error: Exception) -> int:
     """Print the line of an error, and return the exit code. Raises the error itself if it is a fault of stylert."""
     import typer
 
@@ -134,7 +147,7 @@ def _report(error: Exception) -> int:
             message = "cannot start a thread: the memory or the number of threads is limited"
         case _:
             raise error
-    print_note(f"stylert: {_shortened(' '.join(message.split()))}", style="red")
+    print_note(f"{program}: {_shortened(' '.join(message.split()))}", style="red")
     return 2
 
 

@@ -12,6 +12,7 @@ import typer
 from stylert.cli.app import NoSign, OneBackend, Precisions, RequireSignature, Threads, app, split_list
 from stylert.cli.bundle_names import NamedFolders, named_folder
 from stylert.cli.console import print_line, print_note
+from stylert.cli.serving_options import MaxBatch, MaxDelay
 from stylert.core.errors import InputError, missing_extra
 from stylert.core.files.inputs import read_file
 from stylert.core.provenance.signing import active_signer
@@ -26,13 +27,15 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     grpc_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port of gRPC; by default there is none.")] = None,
+    directions: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of directions along which requests may move images. May be repeated, once for each network."),
+    ] = None,
     backend: OneBackend = "auto",
     precision: Precisions = None,
     threads: Threads = None,
-    max_batch: Annotated[int, typer.Option(min=1, max=1024, help="Images in one call of a network, at most.")] = 8,
-    max_delay: Annotated[
-        float, typer.Option(min=0, max=10_000, help="Milliseconds that an idle network waits for a fuller batch.")
-    ] = 0.0,
+    max_batch: MaxBatch = 8,
+    max_delay: MaxDelay = 0.0,
     max_queue: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images of a model that wait; then status 503.")] = 256,
     max_images: Annotated[int, typer.Option(min=1, max=4096, help="Images of one request.")] = 64,
     timeout: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds for the answer of a request.")] = 60.0,
@@ -68,7 +71,7 @@ def serve(
         request_seconds=timeout,
     )
     with json_log(logging.WARNING if quiet else logging.INFO):
-        server = ImageServer(sources, settings)
+        server = ImageServer(sources, settings, directions or [])
         if key is None and host not in ("127.0.0.1", "localhost", "::1"):
             print_note(f"{host} is open to other machines, and there is no API key: see --api-key-file", style="yellow")
 

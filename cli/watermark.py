@@ -11,7 +11,11 @@ import typer
 from stylert.cli.app import CommandGroup, JsonFile, app
 from stylert.cli.console import print_line, print_note, progress
 from stylert.core.errors import InputError, PictureError, missing_extra
+from stylert.core.files.digests import sha256_of
 from stylert.core.files.outputs import check_output, is_same_file, write_json
+
+#: The false-positive rate of `detect`, unless it is given.
+DEFAULT_RATE = 1e-6
 
 watermark = CommandGroup(help="Mark a generator, and read the mark from pictures.", no_args_is_help=True)
 app.add_typer(watermark, name="watermark")
@@ -46,7 +50,6 @@ def train(
     from stylert.models.checkpoint import digest, generator_module, write_generator
     from stylert.models.importers.import_checkpoint import read_stylegan2_generator
     from stylert.models.stylegan2.state_dict import generator_shapes
-    from stylert.runtime.bundle import sha256_of
     from stylert.runtime.watermark.detector_file import (
         FORMAT_VERSION,
         DetectorFacts,
@@ -54,6 +57,7 @@ def train(
         check_detector_output,
         new_detector,
     )
+    from stylert.runtime.watermark.false_positives import matches_needed
 
     place = detector or out.with_name(f"{out.stem}.detector.onnx")
     check_output(out, "safetensors", (checkpoint,))
@@ -68,6 +72,8 @@ def train(
         raise missing_extra("PyTorch", "train") from None
     weights = read_stylegan2_generator(checkpoint, "stylert watermark")
     key = [secrets.randbits(1) for _ in range(bits)]
+    if matches_needed(bits, DEFAULT_RATE) is None:
+        print_note(f"a key of {bits} bits has a false-positive rate of {2.0**-bits:.2g} at best, so detect needs --fpr")
     tuning = TuningSettings(steps=steps, psnr=psnr, seed=seed)
     settings = MarkSettings(secrets.randbits(128), images, tuning=tuning)
     with progress() as bar:
@@ -102,7 +108,7 @@ def detect(
     detector: Annotated[Path, typer.Option(help="The detector that `stylert watermark train` wrote.")],
     fpr: Annotated[
         float, typer.Option(min=0, max=1, help="Share of unmarked pictures that may be taken for marked ones.")
-    ] = 1e-6,
+    ] = DEFAULT_RATE,
     json: JsonFile = None,
 ) -> None:
     """Say of each picture whether it carries the mark. Exit with 1 if one does not."""

@@ -18,6 +18,10 @@ def web(
     out: Annotated[Path, typer.Option(help="Folder of the page.")],
     precision: Precisions = None,
     webgpu: Annotated[bool, typer.Option(help="Also let float32 networks run on WebGPU, where a browser has it.")] = True,
+    directions: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of directions for sliders of the page. May be repeated, once for each network."),
+    ] = None,
     runtime_from: Annotated[
         Path | None,
         typer.Option(help="The package onnxruntime-web as a .tgz file or a folder; by default npm loads it, once."),
@@ -29,7 +33,7 @@ def web(
 
     precisions = tuple(split_list(precision) or [])
     sources = [NamedBundle(*named_folder(text), precisions) for text in bundles]
-    for download in write_site(sources, out, runtime_from, webgpu):
+    for download in write_site(sources, out, runtime_from, webgpu, directions or []):
         kind = "WebAssembly" if download.provider == "wasm" else "WebGPU"
         sizes = f"{download.bytes / 1e6:.1f} MB, {download.compressed / 1e6:.1f} MB with gzip"
         print_line(f"{download.model} on {kind}: a browser loads {sizes}")

@@ -14,19 +14,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
 import shlex
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from stylert.cli.main import run_program
 from stylert.core.child_processes import python_command
-from stylert.core.errors import StylertError
+from stylert.core.errors import InputError, shown
 from stylert.core.files.outputs import check_output, write_json
 from stylert.models.checkpoint import SNAPSHOT_FILE, load_generator, read_metadata
+from stylert.train.loop import TrainingError
 from stylert.train.metrics.evaluation_inputs import EvaluationInputs
 from stylert.train.metrics.evaluator import Evaluator
 from stylert.train.metrics.metric import Metric
@@ -46,25 +49,36 @@ def main() -> None:
     parser.add_argument("--preset", default="cpu")
     parser.add_argument("--metrics", default="fd_vgg2k,fd2k,modes2k", help="as `stylert metrics` takes them")
     args = parser.parse_args()
-    runs = dict(text.split("=", 1) if "=" in text else (text, "") for text in args.run)
-    try:
-        check_output(args.out / "results.json", "JSON")
-        metrics = [Metric.parse(name, 2000) for name in args.metrics.split(",")]
-        evaluator = Evaluator(metrics, EvaluationInputs(args.data))
-        rows = []
-        for name, options in runs.items():
-            folder = args.out / name
-            if not (folder / GENERATOR_FILE).exists():
-                command = ["train", "--data", args.data, "--out", folder, "--preset", args.preset, *ENDLESS]
-                run_for([*command, *shlex.split(options)], args.cpu_seconds)
-            row = {"run": name, "options": options, "kimg": read_metadata(folder / SNAPSHOT_FILE)["facts"]["nimg"] / 1000}
-            row |= evaluator.evaluate(load_generator(folder / GENERATOR_FILE))
-            print(json.dumps(row), flush=True)
-            rows.append(row)
-    except StylertError as e:
-        parser.error(str(e))
+    if not 0 < args.cpu_seconds < math.inf:
+        parser.error("--cpu-seconds is a number of more than 0")
+    runs = dict(map(named_options, args.run))
+    check_output(args.out / "results.json", "JSON", (args.data,))
+    metrics = [Metric.parse(name, 2000) for name in args.metrics.split(",")]
+    evaluator = Evaluator(metrics, EvaluationInputs(args.data))
+    rows = []
+    for name, options in runs.items():
+        folder = args.out / name
+        if not (folder / GENERATOR_FILE).exists():
+            command = ["train", "--data", args.data, "--out", folder, "--preset", args.preset, *ENDLESS]
+            run_for([*command, *options], args.cpu_seconds)
+        kimg = read_metadata(folder / SNAPSHOT_FILE)["facts"]["nimg"] / 1000
+        row = {"run": name, "options": shlex.join(options), "kimg": kimg}
+        row |= evaluator.evaluate(load_generator(folder / GENERATOR_FILE))
+        print(json.dumps(row), flush=True)
+        rows.append(row)
     document = {"cpu seconds": args.cpu_seconds, "preset": args.preset, "data": args.data.name, "runs": rows}
     write_json(args.out / "results.json", document)
+
+
+def named_options(text: str) -> tuple[str, list[str]]:
+    """The name of a run, which is that of its folder, and its options."""
+    name, _, options = text.partition("=")
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputError(f"--run takes NAME=OPTIONS with a name of letters, digits, dots and hyphens, not {shown(text)}")
+    try:
+        return name, shlex.split(options)
+    except ValueError as e:
+        raise InputError(f"--run {name}: {e}") from None
 
 
 def run_for(command: list[Any], cpu_seconds: float) -> None:
@@ -78,7 +92,7 @@ def run_for(command: list[Any], cpu_seconds: float) -> None:
         child.terminate()
         child.wait()
     if child.returncode:
-        sys.exit(f"training ended with {child.returncode}")
+        raise TrainingError(f"training ended with {child.returncode}")
 
 
 def used_seconds(process: psutil.Process) -> float:
@@ -91,4 +105,4 @@ def used_seconds(process: psutil.Process) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("compare_training", main)

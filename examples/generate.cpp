@@ -9,9 +9,15 @@
 
 #include <openvino/openvino.hpp>
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <csignal>
 #include <cstdint>
+#include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -19,6 +25,7 @@
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <vector>
 
 // NumPy's RandomState(seed).randn(n): the Mersenne Twister, and normal numbers in pairs by Marsaglia's polar method.
@@ -78,11 +85,71 @@ ov::CompiledModel open(ov::Core& core, const std::string& file, const std::strin
                              ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY));
 }
 
+// A seed from 0 to 2^32 - 1.
+uint32_t read_seed(const std::string& text) {
+    const bool is_whole = !text.empty() && text.size() <= 10 && text.find_first_not_of("0123456789") == std::string::npos;
+    const uint64_t seed = is_whole ? std::stoull(text) : UINT64_MAX;
+    if (seed > UINT32_MAX) throw std::runtime_error("a seed is a whole number from 0 to 4294967295, not " + text);
+    return static_cast<uint32_t>(seed);
+}
+
+float read_psi(const std::string& text) {
+    size_t length = 0;
+    float psi = NAN;
+    try {
+        psi = std::stof(text, &length);
+    } catch (const std::exception&) {  // the next line tells it
+    }
+    if (length != text.size() || !(std::abs(psi) <= 1000))
+        throw std::runtime_error("psi is a number from -1000 to 1000, not " + text);
+    return psi;
+}
+
+// The second line of a picture that this program wrote. It replaces no other file.
+const std::string MARK = "# stylert generate";
+
+// The place of the picture, without links.
+std::filesystem::path checked_place(const std::string& out) {
+    const auto place = std::filesystem::weakly_canonical(out);
+    if (!std::filesystem::exists(place)) return place;
+    if (!std::filesystem::is_regular_file(place)) throw std::runtime_error("cannot write " + out + ": it is not a regular file");
+    std::ifstream file(place, std::ios::binary);
+    std::string format, mark;
+    std::getline(file, format) && std::getline(file, mark);
+    if (mark != MARK && std::filesystem::file_size(place) > 0)
+        throw std::runtime_error("cannot write " + out + ": another program made the file there; choose another name");
+    return place;
+}
+
+// Writes pixels [height, width, channels] as PPM or PGM, whole or not at all: beside its place, and then renamed.
+void write_picture(const std::filesystem::path& place, size_t height, size_t width, size_t channels, const void* pixels) {
+    if (channels != 1 && channels != 3) throw std::runtime_error("a PPM holds 1 or 3 channels, not " + std::to_string(channels));
+    for (const int number : {SIGHUP, SIGINT, SIGTERM}) std::signal(number, SIG_IGN);  // they would leave a part; the end is near
+    auto partial = place;
+    partial += ".partial";
+    std::FILE* file = std::fopen(partial.c_str(), "wbx");  // x: a file that is there stays
+    if (!file) throw std::runtime_error("cannot write " + partial.string() + ": " + std::strerror(errno));
+    const std::string size_line = std::to_string(width) + ' ' + std::to_string(height);
+    const std::string head = (channels == 1 ? "P5\n" : "P6\n") + MARK + '\n' + size_line + "\n255\n";
+    const size_t size = height * width * channels;
+    bool is_whole = std::fwrite(head.data(), 1, head.size(), file) == head.size() && std::fwrite(pixels, 1, size, file) == size;
+    is_whole = std::fflush(file) == 0 && is_whole;
+    is_whole = fsync(fileno(file)) == 0 && is_whole;
+    is_whole = std::fclose(file) == 0 && is_whole;
+    std::error_code error;
+    if (is_whole) std::filesystem::rename(partial, place, error);
+    if (!is_whole || error) {
+        std::filesystem::remove(partial, error);
+        throw std::runtime_error("cannot write " + place.string());
+    }
+}
+
 int main(int count, char** arguments) try {
     if (count != 6) throw std::runtime_error("usage: generate BUNDLE PRECISION SEED PSI OUT.ppm");
     const std::string bundle = arguments[1], precision = arguments[2], out = arguments[5];
-    const auto seed = static_cast<uint32_t>(std::stoul(arguments[3]));
-    const float psi = std::stof(arguments[4]);
+    const auto seed = read_seed(arguments[3]);
+    const float psi = read_psi(arguments[4]);
+    const auto place = checked_place(out);
 
     ov::Core core;
     auto request = open(core, find(bundle, precision), precision).create_infer_request();
@@ -92,10 +159,7 @@ int main(int count, char** arguments) try {
     const auto image = request.get_output_tensor();  // uint8 [1, H, W, C]
     const auto shape = image.get_shape();
     if (image.get_element_type() != ov::element::u8) throw std::runtime_error("export the bundle with --output uint8");
-    std::ofstream file(out, std::ios::binary);
-    file << (shape[3] == 1 ? "P5\n" : "P6\n") << shape[2] << ' ' << shape[1] << "\n255\n";
-    file.write(static_cast<const char*>(image.data()), static_cast<std::streamsize>(image.get_byte_size()));
-    if (!file.flush()) throw std::runtime_error("cannot write " + out);
+    write_picture(place, shape[1], shape[2], shape[3], image.data());
     return 0;
 } catch (const std::exception& e) {
     std::cerr << "generate: " << e.what() << '\n';

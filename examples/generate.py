@@ -6,19 +6,29 @@ python examples/generate.py out/demo/bundle cats.png
 
 from __future__ import annotations
 
-import sys
+import argparse
+from pathlib import Path
 
+from stylert.cli.main import run_program
 from stylert.core.images.grids import make_grid
 from stylert.runtime import Generator
-from stylert.runtime.media.pictures import save_image
+from stylert.runtime.media.pictures import check_commented, check_own_picture, save_image
+
+#: Comment of the picture. It says that a model made the picture, and lets this example replace it.
+COMMENT = '{"AI-generated": true, "command": "examples/generate.py"}'
 
 
 def main() -> None:
-    bundle, picture = sys.argv[1:]
-    with Generator.load(bundle, backend="onnxruntime", precision="int8") as generator:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("picture", type=Path)
+    options = parser.parse_args()
+    check_commented(options.picture)
+    check_own_picture(options.picture)
+    with Generator.load(options.bundle, backend="onnxruntime", precision="int8") as generator:
         images = generator(seeds=range(8), psi=0.7)  # uint8 [8, H, W, 3]
-        save_image(make_grid(images, columns=4), picture, generated=True)
+    save_image(make_grid(images, columns=4), options.picture, COMMENT)
 
 
 if __name__ == "__main__":
-    main()
+    run_program("generate", main)  # one line for a mistake, and exit code 2

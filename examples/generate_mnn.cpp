@@ -10,12 +10,21 @@
 #include <MNN/Interpreter.hpp>
 #include <MNN/Tensor.hpp>
 
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <csignal>
 #include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -26,12 +35,53 @@ std::vector<float> read_floats(const std::string& name, size_t count) {
     std::vector<float> values(count);
     file.seekg(0);
     file.read(reinterpret_cast<char*>(values.data()), static_cast<std::streamsize>(count * sizeof(float)));
+    for (const float value : values)
+        if (!(std::abs(value) <= 1e12f)) throw std::runtime_error(name + " holds numbers that are not finite, or too large");
     return values;
+}
+
+// The second line of a picture that this program wrote. It replaces no other file.
+const std::string MARK = "# stylert generate_mnn";
+
+// The place of the picture, without links.
+std::filesystem::path checked_place(const std::string& out) {
+    const auto place = std::filesystem::weakly_canonical(out);
+    if (!std::filesystem::exists(place)) return place;
+    if (!std::filesystem::is_regular_file(place)) throw std::runtime_error("cannot write " + out + ": it is not a regular file");
+    std::ifstream file(place, std::ios::binary);
+    std::string format, mark;
+    std::getline(file, format) && std::getline(file, mark);
+    if (mark != MARK && std::filesystem::file_size(place) > 0)
+        throw std::runtime_error("cannot write " + out + ": another program made the file there; choose another name");
+    return place;
+}
+
+// Writes pixels [height, width, channels] as PPM or PGM, whole or not at all: beside its place, and then renamed.
+void write_picture(const std::filesystem::path& place, size_t height, size_t width, size_t channels, const void* pixels) {
+    if (channels != 1 && channels != 3) throw std::runtime_error("a PPM holds 1 or 3 channels, not " + std::to_string(channels));
+    for (const int number : {SIGHUP, SIGINT, SIGTERM}) std::signal(number, SIG_IGN);  // they would leave a part; the end is near
+    auto partial = place;
+    partial += ".partial";
+    std::FILE* file = std::fopen(partial.c_str(), "wbx");  // x: a file that is there stays
+    if (!file) throw std::runtime_error("cannot write " + partial.string() + ": " + std::strerror(errno));
+    const std::string size_line = std::to_string(width) + ' ' + std::to_string(height);
+    const std::string head = (channels == 1 ? "P5\n" : "P6\n") + MARK + '\n' + size_line + "\n255\n";
+    const size_t size = height * width * channels;
+    bool is_whole = std::fwrite(head.data(), 1, head.size(), file) == head.size() && std::fwrite(pixels, 1, size, file) == size;
+    is_whole = std::fflush(file) == 0 && is_whole;
+    is_whole = fsync(fileno(file)) == 0 && is_whole;
+    is_whole = std::fclose(file) == 0 && is_whole;
+    std::error_code error;
+    if (is_whole) std::filesystem::rename(partial, place, error);
+    if (!is_whole || error) {
+        std::filesystem::remove(partial, error);
+        throw std::runtime_error("cannot write " + place.string());
+    }
 }
 
 int main(int count, char** arguments) try {
     if (count != 4) throw std::runtime_error("usage: generate_mnn ENGINE.mnn WS.bin OUT.ppm");
-    const std::string out = arguments[3];
+    const auto place = checked_place(arguments[3]);
 
     std::unique_ptr<MNN::Interpreter> network(MNN::Interpreter::createFromFile(arguments[1]));
     if (!network) throw std::runtime_error(std::string("cannot open ") + arguments[1]);
@@ -60,10 +110,8 @@ int main(int count, char** arguments) try {
     MNN::Tensor pixels(image, MNN::Tensor::CAFFE);
     image->copyToHostTensor(&pixels);
     const auto size = image->shape();
-    std::ofstream file(out, std::ios::binary);
-    file << (size[3] == 1 ? "P5\n" : "P6\n") << size[2] << ' ' << size[1] << "\n255\n";
-    file.write(pixels.host<char>(), static_cast<std::streamsize>(size[1]) * size[2] * size[3]);
-    if (!file.flush()) throw std::runtime_error("cannot write " + out);
+    const auto height = static_cast<size_t>(size[1]), width = static_cast<size_t>(size[2]), channels = static_cast<size_t>(size[3]);
+    write_picture(place, height, width, channels, pixels.host<char>());
     return 0;
 } catch (const std::exception& e) {
     std::cerr << "generate_mnn: " << e.what() << '\n';

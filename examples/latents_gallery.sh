@@ -6,6 +6,10 @@ checkpoint=${1:-examples/cats64.safetensors}
 gallery=${2:-docs/latents}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# A signal alone would leave the folder: sh runs the line above only when it exits by itself.
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 stylert export "$checkpoint" --out "$work/bundle"
 for level in coarse middle fine; do

@@ -19,26 +19,27 @@ import importlib.util
 import io
 import json
 import random
-import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from stylert.core.errors import StylertError
+from stylert.cli.main import run_program
+from stylert.core.errors import DataError
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.outputs import ZIP_COMMENT, check_output
 
 #: The layers of the set, in drawing order; the folder names carry the order after a '#'.
 SET = "sets/set4"
+RESOLUTIONS = tuple(2**n for n in range(2, 11))
 
 
 def load_parts(resolution: int) -> tuple[list[str], list[list[np.ndarray]]]:
     """Layer names in drawing order and their parts, premultiplied RGBA float32 `[R, R, 4]` in [0, 1]."""
     spec = importlib.util.find_spec("robohash")
     if spec is None or not spec.submodule_search_locations:
-        sys.exit("this needs robohash: pip install 'robohash==2.0'")
+        raise DataError("this needs robohash: pip install 'robohash==2.0'")
     folders = [d for d in (Path(spec.submodule_search_locations[0]) / SET).iterdir() if d.is_dir()]
     folders.sort(key=lambda d: d.name.partition("#")[2])
     layers = []
@@ -69,10 +70,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="which images are drawn")
     parser.add_argument("--out", type=Path, required=True, help="zip to write")
     args = parser.parse_args()
-    try:
-        check_output(args.out, "zip")
-    except StylertError as e:
-        parser.error(str(e))
+    if args.resolution not in RESOLUTIONS:
+        parser.error(f"--resolution is one of {', '.join(map(str, RESOLUTIONS))}")
+    check_output(args.out, "zip")
     names, layers = load_parts(args.resolution)
     available = int(np.prod([len(layer) for layer in layers]))
     if not 1 <= args.count <= available:
@@ -100,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("make_cats", main)

@@ -15,7 +15,8 @@ import os
 from pathlib import Path
 
 from stylert.benchmarks.report.plots import PNG_MARK, import_pyplot
-from stylert.core.errors import DataError, StylertError, shown
+from stylert.cli.main import run_program
+from stylert.core.errors import DataError, InputError, shown
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import read_document
@@ -34,26 +35,20 @@ def main() -> None:
     parser.add_argument("--metric", help="name of the metric; by default the first of the first run")
     parser.add_argument("--out", type=Path, required=True, help="the picture, a file .png; a picture of others is not replaced")
     args = parser.parse_args()
-    try:
-        if args.out.suffix != ".png":
-            raise StylertError(f"the picture {args.out} must end in .png")
-        check_own_picture(args.out)
-    except StylertError as e:
-        parser.error(str(e))
+    if args.out.suffix != ".png":
+        raise InputError(f"the picture {args.out} must end in .png")
+    check_own_picture(args.out)
     lines = {}
     for run in args.runs:
-        try:
-            lines[os.path.basename(os.path.realpath(run)) if len(args.runs) == 1 else str(run)] = read_lines(run / FILE)
-        except (DataError, ValueError) as e:
-            parser.error(f"{run / FILE} cannot be read: {e}")
+        lines[os.path.basename(os.path.realpath(run)) if len(args.runs) == 1 else str(run)] = read_lines(run / FILE)
     metric = args.metric or next((k for rows in lines.values() for k in rows[0] if k != "kimg"), None)
     if metric is None:
-        parser.error(f"{args.runs[0]} has no metrics")
+        raise DataError(f"{args.runs[0]} has no metrics")
     curves = {}
     for run, rows in lines.items():
         points = {row["kimg"]: row[metric] for row in rows if metric in row}
         if not points:
-            parser.error(f"{run} has no values of {shown(metric)}")
+            raise DataError(f"{run} has no values of {shown(metric)}")
         curves[run] = sorted(points.items())  # a resumed run may have measured a kimg twice: the last counts
     draw(curves, metric, args.out)
     for run, points in curves.items():
@@ -76,7 +71,7 @@ def read_lines(path: Path) -> list[dict[str, float]]:
         if "kimg" in numbers and row.get("noise") == "random":
             rows.append(numbers)
     if not rows:
-        raise ValueError("it has no lines of metrics with random noise")
+        raise DataError(f"{path} has no lines of metrics with random noise")
     return rows
 
 
@@ -104,4 +99,4 @@ def draw(curves: dict[str, list[tuple[float, float]]], metric: str, path: Path) 
 
 
 if __name__ == "__main__":
-    main()
+    run_program("metrics_curve", main)

@@ -15,34 +15,38 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from stylert.core.errors import StylertError
+from stylert.cli.main import run_program
 from stylert.core.images.grids import as_uint8
 from stylert.core.seeds import parse_seeds, z_from_seeds
 from stylert.runtime import Generator
-from stylert.runtime.media.interpolation import keyframe_path
-from stylert.runtime.media.pictures import save_image
+from stylert.runtime.media.interpolation import MAX_KEYFRAMES, keyframe_path
+from stylert.runtime.media.pictures import check_commented, check_own_picture, save_image
 
 HOME, CLEAR, HIDE_CURSOR, SHOW_CURSOR, PLAIN = "\x1b[H", "\x1b[2J", "\x1b[?25l", "\x1b[?25h", "\x1b[0m"
+#: Comment of the screenshot. It says that a model made the picture, and lets this example replace it.
+COMMENT = '{"AI-generated": true, "command": "examples/morph.py"}'
+MAX_FPS, MAX_SECONDS = 1000, 3600
 
 
 def main() -> None:
     options = arguments()
-    try:
-        with Generator.load(options.bundle, options.backend, options.precision, options.threads) as generator:
-            print(f"{generator.backend} {generator.precision}: {generator.why}", file=sys.stderr)
-            pixels, times = show(generator, walk(generator, options), options)
-    except StylertError as e:
-        sys.exit(f"morph: {e}")
+    if options.screenshot is not None:
+        check_commented(options.screenshot)
+        check_own_picture(options.screenshot)
+    with Generator.load(options.bundle, options.backend, options.precision, options.threads) as generator:
+        print(f"{generator.backend} {generator.precision}: {generator.why}", file=sys.stderr)
+        pixels, times = show(generator, walk(generator, options), options)
     print(summary(times, options.fps), file=sys.stderr)
-    if options.screenshot and pixels is not None:
+    if options.screenshot is not None and pixels is not None:
         save_image(
             np.asarray(Image.fromarray(pixels).resize(8 * np.array(pixels.shape[:2]), Image.Resampling.NEAREST)),
             options.screenshot,
-            generated=True,
+            COMMENT,
         )
 
 
@@ -57,16 +61,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0-7", help="the keyframes, passed in a circle")
     parser.add_argument("--psi", type=float, default=0.7)
     parser.add_argument("--seconds", type=float, default=2.0, help="from one keyframe to the next")
-    parser.add_argument("--screenshot", help="write the last picture, with as many pixels as the terminal showed")
+    parser.add_argument("--screenshot", type=Path, help="write the last picture, with as many pixels as the terminal showed")
     options = parser.parse_args()
-    if not (options.fps > 0 and options.seconds > 0 and (options.frames is None or options.frames > 0)):
-        parser.error("--fps, --seconds and --frames are positive")
+    if not (0.01 <= options.fps <= MAX_FPS and 0.01 <= options.seconds <= MAX_SECONDS):
+        parser.error(f"--fps is a number from 0.01 to {MAX_FPS}, and --seconds one from 0.01 to {MAX_SECONDS}")
+    if options.frames is not None and options.frames < 1:
+        parser.error("--frames is at least 1")
     return options
 
 
 def walk(generator: Generator, options: argparse.Namespace) -> Iterator[np.ndarray]:
     """ws `[1, num_ws, w_dim]` of each frame. The path is a closed curve through the keyframes."""
-    keyframes = generator.map(z_from_seeds(parse_seeds(options.seeds), generator.bundle.model["z_dim"]), options.psi)
+    seeds = parse_seeds(options.seeds, MAX_KEYFRAMES)
+    keyframes = generator.map(z_from_seeds(seeds, generator.bundle.model["z_dim"]), options.psi)
     steps = max(2, round(len(keyframes) * options.seconds * options.fps))
     rounds = (keyframe_path(keyframes, steps, loop=True, batch=1) for _ in itertools.count())
     return itertools.islice(itertools.chain.from_iterable(rounds), options.frames)
@@ -102,9 +109,10 @@ def show(
 
 
 def shrink(image: np.ndarray, columns: int, lines: int) -> np.ndarray:
-    """Shrink uint8 `[H, W, 1 or 3]` to square RGB that fits `columns` x `lines` half-block characters. Never enlarges."""
+    """Shrink uint8 `[H, W, 1 to 4]` to square RGB that fits `columns` x `lines` half-block characters. Never enlarges."""
     side = max(2, min(columns, 2 * lines, image.shape[0]) // 2 * 2)
-    rgb = np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+    colours = image[..., :3] if image.shape[2] >= 3 else image[..., :1]  # without transparency
+    rgb = np.ascontiguousarray(np.broadcast_to(colours, (*image.shape[:2], 3)))
     return np.asarray(Image.fromarray(rgb).resize((side, side), Image.Resampling.BOX))
 
 
@@ -131,4 +139,4 @@ def summary(times: list[float], fps: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("morph", main)

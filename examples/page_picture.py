@@ -8,37 +8,64 @@ python examples/page_picture.py http://127.0.0.1:8000 docs/serving.webp
 
 from __future__ import annotations
 
+import argparse
 import io
 import shutil
-import sys
+from pathlib import Path
 
+import numpy as np
 from PIL import Image
-from playwright.sync_api import sync_playwright
+
+from stylert.cli.main import run_program
+from stylert.core.errors import BackendError, InputError, shown_line
+from stylert.core.files.atomic import atomic_file
+from stylert.runtime.media.pictures import check_own_picture, encoded_image
 
 CHOICES = "#base=3&fine=12&toward=7&at=0.4&psi=0.7"
 SIZE = {"width": 1280, "height": 900}
 #: Every picture is there.
 DRAWN = "document.querySelectorAll('#strip img[src]').length === 7 && !document.querySelector('img.stale')"
+COMMENT = '{"AI-generated": true, "command": "examples/page_picture.py"}'
 
 
 def main() -> None:
-    address, picture = sys.argv[1:]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport=SIZE)
-        page.goto(f"{address}/{CHOICES}")
-        for key in ("ArrowLeft", "ArrowRight") * 10:  # times of a page in use
-            while not page.evaluate(DRAWN):
-                page.wait_for_timeout(100)
-            page.focus("#picture")
-            page.keyboard.press(key)
-        while not page.evaluate(DRAWN):
-            page.wait_for_timeout(100)
-        page.evaluate("document.activeElement.blur()")
-        page.wait_for_timeout(300)
-        Image.open(io.BytesIO(page.screenshot()), formats=["PNG"]).convert("RGB").save(picture, quality=90, method=6)
-        browser.close()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("address")
+    parser.add_argument("picture", type=Path, help="a file .webp")
+    options = parser.parse_args()
+    if options.picture.suffix != ".webp":
+        raise InputError(f"the picture {options.picture} must end in .webp")
+    check_own_picture(options.picture)
+    with Image.open(io.BytesIO(screenshot(options.address)), formats=["PNG"]) as image:
+        picture = encoded_image(np.asarray(image.convert("RGB")), ".webp", COMMENT)
+    with atomic_file(options.picture) as temporary:
+        temporary.write_bytes(picture)
+
+
+def screenshot(address: str) -> bytes:
+    """The page as a PNG file, after some use."""
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ImportError:
+        raise BackendError("this needs playwright: pip install playwright") from None
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+            )
+            page = browser.new_page(viewport=SIZE)
+            page.goto(f"{address}/{CHOICES}")
+            for key in ("ArrowLeft", "ArrowRight") * 10:  # times of a page in use
+                page.wait_for_function(DRAWN)
+                page.focus("#picture")
+                page.keyboard.press(key)
+            page.wait_for_function(DRAWN)
+            page.evaluate("document.activeElement.blur()")
+            page.wait_for_timeout(300)
+            return page.screenshot()
+    except Error as e:
+        raise BackendError(f"Chromium cannot show the page at {address}: {shown_line(e.message)}") from None
 
 
 if __name__ == "__main__":
-    main()
+    run_program("page_picture", main)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stylert.core.errors import StylertError
+from stylert.cli.main import run_program
+from stylert.core.errors import shown
 from stylert.core.files.outputs import check_output
 from stylert.models.checkpoint import read_generator, read_metadata, write_generator
 
@@ -21,10 +22,9 @@ def main() -> None:
     parser.add_argument("target", type=Path)
     parser.add_argument("--info", action="append", default=[], metavar="KEY=VALUE", help="a fact that the file carries")
     args = parser.parse_args()
-    try:
-        check_output(args.target, "safetensors", (args.source,))
-    except StylertError as e:
-        parser.error(str(e))
+    check_output(args.target, "safetensors", (args.source,))
+    if wrong := [pair for pair in args.info if "=" not in pair]:
+        parser.error(f"--info takes KEY=VALUE, not {shown(wrong[0])}")
     info = dict(pair.split("=", 1) for pair in args.info)
     facts = read_metadata(args.source).get("facts")
     if facts is not None:
@@ -35,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("release_checkpoint", main)

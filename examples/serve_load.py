@@ -21,6 +21,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -37,8 +38,11 @@ from statistics import median
 
 import numpy as np
 
+from stylert.cli.main import run_program
+from stylert.core.errors import BackendError
 from stylert.core.machine.host import cpu_name
 from stylert.runtime import Generator
+from stylert.runtime.build_options import check_threads
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.serving.network_calls import NetworkCalls, load_calls
 
@@ -206,8 +210,8 @@ def started(command: list[str]) -> Iterator[Server]:
                 sys.exit(128 + waiting[0])
             assert process.stdout is not None
             line = process.stdout.readline()
-            if not line:
-                raise SystemExit("the server did not start")
+            if not line:  # it has said why
+                raise BackendError("the server did not start")
             yield Server(process, int(line.strip().rsplit(":", 1)[1]))
         finally:
             process.terminate()
@@ -350,6 +354,11 @@ def main() -> None:
     parser.add_argument("--max-batch", type=int, default=8)
     parser.add_argument("--naive", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if not (0 < options.seconds < math.inf and 0 < options.target < math.inf):
+        parser.error("--seconds and --target are numbers of more than 0")
+    if min(*options.clients, options.requests, options.max_batch, 1) < 1:
+        parser.error("--clients, --requests and --max-batch are at least 1")
+    check_threads(options.threads)
     if options.naive:
         serve_naively(options)
         return
@@ -357,8 +366,9 @@ def main() -> None:
     shared = ["--backend", options.backend, "--precision", options.precision]
     shared += ["--threads", str(options.threads)] if options.threads else []
     serve = ["-m", "stylert.cli.main", "serve", f"load={options.bundle}", "--port", "0", "--quiet", *shared]
+    bundle = Bundle.load(options.bundle)
     print(f"{options.backend} {options.precision}, threads {options.threads or 'by the library'}, {cpu_name()}")
-    calls = load_calls(Bundle.load(options.bundle), options.backend, options.precision, options.threads, options.max_batch)
+    calls = load_calls(bundle, options.backend, options.precision, options.threads, options.max_batch)
     with started([*serve, "--max-batch", str(options.max_batch)]) as server:
         asyncio.run(closed_loop(server.port, (infer_request("load", seed) for seed in range(32)), 4))  # warm
         single(server, "load", calls.whole, options.seconds)
@@ -371,4 +381,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("serve_load", main)

@@ -2,7 +2,7 @@
 # How the shipped checkpoint was trained: small images first, each stage growing out of the one before. On two cores the first
 # stages take minutes, and a 64 px run from nothing did not get in an hour to where the last stage begins.
 # Needs `pip install 'stylert[train]' 'robohash==2.0'`. The shipped run's small images were box averages of the 64 px ones.
-set -e
+set -eu
 data=${1:-data}
 runs=${2:-runs}
 mkdir -p "$data"

@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from stylert.benchmarks.report.plots import PNG_MARK, import_pyplot
-from stylert.core.errors import StylertError
+from stylert.cli.main import run_program
+from stylert.core.errors import DataError
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.cache import cache_folder
-from stylert.core.files.outputs import check_output, write_json
+from stylert.core.files.outputs import check_not_input, check_output, write_json
 from stylert.core.images.grids import make_grid
 from stylert.models.checkpoint import load_generator, read_metadata
 from stylert.models.features.extractors import EffNetLite0
@@ -48,16 +49,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="path without suffix: .json, .png and -samples.png are written")
     args = parser.parse_args()
     table, curve, samples = args.out.with_suffix(".json"), args.out.with_suffix(".png"), Path(f"{args.out}-samples.png")
-    try:
-        check_output(table, "JSON")
-        for picture in (curve, samples):
-            check_own_picture(picture)
-    except StylertError as e:
-        parser.error(str(e))
+    if not (args.images >= 2 and 0 < args.every < math.inf):
+        parser.error("--images is at least 2, and --every a number of more than 0")
+    check_output(table, "JSON", (args.data, args.floor))
+    for picture in (curve, samples):
+        check_not_input(picture, (args.data, args.floor))
+        check_own_picture(picture)
     found = {float(m[1]): p for p in args.run.iterdir() if (m := re.fullmatch(r"snapshot-([\d.]+)\.safetensors", p.name))}
     snapshots = {kimg: found[kimg] for kimg in sorted(found) if math.isclose(kimg, round(kimg / args.every) * args.every)}
     if not snapshots:
-        parser.error(f"{args.run} keeps no snapshots: train with --keep")
+        raise DataError(f"{args.run} keeps no snapshots: train with --keep")
 
     extractor, cache = EffNetLite0(), cache_folder() / "features"
     real, other = (
@@ -116,4 +117,4 @@ def draw(facts: dict, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("training_curve", main)

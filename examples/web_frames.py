@@ -19,11 +19,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from stylert.cli.main import run_program
+from stylert.core.errors import BackendError, InputError, shown_line
 from stylert.core.machine.host import cpu_name
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 ROUNDS = 5
+MAX_SECONDS = 3600
 #: The processors that a page sees.
 PROCESSORS = "Object.defineProperty(Navigator.prototype, 'hardwareConcurrency', {{ get: () => {} }})"
 #: Chooses a model, and waits until every picture of the page is there and the small ones have not begun anew.
@@ -73,13 +76,29 @@ def new_page(browser: Any, url: str, processors: int | None) -> Any:
 
 
 def main() -> None:
-    from playwright.sync_api import sync_playwright
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("site", type=Path)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each model and number of processors, in five rounds")
     parser.add_argument("--processors", type=lambda text: [int(part) for part in text.split(",")], default=[None])
     options = parser.parse_args()
+    if not 0 < options.seconds <= MAX_SECONDS:
+        parser.error(f"--seconds is a number of more than 0, up to {MAX_SECONDS}")
+    if not (options.site / "index.html").is_file():
+        raise InputError(f"{options.site} is no page that `stylert web` wrote: it has no index.html")
+    try:
+        from playwright.sync_api import Error
+    except ImportError:
+        raise BackendError("this needs playwright: pip install playwright") from None
+    try:
+        measure(options)
+    except Error as e:
+        raise BackendError(f"Chromium cannot show the page: {shown_line(e.message)}") from None
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Measure a page in Chromium, and print a line for each of its models and numbers of processors."""
+    from playwright.sync_api import sync_playwright
+
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=str(options.site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     backends: dict[tuple[str, int | None], str] = {}
@@ -106,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("web_frames", main)

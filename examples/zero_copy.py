@@ -11,14 +11,14 @@ array, the images are written into another of its arrays, and nothing is copied 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from stylert.core.errors import StylertError
+from stylert.cli.main import run_program
+from stylert.core.errors import BackendError
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime import Generator
 
@@ -49,12 +49,12 @@ def main() -> None:
     options = parser.parse_args()
     try:
         library = LIBRARIES[options.library]()
-        with Generator.load(options.bundle, options.backend, options.precision) as generator:
-            ws = generator.map(z_from_seeds([1, 2, 3, 4], generator.bundle.model["z_dim"]), psi=0.7)
-            share = share_on_gpu if generator.device == "cuda" else share_on_cpu
-            share(generator, library, ws)
-    except (StylertError, ImportError) as e:
-        sys.exit(f"zero_copy: {e}")
+    except ImportError as e:
+        raise BackendError(f"{options.library} cannot be imported: {e}") from None
+    with Generator.load(options.bundle, options.backend, options.precision) as generator:
+        ws = generator.map(z_from_seeds([1, 2, 3, 4], generator.bundle.model["z_dim"]), psi=0.7)
+        share = share_on_gpu if generator.device == "cuda" else share_on_cpu
+        share(generator, library, ws)
 
 
 def share_on_cpu(generator: Generator, library: Library, ws: np.ndarray) -> None:
@@ -83,7 +83,7 @@ def yes_or_no(condition: bool) -> str:
 
 def numpy_library() -> Library:
     def no_gpu(*_: Any) -> Any:
-        raise ImportError("NumPy has no GPU arrays: --library torch, cupy or pycuda")
+        raise BackendError("NumPy has no GPU arrays: --library torch, cupy or pycuda")
 
     return Library(np.from_dlpack, no_gpu, no_gpu, lambda a: a.ctypes.data)
 
@@ -119,4 +119,4 @@ LIBRARIES = {"numpy": numpy_library, "torch": torch_library, "cupy": cupy_librar
 
 
 if __name__ == "__main__":
-    main()
+    run_program("zero_copy", main)

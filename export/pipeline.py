@@ -13,6 +13,7 @@ import onnx
 
 from stylert.core.errors import BundleError, InputError, OutputError
 from stylert.core.files.atomic import atomic_directory
+from stylert.core.files.digests import sha256_of
 from stylert.core.files.marks import is_unchanged
 from stylert.core.files.outputs import check_not_around, document_text
 from stylert.core.progress import Progress
@@ -26,7 +27,7 @@ from stylert.export.verify import MAX_SEEDS, WORST_IMAGES, Accuracy, PsnrMissed,
 from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime import engines
 from stylert.runtime.backends import BACKENDS
-from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle, PrecisionEntry, check_utf8, file_entries, sha256_of
+from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle, PrecisionEntry, check_utf8, file_entries
 from stylert.runtime.bundle_signature import SIGNATURE_FILE
 
 #: The precisions that can be exported, each with the PSNR against PyTorch that a bundle promises at least, in dB.
@@ -117,7 +118,7 @@ def export_bundle(
             provenance={
                 # JSON holds no bytes that are not UTF-8.
                 "checkpoint": document_text(Path(checkpoint).name),
-                "checkpoint_sha256": sha256_of(Path(checkpoint)),
+                "checkpoint_sha256": sha256_of(checkpoint),
                 "stylert": version("stylert"),
                 "info": weights.info,
             },

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import BackendError, InputError, StylertError, missing_extra
+from stylert.core.files.digests import sha256_of
 from stylert.core.images.grids import as_uint8
 from stylert.core.images.similarity import psnr, ssim
 from stylert.core.progress import Progress
@@ -20,7 +21,7 @@ from stylert.export.perceptual_accuracy import perceptual_distance
 from stylert.models.checkpoint import generator_module
 from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime.backends import available_backends, backend
-from stylert.runtime.bundle import NO_VNNI, Bundle, sha256_of
+from stylert.runtime.bundle import NO_VNNI, Bundle
 from stylert.runtime.engines import check_network_kind
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.pictures import save_image

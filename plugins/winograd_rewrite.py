@@ -25,6 +25,8 @@ from stylert.plugins.winograd_nodes import Layer, PixelList, image_to_pixels, pi
 class ConvNode:
     """A ModulatedConv2d node that can be rewritten.
 
+    It has a 3x3 kernel, constant float32 weights, bias and filter, and a size that the model states.
+
     Attributes:
         name: The node's name.
         in_channels: I.
@@ -38,14 +40,6 @@ class ConvNode:
     out_channels: int
     size: tuple[int, int]
     up: int
-
-
-def conv_nodes(model: onnx.ModelProto) -> list[ConvNode]:
-    """The nodes that can be rewritten, in order.
-
-    They have 3x3 kernels, constant float32 weights, biases and filters, and a size that the model states.
-    """
-    return [conv for _, conv, _ in _rewritable(model.graph)]
 
 
 def rewrite_as_winograd(model: onnx.ModelProto, tile_of: Callable[[ConvNode], int | None]) -> list[ConvNode]:

@@ -1,7 +1,8 @@
 """The runtime: loads a bundle and makes images. Importing it loads NumPy and msgspec, and no library of a backend.
 
 - `bundle`: the bundle's manifest and files. `bundle_signature` signs them, and checks the signature.
-- `generator`: `Generator`, from seeds or latents to images. It checks its arguments with `input_checks`.
+- `generator`: `Generator`, from seeds or latents to images. Its arguments become inputs in `network_inputs`, checked one by one by
+  `input_checks`.
 - `loading`: opens networks as sessions; `engines` builds engines into a bundle and verifies them.
 - `session`: the protocols of a loaded network; `batching` splits batches for it.
 - `backends/`: the libraries that run networks; `build_options`, `lowering` and `symmetric_steps` prepare what they build.

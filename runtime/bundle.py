@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import numpy as np
 
 from stylert.core.errors import BundleError, InputError, as_path, shown
 from stylert.core.files.atomic import atomic_file
+from stylert.core.files.digests import check_sha256, sha256_of
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document, read_part
 from stylert.core.machine.byte_products import byte_pairs_saturate
@@ -145,6 +145,15 @@ class Bundle:
         styles = [_floats(STYLE_OFFSETS, True, self.style_channels)] if self.style_channels else []
         return [_floats("ws", True, self.num_ws, self.model["w_dim"]), *noise, *styles, image]
 
+    def check_no_noise_inputs(self) -> None:
+        """Refuse a network that takes noise as inputs, for callers that give it ws alone.
+
+        Raises:
+            InputError: The network takes noise as inputs.
+        """
+        if self.noise == "input":
+            raise InputError(f"bundle {self.path} takes noise as inputs: use it from Python, or export one with --noise const")
+
     def unmoved_styles(self, batch: int) -> dict[str, np.ndarray]:
         """The input that leaves the styles of `batch` images as they are, by its name. Empty for a network without it."""
         return {STYLE_OFFSETS: np.zeros((batch, self.style_channels), np.float32)} if self.style_channels else {}
@@ -223,11 +232,7 @@ class Bundle:
         size = path.stat().st_size
         if size != entry.bytes:
             raise BundleError(f"bundle file {path} has {size} bytes, the manifest says {entry.bytes}; export the bundle again")
-        try:
-            digest = sha256_of(path)
-        except OSError as e:
-            raise BundleError(f"bundle file {path} cannot be read: {e.strerror or e}") from None
-        if digest != entry.sha256:
+        if sha256_of(path, BundleError, "bundle file") != entry.sha256:
             raise BundleError(f"bundle file {path} does not match its sha256 in {MANIFEST}; export the bundle again")
         return path
 
@@ -260,11 +265,6 @@ def file_entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:
     return {name: FileEntry(sha256_of(folder / name), (folder / name).stat().st_size) for name in names}
 
 
-def sha256_of(path: Path) -> str:
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
 def _floats(name: str, is_input: bool, *shape: int) -> TensorSpec:
     return TensorSpec(name, is_input, np.dtype(np.float32), shape)
 
@@ -274,12 +274,6 @@ def check_plain_name(name: str) -> str:
     if not re.fullmatch(r"[\w.+ -]{1,200}", name) or name in (".", "..") or not name.isprintable():
         raise ValueError(f"{shown(name)} is not a plain file name")
     return name
-
-
-def check_sha256(digest: str) -> None:
-    """Raise ValueError unless this is a sha256 in hexadecimal digits."""
-    if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise ValueError(f"{shown(digest)} is not a sha256")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 from stylert.core.errors import BackendError, BundleError, InputError, shown
 from stylert.core.files.atomic import atomic_directory
+from stylert.core.files.digests import check_sha256, sha256_of
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document, read_part
 from stylert.core.progress import Progress
@@ -24,7 +25,7 @@ from stylert.runtime.backends.base import Backend
 from stylert.runtime.backends.kernel_table import EngineLayer
 from stylert.runtime.batching import BatchRange
 from stylert.runtime.build_options import DEFAULTS, THROUGHPUT, BuildOptions
-from stylert.runtime.bundle import Bundle, check_sha256, sha256_of
+from stylert.runtime.bundle import Bundle
 from stylert.runtime.own_engines import remember_own_engine
 
 ENGINE_JSON = "engine.json"
@@ -310,7 +311,7 @@ def _compare(file: Path, digest: str | None) -> None:
         raise _damaged(file.parent, f"{file.name} is not listed in {ENGINE_JSON}")
     if file.stat().st_size > MAX_ENGINE_BYTES:
         raise _damaged(file.parent, f"{file.name} is larger than {MAX_ENGINE_BYTES / 2**30:.0f} GiB")
-    if sha256_of(file) != digest:
+    if sha256_of(file, BundleError, "engine file") != digest:
         raise _damaged(file.parent, f"{file.name} does not match its sha256")
 
 

@@ -15,21 +15,14 @@ from stylert.core.errors import BackendError, BundleError, InputError, OutOfMemo
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime.batching import BatchChunk, batch_chunks, limited
 from stylert.runtime.build_options import LATENCY, check_threads
-from stylert.runtime.bundle import STYLE_OFFSETS, Bundle
+from stylert.runtime.bundle import Bundle
 from stylert.runtime.choice.auto import resolved
-from stylert.runtime.cuda.arrays import DeviceView, device_view
+from stylert.runtime.cuda.arrays import device_view
 from stylert.runtime.forking import never_free, tell_after_fork
 from stylert.runtime.in_flight import InFlight
-from stylert.runtime.input_checks import (
-    chunk_inputs,
-    finite_number,
-    float_input,
-    host_floats,
-    noise_arrays,
-    one_hot,
-    whole_number,
-)
+from stylert.runtime.input_checks import chunk_inputs, whole_number
 from stylert.runtime.loading import open_mapping, open_synthesis
+from stylert.runtime.network_inputs import mapping_inputs, synthesis_inputs
 from stylert.runtime.session import HostInputs, Inputs, Session, Timings, device_session
 
 if TYPE_CHECKING:
@@ -167,20 +160,9 @@ class Generator:
         Raises:
             InputError: An argument has another form, shape or range.
         """
-        model, num_ws = self.bundle.model, self.bundle.num_ws
-        z = host_floats(z, ("N", model["z_dim"]), "z")
-        psi = finite_number(psi, "psi")
-        if cutoff is not None:
-            cutoff = whole_number(cutoff, "cutoff", 0, num_ws)
-        psi_of_latents = np.ones((len(z), num_ws), np.float32)
-        psi_of_latents[:, :cutoff] = psi
-        inputs = {"z": z, "psi": psi_of_latents}
-        if model["c_dim"]:
-            inputs["c"] = one_hot(labels, len(z), model["c_dim"])
-        elif labels is not None:
-            raise InputError("this network takes no labels")
+        inputs = mapping_inputs(self.bundle, z, psi, cutoff, labels)
         with self._in_flight:
-            return _of_shape(self._mapping.run(inputs), (len(z), num_ws, model["w_dim"]))
+            return _of_shape(self._mapping.run(inputs), (len(inputs["z"]), self.bundle.num_ws, self.bundle.model["w_dim"]))
 
     def synthesize(self, ws: Any, noise: dict[str, Any] | None = None, style_offsets: Any = None) -> np.ndarray:
         """Make one image for each ws.
@@ -370,24 +352,8 @@ class Generator:
         ranges = self._synthesis.ranges
         return batch_chunks(n, ranges if self._max_batch is None else limited(ranges, self._max_batch))
 
-    def _synthesis_inputs(
-        self, ws: Any, noise: dict[str, Any] | None, style_offsets: Any = None
-    ) -> dict[str, np.ndarray | DeviceView]:
-        model, expected, given = self.bundle.model, self.bundle.noise_inputs, noise_arrays(noise)
-        gpu = self._device_session is not None
-        inputs = {"ws": float_input(ws, ("N", self.bundle.num_ws, model["w_dim"]), "ws", gpu, self.backend)}
-        if set(given) != set(expected):
-            wanted = f"exactly the noise inputs {', '.join(sorted(expected))}" if expected else "no noise inputs"
-            raise InputError(f"this bundle takes {wanted}")
-        for name, value in given.items():
-            shape = (len(inputs["ws"]), 1, expected[name], expected[name])
-            inputs[name] = float_input(value, shape, name, gpu, self.backend)
-        if style_offsets is None:
-            return inputs | self.bundle.unmoved_styles(len(inputs["ws"]))
-        if not self.bundle.style_channels:
-            raise InputError("this bundle has no input for styles; export it with --style-offsets")
-        styles = (len(inputs["ws"]), self.bundle.style_channels)
-        return inputs | {STYLE_OFFSETS: float_input(style_offsets, styles, STYLE_OFFSETS, gpu, self.backend)}
+    def _synthesis_inputs(self, ws: Any, noise: dict[str, Any] | None, style_offsets: Any = None) -> Inputs:
+        return synthesis_inputs(self.bundle, ws, noise, style_offsets, self._device_session is not None, self.backend)
 
     def _memory_error(self, inputs: Inputs) -> BackendError:
         """The error for too little memory.

@@ -1,8 +1,8 @@
-"""Checks the arrays that callers give to a `Generator` and brings them into the form that sessions take."""
+"""Checks the values that callers give to a `Generator` and brings them into the form that sessions take."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from stylert.runtime.session import Inputs
 NamedShape = tuple[int | str, ...]
 
 MAX_FLOAT = float(np.finfo(np.float32).max)
+#: The largest value of an array. Networks square their inputs, and images of values that overflow are black.
+MAX_VALUE = 1e12
 
 
 def whole_number(value: Any, name: str, least: int, most: int | None = None) -> int:
@@ -50,15 +52,6 @@ def finite_number(value: Any, name: str) -> float:
     return number
 
 
-def noise_arrays(noise: Any) -> Mapping[Any, Any]:
-    """The noise inputs by name; none for None. Raises InputError for anything but a mapping."""
-    if noise is None:
-        return {}
-    if not isinstance(noise, Mapping):
-        raise InputError(f"noise is a dictionary of arrays by name, not {shown(noise)}")
-    return noise
-
-
 def float_input(value: Any, shape: NamedShape, name: str, gpu: bool, backend: str) -> np.ndarray | DeviceView:
     """A float input in host memory as `host_floats`, or as a view if it lies on the GPU.
 
@@ -89,7 +82,7 @@ def host_floats(value: Any, shape: NamedShape, name: str) -> np.ndarray:
     """An array in host memory as contiguous float32.
 
     Raises:
-        InputError: It is not an array of floats, has another shape, or holds NaN or infinity.
+        InputError: It is not an array of floats, has another shape, or holds NaN, infinity, or a value beyond `MAX_VALUE`.
     """
     array = host_view(value)
     if array is None or array.dtype not in (np.float32, np.float64, np.float16):
@@ -100,6 +93,8 @@ def host_floats(value: Any, shape: NamedShape, name: str) -> np.ndarray:
         floats = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(floats).all():
         raise InputError(f"{name} holds values that are not finite in float32")
+    if max(floats.max(), -floats.min()) > MAX_VALUE:
+        raise InputError(f"{name} holds values beyond {MAX_VALUE:g}, with which a network overflows")
     return floats
 
 

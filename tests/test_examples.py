@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -189,6 +188,23 @@ def test_the_cpp_program_makes_the_same_images_as_python_from_the_bundles_engine
             made = np.asarray(Image.open(tmp_path / "image.ppm"))
             # The C++ program runs the mapping network on OpenVINO, so ws differ in their last bits.
             assert psnr(made, image) >= bundle.precision(precision).min_psnr_db
+    (tmp_path / "mine.ppm").write_bytes(b"P6\n1 1\n255\nabc")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for seed, psi, out in (
+        (1, 0.7, tmp_path / "mine.ppm"),
+        (1, 0.7, bundle.path / "bundle.json"),
+        (1, 0.7, tmp_path),
+        (1, 0.7, "/dev/null"),
+        (1, 0.7, tmp_path / "none" / "x.ppm"),
+        (-1, 0.7, tmp_path / "x.ppm"),
+        (2**32, 0.7, tmp_path / "x.ppm"),
+        ("7a", 0.7, tmp_path / "x.ppm"),
+        (1, "nan", tmp_path / "x.ppm"),
+        (1, 1e30, tmp_path / "x.ppm"),
+    ):
+        refused = run(bundle.path, "fp32", seed, psi, out)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
@@ -227,10 +243,11 @@ def test_the_cpp_program_on_mnn_makes_the_image_of_python_from_the_bundles_engin
     done = run(engine, tmp_path / "ws.bin", tmp_path / "image.ppm")
     assert done.returncode == 0, done.stderr
     assert psnr(np.asarray(Image.open(tmp_path / "image.ppm")), expected) >= bundle.precision("fp32").min_psnr_db
-    for wrong in ((SHIPPED, tmp_path / "ws.bin"), (engine, SHIPPED)):
-        refused = run(*wrong, tmp_path / "x.ppm")
+    for wrong in ((SHIPPED, tmp_path / "ws.bin", "x.ppm"), (engine, SHIPPED, "x.ppm"), (engine, tmp_path / "ws.bin", "ws.bin")):
+        refused = run(*wrong[:2], tmp_path / wrong[2])
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
         assert not (tmp_path / "x.ppm").exists()
+    assert (tmp_path / "ws.bin").read_bytes() == ws[0].tobytes()
 
 
 def test_a_stylegan3_pickle_becomes_onnx_networks_and_turned_images(tmp_path: Path) -> None:
@@ -251,84 +268,3 @@ def test_a_stylegan3_pickle_becomes_onnx_networks_and_turned_images(tmp_path: Pa
     for still, turned in zip(*tiles, strict=True):
         assert still.std() > 1
         assert np.abs(turned.astype(int) - np.rot90(still)).max() <= 1
-    (tmp_path / "out" / "notes.txt").write_text("mine")
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 1
-    assert "notes.txt" in done.stderr
-    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
-
-
-def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, example: str, *args: object) -> str:
-    """The last line of an example that refuses its arguments."""
-    monkeypatch.setattr(sys, "argv", [example, *map(str, args)])
-    with pytest.raises(SystemExit) as e:
-        runpy.run_path(str(EXAMPLES / example), run_name="__main__")
-    assert e.value.code == 2
-    usage, _, line = capsys.readouterr().err.rstrip("\n").rpartition("\n")
-    assert usage.startswith("usage: ")
-    assert line.startswith(f"{example}: error: ")
-    return line
-
-
-def write_metrics(folder: Path, *rows: object) -> Path:
-    folder.mkdir()
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
-
-
-def test_examples_replace_no_file_of_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = {"kimg": 1, "FD": 3.0, "noise": "random"}
-    run = write_metrics(tmp_path / "run", row, {**row, "kimg": 2, "FD": 2.0})
-    for name in ("a.png", "b.json", "b.png", "b-samples.png", "c.safetensors", "results.json"):
-        (tmp_path / name).write_text("of the user")
-    for arguments in (
-        ("metrics_curve.py", run, "--out", tmp_path / "a.png"),
-        ("metrics_curve.py", run, "--out", run / "metrics.jsonl"),
-        ("training_curve.py", run, "--data", "d.zip", "--floor", "f.zip", "--out", tmp_path / "b"),
-        ("compare_training.py", "--data", "d.zip", "--cpu-seconds", 1, "--run", "a", "--out", tmp_path),
-        ("release_checkpoint.py", SHIPPED, tmp_path / "c.safetensors"),
-    ):
-        assert re.search(r"did not (write|draw)|must end in .png", refused(capsys, monkeypatch, *arguments))
-    assert {p.read_text() for p in tmp_path.iterdir() if p.is_file()} == {"of the user"}
-    assert "FD" in (run / "metrics.jsonl").read_text()
-    for _ in range(2):  # its own picture may be replaced
-        python(EXAMPLES / "metrics_curve.py", run, "--out", tmp_path / "d.png")
-
-
-@pytest.mark.parametrize(
-    ("rows", "options", "words"),
-    [
-        ([{"kimg": 1, "noise": "random", "FD": "x"}], ["--metric", "FD"], "has no values of 'FD'"),
-        ([{"kimg": 1, "noise": "random", "FD": None}], [], "has no metrics"),
-        ([{"kimg": 1, "noise": "random", "FD": True}], [], "has no metrics"),
-        ([{"kimg": 1, "noise": "random", "best": True}], [], "has no metrics"),
-        ([{"kimg": "a", "noise": "random", "FD": 1}], [], "no lines of metrics"),
-        ([{"kimg": [1], "noise": "random", "FD": 1}], [], "no lines of metrics"),
-        ([{"kimg": None, "noise": "random", "FD": 1}], [], "no lines of metrics"),
-        ([{"kimg": 1, "noise": "random", "FD": 1}], ["--metric", "KID\n"], "has no values of"),
-        ([{"kimg": 1, "noise": "random", "FD": 1}], ["--out", "q.xyz"], "must end in .png"),
-        ([[1], 2, "x"], [], "no lines of metrics"),
-    ],
-)
-def test_the_curve_of_damaged_metrics_is_refused_in_one_line(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    rows: list[object],
-    options: list[str],
-    words: str,
-) -> None:
-    run = write_metrics(tmp_path / "run", *rows)
-    assert words in refused(capsys, monkeypatch, "metrics_curve.py", run, "--out", tmp_path / "q.png", *options)
-    assert not (tmp_path / "q.png").exists()
-
-
-def test_the_curve_leaves_out_what_is_no_number_and_shows_names_as_they_are(tmp_path: Path) -> None:
-    name = "F$\\frac{$"
-    rows = [
-        {"kimg": k, "noise": "random", name: v} for k, v in ((1, 2.0), (2, None), (3, "x"), ("4", 1.0), (5, 1e300), (6, 1e-300))
-    ]
-    run = write_metrics(tmp_path / "a$\\frac{$b", *rows)
-    assert f"3 snapshots, {name} is lowest at 6 kimg" in python(EXAMPLES / "metrics_curve.py", run, "--out", tmp_path / "q.png")

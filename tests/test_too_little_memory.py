@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from stylert.core.errors import BackendError, DataError
+from stylert.core.errors import BackendError, DataError, OutOfMemory
+from stylert.models.importers.import_checkpoint import import_checkpoint
 from stylert.runtime.backends import onnxruntime
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.network_files import parsed
@@ -51,6 +53,13 @@ def test_a_zip_that_does_not_fit_is_not_damaged(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(zipfile, "ZipFile", fail)
     with pytest.raises(DataError, match="there is too little memory for the list of its files"):
         open_files(tmp_path / "a.zip")
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.pkl").write_bytes(b"x")
+    monkeypatch.setattr(sys.modules[import_checkpoint.__module__], "read_container", fail)
+    with pytest.raises(OutOfMemory, match=r"cannot import .*a\.pkl: not enough memory"):
+        import_checkpoint(tmp_path / "a.pkl")
 
 
 def test_no_handler_of_all_errors_takes_too_little_memory_for_a_mistake() -> None:

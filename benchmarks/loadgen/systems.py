@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from stylert.benchmarks.scenarios.measure import PSI
-from stylert.core.errors import BackendError
 from stylert.core.images.grids import as_uint8
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime.bundle import Bundle
@@ -97,8 +96,7 @@ class LocalTarget:
             StylertError: As `Generator.load`, or the bundle takes noise as inputs.
         """
         bundle = Bundle.load(self.bundle)
-        if bundle.noise == "input":
-            raise BackendError(f"bundle {self.bundle} takes noise as inputs; measure one that is exported with --noise const")
+        bundle.check_no_noise_inputs()
         precision = self.precision or bundle.default_precision
         backend = choose_backend(bundle, precision, self.threads)[0] if self.backend == AUTO else self.backend
         calls = load_calls(bundle, backend, precision, self.threads, max(self.batches))

@@ -17,12 +17,13 @@ from stylert.benchmarks.models import bundle_config, weights_digest
 from stylert.benchmarks.report.tables import TITLES, by_scenario, cells, columns, markdown, number
 from stylert.benchmarks.schema import read_results
 from stylert.core.errors import InputError, shown_line
+from stylert.core.files.digests import sha256_of
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document
 from stylert.models.checkpoint import read_metadata
 from stylert.models.network_config import BaseGeneratorConfig
 from stylert.models.network_kinds import generator_config, parameter_count
-from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.runtime.bundle import Bundle
 
 BLANK = "[More Information Needed]"
 #: Licences that Hugging Face knows by these names.

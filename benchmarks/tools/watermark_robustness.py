@@ -1,293 +1,179 @@
-"""Prints how well marks survive edits of the image, runtimes and attacks, and how often other images match by chance.
+"""Trains marks and measures what they survive and cost, from a checkpoint to tables in one command.
 
-    for bits in 8 16 24 32; do
-        stylert watermark train examples/cats64.safetensors --bits $bits --out marked$bits.safetensors
-    done
-    python examples/make_cats.py --count 2048 --seed 9 --out real.zip
-    python benchmarks/tools/watermark_robustness.py examples/cats64.safetensors marked{8,16,24,32}.safetensors --real real.zip
+    python benchmarks/tools/watermark_robustness.py --bits 32 32 --fd 1000 --out results
 
-The detector of each network lies beside it, as `watermark train` writes it. The edits are those of Pillow, and the detector knows
-of none. The networks run in the precisions of an exported bundle. Images are of seeds that no training saw. The last network is
-also measured on each runtime, on images without its mark, and against somebody who averages many of its images.
+The folder gets `watermark.json` and `watermark.md`. Every image is of a seed that no training, calibration or earlier table used,
+and the run stops if one is not (`watermark_seeds`). All marks are judged by edits of Pillow, of which the detector knows none, and
+on each runtime. The last one is also tried on images without its mark, and by somebody who averages many of its images.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter
 
+from stylert.benchmarks.machine.facts import installed_version, machine_facts
+from stylert.benchmarks.tools import watermark_measurements as measured
+from stylert.benchmarks.tools.watermark_marks import Marked, drawn, mark_settings, marked_network
+from stylert.benchmarks.tools.watermark_seeds import TableSeeds, check_fresh, used_seeds
+from stylert.benchmarks.tools.watermark_tables import MARKDOWN_MARK, page
+from stylert.core.errors import InputError, OutputError, StylertError
+from stylert.core.files.atomic import atomic_file
+from stylert.core.files.outputs import check_output, write_json
 from stylert.core.files.temporary import temporary_folder
-from stylert.core.images.similarity import psnr_each
 from stylert.export.pipeline import export_bundle
-from stylert.runtime import Generator
-from stylert.runtime.backends import backend as backend_named
-from stylert.runtime.watermark.detection import Detector, Finding
-from stylert.runtime.watermark.false_positives import matches_needed
+from stylert.models.checkpoint import digest, generator_module
+from stylert.models.importers.import_checkpoint import read_stylegan2_generator
+from stylert.train.selection import random_sample
 
-#: First seeds of the images that are judged, and of those that an attacker has.
-FIRST_SEED, ATTACKER_SEED = 2_000_000, 5_000_000
-PRECISIONS, BACKENDS = ("fp32", "fp16", "bf16", "int8"), ("onnxruntime", "openvino", "mnn")
-RATE, COARSE_RATE = 1e-6, 1e-2
-TABLES = ("marks", "edits", "runtimes", "attacker", "chance")
-#: Images that the attacker has, and the bound of one difference in an average of theirs, in levels.
-ATTACKER_IMAGES, ATTACKER_BOUND = (10, 100, 1000), 12
-
-Edit = Callable[[Image.Image, np.random.Generator], Image.Image]
+ROOT = Path(__file__).parents[2]
+CHECKPOINT = "examples/cats64.safetensors"
+#: Seed of the real images. The training images had seed 0.
+REAL_SEED = 9
+#: Values of `--quick`, which shows that every part works. Its figures say nothing.
+QUICK: dict[str, Any] = {"steps": 2, "whitening": 64, "images": 3, "unmarked": 4, "attacker_images": [2, 3]}
 
 
-@dataclass(frozen=True)
-class Marked:
-    """A marked network: its bundle, detector, and images."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line of this tool."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argument_parser()
+    options = parser.parse_args(given)
+    if options.quick:
+        vars(options).update(QUICK)
+    try:
+        check_outputs(options.out)
+        document = {"command": shlex.join(["python", "benchmarks/tools/watermark_robustness.py", *given]), **measure(options)}
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_json(options.out / "watermark.json", document)
+        with atomic_file(options.out / "watermark.md") as temporary:
+            temporary.write_text(page(document), encoding="utf-8")
+    except StylertError as e:
+        parser.error(str(e))
+    print(page(document))
 
-    bundle: Path
-    detector: Detector
-    images: np.ndarray
 
-    @property
-    def bits(self) -> int:
-        return len(self.detector.facts.key)
-
-
-def main() -> None:
-    """Print all tables."""
+def argument_parser() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("original", type=Path)
-    parser.add_argument("marked", type=Path, nargs="+")
-    parser.add_argument("--images", type=int, default=128, help="images per row")
-    parser.add_argument("--unmarked", type=int, default=2048, help="images without the mark")
-    parser.add_argument("--real", type=Path, help="zip or folder of real images of one size")
-    parser.add_argument("--other", type=Path, nargs="*", default=[], help="checkpoints of other networks")
-    parser.add_argument("--tables", nargs="*", choices=TABLES, default=TABLES)
-    given = parser.parse_args()
+    parser.add_argument("--out", type=Path, required=True, help="folder for watermark.json and watermark.md")
+    parser.add_argument("--checkpoint", type=Path, default=ROOT / CHECKPOINT, help=f"by default {CHECKPOINT}")
+    parser.add_argument("--bits", type=int, nargs="+", default=[32], help="bits of the key of each mark")
+    parser.add_argument("--psnr", type=float, default=35.0, help="likeness that the training keeps, in dB")
+    parser.add_argument("--steps", type=int, default=400, help="training steps")
+    parser.add_argument("--whitening", type=int, default=2048, help="unmarked images that the decoder is adjusted to")
+    parser.add_argument("--seed", type=int, default=100, help="seed of the first mark; each further one has the next")
+    parser.add_argument("--first-seed", type=int, default=7_000_000, help="seed of the first image that is judged")
+    parser.add_argument("--images", type=int, default=64, help="marked images per row")
+    parser.add_argument("--unmarked", type=int, default=256, help="images of each kind without the mark")
+    parser.add_argument("--attacker-images", type=int, nargs="+", default=[10, 100, 1000], help="images that the attacker has")
+    parser.add_argument("--real", type=Path, help="zip or folder of real images, by default those of examples/make_cats.py")
+    parser.add_argument("--fd", type=int, default=0, help="images a side for the FD, which takes long; 0 leaves it out")
+    parser.add_argument("--quick", action="store_true", help="few steps and images, to try the tool")
+    return parser
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Train the marks, and take all measurements. Returns the document without its command."""
+    settings = [
+        mark_settings(options.seed + i, options.steps, options.whitening, options.psnr) for i in range(len(options.bits))
+    ]
+    counts = (options.images, options.unmarked, max(options.attacker_images), options.fd)
+    seeds, used = TableSeeds.of(options.first_seed, *counts), used_seeds(settings)
+    tables = {name.replace("_", " "): each for name, each in vars(seeds).items() if each}
+    check_fresh(tables, used)
+    created, weights = (
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        read_stylegan2_generator(options.checkpoint, "watermarking"),
+    )
     with temporary_folder("watermark") as folder:
-        plain = exported(given.original, folder / "original", ("fp32",))
+        plain, real = folder / "plain", options.real
+        export_bundle(options.checkpoint, plain, ("fp32",))
+        if real is None:
+            real = folder / "real.zip"
+            draw_cats(real, max(options.unmarked, options.fd), weights.config.resolution)
         networks = []
-        for i, file in enumerate(given.marked):
-            is_last = i == len(given.marked) - 1 and "runtimes" in given.tables
-            bundle = exported(file, folder / f"marked{i}", PRECISIONS if is_last else ("fp32",))
-            detector = Detector.load(file.with_name(f"{file.stem}.detector.onnx"), threads=1)
-            networks.append(Marked(bundle, detector, drawn(bundle, given.images)))
-        others = {file.name: exported(file, folder / f"other{i}", ("fp32",)) for i, file in enumerate(given.other)}
-        last = networks[-1]
-        if "marks" in given.tables:
-            print_marks(networks, plain)
-        if "edits" in given.tables:
-            print_edits(networks)
-        if "runtimes" in given.tables:
-            print_runtimes(last, given.images)
-        if "attacker" in given.tables:
-            print_attacker(last, plain)
-        if "chance" in given.tables:
-            unmarked = {"of the original network": drawn(plain, given.unmarked)}
-            unmarked |= {f"of the network with {n.bits} other bits": drawn(n.bundle, given.unmarked) for n in networks[:-1]}
-            unmarked |= {f"of {name}": drawn(bundle, given.unmarked) for name, bundle in others.items()}
-            if given.real is not None:
-                unmarked["real"] = real_images(given.real, given.unmarked)
-            print_chance(last.detector, unmarked)
+        for i, (bits, each) in enumerate(zip(options.bits, settings, strict=True)):
+            networks.append(marked_network(weights, bits, each, folder / f"marked{i}", measured.PRECISIONS))
+            report(f"trained and exported {networks[-1].name}")
+        document: dict[str, Any] = {"kind": "watermark robustness", "created": created, "machine": machine()}
+        document["checkpoint"] = {"file": options.checkpoint.name, "sha256": digest(weights.arrays)}
+        document["settings"] = {
+            "bits": options.bits,
+            "images": options.images,
+            "distance images": options.fd,
+            "marks": [asdict(each) for each in settings],
+        }
+        document["seeds"] = {"tables": ends(tables), "used before": ends(used)}
+        document["marks"] = measured.likeness(networks, plain, seeds)
+        report("measured the likeness")
+        document["edits"] = measured.edit_rows(networks, seeds)
+        report("measured the edits")
+        document["runtimes"] = measured.runtime_rows(networks, seeds)
+        report("measured the runtimes")
+        document["attacker"] = measured.attacker_rows(networks[-1], plain, seeds, options.attacker_images)
+        report("measured the attackers")
+        groups = unmarked_images(networks, plain, real, seeds)
+        document["chance"] = measured.chance_rows(networks[-1].detector, groups, seeds.unmarked)
+        report("measured the images without the mark")
+        document["distances"] = {}
+        if options.fd:
+            by_name = {"without a mark": generator_module(weights), **{n.name: n.network for n in networks}}
+            document["distances"] = measured.frechet_distances(by_name, real, options.fd)
+    return document
 
 
-def print_marks(networks: list[Marked], plain: Path) -> None:
-    """The PSNR of marked images to unmarked ones."""
-    print("| bits | PSNR, mean | worst | PSNR at psi 0.7, mean | worst | matches needed |\n|---:|---:|---:|---:|---:|---:|")
-    for network in networks:
-        cells = []
-        for psi in (1.0, 0.7):
-            marked = network.images if psi == 1 else drawn(network.bundle, len(network.images), psi=psi)
-            psnr = psnr_each(marked, drawn(plain, len(network.images), psi=psi))
-            cells += [f"{psnr.mean():.2f}", f"{psnr.min():.2f}"]
-        needed = matches_needed(network.bits, RATE)
-        print(f"| {network.bits} | {' | '.join(cells)} | {needed or 'none'} |", flush=True)
+def unmarked_images(networks: Sequence[Marked], plain: Path, real: Path, seeds: TableSeeds) -> dict[str, np.ndarray]:
+    """Images without the last mark: of the original network, of the networks with other marks, and real ones."""
+    groups = {"of the original network": drawn(plain, seeds.unmarked)}
+    groups |= {f"of the network with {n.name}": drawn(n.bundle, seeds.unmarked) for n in networks[:-1]}
+    count = len(seeds.unmarked)
+    return groups | {"real": random_sample(real, count).images[:count].transpose(0, 2, 3, 1)}
 
 
-def print_edits(networks: list[Marked]) -> None:
-    """The share of bits that are read after each edit, and in brackets that of images that are found."""
-    print(f"\nBits read, % (images found at {RATE:g}, %):\n")
-    print(f"| edit | {' | '.join(f'{network.bits} bits' for network in networks)} |")
-    print(f"|---|{'---:|' * len(networks)}")
-    for name, edit in edits().items():
-        print_row(name, [[n.detector.detect(edited(image, edit, i)) for i, image in enumerate(n.images)] for n in networks])
-    truncated = [drawn(network.bundle, len(network.images), psi=0.7) for network in networks]
-    rows = {"psi 0.7": lambda image, _: image, "psi 0.7, JPEG 75": edits()["JPEG 75"]}
-    for name, edit in rows.items():
-        found = [
-            [network.detector.detect(edited(image, edit, i)) for i, image in enumerate(images)]
-            for network, images in zip(networks, truncated, strict=True)
-        ]
-        print_row(name, found)
+def check_outputs(folder: Path) -> None:
+    """Raise OutputError if a file would be replaced that this tool did not write."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"cannot write {folder}: it is no folder")
+    check_output(folder / "watermark.json" if folder.exists() else None, "JSON")
+    text = folder / "watermark.md"
+    if text.exists() and not text.read_text(encoding="utf-8", errors="replace").startswith(MARKDOWN_MARK):
+        raise OutputError(f"cannot write {text}: another program wrote the file there")
 
 
-def print_runtimes(network: Marked, count: int) -> None:
-    """The same for the runtimes and precisions that this machine has."""
-    print(f"\n| runtime, {network.bits} bits | clean | JPEG 75 |\n|---|---:|---:|")
-    jpeg = edits()["JPEG 75"]
-    for name in BACKENDS:
-        chosen = backend_named(name)
-        if (reason := chosen.unavailable_reason()) is not None:
-            print(f"{name} was left out: {reason}")
-            continue
-        for precision in (p for p in PRECISIONS if p in chosen.facts.precisions):
-            images = drawn(network.bundle, count, precision, backend=name)
-            clean = [network.detector.detect(image) for image in images]
-            print_row(
-                f"{name}, {precision.upper()}",
-                [clean, [network.detector.detect(edited(image, jpeg, i)) for i, image in enumerate(images)]],
-            )
+def draw_cats(zip_file: Path, count: int, resolution: int) -> None:
+    """Draw the real images of the shipped network's kind, in a process of its own."""
+    script = [sys.executable, str(ROOT / "examples" / "make_cats.py"), "--seed", str(REAL_SEED)]
+    size = ["--count", str(count), "--resolution", str(resolution)]
+    done = subprocess.run([*script, *size, "--out", str(zip_file)], capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"the real images were not drawn: {done.stderr.strip().splitlines()[-1]}")
 
 
-def print_attacker(network: Marked, plain: Path) -> None:
-    """Somebody who averages images of the network subtracts the average from marked images, or adds it to others."""
-    print(
-        "\n| attacker's images | removed: bits read | PSNR to the marked image | forged: bits read | PSNR to the other image |"
-    )
-    print("|---|---:|---:|---:|---:|")
-    count = len(network.images)
-    marked, unmarked = (
-        drawn(b, max(ATTACKER_IMAGES), first=ATTACKER_SEED + i * 10**6) for i, b in enumerate((network.bundle, plain))
-    )
-    victims = drawn(plain, count)
-    for number in ATTACKER_IMAGES:
-        alone = mean_difference(marked[:number])
-        for name, pattern in (("", alone), (", as many unmarked", alone - mean_difference(unmarked[:number]))):
-            cells = []
-            for images, sign in ((network.images, -1), (victims, 1)):
-                changed = (images + sign * pattern).round().clip(0, 255).astype(np.uint8)
-                cells += [
-                    cell([network.detector.detect(image) for image in changed]),
-                    f"{psnr_each(changed, images).mean():.1f}",
-                ]
-            print(f"| {number} marked{name} | {' | '.join(cells)} |", flush=True)
+def machine() -> dict[str, Any]:
+    """Facts about the machine, with the version of the library that edits pictures."""
+    facts = machine_facts()
+    facts["packages"]["pillow"] = installed_version("pillow")
+    return facts
 
 
-def print_chance(detector: Detector, images: dict[str, np.ndarray]) -> None:
-    """How well images without the mark match the key."""
-    bits, jpeg = len(detector.facts.key), edits()["JPEG 75"]
-    coarse = matches_needed(bits, COARSE_RATE)
-    print(
-        f"\n| images without the mark | number | matches of {bits}, mean | variance | most | found at {COARSE_RATE:g} | at {RATE:g} |"
-    )
-    print("|---|---:|---:|---:|---:|---:|---:|")
-    for name, group in images.items():
-        for edit, suffix in ((None, ""), (jpeg, ", JPEG 75")):
-            findings = [detector.detect(image if edit is None else edited(image, edit, i)) for i, image in enumerate(group)]
-            matched = np.array([finding.matched for finding in findings])
-            found = sum(finding.is_marked(COARSE_RATE) for finding in findings), sum(f.is_marked(RATE) for f in findings)
-            cells = (len(matched), f"{matched.mean():.2f}", f"{matched.var():.2f}", matched.max(), *found)
-            print(f"| {name}{suffix} | {' | '.join(map(str, cells))} |", flush=True)
-    print(
-        f"\nFair coins have the mean {bits / 2:g} and the variance {bits / 4:g}. Needed: {coarse} at {COARSE_RATE:g}, ", end=""
-    )
-    print(f"{matches_needed(bits, RATE)} at {RATE:g}.")
+def ends(ranges: dict[str, range]) -> dict[str, list[int]]:
+    """The first and last seed of each range."""
+    return {name: [each[0], each[-1]] for name, each in ranges.items()}
 
 
-def edits() -> dict[str, Edit]:
-    """The edits by name."""
-    return {
-        "none (PNG, 8 bits)": lambda image, _: image,
-        "JPEG 90": lambda image, _: in_file(image, "JPEG", 90),
-        "JPEG 75": lambda image, _: in_file(image, "JPEG", 75),
-        "JPEG 50": lambda image, _: in_file(image, "JPEG", 50),
-        "WebP 75": lambda image, _: in_file(image, "WEBP", 75),
-        "resize to 75 %": lambda image, _: resized(image, 0.75),
-        "resize to 50 %": lambda image, _: resized(image, 0.5),
-        "resize to 200 %": lambda image, _: resized(image, 2.0),
-        "crop to 90 % of each side": lambda image, draws: cropped(image, 0.9, draws),
-        "crop to 80 % of each side": lambda image, draws: cropped(image, 0.8, draws),
-        "crop to 60 % of each side": lambda image, draws: cropped(image, 0.6, draws),
-        "crop to 80 %, enlarged again": lambda image, draws: cropped(image, 0.8, draws).resize(image.size),
-        "crop to 80 %, then JPEG 75": lambda image, draws: in_file(cropped(image, 0.8, draws), "JPEG", 75),
-        "blur, sigma 0.5": lambda image, _: image.filter(ImageFilter.GaussianBlur(0.5)),
-        "blur, sigma 1": lambda image, _: image.filter(ImageFilter.GaussianBlur(1)),
-        "noise, 5 levels": lambda image, draws: noisy(image, 5, draws),
-        "noise, 10 levels": lambda image, draws: noisy(image, 10, draws),
-        "brightness 1.2": lambda image, _: ImageEnhance.Brightness(image).enhance(1.2),
-        "brightness 0.8": lambda image, _: ImageEnhance.Brightness(image).enhance(0.8),
-        "contrast 0.8": lambda image, _: ImageEnhance.Contrast(image).enhance(0.8),
-        "grey": lambda image, _: image.convert("L").convert("RGB"),
-        "mirrored": lambda image, _: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-        "rotated by 2 degrees": lambda image, _: image.rotate(2, Image.Resampling.BICUBIC),
-    }
-
-
-def edited(image: np.ndarray, edit: Edit, index: int) -> Image.Image:
-    """An image `[H, W, 3]` after an edit, whose random part follows from the index."""
-    return edit(Image.fromarray(image), np.random.default_rng(index))
-
-
-def in_file(image: Image.Image, kind: str, quality: int) -> Image.Image:
-    """The picture after it was written to a file and read back."""
-    file = io.BytesIO()
-    image.save(file, kind, quality=quality)
-    return Image.open(file, formats=(kind,)).convert("RGB")
-
-
-def resized(image: Image.Image, share: float) -> Image.Image:
-    """The picture in another size, by Pillow's bicubic filter."""
-    return image.resize((round(image.width * share), round(image.height * share)), Image.Resampling.BICUBIC)
-
-
-def cropped(image: Image.Image, share: float, draws: np.random.Generator) -> Image.Image:
-    """A part at a random place with `share` of each side."""
-    width, height = round(image.width * share), round(image.height * share)
-    left, top = int(draws.integers(image.width - width + 1)), int(draws.integers(image.height - height + 1))
-    return image.crop((left, top, left + width, top + height))
-
-
-def noisy(image: Image.Image, deviation: float, draws: np.random.Generator) -> Image.Image:
-    """The picture with normal noise."""
-    pixels = np.asarray(image, np.float32)
-    return Image.fromarray((pixels + draws.normal(0, deviation, pixels.shape)).round().clip(0, 255).astype(np.uint8))
-
-
-def mean_difference(images: np.ndarray) -> np.ndarray:
-    """The mean of the bounded fine differences of images `[N, H, W, 3]`: an estimate of the pattern that they share, `[H, W, 3]`."""
-    total = np.zeros(images.shape[1:])
-    for image in images:
-        smooth = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(1.5)), np.float64)
-        total += (image - smooth).clip(-ATTACKER_BOUND, ATTACKER_BOUND)
-    return total / len(images)
-
-
-def exported(checkpoint: Path, folder: Path, precisions: tuple[str, ...]) -> Path:
-    """The bundle of a checkpoint."""
-    export_bundle(checkpoint, folder, precisions)
-    return folder
-
-
-def drawn(
-    bundle: Path, count: int, precision: str = "fp32", psi: float = 1.0, backend: str = "onnxruntime", first: int = FIRST_SEED
-) -> np.ndarray:
-    """Images of a bundle, uint8 `[count, R, R, 3]`."""
-    with Generator.load(bundle, backend=backend, precision=precision, threads=1) as generator:
-        starts = range(first, first + count, 64)
-        parts = [generator(range(start, min(start + 64, first + count)), psi) for start in starts]
-    images = np.concatenate(parts)
-    return np.repeat(images, 3, 3) if images.shape[3] == 1 else images
-
-
-def real_images(data: Path, count: int) -> np.ndarray:
-    """Random real images, uint8 `[N, R, R, 3]`."""
-    from stylert.train.selection import random_sample
-
-    return random_sample(data, count).images[:count].transpose(0, 2, 3, 1)
-
-
-def print_row(name: str, columns: Iterable[list[Finding]]) -> None:
-    """One row of a table."""
-    print(f"| {name} | {' | '.join(map(cell, columns))} |", flush=True)
-
-
-def cell(findings: list[Finding]) -> str:
-    """The share of bits that are read and, where so many bits can be found at all, that of images that are found."""
-    read = 100 * np.mean([finding.matched / finding.bits for finding in findings])
-    if matches_needed(findings[0].bits, RATE) is None:
-        return f"{read:.2f}"
-    return f"{read:.2f} ({100 * np.mean([finding.is_marked(RATE) for finding in findings]):.0f})"
+def report(text: str) -> None:
+    """Say on stderr how far the run is."""
+    print(f"{datetime.now(UTC):%H:%M:%S} {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

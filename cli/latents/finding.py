@@ -10,14 +10,15 @@ import numpy as np
 
 from stylert.cli.console import print_line, print_table
 from stylert.core.errors import InputError, shown
+from stylert.core.files.digests import sha256_of
 from stylert.core.files.outputs import check_output
 from stylert.core.seeds import z_from_seeds
 from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.importers.import_checkpoint import read_stylegan2_generator
 from stylert.models.stylegan2.style_space import map_z, style_index, style_map, style_name, style_slices
-from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.runtime.bundle import Bundle
 from stylert.runtime.input_checks import one_hot
-from stylert.runtime.steering.directions_file import Direction, Directions, read_directions, write_directions
+from stylert.runtime.steering.directions_file import Direction, Directions, check_names, read_directions, write_directions
 from stylert.runtime.steering.score_files import ScoredImages, read_scores, scored_pictures
 from stylert.runtime.steering.supervised import score_direction, style_correlations
 from stylert.runtime.steering.unsupervised import covariance, principal_components, sefa, spreads
@@ -70,7 +71,7 @@ def find_principal_components(checkpoint: Path, out: Path, levels: str | None, c
 def find_by_scores(checkpoint: Path, scores: Path, out: Path, levels: str | None, styles: int) -> None:
     """Write a direction for each score of a CSV file, or the `styles` single styles that tell the score best."""
     check_output(out, "directions", (checkpoint, scores))
-    weights, images = read_stylegan2_generator(checkpoint, PURPOSE), read_scores(scores)
+    images, weights = read_scores(scores), read_stylegan2_generator(checkpoint, PURPOSE)
     _write(out, checkpoint, weights, _scored(weights, images, levels, styles))
 
 
@@ -79,6 +80,7 @@ def find_by_pictures(
 ) -> None:
     """Write the direction that leads from the pictures of one folder to those of another."""
     check_output(out, "directions", (checkpoint,))
+    check_names([name])
     weights, bundle = read_stylegan2_generator(checkpoint, PURPOSE), Bundle.load(bundle_path)
     if bundle.provenance.get("checkpoint_sha256") != sha256_of(checkpoint):
         raise InputError(f"{checkpoint} is not the checkpoint that {bundle_path} was exported from")
@@ -91,12 +93,9 @@ def name_styles(checkpoint: Path, names: Sequence[str], out: Path) -> None:
     check_output(out, "directions", (checkpoint,))
     weights = read_stylegan2_generator(checkpoint, PURPOSE)
     places = [style_index(weights.config, name) for name in names]
-    _write(
-        out,
-        checkpoint,
-        weights,
-        _style_directions(weights, dict(zip(names, places, strict=True)), {}, covariance(_random_w(weights, SAMPLES))),
-    )
+    by_name = {style_name(weights.config, place): place for place in places}  # b4.conv1.00 is b4.conv1.0
+    check_names(by_name)
+    _write(out, checkpoint, weights, _style_directions(weights, by_name, {}, covariance(_random_w(weights, SAMPLES))))
 
 
 def join(files: Sequence[Path], out: Path) -> None:
@@ -139,6 +138,9 @@ def _scored(weights: GeneratorWeights, images: ScoredImages, levels: str | None,
     latents = _latents(weights, levels)
     if styles and levels is not None:
         raise InputError("--styles finds styles of single layers, so it takes no --levels")
+    if styles:
+        longest = max((style_name(cfg, place.stop - 1) for place in style_slices(cfg).values()), key=len)
+        check_names([f"{name}.{longest}" for name in images.scores])
     labels = None
     if cfg.c_dim:
         labels = np.concatenate([one_hot(None if label is None else [label], 1, cfg.c_dim) for label in images.labels])  # type: ignore[list-item]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from stylert.cli.picture_options import PictureOptions
-from stylert.core.errors import InputError, OutputError
-from stylert.core.images.grids import as_uint8, make_grid
+from stylert.core.errors import OutputError
+from stylert.core.images.grids import Grid, as_uint8
 from stylert.core.progress import Progress
 from stylert.core.provenance.signing import active_signer, active_signer_sha256
 from stylert.runtime.bundle import Bundle
@@ -42,8 +42,7 @@ def generate_images(
         OutputError: `out` cannot be written.
     """
     bundle = Bundle.load(bundle_path, options.require_signature)
-    if bundle.noise == "input":
-        raise InputError("this bundle takes noise as inputs; generate from Python, or export with --noise const")
+    bundle.check_no_noise_inputs()
     check_channels("grid.png" if grid else "seed.png", bundle.model["img_channels"])
     if out.exists() and not out.is_dir():
         raise OutputError(f"cannot write into {out}: it is a file")
@@ -60,12 +59,12 @@ def generate_images(
             check_own_picture(out / name)
         active_signer()  # a credential that cannot sign is told here, too
         files: list[Path] = []
-        batches: list[np.ndarray] = []
+        tiles = Grid(len(seeds))
         for i in range(0, len(seeds), options.batch):
             chunk = seeds[i : i + options.batch]
             images = as_uint8(generator(chunk, psi, options.cutoff, recipe.labels(len(chunk))))
             if grid:
-                batches.append(images)
+                tiles.add(images)
             else:
                 for seed, image in zip(chunk, images, strict=True):
                     files.append(out / _file_name(seed))
@@ -74,7 +73,7 @@ def generate_images(
             report("generate", min(i + options.batch, len(seeds)), len(seeds))
     if grid:
         files.append(out / "grid.png")
-        save_image(make_grid(np.concatenate(batches)), files[-1], comment)
+        save_image(tiles.picture, files[-1], comment)
     return files
 
 

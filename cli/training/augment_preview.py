@@ -11,8 +11,6 @@ from stylert.core.errors import InputError, OutputError, missing_extra
 from stylert.core.files.outputs import is_within
 from stylert.core.numerals import read_number
 
-MAX_IMAGES = 16
-
 
 def run_preview(data: Path, out: Path, count: int, pipelines: str | None, probabilities: str, tile: int, seed: int) -> None:
     """Write the sheet.

@@ -9,9 +9,9 @@ from stylert.cli.app import split_list
 from stylert.cli.console import print_table, progress
 from stylert.core.errors import InputError, missing_extra
 from stylert.core.files.cache import cache_folder
+from stylert.core.files.digests import sha256_of
 from stylert.models.checkpoint import generator_module
 from stylert.models.importers.import_checkpoint import read_stylegan2_generator
-from stylert.runtime.bundle import sha256_of
 
 if TYPE_CHECKING:
     from stylert.models.stylegan2.generator import NoiseMode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ from stylert.cli.console import errors, print_line, print_note, print_table, pro
 from stylert.core.errors import InputError, OutputError, missing_extra
 from stylert.core.files.cache import cache_folder
 from stylert.core.files.locks import locked_folder
+from stylert.core.machine.allocation import keep_freed_memory
 
 if TYPE_CHECKING:
     from stylert.train.configuration.train_config import TrainConfig
@@ -75,6 +77,7 @@ def run_training(options: Options) -> None:
 def _run(options: Options) -> None:
     from stylert.models.checkpoint import SNAPSHOT_FILE
     from stylert.train.compile_check import unavailable_reason
+    from stylert.train.configuration.half_precision import has_instructions
     from stylert.train.configuration.resumed_settings import changes
     from stylert.train.data.dataset import ImageDataset
     from stylert.train.loop import Trainer, train
@@ -100,11 +103,15 @@ def _run(options: Options) -> None:
     if options.resume and launched_processes().is_first:
         for name, (old, new) in changes(read_config(snapshot), cfg).items():
             print_note(f"{name} changes from {old} to {new}")
+    if launched_processes().is_first and not has_instructions(cfg.half, device):
+        print_note(f"{cfg.half} is slow here: this processor has no instructions for it. --set half=none trains in float32")
     if options.dry_run:
         if launched_processes().is_first:
             show_plan(cfg, training_images(dataset, cfg), launched_processes(), device)
         return
 
+    if device == "cpu":
+        keep_freed_memory()
     with process_group(device) as processes:
         compiled = options.compiled
         if compiled and (reason := unavailable_reason(device)) is not None:
@@ -290,6 +297,7 @@ def _check(options: Options) -> None:
 
 
 def _config(options: Options, resolution: int, c_dim: int, channels: int, processes: Processes, snapshot: Path) -> TrainConfig:
+    from stylert.train.configuration.half_precision import fastest_half
     from stylert.train.configuration.presets import FROM_TRAINED_NETWORKS, resolve
     from stylert.train.configuration.resumed_settings import resumed_config
     from stylert.train.snapshots.snapshot_file import read_config
@@ -301,6 +309,8 @@ def _config(options: Options, resolution: int, c_dim: int, channels: int, proces
             from_networks = {} if options.transfer is None else FROM_TRAINED_NETWORKS
             overrides = {**from_networks, **options.overrides}
             cfg = resolve(options.preset, resolution, c_dim, channels, processes.world_size, **overrides)
+            if "half" not in overrides:
+                cfg = dataclasses.replace(cfg, half=fastest_half(cfg.half, options.device))
     except (TypeError, ValueError) as e:
         raise InputError(str(e)) from None
     if "aug_p" in options.overrides and cfg.aug != "fixed":

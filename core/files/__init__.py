@@ -4,6 +4,6 @@
 - `locks`: keeps other processes out of a folder, for long or for a moment.
 - `temporary`: folders for a moment, which the next process removes if this one is killed.
 - `outputs`: checks that an output replaces no input and no file of another kind.
-- `inputs`: opens regular files up to a size. `json_documents` reads JSON into dataclasses.
+- `inputs`: opens regular files up to a size. `digests` hashes them. `json_documents` reads JSON into dataclasses.
 - `cache`: the folder of the user's caches. `configuration`: that of the user's settings.
 """

@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
 from stylert.core.errors import StylertError
 
 
-def open_file(path: str | Path, error: type[StylertError], max_bytes: int, kind: str = "file") -> BinaryIO:
+def open_file(path: str | Path, error: type[StylertError], max_bytes: int, kind: str = "file") -> BufferedReader:
     """Open a regular file for reading.
 
     Args:

@@ -5,7 +5,6 @@ A file counts as the command's only as long as nobody has changed it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -13,13 +12,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from stylert.core.errors import InputError, StylertError
+from stylert.core.errors import InputError
 from stylert.core.files.atomic import atomic_directory
-from stylert.core.files.inputs import open_file, read_file
+from stylert.core.files.digests import sha256_of
+from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document
 from stylert.core.files.outputs import check_not_around
-
-PART_BYTES = 2**20
 
 
 @contextmanager
@@ -43,7 +41,7 @@ def marked_directory(path: str | Path, mark: str, inputs: Iterable[Path]) -> Ite
 def write_mark(folder: Path, mark: str) -> None:
     """List all files below a folder, each with its size and hash, in its file `mark`."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    content = {file.relative_to(folder).as_posix(): [file.stat().st_size, file_digest(file, InputError)] for file in files}
+    content = {file.relative_to(folder).as_posix(): [file.stat().st_size, sha256_of(file)] for file in files}
     (folder / mark).write_text(json.dumps({"files": content}, indent=1) + "\n", encoding="utf-8")
 
 
@@ -61,14 +59,5 @@ def is_unchanged(file: Path, size: int, sha256: str) -> bool:
     """Whether a regular file, and no link, has this size and hash. Its content is read only if it has the size."""
     with suppress(OSError, ValueError, InputError):
         status = os.lstat(file)
-        return stat.S_ISREG(status.st_mode) and status.st_size == size and file_digest(file, InputError) == sha256
+        return stat.S_ISREG(status.st_mode) and status.st_size == size and sha256_of(file) == sha256
     return False
-
-
-def file_digest(file: Path, error: type[StylertError]) -> str:
-    """The sha256 of a regular file. Raises an `error` if it cannot be read."""
-    digest = hashlib.sha256()
-    with open_file(file, error, 2**63) as content:
-        while part := content.read(PART_BYTES):
-            digest.update(part)
-    return digest.hexdigest()

@@ -21,9 +21,16 @@ def as_uint8(images: np.ndarray) -> np.ndarray:
 
     Args:
         images: float `[N, C, H, W]` in [-1, 1], or uint8 `[N, H, W, C]`, which is returned as it is.
+
+    Raises:
+        InputError: These are no such images, or a value is not finite, as after an overflow in a network. It would be black.
     """
+    if not isinstance(images, np.ndarray) or images.ndim != 4 or (images.dtype != np.uint8 and images.dtype.kind != "f"):
+        raise InputError(f"images are float [N, C, H, W] or uint8 [N, H, W, C], not {described(images)}")
     if images.dtype == np.uint8:
         return images
+    if not np.isfinite(images).all():
+        raise InputError("images hold values that are not finite: the network overflows, or its inputs are too large")
     return np.clip(images.transpose(0, 2, 3, 1) * 127.5 + 128, 0, 255).astype(np.uint8)
 
 
@@ -32,26 +39,64 @@ def make_grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 
     Args:
         images: uint8 `[N, H, W, C]`.
-        columns: Images per row. By default the rows are full and the grid is at most twice as wide as high, if N has such
-            a divisor. Otherwise the grid is nearly square, and the cells left over are white.
+        columns: As in `Grid`.
 
     Returns:
         uint8 `[rows * H, columns * W, C]`.
 
     Raises:
+        InputError: As `Grid`.
+    """
+    grid = Grid(len(images), columns)
+    grid.add(images)
+    return grid.picture
+
+
+class Grid:
+    """Images in rows, as one picture. They may come one after the other: each is copied to its place, and needed no more.
+
+    Args:
+        count: The number of cells.
+        columns: Images per row. By default the rows are full and the grid is at most twice as wide as high, if N has such
+            a divisor. Otherwise the grid is nearly square. Cells that get no image are white.
+
+    Attributes:
+        filled: The number of cells that have an image or were skipped.
+
+    Raises:
         InputError: `columns` is no whole number from 1 on, or so many are wider than a picture may be.
     """
-    n, h, w, c = images.shape
-    most = max(n, MAX_SIDE // w)
-    if columns is not None and (
-        isinstance(columns, bool) or not isinstance(columns, (int, np.integer)) or not 1 <= columns <= most
-    ):
-        raise InputError(f"a grid has 1 to {most} columns of {w} px, not {shown(columns)}")
-    columns = _columns(n) if columns is None else int(columns)
-    rows = math.ceil(n / columns)
-    grid = np.full((rows * columns, h, w, c), 255, np.uint8)
-    grid[:n] = images
-    return grid.reshape(rows, columns, h, w, c).swapaxes(1, 2).reshape(rows * h, columns * w, c)
+
+    def __init__(self, count: int, columns: int | None = None) -> None:
+        self.count, self.filled = count, 0
+        self.columns = _columns(count) if columns is None else columns
+        self._cells: np.ndarray | None = None  # [rows, H, columns, W, C]
+
+    def skip(self, cells: int = 1) -> None:
+        """Leave the next cells white."""
+        self.filled += cells
+
+    def add(self, images: np.ndarray) -> None:
+        """Put images, uint8 `[N, H, W, C]` of one shape, into the next cells."""
+        if self._cells is None:
+            self._cells = self._new_cells(*images.shape[1:])
+        for image in images:
+            row, column = divmod(self.filled, self.columns)
+            self._cells[row, :, column] = image
+            self.filled += 1
+
+    @property
+    def picture(self) -> np.ndarray:
+        """uint8 `[rows * H, columns * W, C]`, without a copy. It has at least one image."""
+        assert self._cells is not None
+        rows, h, columns, w, c = self._cells.shape
+        return self._cells.reshape(rows * h, columns * w, c)
+
+    def _new_cells(self, h: int, w: int, c: int) -> np.ndarray:
+        most, columns = max(self.count, MAX_SIDE // w), self.columns
+        if isinstance(columns, bool) or not isinstance(columns, (int, np.integer)) or not 1 <= columns <= most:
+            raise InputError(f"a grid has 1 to {most} columns of {w} px, not {shown(columns)}")
+        return np.full((math.ceil(self.count / columns), h, int(columns), w, c), 255, np.uint8)
 
 
 def _columns(n: int) -> int:

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylert.core.errors import InputError, missing_extra
+from stylert.core.files.digests import sha256_of
 from stylert.core.files.temporary import temporary_folder
 from stylert.models.features.effnet_lite0 import load_effnet_lite0, normalized
-from stylert.models.features.local_weights import file_digest, read_weights
+from stylert.models.features.local_weights import read_weights
 
 #: Height and width that EfficientNet-Lite0 was trained at, in pixels.
 INPUT_SIZE = 224
@@ -70,7 +71,7 @@ class Inception:
             except (RuntimeError, KeyError) as e:
                 reason = str(e).strip().splitlines()[0].rstrip(":")
                 raise InputError(f"{weights} holds no weights of the FID Inception network ({reason})") from None
-        self.identity = f"Inception-{file_digest(weights)}"
+        self.identity = f"Inception-{sha256_of(weights)}"
 
     @torch.no_grad()
     def __call__(self, images: np.ndarray) -> np.ndarray:

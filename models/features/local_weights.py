@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -43,12 +42,6 @@ def read_weights(path: str | Path, network: str) -> dict[str, Tensor]:
     if not tensors:
         raise InputError(f"{kind} {path} holds no named tensors: {network} takes a state dict")
     return tensors
-
-
-def file_digest(path: str | Path) -> str:
-    """sha256 of the bytes of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_torch(path: Path, kind: str) -> dict[str, Tensor]:

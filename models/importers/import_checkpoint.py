@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from stylert.core.errors import CheckpointError
+from stylert.core.errors import CheckpointError, OutOfMemory
 from stylert.core.files.inputs import open_file, stored_bytes
 from stylert.core.files.safetensors_files import MAX_FILE_BYTES
 from stylert.models.checkpoint import (
@@ -40,7 +40,6 @@ DAMAGE_ERRORS = (
     AttributeError,
     EOFError,
     LookupError,
-    MemoryError,
     RecursionError,
     TypeError,
     ValueError,
@@ -101,6 +100,7 @@ def import_checkpoint(path: str | Path, training: bool = True) -> ImportedCheckp
 
     Raises:
         CheckpointError: The file is missing or refused. The message says why in one line.
+        OutOfMemory: There is too little memory for its networks.
     """
     path = Path(path)
     with open_file(path, CheckpointError, MAX_FILE_BYTES, "checkpoint") as file:
@@ -117,6 +117,8 @@ def _import_file(path: Path, file: BinaryIO, training: bool) -> ImportedCheckpoi
         raise CheckpointError(f"cannot import {path}: {e}") from None
     except OSError as e:
         raise CheckpointError(f"cannot import {path}: {e.strerror or e}") from None
+    except MemoryError:
+        raise OutOfMemory(f"cannot import {path}: not enough memory") from None
     except DAMAGE_ERRORS as e:
         raise CheckpointError(f"cannot import {path}: it is damaged ({type(e).__name__})") from None
 

@@ -7,6 +7,7 @@ and then reports the conversion to Alibaba.
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from stylert.core.child_processes import python_command
-from stylert.core.errors import BundleError, OutputError
+from stylert.core.errors import BundleError, OutputError, missing_extra
 from stylert.core.files.temporary import temporary_folder
 from stylert.runtime.lowering import lower
 from stylert.runtime.network_files import parsed
@@ -24,8 +25,9 @@ from stylert.runtime.network_files import parsed
 #: Symmetric levels are those of the bundle, so these weights are not rounded a second time.
 OPTIONS = {"fp32": (), "fp16": ("--fp16",), "int8": ("--weightQuantBits", "8", "--weightQuantAsymmetric", "0")}
 
-#: The converter returns True for failures as well.
-CONVERT = ("-c", "import sys, _tools; _tools.mnnconvert(sys.argv)")
+#: The converter's module, a part of MNN's wheel. It returns True for failures as well.
+CONVERTER = "_tools"
+CONVERT = ("-c", f"import sys, {CONVERTER}; {CONVERTER}.mnnconvert(sys.argv)")
 
 
 def convert(network: Path, precision: str, destination: Path) -> None:
@@ -68,8 +70,11 @@ def run_converter(plain: Path, destination: Path, options: Sequence[str] = ()) -
     """Run MNN's converter on an ONNX file of plain operators.
 
     Raises:
+        BackendError: MNN is not installed.
         BundleError: It writes no file.
     """
+    if importlib.util.find_spec(CONVERTER) is None:
+        raise missing_extra("MNN", "mnn")
     arguments = ("-f", "ONNX", "--modelFile", plain, "--MNNModel", destination, *options)
     subprocess.run(python_command(*CONVERT, *arguments), capture_output=True, check=False)
     if not destination.is_file() or not destination.stat().st_size:

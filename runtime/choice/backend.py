@@ -19,12 +19,13 @@ import numpy as np
 from stylert.core.errors import BackendError, OutputError, StylertError
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.cache import cache_folder
+from stylert.core.files.digests import sha256_of
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document
 from stylert.core.machine.devices import find_gpus
 from stylert.core.machine.host import cpu_identity, usable_cores
 from stylert.runtime.backends import available_backends, backend
-from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.runtime.bundle import Bundle
 from stylert.runtime.engines import ENGINE_JSON
 from stylert.runtime.loading import engine_to_load, open_synthesis
 from stylert.runtime.session import Session

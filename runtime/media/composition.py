@@ -1,7 +1,7 @@
-"""Images that several seeds make: each latent from a seed of its own, then a step towards another seed.
+"""Images that several seeds make: each latent from a seed of its own, a step towards another seed, then moves along directions.
 
 A composition is the picture that a person makes in a page: the coarse styles of one image, the fine ones of another, halfway to
-a third. `composed_ws` maps many of them with few calls of the mapping network.
+a third. Then it smiles more. `composed_ws` maps many of them with few calls of the mapping network, and `moved_ws` moves them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from stylert.runtime.input_checks import finite_number, one_hot, whole_number
 from stylert.runtime.media.interpolation import lerp
+from stylert.runtime.steering.directions_file import Directions
+from stylert.runtime.steering.moves import Move, Steered, check_moves, columns_of, parse_move, steer
 
 #: The largest size of a truncation factor, as in recipes
 MAX_PSI = 1000.0
@@ -34,6 +36,7 @@ class Composition:
         label: The class, or the label as numbers; None for a network without labels.
         toward: The seed that the image moves to.
         at: The part of the way to `toward` in w, from 0 to 1. 0 is the image of `latents` alone.
+        moves: Moves after all of these, as text such as `smile=+2`. Each has one strength.
     """
 
     latents: tuple[int, ...]
@@ -42,17 +45,23 @@ class Composition:
     label: int | tuple[float, ...] | None = None
     toward: int | None = None
     at: float = 0.0
+    moves: tuple[str, ...] = ()
+
+    @property
+    def parsed_moves(self) -> list[Move]:
+        return [parse_move(text) for text in self.moves]
 
     @property
     def only_seed(self) -> int | None:
-        """The seed, if the image has no other."""
+        """The seed, if the image has no other. It may have moves."""
         return self.latents[0] if self.toward is None and len(set(self.latents)) == 1 else None
 
-    def check(self, bundle: Bundle) -> None:
-        """Check every value against the network.
+    def check(self, bundle: Bundle, directions: Directions | None = None) -> None:
+        """Check every value against the network, and the moves against their directions.
 
         Raises:
-            InputError: A value has another type or range, or the network does not take it.
+            InputError: A value has another type or range, or the network does not take it, or there is no such direction.
+            BundleError: The directions belong to another network.
         """
         if not isinstance(self.latents, tuple):
             raise InputError(f"the latents of a composition are a tuple of seeds, not {shown(self.latents)}")
@@ -71,10 +80,17 @@ class Composition:
             one_hot(None if self.label is None else [self.label], 1, bundle.model["c_dim"])  # type: ignore[list-item]
         elif self.label is not None:
             raise InputError("this network takes no labels")
+        if self.moves:
+            if directions is None:
+                raise InputError(f"the move {shown(self.moves[0])} needs a file of directions")
+            moves = self.parsed_moves
+            check_moves(directions, moves, bundle)
+            if columns_of(moves) > 1:
+                raise InputError("each move of one image has one strength")
 
 
 def composed_ws(generator: Generator, compositions: Sequence[Composition]) -> np.ndarray:
-    """The latents of compositions, each checked before.
+    """The latents of compositions before their moves. Each composition was checked before.
 
     Returns:
         ws, float32 `[N, num_ws, w_dim]`.
@@ -102,3 +118,24 @@ def composed_ws(generator: Generator, compositions: Sequence[Composition]) -> np
         own = np.stack([ws[rows[seed, item.label], i] for i, seed in enumerate(item.latents)])
         composed.append(own if item.toward is None else lerp(own, ws[rows[item.toward, item.label]], item.at))
     return np.stack(composed)
+
+
+def moved_ws(ws: np.ndarray, moves: Sequence[Sequence[Move]], directions: Directions | None) -> Steered:
+    """Move the latents of images, each by its own moves.
+
+    Args:
+        ws: float32 `[N, num_ws, w_dim]`, which stays as it is.
+        moves: The moves of each image, which were checked before.
+        directions: None is enough if no image has moves.
+
+    Returns:
+        The latents, and the style offsets if an image needs them. Those of the other images are 0.
+    """
+    if directions is None or not any(moves):
+        return Steered(ws, None)
+    each = [steer(directions, ws[i : i + 1], own) for i, own in enumerate(moves)]
+    moved = np.concatenate([one.ws for one in each])
+    if all(one.style_offsets is None for one in each):
+        return Steered(moved, None)
+    none = np.zeros((1, directions.style_channels), np.float32)
+    return Steered(moved, np.concatenate([none if one.style_offsets is None else one.style_offsets for one in each]))

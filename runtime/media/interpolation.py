@@ -101,7 +101,9 @@ def keyframe_path(
 
 def _batches(keyframes: np.ndarray, frames: int, loop: bool, curve: Curve, batch: int) -> Iterator[np.ndarray]:
     for first in range(0, frames, batch):
-        yield np.stack([_point(keyframes, i, frames, loop, curve) for i in range(first, min(first + batch, frames))])
+        with np.errstate(over="ignore", invalid="ignore"):  # a network refuses values that are not finite
+            points = np.stack([_point(keyframes, i, frames, loop, curve) for i in range(first, min(first + batch, frames))])
+        yield points
 
 
 def _point(keyframes: np.ndarray, i: int, frames: int, loop: bool, curve: Curve) -> np.ndarray:

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from stylert.core.errors import BundleError, InputError, shown
+from stylert.core.files.digests import sha256_of
 from stylert.core.files.json_documents import read_document
 from stylert.core.seeds import MAX_SEED, format_seeds, parse_seeds
-from stylert.runtime.bundle import MANIFEST, Bundle, sha256_of
+from stylert.runtime.bundle import MANIFEST, Bundle
 from stylert.runtime.media.image_metadata import MAX_COMMENT, read_comment
 from stylert.runtime.steering.moves import Move, columns_of, parse_move
 
@@ -36,6 +37,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "edit": ("directions", "moves"),
     "sheet": ("directions", "moves"),
 }
+#: Fields that a command may have beside these, all of them or none
+FURTHER_FIELDS: dict[str, tuple[str, ...]] = {"compose": ("directions", "moves")}
 #: The command that makes a video. The others make pictures.
 VIDEO = "interpolate"
 MAX_FPS = 120
@@ -81,8 +84,9 @@ class Recipe:
         latents: Of a composition, the seed of each latent in ws.
         toward: Of a composition, the seed that the picture moves to.
         at: Of a composition, the part of the way in w to `toward`, from 0 to 1.
-        directions: Of an edit or a contact sheet, the sha256 of the file of directions.
-        moves: Of an edit, the moves that each image makes, all together. Of a contact sheet, one move for each row.
+        directions: Of an edit, a contact sheet or a composition with moves, the sha256 of the file of directions.
+        moves: Of an edit or a composition, the moves that each image makes, all together. Of a contact sheet, one move for each
+            row.
         batch: Images per call of the network.
 
     Raises:
@@ -119,8 +123,10 @@ class Recipe:
             may_be_missing = value is None and name in _OPTIONAL_FIELDS
             if not (may_be_missing or is_valid(value)):
                 raise InputError(f"{_JSON_KEYS[name]} cannot be {_shorten(value)}")
+        further = FURTHER_FIELDS.get(self.command, ())
+        fields = COMMANDS[self.command] + (further if any(getattr(self, name) is not None for name in further) else ())
         for name in _COMMAND_FIELDS:
-            belongs = name in COMMANDS[self.command]
+            belongs = name in fields
             present = getattr(self, name) is not None
             if present != belongs:
                 problem = "lacks" if belongs else "cannot have"
@@ -156,7 +162,7 @@ class Recipe:
 
     @property
     def parsed_moves(self) -> list[Move]:
-        """The moves of an edit or a contact sheet; none for other commands."""
+        """The moves; none for commands without."""
         return [parse_move(text) for text in self.moves or ()]
 
     def labels(self, count: int) -> list[int] | np.ndarray | None:

@@ -21,16 +21,23 @@ from stylert.runtime.media.pictures import check_channels
 from stylert.runtime.serving.model_store import Item, ServedModel
 from stylert.runtime.serving.request_limits import check_marks
 from stylert.runtime.serving.settings import ServerSettings
+from stylert.runtime.steering.directions_file import Directions
+from stylert.runtime.steering.moves import MAX_STRENGTH
 from stylert.runtime.style_levels import parse_levels
 
 #: Suffix and media type of each picture format.
 FORMATS = {"png": (".png", "image/png"), "jpeg": (".jpg", "image/jpeg"), "webp": (".webp", "image/webp")}
 MAX_SIDE = 4096
+#: Edits of one image, and characters of the name of one, with its levels. So the recipe of an image stays short.
+MAX_EDITS = 32
+MAX_EDIT_NAME = 100
 
 Seed = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEED)]
 Psi = Annotated[float, msgspec.Meta(ge=-MAX_PSI, le=MAX_PSI)]
 Part = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Label = int | list[float]
+EditName = Annotated[str, msgspec.Meta(max_length=MAX_EDIT_NAME)]
+Strength = Annotated[float, msgspec.Meta(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
 
 
 def _field(description: str, *examples: object) -> msgspec.Meta:
@@ -52,6 +59,11 @@ class ImagesRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_
     mix: Annotated[dict[str, Seed], _field("Style levels from other seeds: coarse, middle, fine, or latents", {"fine": 5})] = {}
     toward: Annotated[Seed | None, _field("Seed that the images move to, in w")] = None
     at: Annotated[Part | list[Part], _field("Part of the way to it, from 0 to 1")] = 0.0
+    edits: Annotated[
+        dict[EditName, Strength | list[Strength]],
+        msgspec.Meta(max_length=MAX_EDITS),
+        _field("Directions and strengths to move by, perhaps with levels", {"smile": 2, "pose@0-3": -1}),
+    ] = {}
     ws: Annotated[list[list[list[float]]] | None, _field("Latents [N, num_ws, w_dim], in place of all of the above")] = None
     size: Annotated[int | None, _field("Width and height of the pictures; by default that of the network")] = None
     format: Annotated[str, _field("png, jpeg or webp", "png")] = "png"
@@ -83,7 +95,7 @@ class ImageOrder:
         """A weak ETag of compositions. Equal ones are equal images, up to the last bits, which may depend on the batch."""
         model = self.model
         parts = [model.bundle_hash, model.generator.backend, model.generator.precision, repr(self.items)]
-        parts += [str(self.size), self.suffix, str(self.quality)]
+        parts += [str(self.size), self.suffix, str(self.quality), model.directions.sha256 if model.directions else ""]
         return f'W/"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"'
 
 
@@ -106,16 +118,16 @@ def image_order(request: ImagesRequest, model: ServedModel, settings: ServerSett
     check_channels(f"a picture as {request.format}{suffix}", bundle.model["img_channels"])
     if request.size is not None and not 1 <= request.size <= MAX_SIDE:
         raise InputError(f"size is from 1 to {MAX_SIDE} pixels, not {request.size}")
-    items = _items(request, bundle, settings.max_images)
+    items = _items(request, bundle, model.directions, settings.max_images)
     pixels = len(items) * max(request.size or 0, bundle.resolution) ** 2
     if pixels > settings.max_pixels:
         raise InputError(f"{len(items)} pictures have {pixels} pixels; a request may have {settings.max_pixels}")
     return ImageOrder(model, items, request.size, suffix, media_type, request.quality)
 
 
-def _items(request: ImagesRequest, bundle: Bundle, most: int) -> list[Item]:
+def _items(request: ImagesRequest, bundle: Bundle, directions: Directions | None, most: int) -> list[Item]:
     if request.ws is not None:
-        defaults, own = ImagesRequest(), ("seeds", "psi", "cutoff", "labels", "mix", "toward", "at")
+        defaults, own = ImagesRequest(), ("seeds", "psi", "cutoff", "labels", "mix", "toward", "at", "edits")
         given = [name for name in own if getattr(request, name) != getattr(defaults, name)]
         if given:
             raise InputError(f"latents ws are the whole image; leave out {', '.join(given)}")
@@ -129,9 +141,14 @@ def _items(request: ImagesRequest, bundle: Bundle, most: int) -> list[Item]:
     labels = request.labels if isinstance(request.labels, list) else [request.labels]
     psi = request.psi if isinstance(request.psi, list) else [request.psi]
     at = request.at if isinstance(request.at, list) else [request.at]
-    count = max(map(len, (seeds, labels, psi, at)))
+    edits = {name: strength if isinstance(strength, list) else [strength] for name, strength in request.edits.items()}
+    if edits and directions is None:
+        raise InputError("this model has no directions, so it takes no edits")
+    lists: dict[str, Sequence[object]] = {"seeds": seeds, "labels": labels, "psi": psi, "at": at}
+    lists |= {f"edit {shown(name)}": strengths for name, strengths in edits.items()}
+    count = max(map(len, lists.values()))
     _check_count(count, most)
-    for name, values in (("seeds", seeds), ("labels", labels), ("psi", psi), ("at", at)):
+    for name, values in lists.items():
         if len(values) not in (1, count):
             raise InputError(f"{name} has {len(values)} values for {count} images: give one, or one for each")
     sources = {
@@ -147,10 +164,16 @@ def _items(request: ImagesRequest, bundle: Bundle, most: int) -> list[Item]:
             tuple(label) if isinstance(label, list) else label,
             request.toward,
             float(at[i % len(at)]) if request.toward is not None else 0.0,
+            tuple(_move(name, strengths[i % len(strengths)]) for name, strengths in edits.items()),
         )
-        composition.check(bundle)
+        composition.check(bundle, directions)
         items.append(composition)
     return items
+
+
+def _move(name: str, strength: float) -> str:
+    """The text of a move, from which the same strength is read again."""
+    return f"{name}={float(strength)!r}".removesuffix(".0")
 
 
 def _check_count(count: int, most: int) -> None:
@@ -167,13 +190,15 @@ def single_image(query: Sequence[tuple[str, str]], seed: int, suffix: str) -> Im
     format_name = {"jpg": "jpeg"}.get(suffix, suffix)
     values: dict[str, object] = {"seeds": [seed], "format": format_name}
     for name, text in query:
-        if name not in QUERY or (name in values and name != "mix"):
+        if name not in QUERY or (name in values and name not in MAPPINGS):
             raise InputError(f"the query has {shown(name)} twice or it is unknown; it takes {', '.join(QUERY)}")
-        if name == "mix":
-            mix = values.setdefault("mix", {})
+        if name in MAPPINGS:
+            mapping: dict[str, int | float] = values.setdefault(name, {})  # type: ignore[assignment]
             for part in text.split(";"):
-                level, _, source = part.rpartition(":")
-                mix[level] = _number(name, source, whole=True)  # type: ignore[index]
+                key, _, value = part.rpartition(":")
+                if key in mapping:
+                    raise InputError(f"{name} has {shown(key)} twice")
+                mapping[key] = _number(name, value, MAPPINGS[name] is int)
         else:
             values[name] = text if QUERY[name] is str else _number(name, text, QUERY[name] is int)
     try:
@@ -185,8 +210,10 @@ def single_image(query: Sequence[tuple[str, str]], seed: int, suffix: str) -> Im
 #: The parameters of the query and their types.
 QUERY: dict[str, type] = {
     "model": str, "precision": str, "psi": float, "cutoff": int, "labels": int, "mix": str, "toward": int, "at": float,
-    "size": int, "quality": int,
+    "edits": str, "size": int, "quality": int,
 }  # fmt: skip
+#: Those of them that map names to numbers, such as `fine:5;coarse:3`, and the types of their numbers.
+MAPPINGS: dict[str, type] = {"mix": int, "edits": float}
 
 
 def _number(name: str, text: str, whole: bool) -> int | float:

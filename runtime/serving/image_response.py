@@ -87,11 +87,15 @@ def recipe(model: ServedModel, item: Composition) -> Recipe:
         "label_vector": item.label if is_vector else None,
         "batch": 1,
     }
+    moved = {} if model.directions is None or not item.moves else {"directions": model.directions.sha256, "moves": item.moves}
+    if seed is not None and item.moves:
+        return Recipe(command="edit", seeds=(seed,), **shared, **moved)  # type: ignore[arg-type]
     if seed is not None:
         return Recipe(command="generate", seeds=(seed,), together=(seed,), **shared)  # type: ignore[arg-type]
     first = item.latents[0]
     toward = first if item.toward is None else item.toward
-    return Recipe(command="compose", seeds=(first,), latents=item.latents, toward=toward, at=item.at, **shared)  # type: ignore[arg-type]
+    own = {"latents": item.latents, "toward": toward, "at": item.at, **moved}
+    return Recipe(command="compose", seeds=(first,), **shared, **own)  # type: ignore[arg-type]
 
 
 def file_name(order: ImageOrder, index: int) -> str:

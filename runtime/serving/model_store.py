@@ -16,19 +16,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stylert.core.errors import BackendError, StylertError, shown
+from stylert.core.errors import BackendError, BundleError, StylertError, shown
 from stylert.core.images.grids import as_uint8
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.choice.backend import choose_backend
 from stylert.runtime.generator import Generator
-from stylert.runtime.media.composition import Composition, composed_ws
+from stylert.runtime.media.composition import Composition, composed_ws, moved_ws
 from stylert.runtime.media.recipes import bundle_hash
 from stylert.runtime.serving.batcher import Batcher
 from stylert.runtime.serving.metrics import Metrics
 from stylert.runtime.serving.named_bundle import NamedBundle, check_names
 from stylert.runtime.serving.network_calls import NetworkCalls, load_calls
 from stylert.runtime.serving.refusals import Refusal
+from stylert.runtime.serving.served_directions import check_directions, directions_of
 from stylert.runtime.serving.settings import ServerSettings
+from stylert.runtime.steering.directions_file import Directions
 
 LOG = logging.getLogger("stylert.serving")
 
@@ -41,7 +43,7 @@ class MadeImage(NamedTuple):
 
     Attributes:
         image: uint8 `[H, W, C]`.
-        ws: Its latents, float32 `[num_ws, w_dim]`.
+        ws: Its latents, float32 `[num_ws, w_dim]`, after its moves in w.
     """
 
     image: np.ndarray
@@ -72,12 +74,14 @@ class ServedModel:
         bundle_hash: The sha256 of `bundle.json`, as in recipes.
         calls: The networks.
         batcher: The queue.
+        directions: The directions that images can move along; None without any.
     """
 
     name: str
     bundle_hash: str
     calls: NetworkCalls
     batcher: Batcher[Item, MadeImage]
+    directions: Directions | None = None
 
     @property
     def generator(self) -> Generator:
@@ -102,14 +106,18 @@ class ModelStore:
         sources: The bundles. Their names differ.
         settings: Limits of the queues.
         metrics: Counts batches and reloads.
+        directions: Files of directions. Each belongs to the network of a bundle.
 
     Raises:
         InputError: Two bundles have one name.
     """
 
-    def __init__(self, sources: Sequence[BundleSource], settings: ServerSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, sources: Sequence[BundleSource], settings: ServerSettings, metrics: Metrics, directions: Sequence[Path] = ()
+    ) -> None:
         check_names(sources)
         self._sources = {source.name: source for source in sources}
+        self._directions = tuple(directions)
         self._settings, self._metrics = settings, metrics
         self._models: dict[str, dict[str, ServedModel]] = {}
         self._locks = {name: asyncio.Lock() for name in self._sources}
@@ -119,8 +127,11 @@ class ModelStore:
         """Load every bundle.
 
         Raises:
-            StylertError: As `Generator.load`.
+            StylertError: As `Generator.load`, or a file of directions fits no bundle.
         """
+        if self._directions:
+            sources = self._sources.values()
+            check_directions(self._directions, [Bundle.load(source.path, source.require_signature) for source in sources])
         for name, source in self._sources.items():
             self._models[name] = self._load(source)
 
@@ -158,7 +169,7 @@ class ModelStore:
         return models[wanted]
 
     async def reload(self, name: str) -> None:
-        """Read a bundle again. Requests that were taken before finish on the old one. If the new one fails, the old one stays.
+        """Read a bundle and its directions again. Requests that were taken before finish on the old ones, which stay if this fails.
 
         Args:
             name: Name of a bundle.
@@ -192,15 +203,17 @@ class ModelStore:
     def _load(self, source: BundleSource) -> dict[str, ServedModel]:
         """The models of a bundle by precision."""
         bundle = Bundle.load(source.path, source.require_signature)
-        if bundle.noise == "input":
-            raise BackendError(f"bundle {source.path} takes noise as inputs; serve one that is exported with --noise const")
+        bundle.check_no_noise_inputs()
+        directions = directions_of(bundle, self._directions)
+        if directions is None and any(model.directions for model in self._models.get(source.name, {}).values()):
+            raise BundleError(f"no file of directions belongs to the network of the new bundle {source.path}")
         default = bundle.default_precision
         digest = bundle_hash(bundle)
         models: dict[str, ServedModel] = {}
         try:
             for precision in source.precisions or (default,):
                 name = source.name if not models else f"{source.name}.{precision}"
-                models[precision] = self._model(name, source, bundle, precision, digest)
+                models[precision] = self._model(name, source, bundle, precision, digest, directions)
             if bundle_hash(bundle) != digest:
                 raise BackendError(f"bundle {source.path} was replaced while it was loaded; load it again")
         except BaseException:
@@ -209,7 +222,9 @@ class ModelStore:
             raise
         return models
 
-    def _model(self, name: str, source: BundleSource, bundle: Bundle, precision: str, digest: str) -> ServedModel:
+    def _model(
+        self, name: str, source: BundleSource, bundle: Bundle, precision: str, digest: str, directions: Directions | None
+    ) -> ServedModel:
         begin = time.perf_counter()
         backend = source.backend
         if backend == "auto":
@@ -217,8 +232,8 @@ class ModelStore:
         settings = self._settings
         calls = load_calls(bundle, backend, precision, source.threads, settings.max_batch)
         try:
-            whole = _compute_on(calls.whole)
-            narrow = [_compute_on(generator) for generator in calls.narrow]
+            whole = _compute_on(calls.whole, directions)
+            narrow = [_compute_on(generator, directions) for generator in calls.narrow]
             label = 0 if bundle.model["c_dim"] else None
             for batch in sorted({1, settings.max_batch}):  # the first call of a batch also compiles and allocates
                 for compute in (whole, *narrow):
@@ -237,21 +252,22 @@ class ModelStore:
         )
         facts = {"model": name, "backend": backend, "precision": precision, "seconds": round(time.perf_counter() - begin, 2)}
         LOG.info("loaded", extra={"facts": facts})
-        return ServedModel(name, digest, calls, batcher)
+        return ServedModel(name, digest, calls, batcher, directions)
 
 
-def _compute_on(generator: Generator) -> Callable[[Sequence[Item]], list[MadeImage]]:
+def _compute_on(generator: Generator, directions: Directions | None) -> Callable[[Sequence[Item]], list[MadeImage]]:
     """The function that makes the images of items by a generator."""
 
     def compute(items: Sequence[Item]) -> list[MadeImage]:
-        ws = latents_of(generator, items)
-        return list(map(MadeImage, as_uint8(generator.synthesize(ws)), ws))
+        moves = [item.parsed_moves if isinstance(item, Composition) else [] for item in items]
+        ws, style_offsets = moved_ws(latents_of(generator, items), moves, directions)
+        return list(map(MadeImage, as_uint8(generator.synthesize(ws, style_offsets=style_offsets)), ws))
 
     return compute
 
 
 def latents_of(generator: Generator, items: Sequence[Item]) -> np.ndarray:
-    """The latents of items, float32 `[N, num_ws, w_dim]`."""
+    """The latents of items before their moves, float32 `[N, num_ws, w_dim]`."""
     compositions = [item for item in items if isinstance(item, Composition)]
     composed = iter(composed_ws(generator, compositions)) if compositions else iter(())
     return np.stack([next(composed) if isinstance(item, Composition) else item for item in items])

@@ -4,7 +4,7 @@
 |---|---|
 | SIGTERM, SIGINT | readiness fails; after `drain_delay` no connection is accepted; running requests end; the process ends |
 | a second one | the process ends at once |
-| SIGHUP | every bundle is read again, and the key that signs pictures |
+| SIGHUP | every bundle is read again with its directions, and the key that signs pictures |
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import uvicorn
 
@@ -39,13 +40,14 @@ class ImageServer:
     Args:
         sources: The bundles.
         settings: Address and limits.
+        directions: Files of directions, each of the network of a bundle.
 
     Raises:
         BackendError: The address cannot be used.
-        StylertError: A bundle cannot be loaded.
+        StylertError: A bundle or a file of directions cannot be loaded.
     """
 
-    def __init__(self, sources: Sequence[BundleSource], settings: ServerSettings) -> None:
+    def __init__(self, sources: Sequence[BundleSource], settings: ServerSettings, directions: Sequence[Path] = ()) -> None:
         self.settings = settings
         self._socket = _bound(settings.host, settings.port, "--port")  # first, because it fails faster than loading
         try:
@@ -54,7 +56,7 @@ class ImageServer:
                     raise InputError(f"HTTP and gRPC need ports of their own, and both have {settings.grpc_port}")
                 _bound(settings.host, settings.grpc_port, "--grpc-port").close()
             metrics = Metrics()
-            self.store = ModelStore(sources, settings, metrics)
+            self.store = ModelStore(sources, settings, metrics, directions)
             self.store.load()
         except BaseException:
             self._socket.close()

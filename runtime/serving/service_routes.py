@@ -13,6 +13,7 @@ from stylert.runtime.serving.metrics import Metrics
 from stylert.runtime.serving.model_store import ModelStore, ServedModel
 from stylert.runtime.serving.network_facts import network_facts
 from stylert.runtime.serving.refusals import Refusal
+from stylert.runtime.serving.served_directions import direction_facts, usable_names
 from stylert.runtime.serving.settings import ServerSettings
 
 
@@ -25,6 +26,17 @@ def service_routes(store: ModelStore, settings: ServerSettings, metrics: Metrics
         """Every model with its size, classes, style levels and backend, and the limits of a request."""
         limits = {"images": settings.max_images, "pixels": settings.max_pixels, "body": settings.max_body}
         document = {"models": [_facts(model) for model in store.models], "limits": limits}
+        return Response(msgspec.json.encode(document), media_type="application/json")
+
+    @router.get("/v1/models/{name}/directions", summary="The directions of a model")
+    async def directions(name: str) -> Response:
+        """Every direction that the field `edits` may name, with its space, its latents and how it was found."""
+        model = store.find(name)
+        known = model.directions
+        document = {
+            "directions": [] if known is None else direction_facts(known, model.bundle),
+            "sha256": None if known is None else known.sha256,
+        }
         return Response(msgspec.json.encode(document), media_type="application/json")
 
     @router.post("/v1/models/{name}/reload", summary="Read a bundle again")
@@ -53,6 +65,7 @@ def _facts(model: ServedModel) -> dict[str, Any]:
         "backend": generator.backend,
         "why": generator.why,
         **network_facts(bundle),
+        "directions": 0 if model.directions is None else len(usable_names(model.directions, bundle)),
         "sha256": model.bundle_hash,
         "waiting": model.batcher.waiting,
     }

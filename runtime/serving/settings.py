@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stylert.core.errors import InputError, shown
-from stylert.core.ranges import check_ranges
+from stylert.runtime.serving.setting_ranges import check_settings
 
 MIB = 2**20
 
-#: Least and greatest value of the numbers that a user sets.
-RANGES: dict[str, tuple[float, float]] = {
+#: Least and greatest value of the numbers that are not in `SHARED_RANGES`
+OWN_RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65535),
     "grpc_port": (0, 65535),
-    "max_batch": (1, 1024),
-    "max_delay_ms": (0, 10_000),
     "max_queue": (1, 1_000_000),
     "max_images": (1, 4096),
     "max_pixels": (1, 2**40),
@@ -79,10 +77,7 @@ class ServerSettings:
     drain_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        try:
-            check_ranges(self, RANGES)
-        except ValueError as e:
-            raise InputError(str(e)) from None
+        check_settings(self, OWN_RANGES)
         if self.max_images > self.max_queue:
             raise InputError(f"max_queue of {self.max_queue} has no room for a request of {self.max_images} images")
         if not isinstance(self.host, str) or not self.host:

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
-from stylert.core.errors import BundleError, InputError, SigningError
+from stylert.core.errors import BundleError, SigningError
 from stylert.core.files.locks import locked_folder
 from stylert.core.images.grids import as_uint8
 from stylert.core.machine.host import usable_cores
@@ -38,8 +38,7 @@ def check_work(work: ShardWork, bundle: Bundle) -> None:
         BackendError: A library is missing.
         SigningError: There is a credential, and it cannot sign. Or it is another one than that of the work.
     """
-    if bundle.noise == "input":
-        raise InputError("this bundle takes noise as inputs; generate from Python, or export with --noise const")
+    bundle.check_no_noise_inputs()
     check_channels(f"seed.{work.picture}", bundle.model["img_channels"])
     check_call(bundle, work.batch)
     check_format(work.format)

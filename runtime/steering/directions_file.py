@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from stylert.core.errors import BundleError, InputError, shown, shown_line
-from stylert.core.files.json_documents import MAX_BYTES, read_document
+from stylert.core.files.digests import check_sha256, sha256_of
+from stylert.core.files.json_documents import read_document
 from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
-from stylert.runtime.bundle import Bundle, check_sha256, sha256_of
+from stylert.runtime.bundle import Bundle
 
 #: Key of the JSON document in the metadata of the file
 METADATA_KEY = "stylert"
@@ -87,16 +88,39 @@ class Directions:
             )
 
 
+def check_names(names: Collection[str]) -> None:
+    """Check, before a long computation, that directions can have these names.
+
+    Raises:
+        InputError: There are none or too many, or a name is not valid.
+    """
+    if not 1 <= len(names) <= MAX_DIRECTIONS:
+        raise InputError(f"a file has 1 to {MAX_DIRECTIONS} directions, not {len(names)}")
+    for name in names:
+        if not isinstance(name, str) or NAME.fullmatch(name) is None:
+            raise InputError(
+                f"a direction has a name of up to 40 letters, digits, dots, hyphens and underscores, not {shown(name)}"
+            )
+
+
 def write_directions(path: str | Path, directions: Directions) -> None:
     """Write directions to a file, whole or not at all. The same directions give the same bytes.
 
+    Numbers may be of NumPy. The document is checked as `read_directions` checks it.
+
     Raises:
-        InputError: There are none or too many, or a name or a vector is not valid.
+        InputError: There are none or too many, or a name, a vector or a number is not valid.
         OutputError: The file cannot be written.
     """
-    vectors = {name: np.ascontiguousarray(d.vector, np.float32) for name, d in directions.by_name.items()}
+    if not isinstance(directions, Directions) or not isinstance(directions.by_name, Mapping):
+        raise InputError(f"these are no Directions: {shown(directions)}")
+    check_names(directions.by_name)
     try:
-        entries = tuple(_Entry(name, d.space, d.latents, d.method, dict(d.facts)) for name, d in directions.by_name.items())
+        with np.errstate(over="ignore"):  # of float64: it becomes infinite, which is found below
+            vectors = {name: np.ascontiguousarray(d.vector, np.float32) for name, d in directions.by_name.items()}
+        entries = tuple(
+            _Entry(name, d.space, tuple(d.latents), d.method, dict(d.facts)) for name, d in directions.by_name.items()
+        )
         document = _Document(
             kind="directions",
             version=FORMAT_VERSION,
@@ -109,11 +133,10 @@ def write_directions(path: str | Path, directions: Directions) -> None:
         )
         for entry in entries:
             _check_vector(document, entry, vectors[entry.name])
-        text = json.dumps(asdict(document), allow_nan=False)
-        if len(text) > MAX_BYTES:
-            raise ValueError(f"their description is longer than {MAX_BYTES:,} bytes")
-    except ValueError as e:
-        raise InputError(f"these directions cannot be written: {e}") from None
+        text = json.dumps(asdict(document), allow_nan=False, default=_python_number)
+    except (ValueError, TypeError, AttributeError) as e:
+        raise InputError(f"these directions cannot be written: {shown_line(str(e))}") from None
+    read_document(text, _Document, "the description of these directions", InputError)
     with safetensors_file(path) as temporary:
         save_file(vectors, temporary, {METADATA_KEY: text})
 
@@ -126,7 +149,7 @@ def read_directions(path: str | Path) -> Directions:
     """
     kind = f"file of directions {path}"
     check_header(path, InputError, "file of directions", MAX_FILE_BYTES)
-    file_hash = sha256_of(Path(path))
+    file_hash = sha256_of(path)
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(METADATA_KEY, "")
@@ -160,10 +183,10 @@ class _Entry:
     facts: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if NAME.fullmatch(self.name) is None:
-            raise ValueError(
-                f"a direction has a name of up to 40 letters, digits, dots, hyphens and underscores, not {shown(self.name)}"
-            )
+        try:
+            check_names([self.name])
+        except InputError as e:
+            raise ValueError(str(e)) from None
 
 
 @dataclass(frozen=True)
@@ -200,3 +223,10 @@ def _check_vector(document: _Document, entry: _Entry, vector: np.ndarray) -> Non
         raise ValueError(f"{entry.name} is {vector.dtype} {list(vector.shape)}, not float32 [{size}]")
     if not np.isfinite(vector).all():
         raise ValueError(f"{entry.name} holds values that are not finite")
+
+
+def _python_number(value: object) -> object:
+    """A number of NumPy as one of Python. Raises TypeError for anything else."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{shown(value)} is no number")

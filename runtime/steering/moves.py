@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from stylert.core.errors import InputError, shown
 from stylert.core.numerals import read_number
 from stylert.runtime.bundle import Bundle
+from stylert.runtime.input_checks import finite_number, host_floats, whole_number
 from stylert.runtime.steering.directions_file import NAME, Directions
 from stylert.runtime.style_levels import parse_levels
 
@@ -27,12 +29,25 @@ class Move:
     Attributes:
         name: Name of the direction.
         levels: Levels or latents that move, as text such as `coarse` or `0-3`. None for those of the direction.
-        strengths: In standard deviations, one for each image of a row.
+        strengths: In standard deviations, one for each image of a row. Numbers of Python or NumPy.
+
+    Raises:
+        InputError: The name or the levels are no text, or the strengths are no such numbers.
     """
 
     name: str
     levels: str | None
     strengths: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not isinstance(self.levels, str | None):
+            raise InputError(f"a move has a name and perhaps levels, as text, not {shown(self.name)} and {shown(self.levels)}")
+        if not isinstance(self.strengths, Sequence) or not 1 <= len(self.strengths) <= MAX_STRENGTHS:
+            raise InputError(f"a move has 1 to {MAX_STRENGTHS} strengths, not {shown(self.strengths)}")
+        strengths = tuple(finite_number(strength, "a strength") for strength in self.strengths)
+        if not all(abs(strength) <= MAX_STRENGTH for strength in strengths):
+            raise InputError(f"a strength is from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}, not {shown(self.strengths)}")
+        object.__setattr__(self, "strengths", strengths)
 
 
 class Steered(NamedTuple):
@@ -55,28 +70,27 @@ def parse_move(text: str) -> Move:
     Raises:
         InputError: The text has another form.
     """
-    target, equals, strengths = text.rpartition("=")
+    target, equals, strengths = text.rpartition("=") if isinstance(text, str) else ("", "", "")
     name, at, levels = target.partition("@")
     try:
         if not equals or NAME.fullmatch(name) is None or (at and not levels):
             raise ValueError
-        values = tuple(read_number(part) for part in strengths.split(","))
-        if len(values) > MAX_STRENGTHS or not all(abs(value) <= MAX_STRENGTH for value in values):
-            raise ValueError
-    except ValueError:
+        return Move(name, levels if at else None, tuple(read_number(part) for part in strengths.split(",")))
+    except (ValueError, InputError):
         raise InputError(
             f"a move is NAME=STRENGTH, such as smile=+2, with strengths from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}, "
             f"not {shown(text)}"
         ) from None
-    return Move(name, levels if at else None, values)
 
 
 def columns_of(moves: Sequence[Move]) -> int:
     """The number of images that moves make of one: as many as a move has strengths.
 
     Raises:
-        InputError: Two moves have different numbers of strengths, and neither has one.
+        InputError: Two moves have different numbers of strengths, and neither has one. Or these are no moves.
     """
+    if not isinstance(moves, Sequence) or not all(isinstance(move, Move) for move in moves):
+        raise InputError(f"moves are a list of Move, as parse_move reads them, not {shown(moves)}")
     counts = {len(move.strengths) for move in moves} - {1}
     if len(counts) > 1:
         raise InputError(f"moves have one strength, or all as many as the others, not {' and '.join(map(str, sorted(counts)))}")
@@ -104,53 +118,51 @@ def steer(directions: Directions, ws: np.ndarray, moves: Sequence[Move], column:
 
     Args:
         directions: The directions.
-        ws: float32 `[N, num_ws, w_dim]`, which stays as it is.
+        ws: Float array `[N, num_ws, w_dim]`, which stays as it is.
         moves: The moves. Their effects add up.
         column: The index of the strength that counts in each move. A move with one strength has it in every column.
 
     Raises:
-        InputError: A direction does not exist, or its levels do not fit.
+        InputError: A direction does not exist, or its levels do not fit. Or `ws`, `moves` or `column` are no such things.
     """
-    moved = ws.copy()
+    columns = columns_of(moves)
+    column = whole_number(column, "the column of a move", 0, columns - 1 if columns > 1 else None)
+    moved = host_floats(ws, ("N", directions.num_ws, directions.w_dim), "ws").copy()
     offsets = np.zeros((len(ws), directions.style_channels), np.float32) if _has_styles(directions, moves) else None
     for move in moves:
         direction, latents = directions[move.name], _moved_latents(directions, move)
-        step = np.float32(move.strengths[column if len(move.strengths) > 1 else 0]) * direction.vector
-        if direction.space == "w":
-            moved[:, latents] += step
-        elif offsets is not None:
-            offsets += step
+        with np.errstate(over="ignore"):  # values that are not finite are refused by the network's inputs
+            step = np.float32(move.strengths[column if len(move.strengths) > 1 else 0]) * direction.vector
+            if direction.space == "w":
+                moved[:, latents] += step
+            elif offsets is not None:
+                offsets += step
     return Steered(moved, offsets)
 
 
-def steered_grid(directions: Directions, ws: np.ndarray, moves: Sequence[Move], apart: bool = False) -> Steered:
-    """The latents of a grid in reading order, with a column for each strength.
+def steered_batches(
+    directions: Directions, ws: np.ndarray, moves: Sequence[Move], batch: int, apart: bool = False
+) -> Iterator[Steered]:
+    """The latents of a grid in reading order, with a column for each strength. Only those of one batch are in memory.
 
     Args:
         directions: The directions.
         ws: float32 `[N, num_ws, w_dim]`.
         moves: The moves. All together make a row of each image.
+        batch: The number of images in each yielded item.
         apart: Whether each move makes rows of its own, as on a contact sheet.
 
-    Returns:
-        `[rows * columns, num_ws, w_dim]`, and the style offsets if a move needs them.
+    Yields:
+        `[<= batch, num_ws, w_dim]`, and the style offsets if a move needs them.
     """
-    columns = range(columns_of(moves))
-    rows = [
-        [steer(directions, ws, group, column) for column in columns] for group in ([[m] for m in moves] if apart else [moves])
-    ]
-    grid = np.concatenate([_interleaved([cell.ws for cell in row]) for row in rows])
-    if not _has_styles(directions, moves):
-        return Steered(grid, None)
-    none = np.zeros((len(ws), directions.style_channels), np.float32)
-    offsets = [_interleaved([none if cell.style_offsets is None else cell.style_offsets for cell in row]) for row in rows]
-    return Steered(grid, np.concatenate(offsets))
-
-
-def _interleaved(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """The first entry of each column, then the second of each, and so on."""
-    stacked = np.stack(columns, axis=1)
-    return stacked.reshape(-1, *stacked.shape[2:])
+    groups = [[move] for move in moves] if apart else [moves]
+    cells = itertools.product(groups, range(len(ws)), range(columns_of(moves)))
+    has_styles = _has_styles(directions, moves)
+    none = np.zeros((1, directions.style_channels), np.float32)
+    while chosen := list(itertools.islice(cells, batch)):
+        steered = [steer(directions, ws[i : i + 1], group, column) for group, i, column in chosen]
+        offsets = [none if cell.style_offsets is None else cell.style_offsets for cell in steered]
+        yield Steered(np.concatenate([cell.ws for cell in steered]), np.concatenate(offsets) if has_styles else None)
 
 
 def _has_styles(directions: Directions, moves: Sequence[Move]) -> bool:

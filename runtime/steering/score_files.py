@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,15 @@ from stylert.core.numerals import is_whole_number, read_number
 from stylert.core.seeds import MAX_SEED
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.media.recipes import check_bundle, read_recipe
+from stylert.runtime.steering.directions_file import check_names
 from stylert.runtime.steering.supervised import MAX_SCORES
 
 #: Bytes of a CSV file
 MAX_BYTES = 64 * 2**20
+#: Scores of one file. Each of them becomes a direction.
+MAX_COLUMNS = 1000
 SEED, CLASS = "seed", "class"
+TOO_WIDE = f"it has more than {MAX_COLUMNS:,} columns of scores"
 
 #: A class, a label as numbers, or None for a network without labels
 Label = int | tuple[float, ...] | None
@@ -50,24 +54,24 @@ def read_scores(path: str | Path) -> ScoredImages:
         InputError: The file is missing, or has another form. The message names the line.
     """
     data = read_file(path, InputError, MAX_BYTES, "file of scores")
-    try:
-        lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
-        rows = list(itertools.islice(lines, MAX_SCORES + 2))  # the header, and one too many
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise InputError(f"file of scores {path} is no CSV file: {shown_line(str(e))}") from None
-    if len(rows) > MAX_SCORES + 1:
-        raise InputError(f"file of scores {path} has more than {MAX_SCORES:,} lines")
-    header = [name.strip() for name in rows[0]] if rows else []
-    names = [name for name in header if name not in (SEED, CLASS)]
-    if header.count(SEED) != 1 or not names or len(set(header)) != len(header):
-        raise InputError(f"file of scores {path} needs a header with the column seed and one column for each score")
     seeds: list[int] = []
     labels: list[Label] = []
-    scores: dict[str, list[float]] = {name: [] for name in names}
-    for line, row in enumerate(rows[1:], 2):
-        if not row:
-            continue
-        try:
+    line = 0
+    try:
+        lines = csv.reader(_narrow_lines(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")))
+        header = [name.strip() for name in next(lines, [])]
+        names = [name for name in header if name not in (SEED, CLASS)]
+        if header.count(SEED) != 1 or not names or len(set(header)) != len(header):
+            raise ValueError("it needs a header with the column seed and one column for each score")
+        if len(names) > MAX_COLUMNS:
+            raise ValueError(TOO_WIDE)
+        check_names(names)
+        scores = {name: array("d") for name in names}
+        for line, row in enumerate(lines, 2):
+            if line > MAX_SCORES + 1:
+                raise ValueError(f"it has more than {MAX_SCORES:,} lines")
+            if not row:
+                continue
             if len(row) != len(header):
                 raise ValueError(f"it has {len(row)} values, not {len(header)}")
             cells = dict(zip(header, (cell.strip() for cell in row), strict=True))
@@ -75,8 +79,10 @@ def read_scores(path: str | Path) -> ScoredImages:
             labels.append(_whole(cells[CLASS], CLASS, 2**31 - 1) if CLASS in cells else None)
             for name in names:
                 scores[name].append(read_number(cells[name]) if cells[name] else float("nan"))
-        except ValueError as e:
-            raise InputError(f"file of scores {path}, line {line}: {e}") from None
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise InputError(f"file of scores {path} is no CSV file: {shown_line(str(e))}") from None
+    except (ValueError, InputError) as e:
+        raise InputError(f"file of scores {path}{f', line {line}' if line else ''}: {e}") from None
     return ScoredImages(tuple(seeds), tuple(labels), {name: np.array(values) for name, values in scores.items()})
 
 
@@ -90,9 +96,10 @@ def scored_pictures(bundle: Bundle, name: str, with_it: Path, without: Path) -> 
         without: Folder of pictures that do not have it.
 
     Raises:
-        InputError: A folder has no pictures, or a picture has no recipe of one seed.
+        InputError: The name is not valid, a folder has no pictures, or a picture has no recipe of one seed.
         BundleError: Another bundle made a picture.
     """
+    check_names([name])
     seeds: list[int] = []
     labels: list[Label] = []
     scores: list[float] = []
@@ -116,6 +123,14 @@ def scored_pictures(bundle: Bundle, name: str, with_it: Path, without: Path) -> 
             labels.append(recipe.label if recipe.label_vector is None else recipe.label_vector)
             scores.append(score)
     return ScoredImages(tuple(seeds), tuple(labels), {name: np.array(scores)})
+
+
+def _narrow_lines(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a file, none of them with more values than a table may have. A line can be the whole file."""
+    for line in lines:
+        if line.count(",") > MAX_COLUMNS + 1:  # beside the scores, seed and class
+            raise ValueError(TOO_WIDE)
+        yield line
 
 
 def _whole(text: str, name: str, most: int) -> int:

@@ -92,12 +92,16 @@ def style_correlations(w: np.ndarray, scores: np.ndarray, style_weight: np.ndarr
 
 
 def checked_scores(w: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The scores as float64, centred. Raises InputError as `score_direction`."""
+    """The scores as float64 below 1 in size, centred. Raises InputError as `score_direction`.
+
+    Neither a direction nor a correlation depends on the size of the scores, but the squares of 1e200 overflow.
+    """
     y = np.asarray(scores, np.float64)
     if len(y) != len(w) or not MIN_SCORES <= len(y) <= MAX_SCORES:
         raise InputError(f"a direction needs {MIN_SCORES} to {MAX_SCORES:,} scores, one for each image, not {len(y)}")
-    if not np.isfinite(y).all() or np.ptp(y) == 0:
+    if not np.isfinite(y).all() or y.min() == y.max():
         raise InputError("a direction needs scores that differ, and are finite numbers")
+    y = np.ldexp(y, -np.frexp(np.abs(y).max())[1])  # by a power of two, so exactly
     return y - y.mean()
 
 

@@ -52,26 +52,39 @@ class View:
 
 
 @dataclass(frozen=True)
-class DetectorFacts:
-    """The JSON document of a detector.
+class FormatVersion:
+    """The version of a detector, which is read first: documents of other versions have other fields.
 
     Attributes:
         version: `FORMAT_VERSION`.
+    """
+
+    version: int
+
+    def __post_init__(self) -> None:
+        if self.version != FORMAT_VERSION:
+            instead = "read it with the stylert that wrote it, or train a new mark"
+            raise ValueError(f"it has format version {self.version}, and this stylert reads {FORMAT_VERSION}: {instead}")
+
+
+@dataclass(frozen=True)
+class DetectorFacts(FormatVersion):
+    """The JSON document of a detector.
+
+    Attributes:
         key: The bits, as a text of zeros and ones.
         views: The views to try, in the order of their weights.
         checkpoint: sha256 of the weights of the marked generator.
         info: Free facts: the PSNR to the original images, and settings of the training.
     """
 
-    version: int
     key: str
     views: tuple[View, ...]
     checkpoint: str = ""
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.version != FORMAT_VERSION:
-            raise ValueError(f"it has format version {self.version}; this stylert reads {FORMAT_VERSION}")
+        super().__post_init__()
         if not 1 <= len(self.key) <= MAX_BITS or set(self.key) - set("01"):
             raise ValueError(f"the key is not a text of 1 to {MAX_BITS} zeros and ones")
         if not 1 <= len(self.views) <= MAX_VIEWS:
@@ -125,6 +138,8 @@ def read_detector(path: str | Path) -> DetectorFile:
         InputError: The file is missing, too large, no ONNX file, or no detector of a mark.
     """
     content = read_file(path, InputError, MAX_FILE_BYTES, "detector")
+    if not content:
+        raise InputError(f"detector {path} is empty")
     try:
         import onnx
 
@@ -138,7 +153,9 @@ def read_detector(path: str | Path) -> DetectorFile:
     texts = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
     if len(texts) != 1:
         raise InputError(f"detector {path} was not written by stylert watermark train")
-    facts = read_document(texts[0], DetectorFacts, f"detector {path}: its metadata", InputError)
+    name = f"detector {path}: its metadata"
+    read_document(texts[0], FormatVersion, name, InputError)
+    facts = read_document(texts[0], DetectorFacts, name, InputError)
     try:
         arrays = weights_of(model)
         _check_fit(arrays, facts)

@@ -30,15 +30,14 @@ def synthesis_network(bundle: Bundle, precision: str) -> bytes:
     """The synthesis network as an ONNX file.
 
     Raises:
-        InputError: The bundle lacks the precision, or a browser does.
+        InputError: The bundle lacks the precision, or a browser does. Or the network takes noise as inputs.
         BackendError: The page cannot run the network.
         BundleError: The file is damaged.
     """
     entry = bundle.precision(precision)
     if precision not in PRECISIONS:
         raise InputError(f"a browser runs {' and '.join(PRECISIONS)}, not {shown(precision)}")
-    if bundle.noise == "input":
-        raise BackendError(f"bundle {bundle.path} takes noise as inputs; export one with --noise const")
+    bundle.check_no_noise_inputs()
     if bundle.style_channels:
         raise BackendError(f"bundle {bundle.path} takes style offsets as an input; export one without --style-offsets")
     if bundle.output != "uint8":

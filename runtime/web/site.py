@@ -24,8 +24,10 @@ from stylert.runtime.media.pictures import check_channels
 from stylert.runtime.media.recipes import bundle_hash
 from stylert.runtime.serving.named_bundle import NamedBundle, check_names
 from stylert.runtime.serving.network_facts import network_facts
+from stylert.runtime.serving.served_directions import check_directions
 from stylert.runtime.web.browser_networks import PRECISIONS, mapping_network, synthesis_network
 from stylert.runtime.web.browser_runtime import RUNTIME_FILES, runtime_files
+from stylert.runtime.web.site_directions import LIST, VECTORS, write_site_directions
 
 #: The page of the server, and the files that replace or complete those of it.
 SHARED_PAGE = Path(__file__).parent.parent / "serving" / "page"
@@ -62,7 +64,11 @@ class Download:
 
 
 def write_site(
-    sources: Sequence[NamedBundle], out: Path, runtime_from: Path | None = None, with_webgpu: bool = True
+    sources: Sequence[NamedBundle],
+    out: Path,
+    runtime_from: Path | None = None,
+    with_webgpu: bool = True,
+    directions: Sequence[Path] = (),
 ) -> list[Download]:
     """Write the page. It replaces one that was written before, and no other folder.
 
@@ -71,20 +77,22 @@ def write_site(
         out: The folder.
         runtime_from: The package of ONNX Runtime Web, as in `runtime_files`.
         with_webgpu: Whether float32 networks may run on WebGPU, which needs further files of ONNX Runtime Web.
+        directions: Files of directions, each of the network of a bundle. The page has a slider for each direction of w.
 
     Returns:
         The size of each model.
 
     Raises:
-        InputError: A bundle lacks a precision, two have one name, or the package is another one.
+        InputError: A bundle lacks a precision, two have one name, the package is another one, or a file of directions is damaged.
         BackendError: A page cannot run a bundle, or npm cannot load the package.
-        BundleError: A bundle is damaged.
+        BundleError: A bundle is damaged, or directions belong to no bundle.
         OutputError: The folder cannot be written, or holds other files.
     """
     check_names(sources)
     providers = ("wasm", "webgpu") if with_webgpu else ("wasm",)
-    with marked_directory(out, MARK, [source.path for source in sources]) as site:
-        models = [model for source in sources for model in _write_models(source, site / "models")]
+    check_directions(directions, [Bundle.load(source.path) for source in sources])
+    with marked_directory(out, MARK, [*(source.path for source in sources), *directions]) as site:
+        models = [model for source in sources for model in _write_models(source, site / "models", directions)]
         runtime = runtime_files(providers, runtime_from)  # after the bundles, whose faults are found in less time
         _write_page(site)
         (site / "ort").mkdir()
@@ -98,7 +106,7 @@ def write_site(
         return [_download(site, model, provider, sizes_of) for model in models for provider in _providers(model, providers)]
 
 
-def _write_models(source: NamedBundle, folder: Path) -> list[dict[str, object]]:
+def _write_models(source: NamedBundle, folder: Path, direction_files: Sequence[Path]) -> list[dict[str, object]]:
     """Write the networks of a bundle. Returns the facts of each precision for the page."""
     bundle = Bundle.load(source.path)
     bundle.require_stylegan2("stylert web")
@@ -111,15 +119,18 @@ def _write_models(source: NamedBundle, folder: Path) -> list[dict[str, object]]:
     place.mkdir(parents=True)
     models: list[dict[str, object]] = []
     (place / "mapping.onnx").write_bytes(mapping_network(bundle))
+    directions = write_site_directions(bundle, direction_files, place)
+    own = {"directions": LIST, "vectors": VECTORS} if directions else {}
     for precision in precisions:
         (place / f"synthesis.{precision}.onnx").write_bytes(synthesis_network(bundle, precision))
-        names = {"mapping": "mapping.onnx", "synthesis": f"synthesis.{precision}.onnx"}
+        names = {"mapping": "mapping.onnx", "synthesis": f"synthesis.{precision}.onnx", **own}
         files = {
             part: {"path": f"models/{source.name}/{name}", "bytes": (place / name).stat().st_size}
             for part, name in names.items()
         }
         name = source.name if not models else f"{source.name}.{precision}"
-        models.append({"name": name, "precision": precision, **network_facts(bundle), "sha256": digest, "files": files})
+        facts = {**network_facts(bundle), "directions": directions}
+        models.append({"name": name, "precision": precision, **facts, "sha256": digest, "files": files})
     return models
 
 

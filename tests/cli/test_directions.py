@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,32 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylert.cli import main as cli
 from stylert.export.pipeline import export_bundle
 from stylert.models.checkpoint import read_generator
 from stylert.models.stylegan2.style_space import map_z, style_index
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.media.recipes import read_recipe
 from stylert.runtime.steering.directions_file import read_directions
+from tests.cli.conftest import Run
 from tests.cli.test_latents import steps_apart, tiles
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run a command in this process, in `tmp_path`. Returns its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stylert", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return int(end.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +92,21 @@ def test_scores_find_the_style_that_tells_them(run: Run, checkpoint: Path, tmp_p
     place = style_index(weights.config, "b8.conv0.5")
     assert names[first].vector[place] < 0  # so that the score rises
     assert np.count_nonzero(names[first].vector) == 1
+
+
+def test_a_style_that_is_named_in_two_ways_is_one_direction(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    names = "b4.conv1.3,b4.conv1.003,b8.conv0.00"
+    assert run("directions", "styles", checkpoint, "--names", names, "--out", "d.safetensors")[0] == 0
+    assert list(read_directions(tmp_path / "d.safetensors").by_name) == ["b4.conv1.3", "b8.conv0.0"]
+
+
+def test_names_are_refused_before_the_checkpoint_is_read(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stylert.cli.latents.finding.read_stylegan2_generator", None)
+    (tmp_path / "s.csv").write_text("seed,hair colour\n" + "".join(f"{i},{i}\n" for i in range(9)))
+    pictures = ("--bundle", "b", "--with", ".", "--without", ".", "--name")
+    for args in (("scores", "c", "s.csv"), ("pictures", "c", *pictures, "hair colour"), ("pictures", "c", *pictures, "x" * 41)):
+        code, _, err = run("directions", *args, "--out", "d.safetensors")
+        assert (code, "a direction has a name" in err) == (2, True), err
 
 
 def test_pictures_give_a_direction(run: Run, checkpoint: Path, steerable: Bundle, tmp_path: Path) -> None:
@@ -241,6 +237,8 @@ def test_every_mistake_is_one_line_and_leaves_no_file(
         (("directions", "scores", checkpoint, "s.csv", *out, "--styles", 2, "--levels", "0"), "--levels"),
         (("directions", "scores", checkpoint, "s.csv", "--out", "s.csv"), "input"),
         (("directions", "styles", checkpoint, "--names", "b4.conv9.0", *out), "b4.conv9.0"),
+        (("directions", "pictures", checkpoint, "--bundle", "none", "--name", "hair colour", "--with", ".", "--without", ".", *out),
+         "a direction has a name"),
         (("directions", "join", "d.safetensors", "other.safetensors", *out), "network"),
         (("directions", "join", "d.safetensors", "d.safetensors", *out), "pc0"),
         (("directions", "show", "text"), "safetensors"),

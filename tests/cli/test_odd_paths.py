@@ -44,6 +44,7 @@ INPUTS = (
     "serve IN --port 0",
     "serve name=IN --port 0",
     "serve b --port 0 --api-key-file IN",
+    "serve b --port 0 --directions IN",
     "directions sefa IN --out o/d.safetensors",
     "directions scores IN pictures/a.png --out o/d.safetensors",
     "directions scores m IN --out o/d.safetensors",
@@ -56,6 +57,7 @@ INPUTS = (
     "edit IN --directions d --direction pc0=1 --seeds 0 --out o/e.png",
     "web IN --out o/site",
     "web b --out o/site --runtime-from IN",
+    "web b --out o/site --directions IN",
 )
 #: The same for `OUT`, an odd path as the place of an output.
 OUTPUTS = (

@@ -15,11 +15,21 @@ import typer
 from typer.main import get_command
 
 from stylert.cli import main as cli
-from stylert.cli.app import app, split_list
+from stylert.cli.app import OneBackend, app, split_list
 from stylert.core.errors import InputError
 from stylert.core.numerals import read_number
+from stylert.runtime.backends import BACKENDS
 from stylert.runtime.build_options import parse_batch_ranges
 from stylert.runtime.bundle import Bundle
+from stylert.runtime.serving import settings
+from stylert.runtime.serving.ray_serve import deployment as ray
+from stylert.runtime.serving.setting_ranges import SHARED_RANGES
+from stylert.runtime.serving.triton import options as triton
+
+
+def test_the_option_for_a_backend_names_all_of_them() -> None:
+    (option,) = OneBackend.__metadata__
+    assert option.help == f"{', '.join(BACKENDS)}, or auto: the fastest on this machine."
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -111,7 +121,7 @@ def test_the_command_ends_with_one_line_before_it_works(
 
 
 def test_an_option_whose_help_says_so_may_be_repeated() -> None:
-    assert {name(option) for option in REPEATED} == {"--set", "--direction"}
+    assert {name(option) for option in REPEATED} == {"--set", "--direction", "--directions"}
     assert all("May be repeated" in option.help for option in REPEATED)
 
 
@@ -202,3 +212,26 @@ def test_help_in_a_pipe_has_whole_sentences() -> None:
     done = subprocess.run([sys.executable, "-m", "stylert.cli.main", "--help"], capture_output=True, text=True, check=True)
     assert "..." not in done.stdout.partition("Commands:")[2]
     assert "Build engines into the bundle" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "ranges", "fields"),
+    [
+        (("serve",), settings.OWN_RANGES, {"max_delay": "max_delay_ms", "timeout": "request_seconds"}),
+        (("deploy", "triton"), triton.OWN_RANGES, {"max_delay": "max_delay_ms"}),
+        (
+            ("deploy", "ray"),
+            ray.OWN_RANGES,
+            {"max_delay": "max_delay_ms", "timeout": "timeout_seconds", "stop": "stop_seconds"},
+        ),
+    ],
+    ids=["serve", "triton", "ray"],
+)
+def test_an_option_of_a_server_has_the_range_of_its_setting(
+    words: tuple[str, ...], ranges: dict[str, tuple[float, float]], fields: dict[str, str]
+) -> None:
+    known = SHARED_RANGES | ranges
+    options = [option for option in COMMANDS[words].params if getattr(option, "min", None) is not None]
+    assert {"max_batch", "max_delay"} < {option.name for option in options}
+    for option in options:
+        assert (option.min, option.max) == known[fields.get(option.name, option.name)], option.name

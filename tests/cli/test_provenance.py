@@ -4,39 +4,32 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
-from typing import Any
 
 import encypher_c2pa
 import numpy as np
 import pytest
 from PIL import Image
 
-from stylert.cli import main as cli
 from stylert.core.provenance.credentials import default_folder
 from stylert.core.provenance.signing import forget_signer
 from stylert.core.provenance.verification import verify_files
 from stylert.runtime.bundle import Bundle
+from tests.cli.conftest import Run
 from tests.core.provenance.certificate_chains import Chain, make_chain, self_signed
 from tests.core.provenance.test_credentials import written
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Run a command in this process, in `tmp_path` and with settings of its own. Returns its exit code, stdout and stderr."""
+def run(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """As the shared fixture, with settings of the test's own."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
     monkeypatch.setenv("STYLERT_SIGN", "")  # so that the end of the test also undoes what --no-sign sets
-    monkeypatch.chdir(tmp_path)
 
     def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stylert", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
+        result = run(*args)
         monkeypatch.setenv("STYLERT_SIGN", "")
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return int(end.value.code or 0), out, err
+        return result
 
     return call
 
@@ -46,7 +39,7 @@ def key_text(folder: Path) -> str:
     return (folder / "key.pem").read_text().splitlines()[1]
 
 
-def test_every_command_that_draws_signs_after_init(run: Any, bundle: Bundle, tmp_path: Path) -> None:
+def test_every_command_that_draws_signs_after_init(run: Run, bundle: Bundle, tmp_path: Path) -> None:
     assert run("provenance", "init")[0] == 0
     fast = ("--threads", 1)
     for args in (
@@ -72,7 +65,7 @@ def test_every_command_that_draws_signs_after_init(run: Any, bundle: Bundle, tmp
         assert len(json.loads(verdict.recipe or "")["bundle"]) == 64
 
 
-def test_a_signed_picture_is_made_again_and_its_signature_told(run: Any, bundle: Bundle) -> None:
+def test_a_signed_picture_is_made_again_and_its_signature_told(run: Run, bundle: Bundle) -> None:
     run("provenance", "init")
     run("generate", bundle.path, "--seeds", "5", "--out", "images", "--threads", 1)
     code, _, err = run("again", "images/seed0005.png", "--bundle", bundle.path, "--out", "again.png", "--threads", 1)
@@ -82,7 +75,7 @@ def test_a_signed_picture_is_made_again_and_its_signature_told(run: Any, bundle:
         assert np.array_equal(np.asarray(a), np.asarray(b))
 
 
-def test_a_changed_picture_is_made_again_with_a_warning(run: Any, bundle: Bundle) -> None:
+def test_a_changed_picture_is_made_again_with_a_warning(run: Run, bundle: Bundle) -> None:
     run("provenance", "init")
     run("generate", bundle.path, "--seeds", "5", "--out", "images", "--threads", 1)
     picture = Path("images/seed0005.png")
@@ -94,7 +87,7 @@ def test_a_changed_picture_is_made_again_with_a_warning(run: Any, bundle: Bundle
     assert "not valid: its bytes were changed after it was signed" in err
 
 
-def test_a_picture_without_a_signature_is_made_again_as_before(run: Any, bundle: Bundle) -> None:
+def test_a_picture_without_a_signature_is_made_again_as_before(run: Run, bundle: Bundle) -> None:
     run("generate", bundle.path, "--seeds", "5", "--out", "images", "--threads", 1)
     code, _, err = run("again", "images/seed0005.png", "--bundle", bundle.path, "--out", "again.png", "--threads", 1)
     assert code == 0, err
@@ -102,7 +95,7 @@ def test_a_picture_without_a_signature_is_made_again_as_before(run: Any, bundle:
     assert Path("again.png").read_bytes() == Path("images/seed0005.png").read_bytes()
 
 
-def test_a_flag_leaves_signatures_out(run: Any, bundle: Bundle) -> None:
+def test_a_flag_leaves_signatures_out(run: Run, bundle: Bundle) -> None:
     run("provenance", "init")
     assert run("generate", bundle.path, "--seeds", "0", "--out", "images", "--no-sign", "--threads", 1)[0] == 0
     code, out, _ = run("provenance", "verify", "images/seed0000.png")
@@ -110,7 +103,7 @@ def test_a_flag_leaves_signatures_out(run: Any, bundle: Bundle) -> None:
     assert "not signed" in out
 
 
-def test_a_picture_that_pillow_saves_again_is_not_signed(run: Any, bundle: Bundle) -> None:
+def test_a_picture_that_pillow_saves_again_is_not_signed(run: Run, bundle: Bundle) -> None:
     run("provenance", "init")
     run("generate", bundle.path, "--seeds", "0", "--out", "images", "--threads", 1)
     for suffix in (".png", ".jpg", ".webp"):
@@ -120,7 +113,7 @@ def test_a_picture_that_pillow_saves_again_is_not_signed(run: Any, bundle: Bundl
         assert (code, "not signed" in out) == (1, True)
 
 
-def test_verify_tells_each_file_and_its_exit_code_the_whole(run: Any, bundle: Bundle) -> None:
+def test_verify_tells_each_file_and_its_exit_code_the_whole(run: Run, bundle: Bundle) -> None:
     run("provenance", "init")
     run("generate", bundle.path, "--seeds", "0-1", "--out", "images", "--threads", 1)
     good, bad = Path("images/seed0000.png"), Path("images/seed0001.png")
@@ -146,7 +139,7 @@ def test_verify_tells_each_file_and_its_exit_code_the_whole(run: Any, bundle: Bu
     assert err == "stylert: picture none.png does not exist\n"
 
 
-def test_verify_with_authorities_wants_one_of_them(run: Any, bundle: Bundle, tmp_path: Path) -> None:
+def test_verify_with_authorities_wants_one_of_them(run: Run, bundle: Bundle, tmp_path: Path) -> None:
     run("provenance", "init")
     run("generate", bundle.path, "--seeds", "0", "--out", "images", "--threads", 1)
     (tmp_path / "other.pem").write_bytes(make_chain().pem)
@@ -154,7 +147,7 @@ def test_verify_with_authorities_wants_one_of_them(run: Any, bundle: Bundle, tmp
     assert run("provenance", "verify", "images/seed0000.png", "--trust", default_folder() / "certificates.pem")[0] == 0
 
 
-def test_no_output_shows_the_key(run: Any, bundle: Bundle) -> None:
+def test_no_output_shows_the_key(run: Run, bundle: Bundle) -> None:
     outputs = [run("provenance", "init"), run("provenance", "status"), run("provenance", "init")]
     secret = key_text(default_folder())
     outputs += [run("generate", bundle.path, "--seeds", "0", "--out", "images", "--threads", 1)]
@@ -166,7 +159,7 @@ def test_no_output_shows_the_key(run: Any, bundle: Bundle) -> None:
     assert secret.encode() not in Path("images/seed0000.png").read_bytes()
 
 
-def test_status_tells_whose_key_signs_and_until_when(run: Any, tmp_path: Path) -> None:
+def test_status_tells_whose_key_signs_and_until_when(run: Run, tmp_path: Path) -> None:
     assert "not signed" in run("provenance", "status")[1]
     certificates, key = written(tmp_path, make_chain())
     assert run("provenance", "init", "--cert", certificates, "--key", key)[0] == 0
@@ -177,7 +170,7 @@ def test_status_tells_whose_key_signs_and_until_when(run: Any, tmp_path: Path) -
     assert "PRIVATE" not in out
 
 
-def test_remove_ends_signatures(run: Any, bundle: Bundle) -> None:
+def test_remove_ends_signatures(run: Run, bundle: Bundle) -> None:
     run("provenance", "init")
     code, out, _ = run("provenance", "remove")
     assert (code, "key.pem" in out) == (0, True)
@@ -187,7 +180,7 @@ def test_remove_ends_signatures(run: Any, bundle: Bundle) -> None:
 
 
 def test_a_folder_of_its_own_signs_where_the_variable_names_it(
-    run: Any, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, out, _ = run("provenance", "init", "--folder", "project-key")
     assert f"STYLERT_SIGN={tmp_path / 'project-key'}" in out
@@ -207,7 +200,7 @@ WRONG_CHAINS = {
 
 
 @pytest.mark.parametrize("name", WRONG_CHAINS)
-def test_a_wrong_chain_is_one_line_and_changes_nothing(name: str, run: Any, tmp_path: Path) -> None:
+def test_a_wrong_chain_is_one_line_and_changes_nothing(name: str, run: Run, tmp_path: Path) -> None:
     certificates, key = written(tmp_path, WRONG_CHAINS[name]())
     run("provenance", "init")
     before = (default_folder() / "key.pem").read_bytes()
@@ -233,7 +226,7 @@ def test_a_wrong_chain_is_one_line_and_changes_nothing(name: str, run: Any, tmp_
         ("sign-bundle", "none"),
     ],
 )
-def test_a_mistake_is_one_line(args: tuple[str, ...], run: Any) -> None:
+def test_a_mistake_is_one_line(args: tuple[str, ...], run: Run) -> None:
     Path("file").write_text("in the way")
     Path("a.png").write_text("a")
     code, _, err = run("provenance", *args)
@@ -241,7 +234,7 @@ def test_a_mistake_is_one_line(args: tuple[str, ...], run: Any) -> None:
     assert not default_folder().exists()
 
 
-def test_an_expired_certificate_is_told_before_the_network_runs(run: Any, bundle: Bundle, tmp_path: Path) -> None:
+def test_an_expired_certificate_is_told_before_the_network_runs(run: Run, bundle: Bundle, tmp_path: Path) -> None:
     run("provenance", "init")
     expired = make_chain(start=-9, end=-2)
     (default_folder() / "certificates.pem").write_bytes(expired.pem)
@@ -255,7 +248,7 @@ def test_an_expired_certificate_is_told_before_the_network_runs(run: Any, bundle
     assert run("generate", bundle.path, "--seeds", "0", "--out", "images", "--no-sign", "--threads", 1)[0] == 0
 
 
-def test_a_signed_bundle_is_required_by_a_flag(run: Any, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_signed_bundle_is_required_by_a_flag(run: Run, bundle: Bundle, tmp_path: Path) -> None:
     shutil.copytree(bundle.path, tmp_path / "bundle")
     run("provenance", "init")
     certificates = default_folder() / "certificates.pem"

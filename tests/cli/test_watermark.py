@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,34 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylert.cli import main as cli
 from stylert.core.errors import OutputError
 from stylert.models import checkpoint as model_files
 from stylert.models.checkpoint import digest, read_generator
 from stylert.runtime.watermark.detector_file import read_detector
 from stylert.train.watermark import marking
 from stylert.train.watermark.marking import MarkedGenerator, ViewWhitening
+from tests.cli.conftest import Run
 from tests.runtime.watermark.detectors import VIEWS, random_detector, random_weights
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Run a command in this process, in `tmp_path`. Returns its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stylert", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return int(end.value.code or 0), out, err
-
-    return call
-
-
 @pytest.mark.long
-def test_images_of_the_exported_network_carry_the_mark_and_others_do_not(run: Any) -> None:
+def test_images_of_the_exported_network_carry_the_mark_and_others_do_not(run: Run) -> None:
     """A trained network: one of random weights carries too little to be told from chance after few steps."""
     checkpoint = Path(__file__).parents[2] / "examples" / "cats64.safetensors"
     code, out, err = run("watermark", "train", checkpoint, "--out", "marked.safetensors", "--bits", 16, "--steps", 100)
@@ -67,7 +50,7 @@ def test_images_of_the_exported_network_carry_the_mark_and_others_do_not(run: An
     assert np.mean([row["matched"] for row in plain]) < 10.5
 
 
-def test_an_unmarked_picture_is_not_found_and_the_exit_code_says_so(run: Any, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_an_unmarked_picture_is_not_found_and_the_exit_code_says_so(run: Run, tmp_path: Path, rng: np.random.Generator) -> None:
     random_detector(tmp_path / "d.onnx", rng)
     for i in range(3):
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(f"{i}.png")
@@ -82,24 +65,37 @@ def test_an_unmarked_picture_is_not_found_and_the_exit_code_says_so(run: Any, tm
     assert (code, "marked" in out) == (0, True)
 
 
-def test_no_detector_is_left_without_its_network(run: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_detector_is_left_without_its_network(run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full when the network is written. An older network stays, and no key of a network that is not there."""
     Path("older.safetensors").write_bytes(checkpoint.read_bytes())
 
     def marked(generator: Any, key: list[int], *_: object) -> MarkedGenerator:
         return MarkedGenerator(generator, decoder, views, (40.0, 35.0), 1.0, 0.5)
 
-    weights = random_weights(np.random.default_rng(0), bits=16)
+    weights = random_weights(np.random.default_rng(0), bits=24)
     matrices, means = weights.pop("view_matrices"), weights.pop("view_means")
     views = [ViewWhitening(v.length, v.mirrored, *w) for v, *w in zip(VIEWS, matrices, means, strict=True)]
     decoder: Any = SimpleNamespace(arrays=lambda: weights)
     monkeypatch.setattr(marking, "mark_generator", marked)
     monkeypatch.setattr(model_files, "write_generator", full_disk)
-    train = ("watermark", "train", checkpoint, "--out", "older.safetensors", "--bits", 16)
+    train = ("watermark", "train", checkpoint, "--out", "older.safetensors", "--bits", 24)
     code, _, err = run(*train)
     assert (code, err) == (2, "stylert: cannot write older.safetensors: No space left on device\n")
     assert sorted(os.listdir()) == ["older.safetensors"]
     assert Path("older.safetensors").read_bytes() == checkpoint.read_bytes()
+
+
+@pytest.mark.parametrize(("bits", "words"), [(8, "a key of 8 bits has a false-positive rate of 0.0039 at best"), (20, "")])
+def test_a_key_that_is_too_short_for_the_default_rate_is_named_before_the_training(
+    bits: int, words: str, run: Any, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> MarkedGenerator:
+        raise OutputError("stopped")
+
+    monkeypatch.setattr(marking, "mark_generator", stopped)
+    code, _, err = run("watermark", "train", checkpoint, "--out", "o.safetensors", "--bits", bits)
+    assert code == 2
+    assert err.splitlines()[:-1] == ([f"{words}, so detect needs --fpr"] if words else [])
 
 
 def full_disk(path: Path, *_: object, **__: object) -> None:
@@ -127,7 +123,7 @@ def full_disk(path: Path, *_: object, **__: object) -> None:
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(
-    args: tuple[str, ...], words: str, run: Any, tmp_path: Path, rng: np.random.Generator, checkpoint: Path
+    args: tuple[str, ...], words: str, run: Run, tmp_path: Path, rng: np.random.Generator, checkpoint: Path
 ) -> None:
     (tmp_path / "m").symlink_to(checkpoint)
     random_detector(tmp_path / "d.onnx", rng)

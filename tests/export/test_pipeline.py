@@ -15,12 +15,13 @@ import pytest
 from PIL import Image
 
 from stylert.core.errors import CheckpointError, InputError, OutputError
+from stylert.core.files.digests import sha256_of
 from stylert.core.images.similarity import psnr
 from stylert.export import default_plans as defaults
 from stylert.export.image_output import OutputType
 from stylert.export.pipeline import export_bundle
 from stylert.export.verify import Accuracy, PsnrMissed, verify
-from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.runtime.bundle import Bundle
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(checkpoint: Path, bundle: Bundle, tmp_path: Path) -> None:

@@ -190,6 +190,20 @@ def test_values_of_float64_beyond_float32_are_refused_without_a_warning(plain: G
         conditional.map(np.zeros((1, 24)), labels=np.full((1, 3), 1e39))
 
 
+@pytest.mark.parametrize("value", [3e38, -3e38, 1.1e12])
+def test_values_with_which_a_network_overflows_are_refused_and_make_no_black_image(
+    plain: Generator, conditional: Generator, value: float
+) -> None:
+    for call in (
+        lambda: plain.synthesize(np.full((1, 6, 20), value, np.float32)),
+        lambda: plain.map(np.full((1, 24), value)),
+        lambda: plain.map(np.zeros((1, 24)), psi=value),
+        lambda: conditional.map(np.zeros((1, 24)), labels=np.full((1, 3), value)),
+    ):
+        with pytest.raises(InputError, match=r"beyond 1e\+12, with which a network overflows|psi is at most 1e\+12"):
+            call()
+
+
 def test_labels_that_are_no_array_and_labels_of_one_image_are_refused_in_words() -> None:
     with pytest.raises(InputError, match="labels cannot be read as an array"):
         one_hot([[1], [1, 2]], 2, 3)  # type: ignore[list-item]

@@ -112,9 +112,10 @@ def test_the_error_for_an_absent_precision_names_those_that_exist(bundle: Bundle
 
 
 def test_a_network_that_may_not_be_read_is_refused_in_one_line(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> str:
+    def refuse(path: Path, *_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("stylert.runtime.bundle.sha256_of", refuse)  # root may read every file
+    bundle = Bundle.load(copy)
+    monkeypatch.setattr("stylert.core.files.inputs.open", refuse, raising=False)  # root may read every file
     with pytest.raises(BundleError, match=r"mapping\.onnx cannot be read: Permission denied"):
-        Bundle.load(copy).checked_file("mapping.onnx")
+        bundle.checked_file("mapping.onnx")

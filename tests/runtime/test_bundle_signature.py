@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from stylert.core.errors import BackendError, BundleError, InputError, SigningError
+from stylert.core.files.digests import sha256_of
 from stylert.core.provenance import statements
 from stylert.core.provenance.credentials import Credential, write_test_credential, write_user_credential
 from stylert.core.provenance.statements import sign_statement
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.build_options import BuildOptions
-from stylert.runtime.bundle import sha256_of
 from stylert.runtime.bundle_signature import SIGNATURE_FILE, sign_bundle
 from stylert.runtime.engines import build_engine
 from tests.core.provenance.certificate_chains import make_chain, pem

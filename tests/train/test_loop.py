@@ -19,6 +19,7 @@ from stylert.models.stylegan2.networks import Generator
 from stylert.train.loop import Trainer, TrainingError, train
 from stylert.train.phase_losses import PhaseLosses
 from stylert.train.sampling import sample_images
+from stylert.train.stop_request import STOP_SIGNALS
 from stylert.train.trainer import PHASES
 from tests.train.small_runs import NETWORK, config
 
@@ -129,14 +130,14 @@ def test_a_batch_is_the_next_images_of_the_stream(dataset):
     np.testing.assert_array_equal(labels.numpy(), dataset.labels[index])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_saves_and_stops(unlabelled, tmp_path, number):
-    handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    handlers = [signal.getsignal(s) for s in STOP_SIGNALS]
     writer = Recorder(lambda: os.kill(os.getpid(), number))
     path = train(config(kimg=1000), unlabelled, tmp_path, writers=[writer])
     assert read_metadata(tmp_path / "snapshot.safetensors")["facts"] == {"nimg": 200, "step": 50}
     assert load_generator(path).cfg == config().generator
-    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert [signal.getsignal(s) for s in STOP_SIGNALS] == handlers
     (text,) = (tmp_path / "stats.jsonl").read_text().splitlines()
     line = json.loads(text)
     assert [(line.pop("kimg"), line)] == [(kimg, values | {"step": 50}) for kimg, values in writer.lines]
@@ -294,6 +295,18 @@ def test_writers_get_the_grids_of_the_files_and_are_closed_also_after_an_error(u
     with pytest.raises(TrainingError):
         train(config(kimg=1), unlabelled, tmp_path, resume=tmp_path / "snapshot.safetensors", writers=[writer])
     assert (writer.opened[1][2], writer.closed) == (True, 2)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_that_is_ignored_as_by_nohup_stops_nothing(unlabelled, tmp_path, number):
+    writer = Recorder(lambda: os.kill(os.getpid(), number))
+    former = signal.signal(number, signal.SIG_IGN)
+    try:
+        train(config(kimg=0.4), unlabelled, tmp_path, writers=[writer])
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        signal.signal(number, former)
+    assert read_metadata(tmp_path / "snapshot.safetensors")["facts"]["nimg"] == 400
 
 
 def test_a_signal_ends_an_evaluation_and_the_run(unlabelled, tmp_path):

@@ -9,7 +9,19 @@ from stylert.train.configuration.settings import changed_settings
 from stylert.train.configuration.train_config import TrainConfig
 
 #: Settings that a resumed run may change. They are read anew in each step, and belong to no tensor of a snapshot.
-CHANGEABLE = ("lr", "d_lr", "r1_gamma", "r2_gamma", "pixels_r1_gamma", "aug", "aug_pipeline", "aug_p", "ada_target", "ada_kimg")
+CHANGEABLE = (
+    "lr",
+    "d_lr",
+    "r1_gamma",
+    "r2_gamma",
+    "pixels_r1_gamma",
+    "aug",
+    "aug_pipeline",
+    "aug_p",
+    "ada_target",
+    "ada_kimg",
+    "half",
+)
 #: Settings that a resumed run may give without effect: a seed is part of a snapshot, and a longer run is no other run.
 UNRECORDED = ("kimg", "seed")
 

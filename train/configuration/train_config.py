@@ -78,7 +78,7 @@ class TrainConfig:
         d_reg_interval: Steps between two R1 regularisations.
         ema_kimg: Half-life of the moving average G_ema, in thousands of images.
         ema_rampup: Limits the half-life to this share of the images shown so far; None for no limit.
-        half: Type of the `num_fp16_res` highest resolutions: none, fp16 or bf16.
+        half: Type of the `num_fp16_res` highest resolutions: none, fp16 or bf16. See `half_precision` for CPUs.
         seed: Seed of initial weights, data order and all random numbers.
         aug: Augmentation: noaug, fixed (with probability `aug_p`) or ada (adaptive, starting from `aug_p`).
         aug_pipeline: A name of `PIPELINES`.

@@ -30,6 +30,8 @@ VIEW_IMAGES, PARTS, PLACES = 512, 64, 4
 SHRINKAGE = 0.05
 #: First seed of the images that judge a mark. No training image has one of these seeds.
 FIRST_TEST_SEED = 1_000_000
+#: Purposes of the images in `image_seeds`.
+WHITENING, TEST = "whitening of decoder and views", "test of the mark"
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,13 @@ def mark_generator(
     side = min(generator.cfg.resolution, MAX_SIDE)
     decoder = Decoder.draw(len(key), side, settings.pattern_seed)
     original = generator.to(device)
-    images = decoder_inputs(drawn_images(original, 0, settings.images, progress), side)
+    seeds = image_seeds(settings)
+    images = decoder_inputs(drawn_images(original, seeds[WHITENING].start, len(seeds[WHITENING]), progress), side)
     decoder = decoder.whiten(images)
     views = view_whitenings(decoder, images[:VIEW_IMAGES], random.Random(settings.tuning.seed))
     marked = fine_tune(original, decoder.to(device), torch.tensor(list(key)), settings.tuning, progress)
-    before = drawn_images(original, FIRST_TEST_SEED, settings.test_images)
-    after = drawn_images(marked, FIRST_TEST_SEED, settings.test_images)
+    before = drawn_images(original, seeds[TEST].start, len(seeds[TEST]))
+    after = drawn_images(marked, seeds[TEST].start, len(seeds[TEST]))
     psnr = psnr_each(after, before)
     decoder = decoder.cpu()
     return MarkedGenerator(
@@ -127,6 +130,17 @@ def mark_generator(
         share_read(decoder, after, key),
         share_read(decoder, before, key),
     )
+
+
+def image_seeds(settings: MarkSettings) -> dict[str, range]:
+    """The seeds of all images that `mark_generator` draws, by their purpose. The latents of training steps have none.
+
+    The views are whitened by the first images of those that whiten the decoder.
+    """
+    return {
+        WHITENING: range(settings.images),
+        TEST: range(FIRST_TEST_SEED, FIRST_TEST_SEED + settings.test_images),
+    }
 
 
 def check_markable(generator: Generator) -> None:

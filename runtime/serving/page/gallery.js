@@ -1,6 +1,6 @@
 // The grid of seeds and the strip of truncations.
 
-import { MAX_SEED, change, path, query, state, subscribe } from "./state.js";
+import { MAX_SEED, ONE_SEED, change, path, query, state, subscribe } from "./state.js";
 import { Picture } from "./picture.js";
 
 const COUNT = 24;
@@ -18,7 +18,7 @@ export function startGallery(thumbnail) {
   first.addEventListener("change", () => draw(thumbnail));
   document.querySelector("#previous").addEventListener("click", () => turn(-COUNT, thumbnail));
   document.querySelector("#next").addEventListener("click", () => turn(COUNT, thumbnail));
-  subscribe((changes) => later(() => draw(thumbnail), "psi" in changes || "at" in changes ? 150 : 0));
+  subscribe((changes) => later(() => draw(thumbnail), ["psi", "at", "edits"].some((name) => name in changes) ? 150 : 0));
   draw(thumbnail);
 }
 
@@ -56,7 +56,7 @@ function draw(thumbnail) {
     tile.button.setAttribute("aria-selected", String(state[state.active] === seed));
     tile.button.draggable = true;
     tile.button.ondragstart = (event) => event.dataTransfer.setData("text/plain", String(seed));
-    tile.picture.show(path("jpg", thumbnail(query({ coarse: null, middle: null, fine: null, toward: null })), seed));
+    tile.picture.show(path("jpg", thumbnail(query(ONE_SEED)), seed));
   });
   for (const step of steps) {
     step.caption.textContent = step.psi;

@@ -1,5 +1,6 @@
 // Starts the page: the model, the large picture and its controls. The other modules draw the seeds, the slots and the times.
 
+import { drawEdits, startEdits, useDirections } from "./edits.js";
 import { startGallery } from "./gallery.js";
 import { addTime } from "./latency.js";
 import { Picture } from "./picture.js";
@@ -25,7 +26,8 @@ async function start() {
   const given = readAddress();
   const chosen = models.find((model) => model.name === given.model) ?? models[0];
   Object.assign(state, given, { model: chosen.name });
-  useModel(chosen);
+  startEdits();
+  await useModel(chosen);
   find("model").value = chosen.name;
   subscribe(draw);
   connect();
@@ -59,7 +61,7 @@ function pictureTook(milliseconds) {
 
 const current = () => models.find((model) => model.name === state.model);
 
-function useModel(model) {
+async function useModel(model) {
   find("backend").textContent = model.backend;
   find("class-field").hidden = !model.classes;
   find("class").max = Math.max(0, model.classes - 1);
@@ -68,12 +70,17 @@ function useModel(model) {
   for (const { name, isLevel } of SLOTS) {
     if (isLevel && !model.levels[name].length) state[name] = null; // a small network has no fine level
   }
+  await useDirections(model);
 }
 
 function connect() {
-  find("model").addEventListener("change", (event) => {
+  find("model").addEventListener("change", async (event) => {
     state.model = event.target.value;
-    useModel(current());
+    try {
+      await useModel(current());
+    } catch (error) {
+      return say(error.message);
+    }
     change({});
   });
   find("class").addEventListener("change", (event) => change({ label: Math.min(Math.max(0, Number(event.target.value) || 0), current().classes - 1) }));
@@ -98,6 +105,7 @@ function draw() {
   find("at").disabled = !travels;
   find("at-value").textContent = `${Math.round(100 * state.at)} %`;
   find("hint").hidden = travels;
+  drawEdits();
   image.classList.toggle("travels", travels);
   image.setAttribute("aria-valuenow", String(Math.round(100 * state.at)));
   image.setAttribute("aria-disabled", String(!travels));

@@ -1,6 +1,6 @@
 // The slots that seeds are put into: the seed itself, its style levels, and the seed that the picture moves to.
 
-import { MAX_SEED, SLOTS, change, path, query, state, subscribe } from "./state.js";
+import { MAX_SEED, ONE_SEED, SLOTS, change, path, query, state, subscribe } from "./state.js";
 import { Picture } from "./picture.js";
 
 const group = document.querySelector("#slots");
@@ -81,6 +81,6 @@ function draw(thumbnail) {
     empty.hidden = seed !== null;
     if (remove) remove.hidden = seed === null;
     caption.textContent = seed === null ? title : `${title} ${seed}`;
-    if (seed !== null) picture.show(path("jpg", thumbnail(query({ coarse: null, middle: null, fine: null, toward: null })), seed));
+    if (seed !== null) picture.show(path("jpg", thumbnail(query(ONE_SEED)), seed));
   }
 }

@@ -7,6 +7,8 @@ export const SLOTS = [
   { name: "fine", title: "Fine", number: 4, isLevel: true },
   { name: "toward", title: "Towards", number: 5 },
 ];
+// Changes that leave the image of one seed.
+export const ONE_SEED = { coarse: null, middle: null, fine: null, toward: null, edits: {} };
 export const MAX_SEED = 4294967295;
 // Browsers refuse a page that changes its address more than 100 times in 30 seconds, as a slider would.
 const ADDRESS_MILLISECONDS = 500;
@@ -14,7 +16,7 @@ let resting = 0;
 let isBehind = false;
 
 const listeners = [];
-export const state = { model: "", label: null, psi: 0.7, at: 0, base: 0, coarse: null, middle: null, fine: null, toward: null, active: "base" };
+export const state = { model: "", label: null, psi: 0.7, at: 0, base: 0, coarse: null, middle: null, fine: null, toward: null, active: "base", edits: {} };
 
 export function subscribe(listener) {
   listeners.push(listener);
@@ -38,11 +40,22 @@ export function query(changes = {}) {
     parameters.set("toward", String(chosen.toward));
     parameters.set("at", String(chosen.at));
   }
+  if (Object.keys(chosen.edits).length) parameters.set("edits", textOf(chosen.edits));
   return parameters;
 }
 
 export function path(format, parameters, seed = state.base) {
-  return `v1/images/${seed}.${format}?${parameters.toString().replaceAll("%3A", ":").replaceAll("%3B", ";")}`;
+  return `v1/images/${seed}.${format}?${readable(parameters)}`;
+}
+
+const readable = (parameters) => parameters.toString().replaceAll("%3A", ":").replaceAll("%3B", ";");
+
+// Strengths by direction as text such as `smile:2;pose:-1`.
+const textOf = (edits) => Object.entries(edits).map(([name, strength]) => `${name}:${strength}`).join(";");
+
+function readEdits(text) {
+  const pairs = text.split(";").map((part) => part.split(":")).map(([name, strength]) => [name, Number(strength)]);
+  return Object.fromEntries(pairs.filter(([name, strength]) => name && Number.isFinite(strength) && strength !== 0));
 }
 
 export const randomSeed = () => Math.floor(Math.random() * 100000);
@@ -58,6 +71,7 @@ export function readAddress() {
     const value = Number(given.get(name));
     if (given.has(name) && value >= least && value <= most) changes[name] = value;
   }
+  if (given.has("edits")) changes.edits = readEdits(given.get("edits"));
   if (given.has("model")) changes.model = given.get("model");
   return changes;
 }
@@ -77,5 +91,6 @@ function writeAddress() {
   for (const name of ["model", "psi", "at", ...SLOTS.map((slot) => slot.name)]) {
     if (state[name] !== null && state[name] !== "") kept.set(name, String(state[name]));
   }
-  history.replaceState(null, "", `#${kept}`);
+  if (Object.keys(state.edits).length) kept.set("edits", textOf(state.edits));
+  history.replaceState(null, "", `#${readable(kept)}`);
 }

@@ -9,9 +9,15 @@ export const FORMATS = { png: "PNG", jpg: "JPEG", webp: "WebP" };
 // Title above the text of `sourceOf`.
 export const SOURCE_TITLE = "The request";
 
-// The models that make pictures: name, resolution, precision, backend, classes, and the latents of each style level.
+// The models that make pictures: name, resolution, precision, backend, classes, the latents of each style level, and the number of
+// directions.
 export async function fetchModels() {
   return (await (await request("v1/models")).json()).models;
+}
+
+// The directions of a model: name, space, latents, method.
+export async function fetchDirections(model) {
+  return (await (await request(`v1/models/${model.name}/directions`)).json()).directions;
 }
 
 // The picture file of a path such as `v1/images/5.png?psi=0.7`, as a Blob.

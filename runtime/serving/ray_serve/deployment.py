@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylert.core.errors import BackendError, InputError, shown
+from stylert.core.errors import InputError, shown
 from stylert.core.files.marks import marked_directory
 from stylert.core.files.outputs import document_text
-from stylert.core.ranges import check_ranges
 from stylert.runtime.bundle import MANIFEST, Bundle
 from stylert.runtime.media.recipes import bundle_hash
+from stylert.runtime.serving.setting_ranges import check_settings
 
 CONFIGURATION = "serve.yaml"
 IMPORT_PATH = "stylert.runtime.serving.ray_serve.application:application"
@@ -29,12 +29,9 @@ DEPLOYMENT = "Images"
 MARK = "stylert-ray.json"
 #: Seconds between two health checks of a replica, and until one counts as failed.
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 5, 15
-RANGES: dict[str, tuple[float, float]] = {
-    "max_batch": (1, 1024),
-    "max_delay_ms": (0, 10_000),
+OWN_RANGES: dict[str, tuple[float, float]] = {
     "min_replicas": (1, 4096),
     "max_replicas": (1, 4096),
-    "threads": (1, 1024),
     "port": (1, 65535),
     "stop_seconds": (1, 3600),
     "timeout_seconds": (1, 3600),
@@ -81,10 +78,7 @@ class RayOptions:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.name):
             raise InputError(f"an application has a name of letters, digits, - and _, not {shown(self.name)}: use --name")
-        try:
-            check_ranges(self, RANGES)
-        except ValueError as e:
-            raise InputError(str(e)) from None
+        check_settings(self, OWN_RANGES)
         if self.max_replicas < self.min_replicas:
             raise InputError(f"max_replicas is at least min_replicas, {self.min_replicas}, not {self.max_replicas}")
 
@@ -101,13 +95,11 @@ def write_application(bundle: Bundle, out: str | Path, options: RayOptions) -> s
         The path of the configuration.
 
     Raises:
-        InputError: The bundle lacks the precision.
-        BackendError: The bundle takes noise as inputs.
+        InputError: The bundle lacks the precision, or takes noise as inputs.
         BundleError: A file of the bundle is damaged.
         OutputError: The folder cannot be written, or holds other files.
     """
-    if bundle.noise == "input":
-        raise BackendError(f"bundle {bundle.path} takes noise as inputs; deploy one that is exported with --noise const")
+    bundle.check_no_noise_inputs()
     precision = options.precision or bundle.default_precision
     bundle.precision(precision)  # refuses one that is not there
     place = Path(options.place) if options.place is not None else Path(os.path.realpath(out))

@@ -6,15 +6,10 @@ import re
 from dataclasses import dataclass
 
 from stylert.core.errors import InputError, shown
-from stylert.core.ranges import check_ranges
+from stylert.runtime.serving.setting_ranges import check_settings
 
 BACKENDS = ("onnxruntime", "openvino", "tensorrt", "python")
-RANGES: dict[str, tuple[float, float]] = {
-    "max_batch": (1, 1024),
-    "max_delay_ms": (0, 10_000),
-    "instances": (1, 64),
-    "threads": (1, 1024),
-}
+OWN_RANGES: dict[str, tuple[float, float]] = {"instances": (1, 64)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +53,4 @@ class TritonOptions:
             raise InputError(f"a backend of Triton is one of {', '.join(BACKENDS)}, not {shown(self.backend)}")
         if self.engine is not None and self.backend != "tensorrt":
             raise InputError(f"an engine is for the backend tensorrt, not {self.backend}")
-        try:
-            check_ranges(self, RANGES)
-        except ValueError as e:
-            raise InputError(str(e)) from None
+        check_settings(self, OWN_RANGES)

@@ -45,13 +45,12 @@ def write_repository(bundle: Bundle, out: str | Path, options: TritonOptions) ->
         The models, and how to start Triton.
 
     Raises:
-        InputError: The bundle lacks the precision, or the engine of TensorRT.
-        BackendError: The bundle takes noise as inputs, the engine has no weights, or a library that writes the network is missing.
+        InputError: The bundle lacks the precision or the engine of TensorRT, or takes noise as inputs.
+        BackendError: The engine has no weights, or a library that writes the network is missing.
         BundleError: A file of the bundle is damaged.
         OutputError: The folder cannot be written, or holds other files.
     """
-    if bundle.noise == "input":
-        raise BackendError(f"bundle {bundle.path} takes noise as inputs; deploy one that is exported with --noise const")
+    bundle.check_no_noise_inputs()
     others = [tensor.name for tensor in bundle.synthesis_tensors if tensor.is_input and tensor.name != "ws"]
     if others and options.backend != "python":
         raise BackendError(f"the network of bundle {bundle.path} also takes {others[0]}, which only --backend python gives it")

@@ -9,6 +9,7 @@ const MAX_THREADS = 8;
 const SMALL_SIDE = 128;
 const THUMBNAIL_QUALITY = 85;
 const queue = [];
+const directionsOf = new Map(); // { sha256, directions } by the name of the model
 let site = null;
 let models = [];
 let worker = null;
@@ -34,6 +35,15 @@ export async function fetchModels() {
   for (const model of models) model.runtime_bytes = site.runtime_bytes;
   if (models.some((model) => model.channels % 2 === 0)) delete FORMATS.jpg; // JPEG has no alpha
   return models;
+}
+
+// The directions of a model: name, space, latents, method. A path with edits needs them.
+export async function fetchDirections(model) {
+  const answer = await fetch(model.files.directions.path);
+  if (!answer.ok) throw new Error(`${model.files.directions.path} cannot be loaded: status ${answer.status}.`);
+  const document = await answer.json();
+  directionsOf.set(model.name, document);
+  return document.directions;
 }
 
 // The picture file of a path such as `v1/images/5.png?psi=0.7`, as a Blob. Pictures are made one after the other, those of
@@ -112,18 +122,32 @@ function readPath(path) {
     for (const index of model.levels[level]) latents[index] = Number(source);
   }
   const number = (name, otherwise) => (given.has(name) ? Number(given.get(name)) : otherwise);
-  const order = { latents, psi: number("psi", 1), label: number("labels", null), toward: number("toward", null), at: number("at", 0) };
+  const order = { latents, psi: number("psi", 1), label: number("labels", null), toward: number("toward", null), at: number("at", 0), edits: readEdits(given.get("edits"), model) };
   return { model, order, suffix, size: number("size", model.resolution) };
 }
 
+// Edits with the places of their vectors: { name, strength, vector, latents }.
+function readEdits(text, model) {
+  if (!text) return [];
+  const { directions } = directionsOf.get(model.name);
+  return text.split(";").map((part) => {
+    const [name, strength] = part.split(":");
+    const vector = directions.findIndex((direction) => direction.name === name);
+    return { name, strength: Number(strength), vector, latents: directions[vector].latents };
+  });
+}
+
 // The recipe that `stylert again` reads. ONNX Runtime in Python makes the same picture.
-function recipeOf(model, { latents, psi, label, toward, at }) {
+function recipeOf(model, { latents, psi, label, toward, at, edits }) {
   const isOneSeed = toward === null && new Set(latents).size === 1;
   const first = latents[0];
-  const own = isOneSeed ? { together: String(first) } : { latents: latents.join(","), toward: toward ?? first, at };
+  const isEdit = edits.length > 0;
+  const generated = isEdit ? {} : { together: String(first) };
+  const own = isOneSeed ? generated : { latents: latents.join(","), toward: toward ?? first, at };
+  const moves = isEdit ? { directions: directionsOf.get(model.name).sha256, moves: edits.map(({ name, strength }) => `${name}=${strength}`) } : {};
   return JSON.stringify({
     "AI-generated": true,
-    command: isOneSeed ? "generate" : "compose",
+    command: isOneSeed ? (isEdit ? "edit" : "generate") : "compose",
     stylert: site.stylert,
     bundle: model.sha256,
     backend: "onnxruntime",
@@ -132,6 +156,7 @@ function recipeOf(model, { latents, psi, label, toward, at }) {
     psi: [psi],
     ...(label === null ? {} : { class: label }),
     ...own,
+    ...moves,
     batch: 1,
   });
 }

@@ -1,5 +1,6 @@
 // Makes pictures beside the page, so that the page stays quick. It holds the networks of one model at a time.
 
+import { Directions } from "./directions.js";
 import { Latents } from "./latents.js";
 import { loadNetworks } from "./networks.js";
 import { pictureFile } from "./picture_files.js";
@@ -18,6 +19,7 @@ addEventListener("message", async ({ data }) => {
 async function picture({ model, order, file }) {
   if (current.name !== model.name) await load(model);
   const ws = await current.latents.of(order);
+  await current.directions.move(ws, order.edits);
   const pixels = await current.networks.synthesize(ws);
   return pictureFile(pixels, model.resolution, model.channels, file);
 }
@@ -28,7 +30,7 @@ async function load(model) {
   let isLoading = true; // a file that is still on its way after an error must not hide the error
   try {
     const networks = await loadNetworks(model, (loaded, total) => isLoading && postMessage({ loaded, total }));
-    current = { name: model.name, networks, latents: new Latents(model, networks.map) };
+    current = { name: model.name, networks, latents: new Latents(model, networks.map), directions: new Directions(model) };
   } finally {
     isLoading = false;
   }

@@ -116,7 +116,9 @@ def test_a_runner_without_its_library_names_the_install_command(
     checkpoint: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    if engine == "mnn":
+    if engine == "mnn":  # its wheel also holds the converter, which comes first
+        monkeypatch.setitem(sys.modules, "_tools", None)
+        monkeypatch.setattr("stylert.runtime.backends.mnn_network.subprocess.run", lambda *_, **__: None)
         monkeypatch.setattr("stylert.runtime.backends.mnn._imported", lambda: importlib.import_module("MNN"))
     workspace = Workspace(checkpoint, bundle.path, tmp_path, threads=1)
     write_latents(workspace, 1)

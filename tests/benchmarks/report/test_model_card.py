@@ -18,7 +18,8 @@ from stylert.benchmarks.models import model_work
 from stylert.benchmarks.report.model_card import BLANK, LICENCES, ModelFacts, model_card, model_facts
 from stylert.cli import main as cli
 from stylert.core.errors import CheckpointError, InputError
-from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.core.files.digests import sha256_of
+from stylert.runtime.bundle import Bundle
 
 ROOT = Path(__file__).parents[3]
 CATS = ROOT / "examples" / "cats64.safetensors"

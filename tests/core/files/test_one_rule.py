@@ -33,6 +33,7 @@ WRITERS = {
     ("core/provenance/signing.py", "sign_in_place"),
     ("runtime/web/site.py", "_write_models"),
     ("runtime/web/site.py", "_write_service_worker"),
+    ("runtime/web/site_directions.py", "write_site_directions"),
     ("benchmarks/layer_times.py", "_network_in_forms"),
     ("benchmarks/tools/signing_times.py", "main"),
 }

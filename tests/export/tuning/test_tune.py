@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from stylert.core.errors import BackendError, InputError, OutputError
+from stylert.core.files.digests import sha256_of
 from stylert.core.machine.devices import Driver, Gpu
 from stylert.core.machine.host import cpu_identity
 from stylert.core.statistics import Ratio
@@ -23,7 +24,7 @@ from stylert.export.tuning import tune
 from stylert.export.tuning.search import Search, describe, search_forms
 from stylert.export.tuning.tune import tune_bundle
 from stylert.export.verify import verify
-from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from tests.faults import rights_of_a_user, started
 

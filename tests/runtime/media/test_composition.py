@@ -13,9 +13,11 @@ from stylert.core.errors import InputError
 from stylert.core.seeds import z_from_seeds
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
-from stylert.runtime.media.composition import Composition, composed_ws
+from stylert.runtime.media.composition import Composition, composed_ws, moved_ws
 from stylert.runtime.media.recipes import Recipe, bundle_hash
-from stylert.runtime.media.rendering import picture
+from stylert.runtime.media.rendering import check_fits, picture
+from stylert.runtime.steering.directions_file import Directions, read_directions, write_directions
+from tests.runtime.steering.random_directions import random_directions
 
 
 def test_a_composition_takes_each_latent_from_its_seed_and_then_a_step(bundle: Bundle, rng: np.random.Generator) -> None:
@@ -78,3 +80,51 @@ def test_the_recipe_of_a_composition_makes_it_again(bundle: Bundle) -> None:
         np.testing.assert_array_equal(picture(g, Recipe.from_json(recipe.to_json())), expected)
         with pytest.raises(InputError, match="has 6 latents"):
             picture(g, replace(recipe, latents=(1, 2)))
+
+
+@pytest.fixture
+def directions(bundle: Bundle, rng: np.random.Generator, tmp_path: Path) -> Directions:
+    """Random directions of the network of the bundle, from a file."""
+    write_directions(tmp_path / "d.safetensors", random_directions(rng, bundle.provenance["checkpoint_sha256"]))
+    return read_directions(tmp_path / "d.safetensors")
+
+
+def test_each_image_of_a_batch_makes_its_own_moves(directions: Directions, rng: np.random.Generator) -> None:
+    ws = rng.standard_normal((4, directions.num_ws, directions.w_dim)).astype(np.float32)
+    moves = [(), ("smile=2", "pose.1@3=-1"), ("b4.conv1.7=3",), ("pose.1=0.5",)]
+    moved = moved_ws(ws, [Composition((0,), moves=own).parsed_moves for own in moves], directions)
+    expected, smile, pose = ws.copy(), directions["smile"].vector, directions["pose.1"].vector
+    expected[1] += 2 * smile
+    expected[1, 3] -= pose
+    expected[3, :2] += np.float32(0.5) * pose
+    np.testing.assert_array_equal(moved.ws, expected)
+    assert moved.style_offsets is not None
+    np.testing.assert_array_equal(moved.style_offsets[2], 3 * directions["b4.conv1.7"].vector)
+    assert not moved.style_offsets[[0, 1, 3]].any()
+    assert moved_ws(ws, [()] * 4, directions).ws is ws
+
+
+def test_the_recipe_of_a_composition_with_moves_makes_it_again(bundle: Bundle, directions: Directions) -> None:
+    latents, moves = (1, 1, 2, 2, 3, 3), ("smile=1.5", "pose.1@2-3=-2")
+    recipe = Recipe(command="compose", bundle=bundle_hash(bundle), backend="onnxruntime", precision="fp32", batch=1, seeds=(1,),
+                    psi=(0.8,), latents=latents, toward=5, at=0.25, directions=directions.sha256, moves=moves)  # fmt: skip
+    with Generator.load(bundle) as g:
+        ws = composed_ws(g, [Composition(latents, 0.8, toward=5, at=0.25)])
+        ws += np.float32(1.5) * directions["smile"].vector
+        ws[:, 2:4] += np.float32(-2) * directions["pose.1"].vector
+        again = Recipe.from_json(recipe.to_json())
+        np.testing.assert_array_equal(picture(g, again, directions=directions), g.synthesize(ws)[0])
+        for changes, given, message in (
+            ({}, None, "needs the file of directions"),
+            ({"directions": "0" * 64}, directions, "needs the file of directions"),
+            ({"moves": ("smile=1,2",)}, directions, "has one strength"),
+            ({"moves": ("smil=1",)}, directions, "only smile, pose.1"),
+            ({"moves": ("b4.conv1.7=1",)}, directions, "has no input for styles"),
+        ):
+            with pytest.raises(InputError, match=message):
+                check_fits(g, replace(recipe, **changes), given)
+
+
+def test_moves_without_directions_are_refused(bundle: Bundle) -> None:
+    with pytest.raises(InputError, match="needs a file of directions"):
+        Composition((1,) * bundle.num_ws, moves=("smile=1",)).check(bundle)

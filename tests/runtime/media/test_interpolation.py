@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylert.core.errors import InputError
-from stylert.runtime.media.interpolation import MAX_KEYFRAMES, catmull_rom, keyframe_path, lerp, slerp
+from stylert.runtime.media.interpolation import MAX_KEYFRAMES, Curve, catmull_rom, keyframe_path, lerp, slerp
 
 seeds = st.integers(0, 2**32 - 1)
 fractions = st.floats(0, 1)
@@ -120,3 +120,10 @@ def test_memory_does_not_grow_with_the_length() -> None:
 def test_paths_with_too_few_keyframes_or_frames_are_refused_before_they_begin(count: int, frames: int) -> None:
     with pytest.raises(InputError):
         keyframe_path(np.zeros((count, 3), np.float32), frames)
+
+
+@pytest.mark.parametrize("curve", ["smooth", "linear", "sphere"])
+@pytest.mark.filterwarnings("error")
+def test_keyframes_beyond_float32_warn_of_nothing(curve: Curve) -> None:
+    keyframes = np.array([[3e38, -3e38], [-3e38, 3e38], [3e38, np.inf]], np.float32)
+    assert len(np.concatenate(list(keyframe_path(keyframes, 20, curve=curve)))) == 20

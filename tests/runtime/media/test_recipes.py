@@ -24,7 +24,7 @@ from stylert.runtime.bundle import Bundle
 from stylert.runtime.media import image_metadata
 from stylert.runtime.media.image_metadata import MAX_COMMENT, read_comment, xmp_packet
 from stylert.runtime.media.pictures import COMMENTED, save_image
-from stylert.runtime.media.recipes import COMMANDS, Recipe, bundle_hash, check_bundle, read_recipe
+from stylert.runtime.media.recipes import COMMANDS, FURTHER_FIELDS, Recipe, bundle_hash, check_bundle, read_recipe
 from stylert.runtime.media.video import SUFFIXES, write_video
 
 #: Without a deadline, because the machine may be busy
@@ -59,6 +59,8 @@ def recipes(draw: st.DrawFn) -> Recipe:
     own = {name: draw(own_fields[name]) for name in COMMANDS[command] if name != "together"}
     if command == "generate":
         own["together"] = many
+    if draw(st.booleans()):
+        own |= {name: draw(own_fields[name]) for name in FURTHER_FIELDS.get(command, ())}
     return Recipe(
         command=command,
         bundle=draw(st.text("0123456789abcdef", min_size=64, max_size=64)),
@@ -153,6 +155,8 @@ def test_a_recipe_too_long_for_a_comment_is_refused_before_it_is_written() -> No
         {"command": "edit", "directions": "0" * 64, "moves": ("smile=1,2", "pose=1,2,3")},
         {"command": "edit", "directions": "0" * 64, "moves": ("smile=1",) * 1001},
         {"command": "sheet", "directions": "0" * 64, "moves": ("smile=1",), "seeds": (1, 2)},
+        {"command": "compose", "latents": (1,), "toward": 1, "at": 0.5, "moves": ("smile=1",)},
+        {"command": "compose", "latents": (1,), "toward": 1, "at": 0.5, "directions": "0" * 64},
     ],
 )
 def test_invalid_fields_are_refused_in_one_line(changes: dict[str, Any]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -19,10 +20,10 @@ LOOPS: dict[ImageServer, asyncio.AbstractEventLoop] = {}
 
 
 @contextmanager
-def running(sources: list[BundleSource], **changes: object) -> Iterator[ImageServer]:
+def running(sources: list[BundleSource], directions: Sequence[Path] = (), **changes: object) -> Iterator[ImageServer]:
     """A server that accepts connections until the context ends. `changes` are fields of `ServerSettings`."""
     defaults = {"port": 0, "drain_delay": 0.05, "drain_seconds": 20}
-    server = ImageServer(sources, ServerSettings(**{**defaults, **changes}))  # type: ignore[arg-type]
+    server = ImageServer(sources, ServerSettings(**{**defaults, **changes}), directions)  # type: ignore[arg-type]
     ready = threading.Event()
 
     def started() -> None:

@@ -13,6 +13,7 @@ from stylert.runtime.media.recipes import read_recipe
 from stylert.runtime.serving.server import ImageServer
 from tests.chromium import BEYOND_THEIR_CARD, DRAWN, SCREENS, chromium, opened, wait_for, wait_for_source
 from tests.runtime.serving.conftest import running, source
+from tests.runtime.serving.test_edits import directions_of
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +28,14 @@ def browser() -> Iterator[Any]:
 def page(browser: Any, server: ImageServer) -> Iterator[Any]:
     with opened(browser, server.url) as page:
         yield page
+
+
+@pytest.fixture(scope="module")
+def steered(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server with directions."""
+    file = directions_of(bundle, tmp_path_factory.mktemp("directions") / "d.safetensors")
+    with running([source(bundle, "fp32", "int8")], [file]) as server:
+        yield server.url
 
 
 def test_a_click_chooses_the_seed_and_keys_choose_the_slot(page: Any) -> None:
@@ -84,6 +93,97 @@ def test_a_slider_changes_the_address_no_oftener_than_browsers_allow(page: Any) 
     assert page.evaluate(moved) <= 1
     wait_for(page, "location.hash.includes('psi=0.25')")
     assert page.evaluate("window.changes") <= 2
+
+
+def test_each_direction_has_a_slider_that_moves_the_picture_and_a_double_click_resets_it(browser: Any, steered: str) -> None:
+    with opened(browser, steered) as page:
+        assert page.locator("#edits-rows span").all_text_contents() == ["smile", "pose.1"]
+        first = page.evaluate("document.querySelector('#picture').src")
+        smile, pose = page.locator("[data-direction=smile]"), page.locator("[data-direction='pose.1']")
+        pose.fill("-2.5")
+        smile.focus()
+        for _ in range(3):
+            page.keyboard.press("ArrowRight")
+        wait_for_source(page, "edits=smile:0.3;pose.1:-2.5")
+        assert page.evaluate("document.querySelector('#picture').src") != first
+        assert page.locator("#edits-rows output").all_text_contents() == ["+0.3", "\N{MINUS SIGN}2.5"]
+        box = pose.bounding_box()
+        page.mouse.dblclick(box["x"] + box["width"] * 0.8, box["y"] + box["height"] / 2)
+        wait_for(page, "document.querySelector('#source').textContent.includes(\"edits=smile:0.3'\")")
+        smile.focus()
+        page.keyboard.press("Delete")
+        wait_for(page, "!document.querySelector('#source').textContent.includes('edits')")
+        assert page.locator("#edits-reset").is_disabled()
+
+
+def test_the_address_keeps_the_edits_and_a_button_resets_them(browser: Any, steered: str) -> None:
+    with opened(browser, steered) as page:
+        page.goto(f"{steered}/#base=4&edits=smile:99;nope:1;pose.1:x;:1")
+        page.reload()
+        wait_for_source(page, "edits=smile:5'")
+        page.locator("[data-direction='pose.1']").fill("1.5")
+        wait_for(page, "location.hash.endsWith('edits=smile:5;pose.1:1.5')")
+        page.select_option("#model", "small.int8")
+        wait_for_source(page, "model=small.int8&psi=0.7&edits=smile:5;pose.1:1.5'")
+        page.click("#edits-reset")
+        wait_for(page, "!location.hash.includes('edits')")
+        wait_for(page, "!document.querySelector('#source').textContent.includes('edits')")
+
+
+def test_seeds_are_shown_without_edits_and_other_truncations_with_them(browser: Any, steered: str) -> None:
+    with opened(browser, steered) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.locator("[data-direction=smile]").fill("2")
+        wait_for(page, "document.querySelectorAll('#strip img.stale').length === 0")
+        page.click("#strip .tile:nth-child(2)")
+        wait_for_source(page, "psi=0.25&edits=smile:2")
+        page.click("#next")
+        wait_for(page, "document.querySelectorAll('#grid img.stale').length === 0")
+    pictures = [url for url in asked if "/v1/images/" in url]
+    assert any("/24.jpg" in url for url in pictures)
+    assert not [url for url in pictures if "edits" in url and "/0." not in url]
+    sweep = {url.partition("psi=")[2].partition("&")[0] for url in pictures if "edits=smile:2" in url}
+    assert {"0", "0.5", "1.25"} <= sweep
+
+
+def test_many_directions_have_a_filter(browser: Any, bundle: Bundle, tmp_path: Path) -> None:
+    names = tuple(f"d{i}" for i in range(60))
+    file = directions_of(bundle, tmp_path / "many.safetensors", names)
+    with running([source(bundle, "fp32")], [file]) as server, opened(browser, server.url) as page:
+        assert page.locator("#edits-rows label").count() == 40
+        assert page.text_content("#edits-rest") == "20 more: filter by name."
+        page.locator("[data-direction=d3]").fill("1")
+        page.fill("#edits-filter", "D57")
+        assert page.locator("#edits-rows span").all_text_contents() == ["d3", "d57"]
+        page.fill("#edits-filter", "x")
+        assert page.text_content("#edits-rest") == "No direction has this name."
+
+
+@pytest.mark.parametrize("options", SCREENS.values(), ids=SCREENS)
+def test_the_sliders_of_directions_fit_every_screen(browser: Any, steered: str, options: dict[str, Any]) -> None:
+    with opened(browser, steered, **options) as page:
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate(BEYOND_THEIR_CARD) == []
+        assert all(
+            box["width"] >= 80 and box["height"] >= 24
+            for box in (slider.bounding_box() for slider in page.locator("#edits-rows input").all())
+        )
+        if options.get("has_touch"):
+            page.locator("[data-direction=smile]").tap()
+            page.locator("[data-direction='pose.1']").tap(position={"x": 5, "y": 10})
+            wait_for_source(page, "edits=pose.1:-")
+
+
+def test_a_download_of_an_edit_holds_its_recipe(browser: Any, steered: str, tmp_path: Path) -> None:
+    with opened(browser, steered) as page:
+        page.locator("[data-direction=smile]").fill("2.5")
+        wait_for_source(page, "edits=smile:2.5")
+        with page.expect_download() as download:
+            page.click("#download")
+        file = tmp_path / download.value.suggested_filename
+        download.value.save_as(file)
+    assert (read_recipe(file).command, read_recipe(file).moves) == ("edit", ("smile=2.5",))
 
 
 def test_a_download_holds_the_recipe(page: Any, bundle: Bundle, tmp_path: Path) -> None:

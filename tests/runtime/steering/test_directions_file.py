@@ -10,8 +10,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from stylert.core.errors import BundleError, InputError, OutputError
+from stylert.core.files.digests import sha256_of
 from stylert.core.files.outputs import check_output
-from stylert.runtime.bundle import Bundle, sha256_of
+from stylert.runtime.bundle import Bundle
 from stylert.runtime.steering.directions_file import METADATA_KEY, Direction, Directions, read_directions, write_directions
 from tests.runtime.steering.random_directions import random_directions
 
@@ -97,12 +98,45 @@ def test_metadata_that_does_not_fit_the_vectors_is_refused(
         {"a": Direction("w", np.full(20, np.nan, np.float32), (0,))},
         {"a": Direction("styles", np.ones(20, np.float32))},
         {"a": Direction("w", np.ones(20, np.float32), (0,), facts={"share": float("nan")})},
+        {"a": Direction("w", np.ones(20, np.float32), (0,), facts={"share": np.float32("inf")})},
+        {"a": Direction("w", np.ones(20, np.float32), (0,), facts={"share": "much"})},  # type: ignore[dict-item]
+        {"a": Direction("w", np.ones(20, np.float32), (0,), facts=None)},  # type: ignore[arg-type]
+        {"a": Direction("w", np.ones(20, np.float32), (0.5,))},  # type: ignore[arg-type]
+        {"a": Direction("w", np.ones(20, np.float32), (True,))},
+        {"a": Direction("w", np.ones(20, np.float32), None)},  # type: ignore[arg-type]
+        {"a": Direction("z", np.ones(20, np.float32), (0,))},  # type: ignore[arg-type]
+        {"a": Direction("w", np.ones(20, np.float32), (0,), method=None)},  # type: ignore[arg-type]
+        {"a": Direction("w", np.full(20, 1e39), (0,))},
+        {"a": Direction("w", None, (0,))},  # type: ignore[arg-type]
+        {"a": None},
+        {3: Direction("w", np.ones(20, np.float32), (0,))},
+        {"": Direction("w", np.ones(20, np.float32), (0,))},
+        None,
     ],
 )
 def test_directions_that_could_not_be_read_are_not_written(changed: dict[str, Direction], tmp_path: Path) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as e:
         write_directions(tmp_path / "d.safetensors", Directions("ab" * 32, 6, 20, 40, changed))
+    assert "\n" not in str(e.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [None, 3, {}, "d"])
+def test_other_things_than_directions_are_refused(wrong: Directions, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no Directions"):
+        write_directions(tmp_path / "d.safetensors", wrong)
+
+
+def test_numbers_of_numpy_are_written_as_the_same_numbers(tmp_path: Path) -> None:
+    vector = np.linspace(-1, 1, 20)
+    facts = {"share": np.float32(0.5), "images": np.int64(80), "mean": np.float64(0.25)}
+    numpy_direction = Direction("w", vector, (np.int64(0), np.uint8(3)), "scores", facts)  # type: ignore[arg-type]
+    python_direction = Direction("w", vector.astype(np.float32), (0, 3), "scores", {"share": 0.5, "images": 80, "mean": 0.25})
+    sizes = [np.int64(6), np.int32(20), np.uint16(40)]
+    write_directions(tmp_path / "a.safetensors", Directions("ab" * 32, *sizes, {"a": numpy_direction}))  # type: ignore[arg-type]
+    write_directions(tmp_path / "b.safetensors", Directions("ab" * 32, 6, 20, 40, {"a": python_direction}))
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert read_directions(tmp_path / "a.safetensors")["a"].latents == (0, 3)
 
 
 def test_directions_belong_to_the_network_that_the_bundle_names(bundle: Bundle, rng: np.random.Generator) -> None:

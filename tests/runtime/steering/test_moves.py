@@ -9,7 +9,7 @@ import pytest
 
 from stylert.core.errors import InputError
 from stylert.runtime.bundle import Bundle
-from stylert.runtime.steering.moves import Move, check_moves, columns_of, parse_move, steer, steered_grid
+from stylert.runtime.steering.moves import Move, check_moves, columns_of, parse_move, steer, steered_batches
 from tests.runtime.steering.random_directions import NUM_WS, STYLES, W_DIM, random_directions
 
 
@@ -28,9 +28,25 @@ def test_a_move_is_read(text: str, move: Move) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "smile", "smile=", "=2", "smile=two", "smile=nan", "smile=1001", "smile=1,,2", "@0=1", "a@=1", "a b=1", "a=1_0"],
+    [
+        None,
+        3,
+        b"smile=1",
+        "",
+        "smile",
+        "smile=",
+        "=2",
+        "smile=two",
+        "smile=nan",
+        "smile=1001",
+        "smile=1,,2",
+        "@0=1",
+        "a@=1",
+        "a b=1",
+        "a=1_0",
+    ],
 )
-def test_other_text_is_refused(text: str) -> None:
+def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="NAME=STRENGTH"):
         parse_move(text)
 
@@ -57,7 +73,9 @@ def test_a_grid_has_a_column_for_each_strength(apart: bool, rng: np.random.Gener
     directions = random_directions(rng)
     ws = rng.standard_normal((1 if apart else 2, NUM_WS, W_DIM)).astype(np.float32)
     moves = [parse_move(text) for text in ("smile=-1,0,1", "pose.1=2" if not apart else "pose.1=2,3,4", "b4.conv1.7=1,2,3")]
-    grid, offsets = steered_grid(directions, ws, moves, apart)
+    batches = list(steered_batches(directions, ws, moves, 4, apart))
+    assert {len(batch.ws) for batch in batches[:-1]} <= {4}
+    grid, offsets = np.concatenate([b.ws for b in batches]), np.concatenate([b.style_offsets for b in batches])  # type: ignore[misc]
     rows = [[move] for move in moves] if apart else [moves] * len(ws)
     for i, group in enumerate(rows):
         for column in range(3):
@@ -66,10 +84,10 @@ def test_a_grid_has_a_column_for_each_strength(apart: bool, rng: np.random.Gener
             none = np.zeros(STYLES, np.float32)
             np.testing.assert_array_equal(
                 offsets[3 * i + column],
-                none if cell_offsets is None else cell_offsets[0],  # type: ignore[index]
+                none if cell_offsets is None else cell_offsets[0],
             )
-    assert len(grid) == len(offsets) == 3 * len(rows)  # type: ignore[arg-type]
-    assert steered_grid(directions, ws, moves[:2], apart).style_offsets is None
+    assert len(grid) == len(offsets) == 3 * len(rows)
+    assert {batch.style_offsets for batch in steered_batches(directions, ws, moves[:2], 4, apart)} == {None}
 
 
 def test_moves_of_different_lengths_are_refused() -> None:
@@ -94,3 +112,55 @@ def test_moves_that_do_not_fit_are_refused(text: str, message: str, bundle: Bund
     check_moves(directions, [parse_move("b4.conv1.7=1")], replace(bundle, style_channels=STYLES))
     with pytest.raises(InputError, match=message):
         check_moves(directions, [parse_move("smile=1"), parse_move(text)], bundle)
+
+
+def test_numbers_of_numpy_are_the_same_numbers(rng: np.random.Generator) -> None:
+    directions = random_directions(rng)
+    ws = rng.standard_normal((2, NUM_WS, W_DIM)).astype(np.float32)
+    expected = steer(directions, ws, [parse_move("smile=1,2")], 1).ws
+    for strengths, column in (((np.float32(1), np.float64(2)), np.int64(1)), ((np.int64(1), np.float16(2)), np.uint8(1))):
+        moved = steer(directions, ws, [Move("smile", None, strengths)], column).ws  # type: ignore[arg-type]
+        np.testing.assert_array_equal(moved, expected)
+    np.testing.assert_array_equal(steer(directions, ws.astype(np.float64), [parse_move("smile=1,2")], 1).ws, expected)
+
+
+WRONG_MOVES: list[tuple[object, object, object]] = [
+    (None, None, (1.0,)),
+    ("smile", 3, (1.0,)),
+    ("smile", None, ()),
+    ("smile", None, None),
+    ("smile", None, 1.0),
+    ("smile", None, (float("nan"),)),
+    ("smile", None, (np.float32("inf"),)),
+    ("smile", None, (1001.0,)),
+    ("smile", None, ("1",)),
+    ("smile", None, (10**400,)),
+]
+
+
+@pytest.mark.parametrize(("name", "levels", "strengths"), WRONG_MOVES)
+def test_a_move_of_other_values_is_refused_in_one_line(name: str, levels: str, strengths: tuple[float, ...]) -> None:
+    with pytest.raises(InputError) as e:
+        Move(name, levels, strengths)
+    assert "\n" not in str(e.value)
+
+
+def test_wrong_latents_moves_and_columns_are_refused_in_one_line(rng: np.random.Generator) -> None:
+    directions, ws = random_directions(rng), np.zeros((1, NUM_WS, W_DIM), np.float32)
+    smile = [parse_move("smile=1,2")]
+    wrong_moves: list[object] = [None, "smile=1", ["smile=1"], [None], 3]
+    wrong_ws: list[object] = [None, ws[0], ws[:, :2], ws.astype(int), np.full_like(ws, np.nan), np.full_like(ws, 3e38)]
+    calls = [(ws, moves, 0) for moves in wrong_moves] + [(given, smile, 0) for given in wrong_ws]
+    calls += [(ws, smile, column) for column in (-1, 2, 0.5, None, True)]
+    for given, moves, column in calls:
+        with pytest.raises(InputError) as e:
+            steer(directions, given, moves, column)  # type: ignore[arg-type]
+        assert "\n" not in str(e.value)
+
+
+def test_a_direction_beyond_float32_warns_of_nothing_and_is_refused_by_the_network(rng: np.random.Generator) -> None:
+    directions = random_directions(rng)
+    long = replace(directions["smile"], vector=np.full(W_DIM, 3e38, np.float32))
+    ws = np.zeros((1, NUM_WS, W_DIM), np.float32)
+    moved = steer(replace(directions, by_name={"smile": long}), ws, [parse_move("smile=2")]).ws
+    assert np.isinf(moved).all()

@@ -41,6 +41,9 @@ def test_a_table_is_read_with_empty_scores_and_classes(tmp_path: Path) -> None:
         (b"seed,a\n1,two\n", "line 2: not a number"),
         (b"seed,a\n1,nan\n", "line 2: not a number"),
         (b"seed,class,a\n1,,2\n", "line 2: class"),
+        (b"seed,hair colour\n1,2\n", "a direction has a name"),
+        (b"seed,\n1,2\n", "a direction has a name"),
+        (b"seed," + b",".join(b"a%d" % i for i in range(1001)) + b"\n", "more than 1,000 columns"),
         (b"\xff\xfe\x00", "no CSV"),
         (b'seed,a\n1,"' + b"x" * 200_000, "no CSV"),
     ],
@@ -95,3 +98,18 @@ def test_a_file_of_many_lines_is_refused_before_all_are_read(line: str, tmp_path
         read_scores(tmp_path / "s.csv")
     assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("before", ["", "seed,a\n"])
+def test_a_line_of_many_columns_is_refused_before_it_is_taken_apart(before: str, tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text(before + "," * 2**23, encoding="utf-8")
+    tracemalloc.start()
+    with pytest.raises(InputError, match="more than 1,000 columns"):
+        read_scores(tmp_path / "s.csv")
+    assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    tracemalloc.stop()
+
+
+def test_a_name_of_no_direction_is_refused_before_a_folder_is_read(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a direction has a name"):
+        scored_pictures(bundle, "hair colour", tmp_path / "none", tmp_path / "none")

@@ -71,3 +71,19 @@ def test_scores_that_tell_nothing_are_refused(scores: np.ndarray, rng: np.random
 def test_scores_of_latents_that_are_all_the_same_are_refused() -> None:
     with pytest.raises(InputError, match="no direction"):
         score_direction(np.ones((20, 4)), np.arange(20.0))
+
+
+@pytest.mark.parametrize("size", [1e300, 1e308, 1e-300])
+@pytest.mark.filterwarnings("error")
+def test_neither_a_direction_nor_a_correlation_depends_on_the_size_of_the_scores(size: float, rng: np.random.Generator) -> None:
+    w, weight = rng.standard_normal((40, 8)), rng.standard_normal((6, 8))
+    y = np.tanh(w[:, 0] + rng.standard_normal(40))
+    fit, large = score_direction(w, y), score_direction(w, y * size)
+    np.testing.assert_allclose(large.vector, fit.vector, rtol=1e-9)
+    assert large.correlation == pytest.approx(fit.correlation, rel=1e-9)
+    np.testing.assert_allclose(style_correlations(w, y * size, weight), style_correlations(w, y, weight), rtol=1e-9)
+
+
+def test_powers_of_two_change_no_bit_of_a_direction(rng: np.random.Generator) -> None:
+    w, y = rng.standard_normal((20, 4)), rng.standard_normal(20)
+    np.testing.assert_array_equal(score_direction(w, y).vector, score_direction(w, y * 2.0**-40).vector)

@@ -237,6 +237,15 @@ def test_a_hostile_detector_is_one_line(detector: Path, name: str) -> None:
     assert str(e.value).isprintable()
 
 
+def test_a_detector_of_the_first_format_is_named_as_such(detector: Path) -> None:
+    """Its views had a spread in place of a mirror image and a matrix."""
+    model = onnx.load(detector)
+    with_facts(model, version=1, views=[{"length": 32, "spread": 0.5}])
+    detector.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="format version 1, and this stylert reads 2: read it with the stylert that wrote it"):
+        read_detector(detector)
+
+
 def field(number: int, content: bytes) -> bytes:
     """A field of protobuf with a length."""
     length, parts = len(content), bytearray([number << 3 | 2])
@@ -261,7 +270,13 @@ def test_a_file_of_empty_messages_is_refused_before_it_is_parsed(
         read_detector(tmp_path / "d.onnx")
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"\x08\x08", bytes(range(256)) * 9])
+def test_an_empty_detector_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "d.onnx").touch()
+    with pytest.raises(InputError, match=r"d\.onnx is empty$"):
+        read_detector(tmp_path / "d.onnx")
+
+
+@pytest.mark.parametrize("content", [b"text", b"\x08\x08", bytes(range(256)) * 9])
 def test_a_file_of_another_kind_is_no_detector(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "d.onnx").write_bytes(content)
     with pytest.raises(InputError, match="detector"):

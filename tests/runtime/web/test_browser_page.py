@@ -20,9 +20,12 @@ from stylert.core.errors import BackendError
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.media.composition import Composition, composed_ws
 from stylert.runtime.media.recipes import bundle_hash, read_recipe
+from stylert.runtime.media.rendering import picture
 from stylert.runtime.serving.named_bundle import NamedBundle
+from stylert.runtime.steering.directions_file import read_directions
 from stylert.runtime.web.site import write_site
 from tests.chromium import BEYOND_THEIR_CARD, DRAWN, SCREENS, chromium, opened, wait_for, wait_for_source, with_gpu
+from tests.runtime.serving.test_edits import directions_of
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +81,8 @@ def hosts(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a page in a folder below it, as on a host that has several pages."""
     hosts = tmp_path_factory.mktemp("hosts")
     try:
-        write_site([NamedBundle("small", bundle.path)], hosts / "cats")
+        file = directions_of(bundle, hosts / "d.safetensors")
+        write_site([NamedBundle("small", bundle.path)], hosts / "cats", directions=[file])
     except BackendError as e:  # without npm or the network
         pytest.skip(str(e))
     return hosts
@@ -118,6 +122,38 @@ def test_mixed_and_moved_images_are_those_of_python(page: Any, bundle: Bundle) -
             expected = g.synthesize(ws)[0]
             path = f"v1/images/5.png?model=small&psi=0.7&mix=middle:9&toward={toward}&at={at}"
             assert np.abs(pixels(page, path) - expected).max() <= 1
+
+
+def test_edits_have_the_images_and_the_recipe_of_python(
+    browser: Any, address: str, hosts: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    directions = read_directions(hosts / "d.safetensors")
+    with (
+        opened(browser, address) as page,
+        Generator.load(bundle, "onnxruntime", "fp32") as g,
+    ):
+        page.goto(f"{address}#base=5&edits=smile:1.5;pose.1:-2")
+        page.reload()
+        wait_for_source(page, '"moves":["smile=1.5","pose.1=-2"]')
+        for mix, composition in (
+            ("", Composition((5,) * 6, 0.7)),
+            ("&mix=middle:9&toward=3&at=0.25", Composition((5, 5, 5, 9, 9, 9), 0.7, None, None, 3, 0.25)),
+        ):
+            ws = composed_ws(g, [composition])
+            ws += np.float32(1.5) * directions["smile"].vector
+            ws[:, :2] += np.float32(-2) * directions["pose.1"].vector
+            path = f"v1/images/5.png?model=small&psi=0.7{mix}&edits=smile:1.5;pose.1:-2"
+            assert np.abs(pixels(page, path) - g.synthesize(ws)[0]).max() <= 1
+        page.locator("[data-direction='pose.1']").fill("1")
+        wait_for_source(page, '"moves":["smile=1.5","pose.1=1"]')
+        with page.expect_download() as download:
+            page.click("#download")
+        download.value.save_as(tmp_path / "edit.png")
+        recipe = read_recipe(tmp_path / "edit.png")
+        assert (recipe.command, recipe.seeds, recipe.directions) == ("edit", (5,), directions.sha256)
+        with Image.open(tmp_path / "edit.png", formats=("PNG",)) as file:
+            again = picture(g, recipe, directions=directions)
+            assert np.abs(np.asarray(file).astype(int) - again).max() <= 1
 
 
 def test_8_bits_differ_from_those_of_python_by_little(page: Any, bundle: Bundle) -> None:

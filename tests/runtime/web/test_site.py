@@ -8,16 +8,19 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
-from stylert.core.errors import BackendError, BundleError, InputError, OutputError
+from stylert.core.errors import BackendError, BundleError, InputError, OutputError, StylertError
 from stylert.export.pipeline import export_bundle
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.media.recipes import bundle_hash
 from stylert.runtime.serving.named_bundle import NamedBundle
+from stylert.runtime.steering.directions_file import read_directions
 from stylert.runtime.web import site
 from stylert.runtime.web.site import HEADERS, write_site
+from tests.runtime.serving.test_edits import directions_of
 
 pytestmark = pytest.mark.usefixtures("no_runtime")
 
@@ -105,7 +108,7 @@ def test_without_webgpu_its_files_are_left_out(bundle: Bundle, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"noise": "input"}, BackendError, "noise as inputs"),
+        ({"noise": "input"}, InputError, "noise as inputs"),
         ({"output": "float"}, BackendError, "float images"),
         ({"precisions": ("fp16",)}, InputError, "a browser runs fp32, int8"),
     ],
@@ -134,6 +137,36 @@ def test_a_damaged_network_gets_into_no_page(bundle: Bundle, tmp_path: Path) -> 
     network.write_bytes(network.read_bytes()[:-1] + b"\0")
     with pytest.raises(BundleError, match="sha256"):
         write_site([NamedBundle("small", copy)], tmp_path / "site")
+
+
+def test_directions_are_files_beside_the_networks(bundle: Bundle, tmp_path: Path) -> None:
+    file = directions_of(bundle, tmp_path / "d.safetensors")
+    write_site([NamedBundle("small", bundle.path)], tmp_path / "site", directions=[file])
+    files = contents(tmp_path / "site")
+    directions = read_directions(file)
+    for model in json.loads(files["models.json"])["models"]:
+        assert model["directions"] == 2  # that of styles needs an input of the network
+        document = json.loads(files[model["files"]["directions"]["path"]])
+        assert document["sha256"] == directions.sha256
+        vectors = np.frombuffer(files[model["files"]["vectors"]["path"]], "<f4").reshape(2, -1)
+        for fact, vector in zip(document["directions"], vectors, strict=True):
+            np.testing.assert_array_equal(vector, directions[fact["name"]].vector)
+    write_site([NamedBundle("small", bundle.path)], tmp_path / "plain")
+    plain = contents(tmp_path / "plain")
+    assert {model["directions"] for model in json.loads(plain["models.json"])["models"]} == {0}
+    assert not [name for name in plain if "directions" in name and not name.startswith("page/")]
+
+
+def test_directions_of_another_network_are_refused_and_nothing_is_written(
+    bundle: Bundle, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = export_bundle(make_checkpoint(another=True), tmp_path / "other", ["fp32"], verify_seeds=0)
+    foreign = directions_of(other, tmp_path / "foreign.safetensors")
+    own = directions_of(bundle, tmp_path / "own.safetensors")
+    for files, message in (([foreign], "these directions belong to the network"), ([own, own], "directions join")):
+        with pytest.raises(StylertError, match=message):
+            write_site([NamedBundle("small", bundle.path)], tmp_path / "site", directions=files)
+        assert not (tmp_path / "site").exists()
 
 
 def test_labels_are_told_to_the_page(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A resumed run may change learning rates, gammas and the augmentation. Every other change is refused by its name."""
+"""A resumed run may change learning rates, gammas, the augmentation and the 16-bit type. Every other change is refused by its name."""
 
 import dataclasses
 
@@ -20,6 +20,7 @@ NEW = {
     "aug_p": 0.3,
     "ada_target": 0.5,
     "ada_kimg": 90.0,
+    "half": "none",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from stylert.runtime.serving.http_protocol import _JoinedHead
+from stylert.runtime.serving.joined_head import JoinedHead
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
 
@@ -29,7 +29,7 @@ def written(*calls: tuple[str, bytes | None]) -> Written:
     transport = Written()
 
     async def run() -> None:
-        joined = _JoinedHead(transport, asyncio.get_running_loop())  # type: ignore[arg-type]
+        joined = JoinedHead(transport, asyncio.get_running_loop())  # type: ignore[arg-type]
         for name, data in calls:
             if name == "wait":
                 await asyncio.sleep(0.001)
@@ -63,4 +63,4 @@ def test_closing_writes_the_head_before() -> None:
 
 def test_other_attributes_are_those_of_the_transport() -> None:
     transport = Written()
-    assert _JoinedHead(transport, asyncio.new_event_loop()).closed is False  # type: ignore[arg-type]
+    assert JoinedHead(transport, asyncio.new_event_loop()).closed is False  # type: ignore[arg-type]
