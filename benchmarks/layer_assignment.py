@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylert.export.synthesis import IMAGE_NODES
+from stylert.export.image_output import IMAGE_NODES
 from stylert.runtime.backends.kernel_table import EngineLayer
 
 #: Two layers besides those of the network: the styles of all layers before the first, the image's conversion after the last.

@@ -32,12 +32,13 @@ from stylert.benchmarks.layer_assignment import (
 )
 from stylert.benchmarks.machine.interference import instability_remarks, watch
 from stylert.benchmarks.machine.lower_bounds import layer_lower_bounds
-from stylert.benchmarks.models import generator_config
+from stylert.benchmarks.models import bundle_config
 from stylert.benchmarks.scenarios.measure import Configuration
 from stylert.benchmarks.schema import LayerTime, Profile
 from stylert.core.errors import BackendError
 from stylert.core.files.temporary import temporary_folder
 from stylert.core.roofline import PeakRates
+from stylert.models.network_kinds import require_stylegan2
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime.backends import onnxruntime, openvino
 from stylert.runtime.bundle import Bundle
@@ -62,6 +63,7 @@ def profile_layers(configuration: Configuration, work: dict[str, Any], rates: Pe
 
     Raises:
         BackendError: The backend gives no time per layer here.
+        InputError: The bundle holds another network than StyleGAN2.
     """
     bundle = Bundle.load(configuration.bundle)
     if configuration.backend not in PROFILERS:
@@ -70,7 +72,7 @@ def profile_layers(configuration: Configuration, work: dict[str, Any], rates: Pe
         times, method = PROFILERS[configuration.backend](bundle, configuration)
     assert watched.interference is not None
     method = "; ".join([method, *instability_remarks(None, watched.interference)])
-    config = generator_config(bundle)
+    config = require_stylegan2(bundle_config(bundle), f"bundle {bundle.path}", "the profile of layers")
     bounds = layer_lower_bounds(config, configuration.precision, configuration.batch, rates) if rates else {}
     layers = [LayerTime(name, *times[name], bounds.get(name)) for name in _layer_names(config) if name in times]
     setup = {"backend": configuration.backend, "form": configuration.form, "threads": configuration.threads}

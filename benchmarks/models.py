@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import math
 import os
 import shutil
 import time
@@ -19,8 +18,8 @@ from stylert.core.errors import BundleError, InputError, StylertError, shown_lin
 from stylert.core.files.cache import cache_folder
 from stylert.core.files.outputs import document_text
 from stylert.core.progress import Progress
-from stylert.models.stylegan2.config import GeneratorConfig
-from stylert.models.stylegan2.state_dict import generator_shapes
+from stylert.models.network_config import BaseGeneratorConfig
+from stylert.models.network_kinds import generator_config, parameter_count
 from stylert.runtime.backends import onnxruntime
 from stylert.runtime.bundle import MANIFEST, Bundle
 
@@ -100,10 +99,10 @@ def standard_model(name: str, precisions: Sequence[str], progress: Progress | No
     return Model(name, bundle, checkpoint)
 
 
-def generator_config(bundle: Bundle) -> GeneratorConfig:
+def bundle_config(bundle: Bundle) -> BaseGeneratorConfig:
     """The configuration of a bundle's generator. Raises BundleError if the manifest has none that is valid."""
     try:
-        return GeneratorConfig.from_dict(bundle.model)
+        return generator_config(bundle.model)
     except (ValueError, TypeError) as e:
         raise BundleError(f"bundle {bundle.path} describes no network that stylert knows: {shown_line(str(e))}") from None
 
@@ -115,19 +114,13 @@ def model_work(name: str, bundle: Bundle) -> dict[str, Any]:
 
 def model_facts(bundle: Bundle) -> dict[str, Any]:
     """The model's entry in `Results.models`: resolution, parameters, multiply-adds per image and digest of the weights."""
-    cfg = generator_config(bundle)
+    cfg = bundle_config(bundle)
     return {
         "resolution": cfg.resolution,
         "parameters": parameter_count(cfg),
         "macs": cfg.macs(),
         "weights": _weights_digest(bundle),
     }
-
-
-def parameter_count(cfg: GeneratorConfig) -> int:
-    """The number of a generator's parameters. Buffers do not count."""
-    buffers = ("noise_const", "resample_filter", "w_avg")
-    return sum(math.prod(shape) for key, shape in generator_shapes(cfg).items() if not key.endswith(buffers))
 
 
 def _delete_unused(models: Path, name: str) -> None:

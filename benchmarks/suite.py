@@ -13,7 +13,7 @@ from typing import Any
 from stylert.benchmarks.layer_times import PROFILERS, profile_layers
 from stylert.benchmarks.machine.lower_bounds import network_lower_bound
 from stylert.benchmarks.machine.peak_rates import highest_rates, measure_peak_rates
-from stylert.benchmarks.models import Model, generator_config, model_facts, model_work
+from stylert.benchmarks.models import Model, bundle_config, model_facts, model_work
 from stylert.benchmarks.scenarios.measure import PSI, Configuration
 from stylert.benchmarks.scenarios.runner import Effort, check_scenarios, in_new_process, run_scenarios
 from stylert.benchmarks.schema import Profile, Results, Row, row_name
@@ -22,6 +22,8 @@ from stylert.core.progress import Progress
 from stylert.core.roofline import PeakRates
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.build_options import check_threads
+from stylert.runtime.engines import check_network_kind
+from stylert.runtime.network_kinds import STYLEGAN2
 
 FORMS = ("stylert", "portable")
 
@@ -38,7 +40,7 @@ class Matrix:
         threads: Threads of each backend, or None for its default.
         scenarios: Some of `scenarios.runner.SCENARIOS`.
         ceilings: Whether to measure the machine's peak rates.
-        layers: Whether to measure the time of each layer.
+        layers: Whether to measure the time of each layer, of StyleGAN2 alone.
         seeds: Number of images for the accuracy; 0 skips it.
     """
 
@@ -105,7 +107,8 @@ def run_suite(
         save(results)
     single = list(dict.fromkeys(replace(c, batch=1) for c in chosen if c.form == "stylert"))
     rates = highest_rates(rates_by_round)
-    layers = _profile_layers(single, works, rates, progress) if matrix.layers else []
+    with_layers = [c for c in single if models_by_name[c.model].bundle.kind is STYLEGAN2]
+    layers = _profile_layers(with_layers, works, rates, progress) if matrix.layers else []
     accuracy = [row for m in models for row in _accuracy(m, matrix, single, progress)] if matrix.seeds else []
     pictures = [picture for m in models for picture in _write_samples(m, single, folder)] if folder is not None else []
     results = replace(results, layers=layers, accuracy=accuracy, pictures=pictures)
@@ -124,7 +127,7 @@ def configurations(models: Sequence[Model], matrix: Matrix) -> list[Configuratio
     for model in models:
         for name in matrix.backends or available_backends():
             for precision in matrix.precisions or model.bundle.precisions:
-                if precision not in backend(name).facts.precisions:
+                if not backend(name).facts.runs(model.bundle.kind, precision):
                     continue
                 for form in matrix.forms:
                     if form == "portable" and not model.bundle.precision(precision).plans.get(name):
@@ -142,7 +145,7 @@ def with_lower_bound(row: Row, model: Model, rates: PeakRates | None) -> Row:
     """The row with its `floor`: the least latency in ms, or the highest rate in images/s, that the peak rates allow."""
     if rates is None or row.scenario not in ("single-stream", "offline", "server"):
         return row
-    config, batch = generator_config(model.bundle), row.work["batch"]
+    config, batch = bundle_config(model.bundle), row.work["batch"]
     bound_ms = network_lower_bound(config, row.work["precision"], batch, rates)
     if bound_ms is None:
         return row
@@ -158,6 +161,8 @@ def _check(models: Sequence[Model], matrix: Matrix) -> None:
         if form not in FORMS:
             raise InputError(f"unknown form {form!r}: choose from {', '.join(FORMS)}")
     for model in models:
+        for name in matrix.backends or ():
+            check_network_kind(backend(name), model.bundle)
         for precision in matrix.precisions or ():
             model.bundle.precision(precision)
 

@@ -48,7 +48,7 @@ def train(
     Keep the detector to yourself: with it the mark can be removed, or forged.
     """
     from stylert.models.checkpoint import digest, generator_module, write_generator
-    from stylert.models.importers.import_checkpoint import read_any_generator
+    from stylert.models.importers.import_checkpoint import read_stylegan2_generator
     from stylert.models.stylegan2.state_dict import generator_shapes
     from stylert.runtime.watermark.detector_file import (
         FORMAT_VERSION,
@@ -70,7 +70,7 @@ def train(
         from stylert.train.watermark.marking import MarkSettings, mark_generator
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
-    weights = read_any_generator(checkpoint)
+    weights = read_stylegan2_generator(checkpoint, "stylert watermark")
     key = [secrets.randbits(1) for _ in range(bits)]
     if matches_needed(bits, DEFAULT_RATE) is None:
         print_note(f"a key of {bits} bits has a false-positive rate of {2.0**-bits:.2g} at best, so detect needs --fpr")

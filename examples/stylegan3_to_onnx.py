@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Make ONNX networks of a StyleGAN3 pickle, and draw turned and shifted images with them. No torch.
+"""Make ONNX networks of StyleGAN3 with the transform as an input, and draw turned and shifted images. No torch.
 
 python examples/stylegan3_to_onnx.py stylegan3-r-ffhq-1024.pkl out/stylegan3 --seeds 0-3 --angle 30 --shift 0.1 0
 
 The folder gets `mapping.onnx`, `synthesis.onnx` and `images.png`, and a list of them by which the next call replaces them.
-No code from the pickle runs.
+No code from the checkpoint runs.
+A bundle of `stylert export` holds the same networks with a constant transform.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,11 @@ from stylert.core.errors import InputError
 from stylert.core.files.marks import marked_directory
 from stylert.core.images.grids import Grid, as_uint8
 from stylert.core.seeds import parse_seeds, z_from_seeds
-from stylert.export.stylegan3 import mapping_model, synthesis_model
-from stylert.models.importers.stylegan3 import ImportedStylegan3, import_stylegan3
+from stylert.export.mapping import mapping_model
+from stylert.export.stylegan3 import synthesis_model
+from stylert.models.checkpoint import Stylegan3Weights
+from stylert.models.importers.import_checkpoint import read_any_generator
+from stylert.models.stylegan3.config import GeneratorConfig
 from stylert.runtime.backends.onnxruntime import open_session, session_options
 from stylert.runtime.input_checks import finite_number
 from stylert.runtime.media.composition import MAX_PSI
@@ -39,23 +42,23 @@ MAX_SHIFT = 100.0
 
 def main() -> None:
     options = arguments()
-    imported = import_stylegan3(options.pickle)
-    cfg, arrays = imported.config, imported.arrays
+    weights = read_any_generator(options.checkpoint)
+    cfg = weights.config
+    if not isinstance(cfg, GeneratorConfig):
+        raise InputError(f"{options.checkpoint} is a {cfg.title} network, which takes no transform")
     if len(options.seeds) * cfg.resolution**2 > MAX_HELD:
         raise InputError(f"{len(options.seeds)} images of {cfg.resolution} px are too many to hold at once: give fewer seeds")
     check_channels(FILES[-1], cfg.img_channels)
-    with marked_directory(options.out, MARK, (options.pickle,)) as folder:
-        for note in imported.notes:
-            print(note, file=sys.stderr)
-        onnx.save(mapping_model(cfg, arrays), folder / "mapping.onnx")
-        onnx.save(synthesis_model(cfg, arrays, "plain", options.fp16), folder / "synthesis.onnx")
-        save_image(draw(folder, imported, options), folder / "images.png", generated=True)
+    with marked_directory(options.out, MARK, (options.checkpoint,)) as folder:
+        onnx.save(mapping_model(weights), folder / "mapping.onnx")
+        onnx.save(synthesis_model(weights, "plain", options.fp16), folder / "synthesis.onnx")
+        save_image(draw(folder, weights, options), folder / "images.png", generated=True)
     print(f"{options.out}: {', '.join(FILES)} of {cfg.resolution} px")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("pickle", type=Path)
+    parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", default="0-3")
     parser.add_argument("--psi", type=float, default=0.7)
@@ -74,10 +77,10 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def draw(folder: Path, imported: ImportedStylegan3, options: argparse.Namespace) -> np.ndarray:
+def draw(folder: Path, weights: Stylegan3Weights, options: argparse.Namespace) -> np.ndarray:
     """The images of the seeds as a grid, uint8 `[H, W, C]`. They are computed one by one."""
     mapping, synthesis = (open_session(folder / f"{name}.onnx", session_options(None)) for name in ("mapping", "synthesis"))
-    cfg, transform = imported.config, network_transform(math.radians(options.angle), options.shift)
+    cfg, transform = weights.config, network_transform(math.radians(options.angle), options.shift)
     grid = Grid(len(options.seeds))
     for seed in options.seeds:
         feed = {"z": z_from_seeds([seed], cfg.z_dim), "psi": np.full((1, cfg.num_ws), options.psi, np.float32)}

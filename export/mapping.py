@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 
 from stylert.export.graph import GraphBuilder
-from stylert.models.checkpoint import GeneratorWeights
+from stylert.models.checkpoint import NetworkWeights
 from stylert.models.stylegan2.config import MAPPING_LR_MULTIPLIER
 from stylert.plugins.constants import ACTIVATION_GAIN, LRELU_SLOPE
 
 NORM_EPS = 1e-8
 
 
-def mapping_model(weights: GeneratorWeights) -> onnx.ModelProto:
+def mapping_model(weights: NetworkWeights[Any]) -> onnx.ModelProto:
     """Write the mapping network.
 
     Args:
@@ -53,7 +55,7 @@ def _normalize(g: GraphBuilder, x: str, name: str) -> str:
     return g.node("Div", [x, root], name)
 
 
-def _linear(g: GraphBuilder, weights: GeneratorWeights, name: str, x: str, gain: float, bias_gain: float) -> str:
+def _linear(g: GraphBuilder, weights: NetworkWeights[Any], name: str, x: str, gain: float, bias_gain: float) -> str:
     weight = g.weight(f"{name}.weight", (weights.arrays[f"mapping.{name}.weight"] * gain).astype(np.float32))
     bias = g.weight(f"{name}.bias", (weights.arrays[f"mapping.{name}.bias"] * bias_gain).astype(np.float32))
     return g.node("Gemm", [x, weight, bias], f"{name}_out", transB=1)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 
 from stylert.core.errors import BundleError, InputError, OutputError
@@ -19,26 +17,17 @@ from stylert.core.files.digests import sha256_of
 from stylert.core.files.marks import is_unchanged
 from stylert.core.files.outputs import check_not_around, document_text
 from stylert.core.progress import Progress
-from stylert.export.default_plans import EIGHT_BIT, backend_plan, canonical_plan, plan_without_vnni
+from stylert.export.image_output import OutputType
 from stylert.export.mapping import mapping_model
-from stylert.export.network_plan import NetworkPlan, conv_layers
-from stylert.export.quantization.calibration import Calibration, calibrate
-from stylert.export.quantization.calibration_latents import calibration_latents, search_latents
-from stylert.export.quantization.quantization_record import CANONICAL, FLOAT16_RECIPE, eight_bit_recipe
-from stylert.export.quantization.sensitivity import (
-    Sensitivity,
-    find_sensitive_layers,
-    plan_images_on,
-    reference_images,
-    same_rounding,
-)
-from stylert.export.synthesis import NoiseInput, OutputType, noise_name, synthesis_model
+from stylert.export.networks.exporter import ExportRequest
+from stylert.export.networks.exporters import exporter_of
+from stylert.export.quantization.quantization_record import CANONICAL
+from stylert.export.synthesis_graph import NoiseInput
 from stylert.export.verify import MAX_SEEDS, WORST_IMAGES, Accuracy, PsnrMissed, accuracy_entry, verify
-from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime import engines
 from stylert.runtime.backends import BACKENDS
-from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, NO_VNNI, Bundle, PrecisionEntry, check_utf8, file_entries
+from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle, PrecisionEntry, check_utf8, file_entries
 from stylert.runtime.bundle_signature import SIGNATURE_FILE
 
 #: The precisions that can be exported, each with the PSNR against PyTorch that a bundle promises at least, in dB.
@@ -47,19 +36,14 @@ MIN_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 35.0, "int8": 33.0, "fp8": 30
 #: The greatest PSNR that int8 can be asked for, in dB. Such images are nearly exact; identical ones have 100 dB.
 MAX_MIN_PSNR_DB = 60.0
 
-#: Precisions of a bundle by default.
-DEFAULT_PRECISIONS = ("fp32", "int8")
 #: Backends that get a file of their own by default. TensorRT-RTX is asked for by name, because not everyone has it.
 DEFAULT_BACKENDS = ("onnxruntime", "openvino")
-
-BF16_RECIPE: dict[str, Any] = {"everything": "bfloat16, where the backend sees fit; float32 weights in the file"}
-FLOAT_RECIPES: Mapping[str, dict[str, Any]] = {"fp32": {}, "fp16": FLOAT16_RECIPE, "bf16": BF16_RECIPE}
 
 
 def export_bundle(
     checkpoint: str | Path,
     out: str | Path,
-    precisions: Sequence[str] = DEFAULT_PRECISIONS,
+    precisions: Sequence[str] | None = None,
     noise: NoiseInput = "const",
     output: OutputType = "uint8",
     backends: Sequence[str] = DEFAULT_BACKENDS,
@@ -75,8 +59,8 @@ def export_bundle(
         checkpoint: stylert's own file, or one of another project that `stylert.models.importers` reads.
         out: The folder to write. It must not exist yet, be empty, or be a bundle. A bundle is replaced as a whole, with its
             engines, unless it holds files that neither export nor build wrote.
-        precisions: Names from `MIN_PSNR_DB`. Each has one canonical file, and one more for each backend with a default
-            plan of its own.
+        precisions: Names from `MIN_PSNR_DB`, or None for those that suit the network. Each has one canonical file, and one
+            more for each backend with a default plan of its own.
         noise: The source of the noise of the networks.
         output: The type of the images.
         backends: Those that get a file of their own.
@@ -107,27 +91,27 @@ def export_bundle(
     if noise != "const" and "watermark" in weights.info:
         raise InputError(f"{checkpoint} is marked, and its mark lies in the constant noise: export it with --noise const")
     cfg = weights.config
+    exporter = exporter_of(cfg)(weights, ExportRequest(precisions, noise, output, backends, style_offsets))
+    _check_precisions(exporter.chosen, min_psnr, verify_seeds)
     promised_db = MIN_PSNR_DB | ({} if min_psnr is None else {"int8": min_psnr})
     with atomic_directory(out, None if force else own_files) as folder:
         _save(mapping_model(weights), folder / MAPPING_FILE)
-        samples = None
-        if set(EIGHT_BIT) & set(precisions):
-            samples = _measure_samples(weights, folder / MAPPING_FILE, progress)
         entries = {}
-        for precision in precisions:
-            plans, recipe = _plans(weights, precision, backends, samples, promised_db[precision], progress)
-            files = {backend: _file_name(precision, backend) for backend in plans}
-            for backend, plan in plans.items():
-                _save(synthesis_model(weights, noise, output, plan, style_offsets=style_offsets), folder / files[backend])
+        for precision in exporter.chosen:
+            networks = exporter.networks(precision, folder / MAPPING_FILE, promised_db[precision], progress)
+            files = {}
+            for plan, model in networks.models:
+                files[plan] = _file_name(precision, plan)
+                _save(model, folder / files[plan])
             canonical = files.pop(CANONICAL)
-            entries[precision] = PrecisionEntry(canonical, promised_db[precision], recipe, plans=files)
+            entries[precision] = PrecisionEntry(canonical, promised_db[precision], networks.recipe, plans=files)
         synthesis_files = {file for entry in entries.values() for file in entry.files}
         bundle = Bundle(
             path=folder,
             model=cfg.to_dict(),
             num_ws=cfg.num_ws,
-            noise=noise,
-            noise_inputs={noise_name(s): s.resolution for s in conv_layers(cfg)} if noise == "input" else {},
+            noise=exporter.noise,
+            noise_inputs=dict(exporter.noise_inputs),
             output=output,
             files=file_entries(folder, [MAPPING_FILE, *sorted(synthesis_files)]),
             precisions=entries,
@@ -138,7 +122,7 @@ def export_bundle(
                 "stylert": version("stylert"),
                 "info": weights.info,
             },
-            style_channels=sum(spec.in_channels for spec in cfg.layers()) if style_offsets else 0,
+            style_channels=exporter.style_channels,
         )
         bundle.save()
         missed: list[Accuracy] = []
@@ -197,76 +181,28 @@ def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def _check_request(precisions: Sequence[str], backends: Sequence[str], min_psnr: float | None, verify_seeds: int) -> None:
-    for precision in precisions:
+def _check_request(
+    precisions: Sequence[str] | None, backends: Sequence[str], min_psnr: float | None, verify_seeds: int
+) -> None:
+    for precision in precisions or ():
         if precision not in MIN_PSNR_DB:
             raise InputError(f"unknown precision {precision!r}: choose from {', '.join(MIN_PSNR_DB)}")
     for backend in backends:
         if backend not in BACKENDS:
             raise InputError(f"unknown backend {backend!r}: choose from {', '.join(BACKENDS)}")
-    if min_psnr is not None and ("int8" not in precisions or not 0 < min_psnr <= MAX_MIN_PSNR_DB):
-        raise InputError(f"min_psnr needs int8, and must be above 0 and at most {MAX_MIN_PSNR_DB:g} dB, not {min_psnr!r}")
     if not 0 <= verify_seeds <= MAX_SEEDS:
         raise InputError(f"verify_seeds must be 0 to {MAX_SEEDS}, not {verify_seeds!r}")
+    if precisions is not None:
+        _check_precisions(precisions, min_psnr, verify_seeds)
+
+
+def _check_precisions(precisions: Sequence[str], min_psnr: float | None, verify_seeds: int) -> None:
+    if min_psnr is not None and ("int8" not in precisions or not 0 < min_psnr <= MAX_MIN_PSNR_DB):
+        raise InputError(f"min_psnr needs int8, and must be above 0 and at most {MAX_MIN_PSNR_DB:g} dB, not {min_psnr!r}")
     if verify_seeds and find_spec("torch") is None and "fp32" not in precisions:
         raise InputError("verification needs PyTorch, which is not installed, or fp32: add fp32, or set verify_seeds to 0")
     if not precisions or len(set(precisions)) != len(precisions):
         raise InputError("give at least one precision, and each only once")
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """Measurements on sample latents, from which plans with 8 bits are made."""
-
-    calibration: Calibration
-    latents: list[np.ndarray]  # ws of the sensitivity search
-    reference: np.ndarray  # their images without 8 bits
-
-
-def _measure_samples(weights: GeneratorWeights, mapping: Path, progress: Progress | None) -> _Samples:
-    calibration = calibrate(weights, calibration_latents(weights.config, mapping), progress)
-    latents = search_latents(weights.config, mapping)
-    return _Samples(calibration, latents, reference_images(weights, latents))
-
-
-def _plans(
-    weights: GeneratorWeights,
-    precision: str,
-    backends: Sequence[str],
-    samples: _Samples | None,
-    target_db: float,
-    progress: Progress | None,
-) -> tuple[dict[str, NetworkPlan], dict[str, Any]]:
-    """The plans of a precision, by backend and `CANONICAL`, and its recipe."""
-    calibration = None if samples is None else samples.calibration
-    plans = {CANONICAL: canonical_plan(weights, precision, calibration)}
-    for backend in backends:
-        plan = backend_plan(weights, precision, backend, calibration)
-        if plan is not None:
-            plans[backend] = plan
-            if (limited := plan_without_vnni(plan, precision, backend)) is not None:
-                plans[f"{backend}{NO_VNNI}"] = limited
-    if samples is None or precision not in EIGHT_BIT:
-        return plans, FLOAT_RECIPES[precision]
-
-    searches: dict[str, Sensitivity] = {}
-    for backend, plan in plans.items():
-        twin = next((o for o in searches if _runs_on(o) == _runs_on(backend) and same_rounding(plans[o], plan)), None)
-        if twin is None:
-            stage = f"search {precision} layers {backend}".strip()
-            images = plan_images_on(weights, _runs_on(backend), precision)
-            searches[backend] = find_sensitive_layers(
-                weights, plan, samples.latents, samples.reference, target_db, progress, stage, images
-            )
-        else:
-            searches[backend] = searches[twin]
-    plans = {backend: plan.without_quantization(searches[backend].higher_precision) for backend, plan in plans.items()}
-    return plans, eight_bit_recipe(weights.config, precision, plans, searches)
-
-
-def _runs_on(name: str) -> str:
-    """The backend of a plan's name. The canonical file is that of ONNX Runtime."""
-    return "onnxruntime" if name == CANONICAL else name.removesuffix(NO_VNNI)
 
 
 def _file_name(precision: str, backend: str) -> str:

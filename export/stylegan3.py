@@ -1,6 +1,6 @@
-"""StyleGAN3's networks as ONNX models, without torch: z to ws, and ws with a transform to images.
+"""StyleGAN3's synthesis network as an ONNX model, without torch: ws to images, under a transform.
 
-The synthesis network is written layer by layer from `GeneratorConfig.layers`. Constants are folded: the running
+The network is written layer by layer from `GeneratorConfig.layers`. Constants are folded: the running
 averages of magnitudes, the gains of weights and activations, the scale of the image. The batch is dynamic.
 
 A filtered leaky ReLU has two forms:
@@ -12,73 +12,77 @@ A filtered leaky ReLU has two forms:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 
 from stylert.core.errors import CheckpointError
-from stylert.export import mapping
 from stylert.export.graph import GraphBuilder
-from stylert.models.checkpoint import GeneratorWeights
+from stylert.export.image_output import OutputType, image_output
+from stylert.models.checkpoint import Stylegan3Weights
 from stylert.models.stylegan2.config import NORM_EPS
-from stylert.models.stylegan3.config import GeneratorConfig
 from stylert.models.stylegan3.layer_list import LayerSpec
 from stylert.plugins.constants import ACTIVATION_GAIN, DEMOD_EPS, LRELU_SLOPE
 from stylert.plugins.onnx_functions import DOMAIN
 
 #: How filtered leaky ReLUs are written.
 FilterForm = Literal["operator", "plain"]
-
-
-def mapping_model(cfg: GeneratorConfig, arrays: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """Write the mapping network, which is that of StyleGAN2; see `export.mapping.mapping_model`."""
-    return mapping.mapping_model(GeneratorWeights(cast(Any, cfg), dict(arrays), {}))
+#: The transform of the image as an input of the network, or as the constant in the checkpoint.
+TransformInput = Literal["input", "const"]
 
 
 def synthesis_model(
-    cfg: GeneratorConfig, arrays: Mapping[str, np.ndarray], form: FilterForm = "operator", float16: bool = False
+    weights: Stylegan3Weights,
+    form: FilterForm = "operator",
+    float16: bool = False,
+    output: OutputType = "float",
+    transform: TransformInput = "input",
 ) -> onnx.ModelProto:
     """Write the synthesis network.
 
     Args:
-        cfg: Configuration of the generator.
-        arrays: Its tensors under the official names.
+        weights: The generator.
         form: How filtered leaky ReLUs are written.
         float16: Whether the layers compute in float16. The styles, the Fourier features and the image stay in float32.
+        output: The type of the images.
+        transform: Where the transform comes from.
 
     Returns:
-        A model from ws `[N, num_ws, w_dim]` and transform `[N, 3, 3]` to `image` `[N, C, R, R]`, all float32. `transform`
-        maps homogeneous positions in the image to those in the untransformed image; the image has a width of 1 around 0.
+        A model from ws `[N, num_ws, w_dim]` to `image`, uint8 `[N, R, R, C]` or float32 `[N, C, R, R]`. With the input
+        `transform` `[N, 3, 3]`, these matrices map homogeneous positions in the image to those in the untransformed image;
+        the image has a width of 1 around 0.
 
     Raises:
         CheckpointError: float16 cannot hold a constant of the network.
     """
-    g = SynthesisGraph(cfg, arrays, form, np.dtype(np.float16 if float16 else np.float32))
+    cfg = weights.config
+    g = SynthesisGraph(weights, form, np.dtype(np.float16 if float16 else np.float32))
     ws = g.input("ws", ["N", cfg.num_ws, cfg.w_dim])
-    transform = g.input("transform", ["N", 3, 3])
-    x = _fourier_features(g, _latent(g, ws, 0, "input"), transform)
+    user_frame = g.input("transform", ["N", 3, 3]) if transform == "input" else g.constant_transform()
+    x = _fourier_features(g, _latent(g, ws, 0, "input"), user_frame)
     for spec in cfg.layers():
         x = _layer(g, spec, x, _latent(g, ws, spec.ws_index, spec.name))
     x = g.cast(x, "image_float32", np.float32) if float16 else x
-    g.node("Mul", [x, g.constant(cfg.output_scale)], "image")
-    g.output("image", ["N", cfg.img_channels, cfg.resolution, cfg.resolution])
+    image_output(g, cfg, g.node("Mul", [x, g.constant(cfg.output_scale)], "image_scaled"), output)
     return g.model()
 
 
 class SynthesisGraph(GraphBuilder):
     """A graph builder that knows the network's weights, and the form and type of its layers."""
 
-    def __init__(
-        self, cfg: GeneratorConfig, arrays: Mapping[str, np.ndarray], form: FilterForm, dtype: np.dtype[np.floating[Any]]
-    ) -> None:
+    def __init__(self, weights: Stylegan3Weights, form: FilterForm, dtype: np.dtype[np.floating[Any]]) -> None:
         super().__init__("synthesis")
-        self.cfg, self.arrays, self.form, self.dtype = cfg, arrays, form, dtype
+        self.cfg, self.arrays, self.form, self.dtype = weights.config, weights.arrays, form, dtype
 
     def array(self, name: str) -> np.ndarray:
         """A tensor of the checkpoint, by its name under `synthesis.`, float64."""
         return np.asarray(self.arrays[f"synthesis.{name}"], np.float64)
+
+    def constant_transform(self) -> str | None:
+        """The transform of the checkpoint as an initializer, or None for the identity."""
+        matrix = self.array("input.transform")
+        return None if np.array_equal(matrix, np.eye(3)) else self.float32("input.transform", matrix)
 
     def float32(self, name: str, value: np.ndarray) -> str:
         """An initializer for styles and features."""
@@ -114,14 +118,16 @@ def _affine(g: SynthesisGraph, layer: str, w: str, scale: float = 1.0) -> str:
 # --- Fourier features ------------------------------------------------------------------------------------------------
 
 
-def _fourier_features(g: SynthesisGraph, w: str, transform: str) -> str:
+def _fourier_features(g: SynthesisGraph, w: str, transform: str | None) -> str:
     """`[N, C, S, S]`: sin(2 pi (f · q + p)) of the points q of the canvas, and a matrix over the channels.
 
     The points are `q = frame · (x, y, 1)`. So one product with the frequencies gives those on the canvas and the phases,
     and a second one with all positions gives the angles.
     """
     cfg = g.cfg
-    frame = g.node("MatMul", [_frame(g, w), transform], "input.frame")  # [N, 2, 3]
+    frame = _frame(g, w)  # [N, 2, 3]
+    if transform is not None:
+        frame = g.node("MatMul", [frame, transform], "input.frame")
     mapped = g.node("MatMul", [g.float32("input.freqs", g.array("input.freqs")), frame], "input.mapped")  # [N, C, 3]
     phases = np.zeros((cfg.input_channels, 3))
     phases[:, 2] = g.array("input.phases")

@@ -1,20 +1,20 @@
 """The synthesis network as an ONNX model: ws (and noise) to images.
 
 The network is written layer by layer from `GeneratorConfig.layers`, as its plan says. `convolution.py` writes a
-modulated convolution and `torgb.py` a torgb. This file connects them: residual shortcuts, the sum of the RGB images,
-and the conversion to bytes.
+modulated convolution and `torgb.py` a torgb. This file connects them: residual shortcuts and the sum of the RGB images.
+`image_output.py` converts the result to bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Literal
 
 import numpy as np
 import onnx
 
 from stylert.core.errors import CheckpointError
 from stylert.export.convolution import modulated_conv, noise_name
+from stylert.export.image_output import OutputType, image_output
 from stylert.export.network_plan import WINOGRAD_TILES, NetworkPlan, conv_layers
 from stylert.export.styles import style_nodes
 from stylert.export.synthesis_graph import NoiseInput, SynthesisGraph
@@ -24,11 +24,6 @@ from stylert.models.stylegan2.config import RESNET_GAIN, LayerSpec
 from stylert.plugins.onnx_functions import DOMAIN
 from stylert.plugins.winograd_rewrite import rewrite_as_winograd
 from stylert.runtime.bundle import STYLE_OFFSETS
-
-OutputType = Literal["uint8", "float"]
-
-#: Names of the nodes that convert the RGB image to bytes, in order. Benchmarks find their times by these names.
-IMAGE_NODES = ("scaled", "shifted", "clipped", "floored", "nhwc", "image")
 
 #: Taps of the FIR for which the operators and the plain forms are written.
 FIR_TAPS = 4
@@ -72,7 +67,7 @@ def synthesis_model(
             g.input(noise_name(spec), ["N", 1, spec.resolution, spec.resolution])
     if style_offsets:
         g.style_offsets = g.input(STYLE_OFFSETS, ["N", sum(spec.in_channels for spec in cfg.layers())])
-    _image_output(g, _layers(g, ws), output)
+    image_output(g, cfg, _layers(g, ws), output)
     for name in observe:
         g.output(f"{name}.style", ["N", None], g.plan.dtype)
         g.output(f"{name}.modulated", ["N", None, None, None], g.plan.dtype)
@@ -135,20 +130,3 @@ def _upsample(g: SynthesisGraph, spec: LayerSpec, x: str, name: str, dtype: np.t
     # The padding cuts off the outermost row and column, as upfirdn2d does.
     taps = g.weight(f"{name}.fir", np.tile(g.fir * 4, (spec.out_channels, 1, 1, 1)).astype(dtype))
     return g.node("ConvTranspose", [x, taps], name, strides=[2, 2], pads=[1, 1, 1, 1], group=spec.out_channels)
-
-
-def _image_output(g: SynthesisGraph, image: str, output: OutputType) -> None:
-    size, channels = g.cfg.resolution, g.cfg.img_channels
-    if output == "float":
-        g.node("Identity", [image], "image")
-        g.output("image", ["N", channels, size, size])
-        return
-    # The official conversion truncates x * 127.5 + 128. Floor comes first, because the cast of some runtimes rounds.
-    scaled, shifted, clipped, floored, nhwc, last = IMAGE_NODES
-    y = g.node("Mul", [image, g.constant(127.5)], scaled)
-    y = g.node("Add", [y, g.constant(128.0)], shifted)
-    y = g.node("Clip", [y, g.constant(0.0), g.constant(255.0)], clipped)
-    y = g.node("Floor", [y], floored)
-    y = g.node("Transpose", [y], nhwc, perm=[0, 2, 3, 1])
-    g.output(last, ["N", size, size, channels], np.uint8)
-    g.cast(y, last, np.uint8)

@@ -16,11 +16,13 @@ from stylert.core.images.grids import as_uint8
 from stylert.core.images.similarity import psnr, ssim
 from stylert.core.progress import Progress
 from stylert.core.seeds import z_from_seeds
+from stylert.export.networks.exporters import exporter_of
 from stylert.export.perceptual_accuracy import perceptual_distance
 from stylert.models.checkpoint import generator_module
 from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.bundle import NO_VNNI, Bundle
+from stylert.runtime.engines import check_network_kind
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.pictures import save_image
 
@@ -108,7 +110,7 @@ def verify(
 
     Raises:
         InputError: `against` is another checkpoint, a backend is unknown, or the bundle lacks a precision.
-        BackendError: A backend does not run here, or PyTorch is needed and not installed.
+        BackendError: A backend does not run here or not this network, or PyTorch is needed and not installed.
     """
     if not 1 <= seeds <= MAX_SEEDS:
         raise InputError(f"verify takes 1 to {MAX_SEEDS} seeds, not {seeds}")
@@ -117,6 +119,7 @@ def verify(
     for name in backends or []:
         if (reason := backend(name).unavailable_reason()) is not None:
             raise BackendError(reason)
+        check_network_kind(backend(name), bundle)
     backends = list(backends or available_backends())
     precisions = list(precisions or bundle.precisions)
     for precision in precisions:
@@ -132,9 +135,10 @@ def verify(
         reference = _backend_images(bundle, "onnxruntime", "fp32", batches, progress)
     rows = []
     for name in backends:
+        facts = backend(name).facts
         for precision in precisions:
             is_reference = against is None and (name, precision) == ("onnxruntime", "fp32")
-            if is_reference or precision not in backend(name).facts.precisions:
+            if is_reference or not facts.runs(bundle.kind, precision):
                 continue
             for plan_name, with_plan in _plans_of(bundle, name, precision):
                 images = _backend_images(with_plan, name, precision, batches, progress)
@@ -235,17 +239,14 @@ def _torch_images(bundle: Bundle, checkpoint: Path, batches: list[_Inputs], prog
         import torch
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
-    generator = generator_module(read_any_generator(checkpoint))
+    weights = read_any_generator(checkpoint)
+    generator, torch_images = generator_module(weights), exporter_of(weights.config).torch_images
 
     def images() -> Iterator[np.ndarray]:
         for batch in batches:
-            for name, value in batch.noise.items():
-                _, resolution, layer = name.split("_")
-                getattr(getattr(generator.synthesis, f"b{resolution}"), layer).noise_const = torch.from_numpy(value)
             c = None if batch.labels is None else torch.eye(bundle.model["c_dim"])[torch.from_numpy(batch.labels)]
-            noise_mode = "none" if bundle.noise == "none" else "const"
             with torch.no_grad():
-                y = generator(torch.from_numpy(batch.z), c, batch.psi, noise_mode=noise_mode).numpy()
+                y = torch_images(generator, torch.from_numpy(batch.z), c, batch.psi, bundle.noise, batch.noise).numpy()
             yield _as_255(bundle, as_uint8(y) if bundle.output == "uint8" else y)
 
     return _concatenate(images(), "verify reference", len(batches), progress)

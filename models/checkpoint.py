@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+from typing import Any, Generic, Literal, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -24,11 +24,12 @@ from safetensors.numpy import save_file
 from stylert.core.errors import CheckpointError, shown_line
 from stylert.core.files.json_documents import read_document, read_part
 from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
-from stylert.models.stylegan2.config import GeneratorConfig
-from stylert.models.stylegan2.state_dict import generator_shapes
+from stylert.models.network_config import BaseGeneratorConfig
+from stylert.models.network_kinds import generator_config, generator_shapes, new_generator, require_stylegan2
+from stylert.models.stylegan2.config import GeneratorConfig as Stylegan2Config
+from stylert.models.stylegan3.config import GeneratorConfig as Stylegan3Config
 
-if TYPE_CHECKING:
-    from stylert.models.stylegan2.networks import Generator
+ConfigT = TypeVar("ConfigT", bound=BaseGeneratorConfig)
 
 #: Key of the JSON document in the safetensors metadata.
 METADATA_KEY = "stylert"
@@ -41,7 +42,7 @@ FLOAT_TYPES = ("F16", "F32", "F64")
 
 
 @dataclass(frozen=True)
-class GeneratorWeights:
+class NetworkWeights(Generic[ConfigT]):
     """A generator as data.
 
     Attributes:
@@ -50,12 +51,18 @@ class GeneratorWeights:
         info: Free facts from the file, such as training data, length of training and licence.
     """
 
-    config: GeneratorConfig
+    config: ConfigT
     arrays: dict[str, np.ndarray]
     info: dict[str, Any]
 
 
-def read_generator(path: str | Path) -> GeneratorWeights:
+#: The weights of any network, and of each by itself. StyleGAN2 has the short name.
+AnyWeights = NetworkWeights[BaseGeneratorConfig]
+GeneratorWeights = NetworkWeights[Stylegan2Config]
+Stylegan3Weights = NetworkWeights[Stylegan3Config]
+
+
+def read_generator(path: str | Path) -> AnyWeights:
     """Read the generator (G_ema) of a checkpoint of either kind.
 
     Raises:
@@ -75,7 +82,7 @@ def read_generator(path: str | Path) -> GeneratorWeights:
             stored[name] = _read_tensor(file, path, name, shape)
     check_digest(path, metadata, prefix, stored)
     arrays = {name.removeprefix(prefix): array.astype(np.float32) for name, array in stored.items()}
-    return GeneratorWeights(config, arrays, metadata.get("info") or {})
+    return NetworkWeights(config, arrays, metadata.get("info") or {})
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -138,7 +145,7 @@ def read_arrays(path: str | Path, names: Collection[str]) -> dict[str, np.ndarra
 
 def write_generator(
     path: str | Path,
-    config: GeneratorConfig,
+    config: BaseGeneratorConfig,
     arrays: Mapping[str, np.ndarray],
     *,
     half: bool = False,
@@ -180,18 +187,16 @@ def write_generator(
         save_file(tensors, temporary, {METADATA_KEY: text})
 
 
-def load_generator(path: str | Path) -> Generator:
+def load_generator(path: str | Path) -> Any:
     """Read the generator of a checkpoint as a PyTorch module in evaluation mode. Needs torch. Raises as `read_generator`."""
     return generator_module(read_generator(path))
 
 
-def generator_module(weights: GeneratorWeights) -> Generator:
-    """Make a PyTorch module in evaluation mode from weights. Needs torch."""
+def generator_module(weights: NetworkWeights[Any]) -> Any:
+    """Make the PyTorch module `Generator` of the network, in evaluation mode, from weights. Needs torch."""
     import torch
 
-    from stylert.models.stylegan2.networks import Generator
-
-    generator = Generator(weights.config)
+    generator = new_generator(weights.config)
     generator.load_state_dict({name: torch.from_numpy(array) for name, array in weights.arrays.items()})
     return generator.eval().requires_grad_(False)
 
@@ -235,11 +240,14 @@ class _Metadata(_Versioned):
     facts: NotRequired[dict[str, Any]]
 
 
-def _configuration(path: str | Path, metadata: Mapping[str, Any]) -> GeneratorConfig:
+def _configuration(path: str | Path, metadata: Mapping[str, Any]) -> BaseGeneratorConfig:
     try:
-        return GeneratorConfig.from_dict(metadata["generator"])
+        config = generator_config(metadata["generator"])
     except ValueError as e:
         raise CheckpointError(f"checkpoint {path} has no valid generator configuration: {shown_line(str(e))}") from None
+    if metadata["kind"] == "training":
+        require_stylegan2(config, f"checkpoint {path}", "training")
+    return config
 
 
 def _read_tensor(file: Any, path: str | Path, name: str, shape: tuple[int, ...]) -> np.ndarray:

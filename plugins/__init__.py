@@ -3,8 +3,8 @@
 - Definition: `shapes.py` (shape and attribute checks), `constants.py` (numbers), `fir_folding.py` (the FIR folded into
   weights).
 - PyTorch reference: `reference/`, differentiable twice, any device.
-- ONNX function bodies: `onnx_functions.py`, run by any ONNX runtime. `onnx_nodes.py` reads the nodes and refuses wrong
-  ones.
+- ONNX function bodies: `onnx_functions.py`, run by any ONNX runtime. `onnx_body_parts.py` holds what bodies share.
+  `onnx_nodes.py` reads the nodes and refuses wrong ones.
 - FilteredLrelu of StyleGAN3: `filtered_lrelu.py` (shapes and attributes), `filtered_lrelu_node.py` (ONNX node and body).
   It has a PyTorch reference, and no kernel or TensorRT plugin yet.
 - Winograd's form: `winograd.py` (the matrices, in exact arithmetic), `winograd_nodes.py` (one layer as ONNX nodes),

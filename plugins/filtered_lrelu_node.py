@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from stylert.plugins.filtered_lrelu import FILTERED_LRELU_RANKS, FilteredLrelu
+from stylert.plugins.onnx_body_parts import clamping, filter_padding
 from stylert.plugins.onnx_nodes import Sizes, check_group, checked_attributes
 from stylert.plugins.shapes import Epilogue, check_ranks
 
@@ -21,9 +22,9 @@ from stylert.plugins.shapes import Epilogue, check_ranks
 #: - `group` must be C. A function cannot compute the attribute `group` of its depthwise convolutions.
 #:
 #: The filters are convolved. The leaky ReLU is positively homogeneous, so its gain is folded into `fu`.
-FILTERED_LRELU_BODY = """
+FILTERED_LRELU_BODY = f"""
 FilteredLrelu <up, down, padding, alpha, gain, clamp, group> (x, bias, fu, fd) => (y)
-{
+{{
     up_yx = Constant <value_ints: ints = @up> ()
     pad = Constant <value_ints: ints = @padding> ()
     gain_f = Constant <value_float: float = @gain> ()
@@ -58,44 +59,18 @@ FilteredLrelu <up, down, padding, alpha, gain, clamp, group> (x, bias, fu, fd) =
     fu_tiled = Tile (fu_plane, repeats)
     fu_kernel = CastLike (fu_tiled, x)
     full = ConvTranspose <strides: ints = @up, group: int = @group> (biased, fu_kernel)
-    size = Shape (fu)
-    pad_first = Gather (pad, first)
-    pad_second = Gather (pad, second)
-    reach = Sub (size, ones)
-    before = Sub (pad_first, reach)
-    cut = Sub (pad_second, size)
-    after = Add (cut, up_yx)
-    grow_before = Max (before, zeros)
-    grow_after = Max (after, zeros)
-    pads = Concat <axis = 0> (grow_before, grow_after)
-    value = CastLike (zero_f, x)
-    padded = Pad (full, pads, value, axes_x)
-    crop_before = Sub (grow_before, before)
-    crop_after = Sub (after, grow_after)
-    uncropped = Equal (crop_after, zeros)
-    stop = Where (uncropped, far, crop_after)
+    {filter_padding("fu")}
     upsampled = Slice (padded, crop_before, stop, axes_x, ones)
 
     activated = LeakyRelu <alpha: float = @alpha> (upsampled)
-    has_clamp = Greater (clamp_f, zero_f)
-    bounded = If (has_clamp) <
-        then_branch = clamping () => (clamped) {
-            high = CastLike (clamp_f, x)
-            low_f = Neg (clamp_f)
-            low_t = CastLike (low_f, x)
-            clamped = Clip (activated, low_t, high)
-        },
-        else_branch = passing () => (same) {
-            same = Identity (activated)
-        }
-    >
+    {clamping("activated", "bounded")}
 
     fd_flipped = Slice (fd, neg, low, axes_f, neg)
     fd_plane = Unsqueeze (fd_flipped, axes_f)
     fd_tiled = Tile (fd_plane, repeats)
     fd_kernel = CastLike (fd_tiled, x)
     y = Conv <strides: ints = @down, group: int = @group> (bounded, fd_kernel)
-}
+}}
 """
 
 #: Attribute name to type of its values and how many. None is one value that is not in a list.

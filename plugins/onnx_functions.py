@@ -15,6 +15,7 @@ import onnx
 import onnx.parser
 
 from stylert.plugins.filtered_lrelu_node import FILTERED_LRELU_BODY, FilteredLreluNode
+from stylert.plugins.onnx_body_parts import clamping, filter_padding
 from stylert.plugins.onnx_nodes import NODES, ModulatedConv2dNode, Sizes, Upfirdn2dNode
 
 DOMAIN = "stylert"
@@ -62,23 +63,7 @@ Upfirdn2d <up, down, padding, flip, gain, group> (x, f) => (y)
     kernel = CastLike (tiled, x)
 
     full = ConvTranspose <strides: ints = @up, group: int = @group> (x, kernel)
-    size = Shape (f)
-    pad_first = Gather (pad, first)
-    pad_second = Gather (pad, second)
-    reach = Sub (size, ones)
-    before = Sub (pad_first, reach)
-    cut = Sub (pad_second, size)
-    after = Add (cut, up_yx)
-    grow_before = Max (before, zeros)
-    grow_after = Max (after, zeros)
-    pads = Concat <axis = 0> (grow_before, grow_after)
-    value = Constant <value_float: float = 0.0> ()
-    value_t = CastLike (value, x)
-    padded = Pad (full, pads, value_t, axes_x)
-    crop_before = Sub (grow_before, before)
-    crop_after = Sub (after, grow_after)
-    uncropped = Equal (crop_after, zeros)
-    stop = Where (uncropped, far, crop_after)
+    {filter_padding("f")}
     y = Slice (padded, crop_before, stop, axes_x, down_yx)
 }}
 """
@@ -144,18 +129,7 @@ ModulatedConv2d <up, alpha, gain, clamp, group> (x, weight, style, demod, noise,
     b = Unsqueeze (bias_gain, yx)
     biased = Add (noisy, b)
     activated = LeakyRelu <alpha: float = @alpha> (biased)
-    has_clamp = Greater (clamp_f, zero_f)
-    y = If (has_clamp) <
-        then_branch = clamping () => (clamped) {{
-            high = CastLike (clamp_f, x)
-            low_f = Neg (clamp_f)
-            low_t = CastLike (low_f, x)
-            clamped = Clip (activated, low_t, high)
-        }},
-        else_branch = passing () => (same) {{
-            same = Identity (activated)
-        }}
-    >
+    {clamping("activated", "y")}
 }}
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from stylert.core.files.digests import check_sha256, sha256_of
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document, read_part
 from stylert.core.machine.byte_products import byte_pairs_saturate
+from stylert.runtime.network_kinds import DEFAULT_NETWORK, NETWORK_KINDS, STYLEGAN2, NetworkKind
 from stylert.runtime.session import TensorSpec
 
 SCHEMA_VERSION = 1
@@ -113,6 +113,17 @@ class Bundle:
     @property
     def resolution(self) -> int:
         return int(self.model["resolution"])
+
+    @property
+    def kind(self) -> NetworkKind:
+        """The kind of its network."""
+        return NETWORK_KINDS[self.model.get("network", DEFAULT_NETWORK)]
+
+    def require_stylegan2(self, purpose: str) -> None:
+        """Raise InputError for another network. `purpose` names a command that knows StyleGAN2 alone."""
+        if self.kind is not STYLEGAN2:
+            title = self.kind.title
+            raise InputError(f"bundle {self.path} is a {title} network, and {purpose} knows {STYLEGAN2.title} alone")
 
     @property
     def mapping_tensors(self) -> list[TensorSpec]:
@@ -274,8 +285,11 @@ class _Model:
     c_dim: int
     w_dim: int
     img_channels: int
+    network: str = DEFAULT_NETWORK
 
     def __post_init__(self) -> None:
+        if self.network not in NETWORK_KINDS:
+            raise ValueError(f"network is one of {', '.join(NETWORK_KINDS)}, not {shown(self.network)}")
         if not 4 <= self.resolution <= 4096 or self.resolution.bit_count() != 1:
             raise ValueError(f"resolution is a power of two from 4 to 4096, not {self.resolution}")
         for name, least in (("z_dim", 1), ("c_dim", 0), ("w_dim", 1), ("img_channels", 1)):
@@ -312,8 +326,9 @@ class _Manifest:
     provenance: dict[str, Any]
 
     def __post_init__(self) -> None:
-        if self.io.num_ws != 2 * int(math.log2(self.model.resolution)) - 2:
-            raise ValueError(f"a network of {self.model.resolution} px has not {self.io.num_ws} latents")
+        kind = NETWORK_KINDS[self.model.network]
+        if not kind.takes_latents(self.io.num_ws, self.model.resolution):
+            raise ValueError(f"a {kind.title} network of {self.model.resolution} px has not {self.io.num_ws} latents")
         if wrong := [name for name, side in self.io.noise_inputs.items() if not 1 <= side <= self.model.resolution]:
             raise ValueError(f"noise input {wrong[0]} is larger than the image")
         for name in self.files:

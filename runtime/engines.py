@@ -170,7 +170,7 @@ def engine_key(bundle: Bundle, backend_name: str, precision: str, options: Build
     file = source_file(bundle, backend_name, precision, options.plugins)
     if not builder.available():
         raise builder.missing_library()
-    check_precision(builder, precision)
+    check_runs(builder, bundle, precision)
     return EngineKey(
         backend_name,
         builder.version(),
@@ -266,10 +266,18 @@ def verify_deferred(record: EngineRecord, file: Path, data: memoryview) -> None:
         raise _damaged(file.parent, f"{file.name} does not match its sha256")
 
 
-def check_precision(chosen: Backend, precision: str) -> None:
-    """Raise BackendError if the backend does not run the precision."""
+def check_runs(chosen: Backend, bundle: Bundle, precision: str) -> None:
+    """Raise BackendError if the backend does not run this kind of network, or not in this precision."""
+    check_network_kind(chosen, bundle)
     if precision not in chosen.facts.precisions:
         raise BackendError(f"backend {chosen.name} runs {', '.join(chosen.facts.precisions)}, not {precision}")
+
+
+def check_network_kind(chosen: Backend, bundle: Bundle) -> None:
+    """Raise BackendError if the backend does not run this kind of network."""
+    if bundle.kind not in chosen.facts.networks:
+        runs = ", ".join(kind.title for kind in chosen.facts.networks)
+        raise BackendError(f"backend {chosen.name} runs {runs}, not {bundle.kind.title}")
 
 
 def check_hint(chosen: Backend, hint: str) -> None:

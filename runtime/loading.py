@@ -17,7 +17,7 @@ from stylert.runtime.engines import (
     EngineKey,
     EngineRecord,
     check_hint,
-    check_precision,
+    check_runs,
     engine_folder,
     engine_key,
     has_engine,
@@ -55,7 +55,7 @@ def open_synthesis(
     """
     chosen = backend(backend_name)
     bundle.precision(precision)
-    check_precision(chosen, precision)
+    check_runs(chosen, bundle, precision)
     check_hint(chosen, hint)
     options = LoadOptions(precision, threads, hint)
     folder = engine_to_load(bundle, backend_name, precision, threads, hint)

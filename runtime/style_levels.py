@@ -6,7 +6,8 @@ latent styles the last torgb only. Every other torgb uses the first latent of th
 
     min(4 * 2**ceil(i / 2), resolution) px
 
-The levels are those of the StyleGAN paper (Karras et al. 2018, figure 3): coarse, middle and fine.
+The levels are those of the StyleGAN paper (Karras et al. 2018, figure 3): coarse, middle and fine. The latents of StyleGAN3
+belong to no resolution, so a user names them by number.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from stylert.core.errors import InputError, shown
+from stylert.runtime.network_kinds import STYLEGAN2, NetworkKind
 
-#: Latents of the largest network, of 4096 px.
-MAX_WS = 22
+#: Most latents of any network
+MAX_WS = 66
 #: The lowest and the highest block of each level, pixels
 LEVELS = {"coarse": (4, 8), "middle": (16, 32), "fine": (64, 4096)}
 
@@ -28,13 +30,15 @@ def ws_resolution(index: int, num_ws: int) -> int:
     return min(4 * 2 ** ((index + 1) // 2), 2 ** ((num_ws + 2) // 2))
 
 
-def level_indices(level: str, num_ws: int) -> list[int]:
-    """The latents of a level of `LEVELS`; none if the network is too small to have the level."""
+def level_indices(level: str, num_ws: int, kind: NetworkKind = STYLEGAN2) -> list[int]:
+    """The latents of a level of `LEVELS`; none if the network has no levels, or is too small to have this one."""
+    if not kind.has_levels:
+        return []
     low, high = LEVELS[level]
     return [i for i in range(num_ws) if low <= ws_resolution(i, num_ws) <= high]
 
 
-def parse_levels(text: str, num_ws: int) -> list[int]:
+def parse_levels(text: str, num_ws: int, kind: NetworkKind = STYLEGAN2) -> list[int]:
     """Read levels and latents, such as `"coarse"`, `"middle,fine"`, `"0-3"` or `"coarse,5"`.
 
     Returns:
@@ -51,6 +55,8 @@ def parse_levels(text: str, num_ws: int) -> list[int]:
     for part in (p.strip() for p in text.split(",")):
         first, dash, last = part.partition("-")
         if part in LEVELS:
+            if not kind.has_levels:
+                raise InputError(f"{kind.title} has no {part} level: name its latents, such as 0-3")
             indices = level_indices(part, num_ws)
             if not indices:
                 raise InputError(f"a network of {ws_resolution(num_ws - 1, num_ws)} px has no {part} level")

@@ -14,6 +14,7 @@ import torch
 from stylert.core.errors import CheckpointError, InputError
 from stylert.models.checkpoint import SNAPSHOT_FILE
 from stylert.models.importers.import_checkpoint import ImportedCheckpoint
+from stylert.models.network_kinds import require_stylegan2
 from stylert.train.configuration.presets import FROM_TRAINED_NETWORKS, resolve
 from stylert.train.configuration.train_config import TrainConfig
 from stylert.train.snapshots.run_folder import check_new_run
@@ -35,16 +36,17 @@ def imported_run_config(
 
     Raises:
         CheckpointError: The file has no G or no D that stylert can train.
-        InputError: The preset or an override is unknown, or does not fit the networks.
+        InputError: The networks are not those of StyleGAN2, or the preset or an override is unknown or does not fit them.
         OutputError: The folder already holds a run, or a file that the run would replace.
     """
+    generator = require_stylegan2(imported.config, "this file", "training")
     for name, network in (("G", imported.raw), ("D", imported.discriminator)):
         if network is None:
             notes = [note for note in imported.notes if note.lower().startswith(f"dropped {name}:".lower())]
             reason = f" ({notes[0]})" if notes else ""
             raise CheckpointError(f"training cannot go on from this file: it has no {name} to train{reason}")
     check_new_run(Path(folder))
-    generator, discriminator = imported.config, imported.discriminator_config
+    discriminator = imported.discriminator_config
     assert discriminator is not None, "comes with the discriminator"
     try:
         values = FROM_TRAINED_NETWORKS | overrides

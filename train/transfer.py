@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from stylert.models.checkpoint import read_metadata
 from stylert.models.importers.import_checkpoint import import_checkpoint
+from stylert.models.network_kinds import require_stylegan2
 from stylert.train.snapshots.snapshot_file import read_tensors
 from stylert.train.trainer import Trainer
 
@@ -75,8 +76,10 @@ def read_networks(path: str | Path) -> dict[str, dict[str, Tensor]]:
 
     Raises:
         CheckpointError: The file is damaged or of another kind.
+        InputError: The file holds another network than StyleGAN2.
     """
     imported = import_checkpoint(path)
+    require_stylegan2(imported.config, path, "training")
     if imported.format == OWN_FORMAT and read_metadata(path)["kind"] == "training":
         tensors = read_tensors(path)
         return {

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from stylert.benchmarks.machine.layer_operators import LayerOperator, layer_operators
 from stylert.core.roofline import PeakRates, lower_bound_ms
+from stylert.models.network_config import BaseGeneratorConfig
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.plugins.triton.tiles import ITEMSIZE
 
@@ -25,14 +26,17 @@ ACTIVATION_DTYPES = {"int8": "float16", "fp8": "float16"}
 INT8_FROM = 8
 
 
-def layer_lower_bounds(config: GeneratorConfig, precision: str, batch: int, rates: PeakRates) -> dict[str, float]:
+def layer_lower_bounds(config: BaseGeneratorConfig, precision: str, batch: int, rates: PeakRates) -> dict[str, float]:
     """The least time of each layer.
 
     In int8 the 3x3 convolutions from 8 px up count in 8 bits, and other layers in the fastest floating-point format.
 
     Returns:
-        Milliseconds by layer name; empty where `rates` lack a format that the precision needs.
+        Milliseconds by layer name; empty for other networks than StyleGAN2, and where `rates` lack a format that the
+        precision needs.
     """
+    if not isinstance(config, GeneratorConfig):
+        return {}
     bounds = {}
     for operator in layer_operators(config, config.block_resolutions):
         if operator.name == "bias_act":
@@ -44,8 +48,8 @@ def layer_lower_bounds(config: GeneratorConfig, precision: str, batch: int, rate
     return bounds
 
 
-def network_lower_bound(config: GeneratorConfig, precision: str, batch: int, rates: PeakRates) -> float | None:
-    """The sum of the layers' lower bounds in ms; None where `rates` lack a format that the precision needs."""
+def network_lower_bound(config: BaseGeneratorConfig, precision: str, batch: int, rates: PeakRates) -> float | None:
+    """The sum of the layers' lower bounds in ms; None where `layer_lower_bounds` has none."""
     bounds = layer_lower_bounds(config, precision, batch, rates)
     return sum(bounds.values()) if bounds else None
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.models import generator_config, parameter_count, weights_digest
+from stylert.benchmarks.models import bundle_config, weights_digest
 from stylert.benchmarks.report.tables import TITLES, by_scenario, cells, columns, markdown, number
 from stylert.benchmarks.schema import read_results
 from stylert.core.errors import InputError, shown_line
@@ -21,7 +21,8 @@ from stylert.core.files.digests import sha256_of
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document
 from stylert.models.checkpoint import read_metadata
-from stylert.models.stylegan2.config import GeneratorConfig
+from stylert.models.network_config import BaseGeneratorConfig
+from stylert.models.network_kinds import generator_config, parameter_count
 from stylert.runtime.bundle import Bundle
 
 BLANK = "[More Information Needed]"
@@ -49,7 +50,7 @@ class ModelFacts:
     """
 
     name: str
-    config: GeneratorConfig
+    config: BaseGeneratorConfig
     kind: str
     info: Mapping[str, Any]
     checkpoint_sha256: str | None
@@ -86,7 +87,7 @@ def model_facts(source: Path) -> ModelFacts:
         facts = bundle.provenance
         name = Path(str(facts.get("checkpoint", source.name))).stem
         info, digest = facts.get("info"), facts.get("checkpoint_sha256")
-        config = generator_config(bundle)
+        config = bundle_config(bundle)
         return ModelFacts(
             name, config, "bundle", info if isinstance(info, dict) else {}, str(digest) if digest else None, bundle
         )
@@ -95,7 +96,7 @@ def model_facts(source: Path) -> ModelFacts:
     images = (metadata.get("facts") or {}).get("nimg")
     if isinstance(images, int | float):
         info.setdefault("kimg", images / 1000)
-    return ModelFacts(source.stem, GeneratorConfig.from_dict(metadata["generator"]), metadata["kind"], info, sha256_of(source))
+    return ModelFacts(source.stem, generator_config(metadata["generator"]), metadata["kind"], info, sha256_of(source))
 
 
 def model_card(facts: ModelFacts, results: Path | None = None, metrics: Path | None = None) -> str:
@@ -134,7 +135,7 @@ def _metadata(facts: ModelFacts) -> str:
     if licence and named not in LICENCES:
         lines.append(f"license_name: {json.dumps(shown_line(licence, 100))}")
     lines += ["library_name: stylert", "pipeline_tag: unconditional-image-generation", "tags:"]
-    tags = ["stylegan2", "gan", "image-generation", *(["onnx"] if facts.bundle is not None else [])]
+    tags = [facts.config.network, "gan", "image-generation", *(["onnx"] if facts.bundle is not None else [])]
     return "\n".join(["---", *lines, *(f"- {tag}" for tag in tags), "---", ""])
 
 
@@ -142,7 +143,7 @@ def _details(facts: ModelFacts) -> str:
     cfg = facts.config
     kind = "with classes or labels" if cfg.c_dim else "without labels"
     rows = [
-        ("Kind", f"StyleGAN2 generator {kind}"),
+        ("Kind", f"{cfg.title} generator {kind}"),
         ("Images", f"{cfg.resolution} x {cfg.resolution} pixels, {cfg.img_channels} channels"),
         ("Parameters", f"{parameter_count(cfg) / 1e6:.2f} million"),
         ("Made with", "stylert"),

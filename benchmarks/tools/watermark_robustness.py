@@ -32,7 +32,7 @@ from stylert.core.files.outputs import check_output, write_json
 from stylert.core.files.temporary import temporary_folder
 from stylert.export.pipeline import export_bundle
 from stylert.models.checkpoint import digest, generator_module
-from stylert.models.importers.import_checkpoint import read_any_generator
+from stylert.models.importers.import_checkpoint import read_stylegan2_generator
 from stylert.train.selection import random_sample
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     seeds, used = TableSeeds.of(options.first_seed, *counts), used_seeds(settings)
     tables = {name.replace("_", " "): each for name, each in vars(seeds).items() if each}
     check_fresh(tables, used)
-    created, weights = datetime.now(UTC).isoformat(timespec="seconds"), read_any_generator(options.checkpoint)
+    created, weights = (
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        read_stylegan2_generator(options.checkpoint, "watermarking"),
+    )
     with temporary_folder("watermark") as folder:
         plain, real = folder / "plain", options.real
         export_bundle(options.checkpoint, plain, ("fp32",))

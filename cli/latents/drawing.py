@@ -35,7 +35,7 @@ def mix(
 ) -> Recipe:
     """Write a grid in which each image takes the latents of `levels` from its column's seed and the others from its row's."""
     bundle = Bundle.load(bundle_path, options.require_signature)
-    chosen = tuple(parse_levels(levels, bundle.num_ws))
+    chosen = tuple(parse_levels(levels, bundle.num_ws, bundle.kind))
     recipe = options.recipe(bundle, "mix", rows, [psi], columns=tuple(columns), levels=chosen)
     return draw(recipe, bundle, out, options.threads, report)
 

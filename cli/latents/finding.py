@@ -14,7 +14,7 @@ from stylert.core.files.digests import sha256_of
 from stylert.core.files.outputs import check_output
 from stylert.core.seeds import z_from_seeds
 from stylert.models.checkpoint import GeneratorWeights
-from stylert.models.importers.import_checkpoint import read_any_generator
+from stylert.models.importers.import_checkpoint import read_stylegan2_generator
 from stylert.models.stylegan2.style_space import map_z, style_index, style_map, style_name, style_slices
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.input_checks import one_hot
@@ -24,6 +24,8 @@ from stylert.runtime.steering.supervised import score_direction, style_correlati
 from stylert.runtime.steering.unsupervised import covariance, principal_components, sefa, spreads
 from stylert.runtime.style_levels import parse_levels
 
+#: The stage, for the refusal of other networks
+PURPOSE = "stylert directions"
 #: Latents of random z from which the spread of w is measured
 SAMPLES = 10_000
 
@@ -31,7 +33,7 @@ SAMPLES = 10_000
 def find_sefa(checkpoint: Path, out: Path, levels: str | None, count: int) -> None:
     """Write the directions of SeFa in the styles of `levels`."""
     check_output(out, "directions", (checkpoint,))
-    weights = read_any_generator(checkpoint)
+    weights = read_stylegan2_generator(checkpoint, PURPOSE)
     cfg, latents = weights.config, _latents(weights, levels)
     _check_count(count, cfg.w_dim)
     affine, places = style_map(cfg, weights.arrays), style_slices(cfg)
@@ -53,7 +55,7 @@ def find_sefa(checkpoint: Path, out: Path, levels: str | None, count: int) -> No
 def find_principal_components(checkpoint: Path, out: Path, levels: str | None, count: int, samples: int) -> None:
     """Write the principal components of w."""
     check_output(out, "directions", (checkpoint,))
-    weights = read_any_generator(checkpoint)
+    weights = read_stylegan2_generator(checkpoint, PURPOSE)
     latents = _latents(weights, levels)
     _check_count(count, weights.config.w_dim)
     w = _random_w(weights, samples)
@@ -69,7 +71,7 @@ def find_principal_components(checkpoint: Path, out: Path, levels: str | None, c
 def find_by_scores(checkpoint: Path, scores: Path, out: Path, levels: str | None, styles: int) -> None:
     """Write a direction for each score of a CSV file, or the `styles` single styles that tell the score best."""
     check_output(out, "directions", (checkpoint, scores))
-    images, weights = read_scores(scores), read_any_generator(checkpoint)
+    images, weights = read_scores(scores), read_stylegan2_generator(checkpoint, PURPOSE)
     _write(out, checkpoint, weights, _scored(weights, images, levels, styles))
 
 
@@ -79,7 +81,7 @@ def find_by_pictures(
     """Write the direction that leads from the pictures of one folder to those of another."""
     check_output(out, "directions", (checkpoint,))
     check_names([name])
-    weights, bundle = read_any_generator(checkpoint), Bundle.load(bundle_path)
+    weights, bundle = read_stylegan2_generator(checkpoint, PURPOSE), Bundle.load(bundle_path)
     if bundle.provenance.get("checkpoint_sha256") != sha256_of(checkpoint):
         raise InputError(f"{checkpoint} is not the checkpoint that {bundle_path} was exported from")
     images = scored_pictures(bundle, name, with_it, without)
@@ -89,7 +91,7 @@ def find_by_pictures(
 def name_styles(checkpoint: Path, names: Sequence[str], out: Path) -> None:
     """Write one direction for each named style, such as `b16.conv1.42`."""
     check_output(out, "directions", (checkpoint,))
-    weights = read_any_generator(checkpoint)
+    weights = read_stylegan2_generator(checkpoint, PURPOSE)
     places = [style_index(weights.config, name) for name in names]
     by_name = {style_name(weights.config, place): place for place in places}  # b4.conv1.00 is b4.conv1.0
     check_names(by_name)

@@ -13,7 +13,7 @@ from stylert.runtime.backends.kernel_table import engine_lower_bound_ms, kernels
 from stylert.runtime.build_options import BuildOptions
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.choice.precision import choose_precision
-from stylert.runtime.engines import build_engine, engine_key
+from stylert.runtime.engines import build_engine, check_network_kind, engine_key
 
 
 def build_all(
@@ -39,14 +39,17 @@ def build_all(
 
     Raises:
         InputError: A precision that the caller named cannot be built with these options, or none can.
-        BackendError: A library that the caller named does not load, or its device is missing, or so for all.
+        BackendError: A backend that the caller named does not run this network, its library does not load or its device is
+            missing, or so for all.
     """
+    for name in backends or ():
+        check_network_kind(backend(name), bundle)
     wanted = [
         (b, p, BuildOptions(**(options or {}), target=t))
         for b in backends or [name for name in available_backends() if backend(name).facts.engine_suffix is not None]
         for t in targets
         for p in precisions or bundle.precisions
-        if precisions is not None or p in backend(b).facts.precisions
+        if precisions is not None or backend(b).facts.runs(bundle.kind, p)
     ]
     possible, refused = [], []
     first_refusal: BackendError | InputError | None = None

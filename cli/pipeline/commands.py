@@ -36,7 +36,10 @@ def export(
         Path, typer.Argument(help="model.safetensors, a training snapshot, or a file that `stylert import` reads.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle in it is replaced.")],
-    precision: Annotated[str, typer.Option(help="Comma-separated: fp32, fp16, bf16, int8, fp8.")] = "fp32,int8",
+    precision: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated: fp32, fp16, bf16, int8, fp8. By default fp32,int8; StyleGAN3 has fp32,fp16."),
+    ] = None,
     noise: Annotated[str, typer.Option(help="const (stored in the network), none, or input.")] = "const",
     output: Annotated[str, typer.Option(help="uint8 [N,H,W,C] or float [N,C,H,W].")] = "uint8",
     backend: Annotated[
@@ -68,7 +71,7 @@ def export(
             bundle = export_bundle(
                 checkpoint,
                 out,
-                split_list(precision) or [],
+                None if precision is None else split_list(precision) or [],
                 noise,  # type: ignore[arg-type]
                 output,  # type: ignore[arg-type]
                 split_list(backend) or [],

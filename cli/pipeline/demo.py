@@ -21,8 +21,10 @@ from stylert.core.errors import BackendError, missing_extra
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.outputs import check_output
 from stylert.core.files.temporary import temporary_folder
-from stylert.export.pipeline import DEFAULT_PRECISIONS, export_bundle
+from stylert.export.networks.exporters import exporter_of
+from stylert.export.pipeline import export_bundle
 from stylert.export.verify import verify
+from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime.media.pictures import check_own_picture
 
 SAMPLES = list(range(32))
@@ -30,19 +32,20 @@ PSI = 0.7
 
 
 def run_demo(checkpoint: Path, out: Path) -> bool:
-    """Write `bundle/`, `grid.png`, `grid-int8.png`, `results.json` and `report.html` into `out`.
+    """Write `bundle/`, a grid for each precision such as `grid.png`, `results.json` and `report.html` into `out`.
 
     Returns:
         Whether every precision kept the PSNR that the bundle promises.
 
     Raises:
+        CheckpointError: The checkpoint is damaged or not supported.
         BackendError: A package of the extra `demo` is missing, or an engine could not be built.
     """
     if find_spec("psutil") is None:
         raise missing_extra("psutil", "demo")
     check_output(out / "results.json", "JSON")
     check_output(out / "report.html", "HTML")
-    for precision in DEFAULT_PRECISIONS:
+    for precision in exporter_of(read_any_generator(checkpoint).config).default_precisions:
         check_own_picture(out / _grid_name(precision))
     with progress() as report:
         bundle = export_bundle(checkpoint, out / "bundle", progress=report)

@@ -11,7 +11,7 @@ from stylert.core.errors import InputError, missing_extra
 from stylert.core.files.cache import cache_folder
 from stylert.core.files.digests import sha256_of
 from stylert.models.checkpoint import generator_module
-from stylert.models.importers.import_checkpoint import read_any_generator
+from stylert.models.importers.import_checkpoint import read_stylegan2_generator
 
 if TYPE_CHECKING:
     from stylert.models.stylegan2.generator import NoiseMode
@@ -58,7 +58,7 @@ def run_metrics(
     with progress() as bar:
         inputs = EvaluationInputs(data, floor, inception, files, cache_folder() / "features", cast("NoiseMode", noise))
         evaluator = Evaluator(chosen, inputs, bar)
-        values = evaluator.evaluate(generator_module(read_any_generator(checkpoint)))
+        values = evaluator.evaluate(generator_module(read_stylegan2_generator(checkpoint, "stylert metrics")))
         floors = evaluator.floor()
     counts = sorted({m.images for m in chosen})
     title = f"{', '.join(map(str, counts))} generated images with {noise} noise"

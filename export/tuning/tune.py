@@ -31,7 +31,7 @@ from stylert.export.synthesis import NoiseInput, OutputType, synthesis_model
 from stylert.export.tuning.search import Search, describe, search_forms
 from stylert.export.verify import check_same_checkpoint
 from stylert.models.checkpoint import GeneratorWeights
-from stylert.models.importers.import_checkpoint import read_any_generator
+from stylert.models.importers.import_checkpoint import read_stylegan2_generator
 from stylert.runtime.backends import backend
 from stylert.runtime.backends.base import LoadOptions
 from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle, file_entries
@@ -115,7 +115,7 @@ def tune_bundle(
     promised_db = bundle.precision(precision).min_psnr_db
     _check_request(backend_name, precision, batch, minutes)
     check_same_checkpoint(bundle, Path(checkpoint))
-    weights = read_any_generator(checkpoint)
+    weights = read_stylegan2_generator(checkpoint, "stylert tune")
     default = _default_plan(bundle, weights, backend_name, precision, progress)
     latents = search_latents(weights.config, bundle.checked_file(MAPPING_FILE))
     inputs = _timing_inputs(bundle, latents, batch)

@@ -13,16 +13,26 @@ import numpy as np
 from stylert.core.errors import CheckpointError, OutOfMemory
 from stylert.core.files.inputs import open_file, stored_bytes
 from stylert.core.files.safetensors_files import MAX_FILE_BYTES
-from stylert.models.checkpoint import GeneratorWeights, read_generator, read_metadata, write_generator
+from stylert.models.checkpoint import (
+    AnyWeights,
+    GeneratorWeights,
+    NetworkWeights,
+    read_generator,
+    read_metadata,
+    write_generator,
+)
 from stylert.models.importers.archive import map_file, read_container
 from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, printable
 from stylert.models.importers.official import read_official
 from stylert.models.importers.records import StoredModule, StoredObject
 from stylert.models.importers.rosinality import is_rosinality, read_rosinality
+from stylert.models.importers.stylegan3 import is_stylegan3, read_stylegan3
 from stylert.models.importers.tensorflow import is_tensorflow, read_tensorflow
 from stylert.models.importers.weights import ImportedNetworks
-from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
+from stylert.models.network_config import BaseGeneratorConfig
+from stylert.models.network_kinds import require_stylegan2
+from stylert.models.stylegan2.config import DiscriminatorConfig
 
 #: Errors that damaged data can raise in Python or NumPy. The readers check first, so this is a second line of defence.
 DAMAGE_ERRORS = (
@@ -53,7 +63,7 @@ class ImportedCheckpoint:
     """
 
     format: str
-    config: GeneratorConfig
+    config: BaseGeneratorConfig
     arrays: dict[str, np.ndarray]
     notes: tuple[str, ...]
     info: dict[str, Any]
@@ -62,14 +72,25 @@ class ImportedCheckpoint:
     discriminator: dict[str, np.ndarray] | None = None
 
 
-def read_any_generator(path: str | Path) -> GeneratorWeights:
+def read_any_generator(path: str | Path) -> AnyWeights:
     """Read the averaged generator of a checkpoint of any known project. Raises as `import_checkpoint`."""
     imported = import_checkpoint(path, training=False)
-    return GeneratorWeights(imported.config, imported.arrays, imported.info)
+    return NetworkWeights(imported.config, imported.arrays, imported.info)
+
+
+def read_stylegan2_generator(path: str | Path, purpose: str) -> GeneratorWeights:
+    """As `read_any_generator`, for a stage that knows StyleGAN2 alone. `purpose` names the stage.
+
+    Raises:
+        CheckpointError: As `import_checkpoint`.
+        InputError: The file holds another network.
+    """
+    weights = read_any_generator(path)
+    return NetworkWeights(require_stylegan2(weights.config, path, purpose), weights.arrays, weights.info)
 
 
 def import_checkpoint(path: str | Path, training: bool = True) -> ImportedCheckpoint:
-    """Read a checkpoint of stylegan2-ada-pytorch, stylegan3 (its StyleGAN2), rosinality, TensorFlow StyleGAN2, or stylert.
+    """Read a checkpoint of stylegan2-ada-pytorch, stylegan3, rosinality, TensorFlow StyleGAN2, or stylert.
 
     No code from the file runs. The size of the file, without its holes, bounds time and memory.
 
@@ -126,7 +147,7 @@ def import_bytes(data: memoryview, training: bool = True, stored: int | None = N
     config = networks.config
     converted = ", ".join(network for network, arrays in present.items() if arrays is not None)
     count = sum(array.size for array in networks.generator.values())
-    summary = f"converted {converted}: {config.resolution} px, {config.architecture}, {count / 1e6:.2f} M values in G_ema"
+    summary = f"converted {converted}: {config.resolution} px, {config.form}, {count / 1e6:.2f} M values in G_ema"
     format_name, notes = f"{project}, {container}", (summary, *networks.notes)
     return ImportedCheckpoint(
         format_name,
@@ -147,6 +168,8 @@ def write_imported(path: str | Path, imported: ImportedCheckpoint) -> None:
 
 def _reader_of(content: object) -> tuple[Callable[[Any, bool, Budget], ImportedNetworks], str]:
     """The reader of this content, and the name of its project."""
+    if is_stylegan3(content):
+        return read_stylegan3, "stylegan3"
     if isinstance(content, StoredModule):
         return read_official, "stylegan2-ada-pytorch or stylegan3"
     if is_tensorflow(content):

@@ -7,7 +7,6 @@ nested in one repository and flat in the other.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
@@ -89,8 +88,6 @@ def _read_generator(module: StoredModule, network: str, budget: Budget) -> tuple
     if "synthesis" not in parts or "mapping" not in parts:
         raise FormatError(f"its {network} is a {printable(module.class_name)}, not a StyleGAN2 generator")
     synthesis, mapping = parts["synthesis"], parts["mapping"]
-    if any(re.match(r"L\d+_\d+_\d+$", name) for name in synthesis.children()):
-        raise FormatError(f"its {network} is a StyleGAN3 generator, which only examples/stylegan3_to_onnx.py takes")
     blocks = blocks_of(synthesis, network)
     resolution = max(blocks)
     modules = modules_by_name(module)

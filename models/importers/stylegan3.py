@@ -8,19 +8,12 @@ layer. So a network is refused, by name, wherever the settings do not give it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from stylert.core.errors import CheckpointError, OutOfMemory
-from stylert.core.files.inputs import open_file, stored_bytes
-from stylert.core.files.safetensors_files import MAX_FILE_BYTES
-from stylert.models.importers.archive import map_file, read_container
 from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, UnsupportedNetworkError, printable
-from stylert.models.importers.import_checkpoint import DAMAGE_ERRORS
 from stylert.models.importers.official_modules import (
     constructor_arguments,
     mapping_layers,
@@ -31,7 +24,7 @@ from stylert.models.importers.official_modules import (
 )
 from stylert.models.importers.records import StoredModule
 from stylert.models.importers.settings import mapping_gain, mapping_gain_notes, valid_configuration
-from stylert.models.importers.weights import Arrays, TensorReader, dropped_entries, mean_latent
+from stylert.models.importers.weights import Arrays, ImportedNetworks, TensorReader, dropped_entries, mean_latent
 from stylert.models.stylegan3.config import GeneratorConfig
 from stylert.models.stylegan3.filters import down_filter, up_filter
 from stylert.models.stylegan3.layer_list import LayerSpec
@@ -41,51 +34,19 @@ from stylert.models.stylegan3.state_dict import generator_shapes
 FILTER_TOLERANCE = 1e-4
 
 
-@dataclass
-class ImportedStylegan3:
-    """The averaged generator of a file. Arrays are float32 under the official names.
-
-    Attributes:
-        config: Its configuration.
-        arrays: Its tensors.
-        notes: Sentences for the user: the parts that were converted, dropped or assumed.
-    """
-
-    config: GeneratorConfig
-    arrays: Arrays
-    notes: list[str] = field(default_factory=list)
+def is_stylegan3(content: object) -> bool:
+    """Whether a file's content is a StyleGAN3 generator, or holds one as G_ema."""
+    module = content.get("G_ema") if isinstance(content, dict) else content
+    synthesis = module.children().get("synthesis") if isinstance(module, StoredModule) else None
+    return synthesis is not None and bool(_layers_of(synthesis))
 
 
-def import_stylegan3(path: str | Path) -> ImportedStylegan3:
-    """Read the averaged generator, G_ema, of an official pickle. No code from the file runs.
-
-    Args:
-        path: A file with `{G, D, G_ema, ...}`, or with a single generator.
+def read_stylegan3(content: object, training: bool, budget: Budget) -> ImportedNetworks:
+    """Read G_ema of `{G_ema, ...}`, or a single generator. stylert trains no StyleGAN3, so G and D are dropped.
 
     Raises:
-        CheckpointError: The file is missing or refused. The message says why in one line.
-        OutOfMemory: There is too little memory for its network.
+        FormatError: The file is refused.
     """
-    path = Path(path)
-    with open_file(path, CheckpointError, MAX_FILE_BYTES, "checkpoint") as file:
-        try:
-            data = map_file(file)
-            budget = Budget(stored_bytes(file))
-            content, _ = read_container(data, budget)
-            with np.errstate(all="ignore"):  # values that overflow are refused below
-                return read_stylegan3(content, budget)
-        except FormatError as e:
-            raise CheckpointError(f"cannot import {path}: {e}") from None
-        except OSError as e:
-            raise CheckpointError(f"cannot import {path}: {e.strerror or e}") from None
-        except MemoryError:
-            raise OutOfMemory(f"cannot import {path}: not enough memory") from None
-        except DAMAGE_ERRORS as e:
-            raise CheckpointError(f"cannot import {path}: it is damaged ({type(e).__name__})") from None
-
-
-def read_stylegan3(content: object, budget: Budget) -> ImportedStylegan3:
-    """Read `{G_ema, ...}` or a single generator. Raises FormatError."""
     data: dict[Any, Any] = content if type(content) is dict else {"G_ema": content}
     module = data.get("G_ema")
     if not isinstance(module, StoredModule):
@@ -97,7 +58,7 @@ def read_stylegan3(content: object, budget: Budget) -> ImportedStylegan3:
     return imported
 
 
-def _read_generator(module: StoredModule, budget: Budget) -> ImportedStylegan3:
+def _read_generator(module: StoredModule, budget: Budget) -> ImportedNetworks:
     network = "G_ema"
     parts = module.children()
     synthesis, mapping = parts.get("synthesis"), parts.get("mapping")
@@ -125,7 +86,7 @@ def _read_generator(module: StoredModule, budget: Budget) -> ImportedStylegan3:
     arrays = _arrays(config, tensors, mapping_gain(lr, network), has_average=beta is not None)
     if beta is None:
         notes.append(f"{network} keeps no average of w: computed as the mean over random latents")
-        arrays["mapping.w_avg"] = mean_latent(cast(Any, config), arrays)
+        arrays["mapping.w_avg"] = mean_latent(config, arrays)
     _check_filters(arrays, config, network)
     for layer in config.layers():
         if not arrays[f"synthesis.{layer.name}.magnitude_ema"] > 0:
@@ -137,7 +98,7 @@ def _read_generator(module: StoredModule, budget: Budget) -> ImportedStylegan3:
             raise FormatError(f"{network}: {name} goes beyond float32 in the conversion")
     for name in sorted(set(tensors.tensors) - tensors.known):
         raise UnsupportedNetworkError(f"its {network} holds the tensor {printable(name)}, which no StyleGAN3 has")
-    return ImportedStylegan3(config, arrays, notes)
+    return ImportedNetworks(config, arrays, notes=notes)
 
 
 def _layers_of(synthesis: StoredModule) -> dict[str, StoredModule]:

@@ -13,7 +13,8 @@ from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, UnsupportedNetworkError, printable
 from stylert.models.importers.records import StoredTensor
 from stylert.models.importers.settings import fir_filter
-from stylert.models.stylegan2.config import MAPPING_LR_MULTIPLIER, NORM_EPS, DiscriminatorConfig, GeneratorConfig
+from stylert.models.network_config import BaseGeneratorConfig
+from stylert.models.stylegan2.config import MAPPING_LR_MULTIPLIER, NORM_EPS, DiscriminatorConfig
 from stylert.plugins.constants import ACTIVATION_GAIN, LRELU_SLOPE
 
 Arrays = dict[str, np.ndarray]
@@ -39,7 +40,7 @@ class ImportedNetworks:
         notes: Sentences for the user: the parts that were converted, dropped or assumed.
     """
 
-    config: GeneratorConfig
+    config: BaseGeneratorConfig
     generator: Arrays
     raw: Arrays | None = None
     discriminator_config: DiscriminatorConfig | None = None
@@ -147,7 +148,7 @@ def dropped_entries(names: Iterable[object]) -> list[str]:
     return notes + ([f"dropped {len(printed) - MAX_NAMED} more entries"] if len(printed) > MAX_NAMED else [])
 
 
-def mean_latent(config: GeneratorConfig, arrays: Arrays) -> np.ndarray:
+def mean_latent(config: BaseGeneratorConfig, arrays: Arrays) -> np.ndarray:
     """The mean of w over `MEAN_LATENTS` z and labels from seed 0, float32 `[w_dim]`. For files without `w_avg`."""
     rng = np.random.default_rng(0)
     # In batches, so that wide networks need no more memory than narrow ones.
@@ -169,7 +170,7 @@ def mean_latent(config: GeneratorConfig, arrays: Arrays) -> np.ndarray:
     return average
 
 
-def _mapping(config: GeneratorConfig, arrays: Arrays, z: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+def _mapping(config: BaseGeneratorConfig, arrays: Arrays, z: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
     """`MappingNetwork` in NumPy: z `[N, z_dim]` and labels `[N, c_dim]` to w `[N, w_dim]`."""
 
     def normalized(x: np.ndarray) -> np.ndarray:

@@ -8,16 +8,19 @@ Papers: Karras et al. 2018 (StyleGAN), 2020a (StyleGAN2) and 2020b (StyleGAN2-AD
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-import msgspec
-
-from stylert.core.ranges import check_ranges
+from stylert.models.network_config import (
+    DEFAULT_NETWORK,
+    MAX_WIDTH,
+    SHARED_RANGES,
+    BaseGeneratorConfig,
+    NetworkConfig,
+    is_finite,
+    require,
+)
 
 #: Learning rate of the mapping network's layers relative to all others (Karras et al. 2018, appendix C).
 MAPPING_LR_MULTIPLIER = 0.01
@@ -36,25 +39,8 @@ FIR_TAPS = (1.0, 3.0, 3.0, 1.0)
 #: Most taps of a filter. Its buffer in a state dict has their square.
 MAX_TAPS = 64
 
-#: Largest width of a layer, a latent or a label, and the largest number of classes.
-MAX_WIDTH = 65536
-#: Least and greatest value of every number in a configuration. Larger numbers than any network needs would fill the memory
-#: or overflow in float32, long after the configuration was read.
-RANGES: dict[str, tuple[float, float]] = {
-    "resolution": (4, 4096),
-    "z_dim": (1, MAX_WIDTH),
-    "c_dim": (0, MAX_WIDTH),
-    "w_dim": (1, MAX_WIDTH),
-    "img_channels": (1, MAX_WIDTH),
-    "channel_base": (1, MAX_WIDTH * 4096),
-    "channel_max": (1, MAX_WIDTH),
-    "mapping_layers": (1, 64),
-    "w_avg_beta": (0, 1),
-    "num_fp16_res": (0, 64),
-    "conv_clamp": (1e-9, 1e9),
-    "mbstd_group_size": (1, MAX_WIDTH),
-    "mbstd_num_channels": (0, MAX_WIDTH),
-}
+#: Least and greatest value of every number in a configuration.
+RANGES = SHARED_RANGES | {"mbstd_group_size": (1, MAX_WIDTH), "mbstd_num_channels": (0, MAX_WIDTH)}
 
 
 @dataclass(frozen=True)
@@ -81,38 +67,23 @@ class LayerSpec:
         return self.in_channels * self.out_channels * self.kernel**2 * (self.resolution // self.up) ** 2
 
 
-class NetworkConfig:
+class Stylegan2Config(NetworkConfig):
     """The part of a configuration that generator and discriminator share."""
 
-    resolution: int
-    c_dim: int
-    img_channels: int
-    channel_base: int
-    channel_max: int
-    mapping_layers: int
-    num_fp16_res: int
-    conv_clamp: float | None
+    network = DEFAULT_NETWORK
+    ranges = RANGES
+
     resample_filter: tuple[float, ...]
-    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # both subclasses are dataclasses
 
     def __post_init__(self) -> None:
-        _require(len(self.resample_filter) <= MAX_TAPS, f"resample_filter has more than {MAX_TAPS} taps")
+        require(len(self.resample_filter) <= MAX_TAPS, f"resample_filter has more than {MAX_TAPS} taps")
         for tap in self.resample_filter:
-            _require(_is_finite(tap), "resample_filter must hold finite numbers")
+            require(is_finite(tap), "resample_filter must hold finite numbers")
         object.__setattr__(self, "resample_filter", tuple(float(t) for t in self.resample_filter))
-        for field in dataclasses.fields(self):
-            value, kind = getattr(self, field.name), str(field.type)
-            if value is None and kind.endswith("| None"):
-                continue
-            if kind.startswith("int"):
-                _require(isinstance(value, int) and not isinstance(value, bool), f"{field.name} must be a whole number")
-            elif kind.startswith("float"):
-                _require(_is_finite(value), f"{field.name} must be a finite number")
-        check_ranges(self, RANGES)
-        _require(self.resolution & (self.resolution - 1) == 0, "resolution must be a power of two")
-        _require(self.channel_base >= self.resolution, "channel_base leaves no channels at the resolution of the image")
-        has_sum = _is_finite(sum(self.resample_filter)) and sum(self.resample_filter) != 0
-        _require(has_sum, "resample_filter needs taps with a finite sum other than zero")
+        super().__post_init__()
+        require(self.channel_base >= self.resolution, "channel_base leaves no channels at the resolution of the image")
+        has_sum = is_finite(sum(self.resample_filter)) and sum(self.resample_filter) != 0
+        require(has_sum, "resample_filter needs taps with a finite sum other than zero")
 
     def channels(self, resolution: int) -> int:
         """Channels of the activations at this resolution."""
@@ -123,27 +94,9 @@ class NetworkConfig:
         lowest = max(self.resolution * 2 // 2**self.num_fp16_res, 8)
         return self.num_fp16_res > 0 and resolution >= lowest
 
-    def to_dict(self) -> dict[str, Any]:
-        """Every field by name, ready for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`, which JSON may have passed through.
-
-        Raises:
-            ValueError: A field is unknown, missing or wrong. The message names it.
-        """
-        unknown = sorted(set(data) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise ValueError(f"unknown field {unknown[0]!r}")
-        if "resolution" not in data:
-            raise ValueError("resolution is missing")
-        return msgspec.convert(dict(data), cls)
-
 
 @dataclass(frozen=True)
-class GeneratorConfig(NetworkConfig):
+class GeneratorConfig(Stylegan2Config, BaseGeneratorConfig):
     """Hyperparameters of the generator. The defaults are StyleGAN2's configuration F.
 
     Attributes:
@@ -163,6 +116,8 @@ class GeneratorConfig(NetworkConfig):
             resolution alone; "resnet" adds a shortcut around each block (Karras et al. 2020a, figure 7).
     """
 
+    title: ClassVar[str] = "StyleGAN2"
+
     resolution: int
     z_dim: int = 512
     c_dim: int = 0
@@ -179,12 +134,17 @@ class GeneratorConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.architecture in ("skip", "resnet", "orig"), "architecture must be skip, resnet or orig")
+        require(self.architecture in ("skip", "resnet", "orig"), "architecture must be skip, resnet or orig")
 
     @property
     def block_resolutions(self) -> tuple[int, ...]:
         """4, 8, ... up to the resolution of the image."""
         return _resolutions(4, self.resolution)
+
+    @property
+    def form(self) -> str:
+        """The architecture."""
+        return self.architecture
 
     @property
     def num_ws(self) -> int:
@@ -226,7 +186,7 @@ class GeneratorConfig(NetworkConfig):
 
 
 @dataclass(frozen=True)
-class DiscriminatorConfig(NetworkConfig):
+class DiscriminatorConfig(Stylegan2Config):
     """Hyperparameters of the discriminator. Fields with the names of `GeneratorConfig` mean the same.
 
     Attributes:
@@ -252,8 +212,8 @@ class DiscriminatorConfig(NetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.resolution >= 8, "the resolution of a discriminator must be at least 8")
-        _require(self.architecture in ("resnet", "skip", "orig"), "architecture must be resnet, skip or orig")
+        require(self.resolution >= 8, "the resolution of a discriminator must be at least 8")
+        require(self.architecture in ("resnet", "skip", "orig"), "architecture must be resnet, skip or orig")
 
     @property
     def block_resolutions(self) -> tuple[int, ...]:
@@ -269,13 +229,3 @@ class DiscriminatorConfig(NetworkConfig):
 def _resolutions(first: int, last: int) -> tuple[int, ...]:
     """The powers of two from `first` to `last`."""
     return tuple(2**i for i in range(int(math.log2(first)), int(math.log2(last)) + 1))
-
-
-def _is_finite(value: object) -> bool:
-    """Whether this is a number within the range of float64."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

@@ -9,6 +9,9 @@ from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 
 Shapes = dict[str, tuple[int, ...]]
 
+#: The last words of the names of buffers, which no training step changes.
+BUFFERS = ("noise_const", "resample_filter", "w_avg")
+
 
 def generator_shapes(cfg: GeneratorConfig) -> Shapes:
     """The tensors of the generator: synthesis network, mapping network, running average of w."""

@@ -7,37 +7,22 @@ Paper: Karras et al. 2021, "Alias-Free Generative Adversarial Networks", section
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-import msgspec
-
-from stylert.core.ranges import check_ranges
+from stylert.models.network_config import SHARED_RANGES, BaseGeneratorConfig, require
 from stylert.models.stylegan3.layer_list import LayerSpec, layer_list
 
 #: Decay per step of the running average of w.
 W_AVG_BETA = 0.998
 
-#: Largest width of a layer, a latent or a label, and the largest number of classes.
-MAX_WIDTH = 65536
 #: Largest height and width of a layer's canvas, in samples.
 MAX_SIZE = 16384
 #: Most taps of a filter on one axis.
 MAX_TAPS = 512
 #: Least and greatest value of every number in a configuration.
-RANGES: dict[str, tuple[float, float]] = {
+RANGES = SHARED_RANGES | {
     "resolution": (8, 4096),
-    "z_dim": (1, MAX_WIDTH),
-    "c_dim": (0, MAX_WIDTH),
-    "w_dim": (1, MAX_WIDTH),
-    "img_channels": (1, MAX_WIDTH),
-    "channel_base": (1, MAX_WIDTH * 4096),
-    "channel_max": (1, MAX_WIDTH),
-    "mapping_layers": (1, 64),
-    "w_avg_beta": (0, 1),
     "num_layers": (2, 64),
     "num_critical": (1, 63),
     "first_cutoff": (1e-3, 2048),
@@ -45,17 +30,15 @@ RANGES: dict[str, tuple[float, float]] = {
     "last_stopband_rel": (1, 64),
     "margin_size": (0, 1024),
     "output_scale": (1e-9, 1e9),
-    "num_fp16_res": (0, 64),
     "conv_kernel": (1, 15),
     "filter_size": (1, 16),
     "lrelu_upsampling": (1, 8),
-    "conv_clamp": (1e-9, 1e9),
     "magnitude_ema_beta": (0, 1),
 }
 
 
 @dataclass(frozen=True)
-class GeneratorConfig:
+class GeneratorConfig(BaseGeneratorConfig):
     """Hyperparameters of the generator. The defaults are those of configuration T; see also `configuration_r`.
 
     Attributes:
@@ -84,6 +67,10 @@ class GeneratorConfig:
         magnitude_ema_beta: Decay of the running average of each layer's input magnitude, in training.
     """
 
+    network: ClassVar[str] = "stylegan3"
+    title: ClassVar[str] = "StyleGAN3"
+    ranges: ClassVar[dict[str, tuple[float, float]]] = RANGES
+
     resolution: int
     z_dim: int = 512
     c_dim: int = 0
@@ -109,32 +96,28 @@ class GeneratorConfig:
     magnitude_ema_beta: float = 0.999
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, kind = getattr(self, field.name), str(field.type)
-            if kind == "bool":
-                _require(isinstance(value, bool), f"{field.name} must be true or false")
-            elif kind == "int":
-                _require(isinstance(value, int) and not isinstance(value, bool), f"{field.name} must be a whole number")
-            elif value is not None or not kind.endswith("| None"):
-                _require(_is_finite(value), f"{field.name} must be a finite number")
-        check_ranges(self, RANGES)
-        _require(self.resolution & (self.resolution - 1) == 0, "resolution must be a power of two")
-        _require(self.lrelu_upsampling & (self.lrelu_upsampling - 1) == 0, "lrelu_upsampling must be a power of two")
-        _require(self.conv_kernel % 2 == 1, "conv_kernel must be odd")
-        _require(self.num_critical < self.num_layers, "num_critical must be smaller than num_layers")
-        _require(self.first_cutoff < self.resolution / 2, "first_cutoff must be smaller than half of the resolution")
-        _require(self.first_stopband > self.first_cutoff, "first_stopband must be greater than first_cutoff")
-        _require(self.last_stopband_rel > 1, "last_stopband_rel must be greater than 1")
+        super().__post_init__()
+        require(self.lrelu_upsampling & (self.lrelu_upsampling - 1) == 0, "lrelu_upsampling must be a power of two")
+        require(self.conv_kernel % 2 == 1, "conv_kernel must be odd")
+        require(self.num_critical < self.num_layers, "num_critical must be smaller than num_layers")
+        require(self.first_cutoff < self.resolution / 2, "first_cutoff must be smaller than half of the resolution")
+        require(self.first_stopband > self.first_cutoff, "first_stopband must be greater than first_cutoff")
+        require(self.last_stopband_rel > 1, "last_stopband_rel must be greater than 1")
         for layer in self.layers():
-            _require(layer.out_channels >= 1, "channel_base leaves no channels at the resolution of the image")
-            _require(layer.out_size <= MAX_SIZE, f"layer {layer.name} has more than {MAX_SIZE} samples per axis")
-            _require(max(layer.up_taps, layer.down_taps) <= MAX_TAPS, f"layer {layer.name} has more than {MAX_TAPS} taps")
+            require(layer.out_channels >= 1, "channel_base leaves no channels at the resolution of the image")
+            require(layer.out_size <= MAX_SIZE, f"layer {layer.name} has more than {MAX_SIZE} samples per axis")
+            require(max(layer.up_taps, layer.down_taps) <= MAX_TAPS, f"layer {layer.name} has more than {MAX_TAPS} taps")
 
     @classmethod
     def configuration_r(cls, resolution: int, **changes: Any) -> Self:
         """Configuration R, equivariant to rotation: 1x1 kernels, radial filters, twice the channels."""
         r = {"conv_kernel": 1, "use_radial_filters": True, "channel_base": 65536, "channel_max": 1024}
         return cls(**{"resolution": resolution, **r, **changes})
+
+    @property
+    def form(self) -> str:
+        """The symmetry of its downsampling filters."""
+        return "radial filters" if self.use_radial_filters else "separable filters"
 
     @property
     def num_ws(self) -> int:
@@ -169,31 +152,3 @@ class GeneratorConfig:
     def macs(self) -> int:
         """Multiply-accumulates of the convolutions and of the Fourier features' matrix per image, without filters."""
         return sum(layer.macs for layer in self.layers()) + (self.input_channels * self.input_size) ** 2
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every field by name, ready for JSON."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`, which JSON may have passed through.
-
-        Raises:
-            ValueError: A field is unknown, missing or wrong. The message names it.
-        """
-        unknown = sorted(set(data) - {field.name for field in dataclasses.fields(cls)})
-        if unknown:
-            raise ValueError(f"unknown field {unknown[0]!r}")
-        if "resolution" not in data:
-            raise ValueError("resolution is missing")
-        return msgspec.convert(dict(data), cls)
-
-
-def _is_finite(value: object) -> bool:
-    """Whether this is a number within the range of float64."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

@@ -9,6 +9,9 @@ from stylert.models.stylegan3.config import GeneratorConfig
 
 Shapes = dict[str, tuple[int, ...]]
 
+#: The last words of the names of buffers, which no training step changes.
+BUFFERS = ("freqs", "phases", "transform", "magnitude_ema", "up_filter", "down_filter", "w_avg")
+
 
 def generator_shapes(cfg: GeneratorConfig) -> Shapes:
     """The tensors of the generator: Fourier features, layers, mapping network, running averages."""

@@ -22,6 +22,7 @@ from typing import Any
 from stylert.core.errors import BackendError, InputError, shown_line
 from stylert.core.progress import Progress
 from stylert.runtime.build_options import LATENCY, BuildOptions, check_threads
+from stylert.runtime.network_kinds import STYLEGAN2, NetworkKind
 from stylert.runtime.session import Session
 
 
@@ -34,6 +35,7 @@ class BackendFacts:
         library: The library's name for people.
         install: The shell command that installs the library.
         precisions: The precisions that it runs.
+        networks: The kinds of network that it is known to compute exactly. A backend that was not tried with a kind lacks it.
         hints: The performance hints that it follows.
         engine_suffix: The suffix of its engines, or None if it builds none.
         needs_engine: Whether it runs built engines only, never the bundle's ONNX files.
@@ -46,12 +48,17 @@ class BackendFacts:
     library: str
     install: str
     precisions: tuple[str, ...]
+    networks: tuple[NetworkKind, ...] = (STYLEGAN2,)
     hints: tuple[str, ...] = (LATENCY,)
     engine_suffix: str | None = None
     needs_engine: bool = False
     companion_files: tuple[str, ...] = ()
     deferred_files: tuple[str, ...] = ()
     only_by_name_on_cpu: bool = False
+
+    def runs(self, kind: NetworkKind, precision: str) -> bool:
+        """Whether it runs this precision of a kind of network."""
+        return kind in self.networks and precision in self.precisions
 
 
 @dataclass(frozen=True)

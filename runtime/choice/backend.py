@@ -131,7 +131,7 @@ def _time_run(session: Session, inputs: dict[str, np.ndarray]) -> float:
 
 def _can_run(bundle: Bundle, name: str, precision: str, threads: int | None) -> bool:
     facts = backend(name).facts
-    if precision not in facts.precisions:
+    if not facts.runs(bundle.kind, precision):
         return False
     return not facts.needs_engine or _engine_digest(bundle, name, precision, threads) is not None
 

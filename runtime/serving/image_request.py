@@ -151,7 +151,9 @@ def _items(request: ImagesRequest, bundle: Bundle, directions: Directions | None
     for name, values in lists.items():
         if len(values) not in (1, count):
             raise InputError(f"{name} has {len(values)} values for {count} images: give one, or one for each")
-    sources = {index: seed for levels, seed in request.mix.items() for index in parse_levels(levels, bundle.num_ws)}
+    sources = {
+        index: seed for levels, seed in request.mix.items() for index in parse_levels(levels, bundle.num_ws, bundle.kind)
+    }
     items: list[Item] = []
     for i in range(count):
         seed, label = seeds[i % len(seeds)], labels[i % len(labels)]

@@ -17,5 +17,5 @@ def network_facts(bundle: Bundle) -> dict[str, Any]:
         "w_dim": bundle.model["w_dim"],
         "z_dim": bundle.model["z_dim"],
         "classes": bundle.model["c_dim"],
-        "levels": {level: level_indices(level, bundle.num_ws) for level in LEVELS},
+        "levels": {level: level_indices(level, bundle.num_ws, bundle.kind) for level in LEVELS},
     }

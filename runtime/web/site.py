@@ -109,6 +109,7 @@ def write_site(
 def _write_models(source: NamedBundle, folder: Path, direction_files: Sequence[Path]) -> list[dict[str, object]]:
     """Write the networks of a bundle. Returns the facts of each precision for the page."""
     bundle = Bundle.load(source.path)
+    bundle.require_stylegan2("stylert web")
     check_channels("a picture as png.png", bundle.model["img_channels"])
     digest = bundle_hash(bundle)
     precisions = source.precisions or tuple(p for p in PRECISIONS if p in bundle.precisions)

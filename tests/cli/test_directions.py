@@ -101,7 +101,7 @@ def test_a_style_that_is_named_in_two_ways_is_one_direction(run: Run, checkpoint
 
 
 def test_names_are_refused_before_the_checkpoint_is_read(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stylert.cli.latents.finding.read_any_generator", None)
+    monkeypatch.setattr("stylert.cli.latents.finding.read_stylegan2_generator", None)
     (tmp_path / "s.csv").write_text("seed,hair colour\n" + "".join(f"{i},{i}\n" for i in range(9)))
     pictures = ("--bundle", "b", "--with", ".", "--without", ".", "--name")
     for args in (("scores", "c", "s.csv"), ("pictures", "c", *pictures, "hair colour"), ("pictures", "c", *pictures, "x" * 41)):

@@ -18,8 +18,8 @@ from stylert.core.errors import CheckpointError, InputError, OutputError
 from stylert.core.files.digests import sha256_of
 from stylert.core.images.similarity import psnr
 from stylert.export import default_plans as defaults
+from stylert.export.image_output import OutputType
 from stylert.export.pipeline import export_bundle
-from stylert.export.synthesis import OutputType
 from stylert.export.verify import Accuracy, PsnrMissed, verify
 from stylert.runtime.bundle import Bundle
 

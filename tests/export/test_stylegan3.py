@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stylert.core.errors import CheckpointError
-from stylert.export.stylegan3 import FilterForm, mapping_model, synthesis_model
+from stylert.export.mapping import mapping_model
+from stylert.export.stylegan3 import FilterForm, synthesis_model
+from stylert.models.checkpoint import NetworkWeights, Stylegan3Weights
 from stylert.models.stylegan3.config import GeneratorConfig
 from stylert.models.stylegan3.networks import Generator
 from stylert.plugins.onnx_functions import DOMAIN
@@ -30,8 +32,8 @@ FORMS: tuple[FilterForm, ...] = ("operator", "plain")
 seeds = st.integers(0, 2**31)
 
 
-def arrays_of(generator: Generator) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in generator.state_dict().items()}
+def weights_of(generator: Generator) -> Stylegan3Weights:
+    return NetworkWeights(generator.cfg, {name: tensor.numpy() for name, tensor in generator.state_dict().items()}, {})
 
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -51,7 +53,7 @@ def inputs(cfg: GeneratorConfig, n: int, seed: int) -> dict[str, Any]:
 @given(cfg=configurations(), seed=seeds, form=st.sampled_from(FORMS))
 def test_images_equal_the_formulas_for_any_batch(cfg: GeneratorConfig, seed: int, form: FilterForm) -> None:
     generator = randomized(cfg, seed)
-    network = session(synthesis_model(cfg, arrays_of(generator), form))
+    network = session(synthesis_model(weights_of(generator), form))
     exact = Reference(generator, cfg)
     for n in (1, 3):
         feed = inputs(cfg, n, seed)
@@ -71,7 +73,7 @@ def test_latents_equal_those_of_pytorch(cfg: GeneratorConfig, seed: int) -> None
     c = np.eye(3, dtype=np.float32)[[0, 2]]
     psi = np.full((2, cfg.num_ws), 0.7, np.float32)
     feed = {"z": z, "psi": psi} | ({"c": c} if cfg.c_dim else {})
-    (ws,) = session(mapping_model(cfg, arrays_of(generator))).run(None, feed)
+    (ws,) = session(mapping_model(weights_of(generator))).run(None, feed)
     expected = generator.mapping(torch.from_numpy(z), torch.from_numpy(c) if cfg.c_dim else None, psi=0.7).numpy()
     assert np.abs(ws - expected).max() <= 1e-5 * np.abs(expected).max()
 
@@ -79,7 +81,7 @@ def test_latents_equal_those_of_pytorch(cfg: GeneratorConfig, seed: int) -> None
 @pytest.mark.parametrize("form", FORMS)
 def test_only_the_operator_form_has_operator_nodes(form: FilterForm) -> None:
     cfg = tiny_config(use_radial_filters=True)
-    model = synthesis_model(cfg, arrays_of(randomized(cfg, 1)), form)
+    model = synthesis_model(weights_of(randomized(cfg, 1)), form)
     operators = [node.op_type for node in model.graph.node if node.domain == DOMAIN]
     assert operators == (["FilteredLrelu"] * cfg.num_layers if form == "operator" else [])
     assert [function.name for function in model.functions] == sorted(set(operators))
@@ -94,7 +96,7 @@ def test_float16_is_close_whatever_the_scale_of_the_weights(form: FilterForm, ra
         getattr(generator.synthesis, layer.name).weight.mul_(1e4)
     feed = inputs(cfg, 4, 3)
     expected = generator.synthesis(*(torch.from_numpy(feed[name]) for name in ("ws", "transform"))).numpy()
-    (image,) = session(synthesis_model(cfg, arrays_of(generator), form, float16=True)).run(None, feed)
+    (image,) = session(synthesis_model(weights_of(generator), form, float16=True)).run(None, feed)
     assert image.dtype == np.float32
     assert not np.array_equal(image, expected)
     error = np.square(image - expected).mean()
@@ -103,16 +105,16 @@ def test_float16_is_close_whatever_the_scale_of_the_weights(form: FilterForm, ra
 
 def test_a_constant_beyond_float16_is_refused_by_name() -> None:
     cfg = tiny_config()
-    arrays = arrays_of(randomized(cfg, 3))
-    arrays["synthesis.L4_16_3.weight"] = arrays["synthesis.L4_16_3.weight"] * 1e6
+    weights = weights_of(randomized(cfg, 3))
+    weights.arrays["synthesis.L4_16_3.weight"] = weights.arrays["synthesis.L4_16_3.weight"] * 1e6
     with pytest.raises(CheckpointError, match=r"float16 cannot hold L4_16_3\.weight of this network"):
-        synthesis_model(cfg, arrays, float16=True)
+        synthesis_model(weights, float16=True)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_exported_network_follows_a_translation_as_pytorch_does(form: FilterForm) -> None:
     cfg = tiny_config(resolution=32, channel_base=512, channel_max=12, num_layers=6, margin_size=10)
-    network = session(synthesis_model(cfg, arrays_of(randomized(cfg, 5)), form))
+    network = session(synthesis_model(weights_of(randomized(cfg, 5)), form))
     ws = np.repeat(np.random.default_rng(6).standard_normal((2, 1, cfg.w_dim)).astype(np.float32), cfg.num_ws, 1)
     still, shift = np.tile(np.eye(3, dtype=np.float32), (2, 1, 1)), rigid_transform(0.0, (3 / 32, 0.0)).numpy()
     image, moved = (torch.from_numpy(network.run(None, {"ws": ws, "transform": t})[0]) for t in (still, still @ shift))
@@ -127,7 +129,7 @@ def test_openvino_computes_the_same_images(form: FilterForm, tmp_path: Path) -> 
 
     cfg = tiny_config(use_radial_filters=True)
     generator = randomized(cfg, 7)
-    onnx.save(synthesis_model(cfg, arrays_of(generator), form), tmp_path / "model.onnx")
+    onnx.save(synthesis_model(weights_of(generator), form), tmp_path / "model.onnx")
     lower(tmp_path / "model.onnx", tmp_path / "lowered.onnx")
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     compiled = openvino.Core().compile_model(str(tmp_path / "lowered.onnx"), "CPU", options)
@@ -146,7 +148,7 @@ def test_openvino_computes_the_same_images(form: FilterForm, tmp_path: Path) -> 
 def test_tensorrt_rtx_builds_every_form_in_its_own_type(form: FilterForm, precision: str, target: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     cfg = tiny_config(use_radial_filters=True)
-    model = synthesis_model(cfg, arrays_of(randomized(cfg, 9)), form, float16=precision == "fp16")
+    model = synthesis_model(weights_of(randomized(cfg, 9)), form, float16=precision == "fp16")
     onnx.save(model, tmp_path / "network.onnx")
     options = BuildOptions(target=target, batch=(1, 4, 16))
     facts = tensorrt_rtx.BACKEND.build(tmp_path / "network.onnx", precision, tmp_path / "engine", options, lambda *_: None)

@@ -198,7 +198,7 @@ def test_one_command_goes_from_training_to_tables_and_a_mark_repeats_beside_othe
 def test_a_mistake_is_one_line_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tool, "read_any_generator", lambda _: pytest.fail("it began"))
+    monkeypatch.setattr(tool, "read_stylegan2_generator", lambda *_: pytest.fail("it began"))
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "watermark.md").write_text("# My notes\n", encoding="utf-8")
     (tmp_path / "file").write_text("x", encoding="utf-8")

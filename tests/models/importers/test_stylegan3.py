@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stylert.core.errors import CheckpointError
-from stylert.models.importers.import_checkpoint import import_checkpoint
-from stylert.models.importers.stylegan3 import ImportedStylegan3, import_stylegan3
+from stylert.core.errors import CheckpointError, InputError
+from stylert.models.importers.import_checkpoint import ImportedCheckpoint, import_checkpoint
 from stylert.models.stylegan3.config import GeneratorConfig
 from stylert.models.stylegan3.networks import Generator
+from stylert.train.imported_start import imported_run_config
+from stylert.train.transfer import read_networks
 from tests.models.importers.official_files import official_file, official_module
 from tests.models.importers.pickle_writer import Call, PickleWriter
 from tests.models.importers.stylegan3_files import stylegan3_file, stylegan3_record
@@ -27,7 +29,7 @@ from tests.models.stylegan3.tiny import configurations, randomized, rigid_transf
 seeds = st.integers(0, 2**31)
 
 
-def network_of(imported: ImportedStylegan3) -> Generator:
+def network_of(imported: ImportedCheckpoint) -> Generator:
     generator = Generator(imported.config)
     generator.load_state_dict({name: torch.from_numpy(array) for name, array in imported.arrays.items()})
     return generator.eval().requires_grad_(False)
@@ -43,7 +45,7 @@ def state_of(content: dict[str, Any], *path: str) -> dict[str, Any]:
 
 def refusal(path: Path) -> str:
     with pytest.raises(CheckpointError, match=f"cannot import {path}: ") as error:
-        import_stylegan3(path)
+        import_checkpoint(path)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -52,9 +54,9 @@ def refusal(path: Path) -> str:
 @given(cfg=configurations(), seed=seeds, lr=st.sampled_from([0.01, 0.02]))
 def test_imported_networks_equal_the_formulas(cfg: GeneratorConfig, seed: int, lr: float, tmp_path: Path) -> None:
     original = randomized(cfg, seed)
-    imported = import_stylegan3(stylegan3_file(tmp_path / "network.pkl", original, lr=lr))
+    imported = import_checkpoint(stylegan3_file(tmp_path / "network.pkl", original, lr=lr))
     without_filters = all(layer.up == layer.down == 1 for layer in cfg.layers())
-    assert imported.config == (cfg if not without_filters else GeneratorConfig(**{**cfg.to_dict(), "filter_size": 6}))
+    assert imported.config == (cfg if not without_filters else replace(cfg, filter_size=6))
     assert any("learning rate multiplier" in note for note in imported.notes) == (lr != 0.01)
     net = network_of(imported)
     rng = np.random.default_rng(seed)
@@ -70,16 +72,16 @@ def test_imported_networks_equal_the_formulas(cfg: GeneratorConfig, seed: int, l
 
 def test_parts_that_are_not_read_are_named_and_a_single_generator_serves(tmp_path: Path) -> None:
     generator = randomized(tiny_config(), 1)
-    notes = import_stylegan3(stylegan3_file(tmp_path / "x.pkl", generator)).notes
-    assert notes == ["dropped the entry D", "dropped the entry G", "dropped the entry augment_pipe"]
+    notes = import_checkpoint(stylegan3_file(tmp_path / "x.pkl", generator)).notes
+    assert notes[1:] == ("dropped the entry D", "dropped the entry G", "dropped the entry augment_pipe")
     (tmp_path / "x.pkl").write_bytes(PickleWriter().dumps(stylegan3_record(generator, generator.cfg, {})))
-    assert import_stylegan3(tmp_path / "x.pkl").notes == ["the file is a single generator: used as G_ema"]
+    assert import_checkpoint(tmp_path / "x.pkl").notes[1:] == ("the file is a single generator: used as G_ema",)
 
 
 def test_a_file_without_average_and_with_a_transform_is_read_and_says_so(tmp_path: Path) -> None:
     generator = randomized(tiny_config(), 2)
     generator.synthesis.input.transform.copy_(rigid_transform(0.3, (0.1, 0.0)))
-    imported = import_stylegan3(stylegan3_file(tmp_path / "x.pkl", generator, average=False))
+    imported = import_checkpoint(stylegan3_file(tmp_path / "x.pkl", generator, average=False))
     torch.manual_seed(0)
     mean = generator.mapping(torch.randn(20000, 5))[:, 0].mean(0).numpy()
     assert np.abs(imported.arrays["mapping.w_avg"] - mean).max() < 0.1 * np.abs(mean).max()
@@ -90,7 +92,7 @@ def test_a_file_without_average_and_with_a_transform_is_read_and_says_so(tmp_pat
 
 def test_arguments_that_a_file_lacks_have_the_defaults_or_it_is_refused(tmp_path: Path) -> None:
     standard = tiny_config(channel_base=32768, channel_max=512, num_layers=3, w_dim=2, conv_kernel=1)
-    imported = import_stylegan3(stylegan3_file(tmp_path / "x.pkl", randomized(standard, 3), arguments={}))
+    imported = import_checkpoint(stylegan3_file(tmp_path / "x.pkl", randomized(standard, 3), arguments={}))
     assert imported.config == standard
     other = randomized(tiny_config(last_stopband_rel=1.4), 3)  # the same rates
     arguments = {"channel_base": 96, "channel_max": 5}
@@ -151,7 +153,6 @@ def test_missing_wrong_and_unknown_tensors_are_refused_by_name(tmp_path: Path) -
 
 def test_other_networks_and_other_activations_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "x.pkl"
-    assert "not a StyleGAN3 generator" in refusal(official_file(path, tiny_generator()))
     generator = randomized(tiny_config(), 6)
 
     def relu(content: dict[str, Any]) -> dict[str, Any]:
@@ -160,15 +161,34 @@ def test_other_networks_and_other_activations_are_refused_by_name(tmp_path: Path
 
     assert "activation relu in mapping.fc0" in refusal(stylegan3_file(path, generator, change=relu))
     assert "holds no network G_ema" in refusal(stylegan3_file(path, generator, change=lambda content: {"D": content["D"]}))
+
+    def without_input(content: dict[str, Any]) -> dict[str, Any]:
+        del state_of(content, "synthesis")["_modules"]["input"]
+        return content
+
+    assert "not a StyleGAN3 generator" in refusal(stylegan3_file(path, generator, change=without_input))
     path.write_bytes(pickle.dumps([1, 2]))
-    assert "holds no network G_ema" in refusal(path)
-    for content in (b"", b"x" * 100, (100).to_bytes(8, "little") + b"{" + b" " * 200):
+    assert "holds a value of type list and no networks" in refusal(path)
+    for content in (b"", b"x" * 100):
         path.write_bytes(content)
         refusal(path)
     with pytest.raises(CheckpointError, match="missing"):
-        import_stylegan3(tmp_path / "missing")
-    with pytest.raises(CheckpointError, match="is a StyleGAN3 generator"):
-        import_checkpoint(stylegan3_file(path, generator))
+        import_checkpoint(tmp_path / "missing")
+
+
+def test_a_file_with_one_stylegan3_generator_is_never_read_as_stylegan2(tmp_path: Path) -> None:
+    path = official_file(tmp_path / "x.pkl", tiny_generator())
+    assert import_checkpoint(path).config.network == "stylegan2"
+    assert import_checkpoint(stylegan3_file(path, randomized(tiny_config(), 6))).config.network == "stylegan3"
+
+
+def test_training_from_an_imported_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = stylegan3_file(tmp_path / "x.pkl", randomized(tiny_config(), 6))
+    with pytest.raises(InputError, match="this file is a StyleGAN3 network, and training knows StyleGAN2 alone"):
+        imported_run_config(tmp_path / "run", import_checkpoint(path))
+    with pytest.raises(InputError, match="is a StyleGAN3 network, and training knows StyleGAN2 alone"):
+        read_networks(path)
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_code_of_a_file_runs(tmp_path: Path) -> None:
@@ -185,7 +205,7 @@ def test_no_code_of_a_file_runs(tmp_path: Path) -> None:
         content["augment_pipe"] = official_module("AugmentPipe", {"_parameters": {}, "_buffers": {}, "_modules": {}}, source)
         return content
 
-    import_stylegan3(stylegan3_file(tmp_path / "x.pkl", generator, change=with_source))
+    import_checkpoint(stylegan3_file(tmp_path / "x.pkl", generator, change=with_source))
     assert not (tmp_path / "ran").exists()
 
 
@@ -201,6 +221,6 @@ def test_damaged_files_are_refused_in_one_line(tmp_path: Path) -> None:
             damaged[rng.integers(len(whole))] = rng.integers(256)
         (tmp_path / "x.pkl").write_bytes(damaged)
         try:
-            import_stylegan3(tmp_path / "x.pkl")
+            import_checkpoint(tmp_path / "x.pkl")
         except CheckpointError as e:
             assert "\n" not in str(e)

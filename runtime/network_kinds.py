@@ -1,0 +1,39 @@
+"""The facts about a kind of network that the runtime needs. A bundle names its kind in its configuration, under `network`.
+
+The rooms of the package let the runtime read no configuration of `models`, so it knows these few facts of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class NetworkKind:
+    """One kind of network.
+
+    Attributes:
+        title: Its name for people.
+        latents: The least and the greatest number of latents, `num_ws`; None where the resolution gives the number.
+        has_levels: Whether its latents belong to resolutions, and so to the levels coarse, middle and fine.
+    """
+
+    title: str
+    latents: tuple[int, int] | None
+    has_levels: bool
+
+    def takes_latents(self, num_ws: int, resolution: int) -> bool:
+        """Whether a network of this resolution in pixels, a power of two, can have so many latents."""
+        if self.latents is None:
+            return num_ws == 2 * (resolution.bit_length() - 1) - 2
+        least, greatest = self.latents
+        return least <= num_ws <= greatest
+
+
+STYLEGAN2 = NetworkKind("StyleGAN2", None, has_levels=True)
+#: Its layers have the same number of latents at every resolution.
+STYLEGAN3 = NetworkKind("StyleGAN3", (4, 66), has_levels=False)
+
+#: By the name in the configuration. StyleGAN2's bundles are older than the field.
+DEFAULT_NETWORK = "stylegan2"
+NETWORK_KINDS = {DEFAULT_NETWORK: STYLEGAN2, "stylegan3": STYLEGAN3}
