@@ -96,7 +96,7 @@ def test_a_failed_export_leaves_the_older_bundle_as_it_was(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = export_bundle(checkpoint, tmp_path / "b")
-    monkeypatch.setattr("stylert.export.pipeline.calibrate", lambda *a: 1 / 0)
+    monkeypatch.setattr("stylert.export.networks.stylegan2.calibrate", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_bundle(checkpoint, tmp_path / "b")
     assert Bundle.load(tmp_path / "b") == before
