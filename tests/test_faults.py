@@ -215,7 +215,7 @@ def test_a_signal_during_an_export_leaves_the_old_bundle_and_nothing_hidden(
         os.kill(os.getpid(), number)
         time.sleep(60)
 
-    monkeypatch.setattr("stylert.export.pipeline.calibrate", stop)
+    monkeypatch.setattr("stylert.export.networks.stylegan2.calibrate", stop)
     monkeypatch.setattr(sys, "argv", ["stylert", "export", str(checkpoint), "--out", str(tmp_path / "b")])
     with pytest.raises(SystemExit) as e:
         cli.main()

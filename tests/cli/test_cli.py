@@ -217,7 +217,7 @@ def test_an_interrupted_export_leaves_no_files(checkpoint: Path, tmp_path: Path,
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stylert.export.pipeline.calibrate", interrupt)
+    monkeypatch.setattr("stylert.export.networks.stylegan2.calibrate", interrupt)
     monkeypatch.setattr(sys, "argv", ["stylert", "export", str(checkpoint), "--out", str(tmp_path / "b")])
     with pytest.raises(SystemExit) as e:
         cli.main()
