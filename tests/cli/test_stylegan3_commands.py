@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,35 +12,18 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from stylert.cli import main as cli
 from stylert.core.errors import BundleError
 from stylert.core.seeds import z_from_seeds
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.serving.triton.options import TritonOptions
 from stylert.runtime.serving.triton.repository import write_repository
+from tests.cli.conftest import Run
 from tests.models.importers.stylegan3_files import stylegan3_file
 from tests.models.stylegan3.tiny import randomized, tiny_config
 from tests.runtime.serving.conftest import running, source
 
-Run = Callable[..., tuple[int, str, str]]
 CONFIG = tiny_config(channel_base=512, channel_max=16)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run a command in this process, in `tmp_path`. Returns its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stylert", *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        return int(end.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")
