@@ -30,6 +30,8 @@ from stylert.runtime.media.pictures import check_commented, check_own_picture, s
 HOME, CLEAR, HIDE_CURSOR, SHOW_CURSOR, PLAIN = "\x1b[H", "\x1b[2J", "\x1b[?25l", "\x1b[?25h", "\x1b[0m"
 #: Comment of the screenshot. It says that a model made the picture, and lets this example replace it.
 COMMENT = '{"AI-generated": true, "command": "examples/morph.py"}'
+#: More than a year at 30 frames per second.
+MAX_FRAMES = 10**9
 MAX_FPS, MAX_SECONDS = 1000, 3600
 
 
@@ -65,8 +67,8 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if not (0.01 <= options.fps <= MAX_FPS and 0.01 <= options.seconds <= MAX_SECONDS):
         parser.error(f"--fps is a number from 0.01 to {MAX_FPS}, and --seconds one from 0.01 to {MAX_SECONDS}")
-    if options.frames is not None and options.frames < 1:
-        parser.error("--frames is at least 1")
+    if options.frames is not None and not 1 <= options.frames <= MAX_FRAMES:
+        parser.error(f"--frames is from 1 to {MAX_FRAMES}")
     return options
 
 

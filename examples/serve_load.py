@@ -48,6 +48,8 @@ from stylert.runtime.serving.network_calls import NetworkCalls, load_calls
 
 PSI = 0.7
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+#: Clients at once: each is a connection.
+MAX_CLIENTS = 10_000
 FRACTIONS = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 
 
@@ -354,10 +356,10 @@ def main() -> None:
     parser.add_argument("--max-batch", type=int, default=8)
     parser.add_argument("--naive", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if not (0 < options.seconds < math.inf and 0 < options.target < math.inf):
-        parser.error("--seconds and --target are numbers of more than 0")
-    if min(*options.clients, options.requests, options.max_batch, 1) < 1:
-        parser.error("--clients, --requests and --max-batch are at least 1")
+    if not (0.1 <= options.seconds <= 86_400 and 0 < options.target < math.inf):
+        parser.error("--seconds is a number from 0.1 to 86400, and --target one of more than 0")
+    if min(*options.clients, options.requests, options.max_batch, 1) < 1 or max(options.clients) > MAX_CLIENTS:
+        parser.error(f"--clients is from 1 to {MAX_CLIENTS}, and --requests and --max-batch are at least 1")
     check_threads(options.threads)
     if options.naive:
         serve_naively(options)

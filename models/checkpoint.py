@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 
 from stylert.core.errors import CheckpointError, shown_line
 from stylert.core.files.json_documents import read_document, read_part
+from stylert.core.files.outputs import document_values
 from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
 from stylert.models.network_config import BaseGeneratorConfig
 from stylert.models.network_kinds import generator_config, generator_shapes, new_generator, require_stylegan2
@@ -163,7 +164,7 @@ def write_generator(
         within: As in `atomic_file`.
 
     Raises:
-        CheckpointError: A value is not finite in the stored type, or `info` is not JSON.
+        CheckpointError: A value is not finite in the stored type, or `info` is not JSON that can be read again.
         OutputError: The file cannot be written.
     """
     dtype = np.float16 if half else np.float32
@@ -176,13 +177,16 @@ def write_generator(
         "kind": "generator",
         "version": FORMAT_VERSION,
         "generator": config.to_dict(),
-        "info": dict(info or {}),
+        "info": document_values(dict(info or {})),
         "sha256": {"": digest(tensors)},
     }
     try:
         text = json.dumps(metadata, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as e:
         raise CheckpointError(f"checkpoint {path} is not written: its info is not JSON: {shown_line(str(e))}") from None
+    read_document(
+        text, _Metadata, f"checkpoint {path} is not written: its info", CheckpointError
+    )  # no file that cannot be read
     with safetensors_file(path, within) as temporary:
         save_file(tensors, temporary, {METADATA_KEY: text})
 

@@ -163,6 +163,7 @@ def test_a_signal_ends_an_example_with_its_exit_code_and_leaves_nothing(
         ("morph.py", "none", "--fps", "nan"),
         ("morph.py", "none", "--seconds", "inf"),
         ("morph.py", "none", "--frames", 0),
+        ("morph.py", "none", "--frames", 2**63),
         ("morph.py", "none"),
         ("morph.py", "none", "--screenshot", "a.bmp"),
         ("generate.py",),
@@ -186,6 +187,8 @@ def test_a_signal_ends_an_example_with_its_exit_code_and_leaves_nothing(
         ("serve_load.py", "none"),
         ("serve_load.py", "none", "--seconds", "nan"),
         ("serve_load.py", "none", "--clients", "0"),
+        ("serve_load.py", "none", "--clients", "99999999999"),
+        ("serve_load.py", "none", "--seconds", "1e-9"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_no_file(

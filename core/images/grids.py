@@ -47,6 +47,7 @@ def make_grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     Raises:
         InputError: As `Grid`.
     """
+    _check_images(images)
     grid = Grid(len(images), columns)
     grid.add(images)
     return grid.picture
@@ -68,7 +69,9 @@ class Grid:
     """
 
     def __init__(self, count: int, columns: int | None = None) -> None:
-        self.count, self.filled = count, 0
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
+            raise InputError(f"a grid has 1 image or more, not {shown(count)}")
+        self.count, self.filled = int(count), 0
         self.columns = _columns(count) if columns is None else columns
         self._cells: np.ndarray | None = None  # [rows, H, columns, W, C]
 
@@ -77,9 +80,13 @@ class Grid:
         self.filled += cells
 
     def add(self, images: np.ndarray) -> None:
-        """Put images, uint8 `[N, H, W, C]` of one shape, into the next cells."""
+        """Put images, uint8 `[N, H, W, C]` of one shape, into the next cells. Raises InputError for others, and for too many."""
+        _check_images(images)
         if self._cells is None:
             self._cells = self._new_cells(*images.shape[1:])
+        rows, h, columns, w, c = self._cells.shape
+        if images.shape[1:] != (h, w, c) or self.filled + len(images) > rows * columns:
+            raise InputError(f"a grid of {rows} x {columns} images [{h}, {w}, {c}] cannot take {described(images)}")
         for image in images:
             row, column = divmod(self.filled, self.columns)
             self._cells[row, :, column] = image
@@ -87,8 +94,9 @@ class Grid:
 
     @property
     def picture(self) -> np.ndarray:
-        """uint8 `[rows * H, columns * W, C]`, without a copy. It has at least one image."""
-        assert self._cells is not None
+        """uint8 `[rows * H, columns * W, C]`, without a copy. Raises InputError without an image, whose size it needs."""
+        if self._cells is None:
+            raise InputError("a grid without an image has no picture")
         rows, h, columns, w, c = self._cells.shape
         return self._cells.reshape(rows * h, columns * w, c)
 
@@ -97,6 +105,12 @@ class Grid:
         if isinstance(columns, bool) or not isinstance(columns, (int, np.integer)) or not 1 <= columns <= most:
             raise InputError(f"a grid has 1 to {most} columns of {w} px, not {shown(columns)}")
         return np.full((math.ceil(self.count / columns), h, int(columns), w, c), 255, np.uint8)
+
+
+def _check_images(images: np.ndarray) -> None:
+    """Raise InputError unless these are images that a grid can hold."""
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
+        raise InputError(f"a grid holds images, uint8 [N, H, W, C], not {described(images)}")
 
 
 def _columns(n: int) -> int:

@@ -17,6 +17,7 @@ from stylert.core.errors import BundleError, InputError, shown, shown_line
 from stylert.core.files.digests import check_sha256, sha256_of
 from stylert.core.files.json_documents import read_document
 from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
+from stylert.core.ranges import check_ranges
 from stylert.runtime.bundle import Bundle
 
 #: Key of the JSON document in the metadata of the file
@@ -48,6 +49,10 @@ class Direction:
     latents: tuple[int, ...] = ()
     method: str = ""
     facts: Mapping[str, float] = field(default_factory=dict)
+
+
+#: Least and greatest value of the sizes of a network, in a file of directions.
+RANGES = {"num_ws": (1, 1024), "w_dim": (1, 65_536), "style_channels": (0, 2**22)}
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,10 @@ def read_directions(path: str | Path) -> Directions:
             document = read_document(text, _Document, f"{kind}: its metadata", InputError)
             if sorted(file.keys()) != sorted(entry.name for entry in document.directions):
                 raise InputError(f"{kind} is damaged: its vectors are not those of its metadata")
-            vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+            for name in file.keys():  # noqa: SIM118 - it is no mapping
+                if (dtype := file.get_slice(name).get_dtype()) != "F32":  # NumPy lacks some types of safetensors
+                    raise InputError(f"{kind} is damaged: {shown(name)} is {dtype}, not F32")
+            vectors = {entry.name: file.get_tensor(entry.name) for entry in document.directions}
     except (SafetensorError, OSError, TypeError) as e:
         raise InputError(f"{kind} is not a whole safetensors file: {shown_line(str(e))}") from None
     try:
@@ -206,6 +214,7 @@ class _Document:
         if self.version != FORMAT_VERSION:
             raise ValueError(f"it has format version {self.version}; this stylert reads {FORMAT_VERSION}")
         check_sha256(self.network)
+        check_ranges(self, RANGES)
         if not 1 <= len(self.directions) <= MAX_DIRECTIONS:
             raise ValueError(f"a file has 1 to {MAX_DIRECTIONS} directions, not {len(self.directions)}")
         names = {entry.name for entry in self.directions}

@@ -265,6 +265,21 @@ def test_facts_that_are_not_json_are_not_written(arrays, path, whole):
     assert path.read_bytes() == whole
 
 
+def test_facts_that_could_not_be_read_again_are_not_written(arrays, path, whole):
+    nested: dict = {}
+    for _ in range(200):
+        nested = {"a": nested}
+    for info in (nested, {"digits": 10**400}, {"long": "x" * 2**23}):
+        with pytest.raises(CheckpointError, match="is not written: its info"):
+            write_generator(path, CFG, arrays, info=info)
+    assert path.read_bytes() == whole
+
+
+def test_bytes_in_facts_that_are_not_utf_8_become_codes(arrays, path):
+    write_generator(path, CFG, arrays, info={"credit": os.fsdecode(b"Andr\xe9")})
+    assert read_generator(path).info["credit"] == r"Andr\xe9"
+
+
 def test_safetensors_of_other_projects_are_refused(arrays, tmp_path):
     save_file(arrays, tmp_path / "foreign.safetensors", {"format": "pt"})
     assert "carries no stylert configuration" in refusal(tmp_path / "foreign.safetensors")

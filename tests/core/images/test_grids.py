@@ -60,3 +60,34 @@ def test_a_grid_that_gets_its_images_in_parts_is_the_grid_of_all(parts: list[int
         grid.add(part)
     white = np.full((skipped, 2, 3, 1), 255, np.uint8)
     np.testing.assert_array_equal(grid.picture, make_grid(np.concatenate([white, images]), columns))
+
+
+IMAGES = np.zeros((2, 4, 3, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [None, IMAGES[0], IMAGES[:0], IMAGES[:, :, :0], IMAGES.astype(np.float32), [[1]]],
+)
+def test_a_grid_of_other_things_than_images_is_refused(images: np.ndarray) -> None:
+    with pytest.raises(InputError, match="a grid holds images"):
+        make_grid(images)
+    with pytest.raises(InputError, match="a grid holds images"):
+        Grid(2).add(images)
+
+
+@pytest.mark.parametrize("count", [0, -1, None, "a", True, 1.5])
+def test_a_grid_has_a_whole_number_of_images(count: int) -> None:
+    with pytest.raises(InputError, match="1 image or more"):
+        Grid(count)
+
+
+def test_a_grid_takes_images_of_one_shape_and_no_more_than_it_has_cells() -> None:
+    grid = Grid(2)
+    with pytest.raises(InputError, match="without an image"):
+        _ = grid.picture
+    grid.add(IMAGES[:1])
+    for images in (IMAGES, IMAGES[:1, :2]):
+        with pytest.raises(InputError, match="cannot take"):
+            grid.add(images)
+    assert (grid.picture[:, :3] == 0).all()

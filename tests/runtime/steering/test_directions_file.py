@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +71,9 @@ def test_other_files_are_refused(tmp_path: Path, checkpoint: Path) -> None:
         ('"name": "pose.1"', '"name": "poses"'),
         ('"w_dim": 20', '"w_dim": 21'),
         ("abababab", "ABABABAB"),
+        ('"style_channels": 40', '"style_channels": -3'),
+        ('"style_channels": 40', '"style_channels": 1000000000000'),
+        ('"num_ws": 6', '"num_ws": 1000000000000000'),
     ],
 )
 def test_metadata_that_does_not_fit_the_vectors_is_refused(
@@ -84,6 +88,24 @@ def test_metadata_that_does_not_fit_the_vectors_is_refused(
     assert old in text
     save_file(load_file(path), path, {METADATA_KEY: text.replace(old, new)})
     with pytest.raises(InputError):
+        read_directions(path)
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "I32", "F8_E4M3", "F8_E5M2"])
+def test_vectors_of_other_types_are_refused_also_where_numpy_lacks_them(
+    dtype: str, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    path = tmp_path / "d.safetensors"
+    write_directions(path, random_directions(rng))
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    size = {"BF16": 2, "F16": 2, "I32": 4}.get(dtype, 1)
+    tensor = header["smile"]
+    tensor["dtype"], tensor["shape"] = dtype, [(tensor["data_offsets"][1] - tensor["data_offsets"][0]) // size]
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    with pytest.raises(InputError, match=f"smile'? is {dtype}, not F32"):
         read_directions(path)
 
 
