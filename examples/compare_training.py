@@ -28,7 +28,7 @@ from stylert.cli.main import run_program
 from stylert.core.child_processes import python_command
 from stylert.core.errors import InputError, shown
 from stylert.core.files.outputs import check_output, write_json
-from stylert.models.checkpoint import SNAPSHOT_FILE, load_generator, read_metadata
+from stylert.models.checkpoint import SNAPSHOT_FILE, load_generator, trained_kimg
 from stylert.train.loop import TrainingError
 from stylert.train.metrics.evaluation_inputs import EvaluationInputs
 from stylert.train.metrics.evaluator import Evaluator
@@ -61,7 +61,7 @@ def main() -> None:
         if not (folder / GENERATOR_FILE).exists():
             command = ["train", "--data", args.data, "--out", folder, "--preset", args.preset, *ENDLESS]
             run_for([*command, *options], args.cpu_seconds)
-        kimg = read_metadata(folder / SNAPSHOT_FILE)["facts"]["nimg"] / 1000
+        kimg = trained_kimg(folder / SNAPSHOT_FILE)
         row = {"run": name, "options": shlex.join(options), "kimg": kimg}
         row |= evaluator.evaluate(load_generator(folder / GENERATOR_FILE))
         print(json.dumps(row), flush=True)

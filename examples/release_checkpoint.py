@@ -13,7 +13,7 @@ from pathlib import Path
 from stylert.cli.main import run_program
 from stylert.core.errors import shown
 from stylert.core.files.outputs import check_output
-from stylert.models.checkpoint import read_generator, read_metadata, write_generator
+from stylert.models.checkpoint import read_generator, trained_kimg, write_generator
 
 
 def main() -> None:
@@ -26,9 +26,8 @@ def main() -> None:
     if wrong := [pair for pair in args.info if "=" not in pair]:
         parser.error(f"--info takes KEY=VALUE, not {shown(wrong[0])}")
     info = dict(pair.split("=", 1) for pair in args.info)
-    facts = read_metadata(args.source).get("facts")
-    if facts is not None:
-        info["kimg"] = facts["nimg"] / 1000
+    if (kimg := trained_kimg(args.source)) is not None:
+        info["kimg"] = kimg
     weights = read_generator(args.source)
     write_generator(args.target, weights.config, weights.arrays, half=True, info={**weights.info, **info})
     print(f"{args.target}: {args.target.stat().st_size / 2**20:.1f} MiB")

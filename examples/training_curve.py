@@ -21,12 +21,13 @@ import numpy as np
 
 from stylert.benchmarks.report.plots import PNG_MARK, import_pyplot
 from stylert.cli.main import run_program
-from stylert.core.errors import DataError
+from stylert.core.errors import DataError, shown
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.cache import cache_folder
 from stylert.core.files.outputs import check_not_input, check_output, write_json
+from stylert.core.files.safetensors_files import digest
 from stylert.core.images.grids import make_grid
-from stylert.models.checkpoint import load_generator, read_metadata
+from stylert.models.checkpoint import load_generator, read_generator
 from stylert.models.features.extractors import EffNetLite0
 from stylert.runtime.media.pictures import check_own_picture, save_image
 from stylert.train.data.dataset import ImageDataset
@@ -36,6 +37,7 @@ from stylert.train.sampling import generate
 from stylert.train.snapshots.best_snapshot import NOISE
 
 BLOCKS = 6
+MAX_IMAGES = 1_000_000
 COLUMNS = 12
 
 
@@ -48,14 +50,18 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=0.001, help="only snapshots whose kimg is a multiple")
     parser.add_argument("--out", type=Path, required=True, help="path without suffix: .json, .png and -samples.png are written")
     args = parser.parse_args()
+    if not args.out.name:
+        parser.error(f"--out is a path that ends in a name, not {shown(str(args.out))}")
     table, curve, samples = args.out.with_suffix(".json"), args.out.with_suffix(".png"), Path(f"{args.out}-samples.png")
-    if not (args.images >= 2 and 0 < args.every < math.inf):
-        parser.error("--images is at least 2, and --every a number of more than 0")
+    if not (2 * BLOCKS <= args.images <= MAX_IMAGES and 1e-6 <= args.every <= 1e6):
+        parser.error(f"--images is from {2 * BLOCKS} to {MAX_IMAGES}, and --every a number from 0.000001 to 1000000")
     check_output(table, "JSON", (args.data, args.floor))
     for picture in (curve, samples):
         check_not_input(picture, (args.data, args.floor))
         check_own_picture(picture)
-    found = {float(m[1]): p for p in args.run.iterdir() if (m := re.fullmatch(r"snapshot-([\d.]+)\.safetensors", p.name))}
+    found = {
+        float(m[1]): p for p in args.run.iterdir() if (m := re.fullmatch(r"snapshot-([0-9]+(\.[0-9]+)?)\.safetensors", p.name))
+    }
     snapshots = {kimg: found[kimg] for kimg in sorted(found) if math.isclose(kimg, round(kimg / args.every) * args.every)}
     if not snapshots:
         raise DataError(f"{args.run} keeps no snapshots: train with --keep")
@@ -69,7 +75,7 @@ def main() -> None:
 
     def features_of(path: Path) -> np.ndarray:
         """Features of a snapshot. The cache keeps them by the hash of the weights, so a repeated call computes only new ones."""
-        kept = cache / f"generated-{read_metadata(path)['sha256']['G_ema.']}-{args.images}-{NOISE}.npy"
+        kept = cache / f"generated-{digest(read_generator(path).arrays)}-{args.images}-{NOISE}.npy"
         if not kept.exists():
             with atomic_file(kept) as temporary, open(temporary, "wb") as f:
                 np.save(f, generated_features(extractor, load_generator(path), args.images, noise_mode=NOISE))

@@ -191,6 +191,21 @@ def write_generator(
         save_file(tensors, temporary, {METADATA_KEY: text})
 
 
+def trained_kimg(path: str | Path) -> float | None:
+    """Thousands of images that the discriminator of a snapshot has seen. None for the file of a generator.
+
+    Raises:
+        CheckpointError: As `read_metadata`, or the snapshot tells no such number.
+    """
+    metadata = read_metadata(path)
+    if metadata["kind"] == "generator":
+        return None
+    images = metadata.get("facts", {}).get("nimg")
+    if not isinstance(images, int) or isinstance(images, bool) or not 0 <= images < 2**53:
+        raise CheckpointError(f"checkpoint {path} does not tell how many images its run has seen")
+    return images / 1000
+
+
 def load_generator(path: str | Path) -> Any:
     """Read the generator of a checkpoint as a PyTorch module in evaluation mode. Needs torch. Raises as `read_generator`."""
     return generator_module(read_generator(path))

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from stylert.core.errors import CheckpointError, StylertError
 from stylert.core.files.partials import remove_stale_partials
 from stylert.models import checkpoint
-from stylert.models.checkpoint import load_generator, read_generator, read_metadata, write_generator
+from stylert.models.checkpoint import load_generator, read_generator, read_metadata, trained_kimg, write_generator
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.models.stylegan2.networks import Generator
 from stylert.models.stylegan2.state_dict import generator_shapes
@@ -106,6 +106,19 @@ def test_a_training_file_gives_its_averaged_generator(generator, arrays, tmp_pat
     snapshot_file.write_snapshot(tmp_path / "s.safetensors", train, tensors, {})
     for name, array in read_generator(tmp_path / "s.safetensors").arrays.items():
         np.testing.assert_array_equal(array, arrays[name])
+
+
+@pytest.mark.parametrize(("facts", "kimg"), [({"nimg": 1500}, 1.5), ({}, None), ({"nimg": "x"}, None), ({"nimg": True}, None)])
+def test_the_length_of_a_run_is_a_number_or_refused(generator, path, tmp_path, facts, kimg):
+    train = TrainConfig(CFG, DiscriminatorConfig(8, channel_base=32, channel_max=3), batch=4, kimg=1)
+    tensors = {f"G_ema.{k}": v for k, v in generator.state_dict().items()}
+    snapshot_file.write_snapshot(tmp_path / "s.safetensors", train, tensors, facts)
+    if kimg is None:
+        with pytest.raises(CheckpointError, match="does not tell how many images"):
+            trained_kimg(tmp_path / "s.safetensors")
+    else:
+        assert trained_kimg(tmp_path / "s.safetensors") == kimg
+    assert trained_kimg(path) is None
 
 
 def test_missing_files_and_folders_are_refused(tmp_path):
