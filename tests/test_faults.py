@@ -230,7 +230,7 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path, monkeypatch: pyt
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         monkeypatch.setattr(sys, "argv", ["stylert", "--version"])
-        monkeypatch.setattr(cli, "_run", lambda _: os.kill(os.getpid(), signal.SIGHUP) or 0)
+        monkeypatch.setattr(cli, "_run", lambda *_: os.kill(os.getpid(), signal.SIGHUP) or 0)
         with pytest.raises(SystemExit) as e:
             cli.main()
         assert e.value.code == 0

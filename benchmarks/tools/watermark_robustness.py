@@ -26,6 +26,7 @@ from stylert.benchmarks.tools import watermark_measurements as measured
 from stylert.benchmarks.tools.watermark_marks import Marked, drawn, mark_settings, marked_network
 from stylert.benchmarks.tools.watermark_seeds import TableSeeds, check_fresh, used_seeds
 from stylert.benchmarks.tools.watermark_tables import MARKDOWN_MARK, page
+from stylert.core.child_processes import python_command
 from stylert.core.errors import InputError, OutputError, StylertError
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.outputs import check_output, write_json
@@ -152,7 +153,7 @@ def check_outputs(folder: Path) -> None:
 
 def draw_cats(zip_file: Path, count: int, resolution: int) -> None:
     """Draw the real images of the shipped network's kind, in a process of its own."""
-    script = [sys.executable, str(ROOT / "examples" / "make_cats.py"), "--seed", str(REAL_SEED)]
+    script = python_command(ROOT / "examples" / "make_cats.py", "--seed", REAL_SEED)
     size = ["--count", str(count), "--resolution", str(resolution)]
     done = subprocess.run([*script, *size, "--out", str(zip_file)], capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
