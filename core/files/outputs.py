@@ -39,6 +39,7 @@ DOCUMENTS = (
     "bundle.json",
     "bundle.signature.json",
     "dataset.json",
+    "directions.json",
     "engine.json",
     "manifest.json",
     "models.json",
