@@ -24,16 +24,23 @@ export function startEdits() {
   reset.addEventListener("click", () => change({ edits: {} }));
 }
 
-// Shows the directions of a model, and forgets the edits that it does not know.
+// Shows the directions of a model, and forgets the edits that it does not know. Returns why they could not be loaded, or "".
 export async function useDirections(model) {
-  const found = model.directions ? await fetchDirections(model) : [];
-  if (state.model !== model.name) return; // another one was chosen meanwhile
+  let found = [];
+  let problem = "";
+  try {
+    if (model.directions) found = await fetchDirections(model);
+  } catch (error) {
+    problem = error.message; // images need no directions
+  }
+  if (state.model !== model.name) return ""; // another one was chosen meanwhile
   directions = found;
   filter.value = "";
   filter.parentElement.hidden = directions.length < FILTERED_FROM;
   group.hidden = !directions.length;
   state.edits = ordered((direction) => Math.min(Math.max(state.edits[direction.name] ?? 0, -MOST[direction.space]), MOST[direction.space]));
   drawRows();
+  return problem;
 }
 
 // Sets the sliders to the choices.

@@ -70,17 +70,14 @@ async function useModel(model) {
   for (const { name, isLevel } of SLOTS) {
     if (isLevel && !model.levels[name].length) state[name] = null; // a small network has no fine level
   }
-  await useDirections(model);
+  const problem = await useDirections(model);
+  if (problem) say(problem);
 }
 
 function connect() {
   find("model").addEventListener("change", async (event) => {
     state.model = event.target.value;
-    try {
-      await useModel(current());
-    } catch (error) {
-      return say(error.message);
-    }
+    await useModel(current());
     change({});
   });
   find("class").addEventListener("change", (event) => change({ label: Math.min(Math.max(0, Number(event.target.value) || 0), current().classes - 1) }));

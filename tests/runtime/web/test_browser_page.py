@@ -231,7 +231,7 @@ def test_an_error_of_the_host_is_told_and_stays(browser: Any, hosts: Path) -> No
             told = "document.querySelector('#message').textContent.includes('status 404')"
             wait_for(page, told)
             assert not page.is_visible("#picture"), "a picture that is on its way looks like a broken one"
-            SlowRuntime.sent.wait(10)  # a page that meets the error early does not ask for it
+            assert SlowRuntime.sent.wait(60)
             time.sleep(0.5)  # until it has reached the page
             wait_for(page, "document.querySelectorAll('img.stale').length === 0")
             assert page.evaluate(told)
