@@ -258,8 +258,7 @@ def test_a_full_queue_is_status_503_with_a_time_and_nothing_accepted_is_lost(bun
         with httpx.Client(base_url=server.url, timeout=60) as client, ThreadPoolExecutor(16) as pool:
             accepted = [pool.submit(client.post, "/v1/images", json={"seeds": [i]}) for i in range(9)]  # one runs, eight wait
             model = server.store.find("small")
-            while model.batcher.waiting < 8:
-                time.sleep(0.005)
+            wait_for(lambda: model.batcher.waiting == 8)
             for kind in (client.post("/v1/images", json={"seeds": [9]}), client.post("/v2/models/small/infer", json=SEED)):
                 assert kind.status_code == 503
                 assert int(kind.headers["retry-after"]) >= 1
@@ -324,9 +323,9 @@ def hold(server: ImageServer) -> tuple[threading.Event, object]:
     generator, gate = server.store.find("small").generator, threading.Event()
     synthesize = generator.synthesize
 
-    def waiting(ws: object) -> object:
+    def waiting(*arguments: Any, **options: Any) -> object:
         assert gate.wait(60)
-        return synthesize(ws)
+        return synthesize(*arguments, **options)
 
     generator.synthesize = waiting  # type: ignore[assignment, method-assign]
 
