@@ -30,16 +30,38 @@ def inputs(cfg: GeneratorConfig, seed: int, n: int = 2) -> tuple[torch.Tensor, t
 
 @settings(max_examples=60)
 @given(cfg=configurations(), seed=seeds)
-def test_synthesis_equals_the_formulas(cfg: GeneratorConfig, seed: int) -> None:
+def test_features_and_every_layer_equal_the_formulas(cfg: GeneratorConfig, seed: int) -> None:
+    """Each part on the exact signal: layers behind one another can enlarge a rounding as they enlarge any small change."""
     generator = randomized(cfg, seed)
     ws, transform = inputs(cfg, seed)
-    exact = Reference(generator, cfg)
+    exact, w = Reference(generator, cfg), ws.double().numpy()
+    # The frame is divided by the length of its first two numbers, so a short pair has a coarse angle and a coarse shift.
+    pair = exact.linear("synthesis.input.affine", w[:, 0])[:, :2]
+    features_bound = 1e-5 / min(1.0, float(np.linalg.norm(pair, axis=1).min()))
     for matrices in (None, transform):
-        image = generator.synthesis(ws, matrices).numpy()
-        expected = exact.synthesis(ws.double().numpy(), None if matrices is None else matrices.double().numpy())
-        assert image.shape == (2, cfg.img_channels, cfg.resolution, cfg.resolution)
-        # Most drawn networks differ by less than 1e-5. The loaded modules change the draws of Hypothesis.
-        assert np.abs(image - expected).max() <= 3e-5 * np.abs(expected).max()
+        frames = np.tile(np.eye(3), (len(w), 1, 1)) if matrices is None else matrices.double().numpy()
+        x = exact.features(w[:, 0], frames)
+        features = generator.synthesis.input(ws[:, 0], matrices).numpy()
+        assert np.abs(features - x).max() <= features_bound * np.abs(x).max()
+    for i, layer in enumerate(cfg.layers()):
+        expected = exact.layer(i, x, w[:, i + 1])
+        y = getattr(generator.synthesis, layer.name)(torch.from_numpy(x).float(), ws[:, i + 1]).numpy()
+        assert y.shape == expected.shape
+        assert np.abs(y - expected).max() <= 1e-5 * np.abs(expected).max()
+        x = expected
+
+
+@settings(max_examples=20)
+@given(cfg=configurations(), seed=seeds)
+def test_synthesis_is_its_parts_one_after_another(cfg: GeneratorConfig, seed: int) -> None:
+    synthesis = randomized(cfg, seed).synthesis
+    ws, transform = inputs(cfg, seed)
+    x = synthesis.input(ws[:, 0], transform)
+    for i, layer in enumerate(cfg.layers()):
+        x = getattr(synthesis, layer.name)(x, ws[:, i + 1])
+    image = synthesis(ws, transform)
+    assert image.shape == (2, cfg.img_channels, cfg.resolution, cfg.resolution)
+    assert torch.equal(image, x * cfg.output_scale)
 
 
 @pytest.mark.parametrize("make", [GeneratorConfig, GeneratorConfig.configuration_r], ids=["t", "r"])
