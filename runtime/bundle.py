@@ -17,6 +17,7 @@ from stylert.core.files.digests import check_sha256, sha256_of
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document, read_part
 from stylert.core.machine.byte_products import byte_pairs_saturate
+from stylert.runtime.network_files import check_kind
 from stylert.runtime.network_kinds import DEFAULT_NETWORK, NETWORK_KINDS, STYLEGAN2, NetworkKind
 from stylert.runtime.session import TensorSpec
 
@@ -185,6 +186,7 @@ class Bundle:
         if (schema := content.get("schema")) != SCHEMA_VERSION:
             raise BundleError(f"{name} has schema {shown(schema)}; this stylert reads schema {SCHEMA_VERSION}")
         manifest = read_part(content, _Manifest, name, BundleError)
+        _check_fields(content["model"], NETWORK_KINDS[manifest.model.network], name)
         return cls(
             path=path,
             model=content["model"],  # with the keys that only the export reads
@@ -224,7 +226,8 @@ class Bundle:
         """The path of a listed file, after comparing its bytes with the manifest.
 
         Raises:
-            BundleError: The file is missing or cannot be read, or its bytes are others.
+            BundleError: The file is missing or cannot be read, or its bytes are others. Or it is the synthesis network of
+                another kind than the manifest says.
         """
         path, entry = self.path / name, self.files[name]
         if not path.is_file():
@@ -234,6 +237,8 @@ class Bundle:
             raise BundleError(f"bundle file {path} has {size} bytes, the manifest says {entry.bytes}; export the bundle again")
         if sha256_of(path, BundleError, "bundle file") != entry.sha256:
             raise BundleError(f"bundle file {path} does not match its sha256 in {MANIFEST}; export the bundle again")
+        if any(name in entry.files for entry in self.precisions.values()):
+            check_kind(path, self.kind)
         return path
 
     def save(self) -> None:
@@ -340,6 +345,13 @@ class _Manifest:
         needed = {MAPPING_FILE, *(file for entry in self.precisions.values() for file in entry.files)}
         if unlisted := needed - set(self.files):
             raise ValueError(f"{min(unlisted)} is not listed under files")
+
+
+def _check_fields(model: Mapping[str, Any], kind: NetworkKind, name: str) -> None:
+    """Raise BundleError if a configuration has fields of another kind of network than it names."""
+    for other in NETWORK_KINDS.values():
+        if other is not kind and (fields := sorted(other.fields & set(model))):
+            raise BundleError(f"{name} names a {kind.title} network, and has {fields[0]} of a {other.title} network")
 
 
 def check_utf8(path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from stylert.core.errors import BackendError, BundleError, shown, shown_line
 from stylert.core.files.inputs import open_file
+from stylert.runtime.network_kinds import NETWORK_KINDS, NetworkKind
 
 #: Largest ONNX file: protobuf has no larger messages
 MAX_BYTES = 2**31 - 1
@@ -59,6 +60,24 @@ def _holds(stream: BinaryIO, word: bytes) -> bool:
             return True
         end = end[1 - len(word) :]
     return False
+
+
+def check_kind(file: Path, kind: NetworkKind) -> None:
+    """Check by the names of its tensors that an ONNX file is a synthesis network of this kind.
+
+    The inputs and outputs of all kinds are the same, so they do not tell the kinds apart.
+
+    Raises:
+        BundleError: It is a network of another kind, or cannot be read.
+    """
+    for other in NETWORK_KINDS.values():
+        if other.tensor is None:
+            continue
+        with open_file(file, BundleError, MAX_BYTES, "network") as stream:
+            is_other = _holds(stream, other.tensor.encode())
+        if is_other != (other is kind):
+            has = "has" if is_other else "lacks"
+            raise BundleError(f"{file} is not the {kind.title} network that its bundle describes: it {has} {other.tensor}")
 
 
 def check_network(file: Path) -> None:

@@ -16,11 +16,15 @@ class NetworkKind:
         title: Its name for people.
         latents: The least and the greatest number of latents, `num_ws`; None where the resolution gives the number.
         has_levels: Whether its latents belong to resolutions, and so to the levels coarse, middle and fine.
+        fields: Fields of its configuration that no other kind has.
+        tensor: Name of a tensor that stands in each of its synthesis networks and in none of another kind; None if it has none.
     """
 
     title: str
     latents: tuple[int, int] | None
     has_levels: bool
+    fields: frozenset[str]
+    tensor: str | None = None
 
     def takes_latents(self, num_ws: int, resolution: int) -> bool:
         """Whether a network of this resolution in pixels, a power of two, can have so many latents."""
@@ -30,9 +34,28 @@ class NetworkKind:
         return least <= num_ws <= greatest
 
 
-STYLEGAN2 = NetworkKind("StyleGAN2", None, has_levels=True)
-#: Its layers have the same number of latents at every resolution.
-STYLEGAN3 = NetworkKind("StyleGAN3", (4, 66), has_levels=False)
+STYLEGAN2 = NetworkKind("StyleGAN2", None, has_levels=True, fields=frozenset({"architecture", "resample_filter"}))
+#: Its layers have the same number of latents at every resolution. The tensor holds the frequencies of the Fourier features.
+STYLEGAN3 = NetworkKind(
+    "StyleGAN3",
+    (4, 66),
+    has_levels=False,
+    fields=frozenset(
+        {
+            *(
+                "num_layers",
+                "num_critical",
+                "first_cutoff",
+                "first_stopband",
+                "last_stopband_rel",
+                "margin_size",
+                "output_scale",
+            ),
+            *("conv_kernel", "filter_size", "lrelu_upsampling", "use_radial_filters", "magnitude_ema_beta"),
+        }
+    ),
+    tensor="input.freqs",
+)
 
 #: By the name in the configuration. StyleGAN2's bundles are older than the field.
 DEFAULT_NETWORK = "stylegan2"
