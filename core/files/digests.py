@@ -33,5 +33,5 @@ def sha256_of(path: str | Path, error: type[StylertError] = InputError, kind: st
 
 def check_sha256(digest: str) -> None:
     """Raise ValueError unless this is a sha256 in hexadecimal digits."""
-    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+    if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-f]{64}", digest):
         raise ValueError(f"{shown(digest)} is not a sha256")

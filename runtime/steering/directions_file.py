@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -19,6 +19,7 @@ from stylert.core.files.json_documents import read_document
 from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
 from stylert.core.ranges import check_ranges
 from stylert.runtime.bundle import Bundle
+from stylert.runtime.input_checks import whole_number
 
 #: Key of the JSON document in the metadata of the file
 METADATA_KEY = "stylert"
@@ -77,7 +78,7 @@ class Directions:
 
     def __getitem__(self, name: str) -> Direction:
         """The direction of a name. Raises InputError if there is none."""
-        if name not in self.by_name:
+        if not isinstance(name, str) or name not in self.by_name:
             known = ", ".join(list(self.by_name)[:12])
             raise InputError(f"there is no direction {shown(name)}, only {known}{', ...' if len(self.by_name) > 12 else ''}")
         return self.by_name[name]
@@ -91,6 +92,42 @@ class Directions:
                 f"these directions belong to the network {self.network[:12]}, and bundle {bundle.path} to "
                 f"{shown_line(str(origin), 12)}: find directions of its own checkpoint"
             )
+
+
+def check_directions(directions: Directions, names: Collection[str] = ()) -> None:
+    """Check directions that a program made, before they move anything.
+
+    Args:
+        directions: The directions.
+        names: The names of those to check.
+
+    Raises:
+        InputError: These are no directions, there is none of a name, or its vector or its latents do not fit the sizes.
+    """
+    if not isinstance(directions, Directions) or not isinstance(directions.by_name, Mapping):
+        raise InputError(f"directions are Directions, as read_directions returns them, not {shown(directions)}")
+    try:
+        check_sha256(directions.network)
+        check_ranges(directions, RANGES)
+        for name in names:
+            _check_direction(directions, name)
+    except ValueError as e:
+        raise InputError(f"these directions do not fit together: {shown_line(str(e))}") from None
+
+
+def _check_direction(directions: Directions, name: str) -> None:
+    """Raise ValueError unless a direction fits the sizes of the network. Its vector may have another type of floats."""
+    direction = directions[name]
+    if not isinstance(direction, Direction) or direction.space not in get_args(Space):
+        raise ValueError(f"{name} is no Direction in w or styles")
+    if not isinstance(direction.vector, np.ndarray) or direction.vector.dtype.kind != "f":
+        raise ValueError(f"the vector of {name} is no array of floats but {shown(direction.vector)}")
+    with np.errstate(over="ignore"):  # of float64: it becomes infinite, which is found here
+        _check_vector(directions, name, direction.space, direction.vector.astype(np.float32))
+    if not isinstance(direction.latents, Sequence) or isinstance(direction.latents, str | bytes):
+        raise ValueError(f"the latents of {name} are no list but {shown(direction.latents)}")
+    for latent in direction.latents:
+        whole_number(latent, f"a latent of {name}", 0, int(directions.num_ws) - 1)
 
 
 def check_names(names: Collection[str]) -> None:
@@ -137,7 +174,7 @@ def write_directions(path: str | Path, directions: Directions) -> None:
             directions=entries,
         )
         for entry in entries:
-            _check_vector(document, entry, vectors[entry.name])
+            _check_vector(document, entry.name, entry.space, vectors[entry.name])
         text = json.dumps(asdict(document), allow_nan=False, default=_python_number)
     except (ValueError, TypeError, AttributeError) as e:
         raise InputError(f"these directions cannot be written: {shown_line(str(e))}") from None
@@ -171,7 +208,7 @@ def read_directions(path: str | Path) -> Directions:
         raise InputError(f"{kind} is not a whole safetensors file: {shown_line(str(e))}") from None
     try:
         for entry in document.directions:
-            _check_vector(document, entry, vectors[entry.name])
+            _check_vector(document, entry.name, entry.space, vectors[entry.name])
     except ValueError as e:
         raise InputError(f"{kind} is damaged: {e}") from None
     if digest(vectors) != document.sha256:
@@ -225,13 +262,13 @@ class _Document:
                 raise ValueError(f"{entry.name} moves latents that the network does not have")
 
 
-def _check_vector(document: _Document, entry: _Entry, vector: np.ndarray) -> None:
+def _check_vector(sizes: _Document | Directions, name: str, space: Space, vector: np.ndarray) -> None:
     """Raise ValueError unless a vector has the type and shape of its space, and is finite."""
-    size = document.w_dim if entry.space == "w" else document.style_channels
+    size = sizes.w_dim if space == "w" else sizes.style_channels
     if vector.dtype != np.float32 or vector.shape != (size,):
-        raise ValueError(f"{entry.name} is {vector.dtype} {list(vector.shape)}, not float32 [{size}]")
+        raise ValueError(f"{name} is {vector.dtype} {list(vector.shape)}, not float32 [{size}]")
     if not np.isfinite(vector).all():
-        raise ValueError(f"{entry.name} holds values that are not finite")
+        raise ValueError(f"{name} holds values that are not finite")
 
 
 def _python_number(value: object) -> object:

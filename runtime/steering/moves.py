@@ -13,7 +13,7 @@ from stylert.core.errors import InputError, shown
 from stylert.core.numerals import read_number
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.input_checks import finite_number, host_floats, whole_number
-from stylert.runtime.steering.directions_file import NAME, Directions
+from stylert.runtime.steering.directions_file import NAME, Directions, check_directions
 from stylert.runtime.style_levels import parse_levels
 
 #: The largest size of a strength
@@ -89,8 +89,7 @@ def columns_of(moves: Sequence[Move]) -> int:
     Raises:
         InputError: Two moves have different numbers of strengths, and neither has one. Or these are no moves.
     """
-    if not isinstance(moves, Sequence) or not all(isinstance(move, Move) for move in moves):
-        raise InputError(f"moves are a list of Move, as parse_move reads them, not {shown(moves)}")
+    _check_are_moves(moves)
     counts = {len(move.strengths) for move in moves} - {1}
     if len(counts) > 1:
         raise InputError(f"moves have one strength, or all as many as the others, not {' and '.join(map(str, sorted(counts)))}")
@@ -102,8 +101,13 @@ def check_moves(directions: Directions, moves: Sequence[Move], bundle: Bundle) -
 
     Raises:
         BundleError: The directions belong to another network.
-        InputError: A direction does not exist, levels do not fit, or the bundle lacks the input that a move needs.
+        InputError: A direction does not exist, levels do not fit, or the bundle lacks the input that a move needs. Or an
+            argument is of another type.
     """
+    _check_are_moves(moves)
+    check_directions(directions, [move.name for move in moves])
+    if not isinstance(bundle, Bundle):
+        raise InputError(f"a bundle is a Bundle, as Bundle.load returns it, not {shown(bundle)}")
     directions.check_network(bundle)
     for move in moves:
         _moved_latents(directions, move)
@@ -126,13 +130,19 @@ def steer(directions: Directions, ws: np.ndarray, moves: Sequence[Move], column:
         InputError: A direction does not exist, or its levels do not fit. Or `ws`, `moves` or `column` are no such things.
     """
     columns = columns_of(moves)
+    check_directions(directions, [move.name for move in moves])
     column = whole_number(column, "the column of a move", 0, columns - 1 if columns > 1 else None)
-    moved = host_floats(ws, ("N", directions.num_ws, directions.w_dim), "ws").copy()
+    return _steered(directions, _checked_ws(directions, ws), moves, column)
+
+
+def _steered(directions: Directions, ws: np.ndarray, moves: Sequence[Move], column: int) -> Steered:
+    """`steer` of arguments that were checked."""
+    moved = ws.copy()
     offsets = np.zeros((len(ws), directions.style_channels), np.float32) if _has_styles(directions, moves) else None
     for move in moves:
         direction, latents = directions[move.name], _moved_latents(directions, move)
         with np.errstate(over="ignore"):  # values that are not finite are refused by the network's inputs
-            step = np.float32(move.strengths[column if len(move.strengths) > 1 else 0]) * direction.vector
+            step = np.float32(move.strengths[column if len(move.strengths) > 1 else 0]) * direction.vector.astype(np.float32)
             if direction.space == "w":
                 moved[:, latents] += step
             elif offsets is not None:
@@ -147,22 +157,46 @@ def steered_batches(
 
     Args:
         directions: The directions.
-        ws: float32 `[N, num_ws, w_dim]`.
+        ws: Float array `[N, num_ws, w_dim]`.
         moves: The moves. All together make a row of each image.
-        batch: The number of images in each yielded item.
+        batch: The number of images in each item, at least 1.
         apart: Whether each move makes rows of its own, as on a contact sheet.
 
-    Yields:
-        `[<= batch, num_ws, w_dim]`, and the style offsets if a move needs them.
+    Returns:
+        An iterator of `[<= batch, num_ws, w_dim]`, and the style offsets if a move needs them.
+
+    Raises:
+        InputError: As `steer`, or `batch` is out of range. Nothing is computed before.
     """
+    columns = columns_of(moves)
+    check_directions(directions, [move.name for move in moves])
+    for move in moves:
+        _moved_latents(directions, move)
+    batch = whole_number(batch, "batch", 1)
+    return _batches(directions, _checked_ws(directions, ws), moves, columns, batch, apart)
+
+
+def _batches(
+    directions: Directions, ws: np.ndarray, moves: Sequence[Move], columns: int, batch: int, apart: bool
+) -> Iterator[Steered]:
     groups = [[move] for move in moves] if apart else [moves]
-    cells = itertools.product(groups, range(len(ws)), range(columns_of(moves)))
+    cells = itertools.product(groups, range(len(ws)), range(columns))
+    batch = min(batch, len(groups) * len(ws) * columns)
     has_styles = _has_styles(directions, moves)
     none = np.zeros((1, directions.style_channels), np.float32)
     while chosen := list(itertools.islice(cells, batch)):
-        steered = [steer(directions, ws[i : i + 1], group, column) for group, i, column in chosen]
+        steered = [_steered(directions, ws[i : i + 1], group, column) for group, i, column in chosen]
         offsets = [none if cell.style_offsets is None else cell.style_offsets for cell in steered]
         yield Steered(np.concatenate([cell.ws for cell in steered]), np.concatenate(offsets) if has_styles else None)
+
+
+def _check_are_moves(moves: object) -> None:
+    if not isinstance(moves, Sequence) or not all(isinstance(move, Move) for move in moves):
+        raise InputError(f"moves are a list of Move, as parse_move reads them, not {shown(moves)}")
+
+
+def _checked_ws(directions: Directions, ws: object) -> np.ndarray:
+    return host_floats(ws, ("N", directions.num_ws, directions.w_dim), "ws")
 
 
 def _has_styles(directions: Directions, moves: Sequence[Move]) -> bool:

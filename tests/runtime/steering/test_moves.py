@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from stylert.core.errors import InputError
 from stylert.runtime.bundle import Bundle
+from stylert.runtime.steering.directions_file import Direction, Directions
 from stylert.runtime.steering.moves import Move, check_moves, columns_of, parse_move, steer, steered_batches
 from tests.runtime.steering.random_directions import NUM_WS, STYLES, W_DIM, random_directions
 
@@ -164,3 +166,91 @@ def test_a_direction_beyond_float32_warns_of_nothing_and_is_refused_by_the_netwo
     ws = np.zeros((1, NUM_WS, W_DIM), np.float32)
     moved = steer(replace(directions, by_name={"smile": long}), ws, [parse_move("smile=2")]).ws
     assert np.isinf(moved).all()
+
+
+FLOATS = np.ones(W_DIM, np.float32)
+WRONG_DIRECTIONS: dict[str, Any] = {
+    "nothing": Direction("w", None, (0,)),  # type: ignore[arg-type]
+    "a list": Direction("w", FLOATS.tolist(), (0,)),  # type: ignore[arg-type]
+    "another length": Direction("w", FLOATS[1:], (0,)),
+    "two axes": Direction("w", FLOATS[None], (0,)),
+    "no axis": Direction("w", np.array(1.0), (0,)),
+    "whole numbers": Direction("w", FLOATS.astype(int), (0,)),
+    "complex numbers": Direction("w", FLOATS.astype(complex), (0,)),
+    "objects": Direction("w", FLOATS.astype(object), (0,)),
+    "NaN": Direction("w", np.full_like(FLOATS, np.nan), (0,)),
+    "values beyond float32": Direction("w", np.full(W_DIM, 1e39), (0,)),
+    "a style of another length": Direction("styles", FLOATS),
+    "an unknown space": Direction("z", FLOATS, (0,)),  # type: ignore[arg-type]
+    "a latent that is not there": Direction("w", FLOATS, (NUM_WS,)),
+    "half a latent": Direction("w", FLOATS, (0.5,)),  # type: ignore[arg-type]
+    "no list of latents": Direction("w", FLOATS, 3),  # type: ignore[arg-type]
+    "a name of latents": Direction("w", FLOATS, "0"),  # type: ignore[arg-type]
+    "no direction": None,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_DIRECTIONS)
+def test_a_direction_made_by_hand_that_does_not_fit_is_refused_by_its_name(
+    wrong: str, bundle: Bundle, rng: np.random.Generator
+) -> None:
+    directions = random_directions(rng, bundle.provenance["checkpoint_sha256"])
+    directions = replace(directions, by_name={**directions.by_name, "made": WRONG_DIRECTIONS[wrong]})
+    ws, moves = np.zeros((1, NUM_WS, W_DIM), np.float32), [parse_move("made=1")]
+    for use in (
+        lambda: steer(directions, ws, moves),
+        lambda: steered_batches(directions, ws, moves, 1),
+        lambda: check_moves(directions, moves, bundle),
+    ):
+        with pytest.raises(InputError, match="made") as e:
+            use()
+        assert str(e.value).isprintable()
+    assert len(steer(directions, ws, [parse_move("smile=1")]).ws) == 1  # which does not move along it
+
+
+def test_a_vector_of_float64_moves_as_the_same_vector_of_float32(rng: np.random.Generator) -> None:
+    directions, ws = random_directions(rng), np.zeros((1, NUM_WS, W_DIM), np.float32)
+    wide = {name: replace(d, vector=d.vector.astype(np.float64)) for name, d in directions.by_name.items()}
+    for text in ("smile=2", "b4.conv1.7=2"):
+        expected, moved = (steer(d, ws, [parse_move(text)]) for d in (directions, replace(directions, by_name=wide)))
+        for one, other in zip(expected, moved, strict=True):
+            np.testing.assert_array_equal(other, one)
+            assert one is None or other.dtype == np.float32
+
+
+NO_DIRECTIONS: list[Any] = [None, 3, "d.safetensors", {"smile": FLOATS}, [Direction("w", FLOATS, (0,))]]
+NO_SIZES: list[dict[str, Any]] = [
+    {"num_ws": 0}, {"num_ws": None}, {"num_ws": 2**70}, {"w_dim": "20"}, {"w_dim": float("nan")}, {"w_dim": True},
+    {"style_channels": -1}, {"style_channels": 2**40}, {"by_name": None}, {"by_name": [1]}, {"network": None}, {"network": ""},
+]  # fmt: skip
+
+
+def test_what_is_no_directions_and_no_bundle_is_refused_in_one_line(bundle: Bundle, rng: np.random.Generator) -> None:
+    right = random_directions(rng, bundle.provenance["checkpoint_sha256"])
+    ws, moves = np.zeros((1, NUM_WS, W_DIM), np.float32), [parse_move("smile=1")]
+    wrong: list[Directions] = [*NO_DIRECTIONS, *(replace(right, **changed) for changed in NO_SIZES)]
+    for directions in wrong:
+        for use in (
+            lambda: steer(directions, ws, moves),  # noqa: B023
+            lambda: steered_batches(directions, ws, moves, 1),  # noqa: B023
+            lambda: check_moves(directions, moves, bundle),  # noqa: B023
+        ):
+            with pytest.raises(InputError, match="directions") as e:
+                use()
+            assert str(e.value).isprintable()
+    for other in (None, 3, str(bundle.path), bundle.path, {}):
+        with pytest.raises(InputError, match="a bundle is a Bundle"):
+            check_moves(right, moves, other)  # type: ignore[arg-type]
+    for no_moves in (None, "smile=1", ["smile=1"], {"smile": 1}):
+        with pytest.raises(InputError, match="moves are a list of Move"):
+            check_moves(right, no_moves, bundle)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batch", [0, -1, 0.5, None, True, "1", float("nan"), [1]])
+def test_a_batch_that_is_no_number_of_images_is_refused_before_the_first_item(batch: Any, rng: np.random.Generator) -> None:
+    ws = np.zeros((1, NUM_WS, W_DIM), np.float32)
+    with pytest.raises(InputError, match="batch is a whole number from 1"):
+        steered_batches(random_directions(rng), ws, [parse_move("smile=1")], batch)
+    (whole,) = steered_batches(random_directions(rng), ws, [parse_move("smile=1")], 2**70)
+    assert len(whole.ws) == 1
+    assert not list(steered_batches(random_directions(rng), ws, [], 1, apart=True))
