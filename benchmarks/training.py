@@ -18,6 +18,11 @@ Every step has both losses; some steps add a regulariser. The parts are timed ap
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import contextlib
 import importlib.util
@@ -46,10 +51,11 @@ from stylert.benchmarks.processes import new_process
 from stylert.benchmarks.report.tables import number, ratio_facts
 from stylert.benchmarks.sample_statistics import describe
 from stylert.benchmarks.schema import Results, Row, row_name, write_results
-from stylert.core.errors import InputError, OutputError
+from stylert.core.errors import InputError, OutputError, printable
 from stylert.core.files.atomic import check_writable
 from stylert.core.machine.allocation import keep_freed_memory
 from stylert.core.machine.host import peak_memory_mib
+from stylert.core.programs.runner import run_program
 from stylert.core.statistics import median_ratio
 from stylert.runtime.build_options import check_threads
 
@@ -296,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_threads(args.threads)
         check_writable(args.json)
     except (ValueError, InputError, OutputError) as error:
-        parser.error(str(error))
+        parser.error(printable(str(error)))
     if min(args.steps, args.rounds) < 1:
         parser.error("--steps and --rounds are at least 1")
     command = ["python", "-m", "stylert.benchmarks.training", *(sys.argv[1:] if arguments is None else arguments)]
@@ -335,4 +341,4 @@ def _check(presets: Sequence[str], resolutions: Sequence[int], forms: Sequence[s
 
 
 if __name__ == "__main__":
-    main()
+    run_program("training", main)

@@ -16,7 +16,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from stylert.core.errors import OutputError
+from stylert.core.errors import OutputError, printable
 from stylert.core.progress import Progress
 
 
@@ -67,11 +67,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     for row in rows:
         table.add_row(*(Text(printable(str(cell))) for cell in row))
     _print_result(table, soft_wrap=False)
-
-
-def printable(text: str) -> str:
-    """The text with escape codes in place of characters that are not printed, such as those that control a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager

@@ -4,6 +4,7 @@
 - `files/`: outputs that are whole or absent, inputs and JSON documents within bounds, the folder of caches.
 - `machine/`: this processor, this machine's GPUs, and the data sheets of GPUs.
 - `images/`: uint8 images and grids, PSNR and SSIM, the decoder of picture files.
+- `programs/`: programs that end in one line, whatever fails or stops them.
 - `child_processes`: Python interpreters that import nothing from the working folder.
 - `seeds`: seeds as text, and the latents that belong to them.
 - `statistics`, `paired_timing`, `roofline`: intervals of measurements, timing in alternation, lower bounds of time.

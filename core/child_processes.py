@@ -17,6 +17,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from stylert.core.errors import BackendError
+
 VARIABLE = "PYTHONSAFEPATH"
 PR_SET_PDEATHSIG = 1
 
@@ -24,6 +26,23 @@ PR_SET_PDEATHSIG = 1
 def python_command(*arguments: object) -> list[str]:
     """The command line of an interpreter with these arguments, such as `-m` and a module."""
     return [sys.executable, "-P", *map(str, arguments)]
+
+
+def check_status(name: str, status: int) -> None:
+    """Check the exit status of a program of ours that prints its errors to the same stderr. So a refusal stays one line.
+
+    Args:
+        name: Name of the program, for the message.
+        status: Exit status, negative for the number of a signal.
+
+    Raises:
+        SystemExit: The program failed and has said why. The exit code is its own.
+        BackendError: A signal ended it.
+    """
+    if status < 0:
+        raise BackendError(f"{name} was ended by a signal: {signal.strsignal(-status)}")
+    if status:
+        sys.exit(status)
 
 
 @contextmanager

@@ -64,11 +64,17 @@ def install_command(extra: str) -> str:
     return f"pip install 'stylert[{extra}]'"
 
 
-def as_path(value: object, kind: str) -> Path:
-    """A path that someone gave. Raises InputError for anything else; `kind` is a word such as `picture`."""
-    if not isinstance(value, str | os.PathLike):
-        raise InputError(f"a {kind} is named by a path, not {shown(value)}")
-    return Path(value)
+def as_path(value: object, kind: str, error: type[StylertError] = InputError) -> Path:
+    """A path that someone gave. Raises `error` for anything else; `kind` is a word such as `picture`.
+
+    Python itself takes a whole number for an open file, which it then closes.
+    """
+    try:
+        if not isinstance(value, str | os.PathLike) or b"\0" in os.fsencode(value):
+            raise ValueError
+        return Path(value)
+    except (TypeError, ValueError):  # a path of bytes, or a character that no name of a file holds
+        raise error(f"a {kind} is named by a path, not {shown(value)}") from None
 
 
 def shown(value: object, length: int = 60) -> str:
@@ -83,6 +89,11 @@ def shown(value: object, length: int = 60) -> str:
 def shown_name(name: str) -> str:
     """The quoted name of a file, for a message. In an archive it may have 60,000 characters."""
     return shown(name, 200)
+
+
+def printable(text: str) -> str:
+    """A text for a terminal, with escape codes in place of characters that are not printed, such as those that control it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown_line(text: str, length: int = 200) -> str:

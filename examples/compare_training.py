@@ -12,11 +12,17 @@ folder holds a generator is measured and not trained again. Needs the extras `tr
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import json
 import math
 import re
 import shlex
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -24,11 +30,12 @@ from typing import Any
 
 import psutil
 
-from stylert.cli.main import run_program
-from stylert.core.child_processes import python_command
+from stylert.core.child_processes import check_status, python_command
 from stylert.core.errors import InputError, shown
 from stylert.core.files.outputs import check_output, write_json
+from stylert.core.programs.runner import run_program
 from stylert.models.checkpoint import SNAPSHOT_FILE, load_generator, trained_kimg
+from stylert.train.data.dataset import ImageDataset
 from stylert.train.loop import TrainingError
 from stylert.train.metrics.evaluation_inputs import EvaluationInputs
 from stylert.train.metrics.evaluator import Evaluator
@@ -54,6 +61,7 @@ def main() -> None:
     runs = dict(map(named_options, args.run))
     check_output(args.out / "results.json", "JSON", (args.data,))
     metrics = [Metric.parse(name, 2000) for name in args.metrics.split(",")]
+    ImageDataset(args.data, limit=1)  # refuses what no training could read, before the first one starts
     evaluator = Evaluator(metrics, EvaluationInputs(args.data))
     rows = []
     for name, options in runs.items():
@@ -91,8 +99,9 @@ def run_for(command: list[Any], cpu_seconds: float) -> None:
     finally:
         child.terminate()
         child.wait()
-    if child.returncode:
-        raise TrainingError(f"training ended with {child.returncode}")
+    if child.returncode == 128 + signal.SIGTERM:
+        raise TrainingError(f"training had nothing to save after {cpu_seconds:g} s of the processor: give more --cpu-seconds")
+    check_status("training", child.returncode)
 
 
 def used_seconds(process: psutil.Process) -> float:

@@ -14,6 +14,11 @@ Another --seed draws other images.
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import importlib.util
 import io
@@ -25,10 +30,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stylert.cli.main import run_program
-from stylert.core.errors import DataError
+from stylert.core.errors import DataError, printable
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.outputs import ZIP_COMMENT, check_output
+from stylert.core.programs.runner import run_program
 
 #: The layers of the set, in drawing order; the folder names carry the order after a '#'.
 SET = "sets/set4"
@@ -96,7 +101,7 @@ def main() -> None:
         archive.writestr("dataset.json", json.dumps({"labels": [[name, choice[body]] for name, choice in choices.items()]}))
         archive.writestr("parts.json", json.dumps({"layers": names, "choices": choices}))
         archive.comment = ZIP_COMMENT
-    print(f"{args.out}: {args.count} images of {args.resolution} px")
+    print(printable(f"{args.out}: {args.count} images of {args.resolution} px"))
 
 
 if __name__ == "__main__":

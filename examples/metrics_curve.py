@@ -10,16 +10,21 @@ A ring marks the lowest value of each run, which is in its `best.safetensors`.
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import os
 from pathlib import Path
 
 from stylert.benchmarks.report.plots import PNG_MARK, import_pyplot
-from stylert.cli.main import run_program
-from stylert.core.errors import DataError, InputError, shown
+from stylert.core.errors import DataError, InputError, printable, shown
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import read_document
+from stylert.core.programs.runner import run_program
 from stylert.runtime.media.pictures import check_own_picture
 
 FILE = "metrics.jsonl"
@@ -27,6 +32,8 @@ FILE = "metrics.jsonl"
 MAX_BYTES = 64 * 2**20
 #: Keys of a line that are no metric.
 FACTS = ("noise", "best")
+#: Bounds of the numbers that are drawn. Matplotlib cannot place marks on an axis of larger ones. A run has less than 1e9 kimg.
+MAX_KIMG, MAX_VALUE = 1e9, 1e300
 
 
 def main() -> None:
@@ -53,13 +60,16 @@ def main() -> None:
     draw(curves, metric, args.out)
     for run, points in curves.items():
         kimg, value = min(points, key=lambda point: point[1])
-        print(f"{run}: {len(points)} snapshots, {metric} is lowest at {kimg:g} kimg: {value:.4g}")
+        print(printable(f"{run}: {len(points)} snapshots, {metric} is lowest at {kimg:g} kimg: {value:.4g}"))
 
 
 def read_lines(path: Path) -> list[dict[str, float]]:
     """The numbers of each line of a file: its kimg, and its metrics by name.
 
     Lines that a kill cut off are left out, as are those of older versions, with other noise, and metrics that are not finite.
+
+    Raises:
+        DataError: No line is left, or a number is beyond its bounds.
     """
     rows = []
     for text in read_file(path, DataError, MAX_BYTES).splitlines():
@@ -69,6 +79,10 @@ def read_lines(path: Path) -> list[dict[str, float]]:
             continue
         numbers = {name: float(value) for name, value in row.items() if name not in FACTS and type(value) in (int, float)}
         if "kimg" in numbers and row.get("noise") == "random":
+            if not 0 <= numbers["kimg"] <= MAX_KIMG:
+                raise DataError(f"{path} has a line of {numbers['kimg']:g} kimg, which are from 0 to {MAX_KIMG:g}")
+            if wrong := [name for name, value in numbers.items() if abs(value) > MAX_VALUE]:
+                raise DataError(f"{path} has a {shown(wrong[0])} of {numbers[wrong[0]]:g}, beyond {MAX_VALUE:g}")
             rows.append(numbers)
     if not rows:
         raise DataError(f"{path} has no lines of metrics with random noise")

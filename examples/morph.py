@@ -4,10 +4,16 @@
 python examples/morph.py out/demo/bundle --fps 24
 
 Two pixels share a character, an upper half block: its foreground colour is the upper pixel, its background colour the
-lower one. So any terminal with 24-bit colour shows the picture. It goes to stdout, the frame times to stderr. Ctrl-C ends.
+lower one. So any terminal with 24-bit colour shows the picture. It goes to stdout, the frame times to stderr. Ctrl-C ends,
+after the frame times and the screenshot, and with exit code 130.
 """
 
 from __future__ import annotations
+
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
 
 import argparse
 import itertools
@@ -20,8 +26,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stylert.cli.main import run_program
 from stylert.core.images.grids import as_uint8
+from stylert.core.programs.runner import run_program
 from stylert.core.seeds import parse_seeds, z_from_seeds
 from stylert.runtime import Generator
 from stylert.runtime.media.interpolation import MAX_KEYFRAMES, keyframe_path
@@ -42,7 +48,7 @@ def main() -> None:
         check_own_picture(options.screenshot)
     with Generator.load(options.bundle, options.backend, options.precision, options.threads) as generator:
         print(f"{generator.backend} {generator.precision}: {generator.why}", file=sys.stderr)
-        pixels, times = show(generator, walk(generator, options), options)
+        pixels, times, stop = show(generator, walk(generator, options), options)
     print(summary(times, options.fps), file=sys.stderr)
     if options.screenshot is not None and pixels is not None:
         save_image(
@@ -50,6 +56,8 @@ def main() -> None:
             options.screenshot,
             COMMENT,
         )
+    if stop is not None:
+        raise stop
 
 
 def arguments() -> argparse.Namespace:
@@ -83,13 +91,13 @@ def walk(generator: Generator, options: argparse.Namespace) -> Iterator[np.ndarr
 
 def show(
     generator: Generator, path: Iterator[np.ndarray], options: argparse.Namespace
-) -> tuple[np.ndarray | None, list[float]]:
-    """Draw each frame at its time. Returns the pixels of the last frame, and the seconds between frames.
+) -> tuple[np.ndarray | None, list[float], KeyboardInterrupt | None]:
+    """Draw each frame at its time. Returns the pixels of the last frame, the seconds between frames, and the signal that ended it.
 
     The stream computes the next image while this loop waits. So a frame is late only if an image takes longer than the
     time of a frame. After a late frame the clock starts again from it; later frames are not shown faster.
     """
-    pixels, shown = None, []
+    pixels, shown, stop = None, [], None
     print(HIDE_CURSOR + CLEAR, end="")
     due = 0.0
     try:
@@ -103,11 +111,11 @@ def show(
             now = time.perf_counter()
             shown.append(now)
             due = (now if now > due + 1 / options.fps else due) + 1 / options.fps
-    except KeyboardInterrupt:
-        pass
+    except KeyboardInterrupt as e:  # of any signal that ends a program
+        stop = e
     finally:
         print(PLAIN + SHOW_CURSOR)
-    return pixels, [b - a for a, b in itertools.pairwise(shown)]
+    return pixels, [b - a for a, b in itertools.pairwise(shown)], stop
 
 
 def shrink(image: np.ndarray, columns: int, lines: int) -> np.ndarray:

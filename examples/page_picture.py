@@ -8,6 +8,11 @@ python examples/page_picture.py http://127.0.0.1:8000 docs/serving.webp
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import io
 import shutil
@@ -16,9 +21,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stylert.cli.main import run_program
-from stylert.core.errors import BackendError, InputError, shown_line
+from stylert.core.errors import BackendError, InputError
 from stylert.core.files.atomic import atomic_file
+from stylert.core.programs.runner import run_program
+from stylert.runtime.backends.base import reason
 from stylert.runtime.media.pictures import check_own_picture, encoded_image
 
 CHOICES = "#base=3&fine=12&toward=7&at=0.4&psi=0.7"
@@ -64,7 +70,7 @@ def screenshot(address: str) -> bytes:
             page.wait_for_timeout(300)
             return page.screenshot()
     except Error as e:
-        raise BackendError(f"Chromium cannot show the page at {address}: {shown_line(e.message)}") from None
+        raise BackendError(f"Chromium cannot show the page at {address}: {reason(e)}") from None
 
 
 if __name__ == "__main__":

@@ -6,13 +6,18 @@ python examples/readme_picture.py bundle docs/cats.png
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 from pathlib import Path
 
 import numpy as np
 
-from stylert.cli.main import run_program
 from stylert.core.images.grids import make_grid
+from stylert.core.programs.runner import run_program
 from stylert.runtime import Generator
 from stylert.runtime.media.pictures import check_commented, check_own_picture, save_image
 

@@ -7,12 +7,17 @@
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 from pathlib import Path
 
-from stylert.cli.main import run_program
-from stylert.core.errors import shown
+from stylert.core.errors import printable, shown
 from stylert.core.files.outputs import check_output
+from stylert.core.programs.runner import run_program
 from stylert.models.checkpoint import read_generator, trained_kimg, write_generator
 
 
@@ -30,7 +35,7 @@ def main() -> None:
         info["kimg"] = kimg
     weights = read_generator(args.source)
     write_generator(args.target, weights.config, weights.arrays, half=True, info={**weights.info, **info})
-    print(f"{args.target}: {args.target.stat().st_size / 2**20:.1f} MiB")
+    print(printable(f"{args.target}: {args.target.stat().st_size / 2**20:.1f} MiB"))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,11 @@ this machine, so all rates of servers are lower bounds.
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import asyncio
 import itertools
@@ -38,9 +43,10 @@ from statistics import median
 
 import numpy as np
 
-from stylert.cli.main import run_program
+from stylert.core.child_processes import check_status
 from stylert.core.errors import BackendError
 from stylert.core.machine.host import cpu_name
+from stylert.core.programs.runner import run_program
 from stylert.runtime import Generator
 from stylert.runtime.build_options import check_threads
 from stylert.runtime.bundle import Bundle
@@ -212,8 +218,9 @@ def started(command: list[str]) -> Iterator[Server]:
                 sys.exit(128 + waiting[0])
             assert process.stdout is not None
             line = process.stdout.readline()
-            if not line:  # it has said why
-                raise BackendError("the server did not start")
+            if not line:
+                check_status("the server", process.wait())
+                raise BackendError("the server ended before it began to listen")
             yield Server(process, int(line.strip().rsplit(":", 1)[1]))
         finally:
             process.terminate()

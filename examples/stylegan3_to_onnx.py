@@ -10,6 +10,11 @@ A bundle of `stylert export` holds the same networks with a constant transform.
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import math
 from pathlib import Path
@@ -17,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from stylert.cli.main import run_program
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, printable
 from stylert.core.files.marks import marked_directory
 from stylert.core.images.grids import Grid, as_uint8
+from stylert.core.programs.runner import run_program
 from stylert.core.seeds import parse_seeds, z_from_seeds
 from stylert.export.mapping import mapping_model
 from stylert.export.stylegan3 import synthesis_model
@@ -53,7 +58,7 @@ def main() -> None:
         onnx.save(mapping_model(weights), folder / "mapping.onnx")
         onnx.save(synthesis_model(weights, "plain", options.fp16), folder / "synthesis.onnx")
         save_image(draw(folder, weights, options), folder / "images.png", generated=True)
-    print(f"{options.out}: {', '.join(FILES)} of {cfg.resolution} px")
+    print(printable(f"{options.out}: {', '.join(FILES)} of {cfg.resolution} px"))
 
 
 def arguments() -> argparse.Namespace:

@@ -7,10 +7,15 @@
 
 Generated images have random noise, as in the metrics of training. The floor is the distance between two sets of real
 images; the noise is the standard error of each distance. The distance depends on the number of images, which is therefore
-the same for all.
+the same for all, and at most that of the smaller set of real images. Progress goes to stderr.
 """
 
 from __future__ import annotations
+
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
 
 import argparse
 import math
@@ -20,13 +25,15 @@ from pathlib import Path
 import numpy as np
 
 from stylert.benchmarks.report.plots import PNG_MARK, import_pyplot
-from stylert.cli.main import run_program
+from stylert.cli.console import progress
 from stylert.core.errors import DataError, shown
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.cache import cache_folder
 from stylert.core.files.outputs import check_not_input, check_output, write_json
 from stylert.core.files.safetensors_files import digest
 from stylert.core.images.grids import make_grid
+from stylert.core.programs.runner import run_program
+from stylert.core.progress import Progress
 from stylert.models.checkpoint import load_generator, read_generator
 from stylert.models.features.extractors import EffNetLite0
 from stylert.runtime.media.pictures import check_own_picture, save_image
@@ -52,7 +59,7 @@ def main() -> None:
     args = parser.parse_args()
     if not args.out.name:
         parser.error(f"--out is a path that ends in a name, not {shown(str(args.out))}")
-    table, curve, samples = args.out.with_suffix(".json"), args.out.with_suffix(".png"), Path(f"{args.out}-samples.png")
+    table, curve, samples = outputs(args.out)
     if not (2 * BLOCKS <= args.images <= MAX_IMAGES and 1e-6 <= args.every <= 1e6):
         parser.error(f"--images is from {2 * BLOCKS} to {MAX_IMAGES}, and --every a number from 0.000001 to 1000000")
     check_output(table, "JSON", (args.data, args.floor))
@@ -66,33 +73,55 @@ def main() -> None:
     if not snapshots:
         raise DataError(f"{args.run} keeps no snapshots: train with --keep")
 
+    with progress() as report:
+        measure(args, snapshots, report)
+
+
+def measure(args: argparse.Namespace, snapshots: dict[float, Path], report: Progress) -> None:
+    """Measure the snapshots, by their kimg, and write the three files."""
+    datasets = [ImageDataset(source, limit=args.images) for source in (args.data, args.floor)]
+    for source, dataset in zip((args.data, args.floor), datasets, strict=True):
+        if len(dataset) < args.images:
+            raise DataError(f"{source} has {len(dataset)} images: --images {len(dataset)} is the most that it gives")
     extractor, cache = EffNetLite0(), cache_folder() / "features"
     real, other = (
-        real_features(extractor, ImageDataset(source, limit=args.images), args.images, cache=cache)
-        for source in (args.data, args.floor)
+        real_features(extractor, dataset, args.images, report, cache, f"real images of {source}")
+        for source, dataset in zip((args.data, args.floor), datasets, strict=True)
     )
     floor = frechet_distance(other, real)
 
-    def features_of(path: Path) -> np.ndarray:
+    def features_of(path: Path, kimg: float) -> np.ndarray:
         """Features of a snapshot. The cache keeps them by the hash of the weights, so a repeated call computes only new ones."""
         kept = cache / f"generated-{digest(read_generator(path).arrays)}-{args.images}-{NOISE}.npy"
         if not kept.exists():
             with atomic_file(kept) as temporary, open(temporary, "wb") as f:
-                np.save(f, generated_features(extractor, load_generator(path), args.images, noise_mode=NOISE))
+                generator = load_generator(path)
+                np.save(f, generated_features(extractor, generator, args.images, stage_of(report, kimg), noise_mode=NOISE))
         return np.load(kept)
 
     rows = []
     for kimg, path in snapshots.items():
-        features = features_of(path)
+        features = features_of(path, kimg)
         row = {"kimg": kimg, "FD-EffNetLite0": frechet_distance(features, real), "noise": noise(features, real)}
         rows.append(row)
         print(row, flush=True)
     strip = [generate(load_generator(path), range(COLUMNS), noise_mode=NOISE) for path in snapshots.values()]
     facts = {"images": args.images, "generator noise": NOISE, "floor": floor, "snapshots": rows}
+    table, curve, samples = outputs(args.out)
     write_json(table, facts)
     save_image(make_grid(np.concatenate(strip), COLUMNS), samples, comment='{"command": "train"}', generated=True)
     draw(facts, curve)
     print(f"floor {floor:.2f}")
+
+
+def outputs(out: Path) -> tuple[Path, Path, Path]:
+    """The table, the curve and the samples."""
+    return out.with_suffix(".json"), out.with_suffix(".png"), Path(f"{out}-samples.png")
+
+
+def stage_of(report: Progress, kimg: float) -> Progress:
+    """Progress of one snapshot, with its name."""
+    return lambda stage, done, total: report(f"{stage} at {kimg:g} kimg", done, total)
 
 
 def noise(features: np.ndarray, real: np.ndarray) -> float:

@@ -10,7 +10,13 @@ reaches the page, as the page itself shows it.
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
+import re
 import shutil
 import threading
 from functools import partial
@@ -19,14 +25,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from stylert.cli.main import run_program
-from stylert.core.errors import BackendError, InputError, shown_line
+from stylert.core.errors import BackendError, InputError, printable, shown
 from stylert.core.machine.host import cpu_name
+from stylert.core.programs.runner import run_program
+from stylert.runtime.backends.base import reason
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 ROUNDS = 5
-MAX_SECONDS = 3600
+MAX_SECONDS, MAX_PROCESSORS = 3600, 1024
 #: The processors that a page sees.
 PROCESSORS = "Object.defineProperty(Navigator.prototype, 'hardwareConcurrency', {{ get: () => {} }})"
 #: Chooses a model, and waits until every picture of the page is there and the small ones have not begun anew.
@@ -79,8 +86,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("site", type=Path)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each model and number of processors, in five rounds")
-    parser.add_argument("--processors", type=lambda text: [int(part) for part in text.split(",")], default=[None])
+    parser.add_argument(
+        "--processors", help="numbers of processors that a page sees, such as 2,4; by default those of the machine"
+    )
     options = parser.parse_args()
+    options.processors = processors(options.processors)
     if not 0 < options.seconds <= MAX_SECONDS:
         parser.error(f"--seconds is a number of more than 0, up to {MAX_SECONDS}")
     if not (options.site / "index.html").is_file():
@@ -92,7 +102,17 @@ def main() -> None:
     try:
         measure(options)
     except Error as e:
-        raise BackendError(f"Chromium cannot show the page: {shown_line(e.message)}") from None
+        raise BackendError(f"Chromium cannot show the page: {reason(e)}") from None
+
+
+def processors(text: str | None) -> list[int | None]:
+    """The numbers of processors in a text such as `2,4`. None stands for those of the machine."""
+    if text is None:
+        return [None]
+    numbers = [int(part) if re.fullmatch(r"[0-9]{1,9}", part) else 0 for part in text.split(",")]
+    if not all(1 <= number <= MAX_PROCESSORS for number in numbers) or len(set(numbers)) < len(numbers):
+        raise InputError(f"--processors are different numbers from 1 to {MAX_PROCESSORS}, such as 2,4, not {shown(text)}")
+    return [*numbers]
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -117,11 +137,11 @@ def measure(options: argparse.Namespace) -> None:
                     backends[key] = page.evaluate(CHOOSE, name)
                     rate, times[key] = page.evaluate(DRAG, options.seconds / ROUNDS)
                     rates.setdefault(key, []).append(rate)
-        print(f"Chromium {browser.version}, {cpu_name()}")
+        print(printable(f"Chromium {browser.version}, {cpu_name()}"))
         browser.close()
     for key, values in rates.items():
         spread = f"{median(values):6.1f} frames/s ({min(values):.1f} to {max(values):.1f})"
-        print(f"{key[0]:20} {backends[key]:24} {spread}, a picture: {times[key]}")
+        print(printable(f"{key[0]:20} {backends[key]:24} {spread}, a picture: {times[key]}"))
 
 
 if __name__ == "__main__":

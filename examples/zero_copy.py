@@ -10,6 +10,11 @@ array, the images are written into another of its arrays, and nothing is copied 
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from stylert.cli.main import run_program
 from stylert.core.errors import BackendError
+from stylert.core.programs.runner import run_program
 from stylert.core.seeds import z_from_seeds
 from stylert.runtime import Generator
 

@@ -7,6 +7,11 @@ PTX.
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import hashlib
 import json
@@ -21,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from stylert.core.files.atomic import atomic_file
+from stylert.core.programs.runner import run_program
 from stylert.plugins.triton.compiler import capability, compile_kernel, resource_usage
 from stylert.plugins.triton.variants import Variant, constants_for, kernels, variants
 
@@ -156,4 +162,4 @@ def _make_writable(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("aot", main)

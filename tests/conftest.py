@@ -15,7 +15,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from stylert.cli.stop_signals import STOP_SIGNALS
+from stylert.core.programs.stop_signals import STOP_SIGNALS
 from stylert.export.pipeline import export_bundle
 from stylert.models.checkpoint import write_generator
 from stylert.models.stylegan2.config import GeneratorConfig

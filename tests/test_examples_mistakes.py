@@ -187,6 +187,14 @@ def test_a_signal_ends_an_example_with_its_exit_code_and_leaves_nothing(
         ("training_curve.py", "none", "--data", "d", "--floor", "f", "--out", "."),
         ("web_frames.py", "none"),
         ("web_frames.py", ".", "--seconds", "nan"),
+        ("web_frames.py", ".", "--processors", "x"),
+        ("web_frames.py", ".", "--processors", ""),
+        ("web_frames.py", ".", "--processors", "2,"),
+        ("web_frames.py", ".", "--processors", "0"),
+        ("web_frames.py", ".", "--processors", "-2"),
+        ("web_frames.py", ".", "--processors", "2,2"),
+        ("web_frames.py", ".", "--processors", "1_0"),
+        ("web_frames.py", ".", "--processors", "9" * 5000),
         ("serve_load.py", "none"),
         ("serve_load.py", "none", "--seconds", "nan"),
         ("serve_load.py", "none", "--clients", "0"),
@@ -223,6 +231,10 @@ def test_a_picture_with_transparency_is_drawn_without_it() -> None:
         ([{"kimg": 1, "noise": "random", "FD": 1}], ["--metric", "KID\n"], "has no values of"),
         ([{"kimg": 1, "noise": "random", "FD": 1}], ["--out", "q.xyz"], "must end in .png"),
         ([[1], 2, "x"], [], "no lines of metrics"),
+        ([{"kimg": 1e300, "noise": "random", "FD": 1}], [], "has a line of 1e+300 kimg"),
+        ([{"kimg": -1e300, "noise": "random", "FD": 1}], [], "has a line of -1e+300 kimg"),
+        ([{"kimg": 1, "noise": "random", "FD": 1}, {"kimg": -1, "noise": "random", "FD": 1}], [], "has a line of -1 kimg"),
+        ([{"kimg": 1, "noise": "random", "\x1b[2J": -1e308}], [], r"has a '\x1b[2J' of -1e+308, beyond"),
     ],
 )
 def test_the_curve_of_damaged_metrics_is_refused_in_one_line(
@@ -245,3 +257,43 @@ def test_the_curve_leaves_out_what_is_no_number_and_shows_names_as_they_are(tmp_
     ]
     run = write_metrics(tmp_path / "a$\\frac{$b", *rows)
     assert f"3 snapshots, {name} is lowest at 6 kimg" in python(EXAMPLES / "metrics_curve.py", run, "--out", tmp_path / "q.png")
+
+
+def test_names_of_metrics_and_folders_are_printed_without_escape_sequences(tmp_path: Path) -> None:
+    run = write_metrics(tmp_path / "a\x1b[31mb", {"kimg": 1, "noise": "random", "\x1b[2J": 3.0})
+    line = python(EXAMPLES / "metrics_curve.py", run, "--out", tmp_path / "q.png")
+    assert line == "a\\x1b[31mb: 1 snapshots, \\x1b[2J is lowest at 1 kimg: 3\n"
+
+
+def test_a_path_is_printed_without_escape_sequences(tmp_path: Path) -> None:
+    target = tmp_path / "a\x1b[31mb.safetensors"
+    assert "a\\x1b[31mb.safetensors: " in python(EXAMPLES / "release_checkpoint.py", SHIPPED, target)
+
+
+def test_more_images_than_the_real_ones_are_refused_before_any_is_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("run", "data"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "run" / "snapshot-1.safetensors").write_bytes(b"")
+    for i in range(13):
+        Image.new("RGB", (8, 8)).save(tmp_path / "data" / f"{i}.png")
+    sources = ("--data", tmp_path / "data", "--floor", tmp_path / "data", "--out", tmp_path / "curve")
+    line = refused(capsys, monkeypatch, "training_curve.py", tmp_path / "run", *sources, "--images", 1_000_000)
+    assert "data has 13 images: --images 13 is the most that it gives" in line
+
+
+@pytest.mark.parametrize("example", ["page_picture.py", "web_frames.py"])
+def test_a_browser_that_does_not_start_is_one_line_without_its_log(
+    example: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = pytest.importorskip("playwright.sync_api")
+
+    def failed() -> None:
+        raise browser.Error("BrowserType.launch: no\x1b[2J browser\nCall log:\n  - <launching> chromium\n\u2554\u2550\u2557")
+
+    monkeypatch.setattr(browser, "sync_playwright", failed)
+    (tmp_path / "index.html").write_text("")
+    arguments = ("http://127.0.0.1:9", tmp_path / "a.webp") if example == "page_picture.py" else (tmp_path,)
+    line = refused(capsys, monkeypatch, example, *arguments)
+    assert line.endswith(": BrowserType.launch: no [2J browser")

@@ -11,10 +11,14 @@ With `--model --arch sm_90` it needs no GPU. It compiles the candidate tiles and
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -25,9 +29,10 @@ from stylert.benchmarks.kernels.device import architecture_of, device_name, sele
 from stylert.benchmarks.kernels.operator_forms import TOLERANCE
 from stylert.benchmarks.kernels.options import benchmark_parser, parse_names, run_command, selected_layers
 from stylert.benchmarks.kernels.timing import time_calls
-from stylert.core.errors import BackendError, InputError
+from stylert.core.errors import BackendError, InputError, printable
 from stylert.core.files.atomic import atomic_file, check_writable
 from stylert.core.machine.gpu_specs import GPU_SPECS
+from stylert.core.programs.runner import run_program
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.plugins.triton.cost_model import ResourceUsage, best_tile, candidate_tiles, ranked_tiles
 from stylert.plugins.triton.tiles import (
@@ -235,7 +240,7 @@ def _write_modelled_table(problems: Sequence[ConvProblem], architecture: int, pa
     gpu = GPU_SPECS[architecture].name
     table = modelled_table(problems, architecture)
     _write_table(path, architecture, "model", {"gpu": gpu}, table)
-    print(f"{path}: {_count(table)} tiles, ranked by a model of the {gpu}, not measured")
+    print(printable(f"{path}: {_count(table)} tiles, ranked by a model of the {gpu}, not measured"))
     return 0
 
 
@@ -254,7 +259,7 @@ def _write_measured_table(
     save = partial(_write_table, path, architecture, "measured", {"gpu": device_name(device), "seed": options.seed})
     left = measure_table(problems, table, options.seconds, options.each, device, sms, options.candidates, save)
     time_up = f"; time is up, {left} layers are left: call again" if left else ""
-    print(f"{path}: {_count(table)} tiles{time_up}")
+    print(printable(f"{path}: {_count(table)} tiles{time_up}"))
     return 0
 
 
@@ -268,4 +273,4 @@ def _count(table: TileTable) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("kernels.autotune", main)

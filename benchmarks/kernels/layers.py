@@ -20,10 +20,14 @@ bounds, at the sustained rates of an H100 or at given rates.
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import itertools
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +45,7 @@ from stylert.benchmarks.machine.nvml import watch_gpu
 from stylert.benchmarks.schema import Row
 from stylert.core.errors import BackendError, InputError
 from stylert.core.machine.gpu_specs import GPU_SPECS
+from stylert.core.programs.runner import run_program
 from stylert.core.roofline import PeakRates
 from stylert.core.text_table import aligned_columns
 
@@ -200,4 +205,4 @@ def _assumed_rates(tflops: float | None, bandwidth: float | None) -> PeakRates:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("kernels.layers", main)

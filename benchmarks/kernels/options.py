@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from stylert.core.errors import InputError, StylertError
+from stylert.core.errors import InputError, StylertError, printable
 from stylert.core.files.atomic import check_writable
 from stylert.models.stylegan2.config import GeneratorConfig
 
@@ -55,7 +55,7 @@ def run_command(
         check_writable(getattr(options, "json", None))
         return command(options)
     except StylertError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 2
 
 

@@ -6,10 +6,14 @@ CUDA graph, so gaps between them do not count. `--json` writes both lists. `--dr
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from stylert.benchmarks.kernels.network_forms import PRECISIONS, random_network,
 from stylert.benchmarks.kernels.options import TINY, benchmark_parser, parse_names, run_command
 from stylert.core.errors import InputError
 from stylert.core.files.atomic import atomic_file
+from stylert.core.programs.runner import run_program
 from stylert.core.text_table import aligned_columns
 from stylert.models.stylegan2.config import GeneratorConfig
 
@@ -91,4 +96,4 @@ def _print(trace: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("kernels.trace", main)

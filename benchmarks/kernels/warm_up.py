@@ -6,10 +6,14 @@ only its share of the launches. All find the results in Triton's cache, and so d
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import itertools
 import os
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +26,7 @@ from stylert.benchmarks.kernels.network_forms import PRECISIONS, random_network,
 from stylert.benchmarks.kernels.options import TINY, benchmark_parser, parse_names, run_command
 from stylert.benchmarks.processes import new_process
 from stylert.core.errors import InputError
+from stylert.core.programs.runner import run_program
 from stylert.models.stylegan2.config import GeneratorConfig
 
 
@@ -120,4 +125,4 @@ def _empty_image(launch: Any, n: int, device: Any) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("kernels.warm_up", main)

@@ -21,10 +21,14 @@ file is complete after each figure.
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -52,6 +56,7 @@ from stylert.benchmarks.machine.nvml import watch_gpu
 from stylert.benchmarks.schema import Row
 from stylert.core.errors import InputError, StylertError
 from stylert.core.images.similarity import psnr
+from stylert.core.programs.runner import run_program
 from stylert.core.roofline import PeakRates
 from stylert.core.text_table import aligned_columns
 from stylert.models.stylegan2.config import GeneratorConfig
@@ -237,4 +242,4 @@ def _time_synthesis(call: Callable[[], Any], seconds: float, device: str) -> tup
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("kernels.whole_network", main)

@@ -41,7 +41,7 @@ from stylert.benchmarks.peers.runners import load_runner
 from stylert.benchmarks.processes import new_process
 from stylert.benchmarks.scenarios.measure import timed_calls
 from stylert.benchmarks.standard_networks import NAMES
-from stylert.core.errors import BackendError, StylertError
+from stylert.core.errors import BackendError, StylertError, printable
 from stylert.core.files.outputs import check_output, write_json
 from stylert.core.files.temporary import temporary_folder
 from stylert.core.machine.host import usable_cores
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_threads(options.threads)
         _run(options)
     except StylertError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         sys.exit(2)
 
 

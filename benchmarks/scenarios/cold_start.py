@@ -8,10 +8,14 @@ Python interpreter. The first run is shown separately, because later runs read t
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,7 +29,8 @@ from stylert.benchmarks.sample_statistics import describe
 from stylert.benchmarks.scenarios.measure import Configuration
 from stylert.benchmarks.schema import Results, Row, write_results
 from stylert.core.child_processes import python_command
-from stylert.core.errors import BackendError, StylertError
+from stylert.core.errors import BackendError
+from stylert.core.programs.runner import run_program
 from stylert.runtime.bundle import Bundle
 
 #: Program of the child process. Its first line of output holds the milliseconds of the stages, in the order of `ColdStart`.
@@ -147,13 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.runs < 1:
         parser.error("--runs is at least 1")
-    try:
-        with watch() as watched:
-            starts = [
-                cold_start(options.bundle, options.backend, options.precision, options.threads) for _ in range(options.runs)
-            ]
-    except StylertError as e:
-        sys.exit(f"cold start: {e}")
+    with watch() as watched:
+        starts = [cold_start(options.bundle, options.backend, options.precision, options.threads) for _ in range(options.runs)]
     print("ms: to first image = interpreter + import + load + first image; then the next image; peak MiB")
     print(f"first run: {_summary(starts[:1])}")
     if len(starts) > 1:
@@ -181,4 +181,4 @@ def _summary(starts: Sequence[ColdStart]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("cold start", main)

@@ -8,6 +8,11 @@ or its images are far from those of ONNX Runtime in float32. `--dry-run` takes t
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import json
 import subprocess
@@ -20,10 +25,11 @@ from typing import Any
 import numpy as np
 
 from stylert.core.child_processes import python_command
-from stylert.core.errors import StylertError
+from stylert.core.errors import StylertError, printable
 from stylert.core.files.atomic import atomic_file, check_writable
 from stylert.core.files.temporary import temporary_folder
 from stylert.core.images.similarity import psnr
+from stylert.core.programs.runner import run_program
 from stylert.runtime.backends import available_backends, backend
 
 CHECKPOINT = Path(__file__).parents[2] / "examples" / "cats64.safetensors"
@@ -56,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         with atomic_file(options.json) as temporary:
                             temporary.write_text(json.dumps({"backends": rows}, indent=1) + "\n", encoding="utf-8")
     except (StylertError, CommandError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 2
     return 0 if rows and all(row["ok"] for row in rows) else 1
 
@@ -97,4 +103,4 @@ def pictures(folder: Path) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("backend_smoke", main)

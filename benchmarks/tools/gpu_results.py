@@ -8,14 +8,20 @@ command writes it beside the files of the stages.
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from stylert.benchmarks.schema import read_results, to_json
-from stylert.core.errors import InputError, StylertError
+from stylert.core.errors import InputError, StylertError, printable
 from stylert.core.files.atomic import atomic_file
+from stylert.core.programs.runner import run_program
 
 #: Stages whose files hold rows.
 STAGES = ("kernels", "generator", "tuned", "eight_bit", "training")
@@ -53,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         document = merged(path.parent)
     except StylertError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 2
     with atomic_file(path) as temporary:
         temporary.write_text(to_json(document), encoding="utf-8")
-    print(f"{path}: {len(document['rows'])} rows")
+    print(printable(f"{path}: {len(document['rows'])} rows"))
     return 0
 
 
@@ -69,4 +75,4 @@ def _named(row: dict[str, Any], stage: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("gpu_results", main)

@@ -17,6 +17,11 @@ not run. So an interrupted suite is continued by calling it again. After every s
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import contextlib
 import json
@@ -34,10 +39,11 @@ from typing import Any
 from stylert.benchmarks.schema import to_json
 from stylert.benchmarks.tools.gpu_results import merged
 from stylert.core.child_processes import python_command
-from stylert.core.errors import InputError, StylertError
+from stylert.core.errors import InputError, StylertError, printable
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document
+from stylert.core.programs.runner import run_program
 
 #: Seconds that a stage may take to end after its limit, and that saving may take.
 RESERVE = 8.0
@@ -234,11 +240,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         suite = Suite(dry_stages(out) if options.dry_run else gpu_stages(out), out, _runner(out))
         complete = suite.run_all(options.seconds)
     except (StylertError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 2
     for stage, state in suite.state.items():
         print(f"{stage:12} {state['status']:10} {state['seconds']:6.1f} s")
-    print(f"{out / 'results.json'}: {'every stage is done' if complete else 'some stages are left or failed: call again'}")
+    end = "every stage is done" if complete else "some stages are left or failed: call again"
+    print(printable(f"{out / 'results.json'}: {end}"))
     return 0 if complete else 1
 
 
@@ -291,4 +298,4 @@ def _length(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("gpu_suite", main)

@@ -7,6 +7,11 @@ Every figure of the page is in one of these files. A test fails if the page is n
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +20,9 @@ from typing import Any
 from stylert.benchmarks.report import tables
 from stylert.benchmarks.report.summary import summaries
 from stylert.benchmarks.schema import read_results
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, printable
 from stylert.core.files.atomic import atomic_file
+from stylert.core.programs.runner import run_program
 
 ROOT = Path(__file__).resolve().parents[2]
 INTRODUCTION = """\
@@ -87,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         text = page(read_all(options.results))
     except InputError as error:
-        parser.error(str(error))
+        parser.error(printable(str(error)))
     with atomic_file(options.out) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -124,4 +130,4 @@ def _machine(document: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("performance_page", main)

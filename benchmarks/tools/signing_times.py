@@ -8,6 +8,11 @@ The last line says whether a PNG of 256 px keeps its bar.
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import json
 import os
 import time
@@ -17,6 +22,7 @@ from functools import partial
 import numpy as np
 
 from stylert.core.files.temporary import temporary_folder
+from stylert.core.programs.runner import run_program
 from stylert.core.provenance.credentials import SWITCH, write_test_credential
 from stylert.core.provenance.signing import active_signer, signed
 from stylert.core.provenance.verification import verify_files
@@ -77,4 +83,4 @@ def milliseconds(action: Callable[[], object]) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("signing_times", main)

@@ -9,6 +9,11 @@ on each runtime. The last one is also tried on images without its mark, and by s
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import shlex
 import subprocess
@@ -27,10 +32,11 @@ from stylert.benchmarks.tools.watermark_marks import Marked, drawn, mark_setting
 from stylert.benchmarks.tools.watermark_seeds import TableSeeds, check_fresh, used_seeds
 from stylert.benchmarks.tools.watermark_tables import MARKDOWN_MARK, page
 from stylert.core.child_processes import python_command
-from stylert.core.errors import InputError, OutputError, StylertError
+from stylert.core.errors import InputError, OutputError, StylertError, printable
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.outputs import check_output, write_json
 from stylert.core.files.temporary import temporary_folder
+from stylert.core.programs.runner import run_program
 from stylert.export.pipeline import export_bundle
 from stylert.models.checkpoint import digest, generator_module
 from stylert.models.importers.import_checkpoint import read_stylegan2_generator
@@ -59,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with atomic_file(options.out / "watermark.md") as temporary:
             temporary.write_text(page(document), encoding="utf-8")
     except StylertError as e:
-        parser.error(str(e))
+        parser.error(printable(str(e)))
     print(page(document))
 
 
@@ -178,4 +184,4 @@ def report(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("watermark_robustness", main)

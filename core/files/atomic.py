@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stylert.core.errors import OutputError
+from stylert.core.errors import OutputError, as_path
 from stylert.core.files.locks import changing_folder
 from stylert.core.files.partials import (
     MAX_ATTEMPTS,
@@ -64,6 +64,7 @@ def atomic_file(path: str | Path, within: Path | None = None, *, by_library: boo
         OutputError: The folder of `path` cannot be made, the file cannot be written, `path` is not a regular file or is
             write-protected, or a link lies below `within`.
     """
+    path = as_path(path, "file", OutputError)
     with _named_errors(path):
         check_no_links(path, within)
         target = _final_place(path)

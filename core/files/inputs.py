@@ -12,7 +12,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from stylert.core.errors import StylertError
+from stylert.core.errors import StylertError, as_path
 
 
 def open_file(path: str | Path, error: type[StylertError], max_bytes: int, kind: str = "file") -> BufferedReader:
@@ -27,6 +27,7 @@ def open_file(path: str | Path, error: type[StylertError], max_bytes: int, kind:
     Raises:
         StylertError: An `error` with one line: the file is missing, not a regular file, too large, or not readable.
     """
+    path = as_path(path, kind, error)
     try:
         # The first check keeps devices closed: the opening of some does something. The second is of the file that was opened.
         _check_regular(os.stat(path).st_mode)

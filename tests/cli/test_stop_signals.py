@@ -35,6 +35,11 @@ cli._run_command = run_command
 sys.argv = ["stylert", "doctor"]
 cli.main()
 """
+#: A signal comes while the streams are emptied.
+EMPTIED = """
+from stylert.core.programs import runner
+runner._empty = lambda stream, whole=runner._empty: (send(), whole(stream))
+"""
 NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
@@ -102,7 +107,8 @@ def test_the_handlers_are_set_before_anything_slow_is_imported() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = set(done.stdout.split())
     assert {name for name in imported if name.startswith("stylert.")} == {
-        f"stylert.cli{n}" for n in ("", ".main", ".stop_signals")
+        *("stylert.cli", "stylert.cli.main", "stylert.core"),
+        *(f"stylert.core.programs{n}" for n in ("", ".runner", ".stop_signals")),
     }
     assert not imported & {"asyncio", "ctypes", "logging", "numpy", "rich", "subprocess", "typer"}
 
@@ -122,7 +128,7 @@ def late():
     send()
 """
     if moment == "send()":
-        moment, late = "pass", late + "cli._empty = lambda stream, whole=cli._empty: (send(), whole(stream))\n"
+        moment, late = "pass", late + EMPTIED
     code, _, err = process(number, f"global keep; {moment}", late)
     assert (code, err) == (0, "")
 

@@ -10,6 +10,11 @@ anything is wrong. `--dry-run` checks tiny shapes in Triton's interpreter.
 
 from __future__ import annotations
 
+from stylert.core.programs.stop_signals import end_quietly
+
+if __name__ == "__main__":
+    end_quietly()  # until `run_program`: the imports below take their time
+
 import argparse
 import json
 import math
@@ -23,8 +28,9 @@ import numpy as np
 from stylert.benchmarks.kernels.device import select_device
 from stylert.benchmarks.kernels.parity import convolutions, operators
 from stylert.benchmarks.kernels.parity.check import Check, PlannedCheck
-from stylert.core.errors import InputError, StylertError
+from stylert.core.errors import InputError, StylertError, printable
 from stylert.core.files.atomic import atomic_file, check_writable
+from stylert.core.programs.runner import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_writable(options.json)
         device = select_device(options)
     except StylertError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 2
     import torch
 
@@ -110,4 +116,4 @@ def _write_json(path: Path, checks: Sequence[Check], seed: int, device: str) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program("kernels.parity", main)
