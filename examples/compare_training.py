@@ -99,7 +99,7 @@ def run_for(command: list[Any], cpu_seconds: float) -> None:
     finally:
         child.terminate()
         child.wait()
-    if child.returncode == 128 + signal.SIGTERM:
+    if child.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM):  # the first before Python has handlers
         raise TrainingError(f"training had nothing to save after {cpu_seconds:g} s of the processor: give more --cpu-seconds")
     check_status("training", child.returncode)
 

@@ -235,7 +235,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("error: no CUDA GPU: use --dry-run", file=sys.stderr)
         return 2
     out = Path(os.path.realpath(options.out))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stage ends with the suite
     try:
         suite = Suite(dry_stages(out) if options.dry_run else gpu_stages(out), out, _runner(out))
         complete = suite.run_all(options.seconds)
@@ -271,7 +270,7 @@ def _runner(out: Path) -> Run:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         for line in _text(path).splitlines()[-25:]:
-            print(line, flush=True)
+            print(printable(line), flush=True)
         return status
 
     return run
