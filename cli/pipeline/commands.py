@@ -265,3 +265,15 @@ def import_(
     from stylert.cli.pipeline.importing import run_import
 
     run_import(file, out, training, preset)
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, a run's snapshot, or a file that import reads.")],
+    to: Annotated[str, typer.Option(help="Project: stylegan2-ada-pytorch, stylegan3 or rosinality.")],
+    out: Annotated[Path, typer.Option(help="The checkpoint, .pkl or .pt.")],
+) -> None:
+    """Convert a checkpoint for the code of another project: the way back of import."""
+    from stylert.cli.pipeline.importing import run_convert
+
+    run_convert(checkpoint, to, out)

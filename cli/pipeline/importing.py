@@ -1,4 +1,4 @@
-"""Runs `stylert import`: converts a checkpoint of another project and prints what became of its parts."""
+"""Runs `stylert import` and `stylert convert`: checkpoints from and to other projects, and what became of their parts."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from pathlib import Path
 from stylert.cli.console import print_line
 from stylert.core.errors import CheckpointError, InputError, missing_extra
 from stylert.core.files.outputs import check_output, is_same_file
-from stylert.models.checkpoint import SNAPSHOT_FILE
+from stylert.models.checkpoint import SNAPSHOT_FILE, read_metadata
+from stylert.models.converters.convert_checkpoint import PROJECTS, check_project, write_for_project
+from stylert.models.converters.networks import NetworksToWrite
 from stylert.models.importers.import_checkpoint import import_checkpoint, write_imported
+from stylert.models.network_kinds import require_stylegan2
 
 
 def run_import(file: Path, out: Path, training: Path | None = None, preset: str = "auto") -> None:
@@ -49,3 +52,40 @@ def run_import(file: Path, out: Path, training: Path | None = None, preset: str 
         lines += [f"wrote {snapshot}: continue with stylert train --resume --out {training} --data DATA"]
     for line in lines:
         print_line(line)
+
+
+def run_convert(file: Path, project: str, out: Path) -> None:
+    """Write a checkpoint for another project, and print what was converted, left out and assumed. A refusal writes nothing.
+
+    Args:
+        file: A checkpoint of stylert, or of any project that `import_checkpoint` reads.
+        project: A name from `PROJECTS`.
+        out: The checkpoint that is written.
+
+    Raises:
+        CheckpointError: The file is damaged, or of a kind that cannot be read.
+        InputError: The project is not known, or its code cannot represent the networks.
+        OutputError: `out` cannot be written, or is a file that would be lost, such as `file` itself.
+    """
+    check_project(project)
+    check_output(out, PROJECTS[project], (file,))
+    networks, notes = _networks_of(file)
+    notes += write_for_project(out, networks, project)
+    for line in [f"{file}: converted for {project}", *(f"  {note}" for note in notes), f"wrote {out}"]:
+        print_line(line)
+
+
+def _networks_of(file: Path) -> tuple[NetworksToWrite, list[str]]:
+    """The networks of any checkpoint, and notes for the user."""
+    imported = import_checkpoint(file)
+    config = require_stylegan2(imported.config, file, "convert")
+    if imported.format != "stylert":
+        networks = NetworksToWrite(config, imported.arrays, imported.raw, imported.discriminator_config, imported.discriminator)
+        return networks, list(imported.notes)
+    if read_metadata(file)["kind"] == "generator":
+        return NetworksToWrite(config, imported.arrays), []
+    try:
+        from stylert.train.snapshots.trained_networks import trained_networks
+    except ImportError:
+        raise missing_extra("PyTorch", "train") from None
+    return trained_networks(file)

@@ -27,6 +27,9 @@ MARKS: dict[str, Callable[[bytes, bytes], bool]] = {
     "zip": lambda head, tail: head[:2] == b"PK" and tail.endswith(ZIP_COMMENT),
     # A snapshot of a training run has more than a generator, and belongs to its folder.
     "safetensors": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"generator\"" in head,
+    # Pickles for other projects. The first one begins with the magic number of a torch file.
+    "torch file": lambda head, _: head[:4] == b"\x80\x02\x8a\x0a" and b"X\x07\x00\x00\x00stylertX" in head,
+    "official pickle": lambda head, _: head[:2] == b"\x80\x03" and b"# written by stylert\n" in head,
     "directions": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"directions\"" in head,
 }
 #: A byte that is not UTF-8, as Python holds it in a text.

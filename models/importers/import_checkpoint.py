@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from stylert.core.errors import CheckpointError, OutOfMemory
+from stylert.core.errors import CheckpointError, OutOfMemory, as_path
 from stylert.core.files.inputs import open_file, stored_bytes
 from stylert.core.files.safetensors_files import MAX_FILE_BYTES
 from stylert.models.checkpoint import (
@@ -102,7 +102,7 @@ def import_checkpoint(path: str | Path, training: bool = True) -> ImportedCheckp
         CheckpointError: The file is missing or refused. The message says why in one line.
         OutOfMemory: There is too little memory for its networks.
     """
-    path = Path(path)
+    path = as_path(path, "checkpoint", CheckpointError)
     with open_file(path, CheckpointError, MAX_FILE_BYTES, "checkpoint") as file:
         return _import_file(path, file, training)
 

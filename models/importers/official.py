@@ -73,6 +73,8 @@ def read_official(content: dict[Any, Any] | StoredModule, training: bool, budget
                 networks.raw = raw
         with drop_if_unsupported("D", notes):
             if isinstance(data.get("D"), StoredModule):
+                if not data["D"].children():  # the official code wants a module where there is no discriminator
+                    raise UnsupportedNetworkError("its D has no weights")
                 networks.discriminator_config, networks.discriminator = _read_discriminator(data["D"], budget, notes)
     if isinstance(data.get("augment_pipe"), StoredModule):
         notes.append(f"dropped augment_pipe{augment_strength(data['augment_pipe'], budget)}: augmentation starts anew")

@@ -18,6 +18,12 @@ import numpy as np
 from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, UnsupportedNetworkError, printable
 from stylert.models.importers.records import StoredObject, StoredTensor
+from stylert.models.importers.rosinality_names import (
+    discriminator_blocks,
+    discriminator_names,
+    generator_names,
+    stored_shape,
+)
 from stylert.models.importers.settings import channel_settings, epsilon_note, fir_filter, valid_configuration
 from stylert.models.importers.weights import (
     Arrays,
@@ -34,6 +40,8 @@ from stylert.models.stylegan2.state_dict import discriminator_shapes, generator_
 #: Samples per group of the minibatch standard deviation, a constant of the code.
 MBSTD_GROUP_SIZE = 4
 MAX_BLOCKS = 10
+#: The entry by which stylert knows a file that it wrote.
+WRITER_ENTRY = "stylert"
 MAX_LAYERS = 64
 
 
@@ -72,7 +80,7 @@ def read_rosinality(data: dict[Any, Any], training: bool, budget: Budget) -> Imp
     if training:
         _read_training_networks(data, network, networks, budget)
     if not is_bare:
-        notes += dropped_entries(set(data) - {"g", "d", "g_ema", "latent_avg"})
+        notes += dropped_entries(set(data) - {"g", "d", "g_ema", "latent_avg", WRITER_ENTRY})
     return networks
 
 
@@ -116,7 +124,7 @@ def _read_generator(state: dict[Any, Any], network: str, budget: Budget, notes: 
     }
     with valid_configuration(network):
         config = GeneratorConfig(**fields)
-    names = _generator_names(blocks, config.mapping_layers)
+    names = generator_names(blocks, config.mapping_layers)
     has_noise = any(name.startswith("noises.") for name in tensors.tensors)
     if not has_noise:
         notes.append(f"{network} keeps no noise: drawn from seed 0")
@@ -125,7 +133,7 @@ def _read_generator(state: dict[Any, Any], network: str, budget: Budget, notes: 
     def read(name: str, shape: tuple[int, ...]) -> np.ndarray:
         if name.endswith("noise_const") and not has_noise:
             return tensors.constant(shape, lambda: rng.standard_normal(shape, np.float32))
-        return tensors.read(names[name], _stored_shape(name, shape)).reshape(shape)
+        return tensors.read(names[name], stored_shape(name, shape)).reshape(shape)
 
     shapes = generator_shapes(config)
     del shapes["mapping.w_avg"]
@@ -135,42 +143,6 @@ def _read_generator(state: dict[Any, Any], network: str, budget: Budget, notes: 
     return config, arrays
 
 
-def _generator_names(blocks: int, mapping_layers: int) -> dict[str, str]:
-    """Official names to rosinality's."""
-    names = {"synthesis.b4.const": "input.input"}
-    for i in range(mapping_layers):
-        names |= _weight_and_bias(f"mapping.fc{i}", f"style.{i + 1}")
-    # Official layer to rosinality's layer and the number of its noise.
-    layers: dict[str, tuple[str, int | None]] = {"b4.conv1": ("conv1", 0), "b4.torgb": ("to_rgb1", None)}
-    for i in range(blocks):
-        res = 8 << i
-        layers[f"b{res}.conv0"] = (f"convs.{2 * i}", 2 * i + 1)
-        layers[f"b{res}.conv1"] = (f"convs.{2 * i + 1}", 2 * i + 2)
-        layers[f"b{res}.torgb"] = (f"to_rgbs.{i}", None)
-    for official_layer, (layer, noise) in layers.items():
-        official = f"synthesis.{official_layer}"
-        names[f"{official}.weight"] = f"{layer}.conv.weight"
-        names |= _weight_and_bias(f"{official}.affine", f"{layer}.conv.modulation")
-        if noise is None:
-            names[f"{official}.bias"] = f"{layer}.bias"
-        else:
-            names[f"{official}.bias"] = f"{layer}.activate.bias"
-            names[f"{official}.noise_strength"] = f"{layer}.noise.weight"
-            names[f"{official}.noise_const"] = f"noises.noise_{noise}"
-    return names
-
-
-def _stored_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape in which rosinality keeps the tensor of this official name and shape: dimensions of one are added."""
-    if name.endswith("noise_const"):
-        return (1, 1, *shape)
-    if name.endswith("torgb.bias"):
-        return (1, *shape, 1, 1)
-    if name.endswith(("const", "noise_strength")) or re.fullmatch(r"synthesis\.b\d+\.(conv[01]|torgb)\.weight", name):
-        return (1, *shape)
-    return shape
-
-
 # --- discriminator -------------------------------------------------------------------------------------------------
 
 
@@ -178,7 +150,7 @@ def _read_discriminator(state: dict[Any, Any], budget: Budget) -> tuple[Discrimi
     tensors = TensorReader("d", _tensors(state, "d"), budget)
     count = _count(tensors, r"convs\.(\d+)\.skip\.1\.weight", first=1, maximum=MAX_BLOCKS)
     resolution = 4 << count
-    blocks = {resolution >> i: f"convs.{i + 1}" for i in range(count)}
+    blocks = discriminator_blocks(resolution, count)
     channels = {res: tensors.shape(f"{block}.conv1.0.weight", 4)[0] for res, block in blocks.items()}
     channels[4] = tensors.shape("final_conv.0.weight", 4)[0]
     fields: dict[str, Any] = {
@@ -189,7 +161,7 @@ def _read_discriminator(state: dict[Any, Any], budget: Budget) -> tuple[Discrimi
     }
     with valid_configuration("d"):
         config = DiscriminatorConfig(**fields)
-    names = _discriminator_names(resolution, blocks)
+    names = discriminator_names(resolution, blocks)
     shapes = discriminator_shapes(config)
     arrays = network_arrays(shapes, FIR_TAPS, lambda name, shape: tensors.read(names[name], shape))
     _check_blur_kernels(tensors)
@@ -197,24 +169,7 @@ def _read_discriminator(state: dict[Any, Any], budget: Budget) -> tuple[Discrimi
     return config, arrays
 
 
-def _discriminator_names(resolution: int, blocks: dict[int, str]) -> dict[str, str]:
-    """Official names to rosinality's. `blocks` gives rosinality's block at each resolution."""
-    names = {f"b{resolution}.fromrgb.weight": "convs.0.0.weight", f"b{resolution}.fromrgb.bias": "convs.0.1.bias"}
-    for res, block in blocks.items():
-        names |= {f"b{res}.conv0.weight": f"{block}.conv1.0.weight", f"b{res}.conv0.bias": f"{block}.conv1.1.bias"}
-        names |= {f"b{res}.conv1.weight": f"{block}.conv2.1.weight", f"b{res}.conv1.bias": f"{block}.conv2.2.bias"}
-        names[f"b{res}.skip.weight"] = f"{block}.skip.1.weight"
-    names |= {"b4.conv.weight": "final_conv.0.weight", "b4.conv.bias": "final_conv.1.bias"}
-    names |= _weight_and_bias("b4.fc", "final_linear.0")
-    names |= _weight_and_bias("b4.out", "final_linear.1")
-    return names
-
-
 # --- both networks -------------------------------------------------------------------------------------------------
-
-
-def _weight_and_bias(official: str, name: str) -> dict[str, str]:
-    return {f"{official}.{tensor}": f"{name}.{tensor}" for tensor in ("weight", "bias")}
 
 
 def _tensors(state: dict[Any, Any], network: str) -> dict[str, StoredTensor]:

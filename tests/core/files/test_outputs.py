@@ -33,6 +33,8 @@ OWN = {
     "zip": b"PK\x03\x04 data " + ZIP_COMMENT,
     "safetensors": b'\x20\0\0\0\0\0\0\0{"__metadata__":{"stylert":"{\\"kind\\": \\"generator\\"}"}}',
     "directions": b'\x20\0\0\0\0\0\0\0{"__metadata__":{"stylert":"{\\"kind\\": \\"directions\\"}"}}',
+    "torch file": b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02}(X\x07\0\0\0stylertX\x11\0\0\0stylegan2-pytorch",
+    "official pickle": b"\x80\x03}(X\x0a\0\0\0module_srcX\x30\0\0\0# written by stylert\nfrom training.networks import *\n",
 }
 FOREIGN = {
     "JSON": b'{"name": "package"}',
@@ -40,6 +42,8 @@ FOREIGN = {
     "HTML": b"<!doctype html>",
     "zip": b"PK\x03\x04 data",
     "safetensors": b"\x02\0\0\0\0\0\0\0{}",
+    "torch file of others": b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02}(X\x05\0\0\0g_ema}",
+    "official pickle of others": b"\x80\x03}(X\x0a\0\0\0module_srcX\x20\0\0\0# Copyright (c) of others\nimport numpy\n",
     "safetensors of a run": b'\x20\0\0\0\0\0\0\0{"__metadata__":{"stylert":"{\\"kind\\": \\"training\\"}"}}',
     "text": b"stylert",
 }

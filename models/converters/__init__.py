@@ -1,0 +1,1 @@
+"""Writers of checkpoints for the code of other projects."""
