@@ -36,7 +36,7 @@ def z_from_seeds(seeds: Iterable[int], z_dim: int) -> np.ndarray:
         if isinstance(seeds, (bytes, bytearray, memoryview)):  # numbers to Python, and a mistake here
             raise TypeError
         given = list(itertools.islice(seeds, MAX_SEEDS + 1))  # an iterator may have no end
-    except TypeError:
+    except (TypeError, ValueError):  # ValueError: a closed file
         raise InputError(f"seeds are whole numbers, such as [0, 1], not {shown(seeds)}") from None
     if len(given) > MAX_SEEDS:
         raise InputError(f"more than {MAX_SEEDS} seeds in one call")
@@ -74,9 +74,17 @@ def parse_seeds(text: str, limit: int = MAX_SEEDS) -> list[int]:
 
 
 def format_seeds(seeds: Iterable[int]) -> str:
-    """The shortest text from which `parse_seeds` reads `seeds`, in the same order."""
+    """The shortest text from which `parse_seeds` reads `seeds`, in the same order.
+
+    Raises:
+        InputError: These are no whole numbers.
+    """
     runs: list[list[int]] = []
-    for seed in seeds:
+    try:
+        given = list(seeds)
+    except (TypeError, ValueError):
+        raise InputError(f"seeds are whole numbers, such as [0, 1], not {shown(seeds)}") from None
+    for seed in given:
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
             raise InputError(f"a seed is a whole number, not {shown(seed)}")
         if runs and seed == runs[-1][1] + 1:

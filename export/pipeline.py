@@ -8,10 +8,11 @@ from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import onnx
 
-from stylert.core.errors import BundleError, InputError, OutputError
+from stylert.core.errors import BundleError, InputError, OutputError, as_path, shown
 from stylert.core.files.atomic import atomic_directory
 from stylert.core.files.digests import sha256_of
 from stylert.core.files.marks import is_unchanged
@@ -29,6 +30,7 @@ from stylert.runtime import engines
 from stylert.runtime.backends import BACKENDS
 from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle, PrecisionEntry, check_utf8, file_entries
 from stylert.runtime.bundle_signature import SIGNATURE_FILE
+from stylert.runtime.input_checks import finite_number, whole_number, yes_or_no
 
 #: The precisions that can be exported, each with the PSNR against PyTorch that a bundle promises at least, in dB.
 MIN_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 35.0, "int8": 33.0, "fp8": 30.0}
@@ -81,12 +83,16 @@ def export_bundle(
         OutputError: `out` is something other than a bundle, holds other files as well, or cannot be written. Nothing is
             left half-written.
     """
-    out = Path(out)
+    out = as_path(out, "bundle")
     check_utf8(out)
     _check_request(precisions, backends, min_psnr, verify_seeds)
+    force, style_offsets = yes_or_no(force, "force"), yes_or_no(style_offsets, "style_offsets")
+    for name, value, known in (("noise", noise, get_args(NoiseInput)), ("output", output, get_args(OutputType))):
+        if not isinstance(value, str) or value not in known:
+            raise InputError(f"{name} is one of {', '.join(known)}, not {shown(value)}")
     if not force and os.path.lexists(out) and not (out / MANIFEST).is_file() and not _is_empty_folder(out):
         raise OutputError(f"{out} exists and is not a bundle; choose another folder")
-    check_not_around(out, [Path(checkpoint)])
+    check_not_around(out, [as_path(checkpoint, "checkpoint")])
     weights = read_any_generator(checkpoint)
     if noise != "const" and "watermark" in weights.info:
         raise InputError(f"{checkpoint} is marked, and its mark lies in the constant noise: export it with --noise const")
@@ -184,21 +190,24 @@ def _is_empty_folder(path: Path) -> bool:
 def _check_request(
     precisions: Sequence[str] | None, backends: Sequence[str], min_psnr: float | None, verify_seeds: int
 ) -> None:
-    for precision in precisions or ():
-        if precision not in MIN_PSNR_DB:
-            raise InputError(f"unknown precision {precision!r}: choose from {', '.join(MIN_PSNR_DB)}")
-    for backend in backends:
-        if backend not in BACKENDS:
-            raise InputError(f"unknown backend {backend!r}: choose from {', '.join(BACKENDS)}")
-    if not 0 <= verify_seeds <= MAX_SEEDS:
-        raise InputError(f"verify_seeds must be 0 to {MAX_SEEDS}, not {verify_seeds!r}")
+    for kind, names, known in (("precision", precisions, MIN_PSNR_DB), ("backend", backends, BACKENDS)):
+        if kind == "precision" and names is None:
+            continue
+        if not isinstance(names, Sequence) or isinstance(names, str | bytes):
+            raise InputError(f"{kind}s are a list of names, not {shown(names)}")
+        for name in names:
+            if not isinstance(name, str) or name not in known:
+                raise InputError(f"unknown {kind} {shown(name)}: choose from {', '.join(known)}")
+    whole_number(verify_seeds, "verify_seeds", 0, MAX_SEEDS)
+    if min_psnr is not None:
+        finite_number(min_psnr, "min_psnr")
     if precisions is not None:
         _check_precisions(precisions, min_psnr, verify_seeds)
 
 
 def _check_precisions(precisions: Sequence[str], min_psnr: float | None, verify_seeds: int) -> None:
     if min_psnr is not None and ("int8" not in precisions or not 0 < min_psnr <= MAX_MIN_PSNR_DB):
-        raise InputError(f"min_psnr needs int8, and must be above 0 and at most {MAX_MIN_PSNR_DB:g} dB, not {min_psnr!r}")
+        raise InputError(f"min_psnr needs int8, and must be above 0 and at most {MAX_MIN_PSNR_DB:g} dB, not {shown(min_psnr)}")
     if verify_seeds and find_spec("torch") is None and "fp32" not in precisions:
         raise InputError("verification needs PyTorch, which is not installed, or fp32: add fp32, or set verify_seeds to 0")
     if not precisions or len(set(precisions)) != len(precisions):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stylert.core.errors import BackendError, InputError, StylertError, missing_extra
+from stylert.core.errors import BackendError, InputError, StylertError, as_path, missing_extra, shown
 from stylert.core.files.digests import sha256_of
 from stylert.core.images.grids import as_uint8
 from stylert.core.images.similarity import psnr, ssim
@@ -24,6 +23,7 @@ from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.bundle import NO_VNNI, Bundle
 from stylert.runtime.engines import check_network_kind
 from stylert.runtime.generator import Generator
+from stylert.runtime.input_checks import finite_number, whole_number
 from stylert.runtime.media.pictures import save_image
 
 BATCH = 8
@@ -112,10 +112,15 @@ def verify(
         InputError: `against` is another checkpoint, a backend is unknown, or the bundle lacks a precision.
         BackendError: A backend does not run here or not this network, or PyTorch is needed and not installed.
     """
-    if not 1 <= seeds <= MAX_SEEDS:
-        raise InputError(f"verify takes 1 to {MAX_SEEDS} seeds, not {seeds}")
-    if not math.isfinite(psi):
-        raise InputError(f"psi is a finite number, not {psi}")
+    if not isinstance(bundle, Bundle):
+        raise InputError(f"a bundle is a Bundle, as Bundle.load returns it, not {shown(bundle)}")
+    seeds = whole_number(seeds, "the number of seeds", 1, MAX_SEEDS)
+    psi = finite_number(psi, "psi")
+    for kind, names in (("backends", backends), ("precisions", precisions)):
+        if names is not None and (not isinstance(names, Sequence) or isinstance(names, str | bytes)):
+            raise InputError(f"{kind} are a list of names, not {shown(names)}")
+    against = None if against is None else as_path(against, "checkpoint")
+    pictures = None if pictures is None else as_path(pictures, "folder")
     for name in backends or []:
         if (reason := backend(name).unavailable_reason()) is not None:
             raise BackendError(reason)
@@ -178,9 +183,7 @@ def accuracy_entry(rows: Sequence[Accuracy], precision: str) -> dict[str, Any]:
 
 def check_same_checkpoint(bundle: Bundle, checkpoint: Path) -> None:
     """Raise InputError unless `checkpoint` is the file that the bundle was exported from."""
-    if not checkpoint.is_file():
-        raise InputError(f"checkpoint {checkpoint} does not exist")
-    if sha256_of(checkpoint) != bundle.provenance.get("checkpoint_sha256"):
+    if sha256_of(checkpoint, InputError, "checkpoint") != bundle.provenance.get("checkpoint_sha256"):
         raise InputError(
             f"{checkpoint} is not the checkpoint that {bundle.path} was exported from ({bundle.provenance.get('checkpoint')})"
         )

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from stylert.core.errors import CheckpointError, shown_line
+from stylert.core.errors import CheckpointError, InputError, as_path, shown, shown_line
 from stylert.core.files.json_documents import read_document, read_part
 from stylert.core.files.outputs import document_values
 from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
@@ -164,12 +164,20 @@ def write_generator(
         within: As in `atomic_file`.
 
     Raises:
-        CheckpointError: A value is not finite in the stored type, or `info` is not JSON that can be read again.
+        InputError: `path`, `config` or `info` is of another type.
+        CheckpointError: A tensor is missing, a value is not finite in the stored type, or `info` is not JSON that can be read again.
         OutputError: The file cannot be written.
     """
-    dtype = np.float16 if half else np.float32
+    path = as_path(path, "checkpoint")
+    if not isinstance(config, BaseGeneratorConfig) or not isinstance(info, Mapping | None):
+        raise InputError(f"checkpoint {path} is not written: {shown(config)} is no configuration, or {shown(info)} no facts")
+    names = generator_shapes(config)
+    if not isinstance(arrays, Mapping) or (missing := sorted(set(names) - set(arrays))):
+        what = f"{missing[0]} is missing" if isinstance(arrays, Mapping) else f"{shown(arrays)} is no dictionary of tensors"
+        raise CheckpointError(f"checkpoint {path} is not written: {what}")
+    dtype = np.float16 if half is True else np.float32
     with np.errstate(over="ignore"):
-        tensors = {name: np.array(arrays[name], dtype, order="C") for name in generator_shapes(config)}
+        tensors = {name: np.array(arrays[name], dtype, order="C") for name in names}
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise CheckpointError(f"checkpoint {path} is not written: {name} holds values beyond {tensor.dtype}")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, shown
 from stylert.models.network_config import DEFAULT_NETWORK, NETWORK_FIELD, BaseGeneratorConfig
 from stylert.models.stylegan2 import config as stylegan2
 from stylert.models.stylegan2 import state_dict as stylegan2_tensors
@@ -59,6 +59,8 @@ def generator_config(data: Mapping[str, Any]) -> BaseGeneratorConfig:
     Raises:
         ValueError: The network is unknown, or a field is unknown, missing or wrong. The message names it.
     """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"a configuration is a dictionary, not {shown(data)}")
     name = data.get(NETWORK_FIELD, DEFAULT_NETWORK)
     if not isinstance(name, str) or name not in NETWORK_KINDS:
         raise ValueError(f"{NETWORK_FIELD} must be one of {', '.join(NETWORK_KINDS)}, not {name!r:.40}")

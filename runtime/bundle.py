@@ -213,7 +213,13 @@ class Bundle:
         return self.precisions[name]
 
     def network(self, precision: str, backend: str) -> str:
-        """The name of the file that a backend runs here: the form that suits it, or else the canonical file."""
+        """The name of the file that a backend runs here: the form that suits it, or else the canonical file.
+
+        Raises:
+            InputError: The bundle lacks the precision, or the backend is no name.
+        """
+        if not isinstance(backend, str):
+            raise InputError(f"a backend is a name, not {shown(backend)}")
         entry = self.precision(precision)
         return entry.plans.get(self.plan_name(precision, backend), entry.file)
 
@@ -226,9 +232,12 @@ class Bundle:
         """The path of a listed file, after comparing its bytes with the manifest.
 
         Raises:
+            InputError: The bundle lists no file of this name.
             BundleError: The file is missing or cannot be read, or its bytes are others. Or it is the synthesis network of
                 another kind than the manifest says.
         """
+        if not isinstance(name, str) or name not in self.files:
+            raise InputError(f"bundle {self.path} lists no file {shown(name)}, only: {', '.join(self.files)}")
         path, entry = self.path / name, self.files[name]
         if not path.is_file():
             raise BundleError(f"bundle file {path} is missing; export the bundle again")

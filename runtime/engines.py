@@ -26,6 +26,7 @@ from stylert.runtime.backends.kernel_table import EngineLayer
 from stylert.runtime.batching import BatchRange
 from stylert.runtime.build_options import DEFAULTS, THROUGHPUT, BuildOptions
 from stylert.runtime.bundle import Bundle
+from stylert.runtime.input_checks import yes_or_no
 from stylert.runtime.own_engines import remember_own_engine
 
 ENGINE_JSON = "engine.json"
@@ -131,6 +132,7 @@ def build_engine(
         StylertError: As `engine_key` and `Backend.build`.
         OutputError: The folder cannot be written, or the place in it is a link. Or the bundle was replaced during the build.
     """
+    force = yes_or_no(force, "force")
     key = engine_key(bundle, backend_name, precision, options)
     folder = engine_folder(bundle, key)
     if not force and _is_intact(bundle, key):
@@ -163,6 +165,8 @@ def engine_key(bundle: Bundle, backend_name: str, precision: str, options: Build
         InputError: The backend builds no engines or does not have one of the options, or the bundle lacks the precision.
         BackendError: The library or its device is missing, or the backend does not run the precision.
     """
+    if not isinstance(bundle, Bundle) or not isinstance(options, BuildOptions):
+        raise InputError(f"an engine is built of a Bundle with BuildOptions, not of {shown(bundle)} with {shown(options)}")
     builder = backend(backend_name)
     if builder.facts.engine_suffix is None:
         raise builder.no_engines()

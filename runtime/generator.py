@@ -249,7 +249,7 @@ class Generator:
         ahead = whole_number(ahead, "ahead", 1)
         try:
             items = iter(ws)
-        except TypeError:
+        except (TypeError, ValueError):  # ValueError: a closed file
             raise InputError(f"a stream takes an iterable of ws, not {shown(ws)}") from None
         return self._stream(items, ahead)
 

@@ -52,6 +52,17 @@ def finite_number(value: Any, name: str) -> float:
     return number
 
 
+def yes_or_no(value: Any, name: str) -> bool:
+    """True or False, of Python or NumPy.
+
+    Raises:
+        InputError: It is something else.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} is True or False, not {shown(value)}")
+    return bool(value)
+
+
 def float_input(value: Any, shape: NamedShape, name: str, gpu: bool, backend: str) -> np.ndarray | DeviceView:
     """A float input in host memory as `host_floats`, or as a view if it lies on the GPU.
 

@@ -83,11 +83,16 @@ def mix_styles(row: np.ndarray, columns: np.ndarray, indices: Iterable[int]) -> 
         Mixed ws, `[M, num_ws, w_dim]`.
 
     Raises:
-        InputError: An index is no latent of the row.
+        InputError: An index is no latent of the row. Or `row` and `columns` are no such arrays.
     """
-    if not isinstance(indices, Iterable):
-        raise InputError(f"the latents to take are indices such as [0, 1], not {shown(indices)}")
-    taken = list(indices)
+    if not isinstance(row, np.ndarray) or row.ndim != 2 or row.dtype.kind != "f":
+        raise InputError(f"row is an array of floats [num_ws, w_dim], not {shown(row)}")
+    if not isinstance(columns, np.ndarray) or columns.shape[1:] != row.shape or columns.dtype.kind != "f":
+        raise InputError(f"columns are an array of floats [M, {row.shape[0]}, {row.shape[1]}], not {shown(columns)}")
+    try:
+        taken = list(indices)
+    except (TypeError, ValueError):  # ValueError: a closed file
+        raise InputError(f"the latents to take are indices such as [0, 1], not {shown(indices)}") from None
     for index in taken:
         if isinstance(index, bool) or not isinstance(index, (int, np.integer)) or not 0 <= index < len(row):
             raise InputError(f"a latent is a whole number from 0 to {len(row) - 1}, not {shown(index)}")

@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stylert.core.errors import InputError, OutputError, SigningError, shown
+from stylert.core.errors import InputError, OutputError, SigningError, as_path, shown
 from stylert.core.files.atomic import atomic_directory
 from stylert.core.files.configuration import configuration_folder
 from stylert.core.files.inputs import read_file
@@ -84,7 +84,7 @@ class SigningSettings:
     def __post_init__(self) -> None:
         if self.version != VERSION:
             raise ValueError(f"its version is {self.version}; this stylert reads version {VERSION}")
-        if self.timestamp_server is not None and not self.timestamp_server.startswith(("http://", "https://")):
+        if self.timestamp_server is not None and not str(self.timestamp_server).startswith(("http://", "https://")):
             raise ValueError(f"a timestamp server is an address that begins with http, not {shown(self.timestamp_server)}")
 
 
@@ -143,7 +143,7 @@ def read_credential(folder: Path) -> Credential:
 
 def read_settings(folder: Path) -> SigningSettings:
     """The settings in a folder. Raises InputError if they are missing or damaged."""
-    file = folder / SETTINGS_FILE
+    file = as_path(folder, "credential") / SETTINGS_FILE
     return read_document(read_file(file, InputError, MAX_PEM), SigningSettings, str(file), InputError)
 
 

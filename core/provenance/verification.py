@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from stylert.core.child_processes import python_command
-from stylert.core.errors import BackendError, DataError, InputError, SigningError, missing_extra, shown_line
+from stylert.core.errors import BackendError, DataError, InputError, SigningError, as_path, missing_extra, shown, shown_line
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import read_document
 from stylert.core.provenance.credentials import MAX_PEM, TEST_ORGANIZATION, chosen_folder, default_folder, read_settings
@@ -109,9 +109,12 @@ def verify_files(paths: Sequence[Path], anchors: Path | None = None) -> list[Ver
         anchors: PEM file with the certificates of authorities that the user trusts, such as C2PA's trust list.
 
     Raises:
-        InputError: The file of authorities cannot be read.
+        InputError: The file of authorities cannot be read, or these are no paths.
         BackendError: The extra is not installed, or its library cannot be loaded.
     """
+    if not isinstance(paths, Sequence) or isinstance(paths, str | bytes):
+        raise InputError(f"the files to verify are a list of paths, not {shown(paths)}")
+    paths = [as_path(path, "file") for path in paths]
     if not can_verify():
         raise missing_extra("c2pa-python", "provenance")
     trusted = None if anchors is None else _read_anchors(anchors)

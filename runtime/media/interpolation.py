@@ -15,7 +15,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from stylert.core.errors import InputError, shown
-from stylert.runtime.input_checks import whole_number
+from stylert.runtime.input_checks import whole_number, yes_or_no
 
 Curve = Literal["smooth", "linear", "sphere"]
 
@@ -87,14 +87,15 @@ def keyframe_path(
         InputError: There are fewer than 2 keyframes, more than `MAX_KEYFRAMES`, or fewer than 2 frames. Or an argument is of
             another kind.
     """
-    if not isinstance(keyframes, np.ndarray) or keyframes.ndim < 2:
+    if not isinstance(keyframes, np.ndarray) or keyframes.ndim < 2 or keyframes.dtype.kind != "f":
         raise InputError(f"keyframes are an array of latents [K, ...], not {shown(keyframes)}")
     count = len(keyframes)
     if not 2 <= count <= MAX_KEYFRAMES:
         raise InputError(f"a path takes 2 to {MAX_KEYFRAMES} keyframes, not {count}")
     whole_number(frames, "frames", 2)
     whole_number(batch, "batch", 1, MAX_KEYFRAMES)
-    if curve not in get_args(Curve):
+    loop = yes_or_no(loop, "loop")
+    if not isinstance(curve, str) or curve not in get_args(Curve):
         raise InputError(f"a curve is one of {', '.join(get_args(Curve))}, not {shown(curve)}")
     return _batches(keyframes, frames, loop, curve, batch)
 

@@ -78,10 +78,12 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: int, commen
 
 def _checked_frames(path: Path, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Each image of the batches. Raises InputError for others than `write_video` takes."""
-    if not isinstance(frames, Iterable):
-        raise InputError(f"a video is made of batches of images, not of {shown(frames)}")
+    try:
+        batches = iter(frames)
+    except (TypeError, ValueError):  # ValueError: a closed file
+        raise InputError(f"a video is made of batches of images, not of {shown(frames)}") from None
     shape: tuple[int, ...] | None = None
-    for batch in frames:
+    for batch in batches:
         if not isinstance(batch, np.ndarray) or batch.dtype != np.uint8 or batch.ndim != 4:
             raise InputError(f"a video is made of uint8 images [N, H, W, C], not of {described(batch)}")
         shape = batch.shape[1:] if shape is None else shape

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from stylert.core.errors import BundleError, InputError, shown, shown_line
+from stylert.core.errors import BundleError, InputError, as_path, shown, shown_line
 from stylert.core.files.digests import check_sha256, sha256_of
 from stylert.core.files.json_documents import read_document
 from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
@@ -84,7 +84,9 @@ class Directions:
         return self.by_name[name]
 
     def check_network(self, bundle: Bundle) -> None:
-        """Raise BundleError unless the bundle was exported from the network of these directions."""
+        """Raise BundleError unless the bundle was exported from the network of these directions. InputError: it is no bundle."""
+        if not isinstance(bundle, Bundle):
+            raise InputError(f"a bundle is a Bundle, as Bundle.load returns it, not {shown(bundle)}")
         origin = bundle.provenance.get("checkpoint_sha256")
         shape = (bundle.num_ws, bundle.model["w_dim"])
         if origin != self.network or shape != (self.num_ws, self.w_dim):
@@ -189,6 +191,7 @@ def read_directions(path: str | Path) -> Directions:
     Raises:
         InputError: The file is missing, damaged, or holds no directions.
     """
+    path = as_path(path, "file of directions")
     kind = f"file of directions {path}"
     check_header(path, InputError, "file of directions", MAX_FILE_BYTES)
     file_hash = sha256_of(path)

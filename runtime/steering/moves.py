@@ -12,7 +12,7 @@ import numpy as np
 from stylert.core.errors import InputError, shown
 from stylert.core.numerals import read_number
 from stylert.runtime.bundle import Bundle
-from stylert.runtime.input_checks import finite_number, host_floats, whole_number
+from stylert.runtime.input_checks import finite_number, host_floats, whole_number, yes_or_no
 from stylert.runtime.steering.directions_file import NAME, Directions, check_directions
 from stylert.runtime.style_levels import parse_levels
 
@@ -106,8 +106,6 @@ def check_moves(directions: Directions, moves: Sequence[Move], bundle: Bundle) -
     """
     _check_are_moves(moves)
     check_directions(directions, [move.name for move in moves])
-    if not isinstance(bundle, Bundle):
-        raise InputError(f"a bundle is a Bundle, as Bundle.load returns it, not {shown(bundle)}")
     directions.check_network(bundle)
     for move in moves:
         _moved_latents(directions, move)
@@ -172,7 +170,7 @@ def steered_batches(
     check_directions(directions, [move.name for move in moves])
     for move in moves:
         _moved_latents(directions, move)
-    batch = whole_number(batch, "batch", 1)
+    batch, apart = whole_number(batch, "batch", 1), yes_or_no(apart, "apart")
     return _batches(directions, _checked_ws(directions, ws), moves, columns, batch, apart)
 
 

@@ -65,10 +65,12 @@ class Detector:
             threads: CPU threads; None lets ONNX Runtime decide.
 
         Raises:
-            InputError: `threads` is no number of threads.
+            InputError: `threads` is no number of threads, or `content` no detector.
             BackendError: ONNX Runtime cannot load the decoder.
         """
         check_threads(threads)
+        if not isinstance(content, DetectorFile):
+            raise InputError(f"a detector is a DetectorFile, as read_detector returns it, not {shown(content)}")
         self.facts = content.facts
         self._side = content.arrays["patterns"].shape[1]
         self._matrices, self._means = content.arrays["view_matrices"], content.arrays["view_means"]

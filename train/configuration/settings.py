@@ -35,6 +35,8 @@ def parse_setting(name: str, text: str) -> Any:
     hint = get_type_hints(CONFIGS[configs[0]])[field]
     if field in FROM_DATA:
         raise ValueError(f"{name} is decided by the data")
+    if not isinstance(text, str):
+        raise ValueError(f"{name} cannot be {shown(text)}")
     types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if text.lower() == "none" and type(None) in types:
         return None
@@ -71,6 +73,8 @@ def configs_and_field(name: str) -> tuple[list[str], str]:
     Raises:
         ValueError: No configuration has this field.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"unknown training option {shown(name)}")
     prefix, _, field = name.rpartition(".")
     candidates = list(CONFIGS)
     if prefix:

@@ -129,6 +129,9 @@ class TrainConfig:
     class_balanced: bool = False
 
     def __post_init__(self) -> None:
+        for name, kind in (("generator", GeneratorConfig), ("discriminator", DiscriminatorConfig)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} must be a {kind.__name__}, not {shown(getattr(self, name))}")
         for field in dataclasses.fields(self):
             _check_type(field.name, str(field.type), getattr(self, field.name))
         check_ranges(self, RANGES)  # infinity and NaN lie in no range
@@ -146,7 +149,7 @@ class TrainConfig:
             raise ValueError(f"half must be none, fp16 or bf16, not {shown(self.half)}")
         if self.aug not in ("noaug", "fixed", "ada"):
             raise ValueError(f"aug must be noaug, fixed or ada, not {shown(self.aug)}")
-        if self.aug_pipeline not in PIPELINES:
+        if not isinstance(self.aug_pipeline, str) or self.aug_pipeline not in PIPELINES:
             raise ValueError(f"aug_pipeline must be one of {', '.join(PIPELINES)}, not {shown(self.aug_pipeline)}")
         if self.aug != "noaug" and self.generator.img_channels not in (1, 3):
             raise ValueError("augmentation takes grey or RGB images: train with aug noaug")
@@ -187,7 +190,9 @@ class TrainConfig:
         Raises:
             ValueError: A field is unknown, missing or wrong. The message names it.
         """
-        unknown = sorted(set(data) - {field.name for field in dataclasses.fields(cls)})
+        if not isinstance(data, dict):
+            raise ValueError(f"a configuration is a dictionary, not {shown(data)}")
+        unknown = sorted(set(map(str, data)) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ValueError(f"unknown field {unknown[0]!r}")
         networks: dict[str, Any] = {"generator": GeneratorConfig, "discriminator": DiscriminatorConfig}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stylert.core.errors import DataError, PictureError, shown_name
+from stylert.core.errors import DataError, InputError, PictureError, as_path, shown, shown_name
 from stylert.core.images.pictures import decode_picture
 from stylert.core.progress import Progress
 from stylert.train.data.image_files import ImageFiles, open_files
@@ -52,9 +52,15 @@ class ImageDataset:
             memory: Bytes of pixels that may be kept in memory.
 
         Raises:
+            InputError: `limit` or `memory` is no such number.
             DataError: The source is missing, damaged or empty, or its images differ in shape. Images that are not kept
                 in memory are checked when they are indexed.
         """
+        source = as_path(source, "dataset", DataError)
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+            raise InputError(f"limit is a whole number from 1, not {shown(limit)}")
+        if not isinstance(memory, int | float) or not memory >= 0:
+            raise InputError(f"memory is a number of bytes, not {shown(memory)}")
         try:
             files = open_files(source)
             if not files.images:

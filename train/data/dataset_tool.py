@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from stylert.core.errors import DataError, InputError, PictureError, shown_line, shown_name
+from stylert.core.errors import DataError, InputError, PictureError, as_path, shown, shown_line, shown_name
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.outputs import ZIP_COMMENT
 from stylert.core.images.pictures import decode_picture
@@ -78,8 +78,10 @@ def convert_dataset(
         DataError: The source is damaged or unsafe, a picture is not square without a transform, only some pictures have
             labels, or pictures are damaged without `skip_corrupt`.
     """
-    out = Path(out)
-    _check_arguments(source, out, resolution, transform)
+    out = as_path(out, "dataset")
+    _check_arguments(as_path(source, "dataset", DataError), out, resolution, transform)
+    if max_images is not None and (type(max_images) is not int or max_images < 1):
+        raise InputError(f"max_images is a whole number from 1, not {shown(max_images)}")
     labels: list[tuple[str, Label | None]] = []
     corrupt: list[str] = []
     mode: str | None = "L" if grey else None
@@ -121,10 +123,10 @@ def convert_dataset(
 
 
 def _check_arguments(source: str | Path, out: Path, resolution: int, transform: str) -> None:
-    if not (4 <= resolution <= 4096 and resolution & (resolution - 1) == 0):
-        raise InputError(f"the resolution must be a power of two from 4 to 4096, not {resolution}")
-    if transform not in TRANSFORMS:
-        raise InputError(f"unknown transform {transform!r}: choose one of {', '.join(TRANSFORMS)}")
+    if type(resolution) is not int or not (4 <= resolution <= 4096 and resolution & (resolution - 1) == 0):
+        raise InputError(f"the resolution must be a power of two from 4 to 4096, not {shown(resolution)}")
+    if not isinstance(transform, str) or transform not in TRANSFORMS:
+        raise InputError(f"unknown transform {shown(transform)}: choose one of {', '.join(TRANSFORMS)}")
     if out.suffix.lower() != ".zip":
         raise InputError(f"the dataset is a zip: {out} must end in .zip")
     if out.exists() and os.path.exists(source) and os.path.samefile(out, source):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, shown
 from stylert.train.metrics.distances import NEIGHBOURS, SPLITS
 
 FEATURE_METRICS = ("fd", "fd_vgg", "fid", "kid", "pr", "is")
@@ -47,6 +47,8 @@ class Metric:
         Raises:
             InputError: The name is unknown, or the number is too small for this metric.
         """
+        if not isinstance(text, str):
+            raise InputError(f"a metric is named by text, such as fd5k, not {shown(text)}")
         full = text.endswith(FULL) and text.startswith(COMPARING_METRICS)
         match = re.fullmatch(r"([a-z_]+?)(?:(\d{1,7})(k?))?", text.removesuffix(FULL) if full else text)
         if match is None or match[1] not in METRICS:
