@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
+from numbers import Real
 from pathlib import Path
 from typing import get_args
 
@@ -30,7 +31,7 @@ from stylert.runtime import engines
 from stylert.runtime.backends import BACKENDS
 from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle, PrecisionEntry, check_utf8, file_entries
 from stylert.runtime.bundle_signature import SIGNATURE_FILE
-from stylert.runtime.input_checks import finite_number, whole_number, yes_or_no
+from stylert.runtime.input_checks import whole_number, yes_or_no
 
 #: The precisions that can be exported, each with the PSNR against PyTorch that a bundle promises at least, in dB.
 MIN_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 35.0, "int8": 33.0, "fp8": 30.0}
@@ -199,14 +200,14 @@ def _check_request(
             if not isinstance(name, str) or name not in known:
                 raise InputError(f"unknown {kind} {shown(name)}: choose from {', '.join(known)}")
     whole_number(verify_seeds, "verify_seeds", 0, MAX_SEEDS)
-    if min_psnr is not None:
-        finite_number(min_psnr, "min_psnr")
     if precisions is not None:
         _check_precisions(precisions, min_psnr, verify_seeds)
 
 
 def _check_precisions(precisions: Sequence[str], min_psnr: float | None, verify_seeds: int) -> None:
-    if min_psnr is not None and ("int8" not in precisions or not 0 < min_psnr <= MAX_MIN_PSNR_DB):
+    if min_psnr is not None and (
+        "int8" not in precisions or not isinstance(min_psnr, Real) or not 0 < min_psnr <= MAX_MIN_PSNR_DB
+    ):
         raise InputError(f"min_psnr needs int8, and must be above 0 and at most {MAX_MIN_PSNR_DB:g} dB, not {shown(min_psnr)}")
     if verify_seeds and find_spec("torch") is None and "fp32" not in precisions:
         raise InputError("verification needs PyTorch, which is not installed, or fp32: add fp32, or set verify_seeds to 0")
