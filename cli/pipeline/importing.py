@@ -11,7 +11,6 @@ from stylert.models.checkpoint import SNAPSHOT_FILE, read_metadata
 from stylert.models.converters.convert_checkpoint import PROJECTS, check_project, write_for_project
 from stylert.models.converters.networks import NetworksToWrite
 from stylert.models.importers.import_checkpoint import import_checkpoint, write_imported
-from stylert.models.network_kinds import require_stylegan2
 
 
 def run_import(file: Path, out: Path, training: Path | None = None, preset: str = "auto") -> None:
@@ -78,7 +77,7 @@ def run_convert(file: Path, project: str, out: Path) -> None:
 def _networks_of(file: Path) -> tuple[NetworksToWrite, list[str]]:
     """The networks of any checkpoint, and notes for the user."""
     imported = import_checkpoint(file)
-    config = require_stylegan2(imported.config, file, "convert")
+    config = imported.config
     if imported.format != "stylert":
         networks = NetworksToWrite(config, imported.arrays, imported.raw, imported.discriminator_config, imported.discriminator)
         return networks, list(imported.notes)

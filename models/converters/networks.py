@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
+from stylert.models.network_config import BaseGeneratorConfig
+from stylert.models.stylegan2.config import DiscriminatorConfig
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class NetworksToWrite:
         discriminator: The discriminator, D, or None.
     """
 
-    config: GeneratorConfig
+    config: BaseGeneratorConfig
     generator: dict[str, np.ndarray]
     raw: dict[str, np.ndarray] | None = None
     discriminator_config: DiscriminatorConfig | None = None

@@ -36,6 +36,8 @@ def write_rosinality(file: BinaryIO, networks: NetworksToWrite) -> list[str]:
         InputError: The generator has a setting that rosinality's code lacks. The message names it.
     """
     cfg = networks.config
+    if not isinstance(cfg, GeneratorConfig):
+        raise InputError(f"rosinality's code has no {cfg.title}")
     _check_generator(cfg)
     notes = [epsilon_note("rosinality's code"), *_generator_notes(cfg)]
     content: dict[str, Any] = {WRITER_ENTRY: "stylegan2-pytorch"}

@@ -62,7 +62,7 @@ def test_mistakes_are_one_line_and_write_nothing(run: Run, generator: Path, tmp_
         "project 'tf' is not one of": (generator, "--to", "tf", "--out", "net.pkl"),
         "did not write the file there": (generator, "--to", "stylegan3", "--out", notes),
         "it is an input": (generator, "--to", "stylegan3", "--out", generator),
-        "StyleGAN3": (sg3, "--to", "stylegan3", "--out", "net.pkl"),
+        "has no StyleGAN3": (sg3, "--to", "rosinality", "--out", "net.pt"),
         "does not exist": (tmp_path / "gone.safetensors", "--to", "stylegan3", "--out", "net.pkl"),
     }.items():
         code, out, err = run("convert", *arguments)

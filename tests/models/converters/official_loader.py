@@ -16,7 +16,7 @@ from torch import nn
 
 CLASSES = (
     "Generator", "SynthesisNetwork", "SynthesisBlock", "SynthesisLayer", "ToRGBLayer", "MappingNetwork", "FullyConnectedLayer",
-    "Conv2dLayer", "Discriminator", "DiscriminatorBlock", "DiscriminatorEpilogue", "MinibatchStdLayer",
+    "Conv2dLayer", "Discriminator", "DiscriminatorBlock", "DiscriminatorEpilogue", "MinibatchStdLayer", "SynthesisInput",
 )  # fmt: skip
 
 

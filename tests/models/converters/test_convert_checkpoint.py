@@ -21,6 +21,7 @@ from stylert.models.importers.import_checkpoint import import_checkpoint
 from stylert.models.stylegan2.config import DiscriminatorConfig
 from tests.models.converters.official_loader import load_official
 from tests.models.importers.rosinality_files import rosinality_discriminator, rosinality_generator
+from tests.models.stylegan3.tiny import configurations, randomized, tiny_config
 
 OFFICIAL = {"stylegan2-ada-pytorch": "training.networks", "stylegan3": "training.networks_stylegan2"}
 few_examples = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -111,6 +112,44 @@ def test_the_protocol_of_the_official_loader_yields_complete_modules(nets, tmp_p
     flat = arguments | arguments.pop("synthesis_kwargs", {}) if project == "stylegan2-ada-pytorch" else arguments
     assert (flat["channel_base"], flat["channel_max"], flat["num_fp16_res"], flat["conv_clamp"]) == (64, 8, 1, 256.0)
     assert flat["mapping_kwargs"]["num_layers"] == 2
+
+
+@few_examples
+@given(cfg=configurations(), seed=st.integers(0, 2**31))
+def test_stylegan3_is_read_back_unchanged(tmp_path, cfg, seed):
+    generator = randomized(cfg, seed)
+    path = tmp_path / "net.pkl"
+    write_for_project(path, networks_of(generator), "stylegan3")
+    imported = import_checkpoint(path)
+    blocks = sum(layer.is_fp16 for layer in cfg.layers())
+    assert sum(layer.is_fp16 for layer in imported.config.layers()) == blocks
+    assert imported.config == replace(
+        cfg, filter_size=imported.config.filter_size, use_radial_filters=imported.config.use_radial_filters
+    )
+    assert imported.config.layers() == cfg.layers()
+    assert_equal_arrays(imported.arrays, generator)
+
+
+@pytest.mark.parametrize("labels", [0, 3])
+def test_stylegan3_is_whole_for_the_protocol_of_the_official_loader(tmp_path, monkeypatch, labels):
+    generator = randomized(tiny_config(c_dim=labels), 1)
+    path = tmp_path / "net.pkl"
+    write_for_project(path, networks_of(generator), "stylegan3")
+    content = load_official(path, "training.networks_stylegan3", monkeypatch)
+    theirs = content["G_ema"]
+    assert_equal_arrays(arrays_of(theirs), generator)
+    copy.deepcopy(theirs).train().requires_grad_(True).load_state_dict(generator.state_dict())
+    first, last = (theirs.synthesis.get_submodule(theirs.synthesis.layer_names[i]) for i in (0, -1))
+    assert (first.up_filter.ndim, first.padding) == (1, [*generator.cfg.layers()[0].padding] * 2)
+    assert (last.up_filter, last.down_filter, last.is_torgb) == (None, None, True)
+    assert (theirs.mapping.embed is None) == (not labels)
+
+
+@pytest.mark.parametrize("project", ["stylegan2-ada-pytorch", "rosinality"])
+def test_projects_without_stylegan3_refuse_it_by_name(tmp_path, project):
+    with pytest.raises(InputError, match="has no StyleGAN3"):
+        write_for_project(tmp_path / "net.pkl", networks_of(randomized(tiny_config(), 1)), project)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("project", sorted(OFFICIAL))
