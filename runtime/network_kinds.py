@@ -34,28 +34,15 @@ class NetworkKind:
         return least <= num_ws <= greatest
 
 
+STYLEGAN3_FIELDS = frozenset(
+    {
+        "num_layers", "num_critical", "first_cutoff", "first_stopband", "last_stopband_rel", "margin_size", "output_scale",
+        "conv_kernel", "filter_size", "lrelu_upsampling", "use_radial_filters", "magnitude_ema_beta",
+    }
+)  # fmt: skip
 STYLEGAN2 = NetworkKind("StyleGAN2", None, has_levels=True, fields=frozenset({"architecture", "resample_filter"}))
 #: Its layers have the same number of latents at every resolution. The tensor holds the frequencies of the Fourier features.
-STYLEGAN3 = NetworkKind(
-    "StyleGAN3",
-    (4, 66),
-    has_levels=False,
-    fields=frozenset(
-        {
-            *(
-                "num_layers",
-                "num_critical",
-                "first_cutoff",
-                "first_stopband",
-                "last_stopband_rel",
-                "margin_size",
-                "output_scale",
-            ),
-            *("conv_kernel", "filter_size", "lrelu_upsampling", "use_radial_filters", "magnitude_ema_beta"),
-        }
-    ),
-    tensor="input.freqs",
-)
+STYLEGAN3 = NetworkKind("StyleGAN3", (4, 66), has_levels=False, fields=STYLEGAN3_FIELDS, tensor="input.freqs")
 
 #: By the name in the configuration. StyleGAN2's bundles are older than the field.
 DEFAULT_NETWORK = "stylegan2"
