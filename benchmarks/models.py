@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.standard_networks import NAMES, write_standard
+from stylert.benchmarks.standard_networks import NAMES, STYLEGAN3_NAMES, write_standard
 from stylert.core.errors import BundleError, InputError, StylertError, shown_line
 from stylert.core.files.cache import cache_folder
 from stylert.core.files.outputs import document_text
@@ -23,8 +23,9 @@ from stylert.models.network_kinds import generator_config, parameter_count
 from stylert.runtime.backends import onnxruntime
 from stylert.runtime.bundle import MANIFEST, Bundle
 
-#: Precisions of a standard model if none are given.
+#: Precisions of a standard model if none are given. StyleGAN3's networks are exported in these alone.
 STANDARD_PRECISIONS = ("fp32", "bf16", "int8")
+STYLEGAN3_PRECISIONS = ("fp32", "fp16")
 
 #: All that export may import decides the bytes of a standard model's bundle, beside its weights.
 BUNDLE_SOURCES = ("benchmarks/standard_networks.py", "core", "export", "models", "plugins", "runtime")
@@ -57,6 +58,12 @@ def user_model(path: Path) -> Model:
     return Model(document_text(Path(str(bundle.provenance.get("checkpoint", path.name))).stem), bundle)
 
 
+def default_precisions(names: Sequence[str]) -> tuple[str, ...]:
+    """The precisions in which all of these standard models are measured if none are given."""
+    kinds = [STYLEGAN3_PRECISIONS if name in STYLEGAN3_NAMES else STANDARD_PRECISIONS for name in names]
+    return tuple(precision for precision in kinds[0] if all(precision in kind for kind in kinds))
+
+
 def standard_model(name: str, precisions: Sequence[str], progress: Progress | None = None, cache: Path | None = None) -> Model:
     """A standard model with at least these precisions, from the cache or exported now.
 
@@ -64,7 +71,7 @@ def standard_model(name: str, precisions: Sequence[str], progress: Progress | No
     disturb each other.
 
     Args:
-        name: `sg2-256`, `sg2-512` or `sg2-1024`.
+        name: One of `standard_networks.NAMES`.
         precisions: Precisions that the bundle must have.
         progress: Called while the bundle is exported.
         cache: Cache folder, by default the user's.

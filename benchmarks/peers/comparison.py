@@ -40,7 +40,7 @@ from stylert.benchmarks.peers.interleaved import CYCLES, InterleavedPair, speedu
 from stylert.benchmarks.peers.runners import load_runner
 from stylert.benchmarks.processes import new_process
 from stylert.benchmarks.scenarios.measure import timed_calls
-from stylert.benchmarks.standard_networks import NAMES
+from stylert.benchmarks.standard_networks import STYLEGAN2_NAMES
 from stylert.core.errors import BackendError, StylertError, printable
 from stylert.core.files.outputs import check_output, write_json
 from stylert.core.files.temporary import temporary_folder
@@ -222,7 +222,9 @@ def _run(options: argparse.Namespace) -> None:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stylert.benchmarks.peers", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", choices=NAMES, default="sg2-256", help="a standard model: config F, seeded random weights")
+    parser.add_argument(
+        "--model", choices=STYLEGAN2_NAMES, default="sg2-256", help="a standard model: config F, seeded random weights"
+    )
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint of your own instead")
     parser.add_argument("--threads", type=int, help="threads of every candidate; default: all cores")
     parser.add_argument("--rounds", type=int, default=2, help="processes per candidate; default: 2")

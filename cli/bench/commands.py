@@ -40,13 +40,16 @@ def run(
     model: Annotated[
         str | None,
         typer.Option(
-            help="sg2-256, sg2-512, sg2-1024, comma-separated: config F, seeded random weights. With --url, a model of the server."
+            help="Comma-separated, seeded random weights: sg2-256, sg2-512, sg2-1024 (config F), sg3-t-256, sg3-r-256. "
+            "With --url, a model of the server."
         ),
     ] = None,
     backend: Backends = None,
     precision: Annotated[
         str | None,
-        typer.Option("--precision", help="Comma-separated; by default all in the bundle, or fp32,bf16,int8 of a model."),
+        typer.Option(
+            "--precision", help="Comma-separated; by default all in the bundle; of a model fp32,bf16,int8, or fp32,fp16 of sg3."
+        ),
     ] = None,
     batch: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1,4",
     form: Annotated[
@@ -96,12 +99,13 @@ def run(
     `stylert bench compare a.json b.json` compares results, `stylert bench report results.json` makes their page. With --loadgen,
     the exit code is 1 if LoadGen calls a test invalid.
     """
-    from stylert.benchmarks.models import STANDARD_PRECISIONS, standard_model, user_model
+    from stylert.benchmarks.models import default_precisions, standard_model, user_model
     from stylert.benchmarks.peers.rows import PEER_ROUNDS, check_peers, with_peers
     from stylert.benchmarks.report.page import write_plots, write_report
     from stylert.benchmarks.report.plots import PLOT_NAMES
     from stylert.benchmarks.scenarios.runner import Effort
     from stylert.benchmarks.schema import Results, write_results
+    from stylert.benchmarks.standard_networks import STYLEGAN3_NAMES
     from stylert.benchmarks.suite import Matrix, configurations, run_suite
     from stylert.cli.bench.tables import show_results
     from stylert.runtime.media.pictures import check_own_picture
@@ -127,7 +131,11 @@ def run(
         check_output(out / "report.html", "HTML")
         for name in PLOT_NAMES:
             check_own_picture(out / f"{name}.png")
-    precisions = split_list(precision) or (None if model is None else list(STANDARD_PRECISIONS))
+    names = split_list(model) or []
+    others = [name for name in names if name in STYLEGAN3_NAMES]
+    if peers and others:
+        raise InputError(f"peers are measured for StyleGAN2 alone, and {others[0]} is StyleGAN3")
+    precisions = split_list(precision) or (list(default_precisions(names)) if names else None)
     matrix = Matrix(
         split_list(backend),
         precisions,
@@ -150,7 +158,7 @@ def run(
         if bundle is not None:
             models = [user_model(bundle)]
         else:
-            models = [standard_model(name, precisions or STANDARD_PRECISIONS, report) for name in split_list(model) or []]
+            models = [standard_model(name, precisions or default_precisions([name]), report) for name in names]
         configurations(models, matrix)
         if peers:
             check_peers(models)

@@ -66,10 +66,12 @@ def _bundle(bundle: Path | None, model: str | None, precision: str | None) -> Pa
         raise InputError("name a bundle, a standard model with --model sg2-256, or a server with --url")
     if bundle is not None:
         return bundle
-    from stylert.benchmarks.models import STANDARD_PRECISIONS, standard_model
+    from stylert.benchmarks.models import default_precisions, standard_model
 
     with progress() as report:
-        return standard_model(str(model), STANDARD_PRECISIONS if precision is None else [precision], report).bundle.path
+        return standard_model(
+            str(model), default_precisions([str(model)]) if precision is None else [precision], report
+        ).bundle.path
 
 
 def run_loadgen(
