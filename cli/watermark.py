@@ -34,9 +34,10 @@ def train(
         Path | None, typer.Option(help="The detector, which holds the key; by default OUT with .detector.onnx as its end.")
     ] = None,
     bits: Annotated[int, typer.Option(min=4, max=128, help="Bits of the key.")] = 32,
-    psnr: Annotated[float, typer.Option(min=20, max=60, help="Likeness to the unmarked images, in dB.")] = 35.0,
+    psnr: Annotated[float, typer.Option(min=20, max=60, help="Likeness to the unmarked images, in dB.")] = 39.0,
     steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Training steps of the generator.")] = 400,
-    images: Annotated[int, typer.Option(min=64, max=100_000, help="Unmarked images that the decoder is adjusted to.")] = 2048,
+    decoder_steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Training steps of the decoder.")] = 600,
+    images: Annotated[int, typer.Option(min=64, max=100_000, help="Unmarked images that the decoder learns from.")] = 2048,
     seed: Annotated[
         int, typer.Option(min=0, max=2**31, help="Seed of the training. Key and patterns are always drawn anew.")
     ] = 0,
@@ -75,7 +76,7 @@ def train(
     if matches_needed(bits, DEFAULT_RATE) is None:
         print_note(f"a key of {bits} bits has a false-positive rate of {2.0**-bits:.2g} at best, so detect needs --fpr")
     tuning = TuningSettings(steps=steps, psnr=psnr, seed=seed)
-    settings = MarkSettings(secrets.randbits(128), images, tuning=tuning)
+    settings = MarkSettings(secrets.randbits(128), images, decoder_steps, tuning=tuning)
     with progress() as bar:
         marked = mark_generator(generator_module(weights), key, settings, bar, local_device(device))
     state = {name: tensor.numpy() for name, tensor in marked.generator.state_dict().items()}
@@ -87,13 +88,14 @@ def train(
         "bits_read": round(marked.bits_read, 5),
         "bits_by_chance": round(marked.bits_by_chance, 5),
         "steps": steps,
+        "decoder_steps": decoder_steps,
         "seed": seed,
         "unmarked_sha256": sha256_of(checkpoint),
     }
     views = tuple(View(view.length, view.mirrored) for view in marked.views)
     text = "".join(map(str, key))
     info = {**weights.info, "watermark": {"bits": bits, "psnr": facts["psnr_mean_db"]}}
-    contents = DetectorFacts(FORMAT_VERSION, text, views, digest(arrays), facts)
+    contents = DetectorFacts(FORMAT_VERSION, text, views, digest(arrays), weights.config.resolution, facts)
     with new_detector(place, marked.detector_arrays(), contents, replace):
         write_generator(out, weights.config, arrays, info=info)
     print_line(f"bits read     {100 * marked.bits_read:.2f} % of {bits}; by chance {100 * marked.bits_by_chance:.2f} %")

@@ -57,9 +57,9 @@ class Marked:
         return f"{self.bits} bits, seed {self.settings.tuning.seed}"
 
 
-def mark_settings(seed: int, steps: int, images: int, psnr: float) -> MarkSettings:
+def mark_settings(seed: int, steps: int, decoder_steps: int, images: int, psnr: float) -> MarkSettings:
     """The settings of `stylert watermark train`, with patterns of a known seed."""
-    return MarkSettings(seed, images, tuning=TuningSettings(steps=steps, psnr=psnr, seed=seed))
+    return MarkSettings(seed, images, decoder_steps, tuning=TuningSettings(steps=steps, psnr=psnr, seed=seed))
 
 
 def marked_network(
@@ -71,7 +71,7 @@ def marked_network(
     state = {name: tensor.numpy() for name, tensor in marked.generator.state_dict().items()}
     arrays = {name: state[name] for name in generator_shapes(weights.config)}
     views = tuple(View(view.length, view.mirrored) for view in marked.views)
-    facts = DetectorFacts(FORMAT_VERSION, "".join(map(str, key)), views, digest(arrays))
+    facts = DetectorFacts(FORMAT_VERSION, "".join(map(str, key)), views, digest(arrays), weights.config.resolution)
     folder.mkdir()
     info = {**weights.info, "watermark": {"bits": bits, "psnr": round(marked.psnr[0], 3)}}
     write_generator(folder / "marked.safetensors", weights.config, arrays, info=info)

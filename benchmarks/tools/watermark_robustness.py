@@ -47,7 +47,7 @@ CHECKPOINT = "examples/cats64.safetensors"
 #: Seed of the real images. The training images had seed 0.
 REAL_SEED = 9
 #: Values of `--quick`, which shows that every part works. Its figures say nothing.
-QUICK: dict[str, Any] = {"steps": 2, "whitening": 64, "images": 3, "unmarked": 4, "attacker_images": [2, 3]}
+QUICK: dict[str, Any] = {"steps": 2, "decoder_steps": 2, "whitening": 64, "images": 3, "unmarked": 4, "attacker_images": [2, 3]}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,11 +75,12 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder for watermark.json and watermark.md")
     parser.add_argument("--checkpoint", type=Path, default=ROOT / CHECKPOINT, help=f"by default {CHECKPOINT}")
     parser.add_argument("--bits", type=int, nargs="+", default=[32], help="bits of the key of each mark")
-    parser.add_argument("--psnr", type=float, default=35.0, help="likeness that the training keeps, in dB")
+    parser.add_argument("--psnr", type=float, default=39.0, help="likeness that the training keeps, in dB")
     parser.add_argument("--steps", type=int, default=400, help="training steps")
-    parser.add_argument("--whitening", type=int, default=2048, help="unmarked images that the decoder is adjusted to")
+    parser.add_argument("--decoder-steps", type=int, default=600, help="training steps of the decoder")
+    parser.add_argument("--whitening", type=int, default=2048, help="unmarked images that the decoder learns from")
     parser.add_argument("--seed", type=int, default=100, help="seed of the first mark; each further one has the next")
-    parser.add_argument("--first-seed", type=int, default=7_000_000, help="seed of the first image that is judged")
+    parser.add_argument("--first-seed", type=int, default=11_000_000, help="seed of the first image that is judged")
     parser.add_argument("--images", type=int, default=64, help="marked images per row")
     parser.add_argument("--unmarked", type=int, default=256, help="images of each kind without the mark")
     parser.add_argument("--attacker-images", type=int, nargs="+", default=[10, 100, 1000], help="images that the attacker has")
@@ -92,7 +93,8 @@ def argument_parser() -> argparse.ArgumentParser:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Train the marks, and take all measurements. Returns the document without its command."""
     settings = [
-        mark_settings(options.seed + i, options.steps, options.whitening, options.psnr) for i in range(len(options.bits))
+        mark_settings(options.seed + i, options.steps, options.decoder_steps, options.whitening, options.psnr)
+        for i in range(len(options.bits))
     ]
     counts = (options.images, options.unmarked, max(options.attacker_images), options.fd)
     seeds, used = TableSeeds.of(options.first_seed, *counts), used_seeds(settings)

@@ -4,6 +4,9 @@ A picture may be a resized image, a crop of one, or its mirror image. The decode
 it is and mirrored, and tries the patterns at every place that the scale leaves open. The outputs of each view are whitened by those
 of unmarked images, so that views and places compete alike. The clearest bits count. This choice does not look at the key, so the
 matches of an unmarked picture stay those of coins.
+
+Most pictures are whole images, or crops with the pixels of the generator. These views come first, and if the bits are clear, no
+other view is tried. This choice does not look at the key either.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from stylert.runtime.watermark.false_positives import false_positive_rate
 
 #: Longer side of a picture over the shorter one, at most.
 MAX_ASPECT = 8
+#: Mean absolute output of whitened bits, from which on no other view is tried. Coins have 0.8, and a mark is trained to have 3.
+CLEAR = 2.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,25 @@ class Finding:
     def is_marked(self, rate: float) -> bool:
         """Whether the picture carries the mark, where unmarked pictures are taken for marked ones at `rate`, at most."""
         return self.false_positive_rate <= rate
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The clearest bits of one view.
+
+    Attributes:
+        view: Number of the view.
+        clarity: Mean absolute value of the whitened outputs.
+        bits: Outputs `[bits]`.
+    """
+
+    view: int
+    clarity: float
+    bits: np.ndarray
+
+
+def _clarity(reading: Reading) -> float:
+    return reading.clarity
 
 
 class Detector:
@@ -103,15 +127,15 @@ class Detector:
         """
         picture = _picture(image)
         pictures = (picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
-        best, bits, share, mirrored = -1.0, np.zeros(len(self._key)), 1.0, False
-        for view, matrix, mean in zip(self.facts.views, self._matrices, self._means, strict=True):
-            outputs = self._read(pictures[view.mirrored], view)  # [bits, places]
-            clarity = np.abs(matrix @ (outputs - mean[:, None])).mean(0)
-            place = int(clarity.argmax())
-            if clarity[place] > best:
-                best, bits = float(clarity[place]), outputs[:, place]
-                share, mirrored = view.length / self._side, view.mirrored
-        return Finding(int(((bits > 0) == self._key).sum()), len(self._key), share, mirrored)
+        likely = self._likely_views(picture)
+        best = max((self._reading(pictures, view) for view in likely), key=_clarity, default=None)
+        if best is None or best.clarity < CLEAR:
+            rest = [view for view in range(len(self.facts.views)) if view not in likely]
+            readings = [self._reading(pictures, view) for view in rest]
+            best = max(readings if best is None else [best, *readings], key=_clarity)
+        view = self.facts.views[best.view]
+        matched = int(((best.bits > 0) == self._key).sum())
+        return Finding(matched, len(self._key), view.length / self._side, view.mirrored)
 
     def detect_file(self, path: str | Path) -> Finding:
         """Read the bits of a picture file.
@@ -124,6 +148,21 @@ class Detector:
             return self.detect(decode_picture(data))
         except (PictureError, InputError) as e:
             raise PictureError(f"picture {path}: {e}") from None
+
+    def _likely_views(self, picture: Image.Image) -> list[int]:
+        """The numbers of the views for a whole image, and for a part with the pixels of the generator. None without its resolution."""
+        if not self.facts.resolution:
+            return []
+        lengths = (self._side, round(max(picture.size) * self._side / self.facts.resolution))
+        return [i for i, view in enumerate(self.facts.views) if view.length in lengths]
+
+    def _reading(self, pictures: tuple[Image.Image, Image.Image], number: int) -> Reading:
+        """The clearest bits of a view, over all places."""
+        view = self.facts.views[number]
+        outputs = self._read(pictures[view.mirrored], view)  # [bits, places]
+        clarity = np.abs(self._matrices[number] @ (outputs - self._means[number][:, None])).mean(0)
+        place = int(clarity.argmax())
+        return Reading(number, float(clarity[place]), outputs[:, place])
 
     def _read(self, picture: Image.Image, view: View) -> np.ndarray:
         """The decoder's outputs for a picture at the scale of a view, at every place, `[bits, places]`."""

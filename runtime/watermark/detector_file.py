@@ -19,17 +19,19 @@ from stylert.core.files.atomic import atomic_file, check_writable
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import read_document
 from stylert.core.files.outputs import check_not_input
-from stylert.runtime.watermark.decoder_graph import MAX_BITS, MAX_SIDE, decoder_model, weights_of
+from stylert.runtime.watermark.decoder_graph import FILTER, MAX_BITS, MAX_SIDE, decoder_model, weights_of
 from stylert.runtime.watermark.onnx_structure import structure_bytes
 
 #: Key of the JSON document in the metadata of the network.
 METADATA_KEY = "stylert.watermark"
-FORMAT_VERSION = 2
-#: Size of a detector file. 32 bits have 750 kB.
+FORMAT_VERSION = 3
+#: The version before, which is read too. Its decoder has a filter in place of a network.
+FILTER_VERSION = 2
+#: Size of a detector file. 32 bits have 800 kB.
 MAX_FILE_BYTES = 64 * 2**20
 #: Bytes in the file that are no weights: nodes, names and the JSON document.
 MAX_STRUCTURE_BYTES = 2**20
-MAX_VIEWS = 128
+MAX_VIEWS, MAX_RESOLUTION = 128, 2**16
 #: The smallest share of an image's side for which crops are looked for. Their places grow with the square of the rest.
 LEAST_SHARE = 0.6
 
@@ -56,15 +58,16 @@ class FormatVersion:
     """The version of a detector, which is read first: documents of other versions have other fields.
 
     Attributes:
-        version: `FORMAT_VERSION`.
+        version: `FORMAT_VERSION` or `FILTER_VERSION`.
     """
 
     version: int
 
     def __post_init__(self) -> None:
-        if self.version != FORMAT_VERSION:
+        if self.version not in (FILTER_VERSION, FORMAT_VERSION):
             instead = "read it with the stylert that wrote it, or train a new mark"
-            raise ValueError(f"it has format version {self.version}, and this stylert reads {FORMAT_VERSION}: {instead}")
+            versions = f"{FILTER_VERSION} and {FORMAT_VERSION}"
+            raise ValueError(f"it has format version {self.version}, and this stylert reads {versions}: {instead}")
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,14 @@ class DetectorFacts(FormatVersion):
         key: The bits, as a text of zeros and ones.
         views: The views to try, in the order of their weights.
         checkpoint: sha256 of the weights of the marked generator.
+        resolution: Height and width of the generator's images, or 0 if it is not known, as in files of `FILTER_VERSION`.
         info: Free facts: the PSNR to the original images, and settings of the training.
     """
 
     key: str
     views: tuple[View, ...]
     checkpoint: str = ""
+    resolution: int = 0
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -89,6 +94,8 @@ class DetectorFacts(FormatVersion):
             raise ValueError(f"the key is not a text of 1 to {MAX_BITS} zeros and ones")
         if not 1 <= len(self.views) <= MAX_VIEWS:
             raise ValueError(f"there are not 1 to {MAX_VIEWS} views")
+        if not 0 <= self.resolution <= MAX_RESOLUTION:
+            raise ValueError("its resolution is out of range")
         if len(set(self.views)) < len(self.views):
             raise ValueError("two views are the same")
 
@@ -188,6 +195,8 @@ def check_detector_output(path: Path, inputs: Iterable[Path | None], replace: bo
 
 def _check_fit(arrays: Mapping[str, np.ndarray], facts: DetectorFacts) -> None:
     """Raise ValueError unless the decoder reads as many bits as the key has, and no view is larger than its patterns."""
+    if (facts.version == FILTER_VERSION) != (FILTER in arrays):
+        raise ValueError("its weights are not those of its format version")
     if len(arrays["bias"]) != len(facts.key):
         raise ValueError("its key has another number of bits than its decoder reads")
     if len(arrays["view_means"]) != len(facts.views):

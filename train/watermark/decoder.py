@@ -1,8 +1,8 @@
-"""The decoder: a spread-spectrum receiver, which needs no training.
+"""The decoder: a spread-spectrum receiver behind a network that takes the image away.
 
-Each bit belongs to a secret random pattern of 64x64 values. The decoder keeps the fine differences of brightness, bounds
-them, so that strong edges do not outweigh the rest, and correlates them with the patterns. The same steps are an ONNX graph
-in `stylert.runtime.watermark.decoder_graph`.
+Each bit belongs to a secret random pattern of 64x64 values. A `ResidualNetwork` estimates the part of an image that its
+generator would not draw, and the decoder correlates this residual with the patterns. The same steps are an ONNX graph in
+`stylert.runtime.watermark.decoder_graph`.
 
 At last the outputs are whitened: over unmarked images they have mean 0, variance 1 and no correlation. So the bits of an
 unmarked image are like coins.
@@ -10,23 +10,13 @@ unmarked image are like coins.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylert.core.errors import InputError
+from stylert.train.watermark.residual import ResidualNetwork, frequency_band
 
-#: Brightness from RGB (ITU-R BT.601), as in JPEG.
-LUMA = (0.299, 0.587, 0.114)
-#: The differences are those from a Gaussian mean of this deviation, in pixels.
-MEAN_SIGMA, RADIUS = 1.5, 6
-#: Bound of a difference, for images in [-1, 1]: about two of 255 levels.
-BOUND = 0.015
-#: Frequencies of the patterns, in cycles per pixel. Lower ones would be seen, and JPEG erases higher ones.
-LOWEST, HIGHEST = 0.12, 0.3
 #: A whitened output never has less than this share of the mean variance. A smaller one would be a division by noise.
 LEAST_VARIANCE = 1e-4
 BATCH = 64
@@ -35,36 +25,32 @@ BATCH = 64
 class Decoder(nn.Module):
     """Reads bits from images that are registered: at the scale and the place of the whole image."""
 
-    def __init__(self, patterns: Tensor, bias: Tensor) -> None:
+    def __init__(self, patterns: Tensor, bias: Tensor, residual: ResidualNetwork) -> None:
         super().__init__()
         self.patterns: Tensor
         self.bias: Tensor
-        self.difference: Tensor
         self.register_buffer("patterns", patterns)
         self.register_buffer("bias", bias)
-        self.register_buffer("difference", difference_filter())
+        self.residual = residual
 
     @staticmethod
-    def draw(bits: int, side: int, seed: int) -> Decoder:
+    def draw(bits: int, side: int, seed: int, residual: ResidualNetwork) -> Decoder:
         """A decoder with random patterns, not yet whitened.
 
         Args:
             bits: Number of bits.
             side: Height and width in pixels at which a whole image is read.
             seed: The patterns follow from it, so it is as secret as the key.
+            residual: Takes the image away. It is on the CPU.
 
         Raises:
             InputError: There are too few patterns of so few pixels.
         """
-        frequency = torch.fft.fftfreq(side, dtype=torch.float64)
-        radius = (frequency[:, None].square() + frequency[None].square()).sqrt()
-        band = ((radius >= LOWEST) & (radius <= HIGHEST)).double()
-        if bits > int(band.sum()) // 2:
-            raise InputError(f"images of {side} pixels hold at most {int(band.sum()) // 2} bits, not {bits}")
+        check_capacity(bits, side)
         draws = np.random.default_rng(seed).standard_normal((bits, side, side))
-        drawn = torch.fft.ifft2(torch.fft.fft2(torch.from_numpy(draws)) * band).real
+        drawn = torch.fft.ifft2(torch.fft.fft2(torch.from_numpy(draws)) * frequency_band(side)).real
         orthonormal, _ = torch.linalg.qr(drawn.reshape(bits, -1).T)
-        return Decoder(orthonormal.T.reshape(bits, side, side).float(), torch.zeros(bits))
+        return Decoder(orthonormal.T.reshape(bits, side, side).float(), torch.zeros(bits), residual)
 
     @property
     def bits(self) -> int:
@@ -81,18 +67,13 @@ class Decoder(nn.Module):
 
         An image smaller than `side` is a part of the whole one, whose first pixel is at `top` and `left`.
         """
-        return self.correlate(self.differences(x), top, left)
+        return self.correlate(self.residual(x), top, left)
 
-    def differences(self, x: Tensor) -> Tensor:
-        """The bounded fine differences of brightness of images `[N, 3, h, w]`, `[N, h, w]`."""
-        padded = F.pad(x, (RADIUS,) * 4, mode="replicate")
-        return torch.tanh(F.conv2d(padded, self.difference) / BOUND)[:, 0]
-
-    def correlate(self, differences: Tensor, top: int = 0, left: int = 0) -> Tensor:
-        """The outputs `[N, bits]` for differences `[N, h, w]` whose first pixel is at `top` and `left`."""
-        height, width = differences.shape[1:]
+    def correlate(self, residuals: Tensor, top: int = 0, left: int = 0) -> Tensor:
+        """The outputs `[N, bits]` for residuals `[N, h, w]` whose first pixel is at `top` and `left`."""
+        height, width = residuals.shape[1:]
         window = self.patterns[:, top : top + height, left : left + width]
-        return torch.einsum("nhw,bhw->nb", differences, window) + self.bias
+        return torch.einsum("nhw,bhw->nb", residuals, window) + self.bias
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> Decoder:
@@ -100,19 +81,18 @@ class Decoder(nn.Module):
         matrix, mean = whitening(torch.cat([self(part) for part in images.split(BATCH)]))
         patterns = torch.einsum("ab,bhw->ahw", matrix, self.patterns.double().cpu())
         bias = matrix @ (self.bias.double().cpu() - mean)
-        return Decoder(patterns.float(), bias.float()).to(self.bias.device)
+        return Decoder(patterns.float(), bias.float(), self.residual).to(self.bias.device)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The weights by name, float32."""
         return {name: tensor.cpu().numpy().copy() for name, tensor in self.state_dict().items()}
 
 
-def difference_filter() -> Tensor:
-    """The filter from RGB to the difference of brightness from its mean around a pixel, `[1, 3, 13, 13]`."""
-    taps = torch.tensor([math.exp(-(i**2) / (2 * MEAN_SIGMA**2)) for i in range(-RADIUS, RADIUS + 1)])
-    kernel = -torch.outer(taps, taps) / taps.sum() ** 2
-    kernel[RADIUS, RADIUS] += 1
-    return torch.stack([kernel * weight for weight in LUMA])[None]
+def check_capacity(bits: int, side: int) -> None:
+    """Raise InputError if images of `side` pixels hold fewer than `bits` patterns."""
+    most = int(frequency_band(side).sum()) // 2
+    if bits > most:
+        raise InputError(f"images of {side} pixels hold at most {most} bits, not {bits}")
 
 
 def whitening(outputs: Tensor, shrinkage: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,8 +30,8 @@ LEAST_PSI, MIXING = 0.5, 0.25
 #: Each output is to exceed this, in standard deviations of unmarked images. The missing part counts by its square, so that weak
 #: bits gain most.
 MARGIN = 3.0
-#: PSNR that the first steps allow. The bound rises from there to the wanted one.
-FIRST_PSNR, ANNEALED = 32.0, 0.4
+#: How many dB less the first steps allow. The bound rises from there to the wanted PSNR in this share of the steps.
+FIRST_SLACK, ANNEALED = 3.0, 0.4
 #: How many dB one image may lie below the PSNR of all, and the weight of what exceeds this.
 IMAGE_SLACK, IMAGE_WEIGHT = 3.0, 100.0
 #: The same for a part of so many pixels across.
@@ -55,7 +56,7 @@ class TuningSettings:
     """
 
     steps: int = 400
-    psnr: float = 35.0
+    psnr: float = 39.0
     batch: int = 8
     lr: float = 2e-3
     blocks: int = 2
@@ -80,6 +81,8 @@ def fine_tune(
     device = next(generator.parameters()).device
     marked = copy.deepcopy(generator).requires_grad_(False)
     layers = marked_layers(marked, settings.blocks)
+    resolutions = generator.cfg.block_resolutions
+    lower, upper = resolutions[: -settings.blocks], resolutions[-settings.blocks :]
     rate = settings.lr * (squared_difference(settings.psnr) / squared_difference(35)) ** 0.5
     optimizer = torch.optim.Adam([_open_map(layer) for layer in layers], rate, betas=(0.7, 0.99))
     signs, draws, weight = key.to(device).float() * 2 - 1, random.Random(settings.seed), 1.0
@@ -88,11 +91,12 @@ def fine_tune(
         for step in range(settings.steps):
             share = step / settings.steps
             optimizer.param_groups[0]["lr"] = rate * min(1.0, 20 * (share + 0.01)) * (1 + math.cos(math.pi * share)) / 2
-            psnr = FIRST_PSNR + (settings.psnr - FIRST_PSNR) * min(share / ANNEALED, 1.0)
+            psnr = settings.psnr - FIRST_SLACK * (1 - min(share / ANNEALED, 1.0))
             ws = _latents(generator, settings.batch, draws)
             with torch.no_grad():
-                original = saved(generator.synthesis(ws, "const"))
-            image = saved(marked.synthesis(ws, "const"))
+                shared = _through(generator, lower, (None, None), ws)
+                original = saved(_image(_through(generator, upper, shared, ws)))
+            image = saved(_image(_through(marked, upper, shared, ws)))
             outputs = decoder(*random_view(image.expand(-1, 3, -1, -1), decoder.side, draws))
             bits_loss = F.relu(MARGIN - signs * outputs).square().mean()
             error = (image - original).square().mean(1, keepdim=True) / squared_difference(psnr)
@@ -116,6 +120,23 @@ def marked_layers(generator: Generator, blocks: int) -> list[SynthesisLayer]:
         block = getattr(generator.synthesis, f"b{resolution}")
         found += [getattr(block, spec.name_in_block) for spec in block.specs if spec.kind == "conv"]
     return found
+
+
+def _through(
+    generator: Generator, resolutions: Sequence[int], features: tuple[Tensor | None, Tensor | None], ws: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """The activation and the image behind some blocks. Both networks share those below the blocks that are trained."""
+    x, image = features
+    for resolution in resolutions:
+        x, image = getattr(generator.synthesis, f"b{resolution}")(x, image, ws, "const", None)
+    return x, image
+
+
+def _image(features: tuple[Tensor | None, Tensor | None]) -> Tensor:
+    """The image behind the last block."""
+    image = features[1]
+    assert image is not None
+    return image
 
 
 def squared_difference(psnr: float) -> float:

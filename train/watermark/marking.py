@@ -16,8 +16,9 @@ from stylert.core.progress import Progress
 from stylert.models.stylegan2.networks import Generator
 from stylert.train.sampling import BATCH, generate
 from stylert.train.watermark.attacks import as_image, resize
-from stylert.train.watermark.decoder import Decoder, whitening
+from stylert.train.watermark.decoder import Decoder, check_capacity, whitening
 from stylert.train.watermark.fine_tuning import TuningSettings, fine_tune
+from stylert.train.watermark.residual import train_residual
 
 #: Side at which decoders read whole images, at most. A larger image is reduced.
 MAX_SIDE = 64
@@ -31,7 +32,7 @@ SHRINKAGE = 0.05
 #: First seed of the images that judge a mark. No training image has one of these seeds.
 FIRST_TEST_SEED = 1_000_000
 #: Purposes of the images in `image_seeds`.
-WHITENING, TEST = "whitening of decoder and views", "test of the mark"
+WHITENING, TEST = "training and whitening of the decoder", "test of the mark"
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,15 @@ class MarkSettings:
 
     Attributes:
         pattern_seed: The secret patterns follow from it.
-        images: Images of the unmarked generator that whiten the decoder.
+        images: Images of the unmarked generator that train the decoder's network and whiten its outputs.
+        decoder_steps: Training steps of the decoder's network.
         test_images: Images that judge the result.
         tuning: Settings of the fine-tuning.
     """
 
     pattern_seed: int
     images: int = 2048
+    decoder_steps: int = 600
     test_images: int = 256
     tuning: TuningSettings = field(default_factory=TuningSettings)
 
@@ -111,11 +114,12 @@ def mark_generator(
     """
     check_markable(generator)
     side = min(generator.cfg.resolution, MAX_SIDE)
-    decoder = Decoder.draw(len(key), side, settings.pattern_seed)
+    check_capacity(len(key), side)
     original = generator.to(device)
     seeds = image_seeds(settings)
     images = decoder_inputs(drawn_images(original, seeds[WHITENING].start, len(seeds[WHITENING]), progress), side)
-    decoder = decoder.whiten(images)
+    residual = train_residual(images.to(device), settings.decoder_steps, settings.tuning.seed, progress).cpu()
+    decoder = Decoder.draw(len(key), side, settings.pattern_seed, residual).whiten(images)
     views = view_whitenings(decoder, images[:VIEW_IMAGES], random.Random(settings.tuning.seed))
     marked = fine_tune(original, decoder.to(device), torch.tensor(list(key)), settings.tuning, progress)
     before = drawn_images(original, seeds[TEST].start, len(seeds[TEST]))
@@ -170,16 +174,17 @@ def view_whitenings(decoder: Decoder, images: Tensor, draws: random.Random) -> l
         images: Unmarked images `[N, 3, side, side]`.
         draws: Decides the parts of the images, and the places where they are read.
     """
+    residuals = [torch.cat([decoder.residual(part) for part in x.split(BATCH)]) for x in (images, images.flip(3))]
     found = []
     for length in range(decoder.side, round(LEAST_SHARE * decoder.side) - 1, -1):
         room = decoder.side - length
         for mirrored in (False, True):
             outputs = []
-            for group in (images.flip(3) if mirrored else images).split(PARTS):
+            for group in residuals[mirrored].split(PARTS):
                 top, left = draws.randint(0, room), draws.randint(0, room)
-                differences = decoder.differences(group[:, :, top : top + length, left : left + length])
+                part = group[:, top : top + length, left : left + length]
                 places = [(draws.randint(0, room), draws.randint(0, room)) for _ in range(PLACES if room else 1)]
-                outputs += [decoder.correlate(differences, *place) for place in places]
+                outputs += [decoder.correlate(part, *place) for place in places]
             matrix, mean = whitening(torch.cat(outputs), SHRINKAGE)
             found.append(ViewWhitening(length, mirrored, matrix.float().numpy(), mean.float().numpy()))
     return found

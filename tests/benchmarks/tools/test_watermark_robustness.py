@@ -24,14 +24,15 @@ from stylert.train.watermark import marking
 from stylert.train.watermark.marking import MarkSettings
 from tests.runtime.watermark.detectors import random_detector
 
-DEFAULTS = mark_settings(100, 400, 2048, 35.0)
+DEFAULTS = mark_settings(100, 400, 600, 2048, 39.0)
 
 
 def test_the_tool_trains_as_the_command_does_by_default() -> None:
     options = tool.argument_parser().parse_args(["--out", "x"])
     plain = MarkSettings(options.seed)
-    settings = mark_settings(options.seed, options.steps, options.whitening, options.psnr)
-    assert (settings.images, settings.test_images) == (plain.images, plain.test_images)
+    settings = mark_settings(options.seed, options.steps, options.decoder_steps, options.whitening, options.psnr)
+    for name in ("images", "decoder_steps", "test_images"):
+        assert getattr(settings, name) == getattr(plain, name)
     for name in ("steps", "psnr", "batch", "lr", "blocks"):
         assert getattr(settings.tuning, name) == getattr(plain.tuning, name)
 
@@ -52,7 +53,7 @@ def test_all_images_of_training_and_calibration_are_of_seeds_that_the_list_of_us
     )
     network: Any = type("Network", (), {"to": lambda self, _: self, "cpu": lambda self: self})()
     network.cfg = type("Configuration", (), {"img_channels": 3, "resolution": 64, "c_dim": 0, "num_ws": 2})
-    settings = mark_settings(100, 1, 64, 35.0)
+    settings = mark_settings(100, 1, 1, 64, 35.0)
     marking.mark_generator(network, [0, 1] * 4, settings)
     calibration_latents.calibration_latents(network.cfg, tmp_path)
     calibration_latents.search_latents(network.cfg, tmp_path)
@@ -62,14 +63,16 @@ def test_all_images_of_training_and_calibration_are_of_seeds_that_the_list_of_us
 
 
 def test_the_seeds_of_the_tables_are_fresh_and_each_has_one_purpose() -> None:
-    seeds, used = TableSeeds.of(7_000_000, 128, 2048, 1000, 5000), used_seeds([DEFAULTS])
+    seeds, used = TableSeeds.of(11_000_000, 128, 2048, 1000, 5000), used_seeds([DEFAULTS])
     check_fresh(vars(seeds), used)
     tables = [seed for each in vars(seeds).values() for seed in each]
     assert len(tables) == len(set(tables)) == 128 + 2048 + 2 * 1000 + 5000
     assert not set(tables) & set().union(*used.values())
 
 
-@pytest.mark.parametrize("purpose", ["whitening", "test", "calibration", "search", "fine-tuning", "judged images of earlier"])
+@pytest.mark.parametrize(
+    "purpose", ["training and whitening", "test", "calibration", "search", "fine-tuning", "judged images of earlier"]
+)
 def test_a_seed_that_was_used_before_stops_the_run(purpose: str) -> None:
     used = used_seeds([DEFAULTS])
     (name,) = (name for name in used if name.startswith(purpose))
@@ -81,7 +84,7 @@ def test_a_seed_that_was_used_before_stops_the_run(purpose: str) -> None:
 
 def test_two_purposes_of_one_run_share_no_seed() -> None:
     with pytest.raises(InputError, match="judged and of unmarked"):
-        check_fresh(vars(TableSeeds.of(7_000_000, 1_000_001, 1, 1, 1)), {})
+        check_fresh(vars(TableSeeds.of(11_000_000, 1_000_001, 1, 1, 1)), {})
 
 
 def test_the_edits_leave_the_size_that_their_names_say(rng: np.random.Generator) -> None:

@@ -15,9 +15,10 @@ from PIL import Image
 from scipy import stats
 
 from stylert.core.errors import InputError, OutputError, PictureError
-from stylert.runtime.watermark.decoder_graph import decoder_model
+from stylert.runtime.watermark.decoder_graph import BOUND, decoder_model
 from stylert.runtime.watermark.detection import Detector
 from stylert.runtime.watermark.detector_file import (
+    FILTER_VERSION,
     METADATA_KEY,
     DetectorFacts,
     DetectorFile,
@@ -83,6 +84,34 @@ def test_the_view_with_the_clearest_bits_counts_whatever_the_key_is(detector: Pa
         arrays = {**content.arrays, "view_matrices": content.arrays["view_matrices"] * scales}
         finding = Detector(replace(content, arrays=arrays)).detect(image)
         assert (finding.share, finding.mirrored) == (view.length / 32, view.mirrored)
+
+
+@pytest.mark.parametrize("scale", [100.0, 1e-4])
+def test_other_views_are_read_only_if_those_of_the_resolution_are_not_clear(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, scale: float
+) -> None:
+    views = tuple(View(length, side) for length in (32, 26, 22) for side in (False, True))
+    content = read_detector(random_detector(tmp_path / "d.onnx", rng, views=views, resolution=64))
+    arrays = {**content.arrays, "view_matrices": content.arrays["view_matrices"] * np.float32(scale)}
+    content, read = replace(content, arrays=arrays), []
+    unknown = Detector(replace(content, facts=replace(content.facts, resolution=0)))
+    whole = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    part = whole[5:57, 2:54]
+    expected = [unknown.detect(image) for image in (whole, part)]
+    reader, read_view = Detector(content), Detector._read
+    monkeypatch.setattr(
+        Detector, "_read", lambda self, picture, view: read.append(view.length) or read_view(self, picture, view)
+    )
+    for image, likely in ((whole, {32}), (part, {32, 26})):
+        read.clear()
+        finding = reader.detect(image)
+        is_clear = scale > 1
+        assert set(read) == (likely if is_clear else {32, 26, 22})
+        assert len(read) == 2 * len(set(read))
+        if not is_clear:
+            assert finding == expected.pop(0)
+        else:
+            assert finding.share * 32 in likely
 
 
 def test_a_view_is_whitened_before_it_competes_and_the_bits_are_those_of_the_decoder(
@@ -179,6 +208,22 @@ def reshape(model: Any, name: str = "patterns") -> None:
     weight(model, name).dims[0] += 1
 
 
+def broken_chain(model: Any) -> None:
+    """A layer of the network with more inputs than the one before has outputs."""
+    name = "residual.1.weight"
+    weight(model, name).CopyFrom(onnx.numpy_helper.from_array(np.zeros((4, 5, 3, 3), np.float32), name))
+
+
+def wide_network(model: Any) -> None:
+    """A layer that would take much memory for each pixel."""
+    for name, shape in {
+        "residual.0.weight": (65, 3, 3, 3),
+        "residual.0.bias": (65,),
+        "residual.1.weight": (4, 65, 3, 3),
+    }.items():
+        weight(model, name).CopyFrom(onnx.numpy_helper.from_array(np.zeros(shape, np.float32), name))
+
+
 def huge(model: Any) -> None:
     weight(model).dims[0] = 2**40
 
@@ -219,6 +264,9 @@ HOSTILE: dict[str, Callable[[Any], None]] = {
     "means that are not finite": lambda model: not_finite(model, "view_means"),
     "a weight of another name": rename,
     "a weight of another shape": reshape,
+    "a resolution out of range": lambda model: with_facts(model, resolution=-1),
+    "layers that do not fit each other": broken_chain,
+    "a wide network": wide_network,
     "a huge weight": huge,
     "a weight in another file": elsewhere,
     "a weight that is not finite": not_finite,
@@ -242,8 +290,34 @@ def test_a_detector_of_the_first_format_is_named_as_such(detector: Path) -> None
     model = onnx.load(detector)
     with_facts(model, version=1, views=[{"length": 32, "spread": 0.5}])
     detector.write_bytes(model.SerializeToString())
-    with pytest.raises(InputError, match="format version 1, and this stylert reads 2: read it with the stylert that wrote it"):
+    with pytest.raises(
+        InputError, match="format version 1, and this stylert reads 2 and 3: read it with the stylert that wrote it"
+    ):
         read_detector(detector)
+
+
+def test_a_detector_of_the_second_format_is_read_by_its_filter(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Its outputs are the bounded differences from a filter, correlated with the patterns."""
+    old = random_detector(tmp_path / "old.onnx", rng, version=FILTER_VERSION, views=(View(32, False),))
+    arrays, facts = read_detector(old).arrays, read_detector(old).facts
+    image = rng.integers(0, 256, (32, 32, 3), np.uint8)
+    x = np.pad(image / 127.5 - 1, ((6, 6), (6, 6), (0, 0)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(x, (13, 13), (0, 1))
+    residual = np.tanh(np.einsum("hwcij,cij->hw", windows, arrays["difference"][0]) / BOUND)
+    outputs = np.einsum("bhw,hw->b", arrays["patterns"], residual) + arrays["bias"]
+    read = Detector.load(old)._read(Image.fromarray(image), View(32, False))
+    assert np.allclose(read[:, 0], outputs, atol=1e-3)
+    assert Detector.load(old).detect(image).matched == sum((outputs > 0) == [bit == "1" for bit in facts.key])
+
+
+@pytest.mark.parametrize(("version", "other"), [(2, 3), (3, 2)])
+def test_weights_of_another_format_than_the_document_says_are_refused(tmp_path: Path, version: int, other: int) -> None:
+    file = random_detector(tmp_path / "d.onnx", np.random.default_rng(0), version=version)
+    model = onnx.load(file)
+    with_facts(model, version=other)
+    file.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="are not those of its format version"):
+        read_detector(file)
 
 
 def field(number: int, content: bytes) -> bytes:

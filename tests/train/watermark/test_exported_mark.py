@@ -50,7 +50,7 @@ def test_the_int8_network_carries_the_mark(tmp_path: Path, rng: np.random.Genera
     cfg = small_config(resolution=32)
     generator = generator_module(GeneratorWeights(cfg, random_arrays(cfg, rng), {}))
     tuning = TuningSettings(steps=80, psnr=24, lr=6e-3)
-    marked = mark_generator(generator, KEY, MarkSettings(5, images=256, test_images=64, tuning=tuning))
+    marked = mark_generator(generator, KEY, MarkSettings(5, images=256, decoder_steps=80, test_images=64, tuning=tuning))
     arrays = {name: tensor.numpy() for name, tensor in marked.generator.state_dict().items()}
     write_generator(tmp_path / "marked.safetensors", cfg, arrays, info={})
     export_bundle(tmp_path / "marked.safetensors", tmp_path / "bundle", ("int8",), backends=("onnxruntime",))

@@ -9,6 +9,7 @@ import torch
 from stylert.core.errors import InputError
 from stylert.models.checkpoint import GeneratorWeights, generator_module
 from stylert.models.stylegan2.networks import Generator
+from stylert.train.watermark import fine_tuning
 from stylert.train.watermark.decoder import Decoder
 from stylert.train.watermark.fine_tuning import (
     IMAGE_SLACK,
@@ -22,10 +23,11 @@ from stylert.train.watermark.fine_tuning import (
     squared_difference,
 )
 from stylert.train.watermark.marking import MarkSettings, drawn_images, mark_generator, share_read
+from stylert.train.watermark.residual import ResidualNetwork
 from tests.conftest import random_arrays, small_config
 
 KEY = (1, 0, 0, 1, 1, 0, 1, 0)
-SETTINGS = MarkSettings(5, images=256, test_images=64, tuning=TuningSettings(steps=80, psnr=24, lr=6e-3))
+SETTINGS = MarkSettings(5, images=256, decoder_steps=80, test_images=64, tuning=TuningSettings(steps=80, psnr=24, lr=6e-3))
 
 
 def small_generator(rng: np.random.Generator, **changes: object) -> Generator:
@@ -61,7 +63,7 @@ def test_a_marked_generator_draws_the_key_and_nearly_the_same_images(
 
 
 def test_fine_tuning_repeats_with_its_seed_and_leaves_the_random_state(rng: np.random.Generator) -> None:
-    generator, decoder = small_generator(rng), Decoder.draw(8, 32, 1)
+    generator, decoder = small_generator(rng), Decoder.draw(8, 32, 1, ResidualNetwork())
     state = torch.get_rng_state()
     settings = TuningSettings(steps=3, batch=2, seed=5)
     a, b = (fine_tune(generator, decoder, torch.tensor(KEY), settings) for _ in range(2))
@@ -70,9 +72,20 @@ def test_fine_tuning_repeats_with_its_seed_and_leaves_the_random_state(rng: np.r
     assert not any(p.requires_grad for p in a.parameters())
 
 
+@pytest.mark.parametrize("architecture", ["skip", "resnet"])
+def test_blocks_in_two_parts_draw_the_same_image(rng: np.random.Generator, architecture: str) -> None:
+    """The lower blocks run once for the original and the marked network."""
+    generator = small_generator(rng, architecture=architecture).requires_grad_(False)
+    ws = torch.randn(2, generator.cfg.num_ws, generator.cfg.w_dim)
+    resolutions = generator.cfg.block_resolutions
+    lower = fine_tuning._through(generator, resolutions[:-2], (None, None), ws)
+    image = fine_tuning._image(fine_tuning._through(generator, resolutions[-2:], lower, ws))
+    assert torch.equal(image, generator.synthesis(ws, "const"))
+
+
 def test_no_step_changes_no_image(rng: np.random.Generator) -> None:
     generator = small_generator(rng)
-    marked = fine_tune(generator, Decoder.draw(8, 32, 1), torch.tensor(KEY), TuningSettings(steps=0))
+    marked = fine_tune(generator, Decoder.draw(8, 32, 1, ResidualNetwork()), torch.tensor(KEY), TuningSettings(steps=0))
     assert np.abs(drawn_images(marked, 0, 4).astype(int) - drawn_images(generator, 0, 4)).max() <= 1
 
 
