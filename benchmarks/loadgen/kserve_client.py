@@ -9,6 +9,7 @@ import json
 import re
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -18,7 +19,9 @@ import numpy as np
 from stylert.benchmarks.loadgen.systems import Compute, System, Way
 from stylert.benchmarks.scenarios.measure import PSI
 from stylert.core.errors import BackendError, InputError, shown, shown_line
-from stylert.core.files.json_documents import read_document
+from stylert.core.files.json_documents import Document, read_document
+from stylert.runtime.input_checks import whole_number
+from stylert.runtime.serving.settings import OWN_RANGES
 
 #: Connections for samples that arrive one by one. So many images may wait or be computed in the server.
 CONNECTIONS = 64
@@ -41,7 +44,7 @@ class RemoteTarget:
         batches: The numbers of images in a request that are tried for many images.
 
     Raises:
-        InputError: The address is none.
+        InputError: The address is none, or another attribute has another form.
     """
 
     url: str
@@ -51,14 +54,23 @@ class RemoteTarget:
 
     def __post_init__(self) -> None:
         self.address()
+        if self.model is not None and not _is_name(self.model):
+            raise InputError(f"--model is the name of a model of the server, not {shown(self.model)}")
+        if self.key is not None and not (isinstance(self.key, str) and self.key.isascii() and self.key.isprintable()):
+            raise InputError("an API key has printable ASCII characters alone")
+        if not isinstance(self.batches, tuple) or not self.batches:
+            raise InputError(f"the numbers of images in a request are such as (1, 8), not {shown(self.batches)}")
+        for batch in self.batches:
+            whole_number(batch, "the number of images in a request", *map(int, OWN_RANGES["max_images"]))
 
     def address(self) -> tuple[str, int]:
         """Host and port. Raises InputError if the address has another form."""
-        try:
-            parts = urlsplit(self.url)
-            host, port = parts.hostname, parts.port or 80
-        except ValueError:
-            host, port = None, 0
+        host, port = None, 0
+        if isinstance(self.url, str):
+            with suppress(ValueError):  # UnicodeError, too: a part of the name is empty, or has more than 63 characters
+                parts = urlsplit(self.url)
+                (parts.hostname or "").encode("idna")
+                host, port = parts.hostname, parts.port or 80
         if host is None or parts.scheme != "http" or parts.path not in ("", "/") or parts.query or parts.username:
             raise InputError(f"--url is the address of a server, such as http://127.0.0.1:8000, not {shown(self.url)}")
         return host, port
@@ -73,13 +85,13 @@ class RemoteTarget:
         first = connections[0]
         name = self.model
         if name is None:
-            served = _document(first.ask(first.request("POST", "/v2/repository/index", b"{}")).raw, list[dict[str, Any]])
-            if not served or not isinstance(served[0].get("name"), str):
+            served = _document(first.ask(first.request("POST", "/v2/repository/index", b"{}")).raw, list[_Named])
+            if not served:
                 raise BackendError(f"the server at {self.url} names no model; name one with --model")
-            name = str(served[0]["name"])
+            name = served[0].name
         path = f"/v2/models/{quote(name, safe='')}"
-        facts = _document(first.ask(first.request("GET", path)).raw, dict[str, Any])
-        inputs = [tensor.get("name") for tensor in facts.get("inputs", []) if isinstance(tensor, dict)]
+        facts = _document(first.ask(first.request("GET", path)).raw, _Facts)
+        inputs = [tensor.name for tensor in facts.inputs]
         if "seed" not in inputs:
             raise BackendError(f"model {shown(name)} at {self.url} takes no seed; it must be one of stylert")
         requests = {n: _infer_head(first, path, n, "label" in inputs) for n in range(1, max(self.batches) + 1)}
@@ -186,7 +198,8 @@ class Connection:
         body = view[end:]
         if head[9:12] != b"200":
             raise BackendError(
-                f"the server answers {head[9:12].decode()}: {shown_line(bytes(body[:500]).decode(errors='replace'))}"
+                f"the server answers {shown_line(head[9:12].decode(errors='replace'))}: "
+                f"{shown_line(bytes(body[:500]).decode(errors='replace'))}"
             )
         json_length = _header(head, b"inference-header-content-length")
         return Answer(body, length if json_length is None else json_length)
@@ -229,5 +242,25 @@ def _header(head: bytes, name: bytes) -> int | None:
     return None if found is None else int(found[1])
 
 
-def _document(body: memoryview, kind: Any) -> Any:
+@dataclass(frozen=True)
+class _Named:
+    """A model of a list of models, or a tensor of a model."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """The facts of a model that are used here."""
+
+    inputs: list[_Named]
+
+
+def _is_name(value: object) -> bool:
+    if not isinstance(value, str) or not value:
+        return False
+    return not any(0xD800 <= ord(c) < 0xE000 for c in value)  # bytes of a command line that are no UTF-8
+
+
+def _document(body: memoryview, kind: type[Document]) -> Document:
     return read_document(bytes(body), kind, "the server's answer", BackendError)

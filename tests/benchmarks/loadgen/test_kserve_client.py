@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,7 @@ def test_an_answer_larger_than_the_buffer_is_read_whole() -> None:
         ([GOOD.replace(b"200", b"503")], "503"),
         ([GOOD.replace(b": 5", b": five")], "length"),
         ([b"x" * 100_000], "too long"),
+        ([GOOD.replace(b"200", b"\xff\xfe2")], "the server answers"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -73,11 +75,41 @@ def test_a_server_that_misbehaves_is_named(pieces: list[bytes], word: str) -> No
 
 
 @pytest.mark.parametrize(
-    "url", ["", "127.0.0.1:8000", "https://x", "http://", "http://x/y", "http://x:port", "http://a@x", "ftp://x"]
+    "url",
+    [
+        *("", "127.0.0.1:8000", "https://x", "http://", "http://x/y", "http://x:port", "http://a@x", "ftp://x"),
+        *("http://a..b:1", f"http://{'x' * 300}:1", None, 3, b"http://x"),
+    ],
 )
-def test_only_an_address_of_a_server_is_taken(url: str) -> None:
+def test_only_an_address_of_a_server_is_taken(url: Any) -> None:
     with pytest.raises(InputError, match="--url"):
         RemoteTarget(url, None, None, (1,))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("batches", value) for value in ((), (0,), None, 1, (1, "2"), (True,), (10**9,))),
+        *(("model", value) for value in (3, "", b"m", "\udcff")),
+        *(("key", value) for value in (3, "a\r\nX: y", "\u20ac", b"key")),
+    ],
+)
+def test_an_attribute_of_another_form_is_refused_in_one_line(field: str, value: Any) -> None:
+    good: dict[str, Any] = {"url": "http://127.0.0.1:1", "model": "m", "key": "a secret", "batches": (1, 4)}
+    RemoteTarget(**good)
+    with pytest.raises(InputError) as refusal:
+        RemoteTarget(**good | {field: value})
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("model", [None, "m"])
+@pytest.mark.parametrize(
+    "document", [b"{}", b'{"inputs": null}', b'{"inputs": 5}', b'{"inputs": [5]}', b'{"inputs": [{"name": 5}]}', b"[5]", b"x"]
+)
+def test_an_answer_of_another_form_is_named(document: bytes, model: str | None) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(document), document)
+    with answering([answer]) as connection, pytest.raises(BackendError, match="the server's answer is not valid"):
+        RemoteTarget(f"http://127.0.0.1:{connection._address[1]}", model, None, (1,)).open()
 
 
 def test_there_is_no_server() -> None:
