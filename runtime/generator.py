@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -241,7 +242,8 @@ class Generator:
             ahead: How many items are computed in advance, at least 1.
 
         Returns:
-            An iterator of images as `synthesize`, in the order of `ws`.
+            An iterator of images as `synthesize`, in the order of `ws`. It belongs to one thread. In a child of the process in
+            which it has begun, it raises BackendError.
 
         Raises:
             InputError: `ahead` is out of range, or `ws` is not iterable.
@@ -254,18 +256,24 @@ class Generator:
         return self._stream(items, ahead)
 
     def _stream(self, ws: Iterator[Any], ahead: int) -> Iterator[np.ndarray]:
-        with ThreadPoolExecutor(self._synthesis.concurrency, thread_name_prefix="stylert-stream") as pool:
-            pending: deque[Future[np.ndarray]] = deque()
-            try:
-                for item in ws:
-                    pending.append(pool.submit(self.synthesize, item))
-                    if len(pending) > ahead:
-                        yield pending.popleft().result()
-                while pending:
+        process = os.getpid()
+        pool = ThreadPoolExecutor(self._synthesis.concurrency, thread_name_prefix="stylert-stream")
+        pending: deque[Future[np.ndarray]] = deque()
+        try:
+            for item in ws:
+                _check_process(process)
+                pending.append(pool.submit(self.synthesize, item))
+                if len(pending) > ahead:
                     yield pending.popleft().result()
-            finally:
+                    _check_process(process)
+            while pending:
+                yield pending.popleft().result()
+                _check_process(process)
+        finally:
+            if os.getpid() == process:  # the threads of the pool may hold its locks, and a child has none of them
                 for future in pending:
                     future.cancel()
+                pool.shutdown()
 
     async def generate_async(
         self,
@@ -364,6 +372,12 @@ class Generator:
         if n == 1:
             return BackendError("not enough memory for one image")
         return BackendError(f"not enough memory for {n} images at once: load with a smaller max_batch, such as {n // 2}")
+
+
+def _check_process(begun_in: int) -> None:
+    """Raise BackendError in a child of the process in which a stream has begun: it would wait for threads of its parent."""
+    if os.getpid() != begun_in:
+        raise BackendError("this stream has begun before this process was forked, and cannot go on here; begin another one")
 
 
 def _of_shape(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -15,13 +15,16 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="fo
 FORK = """
 import os, signal, sys
 from stylert.core.errors import BackendError
+from stylert.core.seeds import z_from_seeds
 from stylert.runtime import Generator
 bundle, name = sys.argv[1:]
 g = Generator.load(bundle, name, threads=2)
 images = g([0, 1])
+ws = g.map(z_from_seeds([0, 1], g.bundle.model["z_dim"]))
 
 def use(child):
     assert (child([0, 1]) == images).all()
+    assert all((part == images).all() for part in child.stream([ws] * 3))
     child.close()
 
 def in_a_child(way, work):
@@ -40,6 +43,11 @@ def in_a_child(way, work):
 in_a_child("idle", lambda: None)
 in_a_child("used", lambda: use(g))
 in_a_child("loaded", lambda: use(Generator.load(bundle, name, threads=2)))
+stream = g.stream([ws] * 5)
+next(stream)
+in_a_child("streaming", lambda: next(stream))
+in_a_child("stream left", lambda: stream.close())
+assert len(list(stream)) == 4
 g.close()
 in_a_child("closed", lambda: use(Generator.load(bundle, name, threads=2)))
 """
@@ -52,9 +60,11 @@ def test_a_forked_child_works_or_says_what_to_do_and_ends(bundle: Bundle, name: 
     done = subprocess.run([sys.executable, "-c", FORK, str(bundle.path), name], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     lines = iter(done.stdout.splitlines())
-    for way in ("idle", "used", "loaded", "closed"):
+    for way in ("idle", "used", "loaded", "streaming", "stream left", "closed"):
         said = next(lines)
-        if way == "idle" or name == "onnxruntime":
+        if way == "streaming":
+            assert said.startswith("streaming this stream has begun before this process was forked")
+        elif way in ("idle", "stream left") or name == "onnxruntime":
             assert said == f"{way} works"
         else:
             assert said.startswith(way)
