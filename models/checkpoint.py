@@ -29,6 +29,7 @@ from stylert.models.network_config import BaseGeneratorConfig
 from stylert.models.network_kinds import generator_config, generator_shapes, new_generator, require_stylegan2
 from stylert.models.stylegan2.config import GeneratorConfig as Stylegan2Config
 from stylert.models.stylegan3.config import GeneratorConfig as Stylegan3Config
+from stylert.models.tensors import checked_tensors
 
 ConfigT = TypeVar("ConfigT", bound=BaseGeneratorConfig)
 
@@ -164,37 +165,31 @@ def write_generator(
         within: As in `atomic_file`.
 
     Raises:
-        InputError: `path`, `config` or `info` is of another type.
-        CheckpointError: A tensor is missing, a value is not finite in the stored type, or `info` is not JSON that can be read again.
+        InputError: An argument but `arrays` is of another type.
+        CheckpointError: A tensor is missing, has another shape, or is not finite in the stored type. Or `info` is not JSON that can
+            be read again.
         OutputError: The file cannot be written.
     """
     path = as_path(path, "checkpoint")
     if not isinstance(config, BaseGeneratorConfig) or not isinstance(info, Mapping | None):
         raise InputError(f"checkpoint {path} is not written: {shown(config)} is no configuration, or {shown(info)} no facts")
-    names = generator_shapes(config)
-    if not isinstance(arrays, Mapping) or (missing := sorted(set(names) - set(arrays))):
-        what = f"{missing[0]} is missing" if isinstance(arrays, Mapping) else f"{shown(arrays)} is no dictionary of tensors"
-        raise CheckpointError(f"checkpoint {path} is not written: {what}")
-    dtype = np.float16 if half is True else np.float32
-    with np.errstate(over="ignore"):
-        tensors = {name: np.array(arrays[name], dtype, order="C") for name in names}
-    for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
-            raise CheckpointError(f"checkpoint {path} is not written: {name} holds values beyond {tensor.dtype}")
-    metadata = {
-        "kind": "generator",
-        "version": FORMAT_VERSION,
-        "generator": config.to_dict(),
-        "info": document_values(dict(info or {})),
-        "sha256": {"": digest(tensors)},
-    }
+    if not isinstance(half, bool):
+        raise InputError(f"half is true or false, not {shown(half)}")
+    within = None if within is None else as_path(within, "folder")
+    refusal = f"checkpoint {path} is not written"
+    tensors = checked_tensors(arrays, generator_shapes(config), refusal, np.float16 if half else np.float32)
     try:
+        metadata = {
+            "kind": "generator",
+            "version": FORMAT_VERSION,
+            "generator": config.to_dict(),
+            "info": document_values(dict(info or {})),
+            "sha256": {"": digest(tensors)},
+        }
         text = json.dumps(metadata, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as e:
-        raise CheckpointError(f"checkpoint {path} is not written: its info is not JSON: {shown_line(str(e))}") from None
-    read_document(
-        text, _Metadata, f"checkpoint {path} is not written: its info", CheckpointError
-    )  # no file that cannot be read
+    except (TypeError, ValueError, RecursionError) as e:
+        raise CheckpointError(f"{refusal}: its info is not JSON: {shown_line(str(e))}") from None
+    read_document(text, _Metadata, f"{refusal}: its info", CheckpointError)  # no file that cannot be read
     with safetensors_file(path, within) as temporary:
         save_file(tensors, temporary, {METADATA_KEY: text})
 

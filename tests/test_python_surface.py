@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import os
@@ -25,8 +26,11 @@ from stylert.core.seeds import format_seeds, parse_seeds, z_from_seeds
 from stylert.export.pipeline import export_bundle
 from stylert.export.verify import verify
 from stylert.models.checkpoint import read_generator, read_metadata, trained_kimg, write_generator
-from stylert.models.importers.import_checkpoint import import_checkpoint, read_any_generator
+from stylert.models.converters.convert_checkpoint import write_for_project
+from stylert.models.converters.networks import NetworksToWrite
+from stylert.models.importers.import_checkpoint import import_checkpoint, read_any_generator, write_imported
 from stylert.models.network_kinds import generator_config
+from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.engines import build_engine
 from stylert.runtime.media.interpolation import keyframe_path
@@ -42,10 +46,13 @@ from stylert.train.configuration.settings import parse_setting
 from stylert.train.configuration.train_config import TrainConfig
 from stylert.train.data.dataset import ImageDataset
 from stylert.train.data.dataset_tool import convert_dataset
+from stylert.train.loop import train
 from stylert.train.metrics.metric import Metric
+from stylert.train.trainer import SINGLE_PROCESS
 from tests.runtime.steering.random_directions import NUM_WS, W_DIM, random_directions
 from tests.runtime.test_arguments import ANYTHING, Unprintable
 
+NETWORKS = (GeneratorConfig(8, channel_base=64), DiscriminatorConfig(8, channel_base=64))
 #: A function and right values of all its arguments by name.
 Use = tuple[Callable[..., object], dict[str, Any]]
 
@@ -122,6 +129,8 @@ def uses(bundle: Bundle, checkpoint: Path, tmp_path_factory: pytest.TempPathFact
     directions = random_directions(np.random.default_rng(0), bundle.provenance["checkpoint_sha256"])
     moves, ws = [parse_move("smile=1")], np.zeros((1, NUM_WS, W_DIM), np.float32)
     images = np.zeros((2, 4, 4, 3), np.uint8)
+    networks = NetworksToWrite(weights.config, weights.arrays)
+    cfg = TrainConfig(*NETWORKS, batch=2, kimg=0.001)
     with Generator.load(bundle, threads=1) as g:
         yield {
             "call": (g, {"seeds": [0], "psi": 1.0, "cutoff": None, "labels": None, "noise": None}),
@@ -166,6 +175,20 @@ def uses(bundle: Bundle, checkpoint: Path, tmp_path_factory: pytest.TempPathFact
             "write_generator": (
                 write_generator,
                 {"path": folder / "w.safetensors", "config": weights.config, "arrays": weights.arrays, "half": False, "info": {}},
+            ),
+            "write_for_project": (write_for_project, {"path": folder / "n.pkl", "networks": networks, "project": "stylegan3"}),
+            "written networks": (
+                lambda **fields: write_for_project(folder / "n.pkl", NetworksToWrite(**fields), "stylegan3"),
+                dataclasses.asdict(networks) | {"config": weights.config},
+            ),
+            "write_imported": (write_imported, {"path": folder / "i.safetensors", "imported": None}),
+            "train": (
+                train,
+                {
+                    "cfg": cfg, "dataset": ImageDataset(folder / "images"), "out": folder / "run", "resume": folder / "gone",
+                    "start": None, "snap_kimg": 1.0, "keep": 0, "evaluate": None, "writers": (), "device": "cpu",
+                    "processes": SINGLE_PROCESS, "compiled": False,
+                },
             ),
             "verify": (verify, {"bundle": 1, "against": None, "backends": [], "precisions": [], "seeds": 1, "psi": 1.0}),
             "verify_files": (verify_files, {"paths": [], "anchors": None}),
@@ -223,6 +246,8 @@ def test_configurations_refuse_a_wrong_value_by_a_value_error(wrong: str) -> Non
     for use in (
         lambda value: TrainConfig.from_dict(value),
         lambda value: TrainConfig(value, value, batch=8, kimg=1.0, lr=0.1, r1_gamma=1.0),
+        lambda value: TrainConfig(*NETWORKS, batch=8, kimg=1.0, mirror=value),
+        lambda value: TrainConfig(*NETWORKS, batch=8, kimg=1.0, class_balanced=value),
         lambda value: parse_setting(value, "1"),
         lambda value: parse_setting("lr", value),
         lambda value: generator_config(value),

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stylert.core.errors import InputError, StylertError, shown
+from stylert.core.errors import InputError, StylertError, as_path, shown
 from stylert.core.files.locks import locked_folder
+from stylert.models.network_config import is_finite
 from stylert.train.configuration.resumed_settings import changes
 from stylert.train.configuration.train_config import MAX_COUNT, MAX_KIMG, TrainConfig
 from stylert.train.data.dataset import ImageDataset
-from stylert.train.parallel import Processes
+from stylert.train.parallel import Processes, local_device
 from stylert.train.reporting.statistics import Statistics
 from stylert.train.reporting.writers import RunWriter
 from stylert.train.run_cost import check_memory, named_memory_errors
@@ -82,7 +83,8 @@ def train(
         Path of the final generator file.
 
     Raises:
-        InputError: `snap_kimg` or `keep` is out of range, or the processes cannot share the batch.
+        InputError: An argument is of another type, `snap_kimg` or `keep` is out of range, there is no such device, or the processes
+            cannot share the batch.
         OutOfMemory: The device has not the memory for a step. The last snapshot is kept.
         DataError: The dataset does not fit the networks.
         CheckpointError: The snapshot is damaged, or is of other networks.
@@ -90,9 +92,11 @@ def train(
         OutputError: `out` cannot be created, a file in it cannot be written or is a link, or another process trains there.
         ProcessLost: Another process of the run has ended.
     """
+    _check_types(cfg, dataset, processes, {"start": start, "evaluate": evaluate}, compiled)
     check_saving(snap_kimg, keep)
+    _check_writers(writers)
+    out, device = as_path(out, "folder of a run"), local_device(device)
     check_memory(cfg, processes.world_size, device)
-    out = Path(out)
     trainer = Trainer(cfg, dataset, device, processes, compiled)
     with ExitStack() as stack:
         if processes.is_first:  # it writes for all, so it keeps other runs out
@@ -124,16 +128,39 @@ def train(
         return out / GENERATOR_FILE
 
 
+def _check_types(cfg: object, dataset: object, processes: object, functions: Mapping[str, object], compiled: object) -> None:
+    """Raise InputError for arguments of `train` of other types, before a folder is made."""
+    for name, value, kind in (
+        ("cfg", cfg, TrainConfig),
+        ("dataset", dataset, ImageDataset),
+        ("processes", processes, Processes),
+        ("compiled", compiled, bool),
+    ):
+        if not isinstance(value, kind):
+            raise InputError(f"{name} must be a {kind.__name__}, not {shown(value)}")
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise InputError(f"{name} must be a function, not {shown(function)}")
+
+
+def _check_writers(writers: object) -> None:
+    if not isinstance(writers, list | tuple):
+        raise InputError(f"writers must be a list, not {shown(writers)}")
+    for writer in writers:
+        if not isinstance(writer, RunWriter):
+            raise InputError(f"a writer of a run is a RunWriter, not {shown(writer)}")
+
+
 def check_saving(snap_kimg: float, keep: int) -> None:
     """Check how often `train` saves, and how many snapshots it keeps.
 
     Raises:
-        InputError: A value is out of range.
+        InputError: A value is no number, or out of range.
     """
-    if not MIN_SNAP_KIMG <= snap_kimg <= MAX_KIMG:
+    if not is_finite(snap_kimg) or not MIN_SNAP_KIMG <= snap_kimg <= MAX_KIMG:
         limits = f"{MIN_SNAP_KIMG:g} to {MAX_KIMG:.10g}"
         raise InputError(f"the interval of snapshots must lie in {limits} kimg, not {shown(snap_kimg)}")
-    if not 0 <= keep <= MAX_COUNT:
+    if not isinstance(keep, int) or isinstance(keep, bool) or not 0 <= keep <= MAX_COUNT:
         raise InputError(f"the number of snapshots to keep must lie in 0 to {MAX_COUNT}, not {shown(keep)}")
 
 

@@ -112,9 +112,9 @@ def local_device(name: str) -> str:
     Raises:
         InputError: The name is another one, LOCAL_RANK is no whole number, or there is no such GPU.
     """
-    if name == "cpu":
+    if isinstance(name, str) and name == "cpu":
         return name
-    if not re.fullmatch(r"cuda(:[0-9]{1,4})?", name):
+    if not isinstance(name, str) or not re.fullmatch(r"cuda(:[0-9]{1,4})?", name):
         raise InputError(f"unknown device {shown(name)}: use cpu, cuda, or cuda:0 for one GPU")
     if not torch.cuda.is_available():
         raise InputError("no CUDA device is available: use --device cpu")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, as_path, shown
 from stylert.core.files.atomic import atomic_file
-from stylert.models.converters.networks import NetworksToWrite
+from stylert.models.converters.networks import NetworksToWrite, checked_networks
 from stylert.models.converters.official import NETWORK_MODULES, write_official
 from stylert.models.converters.rosinality import write_rosinality
 
@@ -17,8 +17,8 @@ PROJECTS = {**dict.fromkeys(NETWORK_MODULES, "official pickle"), "rosinality": "
 
 def check_project(project: str) -> None:
     """Raise InputError if `project` is not a name from `PROJECTS`."""
-    if project not in PROJECTS:
-        raise InputError(f"project {project!r} is not one of {', '.join(PROJECTS)}")
+    if not isinstance(project, str) or project not in PROJECTS:
+        raise InputError(f"project {shown(project)} is not one of {', '.join(PROJECTS)}")
 
 
 def write_for_project(path: str | Path, networks: NetworksToWrite, project: str) -> list[str]:
@@ -34,9 +34,12 @@ def write_for_project(path: str | Path, networks: NetworksToWrite, project: str)
 
     Raises:
         InputError: The project is not known, or its code cannot represent the networks. The message names the setting.
+        CheckpointError: A tensor is missing, has another shape than its configuration says, or is not finite.
         OutputError: The file cannot be written.
     """
     check_project(project)
+    path = as_path(path, "checkpoint")
+    networks = checked_networks(networks, f"checkpoint {path} is not written")
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
         return _write(file, networks, project)
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from stylert.core.errors import CheckpointError, OutOfMemory, as_path
+from stylert.core.errors import CheckpointError, InputError, OutOfMemory, as_path, shown
 from stylert.core.files.inputs import open_file, stored_bytes
 from stylert.core.files.safetensors_files import MAX_FILE_BYTES
 from stylert.models.checkpoint import (
@@ -162,7 +162,14 @@ def import_bytes(data: memoryview, training: bool = True, stored: int | None = N
 
 
 def write_imported(path: str | Path, imported: ImportedCheckpoint) -> None:
-    """Write the averaged generator as stylert's own file. An existing file stays until the new one is complete."""
+    """Write the averaged generator as stylert's own file. An existing file stays until the new one is complete.
+
+    Raises:
+        InputError: This is no imported checkpoint.
+        OutputError: The file cannot be written.
+    """
+    if not isinstance(imported, ImportedCheckpoint):
+        raise InputError(f"this is no imported checkpoint: {shown(imported)}")
     write_generator(path, imported.config, imported.arrays, info=imported.info)
 
 

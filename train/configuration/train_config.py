@@ -204,9 +204,11 @@ class TrainConfig:
 
 
 def _check_type(name: str, annotation: str, value: object) -> None:
-    """Refuse a value that is no number where the field, of this annotation, holds a number."""
+    """Refuse a value of another type than the annotation of its field says. Texts are compared with those that are known."""
     if value is None and annotation.endswith("| None"):
         return
+    if annotation == "bool" and not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, not {shown(value)}")
     if annotation.startswith("int") and (not isinstance(value, int) or isinstance(value, bool)):
         raise ValueError(f"{name} must be a whole number, not {shown(value)}")
     if annotation.startswith("float") and (not isinstance(value, int | float) or isinstance(value, bool)):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from stylert.train.configuration.train_config import TrainConfig
 
 
+@runtime_checkable
 class RunWriter(Protocol):
     """Receives the statistics and pictures of a run. Rank 0 calls it, the other processes never do.
 
