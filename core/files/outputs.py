@@ -28,6 +28,7 @@ MARKS: dict[str, Callable[[bytes, bytes], bool]] = {
     # A snapshot of a training run has more than a generator, and belongs to its folder.
     "safetensors": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"generator\"" in head,
     "directions": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"directions\"" in head,
+    "latents": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"latents\"" in head,
 }
 #: A byte that is not UTF-8, as Python holds it in a text.
 NOT_UTF_8 = re.compile("[\udc80-\udcff]")
