@@ -18,8 +18,8 @@ from stylert.core.images.pictures import MAX_BYTES, decode_picture
 from stylert.train.data.dataset_tool import TRANSFORMS, square
 from stylert.train.data.image_files import open_files
 
-#: Pictures of one call, at most. All targets are in memory.
-MAX_PICTURES = 10_000
+#: Pixels of all pictures of one call, at most, since all are in memory, and the number of pictures.
+MAX_PIXELS, MAX_PICTURES = 2**30, 10_000
 #: Characters that stay in the name of a result. Others become `_`.
 KEPT = re.compile(r"[^A-Za-z0-9._-]")
 MAX_NAME = 100
@@ -42,7 +42,7 @@ class TargetPicture:
     @property
     def image(self) -> Tensor:
         """float32 `[1, C, R, R]` in [-1, 1], so that `as_uint8` gives the pixels back."""
-        return ((torch.from_numpy(self.pixels).permute(2, 0, 1).float() - 127.5) / 127.5)[None]
+        return ((torch.from_numpy(self.pixels.copy()).permute(2, 0, 1).float() - 127.5) / 127.5)[None]
 
 
 def read_pictures(places: Sequence[Path], resolution: int, channels: int, transform: str) -> list[TargetPicture]:
@@ -64,15 +64,22 @@ def read_pictures(places: Sequence[Path], resolution: int, channels: int, transf
     if transform not in TRANSFORMS:
         raise InputError(f"--transform is one of {', '.join(TRANSFORMS)}, not {transform!r}")
     pictures: dict[str, TargetPicture] = {}
+    most = min(MAX_PICTURES, max(MAX_PIXELS // resolution**2, 1))
     for place in places:
         for name, data in _contents(place):
-            if len(pictures) == MAX_PICTURES:
-                raise InputError(f"more than {MAX_PICTURES} pictures in one call")
+            if len(pictures) == most:
+                raise InputError(f"one call takes at most {most} picture{'s' if most > 1 else ''} of {resolution} px")
             picture = _target(name, data, resolution, channels, transform)
             if picture.name in pictures:
                 raise InputError(f"two pictures are named {picture.name}, and so would be their results: rename one")
             pictures[picture.name] = picture
     return list(pictures.values())
+
+
+def result_name(path: str) -> str:
+    """The name of the results of a picture file: its last part without the suffix, in plain letters."""
+    name = KEPT.sub("_", PurePosixPath(path.replace("\\", "/")).stem).lstrip("._-")
+    return name[:MAX_NAME] or "picture"
 
 
 def _contents(place: Path) -> Iterator[tuple[str, bytes]]:
@@ -106,5 +113,4 @@ def _target(path: str, data: bytes, resolution: int, channels: int, transform: s
     if image.mode == "RGB" and channels == 1:
         note = f"{note}, colors dropped".removeprefix(", ")
     pixels = np.asarray(result).reshape(resolution, resolution, channels)
-    name = KEPT.sub("_", PurePosixPath(path.replace("\\", "/")).stem)[:MAX_NAME]
-    return TargetPicture(name.lstrip("._-") or "picture", pixels, note)
+    return TargetPicture(result_name(path), pixels, note)
