@@ -110,8 +110,10 @@ def project(
     noise: Annotated[
         str, typer.Option(help="const: the network's own, as engines draw it; optimised: the noise maps are found, too.")
     ] = "const",
-    steps: Annotated[int, typer.Option(min=1, max=100_000, help="Steps in W, and as many again in W+.")] = 500,
-    starts: Annotated[int, typer.Option(min=1, max=64, help="Projections side by side; the best one is kept.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, max=100_000, help="Steps in W, and as many again in W+.")] = 400,
+    starts: Annotated[
+        int, typer.Option(min=1, max=64, help="Projections side by side; after a quarter of the steps, the best one goes on.")
+    ] = 4,
     candidates: Annotated[
         int, typer.Option(min=0, help="Random latents of which the nearest are the starts; 0 starts from the average.")
     ] = 1000,

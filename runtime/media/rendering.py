@@ -154,8 +154,7 @@ class Sources:
         generator, recipe = self.generator, self.recipe
         if self.latents is not None and recipe.ws is not None:
             factor = recipe.psi[0] if psi is None else psi
-            average = average_w(generator) if factor != 1 else np.float32(0)
-            return truncated(self.latents.rows(seeds), average, factor, recipe.cutoff)
+            return truncated(self.latents.rows(seeds), average_w(generator), factor, recipe.cutoff)
         z = _z(generator, seeds)
         batch = len(z) if whole else recipe.batch
         return np.concatenate([_map(generator, recipe, z[i : i + batch], psi) for i in range(0, len(z), batch)])

@@ -1,11 +1,13 @@
 """The projection of a picture into W, and then into W+, by optimisation (Karras et al. 2020a, section 5 and appendix D).
 
-Beyond the paper: a projection starts from the random latents whose images are nearest to the picture, several side by side,
-and the best result is kept. The noise may stay that of the network, which engines draw. Then the latents alone give the image.
+Beyond the paper: a projection starts from the random latents whose images are nearest to the picture. Several run side by side
+for a while, and the best one goes on. The noise may stay that of the network, which engines draw. Then the latents alone give
+the image.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -29,6 +31,8 @@ Space = Literal["w", "w+"]
 Noise = Literal["const", "optimised"]
 #: The paper's alpha, the weight of the regulariser of noise.
 NOISE_WEIGHT = 1e5
+#: Share of the steps after which only the start with the least loss goes on.
+TRIAL = 0.25
 #: Images that `Projector.project` passes on of each stage, for a video.
 FRAMES = 100
 
@@ -42,6 +46,7 @@ class ProjectionSettings:
         noise: `const`: the network's own. `optimised`: the noise maps are optimised, too, as in the paper.
         schedule: That of w. In W+ no noise is added.
         plus_rate: Largest learning rate in W+.
+        noise_weight: Weight of the regulariser of optimised noise.
         seed: Of the noise on w and of the first noise maps.
     """
 
@@ -49,6 +54,7 @@ class ProjectionSettings:
     noise: Noise = "const"
     schedule: Schedule = field(default_factory=Schedule)
     plus_rate: float = 0.02
+    noise_weight: float = NOISE_WEIGHT
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -106,9 +112,9 @@ class Projector:
 
         Args:
             target: The picture.
-            starts: w `[N, w_dim]`: so many projections run side by side, and the one with the least loss is the result.
+            starts: w `[N, w_dim]`: so many projections run side by side for `TRIAL` of the steps. Then the best one goes on.
             progress: Called after each step with `stage`.
-            on_image: Called with `FRAMES` images of each space, uint8 `[R, R, C]`, of the first start.
+            on_image: Called with `FRAMES` images of each space, uint8 `[R, R, C]`. Those of the trial show the first start.
             stage: Name for `progress`.
         """
         cfg, settings = self.generator.cfg, self.settings
@@ -119,15 +125,10 @@ class Projector:
                 noise[name] = torch.randn((len(starts), 1, *buffer.shape), generator=draws).requires_grad_()
             renormalize(noise.values())
         run = _Run(self, target, noise, draws, progress, on_image, stage)
-        ws = run.optimise(starts.unsqueeze(1).clone(), settings.schedule)
-        with torch.no_grad():
-            best = int(self.objective(run.images(ws, noise), target).argmin())
-            noise = run.noise = {name: maps[best : best + 1].clone().requires_grad_() for name, maps in noise.items()}
-            ws = ws[best : best + 1].expand(-1, cfg.num_ws, -1).clone()
+        ws = run.optimise(starts.unsqueeze(1).clone(), settings.schedule).expand(-1, cfg.num_ws, -1).clone()
         if settings.space == "w+":
-            schedule = Schedule(settings.schedule.steps, settings.plus_rate, 0.0)
-            ws = run.optimise(ws, schedule)
-        return self._measured(ws, noise, target, run)
+            ws = run.optimise(ws, Schedule(settings.schedule.steps, settings.plus_rate, 0.0))
+        return self._measured(ws, run.noise, target, run)
 
     @torch.no_grad()
     def _measured(self, ws: Tensor, noise: dict[str, Tensor], target: Target, run: _Run) -> Projection:
@@ -160,17 +161,20 @@ class _Run:
         return images
 
     def optimise(self, ws: Tensor, schedule: Schedule) -> Tensor:
-        """Optimise ws `[N, 1 or num_ws, w_dim]`, and the noise with it. Returns them without a gradient."""
+        """Optimise ws `[N, 1 or num_ws, w_dim]`, and the noise with it. Returns the best ones `[1, ...]`, without a gradient."""
         objective, sigma = self.projector.objective, self.projector.statistics.sigma
-        parameters = [ws.requires_grad_(), *self.noise.values()]
-        optimizer = torch.optim.Adam(parameters, schedule.rate, betas=(0.9, 0.999), eps=1e-8)
+        ws.requires_grad_()
+        optimizer = torch.optim.Adam([ws, *self.noise.values()], schedule.rate, betas=(0.9, 0.999), eps=1e-8)
+        trial = math.ceil(schedule.steps * TRIAL)
         total = schedule.steps * (2 if self.projector.settings.space == "w+" else 1)
         for step in range(schedule.steps):
+            if step == trial and len(ws) > 1:
+                ws = self._keep_best(ws, optimizer)
             optimizer.param_groups[0]["lr"] = schedule.learning_rate(step)
             explored = ws + torch.randn(ws.shape, generator=self.draws) * (sigma * schedule.noise_scale(step))
             loss = objective(self.images(explored, self.noise), self.target)
             if self.noise:
-                loss = loss + NOISE_WEIGHT * noise_regularization(self.noise.values())
+                loss = loss + self.projector.settings.noise_weight * noise_regularization(self.noise.values())
             optimizer.zero_grad()
             loss.sum().backward()
             optimizer.step()
@@ -181,4 +185,23 @@ class _Run:
                     self.on_image(as_uint8(self.images(ws[:1], {}).numpy())[0])
             if self.progress is not None:
                 self.progress(self.stage, self.done, total)
+        if len(ws) > 1:  # there are too few steps for a trial
+            ws = self._keep_best(ws, optimizer)
         return ws.detach()
+
+    @torch.no_grad()
+    def _keep_best(self, ws: Tensor, optimizer: torch.optim.Adam) -> Tensor:
+        """The ws with the least loss. Its noise and its state in the optimizer stay, and all others go."""
+        best = int(self.projector.objective(self.images(ws, self.noise), self.target).argmin())
+        kept = []
+        for parameter in optimizer.param_groups[0]["params"]:
+            chosen = parameter[best : best + 1].clone().requires_grad_()
+            state = optimizer.state.pop(parameter)
+            optimizer.state[chosen] = {
+                name: value[best : best + 1].clone() if value.shape == parameter.shape else value
+                for name, value in state.items()
+            }
+            kept.append(chosen)
+        optimizer.param_groups[0]["params"] = kept
+        self.noise = dict(zip(self.noise, kept[1:], strict=True))
+        return kept[0]

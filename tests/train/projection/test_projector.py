@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 import torch
@@ -12,27 +10,13 @@ from torch import Tensor
 from stylert.core.errors import InputError
 from stylert.core.images.grids import as_uint8
 from stylert.models.stylegan2.networks import Generator
+from stylert.train.projection.noise_maps import noise_regularization
 from stylert.train.projection.objective import LPIPS_SIDE, Objective
-from stylert.train.projection.projector import Projection, ProjectionSettings, Projector
+from stylert.train.projection.projector import NOISE_WEIGHT, Projection, ProjectionSettings, Projector
 from stylert.train.projection.schedule import Schedule
 from stylert.train.projection.starts import SAMPLES, LatentStatistics, latent_statistics, nearest_latents
 from tests.models.stylegan2.tiny import tiny_generator
-
-
-class PixelDistance:
-    """The mean squared difference, in place of a network of features."""
-
-    name = "pixels"
-
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.compare(self.maps(a), self.maps(b))
-
-    def maps(self, images: Tensor) -> list[Tensor]:
-        self.sides = images.shape[2:]
-        return [images]
-
-    def compare(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        return (a[0] - b[0]).square().mean((1, 2, 3))
+from tests.train.projection.pixel_distance import PixelDistance
 
 
 @pytest.fixture(scope="module")
@@ -101,18 +85,24 @@ def test_w_plus_comes_nearer_to_a_picture_that_no_single_w_gives(generator: Gene
     assert not np.array_equal(six.ws[0], six.ws[5])
 
 
-def test_optimised_noise_comes_nearer_than_the_networks_own_and_stays_noise(
-    generator: Generator, statistics: LatentStatistics
+@pytest.mark.parametrize("weight", [0.0, NOISE_WEIGHT])
+def test_optimised_noise_takes_over_the_picture_unless_the_regulariser_keeps_it_noise(
+    weight: float, generator: Generator, statistics: LatentStatistics
 ) -> None:
-    """The picture was drawn with other noise."""
+    """The picture was drawn with other noise than the network's own."""
     image = generator.synthesis(statistics.samples[3].expand(1, 6, -1), "random").clamp(-1, 1)
-    run = projector(generator, statistics, 100, noise="optimised")
+    run = projector(generator, statistics, 60, noise="optimised", noise_weight=weight)
     found = run.project(run.objective.target(image), statistics.samples[3:4])
     assert found.noise_psnr is not None
-    assert found.noise_psnr > found.psnr + 0.5
     assert [noise.shape for noise in found.noise.values()] == [(4, 4), (8, 8), (8, 8), (16, 16), (16, 16)]
     for noise in found.noise.values():
         np.testing.assert_allclose([noise.mean(), noise.std()], [0, 1], atol=1e-5)
+    loss = float(noise_regularization([torch.from_numpy(noise)[None, None] for noise in found.noise.values()]))
+    drawn = [torch.randn(100, 1, *noise.shape) for noise in found.noise.values()]
+    if weight:
+        assert loss < noise_regularization(drawn).min()
+    else:
+        assert found.noise_psnr > found.psnr + 6
 
 
 def test_the_best_of_several_starts_is_kept(generator: Generator, statistics: LatentStatistics) -> None:
@@ -121,6 +111,19 @@ def test_the_best_of_several_starts_is_kept(generator: Generator, statistics: La
     far, answer = statistics.mean + 40, statistics.samples[11]
     found = run.project(run.objective.target(own_image(generator, statistics, 11)), torch.stack([far, answer]))
     np.testing.assert_allclose(found.ws[0], answer, atol=1e-6)
+
+
+def test_after_the_trial_the_best_start_goes_on_as_if_it_had_been_alone(
+    generator: Generator, statistics: LatentStatistics
+) -> None:
+    """The optimizer's moments of the best start go on, too."""
+    settings = ProjectionSettings(schedule=Schedule(24, noise=0.0))
+    run = Projector(generator, statistics, Objective(PixelDistance(), 0.0), settings)
+    target, good = run.objective.target(own_image(generator, statistics, 21)), statistics.samples[21:22] + 0.5
+    alone = run.project(target, good)
+    among = run.project(target, torch.cat([good + 30, good, good - 30]))
+    np.testing.assert_allclose(among.ws, alone.ws, atol=1e-3)
+    assert np.abs(alone.ws - good.numpy()).max() > 0.1
 
 
 def test_a_projection_does_not_depend_on_those_before_it(generator: Generator, statistics: LatentStatistics) -> None:
