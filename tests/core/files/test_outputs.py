@@ -33,6 +33,7 @@ OWN = {
     "zip": b"PK\x03\x04 data " + ZIP_COMMENT,
     "safetensors": b'\x20\0\0\0\0\0\0\0{"__metadata__":{"stylert":"{\\"kind\\": \\"generator\\"}"}}',
     "directions": b'\x20\0\0\0\0\0\0\0{"__metadata__":{"stylert":"{\\"kind\\": \\"directions\\"}"}}',
+    "latents": b'\x20\0\0\0\0\0\0\0{"__metadata__":{"stylert":"{\\"kind\\": \\"latents\\"}"}}',
 }
 FOREIGN = {
     "JSON": b'{"name": "package"}',
