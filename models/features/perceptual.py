@@ -155,5 +155,5 @@ class EffNetLite0MapDistance:
 
 
 def _unit(maps: Tensor) -> Tensor:
-    """The features at each position of `[N, C, H, W]`, scaled to unit length. Where all are zero, so is the gradient."""
+    """The features at each position of `[N, C, H, W]`, scaled to unit length. The gradient of features that are all zero is zero."""
     return maps / (maps.square().sum(1, keepdim=True).clamp_min(EPS**2).sqrt() + EPS)

@@ -48,6 +48,7 @@ def contents(folder: str) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pixel_distance")
 def test_pictures_become_latents_that_draw_them_again(run: Run, photos: Path, checkpoint: Path, bundle: Bundle) -> None:
     settings = ("--checkpoint", checkpoint, "--steps", 60, "--candidates", 64, "--out", "out", "--json", "table.json")
