@@ -9,6 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ from stylert.runtime.build_options import LATENCY
 if TYPE_CHECKING:
     from stylert.runtime.bundle import Bundle
     from stylert.runtime.media.recipes import Recipe
+    from stylert.runtime.steering.latents_file import Latents
 
 
 MinPsnr = Annotated[
@@ -49,12 +51,26 @@ class PictureOptions:
         ),
     ] = None
     min_psnr: MinPsnr = None
+    latents: Annotated[
+        Path | None,
+        typer.Option(
+            help="File that `stylert project` wrote. Seeds are then numbers of its pictures, from 0 on.", metavar="FILE"
+        ),
+    ] = None
     batch: Batch = 8
     threads: Threads = None
     no_sign: NoSign = False
     require_signature: RequireSignature = None
 
-    def recipe(self, bundle: Bundle, command: str, seeds: Sequence[int], psi: Sequence[float], **facts: Any) -> Recipe:
+    def recipe(
+        self,
+        bundle: Bundle,
+        command: str,
+        seeds: Sequence[int],
+        psi: Sequence[float],
+        latents: Latents | None = None,
+        **facts: Any,
+    ) -> Recipe:
         """The recipe of a picture that `command` draws from `bundle` with these options.
 
         `auto` is decided here, and the reason is printed, because a recipe names the backend and precision that drew it.
@@ -64,6 +80,7 @@ class PictureOptions:
             command: Name of the command.
             seeds: Seeds of the picture.
             psi: Truncation factors.
+            latents: The pictures that seeds number, as of `read_latents`.
             **facts: Further fields of `Recipe`.
 
         Raises:
@@ -82,8 +99,24 @@ class PictureOptions:
             cutoff=self.cutoff,
             label=self.label,
             label_vector=None if self.label_vector is None else _numbers(self.label_vector),
+            ws=None if latents is None else latents.sha256,
             **{"batch": self.batch, **facts},
         )
+
+    def read_latents(self, bundle: Bundle) -> Latents | None:
+        """The pictures of `--latents`, or None.
+
+        Raises:
+            InputError: The file is missing or damaged.
+            BundleError: The latents belong to another network.
+        """
+        if self.latents is None:
+            return None
+        from stylert.runtime.steering.latents_file import read_latents
+
+        latents = read_latents(self.latents)
+        latents.check_network(bundle)
+        return latents
 
     def _backend_and_precision(self, bundle: Bundle) -> tuple[str, str]:
         from stylert.runtime.choice.auto import AUTO, resolved

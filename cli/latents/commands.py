@@ -1,4 +1,4 @@
-"""Declares mix, sweep, interpolate and again with their options. `drawing.py` runs them."""
+"""Declares mix, sweep, interpolate, again and project with their options. `drawing.py` and `projecting.py` run them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stylert.cli.app import BundlePath, NoSign, Psi, RequireSignature, Threads, app
+from stylert.cli.app import BundlePath, JsonFile, NoSign, Psi, RequireSignature, Threads, app, split_list
 from stylert.cli.console import print_line, print_note, progress
 from stylert.cli.picture_options import PictureOptions, with_picture_options
 
@@ -82,6 +82,9 @@ def again(
     out: Annotated[Path, typer.Option(help="The new file; it may have another suffix.")],
     bundle: Annotated[Path | None, typer.Option(help="The bundle that made it; by default ./bundle.")] = None,
     directions: Annotated[Path | None, typer.Option(help="The directions that made it, if it is an edit or a sheet.")] = None,
+    latents: Annotated[
+        Path | None, typer.Option(help="The latents that made it, if pictures took the place of seeds.", metavar="FILE")
+    ] = None,
     threads: Threads = None,
     no_sign: NoSign = False,
     require_signature: RequireSignature = None,
@@ -90,7 +93,76 @@ def again(
     from stylert.cli.latents import drawing as pictures
 
     with progress() as report:
-        recipe, verdict = pictures.again(file, bundle, out, threads, report, require_signature, directions)
+        recipe, verdict = pictures.again(file, bundle, out, threads, report, require_signature, directions, latents)
     if verdict is not None and verdict.state != "unsigned":
         print_note(f"the signature of {file}: {verdict.summary}")
     print_line(f"wrote {out} by the recipe of {recipe.command}")
+
+
+@app.command()
+def project(
+    checkpoint: Annotated[Path, typer.Option(help="model.safetensors, or any file that `stylert export` reads.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results. A rerun makes what is missing.")],
+    photos: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PHOTO]...", help="Pictures, and folders or zips of pictures.")
+    ] = None,
+    space: Annotated[str, typer.Option(help="w: one latent for all layers; w+: from there, one for each layer.")] = "w",
+    noise: Annotated[
+        str, typer.Option(help="const: the network's own, as engines draw it; optimised: the noise maps are found, too.")
+    ] = "const",
+    steps: Annotated[int, typer.Option(min=1, max=100_000, help="Steps in W, and as many again in W+.")] = 400,
+    starts: Annotated[
+        int, typer.Option(min=1, max=64, help="Projections side by side; after a quarter of the steps, the best one goes on.")
+    ] = 4,
+    candidates: Annotated[
+        int, typer.Option(min=0, help="Random latents of which the nearest are the starts; 0 starts from the average.")
+    ] = 1000,
+    pixel_weight: Annotated[
+        float, typer.Option(min=0, max=1e6, help="Weight of the mean squared difference of pixels in [-1, 1].")
+    ] = 50.0,
+    explore: Annotated[
+        float, typer.Option(min=0, max=10, help="First noise on w, in deviations of w; it falls to 0. The paper has 0.05.")
+    ] = 0.0,
+    lpips: Annotated[
+        str | None, typer.Option(help="Comma-separated files: VGG16's weights and LPIPS's, in place of EfficientNet-Lite0.")
+    ] = None,
+    transform: Annotated[
+        str, typer.Option(help="How pictures become square: none (squares only), center-crop, center-crop-wide (4:3), pad.")
+    ] = "none",
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")] = 0,
+    video: Annotated[bool, typer.Option("--video", help="Also write a video of each convergence (extra `video`).")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the results that are there.")] = False,
+    self_test: Annotated[
+        int, typer.Option(min=0, max=1000, help="In place of pictures, project so many images of the network itself.")
+    ] = 0,
+    psi: Annotated[str, typer.Option(help="Of --self-test: truncations, comma-separated.")] = "1,0.7",
+    json: JsonFile = None,
+) -> None:
+    """Find the latents of pictures by optimisation. Other commands take them with --latents."""
+    from stylert.cli.latents.drawing import parse_psis
+    from stylert.cli.latents.projecting import ProjectOptions
+    from stylert.cli.latents.projecting import project as run
+
+    files = tuple(Path(name) for name in split_list(lpips) or [])
+    run(
+        photos or [],
+        self_test,
+        parse_psis(psi),
+        ProjectOptions(
+            checkpoint=checkpoint,
+            out=out,
+            space=space,
+            noise=noise,
+            steps=steps,
+            starts=starts,
+            candidates=candidates,
+            pixel_weight=pixel_weight,
+            explore=explore,
+            lpips=files,
+            transform=transform,
+            seed=seed,
+            video=video,
+            replace=replace,
+            json=json,
+        ),
+    )

@@ -20,6 +20,7 @@ from stylert.runtime.media.rendering import check_fits, frames, picture
 from stylert.runtime.media.signed_recipes import read_signed_recipe
 from stylert.runtime.media.video import check_video, write_video
 from stylert.runtime.steering.directions_file import Directions, read_directions
+from stylert.runtime.steering.latents_file import Latents, read_latents
 from stylert.runtime.style_levels import parse_levels
 
 
@@ -36,8 +37,9 @@ def mix(
     """Write a grid in which each image takes the latents of `levels` from its column's seed and the others from its row's."""
     bundle = Bundle.load(bundle_path, options.require_signature)
     chosen = tuple(parse_levels(levels, bundle.num_ws, bundle.kind))
-    recipe = options.recipe(bundle, "mix", rows, [psi], columns=tuple(columns), levels=chosen)
-    return draw(recipe, bundle, out, options.threads, report)
+    latents = _read_latents(options, bundle, out)
+    recipe = options.recipe(bundle, "mix", rows, [psi], latents, columns=tuple(columns), levels=chosen)
+    return draw(recipe, bundle, out, options.threads, report, latents=latents)
 
 
 def sweep(
@@ -50,7 +52,9 @@ def sweep(
 ) -> Recipe:
     """Write a grid with a row per seed and a column per psi. `psi` is text such as `-1,0,0.5`."""
     bundle = Bundle.load(bundle_path, options.require_signature)
-    return draw(options.recipe(bundle, "sweep", seeds, parse_psis(psi)), bundle, out, options.threads, report)
+    latents = _read_latents(options, bundle, out)
+    recipe = options.recipe(bundle, "sweep", seeds, parse_psis(psi), latents)
+    return draw(recipe, bundle, out, options.threads, report, latents=latents)
 
 
 def interpolate(
@@ -75,8 +79,9 @@ def interpolate(
     check_video(out, fps)
     bundle = Bundle.load(bundle_path, options.require_signature)
     count = round(seconds * fps)
-    recipe = options.recipe(bundle, "interpolate", seeds, [psi], frames=count, fps=fps, loop=loop, space=space)
-    return draw(recipe, bundle, out, options.threads, report)
+    latents = _read_latents(options, bundle, out)
+    recipe = options.recipe(bundle, "interpolate", seeds, [psi], latents, frames=count, fps=fps, loop=loop, space=space)
+    return draw(recipe, bundle, out, options.threads, report, latents=latents)
 
 
 def again(
@@ -87,6 +92,7 @@ def again(
     report: Progress,
     require_signature: Path | None = None,
     directions_file: Path | None = None,
+    latents_file: Path | None = None,
 ) -> tuple[Recipe, Verdict | None]:
     """Make the picture or video of `file` again from its recipe.
 
@@ -100,25 +106,27 @@ def again(
         report: Called after each batch.
         require_signature: As in `Bundle.load`.
         directions_file: The directions of an edit or a contact sheet.
+        latents_file: The latents of pictures that took the place of seeds.
 
     Returns:
         The recipe, and the verdict on the signature of `file`, as `read_signed_recipe`.
 
     Raises:
-        InputError: The file carries no recipe, or one that needs directions which are not given.
+        InputError: The file carries no recipe, or one that needs directions or latents which are not given.
         BundleError: The bundle is missing, or is not the one that made the file.
         OutputError: `out` is `file`, or cannot be written.
     """
     recipe, verdict = read_signed_recipe(file)
-    check_not_input(out, (file, directions_file))
+    check_not_input(out, (file, directions_file, latents_file))
     directions = _directions_of(recipe, file, directions_file)
+    latents = _latents_of(recipe, file, latents_file)
     if bundle_path is None:
         bundle_path = Path("bundle")
         if not bundle_path.is_dir():
             raise BundleError(f"bundle {recipe.bundle[:12]} made {file}: name its folder with --bundle DIR")
     bundle = Bundle.load(bundle_path, require_signature)
     check_bundle(recipe, bundle)
-    return draw(recipe, bundle, out, threads, report, directions), verdict
+    return draw(recipe, bundle, out, threads, report, directions, latents), verdict
 
 
 def parse_psis(text: str) -> tuple[float, ...]:
@@ -145,6 +153,25 @@ def _directions_of(recipe: Recipe, file: Path, directions_file: Path | None) -> 
     return directions
 
 
+def _latents_of(recipe: Recipe, file: Path, latents_file: Path | None) -> Latents | None:
+    """The latents that a recipe needs; None if it needs none."""
+    if recipe.ws is None:
+        if latents_file is not None:
+            raise InputError(f"{file} was made from seeds, and needs no --latents")
+        return None
+    if latents_file is None:
+        raise InputError(f"latents {recipe.ws[:12]} made {file}: name their file with --latents FILE")
+    latents = read_latents(latents_file)
+    if latents.sha256 != recipe.ws:
+        raise InputError(f"{latents_file} has the hash {latents.sha256[:12]}, but the recipe asks for {recipe.ws[:12]}")
+    return latents
+
+
+def _read_latents(options: PictureOptions, bundle: Bundle, out: Path) -> Latents | None:
+    check_not_input(out, (options.latents,))
+    return options.read_latents(bundle)
+
+
 def draw(
     recipe: Recipe,
     bundle: Bundle,
@@ -152,6 +179,7 @@ def draw(
     threads: int | None,
     report: Progress,
     directions: Directions | None = None,
+    latents: Latents | None = None,
 ) -> Recipe:
     """Draw a recipe into `out`. All mistakes are found before the first image, and the file appears whole or not at all."""
     comment = recipe.to_json()
@@ -162,11 +190,11 @@ def draw(
         check_commented(out)
     check_channels(out, bundle.model["img_channels"], is_video)
     with Generator.load(bundle, recipe.backend, recipe.precision, threads) as generator:
-        check_fits(generator, recipe, directions)
+        check_fits(generator, recipe, directions, latents)
         check_own_picture(out)
         active_signer()  # a credential that cannot sign is told before the long part
         if recipe.command == VIDEO and recipe.fps is not None:
-            write_video(out, frames(generator, recipe, report), recipe.fps, comment)
+            write_video(out, frames(generator, recipe, report, latents), recipe.fps, comment)
         else:
-            save_image(picture(generator, recipe, report, directions), out, comment)
+            save_image(picture(generator, recipe, report, directions, latents), out, comment)
     return recipe

@@ -73,12 +73,13 @@ def _draw(
     options: PictureOptions,
     report: Progress,
 ) -> Recipe:
-    check_not_input(out, (directions_file,))
+    check_not_input(out, (directions_file, options.latents))
     bundle = Bundle.load(bundle_path, options.require_signature)
     directions = read_directions(directions_file)
     _check(directions, moves, bundle)
-    recipe = options.recipe(bundle, command, seeds, [psi], directions=directions.sha256, moves=tuple(moves))
-    return draw(recipe, bundle, out, options.threads, report, directions)
+    latents = options.read_latents(bundle)
+    recipe = options.recipe(bundle, command, seeds, [psi], latents, directions=directions.sha256, moves=tuple(moves))
+    return draw(recipe, bundle, out, options.threads, report, directions, latents)
 
 
 def _check(directions: Directions, moves: Sequence[str], bundle: Bundle) -> None:

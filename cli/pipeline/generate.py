@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-
 from stylert.cli.picture_options import PictureOptions
-from stylert.core.errors import OutputError
+from stylert.core.errors import InputError, OutputError
 from stylert.core.images.grids import Grid, as_uint8
 from stylert.core.progress import Progress
 from stylert.core.provenance.signing import active_signer, active_signer_sha256
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.pictures import check_channels, check_own_picture, save_image
-from stylert.runtime.media.rendering import check_call, check_fits
+from stylert.runtime.media.rendering import Sources, check_call, check_fits
 from stylert.runtime.shards.making import make_shards
 from stylert.runtime.shards.work import ShardWork
 
@@ -24,6 +22,8 @@ def generate_images(
     bundle_path: Path, seeds: list[int], out: Path, psi: float, grid: bool, options: PictureOptions, report: Progress
 ) -> list[Path]:
     """Write `seed<number>.png` for each seed, or one `grid.png`. Each file carries its recipe.
+
+    With `--latents`, seeds are numbers of pictures, and each file has the name of its picture.
 
     Args:
         bundle_path: Folder of the bundle.
@@ -47,27 +47,30 @@ def generate_images(
     if out.exists() and not out.is_dir():
         raise OutputError(f"cannot write into {out}: it is a file")
     seeds = seeds if grid else list(dict.fromkeys(seeds))
-    recipe = options.recipe(bundle, "grid", seeds, [psi], batch=min(options.batch, len(seeds)))
+    latents = options.read_latents(bundle)
+    recipe = options.recipe(bundle, "grid", seeds, [psi], latents, batch=min(options.batch, len(seeds)))
     check_call(bundle, recipe.batch)
+    names = [_file_name(seed) for seed in seeds] if latents is None else [f"{latents.name(n)}.png" for n in seeds]
     with Generator.load(bundle, recipe.backend, recipe.precision, options.threads) as generator:
         # Mistakes in the options are found before the long part: by mapping one latent, and by the place of the first file.
-        generator.map(np.zeros((1, bundle.model["z_dim"]), np.float32), psi, options.cutoff, recipe.labels(1))
+        sources = Sources(generator, recipe, latents)
+        sources.check()
         if grid:
-            check_fits(generator, recipe)
+            check_fits(generator, recipe, latents=latents)
             comment = recipe.to_json()
-        for name in ["grid.png"] if grid else map(_file_name, seeds if out.exists() else seeds[:1]):
+        for name in ["grid.png"] if grid else names if out.exists() else names[:1]:
             check_own_picture(out / name)
         active_signer()  # a credential that cannot sign is told here, too
         files: list[Path] = []
         tiles = Grid(len(seeds))
         for i in range(0, len(seeds), options.batch):
             chunk = seeds[i : i + options.batch]
-            images = as_uint8(generator(chunk, psi, options.cutoff, recipe.labels(len(chunk))))
+            images = as_uint8(generator.synthesize(sources.ws(chunk)))
             if grid:
                 tiles.add(images)
             else:
-                for seed, image in zip(chunk, images, strict=True):
-                    files.append(out / _file_name(seed))
+                for seed, name, image in zip(chunk, names[i : i + options.batch], images, strict=True):
+                    files.append(out / name)
                     single = dataclasses.replace(recipe, command="generate", seeds=(seed,), together=tuple(chunk))
                     save_image(image, files[-1], single.to_json())
             report("generate", min(i + options.batch, len(seeds)), len(seeds))
@@ -107,6 +110,8 @@ def generate_shards(
     Raises:
         StylertError: As `make_shards` and `make_shards_on_ray`.
     """
+    if options.latents is not None:
+        raise InputError("--shards writes the images of seeds, and takes no --latents")
     bundle = Bundle.load(bundle_path, options.require_signature)
     facts = options.recipe(bundle, "grid", [0], [psi])
     work = ShardWork(

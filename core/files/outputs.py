@@ -31,6 +31,7 @@ MARKS: dict[str, Callable[[bytes, bytes], bool]] = {
     "torch file": lambda head, _: head[:4] == b"\x80\x02\x8a\x0a" and b"X\x07\x00\x00\x00stylertX" in head,
     "official pickle": lambda head, _: head[:2] == b"\x80\x03" and b"# written by stylert\n" in head,
     "directions": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"directions\"" in head,
+    "latents": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"latents\"" in head,
 }
 #: A byte that is not UTF-8, as Python holds it in a text.
 NOT_UTF_8 = re.compile("[\udc80-\udcff]")

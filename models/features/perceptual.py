@@ -1,6 +1,6 @@
-"""Perceptual distance of two images: LPIPS from local weights, and a stand-in on EfficientNet-Lite0.
+"""Perceptual distance of two images: LPIPS from local weights, and stand-ins on EfficientNet-Lite0.
 
-Both compare the feature maps of the two images, each position's features scaled to unit length.
+All compare the feature maps of the two images, each position's features scaled to unit length.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from stylert.core.errors import InputError
 from stylert.models.features.extractors import EffNetLite0
 from stylert.models.features.local_weights import read_weights
+from stylert.models.features.pyramid import EffNetLite0Pyramid
 
 #: VGG16 (Simonyan and Zisserman 2014) in torchvision's order: the channels of each convolution, or 0 for a pooling.
 VGG16 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512)
@@ -33,6 +34,18 @@ class Distance(Protocol):
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Images a and b, float `[N, 3, H, W]` in [-1, 1], to the distance of each pair, `[N]`."""
+        ...
+
+
+class MapDistance(Distance, Protocol):
+    """A distance of feature maps. Those of an image that is compared often are computed once."""
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Images, float `[N, 1 or 3, H, W]` in [-1, 1], to maps of unit vectors, each `[N, C, h, w]`. Differentiable."""
+        ...
+
+    def compare(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """The distances `[N]` of images from their maps. One side may have a single image."""
         ...
 
 
@@ -78,14 +91,24 @@ class Lpips:
         self.linear = [read(f"lin{i}.model.1.weight", (1, width, 1, 1)) for i, width in enumerate(widths)]
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        x = (torch.cat([a, b]) - LPIPS_SHIFT) / LPIPS_SCALE
-        total = torch.zeros(len(a))
-        for i, (stage, linear) in enumerate(zip(self.stages, self.linear, strict=True)):
+        pairs = [maps.chunk(2) for maps in self.maps(torch.cat([a, b]))]
+        return self.compare([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """See `MapDistance`: five maps, one in front of each pooling."""
+        x = ((images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images) - LPIPS_SHIFT) / LPIPS_SCALE
+        maps = []
+        for i, stage in enumerate(self.stages):
             x = x if i == 0 else F.max_pool2d(x, 2)
             for weight, bias in stage:
                 x = F.relu(F.conv2d(x, weight, bias, padding=1))
-            total = total + F.conv2d(_squared_difference(x), linear).mean((1, 2, 3))
-        return total
+            maps.append(_unit(x))
+        return maps
+
+    def compare(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """See `MapDistance`."""
+        parts = [F.conv2d((x - y).square(), w).mean((1, 2, 3)) for x, y, w in zip(a, b, self.linear, strict=True)]
+        return torch.stack(parts).sum(0)
 
 
 class EffNetLite0Distance:
@@ -98,14 +121,39 @@ class EffNetLite0Distance:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         maps = self.extractor.maps((torch.cat([a, b]) + 1) * 127.5)
-        return _squared_difference(maps).sum(1).mean((1, 2))
+        unit_a, unit_b = _unit(maps).chunk(2)
+        return (unit_a - unit_b).square().sum(1).mean((1, 2))
 
 
-def _squared_difference(maps: Tensor) -> Tensor:
-    """`(u_a - u_b)^2`, u being the unit vectors of features at each position: `[2N, C, H, W]` to `[N, C, H, W]`.
+class EffNetLite0MapDistance:
+    """LPIPS's formula on the maps of EfficientNet-Lite0 at four resolutions, each channel with weight one. Never called LPIPS.
 
-    The first half of the batch are the maps of images a, the second half those of images b.
+    The fine maps tell the place of an edge, which the last map does not.
+
+    Args:
+        size: Side to which images are resized, a multiple of 32 pixels.
+
+    Raises:
+        BackendError: The packages of the network or of its weights are not installed.
     """
-    unit = maps / (maps.square().sum(1, keepdim=True).sqrt() + EPS)
-    unit_a, unit_b = unit.chunk(2)
-    return (unit_a - unit_b).square()
+
+    name = "EffNetLite0 maps"
+
+    def __init__(self, size: int) -> None:
+        self.pyramid = EffNetLite0Pyramid(size)
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.compare(self.maps(a), self.maps(b))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """See `MapDistance`."""
+        return [_unit(maps) for maps in self.pyramid(images)]
+
+    def compare(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """See `MapDistance`."""
+        return torch.stack([(x - y).square().sum(1).mean((1, 2)) for x, y in zip(a, b, strict=True)]).sum(0)
+
+
+def _unit(maps: Tensor) -> Tensor:
+    """The features at each position of `[N, C, H, W]`, scaled to unit length. The gradient of features that are all zero is zero."""
+    return maps / (maps.square().sum(1, keepdim=True).clamp_min(EPS**2).sqrt() + EPS)

@@ -38,7 +38,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "sheet": ("directions", "moves"),
 }
 #: Fields that a command may have beside these, all of them or none
-FURTHER_FIELDS: dict[str, tuple[str, ...]] = {"compose": ("directions", "moves")}
+FURTHER_FIELDS: dict[str, tuple[str, ...]] = {
+    "compose": ("directions", "moves"),
+    **dict.fromkeys(("generate", "grid", "mix", "sweep", "interpolate", "edit", "sheet"), ("ws",)),
+}
 #: The command that makes a video. The others make pictures.
 VIDEO = "interpolate"
 MAX_FPS = 120
@@ -69,7 +72,8 @@ class Recipe:
         bundle: The sha256 of `bundle.json`.
         backend: The backend's name.
         precision: The precision of the synthesis network.
-        seeds: Of a grid in reading order, of a mix or sweep one per row, of an interpolation the keyframes.
+        seeds: Of a grid in reading order, of a mix or sweep one per row, of an interpolation the keyframes. With `ws`, these and
+            all other seeds are numbers of pictures in the file of latents, from 0 on.
         together: The seeds that were computed in one call with this picture.
         columns: The seeds of a mix's columns.
         levels: The latents of a mix that come from the columns.
@@ -87,6 +91,7 @@ class Recipe:
         directions: Of an edit, a contact sheet or a composition with moves, the sha256 of the file of directions.
         moves: Of an edit or a composition, the moves that each image makes, all together. Of a contact sheet, one move for each
             row.
+        ws: The sha256 of a file of latents, whose pictures take the place of seeds.
         batch: Images per call of the network.
 
     Raises:
@@ -115,6 +120,7 @@ class Recipe:
     at: float | None = None
     directions: str | None = None
     moves: tuple[str, ...] | None = None
+    ws: str | None = None
     batch: int = 8
 
     def __post_init__(self) -> None:
@@ -133,6 +139,10 @@ class Recipe:
                 raise InputError(f"the recipe of a {self.command} {problem} {_JSON_KEYS[name]!r}")
         if self.label is not None and self.label_vector is not None:
             raise InputError("a label is a class or a vector, not both")
+        if self.ws is not None and (self.label is not None or self.label_vector is not None):
+            raise InputError("latents from a file take no label: it decided the latents of a seed alone")
+        if self.ws is not None and self.space == "z":
+            raise InputError("latents from a file have no z: interpolate in the space w")
         if len(self.psi) > 1 and self.command != "sweep":
             raise InputError(f"a {self.command} takes one psi, not {len(self.psi)}")
         if self.together is not None and (len(self.seeds) != 1 or self.seeds[0] not in self.together):
@@ -211,7 +221,7 @@ def check_bundle(recipe: Recipe, bundle: Bundle) -> None:
 _JSON_KEYS = {f.name: {"version": "stylert", "label": "class"}.get(f.name, f.name) for f in dataclasses.fields(Recipe)}
 #: Fields that JSON holds as text, such as "0-3,7"
 _SEED_FIELDS = ("seeds", "together", "columns", "latents")
-_COMMAND_FIELDS = sorted({name for names in COMMANDS.values() for name in names})
+_COMMAND_FIELDS = sorted({name for names in (*COMMANDS.values(), *FURTHER_FIELDS.values()) for name in names})
 _OPTIONAL_FIELDS = {"cutoff", "label", "label_vector", *_COMMAND_FIELDS}
 
 _Check = Callable[[object], bool]
@@ -273,6 +283,7 @@ _CHECKS: dict[str, _Check] = {
     "at": lambda v: _factor(v) and 0 <= v <= 1,  # type: ignore[operator]
     "directions": _sha256,
     "moves": lambda v: _tuple_of(_move)(v) and len(v) <= MAX_MOVES,  # type: ignore[arg-type]
+    "ws": _sha256,
     "batch": _whole_number(1, MAX_BATCH),
 }
 

@@ -58,6 +58,7 @@ def test_a_pickle_becomes_pictures_whose_recipes_make_them_again(run: Run, pickl
     ("command", "message"),
     [
         ("tune {bundle} --against {file}", "stylert tune knows StyleGAN2 alone"),
+        ("project a.png --checkpoint {file} --out projected", "stylert project knows StyleGAN2 alone"),
         ("web {bundle} --out out", "stylert web knows StyleGAN2 alone"),
         ("watermark train {file} --out out.safetensors", "stylert watermark knows StyleGAN2 alone"),
         ("metrics {file} --data {file}", "stylert metrics knows StyleGAN2 alone"),

@@ -104,7 +104,7 @@ def convert_dataset(
                 raise DataError(
                     f"{shown_name(picture.name)} has colors and the first picture has none: add --grey to drop them"
                 )
-            image = _square(image.convert(mode), resolution, transform, picture.name)
+            image = square(image.convert(mode), resolution, transform, picture.name)
             name = f"{len(labels) // PER_FOLDER:05d}/img{len(labels):08d}.png"
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
@@ -171,8 +171,18 @@ def _decode(picture: Picture) -> Image.Image:
     return Image.fromarray(data) if isinstance(data, np.ndarray) else decode_picture(data)
 
 
-def _square(image: Image.Image, resolution: int, transform: str, name: str) -> Image.Image:
-    """The image at `resolution` by `resolution`, after the transform."""
+def square(image: Image.Image, resolution: int, transform: str, name: str) -> Image.Image:
+    """The image at `resolution` by `resolution`, after the transform.
+
+    Args:
+        image: An image in mode L or RGB.
+        resolution: Side of the result.
+        transform: One of `TRANSFORMS`.
+        name: Name of the picture, for messages.
+
+    Raises:
+        DataError: The image is not square, and the transform is `none`.
+    """
     width, height = image.size
     size = (resolution, resolution)
     if transform == "none":

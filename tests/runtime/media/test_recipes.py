@@ -43,6 +43,7 @@ own_fields: dict[str, Any] = {
     "toward": st.integers(0, MAX_SEED),
     "at": st.floats(0, 1),
     "directions": st.text("0123456789abcdef", min_size=64, max_size=64),
+    "ws": st.text("0123456789abcdef", min_size=64, max_size=64),
     "moves": st.lists(st.sampled_from(["smile=+2", "pose@0-3=-1,0,1", "b4.conv1.3=0.5,1,2"]), min_size=1, max_size=4).map(
         tuple
     ),
@@ -61,6 +62,9 @@ def recipes(draw: st.DrawFn) -> Recipe:
         own["together"] = many
     if draw(st.booleans()):
         own |= {name: draw(own_fields[name]) for name in FURTHER_FIELDS.get(command, ())}
+    if "ws" in own:  # latents from a file have neither z nor label
+        label, vector = None, []
+        own |= {"space": "w"} if command == "interpolate" else {}
     return Recipe(
         command=command,
         bundle=draw(st.text("0123456789abcdef", min_size=64, max_size=64)),
@@ -70,7 +74,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         psi=tuple(draw(st.lists(factors, min_size=1, max_size=5 if command == "sweep" else 1))),
         cutoff=draw(st.none() | st.integers(0, 18)),
         label=label,
-        label_vector=tuple(vector) if label is None and draw(st.booleans()) else None,
+        label_vector=tuple(vector) if vector and label is None and draw(st.booleans()) else None,
         batch=draw(st.integers(1, 64)),
         **own,
     )
