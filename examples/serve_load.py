@@ -37,7 +37,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
 
@@ -47,13 +47,13 @@ from stylert.core.child_processes import check_status
 from stylert.core.errors import BackendError
 from stylert.core.machine.host import cpu_name
 from stylert.core.programs.runner import run_program
+from stylert.core.programs.stop_signals import STOP_SIGNALS
 from stylert.runtime import Generator
 from stylert.runtime.build_options import check_threads
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.serving.network_calls import NetworkCalls, load_calls
 
 PSI = 0.7
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 #: Clients at once: each is a connection.
 MAX_CLIENTS = 10_000
 FRACTIONS = (0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
@@ -207,29 +207,38 @@ def _answer(connection: socket.socket, request: bytes) -> list[bytes]:
 def started(command: list[str]) -> Iterator[Server]:
     environment = {name: value for name, value in os.environ.items() if name != "STYLERT_API_KEY"}
     waiting: list[int] = []
-    for number in STOP_SIGNALS:  # a signal in the middle of the start would leave a server that nobody knows
-        signal.signal(number, lambda number, _: waiting.append(number))
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number, handler in handlers.items():  # a signal in the middle of the start would leave a server that nobody knows
+        if handler != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: waiting.append(number))
+    # A group of its own: Ctrl-C in a terminal comes to this process alone, which ends the server.
     with subprocess.Popen(
-        [sys.executable, "-P", *command], stdout=subprocess.PIPE, encoding="utf-8", errors="replace", env=environment
+        [sys.executable, "-P", *command],
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        env=environment,
+        process_group=0,
     ) as process:
+        is_listening = False
         try:
-            end_at_signals()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
             if waiting:
-                sys.exit(128 + waiting[0])
+                signal.raise_signal(waiting[0])
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line:
                 check_status("the server", process.wait())
                 raise BackendError("the server ended before it began to listen")
+            is_listening = True
             yield Server(process, int(line.strip().rsplit(":", 1)[1]))
         finally:
-            process.terminate()
-
-
-def end_at_signals() -> None:
-    """End as after an exception, so that the servers that are running end as well."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+            if is_listening:
+                process.terminate()
+            else:  # it would print `stopped`, as this process does
+                process.kill()
+            process.wait()  # `Popen` itself leaves a process to itself after KeyboardInterrupt
 
 
 def single(server: Server, name: str, g: Generator, seconds: float) -> None:
@@ -347,7 +356,8 @@ def serve_naively(options: argparse.Namespace) -> None:
 
     listener = socket.create_server(("127.0.0.1", 0))
     print(f"naive:{listener.getsockname()[1]}", flush=True)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])
+    with suppress(KeyboardInterrupt):  # of the signal that has ended it
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listener])
 
 
 def main() -> None:
@@ -371,7 +381,6 @@ def main() -> None:
     if options.naive:
         serve_naively(options)
         return
-    end_at_signals()
     shared = ["--backend", options.backend, "--precision", options.precision]
     shared += ["--threads", str(options.threads)] if options.threads else []
     serve = ["-m", "stylert.cli.main", "serve", f"load={options.bundle}", "--port", "0", "--quiet", *shared]

@@ -25,7 +25,7 @@ def children(pid: int) -> list[int]:
 @pytest.mark.parametrize("when", ["starting", "measuring"])
 def test_a_signal_ends_the_servers_with_it(bundle: Bundle, when: str) -> None:
     command = [sys.executable, str(SERVE_LOAD), str(bundle.path), "--precision", "fp32", "--threads", "1", "--seconds", "60"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as load:
         deadline = time.monotonic() + 60
         while not (started := children(load.pid)):
             assert time.monotonic() < deadline
@@ -33,7 +33,11 @@ def test_a_signal_ends_the_servers_with_it(bundle: Bundle, when: str) -> None:
         if when == "measuring":
             time.sleep(5)
         load.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        load.send_signal(signal.SIGINT)  # changes nothing: the first is on its way
         assert load.wait(60) == 128 + signal.SIGTERM
+        assert load.stderr is not None
+        assert load.stderr.read() == "stopped\n"
     for pid in started:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
