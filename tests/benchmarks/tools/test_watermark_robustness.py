@@ -195,7 +195,7 @@ def test_one_command_goes_from_training_to_tables_and_a_mark_repeats_beside_othe
     ]
     assert [row["number"] for row in both["chance"]] == [4] * 6
     assert list(both["distances"]) == ["without a mark", "8 bits, seed 100", "32 bits, seed 101"]
-    assert both["seeds"]["tables"]["judged"] == [7_000_000, 7_000_002]
+    assert both["seeds"]["tables"]["judged"] == [11_000_000, 11_000_002]
 
 
 def test_a_mistake_is_one_line_before_anything_is_trained(
