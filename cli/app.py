@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from stylert.core.errors import InputError, shown
 from stylert.core.numerals import is_whole_number
@@ -23,7 +23,7 @@ MAX_WIDTH = 160
 
 
 class StrictCommand(TyperCommand):
-    """A command that takes each option once, unless its help says that it may be repeated, and no empty values.
+    """A command that takes each option once, unless its help says that it may be repeated, and no empty values or arguments.
 
     Numbers are finite and in digits of ASCII.
     """
@@ -32,7 +32,7 @@ class StrictCommand(TyperCommand):
         """Parse the words after the command.
 
         Raises:
-            InputError: An option is repeated or empty, or a number is infinite or not a number.
+            InputError: An option is repeated, an option or argument is empty, or a number is infinite or not a number.
         """
         values, _, order = self.make_parser(ctx).parse_args(list(args))
         for option, times in Counter(order).items():
@@ -41,7 +41,7 @@ class StrictCommand(TyperCommand):
                 raise InputError(
                     f"{_name(option)} is given {times} times; give it once, with commas if it takes several values"
                 )
-            if isinstance(option, TyperOption):
+            if isinstance(option, TyperOption | TyperArgument):
                 _check_text(option, values.get(str(option.name)))
         rest = super().parse_args(ctx, args)
         for option in self.params:
@@ -59,18 +59,22 @@ class CommandGroup(typer.Typer):
         return super().command(name, cls=StrictCommand, **settings)
 
 
-def _check_text(option: TyperOption, value: object) -> None:
-    """Raise InputError if the value of an option is empty, or holds what only Python takes for a number: 1_0, or other digits."""
+def _check_text(option: TyperOption | TyperArgument, value: object) -> None:
+    """Raise InputError if a value is empty, or holds what only Python takes for a number: 1_0, or other digits.
+
+    An empty path would be that of the working folder.
+    """
     for text in value if isinstance(value, list | tuple) else [value]:
         if text == "":
-            raise InputError(f"{_name(option)} is empty: give a value, or leave it out")
+            or_none = "" if option.required else ", or leave it out"
+            raise InputError(f"{_name(option)} is empty: give a value{or_none}")
         is_number = option.type_descriptor.annotation in (int, float)
         if is_number and isinstance(text, str) and ("_" in text or not text.isascii()):
             raise InputError(f"{_name(option)} takes a number (got {shown(text)})")
 
 
 def _name(option: Any) -> str:
-    return str(max(option.opts, key=len))
+    return str(option.name).upper() if isinstance(option, TyperArgument) else str(max(option.opts, key=len))
 
 
 def _help_width() -> dict[str, Any]:

@@ -53,8 +53,10 @@ def parse_seeds(text: str, limit: int = MAX_SEEDS) -> list[int]:
     """Read seeds such as `"0-3,7,10-12"`, which is `[0, 1, 2, 3, 7, 10, 11, 12]`.
 
     Raises:
-        InputError: The text has another form, or names more than `limit` seeds.
+        InputError: The text has another form, or names more than `limit` seeds. Or `limit` is no whole number from 1.
     """
+    if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or limit < 1:
+        raise InputError(f"the limit of seeds is a whole number from 1, not {shown(limit)}")
     if not isinstance(text, str):
         raise InputError(f"seeds as text look like 0-3,7 (got {shown(text)})")
     seeds: list[int] = []

@@ -84,7 +84,7 @@ class NetworkConfig:
         network = fields.pop(NETWORK_FIELD, cls.network)
         if network != cls.network:
             raise ValueError(f"{NETWORK_FIELD} must be {cls.network!r}, not {network!r:.40}")
-        unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
+        unknown = sorted(set(map(str, fields)) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ValueError(f"unknown field {unknown[0]!r}")
         if "resolution" not in fields:

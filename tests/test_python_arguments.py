@@ -34,6 +34,9 @@ WRONG: dict[str, Callable[[], object]] = {
     "recipe of a number": lambda: read_recipe(3),  # type: ignore[arg-type]
     "bundle of nothing": lambda: Bundle.load(None),  # type: ignore[arg-type]
     "seeds as a number": lambda: parse_seeds(3),  # type: ignore[arg-type]
+    "seeds with a text as limit": lambda: parse_seeds("0-3", "x"),  # type: ignore[arg-type]
+    "seeds with no limit": lambda: parse_seeds("0-3", None),  # type: ignore[arg-type]
+    "seeds with a limit of 0": lambda: parse_seeds("0-3", 0),
     "seeds as nothing": lambda: parse_seeds(None),  # type: ignore[arg-type]
     "z of -1": lambda: z_from_seeds([1], -1),
     "z of 0": lambda: z_from_seeds([1], 0),

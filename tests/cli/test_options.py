@@ -187,6 +187,17 @@ def test_an_empty_value_is_refused_by_name(words: tuple[str, ...], option: Any) 
     assert refusal(words, value_of(option, "")).startswith(f"{name(option)} is empty")
 
 
+ARGUMENTS = [(words, p) for words, command in COMMANDS.items() for p in command.params if p.param_type_name == "argument"]
+
+
+@pytest.mark.parametrize(("words", "argument"), ARGUMENTS, ids=lambda x: " ".join(x) if isinstance(x, tuple) else x.name)
+def test_an_empty_argument_is_refused_by_name(words: tuple[str, ...], argument: Any) -> None:
+    """Otherwise an empty path would be that of the working folder."""
+    before = ["x" for _, other in ARGUMENTS[: ARGUMENTS.index((words, argument))] if other in COMMANDS[words].params]
+    many = ["x"] if argument.nargs == -1 else []
+    assert refusal(words, [*before, *many, ""]).startswith(f"{argument.name.upper()} is empty")
+
+
 @pytest.mark.parametrize(
     ("words", "option"),
     [(words, option) for words, option in WITH_VALUE if kind(option) in (int, float)],

@@ -58,6 +58,9 @@ def test_configurations_of_unknown_networks_are_refused_by_name() -> None:
             generator_config({"network": network, "resolution": 16})
     with pytest.raises(ValueError, match="unknown field 'architecture'"):
         generator_config({"network": "stylegan3", "resolution": 16, "architecture": "skip"})
+    for fields in ({3: 1, "a": 2}, {"a": 2, None: 1, (): 3}):  # JSON has no such keys, and Python has
+        with pytest.raises(ValueError, match="unknown field "):
+            generator_config(fields)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="network must be 'stylegan2', not 'stylegan3'"):
         Stylegan2Config.from_dict(tiny_config().to_dict())
 
