@@ -66,13 +66,13 @@ def build_all(
         raise first_refusal
     facts = []
     with progress() as report:
-        for i, (name, precision, chosen) in enumerate(possible):
-            report("build engines", i, len(possible))
+        for name, precision, chosen in possible:
+            report("build engines", len(facts), len(possible))  # those that are refused do not count
             try:
                 facts.append(build_engine(bundle, name, precision, chosen, force, report))
             except (BackendError, BundleError) as e:
                 refused.append(str(e))
-        report("build engines", len(possible), len(possible))
+        report("build engines", len(facts), len(possible))
     return facts, refused
 
 

@@ -40,6 +40,17 @@ def test_a_network_that_a_compiler_refuses_does_not_stop_the_others(
     assert (facts, refused) == ([{"precision": "int8"}], [str(error)])
 
 
+def test_an_engine_that_is_refused_does_not_count_as_done(
+    bundle: Bundle, attempts: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    build.build_all(bundle, ["openvino"], ["fp32", "int8"])
+    assert capsys.readouterr().err == "build engines: 2 done\n"
+    attempts["build"]["fp32"] = BackendError("cannot be compiled")
+    for precisions in (["fp32"], ["fp32", "int8"], ["int8", "fp32"]):
+        build.build_all(bundle, ["openvino"], precisions)
+        assert "done" not in capsys.readouterr().err
+
+
 def test_a_precision_of_the_bundle_that_the_options_exclude_does_not_stop_the_others(
     bundle: Bundle, attempts: dict[str, Any]
 ) -> None:
