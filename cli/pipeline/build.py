@@ -64,7 +64,7 @@ def build_all(
             refused.append(str(e))
     if first_refusal is not None and not possible:
         raise first_refusal
-    facts = []
+    facts: list[dict[str, Any]] = []
     with progress() as report:
         for name, precision, chosen in possible:
             report("build engines", len(facts), len(possible))  # those that are refused do not count
