@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from stylert.models.converters.pickle_writer import ORDERED_DICT, Call, Global
+from stylert.models.network_config import BaseGeneratorConfig
 from stylert.models.stylegan2.config import MAPPING_LR_MULTIPLIER
 
 #: The version of `torch_utils.persistence` that the official projects have.
@@ -56,6 +57,17 @@ def module_state(
         **attributes,
         "_init_args": (),
         "_init_kwargs": dict(arguments or {}),
+    }
+
+
+def generator_sizes(cfg: BaseGeneratorConfig) -> dict[str, int]:
+    """The first arguments of a generator, which are also its attributes."""
+    return {
+        "z_dim": cfg.z_dim,
+        "c_dim": cfg.c_dim,
+        "w_dim": cfg.w_dim,
+        "img_resolution": cfg.resolution,
+        "img_channels": cfg.img_channels,
     }
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from stylert.models.converters.official_records import Arrays, OfficialLayers, module_state
+from stylert.models.converters.official_records import Arrays, OfficialLayers, generator_sizes, module_state
 from stylert.models.converters.pickle_writer import Call
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 
@@ -34,13 +34,7 @@ class GeneratorModule:
         """The whole generator."""
         cfg, layers = self.cfg, OfficialLayers(self.source, arrays)
         mapping = layers.mapping(cfg.z_dim, cfg.c_dim, cfg.w_dim, cfg.num_ws, cfg.mapping_layers, cfg.w_avg_beta)
-        sizes = {
-            "z_dim": cfg.z_dim,
-            "c_dim": cfg.c_dim,
-            "w_dim": cfg.w_dim,
-            "img_resolution": cfg.resolution,
-            "img_channels": cfg.img_channels,
-        }
+        sizes = generator_sizes(cfg)
         synthesis_arguments = {
             "channel_base": cfg.channel_base,
             "channel_max": cfg.channel_max,

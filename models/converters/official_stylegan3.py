@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stylert.models.converters.official_records import Arrays, OfficialLayers, module_state
+from stylert.models.converters.official_records import Arrays, OfficialLayers, generator_sizes, module_state
 from stylert.models.converters.pickle_writer import Call
 from stylert.models.stylegan3.config import GeneratorConfig
 from stylert.models.stylegan3.layer_list import LayerSpec
@@ -22,13 +22,7 @@ SYNTHESIS_ARGUMENTS = (
 def generator_module(cfg: GeneratorConfig, arrays: Arrays, source: str) -> Call:
     """The whole generator. `source` is the source text of the classes."""
     layers = OfficialLayers(source, arrays)
-    sizes = {
-        "z_dim": cfg.z_dim,
-        "c_dim": cfg.c_dim,
-        "w_dim": cfg.w_dim,
-        "img_resolution": cfg.resolution,
-        "img_channels": cfg.img_channels,
-    }
+    sizes = generator_sizes(cfg)
     arguments = {name: getattr(cfg, name) for name in SYNTHESIS_ARGUMENTS}
     mapping = layers.mapping(cfg.z_dim, cfg.c_dim, cfg.w_dim, cfg.num_ws, cfg.mapping_layers, cfg.w_avg_beta)
     mapping_arguments = {"num_layers": cfg.mapping_layers, "w_avg_beta": cfg.w_avg_beta}
