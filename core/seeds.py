@@ -79,7 +79,7 @@ def format_seeds(seeds: Iterable[int]) -> str:
     """The shortest text from which `parse_seeds` reads `seeds`, in the same order.
 
     Raises:
-        InputError: These are no whole numbers.
+        InputError: These are no whole numbers from 0 on.
     """
     runs: list[list[int]] = []
     try:
@@ -87,8 +87,8 @@ def format_seeds(seeds: Iterable[int]) -> str:
     except (TypeError, ValueError):
         raise InputError(f"seeds are whole numbers, such as [0, 1], not {shown(seeds)}") from None
     for seed in given:
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-            raise InputError(f"a seed is a whole number, not {shown(seed)}")
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise InputError(f"a seed is a whole number from 0 on, not {shown(seed)}")
         if runs and seed == runs[-1][1] + 1:
             runs[-1][1] = seed
         else:

@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from PIL import Image
 
 from stylert.core.errors import StylertError
 from stylert.core.images.grids import as_uint8, make_grid, save_grid
-from stylert.core.provenance.credentials import read_credential
+from stylert.core.provenance.credentials import read_credential, remove_credential, write_test_credential
 from stylert.core.provenance.verification import verify_files
 from stylert.core.seeds import format_seeds, parse_seeds, z_from_seeds
 from stylert.export.pipeline import export_bundle
@@ -35,9 +36,11 @@ from stylert.runtime import Bundle, Generator
 from stylert.runtime.engines import build_engine
 from stylert.runtime.media.interpolation import keyframe_path
 from stylert.runtime.media.pictures import save_image
-from stylert.runtime.media.recipes import read_recipe
+from stylert.runtime.media.recipes import Recipe, bundle_hash, check_bundle, read_recipe
+from stylert.runtime.media.rendering import frames, picture
 from stylert.runtime.media.video import write_video
 from stylert.runtime.steering.directions_file import read_directions, write_directions
+from stylert.runtime.steering.latents_file import Latents, read_latents, write_latents
 from stylert.runtime.steering.moves import check_moves, parse_move, steer, steered_batches
 from stylert.runtime.style_levels import mix_styles, parse_levels
 from stylert.runtime.watermark.detection import Detector
@@ -131,6 +134,9 @@ def uses(bundle: Bundle, checkpoint: Path, tmp_path_factory: pytest.TempPathFact
     images = np.zeros((2, 4, 4, 3), np.uint8)
     networks = NetworksToWrite(weights.config, weights.arrays)
     cfg = TrainConfig(*NETWORKS, batch=2, kimg=0.001)
+    given = {"backend": "onnxruntime", "precision": "fp32", "seeds": (1,), "psi": (0.7,)}
+    latents = Latents(bundle.provenance["checkpoint_sha256"], ws, ("a",))
+    recipe = Recipe(command="grid", bundle=bundle_hash(bundle), **given)  # type: ignore[arg-type]
     with Generator.load(bundle, threads=1) as g:
         yield {
             "call": (g, {"seeds": [0], "psi": 1.0, "cutoff": None, "labels": None, "noise": None}),
@@ -166,6 +172,17 @@ def uses(bundle: Bundle, checkpoint: Path, tmp_path_factory: pytest.TempPathFact
                 steered_batches,
                 {"directions": directions, "ws": ws, "moves": moves, "batch": 1, "apart": False},
             ),
+            "Directions": (
+                lambda by_name: dataclasses.replace(directions, by_name=by_name).check_network(bundle),
+                {"by_name": directions.by_name},
+            ),
+            "picture": (partial(picture, g), {"recipe": recipe, "directions": None, "latents": None}),
+            "frames": (partial(frames, g), {"recipe": recipe}),
+            "check_bundle": (check_bundle, {"recipe": recipe, "bundle": bundle}),
+            "read_latents": (read_latents, {"path": "none"}),
+            "write_latents": (write_latents, {"path": folder / "l.safetensors", "latents": latents}),
+            "write_test_credential": (write_test_credential, {"folder": folder / "key", "replace": False}),
+            "remove_credential": (remove_credential, {"folder": folder / "key"}),
             "read_detector": (read_detector, {"path": "none"}),
             "Detector": (Detector, {"content": None, "threads": 1}),
             "read_generator": (read_generator, {"path": checkpoint}),

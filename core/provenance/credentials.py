@@ -170,9 +170,13 @@ def write_test_credential(folder: Path, replace: bool = False, credential: Crede
         credential: The credential; by default a new one.
 
     Raises:
+        InputError: The folder is no path, or `replace` is no flag.
         OutputError: The folder cannot be written, or there is a credential that may not be replaced.
         BackendError: The extra is not installed.
     """
+    folder = as_path(folder, "folder")
+    if not isinstance(replace, bool):
+        raise InputError(f"replace is true or false, not {shown(replace)}")
     credential = credential or new_test_credential()
     settings = _settings(CERTIFICATES_FILE, KEY_FILE, credential.timestamp_server)
     _write(folder, settings, {CERTIFICATES_FILE: credential.certificates, KEY_FILE: credential.key}, replace)
@@ -227,9 +231,10 @@ def remove_credential(folder: Path) -> list[Path]:
         The files that were removed.
 
     Raises:
+        InputError: The folder is no path.
         OutputError: A file cannot be removed.
     """
-    removed = []
+    folder, removed = as_path(folder, "folder"), []
     try:
         for name in reversed(_own_files(folder)):  # the settings last: after a kill in between, the rest is still known as ours
             if (folder / name).exists():

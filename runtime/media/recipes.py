@@ -206,12 +206,21 @@ def read_recipe(path: str | Path) -> Recipe:
 
 
 def bundle_hash(bundle: Bundle) -> str:
-    """The sha256 of a bundle's `bundle.json`, by which recipes name it."""
+    """The sha256 of a bundle's `bundle.json`, by which recipes name it. Raises InputError for anything but a bundle."""
+    if not isinstance(bundle, Bundle):
+        raise InputError(f"a bundle is a Bundle, as Bundle.load returns it, not {shown(bundle)}")
     return sha256_of(bundle.path / MANIFEST)
 
 
+def check_recipe(recipe: object) -> None:
+    """Raise InputError unless this is a recipe."""
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"a recipe is a Recipe, as read_recipe returns it, not {shown(recipe)}")
+
+
 def check_bundle(recipe: Recipe, bundle: Bundle) -> None:
-    """Raise BundleError unless the recipe names this bundle."""
+    """Raise BundleError unless the recipe names this bundle. InputError: it is no bundle, or no recipe."""
+    check_recipe(recipe)
     actual = bundle_hash(bundle)
     if actual != recipe.bundle:
         raise BundleError(f"bundle {bundle.path} has the hash {actual[:12]}, but the recipe asks for {recipe.bundle[:12]}")

@@ -15,7 +15,7 @@ from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.composition import Composition, composed_ws, moved_ws
 from stylert.runtime.media.interpolation import MAX_KEYFRAMES, keyframe_path
-from stylert.runtime.media.recipes import Recipe
+from stylert.runtime.media.recipes import Recipe, check_recipe
 from stylert.runtime.steering.directions_file import Directions
 from stylert.runtime.steering.latents_file import Latents, truncated
 from stylert.runtime.steering.moves import Steered, check_moves, columns_of, steered_batches
@@ -94,10 +94,11 @@ def check_fits(
     """Check a recipe against the network and the memory, without computing an image.
 
     Raises:
-        InputError: The network does not take the recipe's cutoff, label, levels or moves, or it has too many images. Or the
-            recipe needs other directions, or other latents.
+        InputError: This is no recipe, the network does not take its cutoff, label, levels or moves, or it has too many images. Or
+            it needs other directions, or other latents.
         BundleError: The directions or latents belong to another network.
     """
+    check_recipe(recipe)
     bundle = generator.bundle
     bundle.check_no_noise_inputs()
     Sources(generator, recipe, latents).check()
@@ -143,7 +144,7 @@ class Sources:
         if recipe.ws is None:
             _map(generator, recipe, np.zeros((1, generator.bundle.model["z_dim"]), np.float32))
             return
-        if latents is None or latents.sha256 != recipe.ws:
+        if not isinstance(latents, Latents) or latents.sha256 != recipe.ws:
             raise InputError(f"the recipe needs the file of latents with the sha256 {recipe.ws}")
         latents.check_network(generator.bundle)
         average_w(generator, recipe.cutoff)

@@ -79,12 +79,18 @@ class Directions:
     def __getitem__(self, name: str) -> Direction:
         """The direction of a name. Raises InputError if there is none."""
         if not isinstance(name, str) or name not in self.by_name:
-            known = ", ".join(list(self.by_name)[:12])
+            known = ", ".join(map(str, list(self.by_name)[:12]))
             raise InputError(f"there is no direction {shown(name)}, only {known}{', ...' if len(self.by_name) > 12 else ''}")
         return self.by_name[name]
 
     def check_network(self, bundle: Bundle) -> None:
-        """Raise BundleError unless the bundle was exported from the network of these directions. InputError: it is no bundle."""
+        """Raise BundleError unless the bundle was exported from the network of these directions.
+
+        Raises:
+            BundleError: It was not.
+            InputError: It is no bundle, or a program made directions that do not fit together.
+        """
+        check_directions(self)
         if not isinstance(bundle, Bundle):
             raise InputError(f"a bundle is a Bundle, as Bundle.load returns it, not {shown(bundle)}")
         origin = bundle.provenance.get("checkpoint_sha256")
@@ -111,6 +117,9 @@ def check_directions(directions: Directions, names: Collection[str] = ()) -> Non
     try:
         check_sha256(directions.network)
         check_ranges(directions, RANGES)
+        for name in directions.by_name:
+            if not isinstance(name, str):
+                raise ValueError(f"a direction is named by a text, not {shown(name)}")
         for name in names:
             _check_direction(directions, name)
     except ValueError as e:

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from stylert.core.errors import BundleError, InputError, shown, shown_line
+from stylert.core.errors import BundleError, InputError, as_path, shown, shown_line
 from stylert.core.files.digests import check_sha256, sha256_of
 from stylert.core.files.json_documents import read_document
 from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
@@ -97,6 +97,7 @@ def write_latents(path: str | Path, latents: Latents) -> None:
         InputError: There are none or too many, or a name or a number is not valid.
         OutputError: The file cannot be written.
     """
+    path = as_path(path, "file of latents")
     if not isinstance(latents, Latents):
         raise InputError(f"these are no Latents: {shown(latents)}")
     try:
@@ -127,6 +128,7 @@ def read_latents(path: str | Path) -> Latents:
     Raises:
         InputError: The file is missing, damaged, or holds no latents.
     """
+    path = as_path(path, "file of latents")
     kind = f"file of latents {path}"
     check_header(path, InputError, "file of latents", MAX_FILE_BYTES)
     file_hash = sha256_of(path)

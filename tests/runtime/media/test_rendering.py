@@ -5,13 +5,14 @@ from __future__ import annotations
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from stylert.core.errors import InputError
+from stylert.runtime.bundle import Bundle
 from stylert.runtime.media.recipes import Recipe
 from stylert.runtime.media.rendering import picture
 from tests.runtime.steering.random_directions import NUM_WS, STYLES, W_DIM, random_directions
@@ -24,8 +25,8 @@ class Painter:
 
     def __init__(self, network: str) -> None:
         model = {"z_dim": 8, "w_dim": W_DIM, "c_dim": 0}
-        self.bundle: Any = SimpleNamespace(
-            check_no_noise_inputs=lambda: None,
+        self.bundle: Any = Mock(
+            spec=Bundle,
             num_ws=NUM_WS,
             resolution=SIDE,
             model=model,
