@@ -22,6 +22,7 @@ from stylert.cli.pipeline.generate import generate_images
 from stylert.core.errors import OutputError
 from stylert.core.files.atomic import append_line
 from stylert.core.files.outputs import write_json
+from stylert.core.programs import runner
 from stylert.export.pipeline import export_bundle
 from stylert.models.checkpoint import read_metadata, write_generator
 from stylert.runtime import engines
@@ -230,7 +231,7 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path, monkeypatch: pyt
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         monkeypatch.setattr(sys, "argv", ["stylert", "--version"])
-        monkeypatch.setattr(cli, "_run", lambda *_: os.kill(os.getpid(), signal.SIGHUP) or 0)
+        monkeypatch.setattr(runner, "_run", lambda *_: os.kill(os.getpid(), signal.SIGHUP) or 0)
         with pytest.raises(SystemExit) as e:
             cli.main()
         assert e.value.code == 0
