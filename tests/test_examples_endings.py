@@ -52,22 +52,25 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_server_that_refuses_its_options_says_so_in_its_own_line(bundle: Bundle) -> None:
-    options = ("--precision", "fp32", "--seconds", 0.1, "--max-batch", 10**6)
-    with started("serve_load.py", bundle.path, *options) as process:
+def refusal(example: str, *arguments: object) -> str:
+    """The only line of an example that ends with exit code 2."""
+    with started(example, *arguments) as process:
         err = process.communicate(timeout=600)[1].decode()
     assert process.returncode == 2
     (line,) = err.splitlines()
+    return line
+
+
+def test_a_server_that_refuses_its_options_says_so_in_its_own_line(bundle: Bundle) -> None:
+    options = ("--precision", "fp32", "--seconds", 0.1, "--max-batch", 10**6)
+    line = refusal("serve_load.py", bundle.path, *options)
     assert line.startswith("stylert: ")
     assert "max-batch" in line
 
 
 def test_a_training_that_refuses_its_options_says_so_in_its_own_line(images: Path, tmp_path: Path) -> None:
     options = ("--cpu-seconds", 60, "--metrics", "fd12", "--out", tmp_path / "out", "--run", "a=--gamma x")
-    with started("compare_training.py", "--data", images, *options) as process:
-        err = process.communicate(timeout=600)[1].decode()
-    assert process.returncode == 2
-    (line,) = err.splitlines()
+    line = refusal("compare_training.py", "--data", images, *options)
     assert line.startswith("stylert: ")
     assert "gamma" in line
 
