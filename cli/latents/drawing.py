@@ -146,10 +146,7 @@ def _directions_of(recipe: Recipe, file: Path, directions_file: Path | None) -> 
     if directions_file is None:
         raise InputError(f"directions {recipe.directions[:12]} made {file}: name their file with --directions FILE")
     directions = read_directions(directions_file)
-    if directions.sha256 != recipe.directions:
-        raise InputError(
-            f"{directions_file} has the hash {directions.sha256[:12]}, but the recipe asks for {recipe.directions[:12]}"
-        )
+    _check_hash(directions_file, directions.sha256, recipe.directions)
     return directions
 
 
@@ -162,9 +159,13 @@ def _latents_of(recipe: Recipe, file: Path, latents_file: Path | None) -> Latent
     if latents_file is None:
         raise InputError(f"latents {recipe.ws[:12]} made {file}: name their file with --latents FILE")
     latents = read_latents(latents_file)
-    if latents.sha256 != recipe.ws:
-        raise InputError(f"{latents_file} has the hash {latents.sha256[:12]}, but the recipe asks for {recipe.ws[:12]}")
+    _check_hash(latents_file, latents.sha256, recipe.ws)
     return latents
+
+
+def _check_hash(file: Path, actual: str, expected: str) -> None:
+    if actual != expected:
+        raise InputError(f"{file} has the hash {actual[:12]}, but the recipe asks for {expected[:12]}")
 
 
 def _read_latents(options: PictureOptions, bundle: Bundle, out: Path) -> Latents | None:
