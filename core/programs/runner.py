@@ -47,6 +47,9 @@ def run_program(
         stop.is_ending = True
         if status == INTERRUPTED:
             status = stop.exit_code
+            # Python notes KeyboardInterrupt that leaves code given as text, as in dataclasses, and would end `python -m` by SIGINT.
+            # The next such code takes the note back.
+            exec("")
             with contextlib.suppress(OSError):
                 print("stopped", file=sys.stderr)
         for stream in (sys.stdout, sys.stderr):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,15 @@ def process(number: signal.Signals, action: str, definitions: str = "") -> tuple
     code = PROCESS.format(number=int(number), definitions=definitions, action=action)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_in_code_that_is_given_as_text_has_its_own_exit_code(number: signal.Signals, tmp_path: Path) -> None:
+    code = PROCESS.format(number=int(number), definitions="", action="exec('send()', {'send': send}); time.sleep(20)")
+    (tmp_path / "program.py").write_text(code)
+    command = [sys.executable, "-m", "program"]  # Python ends a module in another way than a file
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (128 + number, "stopped\n")
 
 
 WEAK = """
