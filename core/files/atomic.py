@@ -64,7 +64,7 @@ def atomic_file(path: str | Path, within: Path | None = None, *, by_library: boo
         OutputError: The folder of `path` cannot be made, the file cannot be written, `path` is not a regular file or is
             write-protected, or a link lies below `within`.
     """
-    path = path if isinstance(path, Path) else as_path(path, "file", OutputError)
+    path = as_path(path, "file", OutputError)
     with _named_errors(path):
         check_no_links(path, within)
         target = _final_place(path)

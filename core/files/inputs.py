@@ -27,8 +27,7 @@ def open_file(path: str | Path, error: type[StylertError], max_bytes: int, kind:
     Raises:
         StylertError: An `error` with one line: the file is missing, not a regular file, too large, or not readable.
     """
-    if not isinstance(path, str | os.PathLike):
-        path = as_path(path, kind, error)  # refuses it
+    path = as_path(path, kind, error)
     try:
         # The first check keeps devices closed: the opening of some does something. The second is of the file that was opened.
         _check_regular(os.stat(path).st_mode)

@@ -114,8 +114,7 @@ def verify_files(paths: Sequence[Path], anchors: Path | None = None) -> list[Ver
     """
     if not isinstance(paths, Sequence) or isinstance(paths, str | bytes):
         raise InputError(f"the files to verify are a list of paths, not {shown(paths)}")
-    # A path that no file can have gets a verdict, as one of a missing file does.
-    paths = [path if isinstance(path, Path) else as_path(path, "file") for path in paths]
+    paths = [as_path(path, "file") for path in paths]
     if not can_verify():
         raise missing_extra("c2pa-python", "provenance")
     trusted = None if anchors is None else _read_anchors(anchors)

@@ -44,7 +44,8 @@ def test_other_things_are_refused_without_reading(tmp_path: Path) -> None:
     assert "larger than 10 bytes" in refusal(tmp_path / "large")
     assert "cannot be read" in refusal(tmp_path / "loop")
     assert "cannot be read" in refusal(tmp_path / ("x" * 1000))
-    refusal("a\0b")
+    with pytest.raises(DataError, match=r"^a picture is named by a path, not 'a.x00b'$"):
+        read_file("a\0b", DataError, max_bytes=10, kind="picture")
 
 
 def test_bytes_are_counted_between_holes(tmp_path):

@@ -116,9 +116,9 @@ def test_a_file_that_is_no_signed_picture_gets_a_verdict(content: bytes, state: 
 
 
 def test_missing_files_folders_and_devices_get_a_verdict(tmp_path: Path) -> None:
-    verdicts = verify_files([tmp_path / "none.png", tmp_path, Path("/dev/zero"), Path("a\0b")])
-    assert [verdict.state for verdict in verdicts] == ["missing"] * 4
-    assert [verdict.why.split(" ", 2)[2] for verdict in verdicts[:3]] == [
+    verdicts = verify_files([tmp_path / "none.png", tmp_path, Path("/dev/zero")])
+    assert [verdict.state for verdict in verdicts] == ["missing"] * 3
+    assert [verdict.why.split(" ", 2)[2] for verdict in verdicts] == [
         "does not exist",
         "is a folder, not a file",
         "is not a regular file",
