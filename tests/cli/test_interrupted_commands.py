@@ -47,6 +47,11 @@ COMMANDS: dict[str, Command] = {
     "dataset": lambda i, o, v: ("dataset", i / "pictures", "--out", o / "d.zip", "--resolution", 8, "--max-images", v),
     "augment-preview": lambda i, o, v: ("augment-preview", i / "pictures", "--out", o / "a.png", "--images", 1, "--seed", v),
     "import": lambda i, o, v: ("import", i / f"{v}.safetensors", "--out", o / "m.safetensors"),
+    "convert": lambda i, o, v: ("convert", i / f"{v}.safetensors", "--to", "stylegan2-ada-pytorch", "--out", o / "m.pkl"),
+    "project": lambda i, o, v: (
+        *("project", i / "pictures", "--checkpoint", i / "2.safetensors", "--out", o / "p", "--replace", "--json", o / "p.json"),
+        *("--steps", v, "--starts", 1, "--candidates", 1),
+    ),
     "build": lambda i, o, v: ("build", o / "b", "--backend", "onnxruntime", "--precision", "fp32", "--force"),
     "verify": lambda i, o, v: (
         *("verify", i / "b", "--against", i / "1.safetensors", "--backend", "onnxruntime", "--precision", "fp32"),
@@ -61,7 +66,7 @@ COMMANDS: dict[str, Command] = {
 }
 #: Commands whose outputs differ from run to run. They are compared by whether they are whole.
 VARYING = ("build", "bench", "doctor")
-SLOW = ("bench",)
+SLOW = ("bench", "project")
 
 
 def interpolation(inputs: Path, version: int) -> tuple[object, ...]:
