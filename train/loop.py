@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -224,7 +225,7 @@ class _Snapshots:
             return None
         finally:
             stop.interrupts = False
-        return metrics
+        return _checked_metrics(metrics)
 
 
 def _resume(trainer: Trainer, snapshot: str | Path, statistics: Statistics) -> None:
@@ -234,6 +235,16 @@ def _resume(trainer: Trainer, snapshot: str | Path, statistics: Statistics) -> N
         trainer.changes.append({"kimg": trainer.nimg / 1000} | {name: list(pair) for name, pair in changed.items()})
         statistics.record_changes(changed)
     statistics.start_nimg = trainer.nimg
+
+
+def _checked_metrics(metrics: object) -> dict[str, float]:
+    """What a user's `evaluate` returned, with numbers of Python. Raises InputError if it is something else."""
+    if not isinstance(metrics, Mapping) or not metrics:
+        raise InputError(f"evaluate must return numbers by name, not {shown(metrics)}")
+    for name, value in metrics.items():
+        if not isinstance(name, str) or isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise InputError(f"evaluate must return numbers by name, not {shown(name)}: {shown(value)}")
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def _check_finite(losses: dict[str, float], nimg: int) -> None:

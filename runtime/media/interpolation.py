@@ -25,6 +25,7 @@ MAX_KEYFRAMES = 4096
 
 def lerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
     """The point at `t` on the straight line from `a` (t = 0, exactly) to `b` (t = 1, exactly)."""
+    a, b = np.asarray(a), np.asarray(b)
     return ((1 - t) * a.astype(np.float64) + t * b.astype(np.float64)).astype(a.dtype)
 
 
@@ -38,6 +39,7 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
         b: Latents of the same shape. If `a` and `b` have the same or opposite directions, the line is straight.
         t: A number in [0, 1].
     """
+    a, b = np.asarray(a), np.asarray(b)
     x, y = a.astype(np.float64), b.astype(np.float64)
     norm_x, norm_y = np.linalg.norm(x, axis=-1, keepdims=True), np.linalg.norm(y, axis=-1, keepdims=True)
     norm = (1 - t) * norm_x + t * norm_y

@@ -49,8 +49,8 @@ COMMANDS: dict[str, Command] = {
     "import": lambda i, o, v: ("import", i / f"{v}.safetensors", "--out", o / "m.safetensors"),
     "convert": lambda i, o, v: ("convert", i / f"{v}.safetensors", "--to", "stylegan2-ada-pytorch", "--out", o / "m.pkl"),
     "project": lambda i, o, v: (
-        *("project", i / "pictures", "--checkpoint", i / "2.safetensors", "--out", o / "p", "--replace", "--json", o / "p.json"),
-        *("--steps", v, "--starts", 1, "--candidates", 1),
+        *("project", i / "pictures", "--checkpoint", i / "2.safetensors", "--steps", v, "--starts", 1, "--candidates", 1),
+        *("--out", o / "p", "--replace", "--json", o / "p.json"),
     ),
     "build": lambda i, o, v: ("build", o / "b", "--backend", "onnxruntime", "--precision", "fp32", "--force"),
     "verify": lambda i, o, v: (

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from stylert.core.errors import DataError, InputError
 from stylert.core.images.grids import make_grid
-from stylert.models.checkpoint import load_generator, read_metadata
+from stylert.models.checkpoint import SNAPSHOT_FILE, load_generator, read_metadata, trained_kimg
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.models.stylegan2.networks import Generator
 from stylert.train.loop import Trainer, TrainingError, train
@@ -245,9 +245,17 @@ def test_snapshots_less_than_a_kimg_apart_have_names_of_their_own_in_order(unlab
     assert sorted(p.name for p in tmp_path.glob("snapshot-*")) == [kept[-1], "snapshot-000002.safetensors"]
 
 
+@pytest.mark.parametrize("nonsense", [None, 3.0, {}, {"FD": "low"}, {"FD": None}, {3: 1.0}, {"FD": True}])
+def test_an_evaluation_that_returns_no_numbers_is_refused_after_the_snapshot(unlabelled, tmp_path, nonsense):
+    with pytest.raises(InputError, match="evaluate must return numbers by name, not "):
+        train(config(kimg=0.02), unlabelled, tmp_path, snap_kimg=0.02, evaluate=lambda generator: nonsense)
+    assert trained_kimg(tmp_path / SNAPSHOT_FILE) == 0.02
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
 def test_every_snapshot_is_evaluated_and_the_best_generator_kept(unlabelled, tmp_path, monkeypatch):
     measured, writer = iter([3.0, 1.0, 2.0, 1.5]), Recorder()
-    run = {"snap_kimg": 0.02, "evaluate": lambda generator: {"FD": next(measured)}, "writers": [writer]}
+    run = {"snap_kimg": 0.02, "evaluate": lambda generator: {"FD": np.float32(next(measured))}, "writers": [writer]}
     train(config(kimg=0.06), unlabelled, tmp_path, **run)
     best = (tmp_path / "best.safetensors").read_bytes()
     reported = [kimg for kimg, values in writer.lines if "FD" in values]

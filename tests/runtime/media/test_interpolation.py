@@ -55,6 +55,7 @@ def test_slerp_is_finite_between_parallel_opposite_and_zero_latents(seed: int, t
     for b in (a, -a, 2 * a, 0 * a, a * (1 + 1e-7)):
         assert np.isfinite(slerp(a, b, t)).all()
     np.testing.assert_allclose(slerp(a, a, t), a, rtol=1e-6)
+    np.testing.assert_array_equal(slerp(a.tolist(), b.tolist(), t), slerp(a.astype(float), b.astype(float), t))
 
 
 @calm
