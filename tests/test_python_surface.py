@@ -52,7 +52,7 @@ from stylert.train.data.dataset_tool import convert_dataset
 from stylert.train.loop import train
 from stylert.train.metrics.metric import Metric
 from stylert.train.trainer import SINGLE_PROCESS
-from tests.runtime.steering.random_directions import NUM_WS, W_DIM, random_directions
+from tests.runtime.steering.random_files import NUM_WS, W_DIM, random_directions
 from tests.runtime.test_arguments import ANYTHING, Unprintable
 
 NETWORKS = (GeneratorConfig(8, channel_base=64), DiscriminatorConfig(8, channel_base=64))

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from stylert.core.errors import BundleError, InputError, as_path, shown, shown_line
-from stylert.core.files.digests import check_sha256, sha256_of
-from stylert.core.files.json_documents import read_document
-from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
+from stylert.core.errors import BundleError, InputError, shown, shown_line
+from stylert.core.files.digests import check_sha256
+from stylert.core.files.safetensors_files import digest
 from stylert.core.ranges import check_ranges
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.input_checks import whole_number
+from stylert.runtime.steering.tensor_files import TensorFile, as_float32
 
-#: Key of the JSON document in the metadata of the file
-METADATA_KEY = "stylert"
 FORMAT_VERSION = 1
-#: Size of a file. 1,000 directions in the styles of config F at 1024 px have 36 MB.
-MAX_FILE_BYTES = 512 * 2**20
 MAX_DIRECTIONS = 10_000
 #: A name begins with a letter or digit. `@` and `=` end it in a move.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
@@ -169,8 +162,7 @@ def write_directions(path: str | Path, directions: Directions) -> None:
         raise InputError(f"these are no Directions: {shown(directions)}")
     check_names(directions.by_name)
     try:
-        with np.errstate(over="ignore"):  # of float64: it becomes infinite, which is found below
-            vectors = {name: np.ascontiguousarray(d.vector, np.float32) for name, d in directions.by_name.items()}
+        vectors = {name: as_float32(d.vector) for name, d in directions.by_name.items()}
         entries = tuple(
             _Entry(name, d.space, tuple(d.latents), d.method, dict(d.facts)) for name, d in directions.by_name.items()
         )
@@ -184,14 +176,9 @@ def write_directions(path: str | Path, directions: Directions) -> None:
             sha256=digest(vectors),
             directions=entries,
         )
-        for entry in entries:
-            _check_vector(document, entry.name, entry.space, vectors[entry.name])
-        text = json.dumps(asdict(document), allow_nan=False, default=_python_number)
     except (ValueError, TypeError, AttributeError) as e:
         raise InputError(f"these directions cannot be written: {shown_line(str(e))}") from None
-    read_document(text, _Document, "the description of these directions", InputError)
-    with safetensors_file(path) as temporary:
-        save_file(vectors, temporary, {METADATA_KEY: text})
+    FILE.write(FILE.path(path), document, vectors)
 
 
 def read_directions(path: str | Path) -> Directions:
@@ -200,31 +187,7 @@ def read_directions(path: str | Path) -> Directions:
     Raises:
         InputError: The file is missing, damaged, or holds no directions.
     """
-    path = as_path(path, "file of directions")
-    kind = f"file of directions {path}"
-    check_header(path, InputError, "file of directions", MAX_FILE_BYTES)
-    file_hash = sha256_of(path)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY, "")
-            if '"directions"' not in text:
-                raise InputError(f"{kind} holds no directions; `stylert directions` writes such files")
-            document = read_document(text, _Document, f"{kind}: its metadata", InputError)
-            if sorted(file.keys()) != sorted(entry.name for entry in document.directions):
-                raise InputError(f"{kind} is damaged: its vectors are not those of its metadata")
-            for name in file.keys():  # noqa: SIM118 - it is no mapping
-                if (dtype := file.get_slice(name).get_dtype()) != "F32":  # NumPy lacks some types of safetensors
-                    raise InputError(f"{kind} is damaged: {shown(name)} is {dtype}, not F32")
-            vectors = {entry.name: file.get_tensor(entry.name) for entry in document.directions}
-    except (SafetensorError, OSError, TypeError) as e:
-        raise InputError(f"{kind} is not a whole safetensors file: {shown_line(str(e))}") from None
-    try:
-        for entry in document.directions:
-            _check_vector(document, entry.name, entry.space, vectors[entry.name])
-    except ValueError as e:
-        raise InputError(f"{kind} is damaged: {e}") from None
-    if digest(vectors) != document.sha256:
-        raise InputError(f"{kind} was changed or damaged: its vectors do not match their sha256")
+    document, vectors, file_hash = FILE.read(FILE.path(path))
     by_name = {e.name: Direction(e.space, vectors[e.name], e.latents, e.method, e.facts) for e in document.directions}
     return Directions(document.network, document.num_ws, document.w_dim, document.style_channels, by_name, file_hash)
 
@@ -283,8 +246,13 @@ def _check_vector(sizes: _Document | Directions, name: str, space: Space, vector
         raise ValueError(f"{name} holds values that are not finite")
 
 
-def _python_number(value: object) -> object:
-    """A number of NumPy as one of Python. Raises TypeError for anything else."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{shown(value)} is no number")
+def _check(document: _Document, vectors: Mapping[str, np.ndarray]) -> None:
+    for entry in document.directions:
+        _check_vector(document, entry.name, entry.space, vectors[entry.name])
+
+
+def _names(document: _Document) -> list[str]:
+    return [entry.name for entry in document.directions]
+
+
+FILE = TensorFile("directions", "stylert directions", _Document, _names, _check)

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from stylert.core.errors import BundleError, InputError, as_path, shown, shown_line
-from stylert.core.files.digests import check_sha256, sha256_of
-from stylert.core.files.json_documents import read_document
-from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
+from stylert.core.errors import BundleError, InputError, shown, shown_line
+from stylert.core.files.digests import check_sha256
+from stylert.core.files.safetensors_files import digest
 from stylert.core.ranges import check_ranges
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.input_checks import finite_number
+from stylert.runtime.steering.tensor_files import TensorFile, as_float32
 
-#: Key of the JSON document in the metadata of the file, and name of its tensor
-METADATA_KEY, TENSOR = "stylert", "ws"
+#: Name of the only tensor
+TENSOR = "ws"
 FORMAT_VERSION = 1
-#: Size of a file. 10,000 pictures at 1024 px have 369 MB.
-MAX_FILE_BYTES = 512 * 2**20
 MAX_PICTURES = 10_000
 #: A name is also that of a file. It begins with a letter or digit.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -97,12 +92,11 @@ def write_latents(path: str | Path, latents: Latents) -> None:
         InputError: There are none or too many, or a name or a number is not valid.
         OutputError: The file cannot be written.
     """
-    path = as_path(path, "file of latents")
+    path = FILE.path(path)
     if not isinstance(latents, Latents):
         raise InputError(f"these are no Latents: {shown(latents)}")
     try:
-        with np.errstate(over="ignore"):  # of float64: it becomes infinite, which is found below
-            ws = np.ascontiguousarray(latents.ws, np.float32)
+        ws = as_float32(latents.ws)
         _check_ws(ws, len(latents.names))
         document = _Document(
             kind="latents",
@@ -114,12 +108,9 @@ def write_latents(path: str | Path, latents: Latents) -> None:
             names=tuple(latents.names),
             facts=dict(latents.facts),
         )
-        text = json.dumps(asdict(document), allow_nan=False)
     except (ValueError, TypeError) as e:
         raise InputError(f"these latents cannot be written: {shown_line(str(e))}") from None
-    read_document(text, _Document, "the description of these latents", InputError)
-    with safetensors_file(path) as temporary:
-        save_file({TENSOR: ws}, temporary, {METADATA_KEY: text})
+    FILE.write(path, document, {TENSOR: ws})
 
 
 def read_latents(path: str | Path) -> Latents:
@@ -128,30 +119,8 @@ def read_latents(path: str | Path) -> Latents:
     Raises:
         InputError: The file is missing, damaged, or holds no latents.
     """
-    path = as_path(path, "file of latents")
-    kind = f"file of latents {path}"
-    check_header(path, InputError, "file of latents", MAX_FILE_BYTES)
-    file_hash = sha256_of(path)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(METADATA_KEY, "")
-            if '"kind": "latents"' not in text:
-                raise InputError(f"{kind} holds no latents; `stylert project` writes such files")
-            document = read_document(text, _Document, f"{kind}: its metadata", InputError)
-            if list(file.keys()) != [TENSOR] or file.get_slice(TENSOR).get_dtype() != "F32":
-                raise InputError(f"{kind} is damaged: it does not hold {TENSOR} as F32 alone")
-            ws: np.ndarray = file.get_tensor(TENSOR)
-    except (SafetensorError, OSError, TypeError) as e:
-        raise InputError(f"{kind} is not a whole safetensors file: {shown_line(str(e))}") from None
-    try:
-        _check_ws(ws, len(document.names))
-        if ws.shape[1:] != (document.num_ws, document.w_dim):
-            raise ValueError(f"its latents are {list(ws.shape[1:])}, not [{document.num_ws}, {document.w_dim}]")
-    except ValueError as e:
-        raise InputError(f"{kind} is damaged: {e}") from None
-    if digest({TENSOR: ws}) != document.sha256:
-        raise InputError(f"{kind} was changed or damaged: its latents do not match their sha256")
-    return Latents(document.network, ws, document.names, document.facts, file_hash)
+    document, tensors, file_hash = FILE.read(FILE.path(path))
+    return Latents(document.network, tensors[TENSOR], document.names, document.facts, file_hash)
 
 
 @dataclass(frozen=True)
@@ -183,6 +152,13 @@ class _Document:
             raise ValueError("two pictures have the same name")
 
 
+def _check(document: _Document, tensors: Mapping[str, np.ndarray]) -> None:
+    ws = tensors[TENSOR]
+    _check_ws(ws, len(document.names))
+    if ws.shape[1:] != (document.num_ws, document.w_dim):
+        raise ValueError(f"its latents are {list(ws.shape[1:])}, not [{document.num_ws}, {document.w_dim}]")
+
+
 def _check_ws(ws: np.ndarray, count: int) -> None:
     """Raise ValueError unless this is float32 `[count, num_ws, w_dim]` and finite."""
     if ws.dtype != np.float32 or ws.ndim != 3 or len(ws) != count:
@@ -191,3 +167,6 @@ def _check_ws(ws: np.ndarray, count: int) -> None:
         )
     if not np.isfinite(ws).all():
         raise ValueError("latents hold values that are not finite")
+
+
+FILE = TensorFile("latents", "stylert project", _Document, lambda document: (TENSOR,), _check)

@@ -16,7 +16,7 @@ from stylert.runtime.generator import Generator
 from stylert.runtime.steering.directions_file import write_directions
 from stylert.runtime.steering.latents_file import Latents, write_latents
 from tests.cli.conftest import Run
-from tests.runtime.steering.random_directions import random_directions
+from tests.runtime.steering.random_files import random_directions
 
 #: Seeds whose latents the file holds.
 SEEDS = [7, 3, 11]

@@ -17,7 +17,7 @@ from stylert.runtime.media.composition import Composition, composed_ws, moved_ws
 from stylert.runtime.media.recipes import Recipe, bundle_hash
 from stylert.runtime.media.rendering import check_fits, picture
 from stylert.runtime.steering.directions_file import Directions, read_directions, write_directions
-from tests.runtime.steering.random_directions import random_directions
+from tests.runtime.steering.random_files import random_directions
 
 
 def test_a_composition_takes_each_latent_from_its_seed_and_then_a_step(bundle: Bundle, rng: np.random.Generator) -> None:

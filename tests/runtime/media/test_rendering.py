@@ -15,7 +15,7 @@ from stylert.core.errors import InputError
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.media.recipes import Recipe
 from stylert.runtime.media.rendering import picture
-from tests.runtime.steering.random_directions import NUM_WS, STYLES, W_DIM, random_directions
+from tests.runtime.steering.random_files import NUM_WS, STYLES, W_DIM, random_directions
 
 SIDE = 256
 

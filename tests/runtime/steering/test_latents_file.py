@@ -1,4 +1,4 @@
-"""Latents come back as they were written, are truncated as the mapping network does it, and damaged files are refused in one line."""
+"""Latents come back as they were written, and are truncated as the mapping network does it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
 
 from stylert.core.errors import BundleError, InputError, OutputError
 from stylert.core.files.digests import sha256_of
@@ -18,13 +16,8 @@ from stylert.core.seeds import z_from_seeds
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.rendering import average_w
-from stylert.runtime.steering.latents_file import METADATA_KEY, Latents, read_latents, truncated, write_latents
-
-
-def random_latents(rng: np.random.Generator) -> Latents:
-    """Latents of two pictures, for the network of the tests."""
-    ws = rng.standard_normal((2, 6, 20)).astype(np.float32)
-    return Latents("ab" * 32, ws, ("me", "cat.2"), {"psnr_db": 31.5})
+from stylert.runtime.steering.latents_file import read_latents, truncated, write_latents
+from tests.runtime.steering.random_files import random_latents
 
 
 def test_latents_come_back_as_they_were_written(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -36,58 +29,6 @@ def test_latents_come_back_as_they_were_written(tmp_path: Path, rng: np.random.G
     assert read.sha256 == sha256_of(tmp_path / "a.safetensors")
     write_latents(tmp_path / "b.safetensors", read)
     assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
-
-
-def test_every_changed_byte_is_found_or_changes_nothing(tmp_path: Path, rng: np.random.Generator) -> None:
-    path, written = tmp_path / "a.safetensors", random_latents(rng)
-    write_latents(path, written)
-    whole = path.read_bytes()
-    for place in rng.integers(len(whole), size=300):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << rng.integers(8))]) + whole[place + 1 :])
-        try:
-            read = read_latents(path)
-        except InputError as e:
-            assert "\n" not in str(e)
-            continue
-        np.testing.assert_array_equal(read.ws, written.ws)
-    for length in (0, 5, 8, 100, len(whole) - 1):
-        path.write_bytes(whole[:length])
-        with pytest.raises(InputError):
-            read_latents(path)
-
-
-def test_other_files_are_refused(tmp_path: Path, checkpoint: Path) -> None:
-    (tmp_path / "text").write_text("hello, this is no such file")
-    for path in (tmp_path, tmp_path / "none", tmp_path / "text", checkpoint, Path("/dev/zero")):
-        with pytest.raises(InputError) as e:
-            read_latents(path)
-        assert "\n" not in str(e.value)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ('"version": 1', '"version": 2'),
-        ('"cat.2"', '"me"'),
-        ('"cat.2"', '"../me"'),
-        ('"cat.2"', '""'),
-        (', "cat.2"', ""),
-        ('"w_dim": 20', '"w_dim": 21'),
-        ("abababab", "ABABABAB"),
-        ('"num_ws": 6', '"num_ws": -6'),
-    ],
-)
-def test_metadata_that_does_not_fit_the_latents_is_refused(
-    old: str, new: str, tmp_path: Path, rng: np.random.Generator
-) -> None:
-    path = tmp_path / "a.safetensors"
-    write_latents(path, random_latents(rng))
-    with safe_open(path, "numpy") as file:
-        text = file.metadata()[METADATA_KEY]
-    assert old in text
-    save_file(load_file(path), path, {METADATA_KEY: text.replace(old, new)})
-    with pytest.raises(InputError):
-        read_latents(path)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from stylert.core.errors import InputError
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.steering.directions_file import Direction, Directions
 from stylert.runtime.steering.moves import Move, check_moves, columns_of, parse_move, steer, steered_batches
-from tests.runtime.steering.random_directions import NUM_WS, STYLES, W_DIM, random_directions
+from tests.runtime.steering.random_files import NUM_WS, STYLES, W_DIM, random_directions
 
 
 @pytest.mark.parametrize(
