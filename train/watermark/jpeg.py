@@ -40,9 +40,9 @@ def jpeg(pixels: Tensor, quality: int) -> Tensor:
     padding = (0, -width % UNIT, 0, -height % UNIT)
     padded = F.pad(rounded(pixels), padding, mode="replicate")
     matrix = torch.tensor(TO_YCC, device=pixels.device)
-    ycc = torch.einsum("dc,nchw->ndhw", matrix, padded)
-    luma = _through_blocks(rounded(ycc[:, :1]) - 128, _table(LUMA, quality).to(pixels.device))
-    chroma = _through_blocks(rounded(F.avg_pool2d(ycc[:, 1:], 2)), _table(CHROMA, quality).to(pixels.device))
+    ycc = rounded(torch.einsum("dc,nchw->ndhw", matrix, padded))
+    luma = _through_blocks(ycc[:, :1] - 128, _table(LUMA, quality).to(pixels.device))
+    chroma = _through_blocks(_halved(ycc[:, 1:]), _table(CHROMA, quality).to(pixels.device))
     chroma = F.interpolate(bounded(chroma, -128, 127), scale_factor=2, mode="bilinear", align_corners=False)
     decoded = torch.cat([bounded(luma + 128, 0, 255), rounded(chroma)], 1)
     rgb = torch.einsum("cd,ndhw->nchw", torch.linalg.inv(matrix), decoded)
@@ -57,6 +57,13 @@ def rounded(x: Tensor) -> Tensor:
 def bounded(x: Tensor, low: float, high: float) -> Tensor:
     """The nearest whole numbers within bounds, with the gradient of `x` itself, also beyond the bounds."""
     return x + (x.round().clamp(low, high) - x).detach()
+
+
+def _halved(planes: Tensor) -> Tensor:
+    """The means of 2x2 whole numbers. Means that end in a half are rounded down and up in turn along a row, as libjpeg does it."""
+    means = F.avg_pool2d(planes, 2)
+    bias = torch.tensor([0.25, 0.5], device=planes.device).repeat(means.shape[3] // 2)
+    return means + ((means + bias).floor() - means).detach()
 
 
 def _through_blocks(plane: Tensor, table: Tensor) -> Tensor:

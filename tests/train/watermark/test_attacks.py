@@ -18,6 +18,10 @@ from stylert.train.watermark.attacks import as_pixels, random_view, resize, save
 
 @pytest.fixture
 def picture(rng: np.random.Generator) -> Image.Image:
+    return random_picture(rng)
+
+
+def random_picture(rng: np.random.Generator) -> Image.Image:
     """A smooth picture with some noise, of odd size, whose values stay off the ends of the range."""
     small = Image.fromarray(rng.integers(50, 206, (6, 7, 3), np.uint8))
     smooth = np.asarray(small.resize((53, 46), Image.Resampling.BICUBIC), np.float32)
@@ -39,12 +43,14 @@ def in_file(picture: Image.Image, **options: object) -> Image.Image:
 
 
 @pytest.mark.parametrize("quality", [30, 50, 75, 90])
-def test_jpeg_gives_the_pixels_of_pillow(picture: Image.Image, quality: int) -> None:
-    expected = np.asarray(in_file(picture, format="jpeg", quality=quality), np.float32)
-    ours = pixels(attacks.jpeg(as_image(picture), quality))
-    lost = np.abs(np.asarray(picture, np.float32) - expected).mean()
-    assert np.abs(ours - expected).mean() < 0.25 * lost
-    assert np.mean(np.abs(ours - expected) > 2) < 0.1  # few coefficients lie so close to a half that the two round differently
+def test_jpeg_gives_the_pixels_of_pillow(rng: np.random.Generator, quality: int) -> None:
+    """libjpeg transforms in whole numbers. So a few coefficients are rounded to other steps, which the mean of ten pictures tells."""
+    pictures = [random_picture(rng) for _ in range(10)]
+    expected = np.stack([np.asarray(in_file(each, format="jpeg", quality=quality), np.float32) for each in pictures])
+    ours = np.stack([pixels(attacks.jpeg(as_image(each), quality)) for each in pictures])
+    lost = np.abs(np.stack(pictures) - expected).mean()
+    assert np.abs(ours - expected).mean() < 0.2 * lost
+    assert np.mean(np.abs(ours - expected) > 2) < 0.1
 
 
 @pytest.mark.parametrize("size", [(40, 35), (27, 23), (70, 61)])
