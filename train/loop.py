@@ -238,7 +238,7 @@ def _resume(trainer: Trainer, snapshot: str | Path, statistics: Statistics) -> N
 
 
 def _checked_metrics(metrics: object) -> dict[str, float]:
-    """What a user's `evaluate` returned, with numbers of Python. Raises InputError if it is something else."""
+    """The metrics that a user's `evaluate` returned, as numbers of Python. Raises InputError for anything else."""
     if not isinstance(metrics, Mapping) or not metrics:
         raise InputError(f"evaluate must return numbers by name, not {shown(metrics)}")
     for name, value in metrics.items():
