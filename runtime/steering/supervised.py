@@ -23,8 +23,8 @@ class ScoreDirection:
 
     Attributes:
         vector: Of unit length, float64 `[w_dim]`.
-        correlation: Between the scores and their predictions, each from the other images alone. It says how well w tells the
-            score: 1 is exact, 0 is chance.
+        correlation: Between the scores and their predictions, each from the other images alone, as differences from the mean of
+            those. It says how well w tells the score: 1 is exact, 0 is chance.
     """
 
     vector: np.ndarray
@@ -66,7 +66,9 @@ def score_direction(w: np.ndarray, scores: np.ndarray) -> ScoreDirection:
     length = float(np.linalg.norm(vector))
     if length == 0:
         raise no_direction
-    return ScoreDirection(vector / length, _correlation(y, y - residual))
+    # The mean of the other scores is lower where a score is high. So the bare predictions of chance would have a correlation of -1.
+    others = -y / (len(y) - 1)
+    return ScoreDirection(vector / length, _correlation(y, y - residual - others))
 
 
 def style_correlations(w: np.ndarray, scores: np.ndarray, style_weight: np.ndarray) -> np.ndarray:
