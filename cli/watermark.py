@@ -48,7 +48,7 @@ def train(
 
     Keep the detector to yourself: with it the mark can be removed, or forged.
     """
-    from stylert.models.checkpoint import digest, generator_module, write_generator
+    from stylert.models.checkpoint import check_generator_output, digest, generator_module, write_generator
     from stylert.models.importers.import_checkpoint import read_stylegan2_generator
     from stylert.models.stylegan2.state_dict import generator_shapes
     from stylert.runtime.watermark.detector_file import (
@@ -61,7 +61,7 @@ def train(
     from stylert.runtime.watermark.false_positives import matches_needed
 
     place = detector or out.with_name(f"{out.stem}.detector.onnx")
-    check_output(out, "safetensors", (checkpoint,))
+    check_generator_output(out, (checkpoint,))
     check_detector_output(place, (checkpoint,), replace)
     if is_same_file(out, place):
         raise InputError(f"--out and --detector both write {out}: choose another file")

@@ -21,9 +21,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from stylert.core.errors import CheckpointError, InputError, as_path, shown, shown_line
+from stylert.core.errors import CheckpointError, InputError, OutputError, as_path, shown, shown_line
 from stylert.core.files.json_documents import read_document, read_part
-from stylert.core.files.outputs import document_values
+from stylert.core.files.outputs import check_output, document_values
 from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
 from stylert.models.network_config import BaseGeneratorConfig
 from stylert.models.network_kinds import generator_config, generator_shapes, new_generator, require_stylegan2
@@ -192,6 +192,17 @@ def write_generator(
     read_document(text, _Metadata, f"{refusal}: its info", CheckpointError)  # no file that cannot be read
     with safetensors_file(path, within) as temporary:
         save_file(tensors, temporary, {METADATA_KEY: text})
+
+
+def check_generator_output(path: Path, inputs: Collection[Path]) -> None:
+    """Check, before a long computation, that a generator may be written to a path, as `check_output`. An older one is replaced.
+
+    Raises:
+        OutputError: It may not. Or the file there is that of a training run, whose snapshot cannot make it again.
+    """
+    check_output(path, "safetensors", inputs)
+    if path.exists() and (path.parent / SNAPSHOT_FILE).exists():
+        raise OutputError(f"cannot replace {path}: it lies in the folder of a training run; choose another name or folder")
 
 
 def trained_kimg(path: str | Path) -> float | None:

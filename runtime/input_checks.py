@@ -100,8 +100,11 @@ def host_floats(value: Any, shape: NamedShape, name: str) -> np.ndarray:
         kind = type(value).__name__ if array is None else f"an array of {array.dtype}"
         raise InputError(f"{name} must be a float array, not {shown_line(kind, 60)}")
     _check_shape(array.shape, shape, name)
-    with np.errstate(over="ignore"):  # of float64: it becomes infinite, which is found below
-        floats = np.ascontiguousarray(array, dtype=np.float32)
+    try:
+        with np.errstate(over="ignore"):  # of float64: it becomes infinite, which is found below
+            floats = np.ascontiguousarray(array, dtype=np.float32)
+    except MemoryError:  # a view may repeat its values without end
+        raise InputError(f"{name} of shape {list(array.shape)} does not fit into memory: give fewer at a time") from None
     if not np.isfinite(floats).all():
         raise InputError(f"{name} holds values that are not finite in float32")
     if max(floats.max(), -floats.min()) > MAX_VALUE:

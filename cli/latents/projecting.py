@@ -14,6 +14,7 @@ import numpy as np
 from stylert.cli.console import print_line, print_note, print_table, progress
 from stylert.core.errors import InputError, OutputError, missing_extra
 from stylert.core.files.digests import sha256_of
+from stylert.core.files.locks import locked_folder
 from stylert.core.files.outputs import check_output, is_within, write_json
 from stylert.core.files.safetensors_files import safetensors_file
 from stylert.core.images.grids import make_grid
@@ -106,10 +107,11 @@ def project(places: Sequence[Path], self_test: int, psis: Sequence[float], optio
     objective = Objective(distance, options.pixel_weight)
     projector = Projector(generator, latent_statistics(generator), objective, settings)
     results = _Results(options, sha256_of(options.checkpoint), _facts(options, settings, distance))
-    with progress() as report:
-        rows = _rows(projector, pictures, results, report)
-    latents = Latents(results.network, np.concatenate([row.ws for row in rows]), tuple(row.names[0] for row in rows))
-    write_latents(options.out / ALL, latents)
+    with locked_folder(options.out):
+        with progress() as report:
+            rows = _rows(projector, pictures, results, report)
+        latents = Latents(results.network, np.concatenate([row.ws for row in rows]), tuple(row.names[0] for row in rows))
+        write_latents(options.out / ALL, latents)
     _show(rows, psis if self_test else ())
     if options.json is not None:
         content = {"checkpoint_sha256": results.network, "settings": results.settings}

@@ -7,7 +7,7 @@ from pathlib import Path
 from stylert.cli.console import print_line
 from stylert.core.errors import CheckpointError, InputError, missing_extra
 from stylert.core.files.outputs import check_output, is_same_file
-from stylert.models.checkpoint import SNAPSHOT_FILE, read_metadata
+from stylert.models.checkpoint import SNAPSHOT_FILE, check_generator_output, read_metadata
 from stylert.models.converters.convert_checkpoint import PROJECTS, check_project, write_for_project
 from stylert.models.converters.networks import NetworksToWrite
 from stylert.models.importers.import_checkpoint import import_checkpoint, write_imported
@@ -28,7 +28,7 @@ def run_import(file: Path, out: Path, training: Path | None = None, preset: str 
         OutputError: `out` cannot be written, or is a file that would be lost, such as `file` itself. The folder of the run holds
             files that a new run would replace.
     """
-    check_output(out, "safetensors", (file,))
+    check_generator_output(out, (file,))
     if training is not None and is_same_file(out, training / SNAPSHOT_FILE):
         raise InputError(f"--out and --training both write {out}: choose another file")
     imported = import_checkpoint(file, training=training is not None)

@@ -24,6 +24,7 @@ from stylert.core.files.atomic import atomic_directory
 from stylert.core.files.configuration import configuration_folder
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import read_document
+from stylert.core.files.locks import locked_folder
 from stylert.core.files.outputs import is_within
 
 if TYPE_CHECKING:
@@ -273,13 +274,14 @@ def check_vacant(folder: Path, replace: bool) -> None:
 
 
 def _write(folder: Path, settings: SigningSettings, files: dict[str, bytes], replace: bool) -> None:
-    check_vacant(folder, replace)
     settings = replace_fields(settings, sha256={name: sha256(content).hexdigest() for name, content in files.items()})
-    with atomic_directory(folder, _own_files) as temporary:
-        temporary.chmod(stat.S_IRWXU)
-        for name, content in {SETTINGS_FILE: _document(settings), **files}.items():
-            with open(temporary / name, "xb", opener=_open_private) as file:
-                file.write(content)
+    with locked_folder(folder):  # of two processes, one finds the key of the other
+        check_vacant(folder, replace)
+        with atomic_directory(folder, _own_files) as temporary:
+            temporary.chmod(stat.S_IRWXU)
+            for name, content in {SETTINGS_FILE: _document(settings), **files}.items():
+                with open(temporary / name, "xb", opener=_open_private) as file:
+                    file.write(content)
 
 
 def _own_files(folder: Path) -> list[str]:

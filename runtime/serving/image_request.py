@@ -133,7 +133,8 @@ def _items(request: ImagesRequest, bundle: Bundle, directions: Directions | None
             raise InputError(f"latents ws are the whole image; leave out {', '.join(given)}")
         _check_count(len(request.ws), most)
         try:
-            latents = np.array(request.ws, np.float32)
+            with np.errstate(over="ignore"):  # it becomes infinite, which is found below
+                latents = np.array(request.ws, np.float32)
         except ValueError:
             raise InputError("ws are lists of different lengths") from None
         return list(host_floats(latents, ("N", bundle.num_ws, bundle.model["w_dim"]), "ws"))

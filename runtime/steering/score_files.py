@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def read_scores(path: str | Path) -> ScoredImages:
             seeds.append(_whole(cells[SEED], SEED, MAX_SEED))
             labels.append(_whole(cells[CLASS], CLASS, 2**31 - 1) if CLASS in cells else None)
             for name in names:
-                scores[name].append(read_number(cells[name]) if cells[name] else float("nan"))
+                scores[name].append(_score(cells[name]) if cells[name] else math.nan)
     except (UnicodeDecodeError, csv.Error) as e:
         raise InputError(f"file of scores {path} is no CSV file: {shown_line(str(e))}") from None
     except (ValueError, InputError) as e:
@@ -131,6 +132,13 @@ def _narrow_lines(lines: Iterable[str]) -> Iterator[str]:
         if line.count(",") > MAX_COLUMNS + 1:  # beside the scores, seed and class
             raise ValueError(TOO_WIDE)
         yield line
+
+
+def _score(text: str) -> float:
+    number = read_number(text)
+    if math.isinf(number):
+        raise ValueError(f"a score is too large: {shown(text)}")
+    return number
 
 
 def _whole(text: str, name: str, most: int) -> int:

@@ -79,6 +79,17 @@ def test_an_output_that_would_cost_a_file_is_refused(place: Path, refused: Refus
         assert {k: v for k, v in contents(place).items() if k != "hard.safetensors"} == before, args
 
 
+def test_generators_of_a_run_are_not_replaced_by_others(place: Path, refused: Refuse) -> None:
+    run, m = place / "run", place / "m.safetensors"
+    run.mkdir()
+    for name in ("best.safetensors", "snapshot.safetensors"):
+        shutil.copyfile(m, run / name)
+    before = contents(place)
+    for words in (("import", m), ("watermark", "train", m, "--steps", 1)):
+        assert "in the folder of a training run" in refused(*words, "--out", run / "best.safetensors")
+    assert contents(place) == before
+
+
 def test_a_new_run_is_not_started_beside_the_generator_of_another(place: Path, refused: Refuse) -> None:
     run = place / "run"
     run.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file
 
 from stylert.cli.latents import projecting
 from stylert.core.files.digests import sha256_of
+from stylert.core.files.locks import locked_folder
 from stylert.core.images.similarity import psnr
 from stylert.core.seeds import z_from_seeds
 from stylert.export.pipeline import export_bundle
@@ -181,6 +183,16 @@ def test_every_mistake_is_one_line_and_leaves_no_file(
     assert (code, out, err.count("\n")) == (2, "", 1), err
     assert message in err
     assert contents(".") == before
+
+
+@pytest.mark.usefixtures("pixel_distance")
+def test_two_at_once_do_not_write_into_one_folder(run: Run, photos: Path, checkpoint: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        other = locked_folder("out")
+        pool.submit(other.__enter__).result()  # a thread has its own locks
+        code, _, err = run("project", photos, "--checkpoint", checkpoint, "--out", "out", *QUICK)
+        pool.submit(other.__exit__, None, None, None).result()
+    assert (code, err.count("\n"), "another process is writing there" in err) == (2, 1, True), err
 
 
 @pytest.mark.usefixtures("pixel_distance")

@@ -190,6 +190,13 @@ def test_values_of_float64_beyond_float32_are_refused_without_a_warning(plain: G
         conditional.map(np.zeros((1, 24)), labels=np.full((1, 3), 1e39))
 
 
+def test_more_latents_than_memory_are_refused_in_one_line(plain: Generator) -> None:
+    with pytest.raises(InputError, match=r"ws of shape \[1000000000000, 6, 20\] does not fit into memory"):
+        plain.synthesize(np.broadcast_to(np.zeros((1, 6, 20)), (10**12, 6, 20)))
+    with pytest.raises(InputError, match=r"z of shape .* does not fit into memory"):
+        plain.map(np.broadcast_to(np.zeros(24), (10**12, 24)))
+
+
 @pytest.mark.parametrize("value", [3e38, -3e38, 1.1e12])
 def test_values_with_which_a_network_overflows_are_refused_and_make_no_black_image(
     plain: Generator, conditional: Generator, value: float

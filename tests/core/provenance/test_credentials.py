@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,22 @@ def test_a_key_that_is_there_is_kept_unless_it_may_be_replaced(tmp_path: Path) -
         write_test_credential(folder)
     assert read_credential(folder) == first
     assert write_test_credential(folder, replace=True).key != first.key
+
+
+def test_of_two_that_make_a_key_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, whole = tmp_path / "key", credentials.atomic_directory
+    errors: list[BaseException | None] = []
+
+    def interrupted(*arguments: object) -> object:
+        monkeypatch.setattr(credentials, "atomic_directory", whole)
+        with ThreadPoolExecutor(1) as pool:
+            errors.append(pool.submit(write_test_credential, folder).exception())
+        return whole(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(credentials, "atomic_directory", interrupted)
+    first = write_test_credential(folder)
+    assert "another process is writing there" in str(errors)
+    assert read_credential(folder) == first
 
 
 def test_a_folder_with_files_of_others_is_not_replaced(tmp_path: Path) -> None:

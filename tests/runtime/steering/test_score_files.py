@@ -40,6 +40,7 @@ def test_a_table_is_read_with_empty_scores_and_classes(tmp_path: Path) -> None:
         (b"seed,a\n4294967296,2\n", "line 2: seed"),
         (b"seed,a\n1,two\n", "line 2: not a number"),
         (b"seed,a\n1,nan\n", "line 2: not a number"),
+        (b"seed,a\n1,2\n3,-1e400\n", "line 3: a score is too large: '-1e400'"),
         (b"seed,class,a\n1,,2\n", "line 2: class"),
         (b"seed,hair colour\n1,2\n", "a direction has a name"),
         (b"seed,\n1,2\n", "a direction has a name"),
