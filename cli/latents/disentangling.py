@@ -264,7 +264,9 @@ def _direction(effect: Effect, attributes: Sequence[MeasuredAttribute]) -> dict[
     counts = np.array([a.counts for a in attributes], bool)
     ranked = [names[i] for i in np.argsort(-effect.sizes, kind="stable") if counts[i]]
     target = effect.move.target
-    main = target if target is not None else next(iter(ranked), None)
+    main = target
+    if main is None and ranked:  # by mean change, as leakage counts it, and not by size
+        main = names[int(np.argmax(np.where(counts, np.abs(effect.slopes), -1)))]
     moved = effect.strengths != 0
     is_read = main is not None and bool(counts[names.index(main)])
     return {
