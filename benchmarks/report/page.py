@@ -39,7 +39,7 @@ def write_report(document: dict[str, Any], path: str | Path, pictures: Path | No
         for scenario, rows in tables.by_scenario(document["rows"]).items()
     ]
     weak = [row for row in document["rows"] if row["remarks"]]
-    _render(
+    render_page(
         "report.html",
         path,
         document=document,
@@ -73,7 +73,7 @@ def write_comparison(
     """
     draw, inches = comparison_plot(comparisons)
     has_intervals = any(row.difference for comparison in comparisons for row in comparison.rows)
-    _render(
+    render_page(
         "comparison.html",
         path,
         comparisons=comparisons,
@@ -100,12 +100,23 @@ def _embedded_pictures(document: dict[str, Any], folder: Path) -> dict[str, str]
     return embedded
 
 
-def _render(template: str, path: str | Path, **values: Any) -> None:
+def render_page(template: str, path: str | Path, **values: Any) -> None:
+    """Write a page from a template of this folder, whole or not at all.
+
+    Raises:
+        BackendError: Jinja2 is not installed.
+        OutputError: The page cannot be written.
+    """
+    text = page_template(template).render(**values)
+    with atomic_file(path) as temporary:
+        temporary.write_text(document_text(text), encoding="utf-8")  # also with names of files that are not UTF-8
+
+
+def page_template(template: str) -> Any:
+    """A template of this folder. Raises BackendError if Jinja2 is not installed."""
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError:
         raise missing_extra("Jinja2", "bench") from None
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-    text = environment.get_template(template).render(**values)
-    with atomic_file(path) as temporary:
-        temporary.write_text(document_text(text), encoding="utf-8")  # also with names of files that are not UTF-8
+    return environment.get_template(template)

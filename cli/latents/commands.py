@@ -1,4 +1,7 @@
-"""Declares mix, sweep, interpolate, again and project with their options. `drawing.py` and `projecting.py` run them."""
+"""Declares mix, sweep, interpolate, again, project and disentanglement with their options.
+
+`drawing.py`, `projecting.py` and `disentangling.py` run them.
+"""
 
 from __future__ import annotations
 
@@ -165,4 +168,51 @@ def project(
             replace=replace,
             json=json,
         ),
+    )
+
+
+@app.command()
+def disentanglement(
+    checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, or any file that `stylert export` reads.")],
+    out: Annotated[Path, typer.Option(help="File of the report, .html.")],
+    directions: Annotated[Path | None, typer.Option(help="File of directions, whose effects are measured.")] = None,
+    names: Annotated[str | None, typer.Option(help="Comma-separated directions of the file; by default the first ten.")] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="CSV file of attributes: seed, a column per score, perhaps class; an image may lack scores."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Zip or folder of real images with a parts.json, whose parts are attributes.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=50, max=1_000_000, help="Random images for separability.")] = 2000,
+    paths: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Random paths for each perceptual path length; 0 leaves it out.")
+    ] = 500,
+    edits: Annotated[int, typer.Option(min=2, max=10_000, help="Random images that move along each direction.")] = 32,
+    strengths: Annotated[str, typer.Option(help="Strengths of the moves, in standard deviations.")] = "-2,-1,0,1,2",
+    lpips: Annotated[
+        str | None, typer.Option(help="Comma-separated files: VGG16's weights and LPIPS's, in place of EfficientNet-Lite0.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")] = 0,
+    json: JsonFile = None,
+) -> None:
+    """Report path length, separability of attributes, and what else each direction changes, as one HTML page."""
+    from stylert.cli.latents.disentangling import DisentanglementOptions, report_disentanglement
+
+    report_disentanglement(
+        DisentanglementOptions(
+            checkpoint=checkpoint,
+            out=out,
+            directions=directions,
+            names=None if names is None else tuple(split_list(names) or ()),
+            scores=scores,
+            data=data,
+            images=images,
+            paths=paths,
+            edits=edits,
+            strengths=strengths,
+            lpips=tuple(Path(name) for name in split_list(lpips) or []),
+            seed=seed,
+            json=json,
+        )
     )

@@ -132,6 +132,19 @@ def show(directions: Directions) -> None:
     )
 
 
+def labels_of(images: ScoredImages, c_dim: int) -> np.ndarray | None:
+    """The labels `[N, c_dim]` of scored images, or None for a network without labels.
+
+    Raises:
+        InputError: The network takes labels and an image has none, or the other way round.
+    """
+    if c_dim:
+        return np.concatenate([one_hot(None if label is None else [label], 1, c_dim) for label in images.labels])  # type: ignore[list-item]
+    if any(label is not None for label in images.labels):
+        raise InputError("this network takes no labels")
+    return None
+
+
 def _scored(weights: GeneratorWeights, images: ScoredImages, levels: str | None, styles: int) -> dict[str, Direction]:
     """The directions of scores: in w, or with `styles` as so many single styles for each score."""
     cfg = weights.config
@@ -141,12 +154,7 @@ def _scored(weights: GeneratorWeights, images: ScoredImages, levels: str | None,
     if styles:
         longest = max((style_name(cfg, place.stop - 1) for place in style_slices(cfg).values()), key=len)
         check_names([f"{name}.{longest}" for name in images.scores])
-    labels = None
-    if cfg.c_dim:
-        labels = np.concatenate([one_hot(None if label is None else [label], 1, cfg.c_dim) for label in images.labels])  # type: ignore[list-item]
-    elif any(label is not None for label in images.labels):
-        raise InputError("this network takes no labels")
-    w = map_z(cfg, weights.arrays, z_from_seeds(images.seeds, cfg.z_dim), labels)
+    w = map_z(cfg, weights.arrays, z_from_seeds(images.seeds, cfg.z_dim), labels_of(images, cfg.c_dim))
     w_covariance = covariance(_random_w(weights, SAMPLES))
     found: dict[str, Direction] = {}
     for name, scores in images.scores.items():

@@ -8,7 +8,7 @@ images. Its accuracy on other real images limits what the metric can show.
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -39,6 +39,7 @@ class PartsDocument:
     """The content of `parts.json`, as far as it is used."""
 
     choices: dict[str, list[PartIndex]]
+    layers: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,9 @@ def read_parts(data: str | Path, dataset: ImageDataset) -> np.ndarray:
     Raises:
         DataError: `parts.json` is missing, damaged, or not of these images.
     """
-    with closing(open_files(data)) as files:
-        path = files.find(PARTS_FILE)
-        if path is None:
-            raise DataError(f"{data} does not say what its images are made of: {PARTS_FILE} is missing")
-        limit = min(BYTES + BYTES_PER_IMAGE * len(files.names), MAX_BYTES)
-        content = files.read_document(path, limit)
-    subject = f"dataset {data}: {path}"
+    path, subject, document = _read_parts_file(data)
     parts_of: dict[str, list[int]] = {}
-    for written, parts in read_document(content, PartsDocument, subject, DataError, limit, limit).choices.items():
+    for written, parts in document.choices.items():
         name = (PurePosixPath(path).parent / path_in_archive(written)).as_posix()
         if name in parts_of:
             raise DataError(f"{subject} has the parts of {name!r} twice")
@@ -88,6 +83,28 @@ def read_parts(data: str | Path, dataset: ImageDataset) -> np.ndarray:
     if not rows[0] or any(len(row) != len(rows[0]) for row in rows):
         raise DataError(f"{data}: the parts in {PARTS_FILE} must be one index per layer, for every image")
     return np.array(rows)
+
+
+def read_layer_names(data: str | Path, count: int) -> tuple[str, ...]:
+    """The names of the `count` layers of a dataset's parts, or `layer 0` and on where `parts.json` does not name each.
+
+    Raises:
+        DataError: `parts.json` is missing or damaged.
+    """
+    names = tuple(_read_parts_file(data)[2].layers)
+    return names if len(set(names)) == len(names) == count else tuple(f"layer {i}" for i in range(count))
+
+
+def _read_parts_file(data: str | Path) -> tuple[str, str, PartsDocument]:
+    """The path of `parts.json` in a dataset, the subject of messages about it, and its content. Raises DataError."""
+    with closing(open_files(data)) as files:
+        path = files.find(PARTS_FILE)
+        if path is None:
+            raise DataError(f"{data} does not say what its images are made of: {PARTS_FILE} is missing")
+        limit = min(BYTES + BYTES_PER_IMAGE * len(files.names), MAX_BYTES)
+        content = files.read_document(path, limit)
+    subject = f"dataset {data}: {path}"
+    return path, subject, read_document(content, PartsDocument, subject, DataError, limit, limit)
 
 
 class PartClassifier:
