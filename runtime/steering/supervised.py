@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from stylert.core.errors import InputError
+from stylert.core.ridge import ridge_regression
 from stylert.runtime.steering.unsupervised import covariance, spreads
 
 #: The fewest scores from which a direction is found
 MIN_SCORES = 8
 #: The most scores, which bounds the memory: 400 MB for latents of 512 numbers
 MAX_SCORES = 100_000
-#: Strengths of the regularisation that are tried, relative to the greatest eigenvalue
-RIDGES = np.geomspace(1e-7, 1e2, 37)
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,7 @@ class ScoreDirection:
 
 
 def score_direction(w: np.ndarray, scores: np.ndarray) -> ScoreDirection:
-    """The direction in w along which a score rises, by ridge regression.
-
-    The regularisation is the one with the least error when each image is left out (Golub et al. 1979). The residual of an image
-    that is left out is that of the whole fit, divided by 1 minus the image's leverage. So one eigen-decomposition is enough.
+    """The direction in w along which a score rises, by ridge regression (`core.ridge`).
 
     Args:
         w: Latents of the images, `[N, w_dim]`.
@@ -44,31 +40,11 @@ def score_direction(w: np.ndarray, scores: np.ndarray) -> ScoreDirection:
     Raises:
         InputError: There are too few or too many scores, or all are the same.
     """
-    y = checked_scores(w, scores)
-    x = w - w.mean(0, dtype=np.float64)
-    values, vectors = np.linalg.eigh(x.T @ x)
-    no_direction = InputError("these scores do not depend on w: no direction changes them")
-    if values[-1] <= np.finfo(np.float32).tiny:
-        raise no_direction
-    projected = x @ vectors  # [N, w_dim]
-    squares, products = np.square(projected), projected.T @ y
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
-    for ridge in RIDGES * float(values[-1]):
-        shrunk = products / (np.maximum(values, 0) + ridge)
-        leverage = squares @ (1 / (np.maximum(values, 0) + ridge)) + 1 / len(y)
-        residual = (y - projected @ shrunk) / np.maximum(1 - leverage, 1e-9)
-        error = float(np.square(residual).mean())
-        if best is None or error < best[0]:
-            best = error, shrunk, residual
-    assert best is not None
-    _, shrunk, residual = best
-    vector = vectors @ shrunk
-    length = float(np.linalg.norm(vector))
+    fit = ridge_regression(w, checked_scores(w, scores))
+    length = float(np.linalg.norm(fit.weights))
     if length == 0:
-        raise no_direction
-    # The mean of the other scores is lower where a score is high. So the bare predictions of chance would have a correlation of -1.
-    others = -y / (len(y) - 1)
-    return ScoreDirection(vector / length, _correlation(y, y - residual - others))
+        raise InputError("these scores do not depend on w: no direction changes them")
+    return ScoreDirection(fit.weights / length, fit.correlation)
 
 
 def style_correlations(w: np.ndarray, scores: np.ndarray, style_weight: np.ndarray) -> np.ndarray:
@@ -105,8 +81,3 @@ def checked_scores(w: np.ndarray, scores: np.ndarray) -> np.ndarray:
         raise InputError("a direction needs scores that differ, and are finite numbers")
     y = np.ldexp(y, -np.frexp(np.abs(y).max())[1])  # by a power of two, so exactly
     return y - y.mean()
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), np.finfo(np.float64).tiny))

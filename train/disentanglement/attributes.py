@@ -8,13 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
+from stylert.core.ridge import correlation, ridge_regression
 from stylert.models.features.extractors import Extractor
 from stylert.train.metrics.coverage import PartClassifier
 
 #: An attribute whose reader correlates less with the truth is marked, and no sum counts it.
 LEAST_CORRELATION = 0.5
-#: Strengths of the ridge that are tried, relative to the greatest eigenvalue
-RIDGES = np.geomspace(1e-7, 1e2, 37)
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,9 @@ class ScoreReader:
         attributes, planes = [], []
         for name, score in scores.items():
             scored = np.isfinite(score)
-            plane, correlation = ridge_regression(features[scored], score[scored])
-            attributes.append(Attribute(name, "scores", correlation, share_with(score[scored])))
-            planes.append(plane)
+            fit = ridge_regression(features[scored], score[scored])
+            attributes.append(Attribute(name, "scores", fit.correlation, share_with(score[scored])))
+            planes.append(np.append(fit.weights, fit.constant))
         self.attributes = tuple(attributes)
         self.planes = np.stack(planes, axis=1)  # [F + 1, A]
 
@@ -101,43 +100,7 @@ class PartReader:
         return self.classifier.margins(images.transpose(0, 3, 1, 2))
 
 
-def ridge_regression(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
-    """A linear function of features that tells a score.
-
-    The ridge is the one with the least error when each image is left out (Golub et al. 1979). The residual of an image that is
-    left out is that of the whole fit, divided by 1 minus its leverage.
-
-    Args:
-        x: Features `[N, F]`.
-        y: Scores `[N]`, finite and not all the same.
-
-    Returns:
-        Weights and, last, the constant, `[F + 1]`; and the correlation of scores with the predictions of left-out images.
-    """
-    mean, centre = x.mean(0), y.mean()
-    u, s, v = np.linalg.svd(x - mean, full_matrices=False)
-    products, squares = u.T @ (y - centre), np.square(u)
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
-    for ridge in RIDGES * max(float(s[0]) ** 2, np.finfo(np.float64).tiny):
-        shrunk = np.square(s) / (np.square(s) + ridge)
-        leverage = squares @ shrunk + 1 / len(y)
-        residual = (y - centre - u @ (shrunk * products)) / np.maximum(1 - leverage, 1e-9)
-        error = float(np.square(residual).mean())
-        if best is None or error < best[0]:
-            best = error, v.T @ (s / (np.square(s) + ridge) * products), residual
-    assert best is not None
-    _, weights, residual = best
-    return np.append(weights, centre - mean @ weights), correlation(y, y - residual)
-
-
 def share_with(scores: np.ndarray) -> float:
     """The share of images that have an attribute: of those with the higher of two scores, or else the upper half."""
     values = np.unique(scores)
     return float((scores == values[-1]).mean()) if len(values) == 2 else 0.5
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """The correlation of two series `[N]`, and 0 where one of them does not vary."""
-    a, b = a - a.mean(dtype=np.float64), b - b.mean(dtype=np.float64)
-    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / scale if scale > np.finfo(np.float64).tiny else 0.0

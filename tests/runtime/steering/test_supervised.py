@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from stylert.core.errors import InputError
-from stylert.runtime.steering.supervised import MIN_SCORES, RIDGES, score_direction, style_correlations
+from stylert.core.ridge import RIDGES
+from stylert.runtime.steering.supervised import MIN_SCORES, score_direction, style_correlations
 
 
 def left_out_errors(w: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:

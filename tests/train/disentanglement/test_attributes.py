@@ -1,33 +1,11 @@
-"""Readers of attributes: the ridge against independent fits, and the honesty of its correlation."""
+"""Readers of attributes: those that tell an attribute are told from those of chance."""
 
 import numpy as np
 import pytest
 
-from stylert.train.disentanglement import attributes
-from stylert.train.disentanglement.attributes import PartReader, ScoreReader, correlation, ridge_regression, share_with
+from stylert.core.ridge import correlation
+from stylert.train.disentanglement.attributes import PartReader, ScoreReader, share_with
 from stylert.train.metrics.coverage import PartClassifier
-
-
-@pytest.mark.parametrize(("images", "width"), [(60, 7), (30, 80)])
-def test_the_correlation_is_that_of_fits_without_each_image(rng, monkeypatch, images, width):
-    monkeypatch.setattr(attributes, "RIDGES", np.array([0.01]))
-    x, y = rng.normal(size=(images, width)), rng.normal(size=images)
-    ridge = 0.01 * np.linalg.svd(x - x.mean(0), compute_uv=False)[0] ** 2
-
-    def fit(x, y):
-        centred = x - x.mean(0)
-        weights = np.linalg.solve(centred.T @ centred + ridge * np.eye(width), centred.T @ (y - y.mean()))
-        return np.append(weights, y.mean() - x.mean(0) @ weights)
-
-    plane, found = ridge_regression(x, y)
-    np.testing.assert_allclose(plane, fit(x, y), atol=1e-9)
-    predicted = []
-    for i in range(images):
-        rest = np.arange(images) != i
-        without = fit(x[rest], y[rest])
-        predicted.append(x[i] @ without[:-1] + without[-1])
-    # The leverage is that of centred features with the ridge of all images, so the identity is exact.
-    assert found == pytest.approx(np.corrcoef(y, predicted)[0, 1], abs=1e-6)
 
 
 def test_scores_that_the_features_tell_are_read_and_others_are_marked(rng):
