@@ -80,7 +80,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--decoder-steps", type=int, default=600, help="training steps of the decoder")
     parser.add_argument("--whitening", type=int, default=2048, help="unmarked images that the decoder learns from")
     parser.add_argument("--seed", type=int, default=100, help="seed of the first mark; each further one has the next")
-    parser.add_argument("--first-seed", type=int, default=11_000_000, help="seed of the first image that is judged")
+    parser.add_argument("--first-seed", type=int, default=19_000_000, help="seed of the first image that is judged")
     parser.add_argument("--images", type=int, default=64, help="marked images per row")
     parser.add_argument("--unmarked", type=int, default=256, help="images of each kind without the mark")
     parser.add_argument("--attacker-images", type=int, nargs="+", default=[10, 100, 1000], help="images that the attacker has")

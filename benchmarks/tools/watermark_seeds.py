@@ -25,6 +25,7 @@ EARLIER = {
     "judged images of earlier tables": range(2_000_000, 2_010_000),
     "attackers' images of earlier tables": range(5_000_000, 6_010_000),
     "images of the tables of a filter as the decoder": range(7_000_000, 10_001_000),
+    "images of the tables of a network as the decoder": range(11_000_000, 18_001_000),
 }
 #: Distance of the ranges of one run.
 STRIDE = 1_000_000
