@@ -16,6 +16,8 @@ from stylert.core.files.outputs import check_output, is_same_file, write_json
 
 #: The false-positive rate of `detect`, unless it is given.
 DEFAULT_RATE = 1e-6
+#: A mark of which less is read from clean images is lost in edited ones.
+LEAST_READ = 0.97
 
 watermark = CommandGroup(help="Mark a generator, and read the mark from pictures.", no_args_is_help=True)
 app.add_typer(watermark, name="watermark")
@@ -63,6 +65,8 @@ def train(
     place = detector or out.with_name(f"{out.stem}.detector.onnx")
     check_generator_output(out, (checkpoint,))
     check_detector_output(place, (checkpoint,), replace)
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out is a .safetensors file, not {out.name}")
     if is_same_file(out, place):
         raise InputError(f"--out and --detector both write {out}: choose another file")
     try:
@@ -100,6 +104,10 @@ def train(
         write_generator(out, weights.config, arrays, info=info)
     print_line(f"bits read     {100 * marked.bits_read:.2f} % of {bits}; by chance {100 * marked.bits_by_chance:.2f} %")
     print_line(f"PSNR          {marked.psnr[0]:.2f} dB to the unmarked images, {marked.psnr[1]:.2f} dB at worst")
+    if marked.bits_read < LEAST_READ:
+        print_note(
+            "this mark is too weak to be found in all images: train it with more --steps, --decoder-steps or --images", "yellow"
+        )
     print_line(f"wrote {out}")
     print_line(f"wrote {place}: keep it to yourself, since it holds the key")
 
@@ -127,6 +135,7 @@ def detect(
         )
     rows: list[dict[str, Any]] = []
     is_missing = False
+    read = 0
     for path in images:
         try:
             finding = reader.detect_file(path)
@@ -134,6 +143,7 @@ def detect(
             print_note(f"stylert: {e}", style="red")
             is_missing = True
             continue
+        read += 1
         marked = finding.matched >= needed
         rate = finding.false_positive_rate
         rows.append(
@@ -143,7 +153,8 @@ def detect(
         words = "marked" if marked else "no mark found"
         print_line(f"{path}: {words}, {finding.matched} of {bits} bits match, false-positive rate {rate:.2g}")
     if len(images) > 1:
-        print_line(f"{sum(row['marked'] for row in rows)} of {len(images)} pictures are marked")
+        unread = "" if read == len(images) else f", and {len(images) - read} could not be read"
+        print_line(f"{sum(row['marked'] for row in rows)} of {read} pictures are marked{unread}")
     if json is not None:
         write_json(json, {"fpr": fpr, "matches_needed": needed, "pictures": rows})
     if is_missing or not all(row["marked"] for row in rows):

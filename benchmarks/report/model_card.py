@@ -121,7 +121,7 @@ def model_card(facts: ModelFacts, results: Path | None = None, metrics: Path | N
         _training(facts),
         _evaluation(facts, results, metrics),
         _technical(facts),
-        _MARKS,
+        _marks(facts),
         f"## Citation and contact\n\n{BLANK}\n",
     ]
     return "\n".join(sections)
@@ -157,7 +157,7 @@ def _details(facts: ModelFacts) -> str:
 
 
 def _start(facts: ModelFacts) -> str:
-    steps = "" if facts.bundle is not None else "stylert export model.safetensors --out bundle\n"
+    steps = "" if facts.bundle is not None else "stylert export CHECKPOINT --out bundle\n"
     return (
         f"## How to get started\n\nWith [stylert](https://github.com/stylert/stylert):\n\n```console\n{steps}"
         "stylert generate bundle --seeds 0-7 --psi 0.7 --out images\n```\n"
@@ -169,7 +169,7 @@ def _training(facts: ModelFacts) -> str:
     length = (
         f"{number(float(kimg), 4)} thousand images" if isinstance(kimg, int | float) and not isinstance(kimg, bool) else BLANK
     )
-    known = ("data", "kimg", "training", "credit", "licence", "license", "weights_sha256")
+    known = ("data", "kimg", "training", "credit", "licence", "license", "weights_sha256", "watermark")
     others = "".join(f"- {_text(key)}: {_text(value)}\n" for key, value in facts.info.items() if key not in known)
     return (
         f"## Training\n\n### Data\n\n{_text(facts.info.get('data')) or BLANK}\n\n"
@@ -193,14 +193,16 @@ def _quality(facts: ModelFacts, path: Path | None) -> str:
         raise InputError(f"{name} does not say which checkpoint it measured: run `stylert metrics --json` again")
     if measured.checkpoint_sha256 != facts.checkpoint_sha256:
         raise InputError(f"{name} holds metrics of another checkpoint, {measured.checkpoint_sha256[:12]}")
-    rows = [
-        (_text(key), number(value, 5), number(measured.floor[key], 5) if key in measured.floor else "–")
-        for key, value in measured.metrics.items()
-    ]
+    heads, text = ["<metric", "generated"], ""
+    rows = [[_text(key), number(value, 5)] for key, value in measured.metrics.items()]
+    if measured.floor:
+        heads, text = [*heads, "floor"], " The floor compares two sets of real images."
+        for row, key in zip(rows, measured.metrics, strict=True):
+            row.append(number(measured.floor[key], 5) if key in measured.floor else "–")
     generated, real = measured.images
     return (
-        f"### Quality of the images\n\n{generated} generated images with {_text(measured.noise)} noise beside {real} real ones. "
-        "The floor compares two sets of real images.\n\n" + markdown(["<metric", "generated", "floor"], rows)
+        f"### Quality of the images\n\n{generated} generated images with {_text(measured.noise)} noise beside {real} real ones."
+        f"{text}\n\n{markdown(heads, rows)}"
     )
 
 
@@ -245,11 +247,17 @@ def _technical(facts: ModelFacts) -> str:
     ]
     text = f"## Technical specifications\n\n{markdown(['<field', '<value'], rows)}"
     if facts.bundle is not None:
-        files = [
-            (f"`{name}`", f"{entry.bytes / 2**20:.1f}", f"`{entry.sha256[:16]}…`") for name, entry in facts.bundle.files.items()
-        ]
+        files = [(f"`{name}`", f"{entry.bytes / 2**20:.1f}", f"`{entry.sha256}`") for name, entry in facts.bundle.files.items()]
         text += "\n" + markdown(["<file", "MiB", "<sha256"], files)
     return text
+
+
+def _marks(facts: ModelFacts) -> str:
+    mark = facts.info.get("watermark")
+    if not isinstance(mark, dict) or not isinstance(bits := mark.get("bits"), int):
+        return _MARKS
+    psnr = mark.get("psnr")
+    return _MARKS + _PIXELS.format(bits=bits, psnr=f" ({psnr:.1f} dB PSNR)" if isinstance(psnr, int | float) else "")
 
 
 def _licence(facts: ModelFacts) -> str:
@@ -288,4 +296,9 @@ _MARKS = """## Marks of generated pictures
 
 stylert writes into each picture a recipe which says that it is AI-generated. With a key it also signs each picture by a C2PA
 manifest. Both can be removed from a file.
+"""
+
+_PIXELS = """
+The images themselves carry a mark of {bits} bits{psnr}, which whoever has its detector reads with `stylert watermark detect`. It survives
+some edits, and not all of them. Data, procedure and length above are those of the network before it was marked.
 """

@@ -97,8 +97,10 @@ def again(
 
     with progress() as report:
         recipe, verdict = pictures.again(file, bundle, out, threads, report, require_signature, directions, latents)
-    if verdict is not None and verdict.state != "unsigned":
-        print_note(f"the signature of {file}: {verdict.summary}")
+    if verdict is not None and verdict.state in ("valid", "unsigned"):
+        print_note(f"{file}: {verdict.summary}")
+    elif verdict is not None:
+        print_note(f"{file}: {verdict.summary}; the recipe in its comment was taken", style="yellow")
     print_line(f"wrote {out} by the recipe of {recipe.command}")
 
 

@@ -9,6 +9,7 @@ This module needs the extra `provenance`. So it is imported where it is used.
 from __future__ import annotations
 
 import datetime
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,7 +149,11 @@ def certificates_text(data: bytes, limit: int | None = MAX_CERTIFICATES) -> str:
 
 
 def read_key(data: bytes) -> PrivateKeyTypes:
-    """The private key in a PEM file. Raises InputError if it cannot be read."""
+    """The private key in a PEM file of the form PKCS#8, which C2PA's library takes. Raises InputError if it cannot be read."""
+    if re.search(rb"^-----BEGIN (EC|RSA) PRIVATE KEY-----", data, re.MULTILINE) and b"ENCRYPTED" not in data:
+        raise InputError(
+            "the key is in the old form of openssl; write it in PKCS#8: openssl pkcs8 -topk8 -nocrypt -in KEY -out KEY.pem"
+        )
     try:
         return load_pem_private_key(data, None)
     except TypeError:

@@ -56,12 +56,14 @@ class Credential:
         key: The private key as PEM.
         chain: The facts of the chain.
         timestamp_server: Address of the server that signs the time of each signature, or None.
+        files: The files from which it was read.
     """
 
     certificates: bytes = field(repr=False)
     key: bytes = field(repr=False)
     chain: CheckedChain
     timestamp_server: str | None = None
+    files: tuple[Path, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,9 @@ def read_credential(folder: Path) -> Credential:
     """
     try:
         settings = read_settings(folder)
-        return user_credential(folder / settings.certificates, folder / settings.key, settings.timestamp_server)
+        files = folder / settings.certificates, folder / settings.key
+        credential = user_credential(*files, settings.timestamp_server)
+        return replace_fields(credential, files=(folder / SETTINGS_FILE, *files))
     except InputError as e:
         raise SigningError(f"pictures cannot be signed: {e}; {ADVICE}") from None
 

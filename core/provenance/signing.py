@@ -57,8 +57,11 @@ class Signer:
     def __init__(self, credential: Credential) -> None:
         c2pa = _import_c2pa()
         self.chain = credential.chain
+        self._files = credential.files
+        self._states = [_state_of(file) for file in credential.files]
         self.certificates_sha256 = hashlib.sha256(credential.certificates).hexdigest()
         server = credential.timestamp_server
+        self._has_server = server is not None
         try:
             info = c2pa.C2paSignerInfo(
                 self.chain.algorithm, credential.certificates, credential.key, server.encode() if server else None
@@ -69,8 +72,10 @@ class Signer:
         self._c2pa = c2pa
 
     @property
-    def is_expired(self) -> bool:
-        return datetime.datetime.now(datetime.UTC) > self.chain.not_after
+    def is_current(self) -> bool:
+        """Whether the chain has not expired, and its files are still as they were read."""
+        is_valid = datetime.datetime.now(datetime.UTC) <= self.chain.not_after
+        return is_valid and [_state_of(file) for file in self._files] == self._states
 
     def sign(self, source: BinaryIO, destination: BinaryIO, suffix: str, comment: str | None) -> None:
         """Copy a picture or video, with its manifest.
@@ -84,19 +89,26 @@ class Signer:
         Raises:
             OutputError: The file cannot be signed or written.
         """
+        if (problem := self.problem(source, destination, suffix, comment)) is not None:
+            raise OutputError(f"the file cannot be signed: {problem}; --no-sign leaves the signature out")
+
+    def problem(self, source: BinaryIO, destination: BinaryIO, suffix: str, comment: str | None) -> str | None:
+        """As `sign`. Returns why the file cannot be signed, in one line, or None if it is."""
         builder = self._c2pa.Builder(_manifest(comment), self._context)
         try:
             builder.sign(MEDIA_TYPES[suffix], source, destination)
         except self._c2pa.C2paError as e:
-            raise OutputError(f"the file cannot be signed: {shown_line(str(e))}; --no-sign leaves the signature out") from None
+            return f"{'the timestamp server gives no timestamp: ' if self._has_server else ''}{shown_line(str(e))}"
         finally:
             builder.close()
+        return None
 
 
 def active_signer() -> Signer | None:
     """The signer of this process, or None if files are not signed.
 
-    It is found once for each process and setting of the environment. A chain that has expired is read again.
+    It is found once for each process and setting of the environment, and again when its chain has expired or one of its files has
+    changed. So a server follows `stylert provenance init` and `remove`.
 
     Raises:
         SigningError: There is a credential, and it cannot sign.
@@ -104,7 +116,7 @@ def active_signer() -> Signer | None:
     """
     settings = (os.getpid(), *(os.environ.get(name) for name in (SWITCH, "XDG_CONFIG_HOME", "HOME")))
     signer = _find_signer(settings)
-    if signer is not None and signer.is_expired:
+    if chosen_folder() is not None if signer is None else not signer.is_current:
         forget_signer()
         signer = _find_signer(settings)
     return signer
@@ -125,8 +137,7 @@ def check_signs(credential: Credential) -> None:
     """Sign a small picture with a credential, and read it back.
 
     Raises:
-        SigningError: The library refuses the credential, or the signature of the picture.
-        OutputError: The timestamp server does not answer.
+        SigningError: The library refuses the credential or the signature of the picture, or the timestamp server does not answer.
         BackendError: The extra is not installed.
     """
     from PIL import Image
@@ -134,7 +145,8 @@ def check_signs(credential: Credential) -> None:
     c2pa, picture, destination = _import_c2pa(), BytesIO(), BytesIO()
     Image.new("L", (8, 8)).save(picture, "PNG")
     picture.seek(0)
-    Signer(credential).sign(picture, destination, ".png", None)
+    if (problem := Signer(credential).problem(picture, destination, ".png", None)) is not None:
+        raise SigningError(f"a picture cannot be signed: {problem}")
     destination.seek(0)
     with c2pa.Reader("image/png", destination, context=offline_context(c2pa)) as reader:
         if reader.get_validation_state() == "Invalid":
@@ -201,6 +213,15 @@ def _find_signer(settings: tuple[object, ...]) -> Signer | None:
     """The signer by the environment, of which `settings` are all that it depends on."""
     folder = chosen_folder()
     return None if folder is None else Signer(read_credential(folder))
+
+
+def _state_of(file: Path) -> tuple[int, ...]:
+    """Numbers that change when a file is replaced, written, or opened to others. Empty for a file that is gone."""
+    try:
+        state = os.stat(file)
+    except OSError:
+        return ()
+    return state.st_ino, state.st_mtime_ns, state.st_size, state.st_mode
 
 
 def _manifest(comment: str | None) -> dict[str, Any]:

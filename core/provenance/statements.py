@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import datetime
 from dataclasses import dataclass
 
 from stylert.core.errors import InputError, SigningError, missing_extra
 from stylert.core.provenance.certificates import (
     certificates_text,
+    check_dates,
     check_usage,
     damage_is_told,
     name_of,
@@ -86,6 +88,8 @@ def check_statement(signed: SignedStatement, trusted: bytes) -> str:
         try:
             policy.build_client_verifier().verify(signer, chain[1:])
         except VerificationError:
+            for certificate in chain:  # whoever the signer is, this is the reason that time alone can have brought
+                check_dates(certificate, datetime.datetime.now(datetime.UTC))
             raise InputError(f"no certificate that you named vouches for the signer, {name_of(signer)}") from None
         check_usage(signer)
         if not _is_signature(signed, signer.public_key()):

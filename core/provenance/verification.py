@@ -91,9 +91,14 @@ class Verdict:
         if not kind and not trust:
             trust = "no authority that you named vouches for it"
         remarks = "; ".join(filter(None, (kind, trust)))
-        return (
-            f"valid, signed by {self.signer or 'a signer without a name'} ({self.organization or 'no organization'}): {remarks}"
-        )
+        # In quotation marks, since the name may be any text, such as one that looks like a verdict.
+        name = f'"{_unquoted(self.signer)}"' if self.signer else "a signer without a name"
+        organization = f'"{_unquoted(self.organization)}"' if self.organization else "no organization"
+        return f"valid, signed by {name} of {organization}: {remarks}"
+
+
+def _unquoted(text: str) -> str:
+    return text.replace('"', "'")
 
 
 def can_verify() -> bool:
@@ -155,7 +160,7 @@ def _end_of(status: int, errors: bytes) -> str:
         BackendError: The process never began to read, as under a limit of memory.
     """
     if status == -signal.SIGPROF:
-        return "the library that reads it came to no end"
+        return "reading it took too long"
     if status < 0:
         return f"the library that reads it ended with {signal.Signals(-status).name}"
     last_line = errors.decode(errors="replace").strip().rpartition("\n")[2]

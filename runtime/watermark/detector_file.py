@@ -6,6 +6,7 @@ A person who has the file can read the mark, and can also learn to remove or to 
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -133,6 +134,7 @@ def new_detector(path: str | Path, arrays: Mapping[str, np.ndarray], facts: Dete
     _check_fit(arrays, facts)
     model = decoder_model(arrays, {METADATA_KEY: json.dumps(asdict(facts), sort_keys=True, allow_nan=False)})
     with atomic_file(path) as temporary:
+        temporary.chmod(stat.S_IRUSR | stat.S_IWUSR)  # it holds the key
         temporary.write_bytes(model.SerializeToString())
         check_detector_output(Path(path), (), replace)
         yield

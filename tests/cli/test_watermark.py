@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,8 @@ def test_images_of_the_exported_network_carry_the_mark_and_others_do_not(run: Ru
     assert code == 0, err
     assert "bits read" in out
     assert "marked.detector.onnx: keep it to yourself" in out
+    assert stat.S_IMODE(Path("marked.detector.onnx").stat().st_mode) == 0o600
+    assert ("too weak" in err) == (float(out.split("bits read")[1].split("%")[0]) < 97)
     facts = read_detector("marked.detector.onnx").facts
     weights = read_generator("marked.safetensors")
     assert facts.checkpoint == digest(weights.arrays)
@@ -61,6 +64,10 @@ def test_an_unmarked_picture_is_not_found_and_the_exit_code_says_so(run: Run, tm
     content = json.loads(Path("a.json").read_text())
     assert content["matches_needed"] == 30
     assert all(not row["marked"] and row["false_positive_rate"] > 1e-6 for row in content["pictures"])
+    Path("3.png").write_bytes(b"no picture")
+    code, out, err = run("watermark", "detect", "0.png", "3.png", "--detector", "d.onnx")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "0 of 1 pictures are marked, and 1 could not be read" in out
     code, out, _ = run("watermark", "detect", "0.png", "--detector", "d.onnx", "--fpr", 1)
     assert (code, "marked" in out) == (0, True)
 

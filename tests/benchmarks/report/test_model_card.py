@@ -112,6 +112,26 @@ def test_metrics_of_the_checkpoint_are_in_its_card_and_others_refused(checkpoint
         model_card(model_facts(checkpoint), metrics=path)
 
 
+def test_metrics_without_a_floor_have_no_column_for_it(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps({**METRICS, "floor": {}, "checkpoint_sha256": sha256_of(checkpoint)}))
+    card = model_card(model_facts(checkpoint), metrics=path)
+    assert "| fd5k | 132.8 |\n" in card
+    assert "floor" not in card
+
+
+def test_the_card_of_a_marked_network_tells_of_the_mark(checkpoint: Path) -> None:
+    facts = model_facts(checkpoint)
+    assert "watermark detect" not in model_card(facts)
+    for mark, words in (({"bits": 32, "psnr": 38.706}, "32 bits (38.7 dB PSNR)"), ({"bits": 8, "psnr": None}, "8 bits,")):
+        card = model_card(replace(facts, info={**facts.info, "watermark": mark}))
+        assert words in card
+        assert "watermark detect" in card
+        assert "{" not in card
+    for damaged in ("x", {"bits": "[a](b)"}, {}, None):
+        assert "watermark detect" not in model_card(replace(facts, info={"watermark": damaged}))
+
+
 @pytest.mark.parametrize("licence", [*LICENCES, "CC BY 4.0", "CC-BY-NC 4.0", "my own", 3, None, 'a"\nb: c'])
 def test_a_licence_is_one_that_the_hub_knows_or_other_with_its_name(licence: object, checkpoint: Path) -> None:
     facts: ModelFacts = replace(model_facts(checkpoint), info={"licence": licence})

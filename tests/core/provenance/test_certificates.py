@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from stylert.core.errors import InputError
@@ -138,6 +138,19 @@ def test_a_key_with_a_password_is_refused_with_the_command_that_removes_it() -> 
     chain = make_chain(key)
     with pytest.raises(InputError, match="openssl pkey -in"):
         check_chain(chain.pem, key_pem(key, b"secret"))
+
+
+@pytest.mark.parametrize("name", ["P-256", "RSA-2048"])
+def test_a_key_in_the_old_form_of_openssl_is_refused_with_the_command_that_converts_it(name: str, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1()) if name == "P-256" else rsa.generate_private_key(65537, 2048)
+    old = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    chain = make_chain(key)
+    with pytest.raises(InputError, match="openssl pkcs8 -topk8 -nocrypt -in KEY") as refused:
+        check_chain(chain.pem, old)
+    (tmp_path / "old.pem").write_bytes(old)
+    command = str(refused.value).partition("PKCS#8: ")[2].replace("KEY.pem", "new.pem").replace("KEY", "old.pem")
+    subprocess.run(command.split(), check=True, cwd=tmp_path)
+    check_chain(chain.pem, (tmp_path / "new.pem").read_bytes())
 
 
 def test_damaged_certificates_and_keys_raise_no_other_error() -> None:

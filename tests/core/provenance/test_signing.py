@@ -24,7 +24,13 @@ from stylert.core.errors import SigningError
 from stylert.core.images.grids import save_grid
 from stylert.core.provenance import signing
 from stylert.core.provenance.certificates import CheckedChain
-from stylert.core.provenance.credentials import PURPOSES, read_credential, user_credential, write_test_credential
+from stylert.core.provenance.credentials import (
+    PURPOSES,
+    read_credential,
+    remove_credential,
+    user_credential,
+    write_test_credential,
+)
 from stylert.core.provenance.media_types import MEDIA_TYPES
 from stylert.core.provenance.signing import (
     RECIPE_LABEL,
@@ -303,6 +309,25 @@ def test_the_signer_is_found_once(signing_folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(signing, "read_credential", lambda folder: reads.append(folder) or read_credential(folder))
     assert all(active_signer() is active_signer() for _ in range(5))
     assert reads == [signing_folder]
+
+
+def test_a_process_that_runs_follows_init_and_remove(signing_folder: Path, image: np.ndarray) -> None:
+    """A server must not go on with a key that was removed, replaced or opened to others, and it takes one that came later."""
+    first = active_signer()
+    assert first is not None
+    write_test_credential(signing_folder, replace=True)
+    second = active_signer()
+    assert second is not None
+    assert second.certificates_sha256 != first.certificates_sha256
+    (signing_folder / "key.pem").chmod(0o644)
+    with pytest.raises(SigningError, match="open to every user"):
+        signed(encoded_image(image, ".png"), ".png", RECIPE)
+    (signing_folder / "key.pem").chmod(0o600)
+    assert active_signer() is not None
+    remove_credential(signing_folder)
+    assert active_signer() is None
+    write_test_credential(signing_folder)
+    assert active_signer() is not None
 
 
 def test_a_chain_that_expires_later_is_told_and_its_successor_is_taken(

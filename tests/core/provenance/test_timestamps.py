@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stylert.core.errors import OutputError
+from stylert.core.errors import SigningError
 from stylert.core.provenance.credentials import new_test_credential, write_test_credential
 from stylert.core.provenance.signing import check_signs, signed
 from stylert.core.provenance.verification import verify_files
@@ -102,6 +102,6 @@ def test_a_signature_has_the_time_of_the_server(
 
 
 def test_a_server_that_is_not_there_is_one_line() -> None:
-    with pytest.raises(OutputError, match="cannot be signed") as refused:
+    with pytest.raises(SigningError, match="cannot be signed: the timestamp server gives no timestamp") as refused:
         check_signs(new_test_credential("http://127.0.0.1:9/"))
     assert "\n" not in str(refused.value)

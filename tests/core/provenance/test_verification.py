@@ -147,7 +147,7 @@ def test_holes_give_no_time(picture: Path, tmp_path: Path, monkeypatch: pytest.M
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(verification, "MODULE", "hasty_process")
-    assert "came to no end" in verdict_of(picture).why
+    assert "reading it took too long" in verdict_of(picture).why
 
 
 def test_the_reading_process_ends_with_the_one_that_started_it(picture: Path, tmp_path: Path) -> None:
@@ -174,6 +174,15 @@ def test_the_reading_process_ends_with_the_one_that_started_it(picture: Path, tm
     while _is_running(reader):
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_a_name_that_looks_like_a_verdict_stays_in_quotation_marks() -> None:
+    hostile = 'Bob (BBC): an authority that you named vouches for it ("OrgC")'
+    summary = Verdict("valid", signer=hostile, organization="A").summary
+    assert summary == (
+        'valid, signed by "Bob (BBC): an authority that you named vouches for it (\'OrgC\')" of "A": '
+        "no authority that you named vouches for it"
+    )
 
 
 def _is_running(stat: Path) -> bool:
@@ -218,7 +227,7 @@ def test_a_library_that_ends_its_process_costs_one_verdict(
     verdicts = verify_files([Path(name) for name in ("a", "kill1", "kill2", "b", "hang", "c")])
     assert [v.state for v in verdicts] == ["unsigned", "unreadable", "unreadable", "unsigned", "unreadable", "unsigned"]
     assert "SIGSEGV" in verdicts[1].why
-    assert "came to no end" in verdicts[4].why
+    assert "reading it took too long" in verdicts[4].why
 
 
 @pytest.mark.parametrize("program", ["raise ImportError('no room')", "import sys; sys.exit('no room')"])
