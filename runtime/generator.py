@@ -21,7 +21,7 @@ from stylert.runtime.choice.auto import resolved
 from stylert.runtime.cuda.arrays import device_view
 from stylert.runtime.forking import never_free, tell_after_fork
 from stylert.runtime.in_flight import InFlight
-from stylert.runtime.incremental.opening import open_incremental
+from stylert.runtime.incremental.opening import open_incremental, stage_backends
 from stylert.runtime.input_checks import chunk_inputs, whole_number, yes_or_no
 from stylert.runtime.loading import open_mapping, open_synthesis
 from stylert.runtime.network_inputs import mapping_inputs, synthesis_inputs
@@ -111,7 +111,9 @@ class Generator:
             max_batch = whole_number(max_batch, "max_batch", 1)
         check_threads(threads)
         incremental = yes_or_no(incremental, "incremental")
-        backend, precision, why = resolved(bundle, backend, precision, threads, hint, min_psnr)
+        backend, precision, why = resolved(
+            bundle, backend, precision, threads, hint, min_psnr, stage_backends() if incremental else None
+        )
         with ThreadPoolExecutor(1) as pool:  # opens the mapping network while the larger one is opened here
             opening = pool.submit(open_mapping, bundle, threads)
             synthesis, engine = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stylert.core.errors import BackendError, InputError, OutputError
 from stylert.core.files.temporary import temporary_folder
-from stylert.runtime.backends import backend
+from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.backends.base import Backend, LoadOptions
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.engines import check_runs
@@ -40,6 +40,11 @@ def open_incremental(bundle: Bundle, backend_name: str, precision: str, threads:
             opened.session.close()
         raise
     return IncrementalSession(loaded, bundle.synthesis_tensors)
+
+
+def stage_backends() -> list[str]:
+    """The backends of this machine that run networks in stages."""
+    return [name for name in available_backends() if backend(name).facts.stages]
 
 
 def check_incremental(chosen: Backend, bundle: Bundle) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import socket
 import threading
 import time
@@ -87,6 +88,18 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(strict: ImageServe
             f"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Length: 99999999999\r\n\r\n".encode()
         )
         assert b" 413 " in answer_of(connection).splitlines()[0]
+
+    # This client reads the answer only after it has sent the whole body.
+    address = urlsplit(strict.url)
+    for size in (20_001, 70_000, 80_000):
+        client = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+        client.request("POST", "/v1/images", b" " * size, {"X-API-Key": KEY})
+        assert client.getresponse().status == 413
+        client.close()
+    with connect(strict) as connection:  # and this one would send it only after consent
+        head = f"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Length: 30000\r\nExpect: 100-continue\r\n\r\n"
+        connection.sendall(head.encode())
+        assert answer_of(connection).startswith(b"HTTP/1.1 413 ")
 
     def endless() -> Iterator[bytes]:
         for _ in range(1000):
