@@ -36,6 +36,12 @@ def serve(
     threads: Threads = None,
     max_batch: MaxBatch = 8,
     max_delay: MaxDelay = 0.0,
+    incremental: Annotated[
+        bool,
+        typer.Option(
+            "--incremental", help="Compute only the layers behind the first latent that has changed since the last images."
+        ),
+    ] = False,
     max_queue: Annotated[int, typer.Option(min=1, max=1_000_000, help="Images of a model that wait; then status 503.")] = 256,
     max_images: Annotated[int, typer.Option(min=1, max=4096, help="Images of one request.")] = 64,
     timeout: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds for the answer of a request.")] = 60.0,
@@ -66,6 +72,7 @@ def serve(
         api_key=key,
         max_batch=max_batch,
         max_delay_ms=max_delay,
+        incremental=incremental,
         max_queue=max_queue,
         max_images=max_images,
         request_seconds=timeout,

@@ -32,6 +32,7 @@ from stylert.core.seeds import parse_seeds, z_from_seeds
 from stylert.runtime import Generator
 from stylert.runtime.media.interpolation import MAX_KEYFRAMES, keyframe_path
 from stylert.runtime.media.pictures import check_commented, check_own_picture, save_image
+from stylert.runtime.style_levels import mix_styles, parse_levels
 
 HOME, CLEAR, HIDE_CURSOR, SHOW_CURSOR, PLAIN = "\x1b[H", "\x1b[2J", "\x1b[?25l", "\x1b[?25h", "\x1b[0m"
 #: Comment of the screenshot. It says that a model made the picture, and lets this example replace it.
@@ -46,7 +47,11 @@ def main() -> None:
     if options.screenshot is not None:
         check_commented(options.screenshot)
         check_own_picture(options.screenshot)
-    with Generator.load(options.bundle, options.backend, options.precision, options.threads) as generator:
+    # Layers in front of the first level that moves are the same in all frames.
+    incremental = options.levels is not None
+    with Generator.load(
+        options.bundle, options.backend, options.precision, options.threads, incremental=incremental
+    ) as generator:
         print(f"{generator.backend} {generator.precision}: {generator.why}", file=sys.stderr)
         pixels, times, stop = show(generator, walk(generator, options), options)
     print(summary(times, options.fps), file=sys.stderr)
@@ -69,6 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fps", type=float, default=24.0, help="frames per second")
     parser.add_argument("--frames", type=int, help="stop after so many frames; endless by default")
     parser.add_argument("--seeds", default="0-7", help="the keyframes, passed in a circle")
+    parser.add_argument("--levels", help="move these alone, such as fine or 5-9; the others stay those of the first keyframe")
     parser.add_argument("--psi", type=float, default=0.7)
     parser.add_argument("--seconds", type=float, default=2.0, help="from one keyframe to the next")
     parser.add_argument("--screenshot", type=Path, help="write the last picture, with as many pixels as the terminal showed")
@@ -84,6 +90,9 @@ def walk(generator: Generator, options: argparse.Namespace) -> Iterator[np.ndarr
     """ws `[1, num_ws, w_dim]` of each frame. The path is a closed curve through the keyframes."""
     seeds = parse_seeds(options.seeds, MAX_KEYFRAMES)
     keyframes = generator.map(z_from_seeds(seeds, generator.bundle.model["z_dim"]), options.psi)
+    if options.levels is not None:
+        bundle = generator.bundle
+        keyframes = mix_styles(keyframes[0], keyframes, parse_levels(options.levels, bundle.num_ws, bundle.kind))
     steps = max(2, round(len(keyframes) * options.seconds * options.fps))
     rounds = (keyframe_path(keyframes, steps, loop=True, batch=1) for _ in itertools.count())
     return itertools.islice(itertools.chain.from_iterable(rounds), options.frames)

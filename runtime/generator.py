@@ -21,7 +21,8 @@ from stylert.runtime.choice.auto import resolved
 from stylert.runtime.cuda.arrays import device_view
 from stylert.runtime.forking import never_free, tell_after_fork
 from stylert.runtime.in_flight import InFlight
-from stylert.runtime.input_checks import chunk_inputs, whole_number
+from stylert.runtime.incremental.opening import open_incremental, stage_backends
+from stylert.runtime.input_checks import chunk_inputs, whole_number, yes_or_no
 from stylert.runtime.loading import open_mapping, open_synthesis
 from stylert.runtime.network_inputs import mapping_inputs, synthesis_inputs
 from stylert.runtime.session import HostInputs, Inputs, Session, Timings, device_session
@@ -78,6 +79,7 @@ class Generator:
         hint: str = LATENCY,
         min_psnr: float | None = None,
         require_signature: str | Path | None = None,
+        incremental: bool = False,
     ) -> Generator:
         """Load a bundle's two networks. A built engine is used if the bundle has one that runs on this machine.
 
@@ -93,11 +95,13 @@ class Generator:
             min_psnr: With the precision `auto`, the least mean PSNR to float32 in dB. None takes for each precision what
                 the bundle promises.
             require_signature: As in `Bundle.load`. A bundle that was loaded without is read again.
+            incremental: Keep the features of the last calls, and compute only the layers behind the first latent that
+                has changed (see `runtime.incremental`). Built engines are not used then.
 
         Raises:
             BundleError: A file of the bundle is damaged, or it lacks the required signature.
-            InputError: The bundle lacks the precision, no precision is accurate enough, the backend is unknown, or an
-                argument is out of range.
+            InputError: The bundle lacks the precision, no precision is accurate enough, the backend is unknown or cannot run
+                incrementally, or an argument is out of range.
             BackendError: The backend is not installed, has no device, or lacks an engine that it needs.
         """
         bundle = path if isinstance(path, Bundle) else Bundle.load(path, require_signature)
@@ -106,10 +110,17 @@ class Generator:
         if max_batch is not None:
             max_batch = whole_number(max_batch, "max_batch", 1)
         check_threads(threads)
-        backend, precision, why = resolved(bundle, backend, precision, threads, hint, min_psnr)
+        incremental = yes_or_no(incremental, "incremental")
+        backend, precision, why = resolved(
+            bundle, backend, precision, threads, hint, min_psnr, stage_backends() if incremental else None
+        )
         with ThreadPoolExecutor(1) as pool:  # opens the mapping network while the larger one is opened here
             opening = pool.submit(open_mapping, bundle, threads)
-            synthesis, engine = open_synthesis(bundle, backend, precision, threads, hint)
+            synthesis, engine = (
+                (open_incremental(bundle, backend, precision, threads), None)
+                if incremental
+                else open_synthesis(bundle, backend, precision, threads, hint)
+            )
         try:
             mapping = opening.result()
         except BaseException:

@@ -101,6 +101,15 @@ class DeviceSession(Session, Protocol):
 
 
 @runtime_checkable
+class StageSession(Session, Protocol):
+    """A session that can also be one stage of a network, with several outputs."""
+
+    def run_stage(self, inputs: HostInputs) -> dict[str, np.ndarray]:
+        """All outputs by name, in new host memory. Raises as `run`."""
+        ...
+
+
+@runtime_checkable
 class LayerTimer(Protocol):
     """A session whose library can time every layer of the network."""
 

@@ -1,6 +1,6 @@
-"""Declares mix, sweep, interpolate, again, project and disentanglement with their options.
+"""Declares mix, sweep, interpolate, again, project, pivot and disentanglement with their options.
 
-`drawing.py`, `projecting.py` and `disentangling.py` run them.
+`drawing.py`, `projecting.py`, `tuning.py` and `disentangling.py` run them.
 """
 
 from __future__ import annotations
@@ -168,6 +168,51 @@ def project(
             seed=seed,
             video=video,
             replace=replace,
+            json=json,
+        ),
+    )
+
+
+@app.command()
+def pivot(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Pictures, and folders or zips of pictures.")],
+    checkpoint: Annotated[Path, typer.Option(help="The checkpoint into which they were projected.")],
+    latents: Annotated[Path, typer.Option(help="Their latents, as `stylert project` wrote them.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint, the latents for it, and pictures.")],
+    steps: Annotated[int, typer.Option(min=1, max=100_000, help="Steps of the tuning.")] = 350,
+    rate: Annotated[float, typer.Option(min=1e-9, max=1, help="Learning rate.")] = 3e-4,
+    locality: Annotated[
+        float, typer.Option(min=0, max=1e6, help="Weight of the term that keeps other images as they were.")
+    ] = 0.1,
+    pixel_weight: Annotated[
+        float, typer.Option(min=0, max=1e6, help="Weight of the mean squared difference of pixels in [-1, 1].")
+    ] = 50.0,
+    lpips: Annotated[
+        str | None, typer.Option(help="Comma-separated files: VGG16's weights and LPIPS's, in place of EfficientNet-Lite0.")
+    ] = None,
+    transform: Annotated[
+        str, typer.Option(help="How pictures become square: none (squares only), center-crop, center-crop-wide (4:3), pad.")
+    ] = "none",
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")] = 0,
+    json: JsonFile = None,
+) -> None:
+    """Tune a generator until it draws given pictures from their latents (pivotal tuning)."""
+    from stylert.cli.latents.tuning import PivotOptions
+    from stylert.cli.latents.tuning import pivot as run
+
+    run(
+        photos,
+        PivotOptions(
+            checkpoint=checkpoint,
+            latents=latents,
+            out=out,
+            steps=steps,
+            rate=rate,
+            locality=locality,
+            pixel_weight=pixel_weight,
+            lpips=tuple(Path(name) for name in split_list(lpips) or []),
+            transform=transform,
+            seed=seed,
             json=json,
         ),
     )

@@ -103,7 +103,7 @@ def project(places: Sequence[Path], self_test: int, psis: Sequence[float], optio
     for picture in pictures:
         if picture.note:
             print_note(f"{picture.name}: {picture.note}")
-    distance = _distance(options.lpips, cfg.resolution)
+    distance = perceptual_distance(options.lpips, cfg.resolution)
     objective = Objective(distance, options.pixel_weight)
     projector = Projector(generator, latent_statistics(generator), objective, settings)
     results = _Results(options, sha256_of(options.checkpoint), _facts(options, settings, distance))
@@ -143,7 +143,7 @@ def _own_images(generator: Any, count: int, psis: Sequence[float]) -> list[Targe
     ]
 
 
-def _distance(lpips: Sequence[Path], resolution: int) -> MapDistance:
+def perceptual_distance(lpips: Sequence[Path], resolution: int) -> MapDistance:
     """LPIPS from the files of the user, or the stand-in on EfficientNet-Lite0."""
     from stylert.models.features.perceptual import EffNetLite0MapDistance, Lpips
 

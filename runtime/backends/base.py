@@ -42,6 +42,7 @@ class BackendFacts:
         companion_files: Names of the files that an engine may have beside its main file.
         deferred_files: Names of those companion files that `load_engine` itself verifies, when it first reads them.
         only_by_name_on_cpu: Whether a machine without a GPU uses it only if the caller names it.
+        stages: Whether its sessions are `StageSession`s, and so run networks in stages (`runtime/incremental`).
     """
 
     name: str
@@ -55,6 +56,7 @@ class BackendFacts:
     companion_files: tuple[str, ...] = ()
     deferred_files: tuple[str, ...] = ()
     only_by_name_on_cpu: bool = False
+    stages: bool = False
 
     def runs(self, kind: NetworkKind, precision: str) -> bool:
         """Whether it runs this precision of a kind of network."""
@@ -69,6 +71,8 @@ class LoadOptions:
         precision: The network's precision.
         threads: The number of CPU threads; None leaves it to the library.
         hint: The performance hint, one of `BackendFacts.hints`.
+        in_turn: Whether the network is one of several that run in turn. Its threads then rest while another one runs, and its
+            file is not read again after `Backend.load`.
 
     Raises:
         InputError: There are too many threads for this machine.
@@ -77,6 +81,7 @@ class LoadOptions:
     precision: str
     threads: int | None = None
     hint: str = LATENCY
+    in_turn: bool = False
 
     def __post_init__(self) -> None:
         check_threads(self.threads)

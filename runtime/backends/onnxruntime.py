@@ -35,6 +35,8 @@ FORMS_PRECISION = "fp32"
 TELEMETRY_OFF = "ORT_DISABLE_TELEMETRY"
 #: The option by which 8-bit weights become unsigned. Products of two unsigned bytes are added in 32 bits on every processor.
 UNSIGNED_WEIGHTS = "session.x64quantprecision"
+#: The option by which a session's threads stop looking for work as soon as a call ends
+STOP_SPINNING = "session.force_spinning_stop"
 DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
@@ -54,6 +56,7 @@ class OnnxRuntime(Backend):
         networks=(STYLEGAN2, STYLEGAN3),
         engine_suffix=".onnx",
         companion_files=(WEIGHTS_FILE,),
+        stages=True,
     )
 
     def available(self) -> bool:
@@ -64,7 +67,10 @@ class OnnxRuntime(Backend):
 
     def load(self, network: Path, options: LoadOptions) -> OrtSession:
         content, _ = _checked(network, options.precision)
-        return OrtSession(open_session(network, session_options(options.threads), content=content))
+        own_options = session_options(options.threads)
+        if options.in_turn:
+            own_options.add_session_config_entry(STOP_SPINNING, "1")
+        return OrtSession(open_session(network, own_options, content=content))
 
     def load_engine(self, engine: BuiltEngine, options: LoadOptions) -> OrtSession:
         if engine.sha256 is None or not is_own_engine(engine.sha256):
@@ -132,17 +138,23 @@ class OrtSession:
 
     def __init__(self, session: Any) -> None:
         self._session = session
-        self._output = session.get_outputs()[0].name
+        self._outputs = [output.name for output in session.get_outputs()]
         self.tensors = session_tensors(session)
 
     def run(self, inputs: HostInputs) -> np.ndarray:
+        return self._run(self._outputs[:1], inputs)[0]
+
+    def run_stage(self, inputs: HostInputs) -> dict[str, np.ndarray]:
+        return dict(zip(self._outputs, self._run(self._outputs, inputs), strict=True))
+
+    def _run(self, outputs: list[str], inputs: HostInputs) -> list[np.ndarray]:
         try:
-            image: np.ndarray = self._session.run([self._output], dict(inputs))[0]
+            values: list[np.ndarray] = self._session.run(outputs, dict(inputs))
         except Exception as e:  # ONNX Runtime's exceptions share no public base class
             if is_out_of_memory(e):
                 raise OutOfMemory("ONNX Runtime: not enough memory for this batch") from None
             raise BackendError(f"ONNX Runtime cannot run this network: {reason(e)}") from e
-        return image
+        return values
 
     def close(self) -> None:
         self._session = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class OpenVino(Backend):
         engine_suffix=".blob",
         companion_files=tuple(COMPANION_FILES.values()),
         deferred_files=tuple(COMPANION_FILES.values()),
+        stages=True,
     )
 
     def available(self) -> bool:
@@ -60,7 +61,8 @@ class OpenVino(Backend):
 
     def load(self, network: Path, options: LoadOptions) -> OpenVinoSession:
         self._library()
-        return OpenVinoSession(partial(_compile, network, options))
+        # One of several networks runs images one by one, because its file may be gone when the first larger batch comes.
+        return OpenVinoSession(partial(_compile, network, options), BATCHES[:1] if options.in_turn else BATCHES)
 
     def load_engine(self, engine: BuiltEngine, options: LoadOptions) -> OpenVinoSession:
         """Load an engine. The network for four images is read and verified when the first such batch comes."""
@@ -143,31 +145,36 @@ def shared_core() -> Any:
 
 
 class OpenVinoSession:
-    """A `Session` of OpenVINO. `load_network` compiles or imports the network for one of `BATCHES`."""
+    """A `Session` of OpenVINO. `load_network` compiles or imports the network for one of the batches."""
 
     device = "cpu"
     ranges = ANY_BATCH
     notes: tuple[str, ...] = ()
 
-    def __init__(self, load_network: Callable[[int], Any]) -> None:
+    def __init__(self, load_network: Callable[[int], Any], batches: Sequence[int] = BATCHES) -> None:
+        self._ranges = [(batch, batch, batch) for batch in batches]
         # For an engine, this function also keeps the mapped files, from which compiled networks read their weights.
         self._load_network = load_network
         self._networks: dict[int, Any] = {1: load_network(1)}
         self.tensors = _tensors(self._networks[1])
+        self._outputs = [tensor.name for tensor in self.tensors if not tensor.is_input]
         #: More than one with the hint for throughput
         self.concurrency = int(self._networks[1].get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._loading = threading.Lock()
         self._local = threading.local()  # each thread has its own requests: a request serves one caller at a time
 
     def run(self, inputs: HostInputs) -> np.ndarray:
-        n = len(next(iter(inputs.values())))
-        images = []
-        for chunk in batch_chunks(n, [(batch, batch, batch) for batch in BATCHES]):
-            rows = slice(chunk.first, chunk.first + chunk.images)
-            images.append(self._infer(chunk.batch, {name: value[rows] for name, value in inputs.items()}))
-        return images[0] if len(images) == 1 else np.concatenate(images)
+        return next(iter(self.run_stage(inputs).values()))
 
-    def _infer(self, batch: int, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    def run_stage(self, inputs: HostInputs) -> dict[str, np.ndarray]:
+        n = len(next(iter(inputs.values())))
+        parts = []
+        for chunk in batch_chunks(n, self._ranges):
+            rows = slice(chunk.first, chunk.first + chunk.images)
+            parts.append(self._infer(chunk.batch, {name: value[rows] for name, value in inputs.items()}))
+        return parts[0] if len(parts) == 1 else {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _infer(self, batch: int, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         _FORK_GUARD.enter()
         requests = self._local.__dict__.setdefault("requests", {})
         if batch not in requests:
@@ -182,9 +189,9 @@ class OpenVinoSession:
             if is_out_of_memory(e):
                 raise OutOfMemory("OpenVINO: not enough memory for this batch") from None
             raise BackendError(f"OpenVINO cannot run this network: {reason(e, last=True)}") from e
-        image: np.ndarray = request.get_output_tensor(0).data.copy()
+        values = {name: request.get_output_tensor(i).data.copy() for i, name in enumerate(self._outputs)}
         requests[batch] = request
-        return image
+        return values
 
     def _new_request(self, batch: int) -> Any:
         with self._loading:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from stylert.core.errors import InputError, shown
 from stylert.runtime.build_options import LATENCY
 from stylert.runtime.bundle import Bundle
@@ -10,7 +12,13 @@ AUTO = "auto"
 
 
 def resolved(
-    bundle: Bundle, backend: str, precision: str, threads: int | None, hint: str, min_psnr: float | None
+    bundle: Bundle,
+    backend: str,
+    precision: str,
+    threads: int | None,
+    hint: str,
+    min_psnr: float | None,
+    among: Sequence[str] | None = None,
 ) -> tuple[str, str, str]:
     """The backend and the precision to load, without `auto`.
 
@@ -21,6 +29,7 @@ def resolved(
         threads: CPU threads of each network.
         hint: `latency` or `throughput`.
         min_psnr: With the precision `auto`, the least mean PSNR to float32 in dB.
+        among: The backends of which `auto` is one; None for all of this machine.
 
     Returns:
         The backend, the precision, and in one line how they were chosen.
@@ -39,11 +48,12 @@ def resolved(
     if precision == AUTO:
         from stylert.runtime.choice.precision import choose_precision  # measures, so it needs what a plain load does not
 
-        choice = choose_precision(bundle, None if backend == AUTO else [backend], threads, min_psnr)
+        names = [backend] if backend != AUTO else None if among is None else list(among)
+        choice = choose_precision(bundle, names, threads, min_psnr)
         return choice.backend, choice.precision, choice.why
     if backend == AUTO:
         from stylert.runtime.choice.backend import choose_backend
 
-        name, why = choose_backend(bundle, precision, threads)
+        name, why = choose_backend(bundle, precision, threads, among=among)
         return name, precision, why
     return backend, precision, "asked for"

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,13 @@ Pair = tuple[str, str]
 MIN_RUNS, SECONDS = 3, 0.5
 
 
-def choose_backend(bundle: Bundle, precision: str, threads: int | None = None, cache: Path | None = None) -> tuple[str, str]:
+def choose_backend(
+    bundle: Bundle,
+    precision: str,
+    threads: int | None = None,
+    cache: Path | None = None,
+    among: Collection[str] | None = None,
+) -> tuple[str, str]:
     """Choose the fastest backend for one image.
 
     Args:
@@ -45,6 +51,7 @@ def choose_backend(bundle: Bundle, precision: str, threads: int | None = None, c
         threads: CPU threads; None leaves the number to the library.
         cache: The folder that keeps the times, by default in the user's cache folder. If it cannot be written, the next
             start measures again.
+        among: The backends to choose from; None for all of this machine.
 
     Returns:
         The backend's name, and the reason for it in one line.
@@ -54,7 +61,7 @@ def choose_backend(bundle: Bundle, precision: str, threads: int | None = None, c
         BackendError: No backend on this machine runs the precision.
     """
     bundle.precision(precision)
-    names = runnable_backends(bundle, precision, threads)
+    names = [name for name in runnable_backends(bundle, precision, threads) if among is None or name in among]
     if not names:
         raise BackendError(f"no backend here runs {precision}; stylert doctor says what is missing")
     if len(names) == 1:

@@ -19,7 +19,6 @@ import numpy as np
 from stylert.core.errors import BackendError, BundleError, StylertError, shown
 from stylert.core.images.grids import as_uint8
 from stylert.runtime.bundle import Bundle
-from stylert.runtime.choice.backend import choose_backend
 from stylert.runtime.generator import Generator
 from stylert.runtime.media.composition import Composition, composed_ws, moved_ws
 from stylert.runtime.media.recipes import bundle_hash
@@ -226,11 +225,8 @@ class ModelStore:
         self, name: str, source: BundleSource, bundle: Bundle, precision: str, digest: str, directions: Directions | None
     ) -> ServedModel:
         begin = time.perf_counter()
-        backend = source.backend
-        if backend == "auto":
-            backend, _ = choose_backend(bundle, precision, source.threads)
         settings = self._settings
-        calls = load_calls(bundle, backend, precision, source.threads, settings.max_batch)
+        calls = load_calls(bundle, source.backend, precision, source.threads, settings.max_batch, settings.incremental)
         try:
             whole = _compute_on(calls.whole, directions)
             narrow = [_compute_on(generator, directions) for generator in calls.narrow]
@@ -250,6 +246,7 @@ class ModelStore:
             settings.request_seconds,
             self._metrics.batch_observer(name),
         )
+        backend = calls.whole.backend
         facts = {"model": name, "backend": backend, "precision": precision, "seconds": round(time.perf_counter() - begin, 2)}
         LOG.info("loaded", extra={"facts": facts})
         return ServedModel(name, digest, calls, batcher, directions)

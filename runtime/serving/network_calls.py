@@ -39,17 +39,22 @@ class NetworkCalls:
             generator.close()
 
 
-def load_calls(bundle: Bundle, backend: str, precision: str, threads: int | None, max_batch: int) -> NetworkCalls:
-    """Load the networks of a model. Arguments and errors are those of `Generator.load`."""
-    whole = Generator.load(bundle, backend, precision, threads, max_batch)
-    count, threads_each = calls_at_once(bundle, backend, threads)
+def load_calls(
+    bundle: Bundle, backend: str, precision: str, threads: int | None, max_batch: int, incremental: bool = False
+) -> NetworkCalls:
+    """Load the networks of a model. Arguments and errors are those of `Generator.load`.
+
+    An incremental network takes all calls, so that it finds the features of those before.
+    """
+    whole = Generator.load(bundle, backend, precision, threads, max_batch, incremental=incremental)
+    count, threads_each = (1, threads) if incremental else calls_at_once(bundle, whole.backend, threads)
     if count == 1:
         return NetworkCalls(whole, ())
-    networks = 1 if SHARES_NETWORK[backend] else count
+    networks = 1 if SHARES_NETWORK[whole.backend] else count
     narrow: list[Generator] = []
     try:
         while len(narrow) < networks:
-            narrow.append(Generator.load(bundle, backend, precision, threads_each, max_batch))
+            narrow.append(Generator.load(bundle, whole.backend, precision, threads_each, max_batch))
     except BaseException:
         NetworkCalls(whole, tuple(narrow)).close()
         raise

@@ -29,6 +29,9 @@ OPEN_PATHS = ("/", "/docs", "/openapi.json", "/favicon.ico")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: Seconds after which the guard begins to watch whether the client is still there.
 WATCH_AFTER = 0.01
+#: A body that is too large is read to its end and dropped if it has at most so many times the bytes of the limit, or is silent for
+#: so many seconds. A client that reads no answer before it has sent all would otherwise see a broken connection in place of it.
+DROPPED_BODIES, DROPPED_SECONDS = 4, 0.5
 #: First parts of a path that become labels of metrics. Any other path counts as `other`.
 ROUTES = (
     "/v1/images",
@@ -72,7 +75,7 @@ class RequestGuard:
         try:
             headers = read_headers(scope["headers"])
             self._admit(scope, headers)
-            body = await self._read_body(headers.content_length, receive)
+            body = await self._read_body(headers, receive)
             await self._run(scope, body, receive, answer)
         except _ClientGone:
             answer.status = CLIENT_GONE
@@ -102,13 +105,16 @@ class RequestGuard:
         if not hmac.compare_digest(headers.key.encode("latin-1"), self.settings.api_key.encode()):
             raise Refusal(401, "this server needs an API key: Authorization: Bearer KEY", {"WWW-Authenticate": "Bearer"})
 
-    async def _read_body(self, length: int | None, receive: Receive) -> bytes:
+    async def _read_body(self, headers: RequestHeaders, receive: Receive) -> bytes:
         """The body. Its bytes count in `_held` until the request ends."""
+        length, most = headers.content_length, self.settings.max_body
         if length == 0:
             return b""
-        most = self.settings.max_body
+        too_large = Refusal(413, f"a body has at most {most} bytes", {"Connection": "close"})
         if length is not None and length > most:
-            raise Refusal(413, f"a body has at most {most} bytes", {"Connection": "close"})
+            if length <= DROPPED_BODIES * most and not headers.asks_first:
+                await self._drop_body(receive)
+            raise too_large
         body = bytearray()
         try:
             async with asyncio.timeout(self.settings.body_seconds):
@@ -122,7 +128,9 @@ class RequestGuard:
                     body += part
                     more = message.get("more_body", False)
                     if len(body) > most:
-                        raise Refusal(413, f"a body has at most {most} bytes", {"Connection": "close"})
+                        if more:
+                            await self._drop_body(receive)
+                        raise too_large
                     if self._held > self.settings.max_held:
                         raise Overloaded("the bodies of other requests fill the memory")
             return bytes(body)
@@ -132,6 +140,19 @@ class RequestGuard:
         except BaseException:
             self._held -= len(body)
             raise
+
+    async def _drop_body(self, receive: Receive) -> None:
+        """Read the rest of a body and forget it, within bounds of size and time."""
+        dropped, more = 0, True
+        while more and dropped <= DROPPED_BODIES * self.settings.max_body:
+            try:
+                message = await asyncio.wait_for(receive(), DROPPED_SECONDS)
+            except TimeoutError:
+                return
+            if message["type"] == "http.disconnect":
+                raise _ClientGone
+            dropped += len(message.get("body", b""))
+            more = message.get("more_body", False)
 
     async def _run(self, scope: Scope, body: bytes, receive: Receive, answer: _Answer) -> None:
         """Run the route until it ends, its time is over or the client is gone."""

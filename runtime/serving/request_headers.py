@@ -25,6 +25,7 @@ class RequestHeaders:
         origin: Host and port of the web page that sends the request, in lower case; None outside of pages.
         key: The API key; empty without one.
         content_length: Bytes of the body that it announces; None for a body in chunks, 0 for no body.
+        asks_first: Whether the client waits for consent before it sends the body (`Expect: 100-continue`).
     """
 
     host: str
@@ -32,6 +33,7 @@ class RequestHeaders:
     origin: str | None
     key: str
     content_length: int | None
+    asks_first: bool
 
 
 def read_headers(fields: Iterable[tuple[bytes, bytes]]) -> RequestHeaders:
@@ -57,6 +59,7 @@ def read_headers(fields: Iterable[tuple[bytes, bytes]]) -> RequestHeaders:
         None if origin is None else _authority(origin, "Origin")[0],
         headers.get(b"x-api-key") or headers.get(b"authorization", "").removeprefix("Bearer "),
         _whole_number(length, "Content-Length") if length is not None else None if b"transfer-encoding" in headers else 0,
+        b"expect" in headers,
     )
 
 

@@ -40,6 +40,7 @@ class ServerSettings:
         max_batch: Images in one call of a network, at most.
         max_delay_ms: How long an image may wait for others to fill its batch. With 0 a batch holds what has arrived while the
             network was busy, and an idle network starts at once.
+        incremental: Whether a network keeps the features of its last calls, as `Generator.load`.
         max_queue: Images of one model that wait, at most. Further requests are refused with status 503.
         max_images: Images of one request.
         max_pixels: Pixels of the pictures of one request together.
@@ -63,6 +64,7 @@ class ServerSettings:
     api_key: str | None = None
     max_batch: int = 8
     max_delay_ms: float = 0.0
+    incremental: bool = False
     max_queue: int = 256
     max_images: int = 64
     max_pixels: int = 2**25
@@ -80,6 +82,8 @@ class ServerSettings:
         check_settings(self, OWN_RANGES)
         if self.max_images > self.max_queue:
             raise InputError(f"max_queue of {self.max_queue} has no room for a request of {self.max_images} images")
+        if not isinstance(self.incremental, bool):
+            raise InputError(f"incremental is True or False, not {shown(self.incremental)}")
         if not isinstance(self.host, str) or not self.host:
             raise InputError(f"the address to listen on is a text such as 127.0.0.1, not {shown(self.host)}")
         if self.api_key is not None and not _is_key(self.api_key):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import socket
 import threading
 import time
@@ -88,6 +89,11 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(strict: ImageServe
         )
         assert b" 413 " in answer_of(connection).splitlines()[0]
 
+    with connect(strict) as connection:  # this client would send it only after consent
+        head = f"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Length: 30000\r\nExpect: 100-continue\r\n\r\n"
+        connection.sendall(head.encode())
+        assert answer_of(connection).startswith(b"HTTP/1.1 413 ")
+
     def endless() -> Iterator[bytes]:
         for _ in range(1000):
             yield b" " * 1000
@@ -95,6 +101,17 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(strict: ImageServe
     with suppress(httpx.WriteError):  # the server may close the connection while the client still sends
         assert httpx.post(f"{strict.url}/v1/images", content=endless(), headers={"x-api-key": KEY}).status_code == 413
     assert works(strict)
+
+
+def test_a_client_that_reads_no_answer_before_it_has_sent_all_sees_the_status(server: ImageServer) -> None:
+    """A system keeps a few MiB of what a client sends. So the body is larger, and a closed connection would be an error."""
+    address = urlsplit(server.url)
+    for body in (b" " * (9 * 2**20), iter([b" " * 2**20] * 9)):
+        client = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+        client.request("POST", "/v1/images", body)
+        assert client.getresponse().status == 413
+        client.close()
+    assert httpx.get(f"{server.url}/v2/health/live").status_code == 200
 
 
 @pytest.mark.parametrize(
