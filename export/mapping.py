@@ -32,7 +32,9 @@ def mapping_model(weights: NetworkWeights[Any]) -> onnx.ModelProto:
     z = g.input("z", ["N", cfg.z_dim])
     if cfg.c_dim and isinstance(cfg, Stylegan1Config):
         c = g.input("c", ["N", cfg.c_dim])
-        embedded = g.node("Gemm", [c, g.weight("embed.weight", weights.arrays["mapping.embed.weight"])], "embed", transB=1)
+        embedded = g.node(
+            "Gemm", [c, g.weight("embed.weight", weights.arrays["mapping.label_embed.weight"])], "embed", transB=1
+        )
         x = _normalize(g, g.node("Concat", [z, embedded], "zc", axis=1), "z_norm")
     elif cfg.c_dim:
         x = _normalize(g, z, "z_norm")

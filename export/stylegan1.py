@@ -16,6 +16,9 @@ convolution have weights of unit norm, and its input, its noise and its bias are
 
 The first term is the mean square of the input. So both input and constants are at most of unit size, whatever w is. No
 signal can then overflow in float16: an instance-normalised channel has at most the norm of its number of pixels.
+
+A layer in 8 bits may have a range for each sample (`Int8Quantization.negative_ratio`). Its input is then divided by that
+range in the same way, and instance norm undoes it.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import onnx
 from stylert.core.errors import CheckpointError
 from stylert.export.graph import GraphBuilder
 from stylert.export.image_output import OutputType, image_output
+from stylert.export.network_plan import MIN_DYNAMIC_RANGE
 from stylert.export.quantization.number_formats import RoundKernel, RoundToFormat, round_to_nearest
 from stylert.export.quantization.qdq import QdqBuilder
 from stylert.export.stylegan1_plan import NetworkPlan
@@ -40,6 +44,10 @@ from stylert.plugins.constants import ACTIVATION_GAIN, LRELU_SLOPE
 
 #: The greatest factor of a channel in float16. A channel that needs more is flat, but for rounding.
 MAX_FLOAT16_FACTOR = 60000.0
+
+
+#: The least size t of a signal, so that a signal of zeros is not divided by zero.
+MIN_SIZE = 1e-6
 
 
 def noise_name(spec: LayerSpec) -> str:
@@ -93,14 +101,12 @@ def synthesis_model(
 class SynthesisGraph(GraphBuilder):
     """A graph builder that knows the network's weights, noise and plan."""
 
-    def __init__(
-        self, weights: Stylegan1Weights, plan: NetworkPlan, noise: NoiseInput, observe: Collection[str] = ()
-    ) -> None:
+    def __init__(self, weights: Stylegan1Weights, plan: NetworkPlan, noise: NoiseInput, observe: Collection[str] = ()) -> None:
         super().__init__("synthesis")
         self.cfg, self.arrays, self.plan, self.noise = weights.config, weights.arrays, plan, noise
         self.observe = observe
         self.qdq = QdqBuilder(self, plan.dtype)
-        #: 1 / t of each layer `[N, 1]`, by its name. Without unit signals t is 1.
+        #: 1 / t `[N, 1]` of each layer whose signal is divided by a t, by its name.
         self.inverse_sizes: dict[str, str] = {}
         self._zero: str | None = None
 
@@ -167,7 +173,7 @@ class SynthesisGraph(GraphBuilder):
 
 def _styled_constant(g: SynthesisGraph, spec: LayerSpec, reader: LayerSpec) -> str:
     """The first layer. Without noise inputs, all of it but its style is a constant."""
-    name, epsilon = spec.name, g.cfg.norm_eps
+    name = spec.name
     x = g.array(f"{name}.const")[None] + g.array(f"{name}.bias")[:, None, None]
     strength = g.array(f"{name}.noise_strength")[:, None, None]
     if g.noise == "input":
@@ -175,18 +181,15 @@ def _styled_constant(g: SynthesisGraph, spec: LayerSpec, reader: LayerSpec) -> s
         y = g.node("Add", [scaled, g.float32(f"{name}.const", x)], f"{name}.noisy")
         y = g.node("LeakyRelu", [y], f"{name}.activated", alpha=LRELU_SLOPE)
         centred, variance = _statistics(g, name, y)
-        variance = g.node("Add", [variance, g.constant(epsilon)], f"{name}.variance_eps")
-        normalized = g.node("Div", [centred, g.node("Sqrt", [variance], f"{name}.deviation")], f"{name}.normalized")
+        normalized = g.node("Div", [centred, _deviation(g, spec, variance)], f"{name}.normalized")
     else:
         if g.noise == "const":
             x = x + g.array(f"{name}.noise_const") * strength
         x = np.where(x > 0, x, LRELU_SLOPE * x)
         x = x - x.mean((2, 3), keepdims=True)
-        x = x / np.sqrt(np.square(x).mean((2, 3), keepdims=True) + epsilon)
+        x = x / np.sqrt(np.square(x).mean((2, 3), keepdims=True) + g.cfg.norm_eps)
         normalized = g.float32(f"{name}.normalized", x)
-    scale, offset = (g.node("Unsqueeze", [part, g.ints(2, 3)], f"{part}_1") for part in _style(g, spec, reader))
-    scaled = g.node("Mul", [normalized, scale], f"{name}.scaled")
-    return g.as_signal(g.node("Add", [scaled, offset], f"{name}.out"))
+    return g.as_signal(_styled(g, spec, normalized, None, reader))
 
 
 def _noise_and_bias(g: SynthesisGraph, spec: LayerSpec, y: str) -> str:
@@ -208,21 +211,60 @@ def _noise_and_bias(g: SynthesisGraph, spec: LayerSpec, y: str) -> str:
 def _adain(g: SynthesisGraph, spec: LayerSpec, y: str, reader: LayerSpec) -> str:
     """Instance norm and style, in the scale that the next layer reads."""
     name = spec.name
-    scale, offset = _style(g, spec, reader)
     centred, variance = _statistics(g, name, y)
-    if g.plan.unit_signals:
-        # The epsilon belongs to the signal in its own size.
-        root = g.per_sample(spec, f"{name}.root_eps", math.sqrt(g.cfg.norm_eps) * g.channel_scales(spec))
-        epsilon = g.node("Unsqueeze", [g.node("Mul", [root, root], f"{name}.eps"), g.ints(2, 3)], f"{name}.eps_1")
-    else:
-        epsilon = g.constant(g.cfg.norm_eps)
-    deviation = g.node("Sqrt", [g.node("Add", [variance, epsilon], f"{name}.variance_eps")], f"{name}.deviation")
-    factor = g.node("Div", [g.node("Unsqueeze", [scale, g.ints(2, 3)], f"{scale}_1"), deviation], f"{name}.factor")
-    if g.plan.float16:
-        bounds = [g.constant(-MAX_FLOAT16_FACTOR), g.constant(MAX_FLOAT16_FACTOR)]
-        factor = g.as_signal(g.node("Clip", [factor, *bounds], f"{name}.bounded_factor"))
-    scaled = g.node("Mul", [centred, factor], f"{name}.scaled")
-    return g.node("Add", [scaled, g.per_channel(offset)], f"{name}.out")
+    deviation = _deviation(g, spec, variance)
+    return _styled(g, spec, centred, deviation, reader)
+
+
+def _deviation(g: SynthesisGraph, spec: LayerSpec, variance: str) -> str:
+    """`sqrt(variance + eps)`, `[N, C, 1, 1]`. The epsilon belongs to the signal in its own size.
+
+    It is the square of its root, because runtimes take the addition of a constant near zero away.
+    """
+    name = spec.name
+    scales = np.ones(spec.out_channels) if spec.kind == "const" else g.channel_scales(spec)
+    root = g.per_sample(spec, f"{name}.root_eps", math.sqrt(g.cfg.norm_eps) * scales)
+    epsilon = g.node("Unsqueeze", [g.node("Mul", [root, root], f"{name}.eps"), g.ints(2, 3)], f"{name}.eps_1")
+    return g.node("Sqrt", [g.node("Add", [variance, epsilon], f"{name}.variance_eps")], f"{name}.deviation")
+
+
+def _styled(g: SynthesisGraph, spec: LayerSpec, x: str, deviation: str | None, reader: LayerSpec) -> str:
+    """`x * scale / deviation + offset`. The first layer has no deviation any more, and stays in float32."""
+    name = spec.name
+    factor, offset = (g.node("Unsqueeze", [part, g.ints(2, 3)], f"{part}_1") for part in _style(g, spec, reader))
+    if deviation is not None:
+        factor = g.node("Div", [factor, deviation], f"{name}.factor")
+    layer = g.plan.quantized.get(reader.name)
+    if layer is not None and layer.int8.negative_ratio is not None:
+        sample_range = _sample_range(g, name, x, factor, offset, layer.int8.negative_ratio)
+        inverse = g.node("Reciprocal", [sample_range], f"{name}.inverse_range")
+        g.inverse_sizes[reader.name] = g.node("Reshape", [inverse, g.ints(-1, 1)], f"{name}.inverse_range_1")
+        factor = g.node("Mul", [factor, inverse], f"{name}.factor_by_range")
+        offset = g.node("Mul", [offset, inverse], f"{name}.offset_by_range")
+    if deviation is not None:
+        if g.plan.float16:
+            bounds = [g.constant(-MAX_FLOAT16_FACTOR), g.constant(MAX_FLOAT16_FACTOR)]
+            factor = g.node("Clip", [factor, *bounds], f"{name}.bounded_factor")
+        factor, offset = g.as_signal(factor), g.as_signal(offset)
+    return g.node("Add", [g.node("Mul", [x, factor], f"{name}.scaled"), offset], f"{name}.out")
+
+
+def _sample_range(g: SynthesisGraph, name: str, x: str, factor: str, offset: str, negative_ratio: float) -> str:
+    """`[N, 1, 1, 1]`: the smallest r for which `x * factor + offset` lies in [-`negative_ratio` * r, r].
+
+    The extremes of a channel give those behind the style. So one pass over `x` finds the range.
+    """
+    flat = g.node("Reshape", [x, g.ints(0, 0, -1, 1)], f"{name}.flat")  # ONNX Runtime reduces one axis faster than two
+    ends = []
+    for op, end in (("ReduceMax", "highest"), ("ReduceMin", "lowest")):
+        extreme = g.node(op, [flat, g.ints(2)], f"{name}.{end}", keepdims=1)
+        scaled = g.node("Mul", [extreme, factor], f"{name}.{end}_scaled")
+        ends.append(g.node("Add", [scaled, offset], f"{name}.{end}_styled"))
+    # A negative factor swaps the two extremes of its channel.
+    top = g.node("ReduceMax", [g.node("Max", ends, f"{name}.tops"), g.ints(1)], f"{name}.top", keepdims=1)
+    bottom = g.node("ReduceMin", [g.node("Min", ends, f"{name}.bottoms"), g.ints(1)], f"{name}.bottom", keepdims=1)
+    below = g.node("Mul", [bottom, g.constant(-1 / negative_ratio)], f"{name}.below")
+    return g.node("Max", [top, below, g.constant(MIN_DYNAMIC_RANGE)], f"{name}.range")
 
 
 def _statistics(g: SynthesisGraph, name: str, y: str) -> tuple[str, str]:
@@ -248,7 +290,8 @@ def _style(g: SynthesisGraph, spec: LayerSpec, reader: LayerSpec) -> tuple[str, 
     if g.plan.unit_signals:
         squares = g.node("ReduceMean", [g.node("Mul", [style, style], f"{name}.style_squares"), g.ints(1)], f"{name}.power")
         power = g.node("Mul", [squares, g.constant(2.0)], f"{name}.mean_square")  # two numbers for each channel
-        power = g.node("Add", [power, g.constant(max(_constant_peak(g, reader) ** 2, 1e-12))], f"{name}.size_square")
+        power = g.node("Add", [power, g.constant(_constant_peak(g, reader) ** 2)], f"{name}.size_square")
+        power = g.node("Max", [power, g.constant(MIN_SIZE**2)], f"{name}.positive_size_square")
         g.inverse_sizes[reader.name] = g.node("Reciprocal", [g.node("Sqrt", [power], f"{name}.size")], f"{name}.inverse_size")
         style = g.node("Mul", [style, g.inverse_sizes[reader.name]], f"{name}.unit_style")
     layer = g.plan.quantized.get(reader.name)
@@ -340,10 +383,11 @@ def _bias_before_blur(g: SynthesisGraph, spec: LayerSpec) -> bool:
 def _constant_bias(g: SynthesisGraph, spec: LayerSpec) -> np.ndarray | None:
     """The bias `[O]` that a convolution or a blur adds, or None where samples have their own.
 
-    The convolution of a quantised layer has none: runtimes would take it out of 8 bits.
+    The convolution of a quantised layer has none: runtimes would take it out of 8 bits. Nor has an observed one.
     """
-    in_quantized_conv = spec.name in g.plan.quantized and (spec.up == 1 or g.cfg.bias_before_blur)
-    return None if g.plan.unit_signals or in_quantized_conv else g.array(f"{spec.name}.bias")
+    is_alone = spec.name in g.plan.quantized or spec.name in g.observe
+    in_conv = spec.up == 1 or g.cfg.bias_before_blur
+    return None if spec.name in g.inverse_sizes or (is_alone and in_conv) else g.array(f"{spec.name}.bias")
 
 
 def _scaled_bias(g: SynthesisGraph, spec: LayerSpec) -> str:
@@ -378,9 +422,7 @@ def _phases(wide: np.ndarray) -> np.ndarray:
     return np.concatenate(phases)
 
 
-def round_phases(
-    rounder: RoundKernel, kernel: np.ndarray, scale: np.ndarray, to_format: RoundToFormat
-) -> np.ndarray:
+def round_phases(rounder: RoundKernel, kernel: np.ndarray, scale: np.ndarray, to_format: RoundToFormat) -> np.ndarray:
     """A `RoundKernel` of transposed kernels `[O, I, 4, 4]`, by one of their phases `[4 O, I, 2, 2]`."""
     rounded = rounder(_phases(kernel), np.tile(scale, 4), to_format)
     wide = np.empty(kernel.shape, rounded.dtype)

@@ -24,7 +24,7 @@ class QuantizedLayer:
     Attributes:
         input_scale: `[I]`, positive. The input of the convolution is divided by it, and its weights are multiplied by it
             (SmoothQuant, Xiao et al. 2022). The style of the layer before applies it, so it costs nothing.
-        int8: The quantisation. Its ranges are fixed.
+        int8: The quantisation.
     """
 
     input_scale: np.ndarray

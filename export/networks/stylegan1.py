@@ -50,7 +50,6 @@ class Stylegan1Exporter(NetworkExporter[GeneratorConfig]):
         layers = weights.config.layers()[:-1]
         self.noise_inputs = {noise_name(s): s.resolution for s in layers} if request.noise == "input" else {}
 
-
     def networks(self, precision: str, mapping: Path, target_db: float, progress: Progress | None) -> PrecisionNetworks:
         if precision != "int8":
             plan = float16_plan() if precision == "fp16" else NetworkPlan()

@@ -1,7 +1,7 @@
 """StyleGAN1 in 8 bits: the calibration, the plan of each backend, and the search for layers that stay in float.
 
-The steps are those of StyleGAN2 (`calibration.py`, `quantized_plans.py`, `sensitivity.py`), with their parts. Instance norm
-and styles give every signal about the same size, so ranges are fixed.
+The steps are those of StyleGAN2 (`calibration.py`, `quantized_plans.py`, `sensitivity.py`), with their parts. Instance
+norm undoes the scale of its input, so a range that is measured for each sample needs no other arithmetic.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import numpy as np
 
 from stylert.core.progress import Progress
 from stylert.export.network_plan import Migration
-from stylert.export.quantization.calibration import MIN_CHANNELS, MIN_RESOLUTION, LayerCalibration
+from stylert.export.quantization.calibration import MIN_CHANNELS, MIN_RESOLUTION, LayerCalibration, dynamic_range
 from stylert.export.quantization.calibration_latents import calibration_latents, search_latents
 from stylert.export.quantization.evaluation import cpu_session, runs_network_files, synthesize, synthesize_on
 from stylert.export.quantization.gptq import GptqRounder, PatchMoments
 from stylert.export.quantization.quantization_record import CANONICAL
-from stylert.export.quantization.scale_migration import ChannelStatistics, input_scale
+from stylert.export.quantization.quantized_plans import MAX_DYNAMIC_RANGE_RESOLUTION
+from stylert.export.quantization.scale_migration import ChannelStatistics, input_scale, negative_ratio
 from stylert.export.quantization.sensitivity import SAMPLES_PER_LAYER, Sensitivity, search_layers
 from stylert.export.stylegan1 import SynthesisGraph, synthesis_model
 from stylert.export.stylegan1_plan import NetworkPlan, QuantizedLayer, UpForm
@@ -31,7 +32,7 @@ from stylert.runtime.bundle import NO_VNNI
 
 #: The facts of a recipe beside the layers.
 INT8_FACTS: dict[str, Any] = {
-    "activations": "8 bits per tensor, fixed ranges",
+    "activations": "8 bits per tensor; the range of each sample, or a fixed one by backend and image size",
     "outputs": "8 bits per tensor on ONNX Runtime, and before the blur on OpenVINO",
     "weights": "int8 per channel",
 }
@@ -132,7 +133,8 @@ def calibrate(
         scale = input_scale(statistics[spec.name], weights.arrays[f"synthesis.{spec.name}.weight"])
         moments[spec.name] = PatchMoments(spec.in_channels, samples)
         migration = Migration(scale, np.ones(spec.out_channels))
-        calibration[spec.name] = LayerCalibration(migration, 1.0, GptqRounder(moments[spec.name]))
+        ratio = negative_ratio(statistics[spec.name], scale)
+        calibration[spec.name] = LayerCalibration(migration, ratio, GptqRounder(moments[spec.name]))
         output_scales[spec.name] = _output_scale(graph, spec, scale)
 
     for values in tensors():
@@ -140,7 +142,10 @@ def calibrate(
             inputs = values[f"{name}.in"] / layer.migration.input_scale[:, None, None].astype(np.float32)
             moments[name].add(inputs)
             layer.input.add(inputs)
-            layer.output.add(values[f"{name}.conv"] * output_scales[name][:, None, None])
+            outputs = values[f"{name}.conv"] * output_scales[name][:, None, None]
+            layer.output.add(outputs)
+            layer.dynamic_output.add(outputs / dynamic_range(inputs, layer.negative_ratio))
+            layer.symmetric_dynamic_output.add(outputs / dynamic_range(inputs, 1.0))
     return calibration
 
 
@@ -158,40 +163,45 @@ def _output_scale(graph: SynthesisGraph, spec: LayerSpec, scale: np.ndarray) -> 
 
 def int8_plan(samples: Samples) -> NetworkPlan:
     """The plan of `synthesis.int8.onnx`, for ONNX Runtime: it has 8-bit convolutions, but no transposed ones."""
-    return _plan(samples.calibration, "phases", symmetric=False, outputs="all")
+    return _plan(samples, "phases", symmetric=False, outputs="all")
 
 
 def backend_plans(samples: Samples, backend: str) -> dict[str, NetworkPlan]:
     """The plans of the files of a backend by their names. Empty where the canonical file serves it."""
     if backend == "openvino":
-        plan = _plan(samples.calibration, "transposed", symmetric=True, outputs="up")
+        plan = _plan(samples, "transposed", symmetric=True, outputs="up")
         return {backend: plan, f"{backend}{NO_VNNI}": plan.with_limited_pairs()}
-    if backend in ("tensorrt", "tensorrt-rtx"):
-        return {backend: _plan(samples.unit_calibration, "phases", symmetric=True, outputs="none", float16=True)}
+    if backend == "tensorrt-rtx":
+        return {backend: _float16_plan(samples)}
     return {}
 
 
-def _plan(
-    calibration: Calibration, up_form: UpForm, symmetric: bool, outputs: Literal["all", "up", "none"], float16: bool = False
-) -> NetworkPlan:
-    """Every calibrated layer in 8 bits.
+def _plan(samples: Samples, up_form: UpForm, symmetric: bool, outputs: Literal["all", "up"]) -> NetworkPlan:
+    """Every calibrated layer in 8 bits, the rest in float32.
 
     Args:
-        calibration: The measurements by layer name.
+        samples: The measurements.
         up_form: The form of upsampling layers.
-        symmetric: Whether activations have zero point 0, which TensorRT and OpenVINO require.
-        outputs: The convolutions whose output is quantised, too: all, those that upsample, or none. ONNX Runtime runs a
-            convolution in int8 only with a quantised output.
-        float16: Whether the rest is float16, with signals of unit size.
+        symmetric: Whether activations have zero point 0, which OpenVINO requires.
+        outputs: The convolutions whose output is quantised, too: all, or those that upsample. ONNX Runtime runs a convolution
+            in int8 only with a quantised output.
     """
+    quantized = {}
+    for spec in int8_layers(samples.weights.config):
+        measured = samples.calibration[spec.name]
+        is_dynamic = spec.resolution // spec.up <= MAX_DYNAMIC_RANGE_RESOLUTION
+        int8 = measured.int8(symmetric, outputs == "all" or spec.up == 2, is_dynamic)
+        quantized[spec.name] = QuantizedLayer(measured.migration.input_scale, int8)
+    return NetworkPlan(quantized, up_form=up_form)
+
+
+def _float16_plan(samples: Samples) -> NetworkPlan:
+    """Symmetric int8 with fixed ranges and float outputs, as TensorRT-RTX takes it. The rest is float16."""
     quantized = {
-        name: QuantizedLayer(
-            layer.migration.input_scale,
-            layer.int8(symmetric, outputs == "all" or (outputs == "up" and name.endswith("conv0"))),
-        )
-        for name, layer in calibration.items()
+        name: QuantizedLayer(layer.migration.input_scale, layer.int8(symmetric=True, quantize_output=False))
+        for name, layer in samples.unit_calibration.items()
     }
-    return NetworkPlan(quantized, float16, unit_signals=float16, up_form=up_form)
+    return NetworkPlan(quantized, float16=True, unit_signals=True, up_form="phases")
 
 
 # --- search ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,7 @@ def _rosinality_layer(tensors: TensorReader, spec: LayerSpec, config: GeneratorC
         weight = tensors.read(f"{conv}.weight_orig", kernel_shape) * np.float32(ACTIVATION_GAIN["lrelu"])
         return {f"{name}.weight": weight, f"{name}.bias": tensors.read(f"{conv}.bias", (channels,))}
     number = 1 + spec.ws_index % 2
-    layer, arrays = f"{block}.conv{number}", {}
+    layer, arrays = f"{block}.conv{number}", Arrays()
     if spec.kind == "const":
         arrays[f"{name}.const"] = tensors.read(f"{layer}.input", (1, channels, 4, 4)).reshape(channels, 4, 4)
         arrays[f"{name}.bias"] = np.zeros(channels, np.float32)
@@ -272,7 +273,7 @@ def _configuration(
     if not mapping:
         raise FormatError(f"its {tensors.network} has no mapping layers")
     w_dim, z_dim = tensors.shape(mapping[0], 2)
-    fields |= {
+    fields |= channel_settings(channels) | {
         "resolution": max(channels),
         "z_dim": z_dim,
         "w_dim": w_dim,
@@ -281,7 +282,7 @@ def _configuration(
         "norm_eps": PYTORCH_NORM_EPS,
     }
     with valid_configuration(tensors.network):
-        return GeneratorConfig(**channel_settings(channels), **fields)
+        return GeneratorConfig(**fields)
 
 
 def _mapping_layer(tensors: TensorReader, weight: str, bias: str, index: int, gain: float) -> Arrays:
@@ -299,14 +300,19 @@ def _mapping_layer(tensors: TensorReader, weight: str, bias: str, index: int, ga
 
 def _noise(config: GeneratorConfig, tensors: TensorReader, shared: bool) -> Arrays:
     """Maps of noise from seed 0. `shared` gives both layers of a resolution the same one."""
-    rng, arrays = np.random.default_rng(0), {}
-    previous: np.ndarray | None = None
+    rng, arrays, previous = np.random.default_rng(0), Arrays(), ""
     for spec in config.layers()[:-1]:
-        shape = (spec.resolution, spec.resolution)
-        if previous is None or not shared or spec.ws_index % 2 == 0:
-            previous = tensors.constant(shape, lambda shape=shape: rng.standard_normal(shape, np.float32))
-        arrays[f"synthesis.{spec.name}.noise_const"] = previous
+        name, shape = f"synthesis.{spec.name}.noise_const", (spec.resolution, spec.resolution)
+        if shared and spec.ws_index % 2 == 1:
+            arrays[name] = arrays[previous]
+        else:
+            arrays[name] = tensors.constant(shape, partial(_random_map, rng, shape))
+        previous = name
     return arrays
+
+
+def _random_map(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    return rng.standard_normal(shape, np.float32)
 
 
 def _count(tensors: TensorReader, pattern: str, maximum: int) -> int:

@@ -130,7 +130,7 @@ def _variable(name: str, spec: LayerSpec | None) -> str:
     """The TensorFlow variable of one of our names. `spec` is the layer, if the tensor belongs to one."""
     if name == "mapping.w_avg":
         return "dlatent_avg"
-    if name == "mapping.embed.weight":
+    if name == "mapping.label_embed.weight":
         return "mapping/LabelConcat/weight"
     if match := re.fullmatch(r"mapping\.fc(\d+)\.(\w+)", name):
         return f"mapping/Dense{match[1]}/{match[2]}"

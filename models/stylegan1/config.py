@@ -24,7 +24,7 @@ INSTANCE_NORM_EPS = 1e-8
 BLUR_TAPS = (1.0, 2.0, 1.0)
 
 #: Least and greatest value of every number in a configuration.
-RANGES = SHARED_RANGES | {"resolution": (8, 4096), "channel_decay": (0, 16), "norm_eps": (0, 1)}
+RANGES = SHARED_RANGES | {"resolution": (8, 4096), "channel_decay": (0, 16), "norm_eps": (1e-12, 1)}
 
 
 @dataclass(frozen=True)

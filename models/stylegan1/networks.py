@@ -36,8 +36,8 @@ class LabelledMappingNetwork(MappingNetwork):
         super().__init__(width, 0, cfg.w_dim, cfg.num_ws, cfg.mapping_layers, cfg.w_avg_beta)
         self.classes = cfg.c_dim
         if cfg.c_dim:
-            self.embed = nn.Linear(cfg.c_dim, cfg.z_dim, bias=False)
-            nn.init.normal_(self.embed.weight)
+            self.label_embed = nn.Linear(cfg.c_dim, cfg.z_dim, bias=False)
+            nn.init.normal_(self.label_embed.weight)
 
     def forward(
         self, z: Tensor | None, c: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None, update_w_avg: bool = False
@@ -48,7 +48,7 @@ class LabelledMappingNetwork(MappingNetwork):
         if self.classes:
             if c is None:
                 raise ValueError(f"this network takes labels: pass c of shape [N, {self.classes}]")
-            z = torch.cat([z, self.embed(c.float())], dim=1)
+            z = torch.cat([z, self.label_embed(c.float())], dim=1)
         return super().forward(z, None, psi, cutoff, update_w_avg)
 
 

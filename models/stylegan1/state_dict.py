@@ -34,7 +34,7 @@ def generator_shapes(cfg: GeneratorConfig) -> Shapes:
         shapes[f"{name}.affine.bias"] = (2 * channels,)
     width = cfg.z_dim
     if cfg.c_dim:
-        shapes["mapping.embed.weight"] = (cfg.z_dim, cfg.c_dim)
+        shapes["mapping.label_embed.weight"] = (cfg.z_dim, cfg.c_dim)
         width += cfg.z_dim
     for i in range(cfg.mapping_layers):
         shapes[f"mapping.fc{i}.weight"] = (cfg.w_dim, width)

@@ -23,7 +23,7 @@ class Reference:
 
     def mapping(self, z: np.ndarray, c: np.ndarray | None = None) -> np.ndarray:
         """`[N, w_dim]`."""
-        w = z if c is None else np.concatenate([z, c @ self.p["mapping.embed.weight"].T], 1)
+        w = z if c is None else np.concatenate([z, c @ self.p["mapping.label_embed.weight"].T], 1)
         w = w / np.sqrt((w**2).mean(1, keepdims=True) + 1e-8)
         i = 0
         while (weight := self.p.get(f"mapping.fc{i}.weight")) is not None:
