@@ -117,7 +117,7 @@ def _read_generator(network_object: StoredObject, network: str, budget: Budget) 
             array = array * np.float32(gain if tensor == "weight" else gain / ACTIVATION_GAIN["lrelu"])
         elif layer.endswith(".affine") and tensor == "bias":
             array[: len(array) // 2] += 1
-        elif spec is not None and spec.up == 2 and tensor == "weight" and _is_rotated(spec, fused) and array.ndim == 4:
+        elif len(shape) == 4 and spec is not None and spec.up == 2 and _is_rotated(spec, fused):
             array = np.ascontiguousarray(array[:, :, ::-1, ::-1])
         arrays[name] = array
     # Those that the network used while it grew, and a counter.
