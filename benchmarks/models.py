@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stylert.benchmarks.standard_networks import NAMES, STYLEGAN3_NAMES, write_standard
+from stylert.benchmarks.standard_networks import NAMES, title_of, write_standard
 from stylert.core.errors import BundleError, InputError, StylertError, shown_line
 from stylert.core.files.cache import cache_folder
 from stylert.core.files.outputs import document_text
@@ -23,9 +23,13 @@ from stylert.models.network_kinds import generator_config, parameter_count
 from stylert.runtime.backends import onnxruntime
 from stylert.runtime.bundle import MANIFEST, Bundle
 
-#: Precisions of a standard model if none are given. StyleGAN3's networks are exported in these alone.
-STANDARD_PRECISIONS = ("fp32", "bf16", "int8")
-STYLEGAN3_PRECISIONS = ("fp32", "fp16")
+#: Precisions of a standard model if none are given, by the title of its network. Networks but StyleGAN2's are exported in
+#: these alone.
+STANDARD_PRECISIONS = {
+    "StyleGAN1": ("fp32", "fp16", "int8"),
+    "StyleGAN2": ("fp32", "bf16", "int8"),
+    "StyleGAN3": ("fp32", "fp16"),
+}
 
 #: All that export may import decides the bytes of a standard model's bundle, beside its weights.
 BUNDLE_SOURCES = ("benchmarks/standard_networks.py", "core", "export", "models", "plugins", "runtime")
@@ -60,7 +64,7 @@ def user_model(path: Path) -> Model:
 
 def default_precisions(names: Sequence[str]) -> tuple[str, ...]:
     """The precisions in which all of these standard models are measured if none are given."""
-    kinds = [STYLEGAN3_PRECISIONS if name in STYLEGAN3_NAMES else STANDARD_PRECISIONS for name in names]
+    kinds = [STANDARD_PRECISIONS[title_of(name)] for name in names]
     return tuple(precision for precision in kinds[0] if all(precision in kind for kind in kinds))
 
 

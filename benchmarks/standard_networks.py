@@ -1,6 +1,7 @@
 """The standard models: seeded random weights, so that all machines measure the same networks without a download.
 
-`sg2-*` is StyleGAN2's configuration F. `sg3-t-256` and `sg3-r-256` are StyleGAN3's configurations T and R.
+`sg1-*` is StyleGAN1 as in its paper, and `sg2-*` is StyleGAN2's configuration F. `sg3-t-256` and `sg3-r-256` are StyleGAN3's
+configurations T and R.
 """
 
 from __future__ import annotations
@@ -14,16 +15,25 @@ import numpy as np
 from stylert.core.errors import InputError
 from stylert.models.checkpoint import AnyWeights, NetworkWeights, write_generator
 from stylert.models.network_config import BaseGeneratorConfig
+from stylert.models.stylegan1.config import GeneratorConfig as Stylegan1Config
+from stylert.models.stylegan1.state_dict import generator_shapes as stylegan1_shapes
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.models.stylegan2.state_dict import generator_shapes
 from stylert.models.stylegan3.config import GeneratorConfig as Stylegan3Config
 from stylert.models.stylegan3.filters import down_filter, up_filter
 from stylert.models.stylegan3.state_dict import generator_shapes as stylegan3_shapes
 
+STYLEGAN1_NAMES = ("sg1-256", "sg1-1024")
 STYLEGAN2_NAMES = ("sg2-256", "sg2-512", "sg2-1024")
 STYLEGAN3_NAMES = ("sg3-t-256", "sg3-r-256")
-NAMES = (*STYLEGAN2_NAMES, *STYLEGAN3_NAMES)
+NAMES = (*STYLEGAN1_NAMES, *STYLEGAN2_NAMES, *STYLEGAN3_NAMES)
 SEED = 0
+
+
+def title_of(name: str) -> str:
+    """The title of a standard model's network, for people."""
+    titles = {Stylegan1Config.title: STYLEGAN1_NAMES, Stylegan3Config.title: STYLEGAN3_NAMES}
+    return next((title for title, names in titles.items() if name in names), GeneratorConfig.title)
 
 
 def standard_weights(name: str) -> AnyWeights:
@@ -41,7 +51,10 @@ def standard_weights(name: str) -> AnyWeights:
         raise InputError(f"unknown standard model {name!r}: choose one of {', '.join(NAMES)}")
     config: BaseGeneratorConfig
     rng = np.random.Generator(np.random.Philox(SEED))
-    if name in STYLEGAN2_NAMES:
+    if name in STYLEGAN1_NAMES:
+        config = Stylegan1Config(int(name.removeprefix("sg1-")))
+        arrays = _stylegan1_arrays(config, rng)
+    elif name in STYLEGAN2_NAMES:
         config = GeneratorConfig(int(name.removeprefix("sg2-")), channel_base=32768, mapping_layers=8)
         arrays = _stylegan2_arrays(config, rng)
     else:
@@ -49,6 +62,23 @@ def standard_weights(name: str) -> AnyWeights:
         arrays = _stylegan3_arrays(config, rng)
     arrays = {key: np.asarray(value, np.float32) for key, value in arrays.items()}
     return NetworkWeights(config, arrays, {"model": name, "weights_sha256": _digest(arrays)})
+
+
+def _stylegan1_arrays(cfg: Stylegan1Config, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Karras et al. 2018."""
+    arrays = {}
+    for key, shape in stylegan1_shapes(cfg).items():
+        value: np.ndarray = rng.standard_normal(shape, np.float32)
+        if key.endswith("affine.bias"):
+            value = np.repeat([1.0, 0.0], shape[0] // 2)
+        elif key.endswith(("bias", "noise_strength", "w_avg")):
+            value = value * 0.1
+        elif key.endswith("input.const"):
+            value = np.ones(shape)
+        elif key.startswith("mapping.") and key.endswith("weight"):
+            value = value * 100  # stored as randn / learning rate multiplier, which is 0.01
+        arrays[key] = value
+    return arrays
 
 
 def _stylegan2_arrays(cfg: GeneratorConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -13,8 +13,9 @@ Read the files in this order:
 6. `verify.py`: images of the bundle against those of PyTorch. `perceptual_accuracy.py` is one of its measures.
 7. `tuning/`: `stylert tune`, the search for the fastest plan on one machine.
 
-Steps 2, 3 and 5 are those of StyleGAN2. `networks/` has an exporter for each kind of network, which the pipeline calls:
-that of StyleGAN3 writes its graph with `stylegan3.py`, without plans. `image_output.py` converts the image for both.
+Steps 2, 3 and 5 are those of StyleGAN2. `networks/` has an exporter for each kind of network, which the pipeline calls.
+The one of StyleGAN1 has plans of its own (`stylegan1_plan.py`) and writes its graph with `stylegan1.py`. The one of StyleGAN3
+has no plans (`stylegan3.py`). `image_output.py` converts the image for all.
 
 So the data goes: weights, plan -> graph -> file of the bundle -> images -> accuracy in `bundle.json`.
 

@@ -71,6 +71,11 @@ class GraphBuilder:
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes))
         return output
 
+    def split(self, tensor: str, outputs: Sequence[str], size: int) -> None:
+        """Split axis 1 into outputs of this size each."""
+        sizes = self.ints(*[size] * len(outputs))
+        self.nodes.append(helper.make_node("Split", [tensor, sizes], [*outputs], name=f"{tensor}_split", axis=1))
+
     def cast(self, tensor: str, output: str, dtype: DTypeLike) -> str:
         return self.node("Cast", [tensor], output, to=_tensor_type(dtype))
 

@@ -9,6 +9,7 @@ import onnx
 
 from stylert.export.graph import GraphBuilder
 from stylert.models.checkpoint import NetworkWeights
+from stylert.models.stylegan1.config import GeneratorConfig as Stylegan1Config
 from stylert.models.stylegan2.config import MAPPING_LR_MULTIPLIER
 from stylert.plugins.constants import ACTIVATION_GAIN, LRELU_SLOPE
 
@@ -28,11 +29,20 @@ def mapping_model(weights: NetworkWeights[Any]) -> onnx.ModelProto:
     """
     cfg = weights.config
     g = GraphBuilder("mapping")
-    x = _normalize(g, g.input("z", ["N", cfg.z_dim]), "z_norm")
-    if cfg.c_dim:
+    z = g.input("z", ["N", cfg.z_dim])
+    if cfg.c_dim and isinstance(cfg, Stylegan1Config):
+        c = g.input("c", ["N", cfg.c_dim])
+        embedded = g.node(
+            "Gemm", [c, g.weight("embed.weight", weights.arrays["mapping.label_embed.weight"])], "embed", transB=1
+        )
+        x = _normalize(g, g.node("Concat", [z, embedded], "zc", axis=1), "z_norm")
+    elif cfg.c_dim:
+        x = _normalize(g, z, "z_norm")
         c = g.input("c", ["N", cfg.c_dim])
         embedded = _linear(g, weights, "embed", c, gain=1 / np.sqrt(cfg.c_dim), bias_gain=1.0)
         x = g.node("Concat", [x, _normalize(g, embedded, "c_norm")], "zc", axis=1)
+    else:
+        x = _normalize(g, z, "z_norm")
     psi = g.input("psi", ["N", cfg.num_ws])
     for i in range(cfg.mapping_layers):
         fan_in = weights.arrays[f"mapping.fc{i}.weight"].shape[1]

@@ -1,6 +1,7 @@
 """The networks: their configurations, PyTorch modules and checkpoints, and readers of other projects' checkpoints.
 
 - `stylegan2/`: the network that the other stages train, export and run.
+- `stylegan1/`: its predecessor, which they export and run.
 - `stylegan3/`: the alias-free network, which they export and run.
 - `network_config.py`: the part of a configuration that all networks share. `network_kinds.py` lists the networks.
 - `checkpoint.py`: stylert's own files.

@@ -27,6 +27,7 @@ from stylert.core.files.outputs import check_output, document_values
 from stylert.core.files.safetensors_files import check_header, digest, safetensors_file
 from stylert.models.network_config import BaseGeneratorConfig
 from stylert.models.network_kinds import generator_config, generator_shapes, new_generator, require_stylegan2
+from stylert.models.stylegan1.config import GeneratorConfig as Stylegan1Config
 from stylert.models.stylegan2.config import GeneratorConfig as Stylegan2Config
 from stylert.models.stylegan3.config import GeneratorConfig as Stylegan3Config
 from stylert.models.tensors import checked_tensors
@@ -61,6 +62,7 @@ class NetworkWeights(Generic[ConfigT]):
 #: The weights of any network, and of each by itself. StyleGAN2 has the short name.
 AnyWeights = NetworkWeights[BaseGeneratorConfig]
 GeneratorWeights = NetworkWeights[Stylegan2Config]
+Stylegan1Weights = NetworkWeights[Stylegan1Config]
 Stylegan3Weights = NetworkWeights[Stylegan3Config]
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from stylert.core.errors import InputError, shown
 from stylert.models.network_config import DEFAULT_NETWORK, NETWORK_FIELD, BaseGeneratorConfig
+from stylert.models.stylegan1 import config as stylegan1
+from stylert.models.stylegan1 import state_dict as stylegan1_tensors
 from stylert.models.stylegan2 import config as stylegan2
 from stylert.models.stylegan2 import state_dict as stylegan2_tensors
 from stylert.models.stylegan3 import config as stylegan3
@@ -38,6 +40,12 @@ class NetworkKind:
 
 #: By the name that files have in `NETWORK_FIELD`.
 NETWORK_KINDS = {
+    stylegan1.GeneratorConfig.network: NetworkKind(
+        stylegan1.GeneratorConfig,
+        stylegan1_tensors.generator_shapes,
+        stylegan1_tensors.BUFFERS,
+        "stylert.models.stylegan1.networks",
+    ),
     stylegan2.GeneratorConfig.network: NetworkKind(
         stylegan2.GeneratorConfig,
         stylegan2_tensors.generator_shapes,

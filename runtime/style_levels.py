@@ -6,6 +6,8 @@ latent styles the last torgb only. Every other torgb uses the first latent of th
 
     min(4 * 2**ceil(i / 2), resolution) px
 
+In StyleGAN1 two latents belong to each resolution, because the constant at 4 px has a latent and torgb has none.
+
 The levels are those of the StyleGAN paper (Karras et al. 2018, figure 3): coarse, middle and fine. The latents of StyleGAN3
 belong to no resolution, so a user names them by number.
 """
@@ -25,9 +27,9 @@ MAX_WS = 66
 LEVELS = {"coarse": (4, 8), "middle": (16, 32), "fine": (64, 4096)}
 
 
-def ws_resolution(index: int, num_ws: int) -> int:
+def ws_resolution(index: int, num_ws: int, kind: NetworkKind = STYLEGAN2) -> int:
     """The resolution of the block to which a latent belongs, pixels."""
-    return min(4 * 2 ** ((index + 1) // 2), 2 ** ((num_ws + 2) // 2))
+    return min(4 * 2 ** ((index + 2 - kind.first_latents) // 2), 2 ** ((num_ws + 2) // 2))
 
 
 def level_indices(level: str, num_ws: int, kind: NetworkKind = STYLEGAN2) -> list[int]:
@@ -35,7 +37,7 @@ def level_indices(level: str, num_ws: int, kind: NetworkKind = STYLEGAN2) -> lis
     if not kind.has_levels:
         return []
     low, high = LEVELS[level]
-    return [i for i in range(num_ws) if low <= ws_resolution(i, num_ws) <= high]
+    return [i for i in range(num_ws) if low <= ws_resolution(i, num_ws, kind) <= high]
 
 
 def parse_levels(text: str, num_ws: int, kind: NetworkKind = STYLEGAN2) -> list[int]:
@@ -57,7 +59,7 @@ def parse_levels(text: str, num_ws: int, kind: NetworkKind = STYLEGAN2) -> list[
         if part in LEVELS:
             if not kind.has_levels:
                 raise InputError(f"{kind.title} has no {part} level: name its latents, such as 0-3")
-            indices = level_indices(part, num_ws)
+            indices = level_indices(part, num_ws, kind)
             if not indices:
                 raise InputError(f"a network of {ws_resolution(num_ws - 1, num_ws)} px has no {part} level")
             chosen.update(indices)

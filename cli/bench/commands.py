@@ -40,15 +40,16 @@ def run(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated, seeded random weights: sg2-256, sg2-512, sg2-1024 (config F), sg3-t-256, sg3-r-256. "
-            "With --url, a model of the server."
+            help="Comma-separated, seeded random weights: sg2-256, sg2-512, sg2-1024 (config F), sg1-256, sg1-1024, sg3-t-256, "
+            "sg3-r-256. With --url, a model of the server."
         ),
     ] = None,
     backend: Backends = None,
     precision: Annotated[
         str | None,
         typer.Option(
-            "--precision", help="Comma-separated; by default all in the bundle; of a model fp32,bf16,int8, or fp32,fp16 of sg3."
+            "--precision",
+            help="Comma-separated; by default all in the bundle; of a model fp32,bf16,int8, of sg1 fp32,fp16,int8, of sg3 fp32,fp16.",
         ),
     ] = None,
     batch: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1,4",
@@ -105,7 +106,7 @@ def run(
     from stylert.benchmarks.report.plots import PLOT_NAMES
     from stylert.benchmarks.scenarios.runner import Effort
     from stylert.benchmarks.schema import Results, write_results
-    from stylert.benchmarks.standard_networks import STYLEGAN3_NAMES
+    from stylert.benchmarks.standard_networks import STYLEGAN2_NAMES, title_of
     from stylert.benchmarks.suite import Matrix, configurations, run_suite
     from stylert.cli.bench.tables import show_results
     from stylert.runtime.media.pictures import check_own_picture
@@ -132,9 +133,9 @@ def run(
         for name in PLOT_NAMES:
             check_own_picture(out / f"{name}.png")
     names = split_list(model) or []
-    others = [name for name in names if name in STYLEGAN3_NAMES]
+    others = [name for name in names if name not in STYLEGAN2_NAMES]
     if peers and others:
-        raise InputError(f"peers are measured for StyleGAN2 alone, and {others[0]} is StyleGAN3")
+        raise InputError(f"peers are measured for StyleGAN2 alone, and {others[0]} is {title_of(others[0])}")
     precisions = split_list(precision) or (list(default_precisions(names)) if names else None)
     matrix = Matrix(
         split_list(backend),

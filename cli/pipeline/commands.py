@@ -38,7 +38,9 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle in it is replaced.")],
     precision: Annotated[
         str | None,
-        typer.Option(help="Comma-separated: fp32, fp16, bf16, int8, fp8. By default fp32,int8; StyleGAN3 has fp32,fp16."),
+        typer.Option(
+            help="Comma-separated: fp32, fp16, bf16, int8, fp8. By default fp32,int8. StyleGAN1 has fp32,fp16,int8, StyleGAN3 fp32,fp16."
+        ),
     ] = None,
     noise: Annotated[str, typer.Option(help="const (stored in the network), none, or input.")] = "const",
     output: Annotated[str, typer.Option(help="uint8 [N,H,W,C] or float [N,C,H,W].")] = "uint8",
@@ -254,7 +256,9 @@ def demo(
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="A .pkl of stylegan2-ada-pytorch, stylegan3 or TensorFlow; a rosinality .pt.")],
+    file: Annotated[
+        Path, typer.Argument(help="A .pkl of stylegan, stylegan2, stylegan2-ada, stylegan3; a .pt of a known port.")
+    ],
     out: Annotated[Path, typer.Option(help="The generator, model.safetensors.")],
     training: Annotated[
         Path | None, typer.Option(help="Also start a training run in this folder, from the file's G and D.")

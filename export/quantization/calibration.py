@@ -169,12 +169,12 @@ def calibrate(
             moments[name].add(modulated)
             layer.input.add(modulated)
             layer.output.add(conv)
-            layer.dynamic_output.add(conv / _dynamic_range(modulated, layer.negative_ratio))
-            layer.symmetric_dynamic_output.add(conv / _dynamic_range(modulated, 1.0))
+            layer.dynamic_output.add(conv / dynamic_range(modulated, layer.negative_ratio))
+            layer.symmetric_dynamic_output.add(conv / dynamic_range(modulated, 1.0))
     return calibration
 
 
-def _dynamic_range(values: np.ndarray, ratio: float) -> np.ndarray:
+def dynamic_range(values: np.ndarray, ratio: float) -> np.ndarray:
     """`[N, 1, 1, 1]`: for each sample of `values` the smallest r for which it lies in [-ratio * r, r]."""
     top, bottom = values.max((1, 2, 3), keepdims=True), values.min((1, 2, 3), keepdims=True)
     return np.maximum(np.maximum(top, -bottom / ratio), MIN_DYNAMIC_RANGE)

@@ -11,13 +11,13 @@ import numpy as np
 
 from stylert.core.seeds import z_from_seeds
 from stylert.export.quantization.evaluation import cpu_session
-from stylert.models.stylegan2.config import GeneratorConfig
+from stylert.models.network_config import BaseGeneratorConfig
 
 CALIBRATION_SAMPLES, CALIBRATION_FIRST_SEED = 128, 1_000_000_000
 SEARCH_SAMPLES, SEARCH_FIRST_SEED = 16, 3_000_000_000
 
 
-def calibration_latents(cfg: GeneratorConfig, mapping: Path) -> list[np.ndarray]:
+def calibration_latents(cfg: BaseGeneratorConfig, mapping: Path) -> list[np.ndarray]:
     """`CALIBRATION_SAMPLES` latents like those that users ask for: psi is from 0.5 to 1, and half of them mix two
     styles.
 
@@ -41,7 +41,7 @@ def calibration_latents(cfg: GeneratorConfig, mapping: Path) -> list[np.ndarray]
     return _one_by_one(ws)
 
 
-def search_latents(cfg: GeneratorConfig, mapping: Path) -> list[np.ndarray]:
+def search_latents(cfg: BaseGeneratorConfig, mapping: Path) -> list[np.ndarray]:
     """`SEARCH_SAMPLES` latents like those of verification: psi 1, and the class labels in turn.
 
     Arguments and result are those of `calibration_latents`.
@@ -51,7 +51,7 @@ def search_latents(cfg: GeneratorConfig, mapping: Path) -> list[np.ndarray]:
     return _one_by_one(_map(cfg, mapping, seeds, np.ones((len(seeds), 1)), labels))
 
 
-def _map(cfg: GeneratorConfig, mapping: Path, seeds: range, psi: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+def _map(cfg: BaseGeneratorConfig, mapping: Path, seeds: range, psi: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
     """ws `[N, num_ws, w_dim]` for N seeds, psi `[N, 1]` and class labels `[N]`."""
     inputs = {"z": z_from_seeds(seeds, cfg.z_dim), "psi": np.repeat(psi, cfg.num_ws, 1).astype(np.float32)}
     if labels is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from stylert.core.errors import BundleError
 from stylert.export.network_plan import NetworkPlan, conv_layers
@@ -38,13 +38,39 @@ def eight_bit_recipe(
     cfg: GeneratorConfig, precision: str, plans: Mapping[str, NetworkPlan], searches: Mapping[str, Sensitivity]
 ) -> dict[str, Any]:
     """The recipe of int8 or fp8. Plans and searches are by backend; those of the canonical file stand at the top."""
-    backends = {backend: _search_recipe(cfg, plans[backend], search) for backend, search in searches.items()}
+    quantized = {backend: plan.quantized_layers for backend, plan in plans.items()}
+    return search_recipe(conv_layers(cfg), quantized, searches) | FORMAT_FACTS[precision]
+
+
+class Layer(Protocol):
+    """A convolution of any network."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def resolution(self) -> int: ...
+    @property
+    def in_channels(self) -> int: ...
+    @property
+    def out_channels(self) -> int: ...
+
+
+def search_recipe(
+    layers: Sequence[Layer], quantized: Mapping[str, Sequence[str]], searches: Mapping[str, Sensitivity]
+) -> dict[str, Any]:
+    """The part of a recipe that tells which layers are in 8 bits.
+
+    Args:
+        layers: The convolutions of the network.
+        quantized: The names of the layers in 8 bits, by backend.
+        searches: The searches by backend.
+    """
+    backends = {backend: _file_recipe(layers, sorted(quantized[backend]), search) for backend, search in searches.items()}
     canonical = backends.pop(CANONICAL)
     return {
         **canonical,
         "backends": backends,
         "calibration": {"samples": CALIBRATION_SAMPLES, "first_seed": CALIBRATION_FIRST_SEED},
-        **FORMAT_FACTS[precision],
     }
 
 
@@ -62,18 +88,17 @@ def layers_in_8_bits(recipe: Mapping[str, Any], backend: str) -> list[str] | Non
     raise BundleError(f"the recipe for {backend} in the manifest names no layers; export the bundle again")
 
 
-def _search_recipe(cfg: GeneratorConfig, plan: NetworkPlan, search: Sensitivity) -> dict[str, Any]:
-    quantized = sorted(plan.quantized_layers)
+def _file_recipe(layers: Sequence[Layer], quantized: Sequence[str], search: Sensitivity) -> dict[str, Any]:
     reasons = {
         spec.name: f"too small: {spec.in_channels} to {spec.out_channels} channels at {spec.resolution} px"
-        for spec in conv_layers(cfg)
+        for spec in layers
         if spec.name not in quantized
     }
     reasons |= {
         name: f"search: {psnr_db:.1f} dB with only this layer in 8 bits" for name, psnr_db in search.higher_precision.items()
     }
     return {
-        "layers": quantized,
+        "layers": list(quantized),
         "higher_precision": reasons,
         "search": {"psnr_db": round(search.psnr_db, 2), "evaluations": search.evaluations, "samples": SEARCH_SAMPLES},
     }

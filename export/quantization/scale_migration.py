@@ -61,27 +61,31 @@ def scale_migration(
         modulated: Statistics of the convolution's input `[N, I, H, W]`.
         conv: Statistics of its output, which is `[N, O, H, W]` or four phases `[N, 4 O, H, W]`.
     """
-    peak, weight_peak = _positive(modulated.peak), _positive(np.abs(weight).max((0, 2, 3)))
-    input_scale = peak**SMOOTHQUANT_ALPHA / weight_peak ** (1 - SMOOTHQUANT_ALPHA)
     output_scale = np.ones(len(weight))
     if spec.kind == "conv":  # only demodulation restores the output
         # The FIR mixes the four phases of an output channel, so they share a scale.
         output_scale = _positive(np.sqrt(conv.mean_square.reshape(-1, len(weight)).mean(0)))
     input_power = _positive(modulated.mean_square) / _positive(style.mean_square)
-    return Migration(_unit_geometric_mean(input_scale), _unit_geometric_mean(output_scale), input_power)
+    return Migration(input_scale(modulated, weight), _unit_geometric_mean(output_scale), input_power)
 
 
-def negative_ratio(modulated: ChannelStatistics, input_scale: np.ndarray) -> float:
+def input_scale(inputs: ChannelStatistics, weight: np.ndarray) -> np.ndarray:
+    """`[I]`, the scale of each input channel of a convolution with weights `[O, I, k, k]`. Its geometric mean is 1."""
+    peak, weight_peak = _positive(inputs.peak), _positive(np.abs(weight).max((0, 2, 3)))
+    return _unit_geometric_mean(peak**SMOOTHQUANT_ALPHA / weight_peak ** (1 - SMOOTHQUANT_ALPHA))
+
+
+def negative_ratio(modulated: ChannelStatistics, scale: np.ndarray) -> float:
     """The ratio q that makes the ranges [-q r, r] of all samples shortest (`Int8Quantization.negative_ratio`).
 
     The loss is the mean square of the ranges' lengths, each relative to the greatest magnitude in its sample.
 
     Args:
         modulated: Statistics of the convolution's input.
-        input_scale: `[I]`, the scales of the migration.
+        scale: `[I]`, the input scales of the migration.
     """
-    top = np.maximum((np.stack(modulated.highs) / input_scale).max(1), 1e-12)
-    bottom = np.maximum((-np.stack(modulated.lows) / input_scale).max(1), 1e-12)
+    top = np.maximum((np.stack(modulated.highs) / scale).max(1), 1e-12)
+    bottom = np.maximum((-np.stack(modulated.lows) / scale).max(1), 1e-12)
 
     def loss(ratio: float) -> float:
         lengths = np.maximum(top, bottom / ratio) * (1 + ratio)

@@ -82,15 +82,48 @@ def find_sensitive_layers(
         plan_images: The images of a plan on the backend that runs it (`plan_images_on`). By default ONNX Runtime makes
             them, from the numbers that the plan rounds.
     """
-    time_saved = {spec.name: _time_saved(spec, plan.layer(spec)) for spec in weights.config.layers()}
     evaluation_plan = _evaluation_plan(plan)
     evaluate = partial(_images_on_onnxruntime, weights)
     candidates = plan.quantized_layers
+
+    def images_of_one(name: str) -> np.ndarray:
+        others = [other for other in candidates if other != name]
+        return evaluate(evaluation_plan.without_quantization(others), latents[:SAMPLES_PER_LAYER])
+
+    return search_layers(
+        {spec.name: _time_saved(spec, plan.layer(spec)) for spec in weights.config.layers() if spec.name in candidates},
+        lambda left_out: (plan_images or evaluate)(plan.without_quantization(left_out), latents),
+        images_of_one,
+        reference,
+        target_db,
+        None if progress is None else partial(progress, stage),
+    )
+
+
+def search_layers(
+    time_saved: Mapping[str, float],
+    images_without: Callable[[Sequence[str]], np.ndarray],
+    images_of_one: Callable[[str], np.ndarray],
+    reference: np.ndarray,
+    target_db: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> Sensitivity:
+    """The search itself, for any network.
+
+    Args:
+        time_saved: The candidates, and the time that 8 bits save in each. Only ratios count.
+        images_without: The images with these layers out of 8 bits and the other candidates in 8 bits, uint8 `[N, H, W, C]`.
+        images_of_one: The first images with one layer alone in 8 bits. At most `N`.
+        reference: The images without 8 bits.
+        target_db: The mean PSNR to reach, in dB.
+        progress: Called after each measurement with the number of those done and of all.
+    """
+    candidates = list(time_saved)
     evaluations, total = 0, 2 + len(candidates)
 
     def report(done: int) -> None:
         if progress is not None:
-            progress(stage, min(done, total), total)
+            progress(min(done, total), total)
 
     def psnr_of(images: np.ndarray) -> np.ndarray:
         nonlocal evaluations
@@ -98,28 +131,20 @@ def find_sensitive_layers(
         report(evaluations)
         return psnr_each(images, reference[: len(images)])
 
-    def measure(higher_precision: Sequence[str]) -> np.ndarray:
-        """The PSNR of each image with these layers out of 8 bits."""
-        return psnr_of((plan_images or evaluate)(plan.without_quantization(higher_precision), latents))
-
-    psnr_of_all = measure([])
+    psnr_of_all = psnr_of(images_without([]))
     if not candidates or _exceeds(psnr_of_all, target_db):
         report(total)
         return Sensitivity({}, float(psnr_of_all.mean()), _exceeds(psnr_of_all, target_db), evaluations)
 
-    single_psnr = {}
-    for name in candidates:
-        others = [other for other in candidates if other != name]
-        single = evaluate(evaluation_plan.without_quantization(others), latents[:SAMPLES_PER_LAYER])
-        single_psnr[name] = float(psnr_of(single).mean())
+    single_psnr = {name: float(psnr_of(images_of_one(name)).mean()) for name in candidates}
     by_sensitivity = sorted(candidates, key=lambda name: -_error_power(single_psnr[name]) / time_saved[name])
 
     single_powers = [_error_power(single_psnr[name]) for name in by_sensitivity]
     count = _predicted_count(single_powers, _error_power(float(psnr_of_all.mean())), _error_power(target_db))
-    psnr = measure(by_sensitivity[:count])
+    psnr = psnr_of(images_without(by_sensitivity[:count]))
     while not _exceeds(psnr, target_db) and count < len(candidates):
         count += 1
-        psnr = measure(by_sensitivity[:count])
+        psnr = psnr_of(images_without(by_sensitivity[:count]))
     report(total)
     return Sensitivity(
         {name: round(single_psnr[name], 2) for name in by_sensitivity[:count]},

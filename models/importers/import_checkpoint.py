@@ -27,8 +27,11 @@ from stylert.models.importers.errors import FormatError, printable
 from stylert.models.importers.official import read_official
 from stylert.models.importers.records import StoredModule, StoredObject
 from stylert.models.importers.rosinality import is_rosinality, read_rosinality
+from stylert.models.importers.stylegan1_ports import stylegan1_port
 from stylert.models.importers.stylegan3 import is_stylegan3, read_stylegan3
-from stylert.models.importers.tensorflow import is_tensorflow, read_tensorflow
+from stylert.models.importers.tensorflow import read_tensorflow
+from stylert.models.importers.tensorflow_records import is_tensorflow
+from stylert.models.importers.tensorflow_stylegan1 import is_tensorflow_stylegan1, read_tensorflow_stylegan1
 from stylert.models.importers.weights import ImportedNetworks
 from stylert.models.network_config import BaseGeneratorConfig
 from stylert.models.network_kinds import require_stylegan2
@@ -90,7 +93,7 @@ def read_stylegan2_generator(path: str | Path, purpose: str) -> GeneratorWeights
 
 
 def import_checkpoint(path: str | Path, training: bool = True) -> ImportedCheckpoint:
-    """Read a checkpoint of stylegan2-ada-pytorch, stylegan3, rosinality, TensorFlow StyleGAN2, or stylert.
+    """Read a checkpoint of a project that the package `importers` lists, or of stylert.
 
     No code from the file runs. The size of the file, without its holes, bounds time and memory.
 
@@ -179,17 +182,21 @@ def _reader_of(content: object) -> tuple[Callable[[Any, bool, Budget], ImportedN
         return read_stylegan3, "stylegan3"
     if isinstance(content, StoredModule):
         return read_official, "stylegan2-ada-pytorch or stylegan3"
+    if is_tensorflow_stylegan1(content):
+        return read_tensorflow_stylegan1, "StyleGAN (TensorFlow)"
     if is_tensorflow(content):
         return read_tensorflow, "StyleGAN2 (TensorFlow)"
     if isinstance(content, dict):
         if any(isinstance(content.get(name), StoredModule) for name in ("G", "D", "G_ema")):
             return read_official, "stylegan2-ada-pytorch or stylegan3"
+        if (port := stylegan1_port(content)) is not None:
+            return port.read, port.project
         if is_rosinality(content):
             return read_rosinality, "rosinality"
         keys = ", ".join(printable(key) for key in list(content)[:4])
-        raise FormatError(f"it holds no StyleGAN2 networks, but {keys or 'nothing'}")
+        raise FormatError(f"it holds no StyleGAN networks, but {keys or 'nothing'}")
     if isinstance(content, StoredObject):
-        raise FormatError("it holds a single TensorFlow network, where StyleGAN2's files hold three")
+        raise FormatError("it holds a single TensorFlow network, where StyleGAN's files hold three")
     raise FormatError(f"it holds {printable(content)} and no networks")
 
 

@@ -18,9 +18,9 @@ import numpy as np
 
 from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, UnsupportedNetworkError, printable
-from stylert.models.importers.pickle_reader import MAX_KEY
-from stylert.models.importers.records import NumpyArray, Storage, StoredObject, StoredTensor
+from stylert.models.importers.records import StoredObject, StoredTensor
 from stylert.models.importers.settings import epsilon_note, mapping_gain, mapping_gain_notes, valid_configuration
+from stylert.models.importers.tensorflow_records import Arguments, network_variables
 from stylert.models.importers.weights import (
     Arrays,
     ImportedNetworks,
@@ -37,9 +37,6 @@ from stylert.models.stylegan2.config import (
 )
 from stylert.models.stylegan2.state_dict import discriminator_shapes, generator_shapes
 
-MAX_PARTS = 8
-#: A 4096 px generator has about 150.
-MAX_VARIABLES = 2000
 #: Arguments that change training or evaluation, but not the network itself.
 IGNORED_ARGUMENTS = {
     *("truncation_psi", "truncation_cutoff", "truncation_psi_val", "truncation_cutoff_val", "style_mixing_prob"),
@@ -56,13 +53,6 @@ FIXED_ARGUMENTS: dict[str, tuple[object, ...]] = {
     "use_noise": (True,),
     "label_fmaps": (None,),
 }
-
-
-def is_tensorflow(data: object) -> bool:
-    """Whether this is a tuple of TensorFlow networks."""
-    if not isinstance(data, tuple) or not data:
-        return False
-    return all(isinstance(network, StoredObject) and network.kind == "Network" for network in data)
 
 
 def read_tensorflow(data: tuple[Any, ...], training: bool, budget: Budget) -> ImportedNetworks:
@@ -87,9 +77,9 @@ def read_tensorflow(data: tuple[Any, ...], training: bool, budget: Budget) -> Im
 
 
 def _read_generator(network_object: StoredObject, network: str, budget: Budget) -> tuple[GeneratorConfig, Arrays, list[str]]:
-    variables = _variables(network_object, network)
+    variables = network_variables(network_object, network)
     _check_kind(network_object, variables, network)
-    arguments = _Arguments(network_object, network)
+    arguments = Arguments(network_object, network, IGNORED_ARGUMENTS, FIXED_ARGUMENTS)
     w_dim = arguments.pop("dlatent_size", 512)
     lr = arguments.pop("mapping_lrmul", MAPPING_LR_MULTIPLIER)
     beta = arguments.pop("w_avg_beta", arguments.pop("dlatent_avg_beta", W_AVG_BETA))
@@ -107,7 +97,7 @@ def _read_generator(network_object: StoredObject, network: str, budget: Budget) 
         "architecture": arguments.pop("architecture", "skip"),
     }
     with valid_configuration(network):
-        config = GeneratorConfig(**fields, **arguments.pop_shared_fields())
+        config = GeneratorConfig(**fields, **_shared_fields(arguments))
     arguments.check_empty()
     gain = mapping_gain(lr, network)
     tensors = TensorReader(network, variables, budget)
@@ -145,8 +135,8 @@ def _generator_variable(name: str) -> str:
 
 def _read_discriminator(network_object: StoredObject, budget: Budget, notes: list[str]) -> tuple[DiscriminatorConfig, Arrays]:
     network = "D"
-    variables = _variables(network_object, network)
-    arguments = _Arguments(network_object, network)
+    variables = network_variables(network_object, network)
+    arguments = Arguments(network_object, network, IGNORED_ARGUMENTS, FIXED_ARGUMENTS)
     # StyleGAN2's code groups four samples by default and has no label mapping; ADA's code has both as arguments.
     is_stylegan2 = network_object.state.get("build_func_name") == "D_stylegan2"
     says_group_size = "mbstd_group_size" in arguments
@@ -168,7 +158,7 @@ def _read_discriminator(network_object: StoredObject, budget: Budget, notes: lis
         "mbstd_num_channels": num_channels,
     }
     with valid_configuration(network):
-        config = DiscriminatorConfig(**fields, **arguments.pop_shared_fields())
+        config = DiscriminatorConfig(**fields, **_shared_fields(arguments))
     arguments.check_empty()
     if config.c_dim and features not in (None, config.cmap_dim):
         raise UnsupportedNetworkError(f"its labels are mapped to {printable(features)} features, not {config.cmap_dim}")
@@ -203,36 +193,8 @@ def _discriminator_variable(name: str) -> str:
 # --- variables -----------------------------------------------------------------------------------------------------
 
 
-def _variables(network_object: StoredObject, network: str) -> dict[str, StoredTensor]:
-    """The variables of a network and of its parts by name, such as `mapping/Dense0/weight`."""
-    parts = network_object.state.get("components")
-    parts = parts if type(parts) is dict else {}
-    if len(parts) > MAX_PARTS or not all(isinstance(k, str) and isinstance(v, StoredObject) for k, v in parts.items()):
-        raise FormatError(f"its {network} has parts that are not networks")
-    tensors: dict[str, StoredTensor] = {}
-    for prefix, part in [("", network_object), *((f"{name}/", part) for name, part in parts.items())]:
-        variables = part.state.get("variables")
-        if type(variables) is not list or len(variables) > MAX_VARIABLES:
-            raise FormatError(f"its {network} has no list of at most {MAX_VARIABLES} variables")
-        for variable in variables:
-            match variable:
-                case (str(name), NumpyArray(tensor=StoredTensor() as tensor)):
-                    pass
-                case (str(name), int() | float() as number):
-                    data = memoryview(np.float64(number).tobytes())
-                    tensor = StoredTensor(Storage("DoubleStorage", 1, data), offset=0, shape=(), strides=())
-                case _:
-                    raise FormatError(f"its {network} has a variable in an unknown form")
-            if len(name) > MAX_KEY:
-                raise FormatError(f"its {network} has a variable with a name of {len(name)} characters")
-            tensors[re.sub(r"^G_(mapping|synthesis)/", r"\1/", prefix + name)] = tensor
-    return tensors
-
-
 def _check_kind(network_object: StoredObject, variables: Mapping[str, StoredTensor], network: str) -> None:
     """Refuse the other networks of this format by their own names."""
-    if network_object.state.get("build_func_name") == "G_style" or any("/StyleMod/" in name for name in variables):
-        raise FormatError(f"its {network} is a StyleGAN1 generator; stylert reads StyleGAN2")
     if any("/ToRGB_lod" in name for name in variables):
         raise FormatError(
             f"its {network} grows progressively (StyleGAN2 configurations B to D, or older); stylert reads E and F"
@@ -267,57 +229,16 @@ def _check_all_known(tensors: TensorReader) -> None:
     tensors.check_all_known()
 
 
-class _Arguments:
-    """The keyword arguments of a network. Each is popped once; `check_empty` refuses those that remain."""
-
-    def __init__(self, network_object: StoredObject, network: str) -> None:
-        arguments = network_object.state.get("static_kwargs")
-        if type(arguments) is not dict or not all(isinstance(name, str) for name in arguments):
-            raise FormatError(f"its {network} has no arguments")
-        self.network = network
-        self.values: dict[str, Any] = {k: v for k, v in arguments.items() if k not in IGNORED_ARGUMENTS}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.values
-
-    def is_set(self, name: str) -> bool:
-        """Whether the argument has a value other than None or zero."""
-        return bool(self.values.get(name))
-
-    def pop(self, name: str, default: Any) -> Any:
-        """The argument, or `default`, the default of the TensorFlow code. Raises FormatError unless it is a plain value."""
-        value = self.values.pop(name, default)
-        if value is not None and not isinstance(value, str | int | float | bool):
-            raise FormatError(f"its {self.network} has {name} = {printable(value)}")
-        return value
-
-    def pop_shared_fields(self) -> dict[str, Any]:
-        """The fields that the configurations of both networks share."""
-        taps = self.values.pop("resample_kernel", None) or FIR_TAPS
-        if not isinstance(taps, list | tuple):
-            raise FormatError(f"its {self.network} has resample_kernel = {printable(taps)}")
-        resolution = self.pop("resolution", 1024)
-        for name in ("resolution_w", "resolution_h"):  # of variants for other shapes of image
-            if (length := self.pop(name, resolution)) not in (None, resolution):
-                raise UnsupportedNetworkError(
-                    f"its {self.network} is not square: {name} is {printable(length)}, resolution is {printable(resolution)}"
-                )
-        return {
-            "resolution": resolution,
-            "c_dim": self.pop("label_size", 0),
-            "img_channels": self.pop("num_channels", 3),
-            "channel_base": 2 * int(self.pop("fmap_base", 16384)),
-            "channel_max": self.pop("fmap_max", 512),
-            "num_fp16_res": self.pop("num_fp16_res", 0),
-            "conv_clamp": self.pop("conv_clamp", None),
-            "resample_filter": tuple(taps),
-        }
-
-    def check_empty(self) -> None:
-        """Raise UnsupportedNetworkError for an argument that remains, unless it has StyleGAN2's value."""
-        for name, value in self.values.items():
-            allowed = FIXED_ARGUMENTS.get(name, ())
-            if not any(type(value) is type(fixed) and value == fixed for fixed in allowed):
-                raise UnsupportedNetworkError(
-                    f"its {self.network} has {printable(name)} = {printable(value)}, which stylert's networks do not have"
-                )
+def _shared_fields(arguments: Arguments) -> dict[str, Any]:
+    """The fields that the configurations of both networks share."""
+    taps = arguments.pop_list("resample_kernel") or FIR_TAPS
+    return {
+        "resolution": arguments.pop_resolution(),
+        "c_dim": arguments.pop("label_size", 0),
+        "img_channels": arguments.pop("num_channels", 3),
+        "channel_base": 2 * int(arguments.pop("fmap_base", 16384)),
+        "channel_max": arguments.pop("fmap_max", 512),
+        "num_fp16_res": arguments.pop("num_fp16_res", 0),
+        "conv_clamp": arguments.pop("conv_clamp", None),
+        "resample_filter": tuple(taps),
+    }

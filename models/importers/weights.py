@@ -55,10 +55,11 @@ class TensorReader:
         network: Name of the network in the file, for messages.
         tensors: Its tensors by name.
         budget: Memory that remains for arrays.
+        title: The kind of the network, for messages.
     """
 
-    def __init__(self, network: str, tensors: Mapping[str, StoredTensor], budget: Budget) -> None:
-        self.network, self.tensors, self.budget = network, tensors, budget
+    def __init__(self, network: str, tensors: Mapping[str, StoredTensor], budget: Budget, title: str = "StyleGAN2") -> None:
+        self.network, self.tensors, self.budget, self.title = network, tensors, budget, title
         self.known: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
@@ -103,7 +104,7 @@ class TensorReader:
     def check_all_known(self) -> None:
         """Raise UnsupportedNetworkError where a tensor was neither read nor ignored: then this is another network."""
         for name in sorted(set(self.tensors) - self.known):
-            raise UnsupportedNetworkError(f"its {self.network} holds the tensor {printable(name)}, which no StyleGAN2 has")
+            raise UnsupportedNetworkError(f"its {self.network} holds the tensor {printable(name)}, which no {self.title} has")
 
 
 def network_arrays(

@@ -22,7 +22,7 @@ from stylert.runtime.batching import ANY_BATCH
 from stylert.runtime.build_options import BuildOptions, refuse_gpu_options
 from stylert.runtime.layer_forms import RULES, layer_forms
 from stylert.runtime.network_files import check_network, check_network_file
-from stylert.runtime.network_kinds import STYLEGAN2, STYLEGAN3
+from stylert.runtime.network_kinds import STYLEGAN1, STYLEGAN2, STYLEGAN3
 from stylert.runtime.own_engines import is_own_engine
 from stylert.runtime.session import HostInputs, TensorSpec, closed_shape
 
@@ -53,7 +53,7 @@ class OnnxRuntime(Backend):
         install="pip install stylert",
         # fp8 is for verification only: ONNX Runtime computes it in float32 between the roundings.
         precisions=("fp32", "fp16", "int8", "fp8"),
-        networks=(STYLEGAN2, STYLEGAN3),
+        networks=(STYLEGAN1, STYLEGAN2, STYLEGAN3),
         engine_suffix=".onnx",
         companion_files=(WEIGHTS_FILE,),
         stages=True,

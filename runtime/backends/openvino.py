@@ -26,7 +26,7 @@ from stylert.runtime.backends.openvino_products import inexact_layers, make_prod
 from stylert.runtime.batching import ANY_BATCH, batch_chunks
 from stylert.runtime.build_options import LATENCY, THROUGHPUT, BuildOptions, refuse_gpu_options
 from stylert.runtime.forking import ForkGuard, never_free, tell_after_fork
-from stylert.runtime.network_kinds import STYLEGAN2, STYLEGAN3
+from stylert.runtime.network_kinds import STYLEGAN1, STYLEGAN2, STYLEGAN3
 from stylert.runtime.session import HostInputs, TensorSpec, closed_shape
 
 #: The engine's main file holds the network for one image. This is the file of every other batch.
@@ -45,7 +45,7 @@ class OpenVino(Backend):
         library="OpenVINO",
         install=install_command("openvino"),
         precisions=("fp32", "fp16", "bf16", "int8"),
-        networks=(STYLEGAN2, STYLEGAN3),
+        networks=(STYLEGAN1, STYLEGAN2, STYLEGAN3),
         hints=(LATENCY, THROUGHPUT),
         engine_suffix=".blob",
         companion_files=tuple(COMPANION_FILES.values()),

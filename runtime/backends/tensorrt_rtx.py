@@ -16,6 +16,7 @@ from stylert.core.machine.devices import Gpu, find_gpus
 from stylert.core.progress import Progress
 from stylert.runtime.backends.base import Backend, BackendFacts, BuiltEngine, LoadOptions
 from stylert.runtime.build_options import HARDWARE_COMPATIBLE_FROM, BuildOptions, check_fp8
+from stylert.runtime.network_kinds import STYLEGAN1, STYLEGAN2
 
 if TYPE_CHECKING:
     from stylert.runtime.cuda.engine_session import CudaSession
@@ -35,6 +36,7 @@ class TensorRtRtx(Backend):
         precisions=("fp32", "fp16", "int8", "fp8"),
         engine_suffix=".engine",
         needs_engine=True,
+        networks=(STYLEGAN1, STYLEGAN2),
     )
 
     def available(self) -> bool:

@@ -70,6 +70,7 @@ def test_a_run_has_a_report_and_does_not_differ_from_itself(
         (["--model", "sg3-256"], "sg2-256, sg2-512, sg2-1024"),
         (["--model", "sg2-256", "--precision", "fp4"], "fp4"),
         (["--model", "sg2-256,sg3-t-256", "--peers"], "sg3-t-256 is StyleGAN3"),
+        (["--model", "sg1-1024", "--peers"], "sg1-1024 is StyleGAN1"),
         (["BUNDLE", "--scenario", "ofline"], "single-stream"),
         (["BUNDLE", "--form", "fused"], "portable"),
         (["BUNDLE", "--rounds", "0"], "rounds"),

@@ -72,7 +72,10 @@ def test_a_pickle_becomes_pictures_whose_recipes_make_them_again(run: Run, pickl
         ("mix {bundle} --rows 0 --cols 1 --out out.png", "StyleGAN3 has no coarse level: name its latents, such as 0-3"),
         ("generate {bundle} --seeds 0 --out out --backend mnn", "backend mnn runs StyleGAN2, not StyleGAN3"),
         ("generate {bundle} --seeds 0 --out out --precision int8", "has no 'int8' network"),
-        ("build {bundle} --backend tensorrt-rtx --target sm_89", "backend tensorrt-rtx runs StyleGAN2, not StyleGAN3"),
+        (
+            "build {bundle} --backend tensorrt-rtx --target sm_89",
+            "backend tensorrt-rtx runs StyleGAN1, StyleGAN2, not StyleGAN3",
+        ),
         ("bench {bundle} --backend mnn --out out", "backend mnn runs StyleGAN2, not StyleGAN3"),
     ],
 )
@@ -119,5 +122,7 @@ def test_a_manifest_with_another_network_or_number_of_latents_is_refused(bundle:
     ):
         (tmp_path / name).mkdir()
         replace(bundle, path=tmp_path / name, **changes).save()
-        with pytest.raises(BundleError, match=r"network is one of stylegan2, stylegan3|a StyleGAN3 network of 16 px has not"):
+        with pytest.raises(
+            BundleError, match=r"network is one of stylegan1, stylegan2, stylegan3|a StyleGAN3 network of 16 px has not"
+        ):
             Bundle.load(tmp_path / name)

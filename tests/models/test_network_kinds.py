@@ -54,7 +54,7 @@ def test_stylegan2_files_name_no_network_and_keep_their_bytes(tmp_path: Path) ->
 
 def test_configurations_of_unknown_networks_are_refused_by_name() -> None:
     for network in ("stylegan9", 3, None, ["stylegan3"]):
-        with pytest.raises(ValueError, match="network must be one of stylegan2, stylegan3"):
+        with pytest.raises(ValueError, match="network must be one of stylegan1, stylegan2, stylegan3"):
             generator_config({"network": network, "resolution": 16})
     with pytest.raises(ValueError, match="unknown field 'architecture'"):
         generator_config({"network": "stylegan3", "resolution": 16, "architecture": "skip"})

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from stylert.core.errors import InputError
 from stylert.core.seeds import MAX_SEED, format_seeds, parse_seeds, z_from_seeds
+from stylert.models.stylegan1.config import GeneratorConfig as Stylegan1Config
 from stylert.models.stylegan2.config import GeneratorConfig
 from stylert.runtime import Bundle, Generator
+from stylert.runtime.network_kinds import STYLEGAN1
 from stylert.runtime.style_levels import LEVELS, level_indices, mix_styles, parse_levels, ws_resolution
 
 #: Without a deadline: a busy machine is no failure.
@@ -26,6 +28,17 @@ def test_a_latent_belongs_to_the_block_whose_convolution_it_styles(resolution: i
     for layer in cfg.layers():
         if layer.kind == "conv" or layer.resolution == resolution:
             assert ws_resolution(layer.ws_index, cfg.num_ws) == layer.resolution
+
+
+@no_deadline
+@given(resolutions.filter(lambda r: r >= 8))
+def test_a_latent_of_stylegan1_belongs_to_the_layer_that_it_styles(resolution: int) -> None:
+    cfg = Stylegan1Config(resolution, channel_base=2**15)
+    for layer in cfg.layers()[:-1]:
+        assert ws_resolution(layer.ws_index, cfg.num_ws, STYLEGAN1) == layer.resolution
+    levels = [level_indices(level, cfg.num_ws, STYLEGAN1) for level in LEVELS]
+    assert [i for level in levels for i in level] == list(range(cfg.num_ws))
+    assert levels[0] == parse_levels("coarse", cfg.num_ws, STYLEGAN1) == [0, 1, 2, 3]
 
 
 @no_deadline

@@ -17,8 +17,16 @@ from stylert.models.importers.records import Storage
 from tests.draws import fresh, fuzz_budget
 from tests.models.importers.contained import contained_reader
 from tests.models.importers.mutations import PIECES, damaged
+from tests.models.importers.stylegan1_files import (
+    rosinality_state,
+    tensorflow_arguments,
+    tensorflow_file,
+    tensorflow_variables,
+    torch_file,
+)
+from tests.models.stylegan1.tiny import tiny_config
 
-LAYOUTS = ["official", "official-single", "rosinality", "rosinality-legacy", "tensorflow", "stylert"]
+LAYOUTS = ["official", "official-single", "rosinality", "rosinality-legacy", "tensorflow", "tensorflow-1", "port-1", "stylert"]
 #: Bytes of the longest file that atheris tries.
 MAX_LENGTH = 2**18
 
@@ -50,6 +58,11 @@ def whole(nets, foreign, tmp_path):
                 path.write_bytes(foreign.PickleWriter(4).dumps(foreign.official_record(g, g.cfg)))
             case "tensorflow":
                 foreign.tensorflow_file(path, g, raw, d)
+            case "tensorflow-1":
+                cfg = tiny_config(resolution=8)
+                tensorflow_file(path, tensorflow_variables(cfg, 1), tensorflow_arguments(cfg))
+            case "port-1":
+                torch_file(path, {"g_running": rosinality_state([2, 2, 1], 2, 3, 1, 1)})
             case "stylert":
                 write_generator(path, g.cfg, {k: v.numpy() for k, v in g.state_dict().items()}, info={"kimg": 3})
             case _:
