@@ -16,6 +16,7 @@ if __name__ == "__main__":
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -65,8 +66,8 @@ def drag(whole: Generator, incremental: Generator, ws: np.ndarray, first: int, r
     for i in range(rounds + 1):
         moved = ws.copy()
         moved[:, first:] = latents(whole, 1000 * first + i + 2)[:, first:]
-        expected, whole_ms = timed(lambda moved=moved: whole.synthesize(moved))
-        image, ms = timed(lambda moved=moved: incremental.synthesize(moved))
+        expected, whole_ms = timed(partial(whole.synthesize, moved))
+        image, ms = timed(partial(incremental.synthesize, moved))
         if i:  # the first round warms up
             times.append((whole_ms, ms))
         if not np.array_equal(image, expected):
