@@ -32,7 +32,7 @@ QUICK = ("--steps", 4, "--candidates", 16, "--starts", 2)
 @pytest.fixture
 def pixel_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare pixels in place of features, which take longer."""
-    monkeypatch.setattr(projecting, "_distance", lambda *_: PixelDistance())
+    monkeypatch.setattr(projecting, "perceptual_distance", lambda *_: PixelDistance())
 
 
 @pytest.fixture
