@@ -17,6 +17,7 @@ COMMAND_MODULES = (
     "card",
     "latents.commands",
     "latents.directions",
+    "latents.encoder",
     "training.commands",
     "bench.commands",
     "serve",

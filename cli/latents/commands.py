@@ -111,11 +111,25 @@ def project(
     photos: Annotated[
         list[Path] | None, typer.Argument(metavar="[PHOTO]...", help="Pictures, and folders or zips of pictures.")
     ] = None,
-    space: Annotated[str, typer.Option(help="w: one latent for all layers; w+: from there, one for each layer.")] = "w",
+    encoder: Annotated[
+        Path | None,
+        typer.Option(help="Start from the latents of this encoder, which `stylert encoder train` wrote for the checkpoint."),
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(help="w: one latent for all layers; w+: from there, one for each layer. By default w, with --encoder w+."),
+    ] = None,
     noise: Annotated[
         str, typer.Option(help="const: the network's own, as engines draw it; optimised: the noise maps are found, too.")
     ] = "const",
-    steps: Annotated[int, typer.Option(min=1, max=100_000, help="Steps in W, and as many again in W+.")] = 400,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=100_000,
+            help="Steps in W, and as many again in W+: 400 by default. With --encoder 40 in the chosen space; 0 for none.",
+        ),
+    ] = None,
     starts: Annotated[
         int, typer.Option(min=1, max=64, help="Projections side by side; after a quarter of the steps, the best one goes on.")
     ] = 4,
@@ -143,7 +157,7 @@ def project(
     psi: Annotated[str, typer.Option(help="Of --self-test: truncations, comma-separated.")] = "1,0.7",
     json: JsonFile = None,
 ) -> None:
-    """Find the latents of pictures by optimisation. Other commands take them with --latents."""
+    """Find the latents of pictures, by optimisation or faster from an encoder. Other commands take them with --latents."""
     from stylert.cli.latents.drawing import parse_psis
     from stylert.cli.latents.projecting import ProjectOptions
     from stylert.cli.latents.projecting import project as run
@@ -156,6 +170,7 @@ def project(
         ProjectOptions(
             checkpoint=checkpoint,
             out=out,
+            encoder=encoder,
             space=space,
             noise=noise,
             steps=steps,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -27,13 +28,16 @@ from stylert.runtime.steering.latents_file import Latents, read_latents, write_l
 
 if TYPE_CHECKING:
     from stylert.models.features.perceptual import MapDistance
+    from stylert.train.projection.objective import Objective
     from stylert.train.projection.pictures import TargetPicture
-    from stylert.train.projection.projector import Noise, Projection, ProjectionSettings, Projector, Space
+    from stylert.train.projection.projector import Noise, Projection, Projector, Space
 
 #: The stage, for the refusal of other networks
 PURPOSE = "stylert project"
 #: Folder of the results of single pictures in --out, and the latents of all pictures
 FOLDER, ALL = "pictures", "latents.safetensors"
+#: Steps, unless they are given
+STEPS = 400
 #: Pictures that are compared with the random latents together. Their feature maps are in memory.
 GROUP = 64
 #: Least and greatest side of the images in EfficientNet-Lite0. Smaller images are enlarged for it.
@@ -47,9 +51,10 @@ class ProjectOptions:
 
     checkpoint: Path
     out: Path
-    space: str
+    encoder: Path | None
+    space: str | None
     noise: str
-    steps: int
+    steps: int | None
     starts: int
     candidates: int
     pixel_weight: float
@@ -75,11 +80,10 @@ def project(places: Sequence[Path], self_test: int, psis: Sequence[float], optio
         StylertError: A picture or file cannot be read, an option is out of range, or a result cannot be written.
     """
     try:
+        from stylert.cli.latents.encoding import Encoding
         from stylert.train.projection.objective import Objective
         from stylert.train.projection.pictures import read_pictures
-        from stylert.train.projection.projector import ProjectionSettings, Projector
-        from stylert.train.projection.schedule import Schedule
-        from stylert.train.projection.starts import SAMPLES, latent_statistics
+        from stylert.train.projection.starts import SAMPLES
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
     if bool(places) == bool(self_test):
@@ -87,12 +91,7 @@ def project(places: Sequence[Path], self_test: int, psis: Sequence[float], optio
     if options.candidates and not options.starts <= options.candidates <= SAMPLES:
         raise InputError(f"--candidates is 0, or from --starts to {SAMPLES}, not {options.candidates}")
     _check_places(places, options)
-    settings = ProjectionSettings(
-        cast("Space", options.space),
-        cast("Noise", options.noise),
-        Schedule(options.steps, noise=options.explore),
-        seed=options.seed,
-    )
+    method = Optimisation(options) if options.encoder is None else Encoding(options.encoder, options)
     weights = read_stylegan2_generator(options.checkpoint, PURPOSE)
     cfg = weights.config
     generator = generator_module(weights)
@@ -105,14 +104,20 @@ def project(places: Sequence[Path], self_test: int, psis: Sequence[float], optio
             print_note(f"{picture.name}: {picture.note}")
     distance = perceptual_distance(options.lpips, cfg.resolution)
     objective = Objective(distance, options.pixel_weight)
-    projector = Projector(generator, latent_statistics(generator), objective, settings)
-    results = _Results(options, sha256_of(options.checkpoint), _facts(options, settings, distance))
+    settings = method.facts | {
+        "pixel_weight": options.pixel_weight,
+        "distance": distance.name,
+        "weights": [sha256_of(file) for file in options.lpips],
+    }
+    results = _Results(options, sha256_of(options.checkpoint), settings)
+    started = time.process_time()
     with locked_folder(options.out):
         with progress() as report:
-            rows = _rows(projector, pictures, results, report)
+            rows = _rows(method, method.load(generator, objective), pictures, results, report)
         latents = Latents(results.network, np.concatenate([row.ws for row in rows]), tuple(row.names[0] for row in rows))
         write_latents(options.out / ALL, latents)
     _show(rows, psis if self_test else ())
+    print_line(f"{(time.process_time() - started) / len(rows):.3g} s of processor time for each picture")
     if options.json is not None:
         content = {"checkpoint_sha256": results.network, "settings": results.settings}
         write_json(options.json, {**content, "pictures": [_row(row) for row in rows]})
@@ -120,13 +125,13 @@ def project(places: Sequence[Path], self_test: int, psis: Sequence[float], optio
 
 
 def _check_places(places: Sequence[Path], options: ProjectOptions) -> None:
-    check_output(options.json, "JSON", (options.checkpoint, *options.lpips, *places))
+    check_output(options.json, "JSON", (options.checkpoint, options.encoder, *options.lpips, *places))
     for place in places:
         if place.is_dir() and is_within(options.out, place):
             raise OutputError(f"cannot write into {options.out}: it lies among the pictures of {place}; choose another folder")
     if options.out.exists() and not options.out.is_dir():
         raise OutputError(f"cannot write into {options.out}: it is a file")
-    check_output(options.out / ALL, "latents", (options.checkpoint, *options.lpips))
+    check_output(options.out / ALL, "latents", (options.checkpoint, options.encoder, *options.lpips))
     if options.video:
         check_video(options.out / "a.mp4", FPS)
 
@@ -152,33 +157,70 @@ def perceptual_distance(lpips: Sequence[Path], resolution: int) -> MapDistance:
     return EffNetLite0MapDistance(min(max(-(-resolution // 32) * 32, LEAST_SIDE), GREATEST_SIDE))
 
 
-def _facts(options: ProjectOptions, settings: ProjectionSettings, distance: MapDistance) -> dict[str, Any]:
-    """All that a result depends on, beside the network and the picture."""
-    return {
-        "space": settings.space,
-        "noise": settings.noise,
-        "steps": settings.schedule.steps,
-        "starts": options.starts,
-        "candidates": options.candidates,
-        "pixel_weight": options.pixel_weight,
-        "explore": settings.schedule.noise,
-        "distance": distance.name,
-        "weights": [sha256_of(file) for file in options.lpips],
-        "seed": settings.seed,
-    }
+#: A picture with its result, and the images of its convergence if there is to be a video
+Found = tuple["TargetPicture", "Projection", "list[np.ndarray] | None"]
 
 
-def _rows(projector: Projector, pictures: Sequence[TargetPicture], results: _Results, report: Progress) -> list[Latents]:
-    """The latents of each picture: those that are there, and the others as they are found."""
-    from stylert.train.projection.starts import nearest_latents
+class Method(Protocol):
+    """A way to find latents."""
 
-    rows = {picture.name: row for picture in pictures if (row := results.read(picture)) is not None}
-    missing = [picture for picture in pictures if picture.name not in rows]
-    if rows:
-        print_note(f"{len(rows)} of {len(pictures)} pictures are there already")
-    options, statistics = results.options, projector.statistics
-    for begin in range(0, len(missing), GROUP):
-        group = missing[begin : begin + GROUP]
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that a result depends on, beside the network, the picture and the loss."""
+
+    def load(self, generator: Any, objective: Objective) -> Any:
+        """Make ready for a generator."""
+
+    def groups(self, pictures: Sequence[TargetPicture], ready: Collection[str]) -> list[Sequence[TargetPicture]]:
+        """The pictures that are computed together. Those that are all `ready`, by name, are left out."""
+
+    def find(self, loaded: Any, group: Sequence[TargetPicture], report: Progress) -> Iterator[Found]:
+        """The results of a group, one after the other."""
+
+
+class Optimisation:
+    """From the nearest random latents, picture by picture (`Projector`)."""
+
+    def __init__(self, options: ProjectOptions) -> None:
+        """Raises InputError for a setting that is out of range."""
+        from stylert.train.projection.projector import ProjectionSettings
+        from stylert.train.projection.schedule import Schedule
+
+        schedule = Schedule(STEPS if options.steps is None else options.steps, noise=options.explore)
+        space, noise = cast("Space", options.space or "w"), cast("Noise", options.noise)
+        self.options, self.settings = options, ProjectionSettings(space, noise, schedule, seed=options.seed)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See `Method`."""
+        options, settings = self.options, self.settings
+        return {
+            "space": settings.space,
+            "noise": settings.noise,
+            "steps": settings.schedule.steps,
+            "starts": options.starts,
+            "candidates": options.candidates,
+            "explore": settings.schedule.noise,
+            "seed": settings.seed,
+        }
+
+    def load(self, generator: Any, objective: Objective) -> Projector:
+        """See `Method`."""
+        from stylert.train.projection.projector import Projector
+        from stylert.train.projection.starts import latent_statistics
+
+        return Projector(generator, latent_statistics(generator), objective, self.settings)
+
+    def groups(self, pictures: Sequence[TargetPicture], ready: Collection[str]) -> list[Sequence[TargetPicture]]:
+        """See `Method`."""
+        missing = [picture for picture in pictures if picture.name not in ready]
+        return [missing[begin : begin + GROUP] for begin in range(0, len(missing), GROUP)]
+
+    def find(self, projector: Projector, group: Sequence[TargetPicture], report: Progress) -> Iterator[Found]:
+        """See `Method`."""
+        from stylert.train.projection.starts import nearest_latents
+
+        options, statistics = self.options, projector.statistics
         targets = [projector.objective.target(picture.image) for picture in group]
         starts = [statistics.mean[None]] * len(group)
         if options.candidates:
@@ -186,8 +228,19 @@ def _rows(projector: Projector, pictures: Sequence[TargetPicture], results: _Res
             starts = nearest_latents(projector.generator, statistics, projector.objective, targets, *count, report)
         for picture, target, start in zip(group, targets, starts, strict=True):
             frames: list[np.ndarray] | None = [] if options.video else None
-            found = projector.project(target, start, report, None if frames is None else frames.append, picture.name)
-            rows[picture.name] = results.write(picture, found, frames)
+            on_image = None if frames is None else frames.append
+            yield picture, projector.project(target, start, report, on_image, picture.name), frames
+
+
+def _rows(method: Method, loaded: Any, pictures: Sequence[TargetPicture], results: _Results, report: Progress) -> list[Latents]:
+    """The latents of each picture: those that are there, and the others as they are found."""
+    rows = {picture.name: row for picture in pictures if (row := results.read(picture)) is not None}
+    if rows:
+        print_note(f"{len(rows)} of {len(pictures)} pictures are there already")
+    for group in method.groups(pictures, rows.keys()):
+        for picture, found, frames in method.find(loaded, group, report):
+            if picture.name not in rows:
+                rows[picture.name] = results.write(picture, found, frames)
     return [rows[picture.name] for picture in pictures]
 
 

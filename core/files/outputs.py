@@ -32,6 +32,7 @@ MARKS: dict[str, Callable[[bytes, bytes], bool]] = {
     "official pickle": lambda head, _: head[:2] == b"\x80\x03" and b"# written by stylert\n" in head,
     "directions": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"directions\"" in head,
     "latents": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"latents\"" in head,
+    "encoder": lambda head, _: head[8:9] == b"{" and b'"stylert"' in head and rb"\"kind\": \"encoder\"" in head,
 }
 #: A byte that is not UTF-8, as Python holds it in a text.
 NOT_UTF_8 = re.compile("[\udc80-\udcff]")

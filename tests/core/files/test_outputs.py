@@ -36,6 +36,7 @@ OWN = {
     "torch file": b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02}(X\x07\0\0\0stylertX\x11\0\0\0stylegan2-pytorch",
     "official pickle": b"\x80\x03}(X\x0a\0\0\0module_srcX\x30\0\0\0# written by stylert\nfrom training.networks import *\n",
     "latents": b'\x20\0\0\0\0\0\0\0{"__metadata__":{"stylert":"{\\"kind\\": \\"latents\\"}"}}',
+    "encoder": b'\x20\0\0\0\0\0\0\0{"__metadata__":{"stylert":"{\\"kind\\": \\"encoder\\"}"}}',
 }
 FOREIGN = {
     "JSON": b'{"name": "package"}',

@@ -1,0 +1,116 @@
+"""A refinement recovers images from near latents, never makes one worse, and treats each picture by itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stylert.core.errors import InputError
+from stylert.core.images.grids import as_uint8
+from stylert.core.images.similarity import psnr
+from stylert.models.stylegan2.networks import Generator
+from stylert.train.encoder import refinement
+from stylert.train.encoder.refinement import RefinementSettings, Refiner, conjugate_gradients
+from stylert.train.projection.objective import Objective
+from tests.models.stylegan2.tiny import tiny_generator
+from tests.train.projection.pixel_distance import PixelDistance
+
+OBJECTIVE = Objective(PixelDistance(), 50.0)
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    torch.manual_seed(0)
+    network = tiny_generator()
+    for name, parameter in network.named_parameters():
+        if "torgb.weight" in name:
+            parameter.data.mul_(0.4)  # images within [-1, 1]
+    return network.requires_grad_(False)
+
+
+def pairs(generator: Generator, count: int) -> tuple[Tensor, Tensor]:
+    """Latents that lie near those of the images, and the images, as 8 bits hold them."""
+    ws = generator.mapping(torch.randn(count, generator.cfg.z_dim))
+    images = torch.from_numpy(as_uint8(generator.synthesis(ws, "const").numpy())).permute(0, 3, 1, 2)
+    return ws + 0.3 * torch.randn_like(ws), (images.float() - 127.5) / 127.5
+
+
+def loss(generator: Generator, ws: np.ndarray, images: Tensor) -> Tensor:
+    return OBJECTIVE(generator.synthesis(torch.from_numpy(ws), "const"), OBJECTIVE.target(images))
+
+
+@pytest.mark.parametrize("space", ["w", "w+"])
+def test_images_of_the_network_are_recovered(generator: Generator, space: str) -> None:
+    ws, images = pairs(generator, 3)
+    start = Refiner(generator, OBJECTIVE, RefinementSettings(space, 0)).refine(images, ws)  # type: ignore[arg-type]
+    found = Refiner(generator, OBJECTIVE, RefinementSettings(space, 60)).refine(images, ws)  # type: ignore[arg-type]
+    for before, after, image in zip(start, found, images, strict=True):
+        assert after.psnr > before.psnr + 5
+        assert after.psnr == psnr(after.image, as_uint8(image[None].numpy())[0])
+        assert np.array_equal(after.ws, np.repeat(after.ws[:1], 6, 0)) == (space == "w")
+        drawn = generator.synthesis(torch.from_numpy(after.ws)[None], "const")
+        assert np.abs(as_uint8(drawn.numpy())[0].astype(int) - after.image).max() <= 1
+
+
+def test_conjugate_gradients_solve_each_system_by_itself() -> None:
+    factors = torch.randn(3, 6, 6, dtype=torch.float64)
+    matrices, b = factors @ factors.mT + torch.eye(6, dtype=torch.float64), torch.randn(3, 1, 6, dtype=torch.float64)
+    found = conjugate_gradients(lambda x: x @ matrices, b, 6)
+    torch.testing.assert_close(found, torch.linalg.solve(matrices, b.mT).mT, rtol=1e-6, atol=1e-6)
+
+
+def test_one_round_finds_the_solution_of_a_linear_generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many steps as unknowns, Gauss-Newton solves least squares at once."""
+
+    class Linear:
+        cfg = tiny_generator().cfg
+        matrix = torch.randn(6 * 7, 3 * 16 * 16)
+
+        def synthesis(self, ws: Tensor, _: str) -> Tensor:
+            return (ws.flatten(1) @ self.matrix).reshape(-1, 3, 16, 16)
+
+    monkeypatch.setattr(refinement, "ROUND", 43)
+    monkeypatch.setattr(refinement, "DAMPING", 1e-6)
+    images, ws = torch.randn(2, 3, 16, 16), torch.randn(2, 6, 7)
+    found = Refiner(Linear(), OBJECTIVE, RefinementSettings("w+", 43)).refine(images, ws)  # type: ignore[arg-type]
+    expected = torch.linalg.lstsq(Linear.matrix.T, images.flatten(1).T).solution.T
+    torch.testing.assert_close(torch.from_numpy(np.stack([row.ws for row in found])).flatten(1), expected, rtol=2e-3, atol=2e-3)
+
+
+def test_no_steps_leave_the_latents_as_they_are(generator: Generator) -> None:
+    ws, images = pairs(generator, 2)
+    found = Refiner(generator, OBJECTIVE, RefinementSettings("w+", 0)).refine(images, ws)
+    np.testing.assert_array_equal(np.stack([row.ws for row in found]), ws.numpy())
+
+
+def test_a_refinement_never_ends_with_a_greater_loss(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    ws, images = pairs(generator, 4)
+    far = ws + 3 * torch.randn_like(ws)
+    monkeypatch.setattr(refinement, "DAMPING", 0.0)  # such steps go far
+    found = Refiner(generator, OBJECTIVE, RefinementSettings("w+", 9)).refine(images, far)
+    after = loss(generator, np.stack([row.ws for row in found]), images)
+    assert (after <= loss(generator, far.numpy(), images) * (1 + 1e-5)).all()
+
+
+def test_no_picture_has_a_part_in_the_result_of_another(generator: Generator) -> None:
+    ws, images = pairs(generator, 3)
+    refiner = Refiner(generator, OBJECTIVE, RefinementSettings("w+", 3))
+    together = refiner.refine(images, ws)
+    for i, row in enumerate(together):
+        alone = refiner.refine(images[i : i + 1], ws[i : i + 1])[0]
+        np.testing.assert_allclose(alone.ws, row.ws, atol=1e-3)
+
+
+def test_the_same_pictures_give_the_same_bits(generator: Generator) -> None:
+    ws, images = pairs(generator, 3)
+    refiner = Refiner(generator, OBJECTIVE, RefinementSettings("w+", 4))
+    first, again = refiner.refine(images, ws), refiner.refine(images, ws)
+    assert [row.ws.tobytes() for row in first] == [row.ws.tobytes() for row in again]
+
+
+@pytest.mark.parametrize("wrong", [("z", 1), ("w", -1)])
+def test_settings_out_of_range_are_refused(wrong: tuple[object, ...]) -> None:
+    with pytest.raises(InputError):
+        RefinementSettings(*wrong)  # type: ignore[arg-type]
