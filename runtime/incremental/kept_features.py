@@ -11,7 +11,7 @@ MAX_BYTES = 512 * 2**20
 #: Calls whose features are kept at once
 MAX_CALLS = 4
 
-#: What the stages of one call read and gave, by the tensor's name
+#: The inputs and outputs of the stages of one call, by the tensor's name
 Features = Mapping[str, np.ndarray]
 
 

@@ -22,7 +22,7 @@ from stylert.core.errors import BundleError
 if TYPE_CHECKING:
     import onnx
 
-#: The learned constant of the first block. Whatever depends on it is an activation, and the rest are styles or constants.
+#: The learned constant of the first block. All that depends on it are activations, and the rest are styles or constants.
 LEARNED_CONSTANT = "b4.const"
 FIRST_RESOLUTION = 4
 

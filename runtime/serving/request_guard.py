@@ -29,8 +29,8 @@ OPEN_PATHS = ("/", "/docs", "/openapi.json", "/favicon.ico")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: Seconds after which the guard begins to watch whether the client is still there.
 WATCH_AFTER = 0.01
-#: A body that is too large is read to its end and dropped if it has at most so many times the bytes of the limit, or is silent for
-#: so many seconds. A client that reads no answer before it has sent all would otherwise see a broken connection in place of it.
+#: A body that is too large is read on and dropped, up to so many times the bytes of the limit. It may pause for so many seconds.
+#: A client that reads no answer before it has sent all would otherwise see a broken connection in place of it.
 DROPPED_BODIES, DROPPED_SECONDS = 4, 0.5
 #: First parts of a path that become labels of metrics. Any other path counts as `other`.
 ROUTES = (
