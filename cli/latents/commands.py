@@ -12,6 +12,7 @@ import typer
 
 from stylert.cli.app import BundlePath, JsonFile, NoSign, Psi, RequireSignature, Threads, app, split_list
 from stylert.cli.console import print_line, print_note, progress
+from stylert.cli.latents.distance_options import LpipsFiles, PixelWeight, RandomSeed, Transform
 from stylert.cli.picture_options import PictureOptions, with_picture_options
 
 GridFile = Annotated[Path, typer.Option(help="File of the grid: .png, .webp, .jpg or .gif.")]
@@ -136,19 +137,13 @@ def project(
     candidates: Annotated[
         int, typer.Option(min=0, help="Random latents of which the nearest are the starts; 0 starts from the average.")
     ] = 1000,
-    pixel_weight: Annotated[
-        float, typer.Option(min=0, max=1e6, help="Weight of the mean squared difference of pixels in [-1, 1].")
-    ] = 50.0,
+    pixel_weight: PixelWeight = 50.0,
     explore: Annotated[
         float, typer.Option(min=0, max=10, help="First noise on w, in deviations of w; it falls to 0. The paper has 0.05.")
     ] = 0.0,
-    lpips: Annotated[
-        str | None, typer.Option(help="Comma-separated files: VGG16's weights and LPIPS's, in place of EfficientNet-Lite0.")
-    ] = None,
-    transform: Annotated[
-        str, typer.Option(help="How pictures become square: none (squares only), center-crop, center-crop-wide (4:3), pad.")
-    ] = "none",
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")] = 0,
+    lpips: LpipsFiles = None,
+    transform: Transform = "none",
+    seed: RandomSeed = 0,
     video: Annotated[bool, typer.Option("--video", help="Also write a video of each convergence (extra `video`).")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the results that are there.")] = False,
     self_test: Annotated[
@@ -199,16 +194,10 @@ def pivot(
     locality: Annotated[
         float, typer.Option(min=0, max=1e6, help="Weight of the term that keeps other images as they were.")
     ] = 0.1,
-    pixel_weight: Annotated[
-        float, typer.Option(min=0, max=1e6, help="Weight of the mean squared difference of pixels in [-1, 1].")
-    ] = 50.0,
-    lpips: Annotated[
-        str | None, typer.Option(help="Comma-separated files: VGG16's weights and LPIPS's, in place of EfficientNet-Lite0.")
-    ] = None,
-    transform: Annotated[
-        str, typer.Option(help="How pictures become square: none (squares only), center-crop, center-crop-wide (4:3), pad.")
-    ] = "none",
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")] = 0,
+    pixel_weight: PixelWeight = 50.0,
+    lpips: LpipsFiles = None,
+    transform: Transform = "none",
+    seed: RandomSeed = 0,
     json: JsonFile = None,
 ) -> None:
     """Tune a generator until it draws given pictures from their latents (pivotal tuning)."""
@@ -252,10 +241,8 @@ def disentanglement(
     ] = 500,
     edits: Annotated[int, typer.Option(min=2, max=10_000, help="Random images that move along each direction.")] = 32,
     strengths: Annotated[str, typer.Option(help="Strengths of the moves, in standard deviations.")] = "-2,-1,0,1,2",
-    lpips: Annotated[
-        str | None, typer.Option(help="Comma-separated files: VGG16's weights and LPIPS's, in place of EfficientNet-Lite0.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")] = 0,
+    lpips: LpipsFiles = None,
+    seed: RandomSeed = 0,
     json: JsonFile = None,
 ) -> None:
     """Report path length, separability of attributes, and what else each direction changes, as one HTML page."""

@@ -9,6 +9,7 @@ import typer
 
 from stylert.cli.app import CommandGroup, JsonFile, app
 from stylert.cli.console import print_line, print_table, progress
+from stylert.cli.latents.distance_options import PixelWeight, RandomSeed
 from stylert.core.errors import InputError, missing_extra
 from stylert.core.files.digests import sha256_of
 from stylert.core.files.outputs import check_output, is_same_file, write_json
@@ -31,13 +32,11 @@ def train(
     out: Annotated[Path, typer.Option(help="The encoder, a .safetensors file.")],
     steps: Annotated[int, typer.Option(min=1, max=10_000_000, help="Training steps.")] = 1500,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Images of the network per step.")] = 16,
-    pixel_weight: Annotated[
-        float, typer.Option(min=0, max=1e6, help="Weight of the mean squared difference of pixels in [-1, 1].")
-    ] = 50.0,
+    pixel_weight: PixelWeight = 50.0,
     test_images: Annotated[
         int, typer.Option(min=1, max=100_000, help="Images of fresh seeds that judge the encoder, for each psi.")
     ] = 64,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Random seed.")] = 0,
+    seed: RandomSeed = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     json: JsonFile = None,
 ) -> None:

@@ -45,7 +45,7 @@ class EncoderSettings:
         InputError: A value is out of range.
     """
 
-    steps: int = 3000
+    steps: int = 1500
     batch: int = 16
     rate: float = 1e-3
     seed: int = 0
