@@ -186,6 +186,13 @@ def test_other_backends_and_networks_are_refused_in_one_line(bundle: Bundle) -> 
         Generator.load(bundle, incremental="yes")  # type: ignore[arg-type]
 
 
+def test_auto_takes_a_backend_that_runs_in_stages(bundle: Bundle) -> None:
+    for precision in ("fp32", "auto"):
+        with Generator.load(bundle, "auto", precision, incremental=True) as g:
+            assert g.backend in BACKENDS
+            assert g([1]).shape == (1, 16, 16, 3)
+
+
 def test_a_damaged_network_is_refused(bundle: Bundle, tmp_path: Path) -> None:
     damaged = Bundle.load(shutil.copytree(bundle.path, tmp_path / "bundle"))
     file = damaged.path / damaged.network("fp32", "onnxruntime")

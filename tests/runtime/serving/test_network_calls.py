@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import httpx
 import numpy as np
 import pytest
 
 from stylert.core.errors import BackendError
 from stylert.runtime import Bundle, Generator
 from stylert.runtime.backends import available_backends
+from stylert.runtime.incremental.session import IncrementalSession
 from stylert.runtime.serving import network_calls
 from stylert.runtime.serving.network_calls import SHARES_NETWORK, load_calls
+from tests.runtime.serving.conftest import running, source
 
 BACKENDS = [name for name in SHARES_NETWORK if name in available_backends()]
 
@@ -33,15 +38,32 @@ def test_one_thread_and_large_images_have_one_network(bundle: Bundle, monkeypatc
     assert load_calls(bundle, "onnxruntime", "fp32", 2, 4).narrow == ()
 
 
+def test_an_incremental_network_takes_all_calls(bundle: Bundle) -> None:
+    calls = load_calls(bundle, "onnxruntime", "fp32", 2, 4, incremental=True)
+    assert calls.narrow == ()
+    assert isinstance(calls.whole._synthesis, IncrementalSession)
+    calls.close()
+
+
+def test_an_incremental_server_makes_the_pictures_of_another_one(bundle: Bundle) -> None:
+    paths = ["/v1/images/1.png", "/v1/images/1.png?psi=0.5", "/v1/images/1.png?mix=4-5:2", "/v1/images/1.png?mix=4-5:3"]
+    pictures = []
+    for incremental in (False, True):
+        with running([source(bundle)], incremental=incremental) as server:
+            pictures.append([httpx.get(server.url + path, timeout=60) for path in paths])
+    assert [answer.status_code for answer in pictures[1]] == [200] * len(paths)
+    assert [a.content for a in pictures[0]] == [a.content for a in pictures[1]]
+
+
 def test_networks_are_freed_if_one_cannot_be_loaded(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[Generator] = []
 
     class Second(Generator):
         @classmethod
-        def load(cls, *arguments: object) -> Generator:  # type: ignore[override]
+        def load(cls, *arguments: Any, **options: Any) -> Generator:
             if loaded:
                 raise BackendError("no memory")
-            loaded.append(Generator.load(*arguments))  # type: ignore[arg-type]
+            loaded.append(Generator.load(*arguments, **options))
             return loaded[0]
 
     monkeypatch.setattr(network_calls, "Generator", Second)
