@@ -134,11 +134,14 @@ def read_credential(folder: Path) -> Credential:
     """Read and check the credential in a folder.
 
     Raises:
-        SigningError: A file is missing or damaged, other users may read the key, or the chain and key cannot sign now.
+        SigningError: A file is missing or damaged, other users may read the key or write into the folder, or the chain and key
+            cannot sign now.
         BackendError: The extra is not installed.
     """
     try:
         settings = read_settings(folder)
+        if os.stat(folder).st_mode & stat.S_IWOTH:
+            raise InputError(f"every user of this machine may put another key into {folder}: chmod 700 {folder}")
         files = folder / settings.certificates, folder / settings.key
         credential = user_credential(*files, settings.timestamp_server)
         return replace_fields(credential, files=(folder / SETTINGS_FILE, *files))

@@ -72,6 +72,17 @@ def test_a_key_that_is_there_is_kept_unless_it_may_be_replaced(tmp_path: Path) -
     assert write_test_credential(folder, replace=True).key != first.key
 
 
+def test_a_folder_into_which_everybody_may_write_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "key"
+    write_test_credential(folder)
+    folder.chmod(0o777)
+    with pytest.raises(SigningError, match="chmod 700") as refused:
+        read_credential(folder)
+    assert "\n" not in str(refused.value)
+    folder.chmod(0o755)
+    read_credential(folder)
+
+
 def test_of_two_that_make_a_key_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, whole = tmp_path / "key", credentials.atomic_directory
     errors: list[BaseException | None] = []
