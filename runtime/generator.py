@@ -21,7 +21,7 @@ from stylert.runtime.choice.auto import resolved
 from stylert.runtime.cuda.arrays import device_view
 from stylert.runtime.forking import never_free, tell_after_fork
 from stylert.runtime.in_flight import InFlight
-from stylert.runtime.incremental.opening import open_incremental, stage_backends
+from stylert.runtime.incremental.opening import check_one_call_at_a_time, open_incremental, stage_backends
 from stylert.runtime.input_checks import chunk_inputs, whole_number, yes_or_no
 from stylert.runtime.loading import open_mapping, open_synthesis
 from stylert.runtime.network_inputs import mapping_inputs, synthesis_inputs
@@ -110,7 +110,8 @@ class Generator:
         if max_batch is not None:
             max_batch = whole_number(max_batch, "max_batch", 1)
         check_threads(threads)
-        incremental = yes_or_no(incremental, "incremental")
+        if incremental := yes_or_no(incremental, "incremental"):
+            check_one_call_at_a_time(hint)
         backend, precision, why = resolved(
             bundle, backend, precision, threads, hint, min_psnr, stage_backends() if incremental else None
         )

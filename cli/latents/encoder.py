@@ -61,7 +61,7 @@ def train(
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
     place = local_device(device)
-    weights = read_stylegan2_generator(checkpoint, "stylert encoder")
+    weights, network = read_stylegan2_generator(checkpoint, "stylert encoder"), sha256_of(checkpoint)
     cfg = weights.config
     generator = generator_module(weights)
     statistics = latent_statistics(generator)
@@ -78,9 +78,9 @@ def train(
     facts |= {"distance": objective.distance.name, "test_images": test_images, "held_out": figures}
     arrays = {name: tensor.cpu().numpy() for name, tensor in trained.state_dict().items()}
     sizes = (cfg.resolution, cfg.img_channels, cfg.num_ws, cfg.w_dim)
-    write_encoder(out, EncoderWeights(sha256_of(checkpoint), *sizes, arrays, facts))
+    write_encoder(out, EncoderWeights(network, *sizes, arrays, facts))
     if json is not None:
-        write_json(json, {"checkpoint_sha256": sha256_of(checkpoint), "encoder": facts})
+        write_json(json, {"checkpoint_sha256": network, "encoder": facts})
     print_table(
         f"held out: {test_images} images of fresh seeds for each psi, drawn again",
         ["psi", "PSNR dB", "distance", "ws"],

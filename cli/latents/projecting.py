@@ -16,7 +16,7 @@ from stylert.cli.console import print_line, print_note, print_table, progress
 from stylert.core.errors import InputError, OutputError, missing_extra
 from stylert.core.files.digests import sha256_of
 from stylert.core.files.locks import locked_folder
-from stylert.core.files.outputs import check_output, is_within, write_json
+from stylert.core.files.outputs import check_output, is_same_file, is_within, write_json
 from stylert.core.files.safetensors_files import safetensors_file
 from stylert.core.images.grids import make_grid
 from stylert.core.progress import Progress
@@ -88,6 +88,8 @@ def project(places: Sequence[Path], self_test: int, psis: Sequence[float], optio
         raise missing_extra("PyTorch", "train") from None
     if bool(places) == bool(self_test):
         raise InputError("give pictures, or --self-test N for images of the network itself")
+    if self_test and len({f"{psi:g}" for psi in psis}) < len(psis):
+        raise InputError("--psi names a truncation twice, and each has images of its own")
     if options.candidates and not options.starts <= options.candidates <= SAMPLES:
         raise InputError(f"--candidates is 0, or from --starts to {SAMPLES}, not {options.candidates}")
     _check_places(places, options)
@@ -132,8 +134,15 @@ def _check_places(places: Sequence[Path], options: ProjectOptions) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise OutputError(f"cannot write into {options.out}: it is a file")
     check_output(options.out / ALL, "latents", (options.checkpoint, options.encoder, *options.lpips))
+    check_apart(options.json, options.out, options.out / ALL)
     if options.video:
         check_video(options.out / "a.mp4", FPS)
+
+
+def check_apart(json: Path | None, out: Path, *results: Path) -> None:
+    """Raise InputError if `--json` would be written over a result in the folder `out`."""
+    if json is not None and (is_within(json, out / FOLDER) or any(is_same_file(json, place) for place in (out, *results))):
+        raise InputError(f"--out and --json both write {json}: choose another file")
 
 
 def _own_images(generator: Any, count: int, psis: Sequence[float]) -> list[TargetPicture]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stylert.cli.console import print_line, print_note, print_table, progress
-from stylert.cli.latents.projecting import FOLDER, perceptual_distance
+from stylert.cli.latents.projecting import FOLDER, check_apart, perceptual_distance
 from stylert.core.errors import InputError, OutputError, missing_extra
 from stylert.core.files.digests import sha256_of
 from stylert.core.files.locks import locked_folder
@@ -122,6 +122,9 @@ def _check_places(places: Sequence[Path], options: PivotOptions) -> None:
         raise OutputError(f"cannot write into {options.out}: it is a file")
     check_generator_output(options.out / MODEL, inputs)
     check_output(options.out / LATENTS, "latents", inputs)
+    if (options.out / LATENTS).exists() and not (options.out / MODEL).exists():
+        raise OutputError(f"cannot replace {options.out / LATENTS}: it is not of `stylert pivot`; choose another folder")
+    check_apart(options.json, options.out, options.out / MODEL, options.out / LATENTS)
 
 
 def _pivots(latents: Latents, network: str, pictures: Sequence[TargetPicture], options: PivotOptions) -> np.ndarray:

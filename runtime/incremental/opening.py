@@ -6,6 +6,7 @@ from stylert.core.errors import BackendError, InputError, OutputError
 from stylert.core.files.temporary import temporary_folder
 from stylert.runtime.backends import available_backends, backend
 from stylert.runtime.backends.base import Backend, LoadOptions
+from stylert.runtime.build_options import THROUGHPUT
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.engines import check_runs
 from stylert.runtime.incremental.session import IncrementalSession, LoadedStage
@@ -40,6 +41,12 @@ def open_incremental(bundle: Bundle, backend_name: str, precision: str, threads:
             opened.session.close()
         raise
     return IncrementalSession(loaded, bundle.synthesis_tensors)
+
+
+def check_one_call_at_a_time(hint: str) -> None:
+    """Raise InputError for the hint of throughput, by which several calls would run at the same time."""
+    if hint == THROUGHPUT:
+        raise InputError(f"incremental synthesis runs one call at a time, which the hint {THROUGHPUT} is not for")
 
 
 def stage_backends() -> list[str]:

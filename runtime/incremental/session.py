@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stylert.runtime.batching import ANY_BATCH
+from stylert.runtime.forking import tell_after_fork
 from stylert.runtime.incremental.kept_features import Features, KeptFeatures
 from stylert.runtime.session import HostInputs, StageSession, TensorSpec
 
@@ -41,6 +42,7 @@ class IncrementalSession:
         self._kept = KeptFeatures() if kept is None else kept
         self._running = threading.Lock()
         self.notes: list[str] = []
+        tell_after_fork(self)
 
     def run(self, inputs: HostInputs) -> np.ndarray:
         with self._running:
@@ -56,6 +58,10 @@ class IncrementalSession:
             if not self._kept.keep(features, replaced=old if blocks else None):
                 self._note_batch(len(image), sum(value.nbytes for value in features.values()))
             return image
+
+    def after_fork(self) -> None:
+        """Have a lock of this process: a thread that does not exist here may hold that of the parent."""
+        self._running = threading.Lock()
 
     def close(self) -> None:
         self._kept.clear()

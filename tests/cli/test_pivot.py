@@ -84,6 +84,8 @@ def test_mistakes_are_one_line_and_write_nothing(run: Run, inputs: tuple[object,
     Image.new("RGB", (16, 24)).save("d.png")
     Path("text").write_text("x")
     ws = read_latents("found.safetensors").ws
+    Path("projected").mkdir()
+    write_latents("projected/latents.safetensors", Latents(sha256_of(checkpoint), ws, ("a", "b")))
     write_latents("other.safetensors", Latents("ab" * 32, ws, ("a", "b")))
     for arguments, message in (
         (("c.png", *options, "--out", "new"), "has no picture c"),
@@ -96,6 +98,9 @@ def test_mistakes_are_one_line_and_write_nothing(run: Run, inputs: tuple[object,
         (("photos", *options, "--out", "photos/new"), "lies among the pictures"),
         (("photos", *options, "--out", checkpoint.parent), "it is an input"),
         (("photos", *options, "--out", "new", "--rate", 0), "--rate"),
+        (("photos", *options, "--out", "new", "--json", "new/model.safetensors"), "--out and --json both write"),
+        (("photos", *options, "--out", "new", "--json", "new/pictures/a.png"), "--out and --json both write"),
+        (("photos", *options, "--out", "projected"), "it is not of `stylert pivot`"),
     ):
         code, _, err = run("pivot", *arguments, "--steps", 1)
         assert (code, err.count("\n")) == (2, 1), (arguments, err)

@@ -169,6 +169,9 @@ def test_results_of_other_settings_or_pictures_stay_unless_they_may_be_replaced(
         (("photos", "--checkpoint", "wide.png"), "wide.png"),
         (("photos", "--lpips", "none.pth"), "none.pth"),
         (("--self-test", 1, "--psi", "a"), "--psi takes numbers"),
+        (("--self-test", 1, "--psi", "1,1"), "names a truncation twice"),
+        (("photos", "--json", "out/latents.safetensors"), "--out and --json both write"),
+        (("photos", "--json", "out/pictures/a.safetensors"), "--out and --json both write"),
     ],
 )  # fmt: skip
 def test_every_mistake_is_one_line_and_leaves_no_file(

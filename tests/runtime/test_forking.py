@@ -53,6 +53,43 @@ in_a_child("closed", lambda: use(Generator.load(bundle, name, threads=2)))
 """
 
 
+BUSY = """
+import os, signal, sys, threading
+from stylert.core.errors import BackendError
+from stylert.runtime import Generator
+bundle, name = sys.argv[1:]
+g = Generator.load(bundle, name, threads=1, incremental=True)
+expected, end = g([0, 1]), threading.Event()
+
+def work():
+    while not end.is_set():
+        g([0, 1])
+
+thread = threading.Thread(target=work)
+thread.start()
+for _ in range(8):
+    process = os.fork()
+    if process == 0:
+        signal.alarm(60)
+        try:
+            assert (g([0, 1]) == expected).all()
+        except BackendError:
+            pass
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+end.set()
+thread.join()
+"""
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_child_does_not_wait_for_an_incremental_call_of_its_parent(bundle: Bundle, name: str) -> None:
+    if not backend(name).available():
+        pytest.skip(f"{name} is not installed")
+    done = subprocess.run([sys.executable, "-c", BUSY, str(bundle.path), name], capture_output=True, text=True, timeout=900)
+    assert (done.returncode, done.stdout.split()) == (0, ["0"] * 8), done.stderr
+
+
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino", "mnn", pytest.param("torch", marks=pytest.mark.slow)])
 def test_a_forked_child_works_or_says_what_to_do_and_ends(bundle: Bundle, name: str) -> None:
     if not backend(name).available():

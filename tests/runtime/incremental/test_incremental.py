@@ -184,6 +184,8 @@ def test_other_backends_and_networks_are_refused_in_one_line(bundle: Bundle) -> 
                 Generator.load(bundle, name, incremental=True)
     with pytest.raises(InputError, match="incremental"):
         Generator.load(bundle, incremental="yes")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="one call at a time"):
+        Generator.load(bundle, "openvino", hint="throughput", incremental=True)
 
 
 def test_auto_takes_a_backend_that_runs_in_stages(bundle: Bundle) -> None:
