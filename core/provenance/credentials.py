@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_fields
@@ -56,14 +57,14 @@ class Credential:
         key: The private key as PEM.
         chain: The facts of the chain.
         timestamp_server: Address of the server that signs the time of each signature, or None.
-        files: The files from which it was read.
+        files: The files from which it was read, each with its `file_state` before that.
     """
 
     certificates: bytes = field(repr=False)
     key: bytes = field(repr=False)
     chain: CheckedChain
     timestamp_server: str | None = None
-    files: tuple[Path, ...] = field(default=(), compare=False)
+    files: Mapping[Path, tuple[int, ...]] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -142,11 +143,20 @@ def read_credential(folder: Path) -> Credential:
         settings = read_settings(folder)
         if os.stat(folder).st_mode & stat.S_IWOTH:
             raise InputError(f"every user of this machine may put another key into {folder}: chmod 700 {folder}")
-        files = folder / settings.certificates, folder / settings.key
-        credential = user_credential(*files, settings.timestamp_server)
-        return replace_fields(credential, files=(folder / SETTINGS_FILE, *files))
+        certificates, key = folder / settings.certificates, folder / settings.key
+        states = {file: file_state(file) for file in (folder / SETTINGS_FILE, certificates, key)}
+        return replace_fields(user_credential(certificates, key, settings.timestamp_server), files=states)
     except InputError as e:
         raise SigningError(f"pictures cannot be signed: {e}; {ADVICE}") from None
+
+
+def file_state(file: Path) -> tuple[int, ...]:
+    """Numbers that change when a file is replaced, written, or opened to others. Empty for a file that is gone."""
+    try:
+        state = os.stat(file)
+    except OSError:
+        return ()
+    return state.st_ino, state.st_mtime_ns, state.st_size, state.st_mode
 
 
 def read_settings(folder: Path) -> SigningSettings:

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 from stylert.core.errors import InputError, OutputError, SigningError, missing_extra, shown_line
 from stylert.core.files.json_documents import read_document
-from stylert.core.provenance.credentials import ADVICE, PURPOSES, SWITCH, Credential, chosen_folder, read_credential
+from stylert.core.provenance.credentials import ADVICE, PURPOSES, SWITCH, Credential, chosen_folder, file_state, read_credential
 from stylert.core.provenance.media_types import MEDIA_TYPES
 
 RECIPE_LABEL = "io.github.stylert.recipe"
@@ -58,7 +58,6 @@ class Signer:
         c2pa = _import_c2pa()
         self.chain = credential.chain
         self._files = credential.files
-        self._states = [_state_of(file) for file in credential.files]
         self.certificates_sha256 = hashlib.sha256(credential.certificates).hexdigest()
         server = credential.timestamp_server
         self._has_server = server is not None
@@ -75,7 +74,7 @@ class Signer:
     def is_current(self) -> bool:
         """Whether the chain has not expired, and its files are still as they were read."""
         is_valid = datetime.datetime.now(datetime.UTC) <= self.chain.not_after
-        return is_valid and [_state_of(file) for file in self._files] == self._states
+        return is_valid and all(file_state(file) == state for file, state in self._files.items())
 
     def sign(self, source: BinaryIO, destination: BinaryIO, suffix: str, comment: str | None) -> None:
         """Copy a picture or video, with its manifest.
@@ -213,15 +212,6 @@ def _find_signer(settings: tuple[object, ...]) -> Signer | None:
     """The signer by the environment, of which `settings` are all that it depends on."""
     folder = chosen_folder()
     return None if folder is None else Signer(read_credential(folder))
-
-
-def _state_of(file: Path) -> tuple[int, ...]:
-    """Numbers that change when a file is replaced, written, or opened to others. Empty for a file that is gone."""
-    try:
-        state = os.stat(file)
-    except OSError:
-        return ()
-    return state.st_ino, state.st_mtime_ns, state.st_size, state.st_mode
 
 
 def _manifest(comment: str | None) -> dict[str, Any]:

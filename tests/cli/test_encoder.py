@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylert.cli.latents import encoding, projecting
+from stylert.cli.latents import encoding
 from stylert.core.files.digests import sha256_of
 from stylert.core.images.similarity import psnr
 from stylert.runtime.bundle import Bundle
@@ -21,28 +21,11 @@ from stylert.runtime.steering.latents_file import read_latents
 from stylert.train.encoder import training
 from stylert.train.encoder.refinement import Refiner
 from tests.cli.conftest import Run
-from tests.train.projection.pixel_distance import PixelDistance
 
 pytest.importorskip("efficientnet_lite_pytorch")
+pytestmark = pytest.mark.usefixtures("pixel_distance")
 
 SHORT = ("--steps", 2, "--batch", 2, "--test-images", 2)
-
-
-@pytest.fixture(autouse=True)
-def pixel_distance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compare pixels in place of features, which take longer."""
-    monkeypatch.setattr(projecting, "perceptual_distance", lambda *_: PixelDistance())
-
-
-@pytest.fixture
-def photos(bundle: Bundle, tmp_path: Path) -> Path:
-    """A folder of three images of the network of the tests."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    with Generator.load(bundle, threads=1) as generator:
-        for name, image in zip("abc", generator([1, 2, 3], psi=0.7), strict=True):
-            Image.fromarray(image).save(folder / f"{name}.png")
-    return folder
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stylert.cli.latents import projecting, tuning
 from stylert.core.files.digests import sha256_of
 from stylert.core.images.similarity import psnr
 from stylert.core.provenance.signing import says_generated
@@ -20,14 +19,8 @@ from stylert.runtime.generator import Generator
 from stylert.runtime.media.image_metadata import read_comment
 from stylert.runtime.steering.latents_file import Latents, read_latents, write_latents
 from tests.cli.conftest import Run
-from tests.train.projection.pixel_distance import PixelDistance
 
-
-@pytest.fixture(autouse=True)
-def pixel_distance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compare pixels in place of features, which take longer."""
-    for module in (projecting, tuning):
-        monkeypatch.setattr(module, "perceptual_distance", lambda *_: PixelDistance())
+pytestmark = pytest.mark.usefixtures("pixel_distance")
 
 
 @pytest.fixture

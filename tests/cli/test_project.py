@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from stylert.cli.latents import projecting
 from stylert.core.files.digests import sha256_of
 from stylert.core.files.locks import locked_folder
 from stylert.core.images.similarity import psnr
@@ -24,26 +23,8 @@ from stylert.runtime.media.recipes import read_recipe
 from stylert.runtime.steering.latents_file import read_latents
 from stylert.train.projection.projector import Projector
 from tests.cli.conftest import Run
-from tests.train.projection.pixel_distance import PixelDistance
 
 QUICK = ("--steps", 4, "--candidates", 16, "--starts", 2)
-
-
-@pytest.fixture
-def pixel_distance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compare pixels in place of features, which take longer."""
-    monkeypatch.setattr(projecting, "perceptual_distance", lambda *_: PixelDistance())
-
-
-@pytest.fixture
-def photos(bundle: Bundle, tmp_path: Path) -> Path:
-    """A folder of three images of the network of the tests."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    with Generator.load(bundle, threads=1) as generator:
-        for name, image in zip("abc", generator([1, 2, 3], psi=0.7), strict=True):
-            Image.fromarray(image).save(folder / f"{name}.png")
-    return folder
 
 
 def contents(folder: str) -> dict[str, bytes]:

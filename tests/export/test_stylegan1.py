@@ -18,7 +18,8 @@ from stylert.core.images.grids import as_uint8
 from stylert.export.networks.stylegan1 import FLOAT_RECIPES
 from stylert.export.pipeline import export_bundle
 from stylert.export.quantization.evaluation import cpu_session
-from stylert.export.stylegan1 import phase_kernels, round_phases, synthesis_model, transposed_kernel
+from stylert.export.stylegan1 import synthesis_model
+from stylert.export.stylegan1_kernels import phase_kernels, round_phases, transposed_kernel
 from stylert.export.stylegan1_plan import NetworkPlan, float16_plan
 from stylert.export.synthesis_graph import NoiseInput
 from stylert.export.verify import verify

@@ -21,16 +21,6 @@ OBJECTIVE = Objective(PixelDistance(), 50.0)
 
 
 @pytest.fixture(scope="module")
-def generator() -> Generator:
-    torch.manual_seed(0)
-    network = tiny_generator()
-    for name, parameter in network.named_parameters():
-        if "torgb.weight" in name:
-            parameter.data.mul_(0.4)  # images within [-1, 1]
-    return network.requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
 def statistics(generator: Generator) -> LatentStatistics:
     return latent_statistics(generator)
 

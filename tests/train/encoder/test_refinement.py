@@ -20,16 +20,6 @@ from tests.train.projection.pixel_distance import PixelDistance
 OBJECTIVE = Objective(PixelDistance(), 50.0)
 
 
-@pytest.fixture(scope="module")
-def generator() -> Generator:
-    torch.manual_seed(0)
-    network = tiny_generator()
-    for name, parameter in network.named_parameters():
-        if "torgb.weight" in name:
-            parameter.data.mul_(0.4)  # images within [-1, 1]
-    return network.requires_grad_(False)
-
-
 def pairs(generator: Generator, count: int) -> tuple[Tensor, Tensor]:
     """Latents that lie near those of the images, and the images, as 8 bits hold them."""
     ws = generator.mapping(torch.randn(count, generator.cfg.z_dim))
