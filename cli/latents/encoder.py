@@ -54,6 +54,7 @@ def train(
     if json is not None and is_same_file(out, json):
         raise InputError(f"--out and --json both write {out}: choose another file")
     try:
+        from stylert.train.encoder.curvature import mean_curvature
         from stylert.train.encoder.training import EncoderSettings, held_out, train_encoder
         from stylert.train.parallel import local_device
         from stylert.train.projection.objective import Objective
@@ -69,6 +70,7 @@ def train(
     settings = EncoderSettings(steps, batch, seed=seed)
     with progress() as report:
         trained = train_encoder(generator.to(place), statistics, objective, settings, report)
+        curvature = mean_curvature(generator, objective, batch, seed, report)
     found = {psi: held_out(trained, generator, statistics, objective, test_images, psi) for psi in PSIS}
     figures = [
         {"psi": psi, "psnr_db": round(row.psnr, 3), "distance": round(row.distance, 5), "latents": round(row.latents, 5)}
@@ -78,7 +80,7 @@ def train(
     facts |= {"distance": objective.distance.name, "test_images": test_images, "held_out": figures}
     arrays = {name: tensor.cpu().numpy() for name, tensor in trained.state_dict().items()}
     sizes = (cfg.resolution, cfg.img_channels, cfg.num_ws, cfg.w_dim)
-    write_encoder(out, EncoderWeights(network, *sizes, arrays, facts))
+    write_encoder(out, EncoderWeights(network, *sizes, arrays, curvature.arrays(), facts))
     if json is not None:
         write_json(json, {"checkpoint_sha256": network, "encoder": facts})
     print_table(

@@ -59,13 +59,15 @@ class Encoding:
     def load(self, generator: Any, objective: Objective) -> _Loaded:
         """See `Method`. Raises InputError if the sizes of the encoder are not those of the generator."""
         from stylert.models.latent_encoder import EncoderConfig, encoder_module
+        from stylert.train.encoder.curvature import curvature_of
         from stylert.train.encoder.refinement import Refiner
 
         cfg, weights = generator.cfg, self.weights
         config = EncoderConfig(weights.resolution, weights.img_channels, weights.num_ws, weights.w_dim)
         if config != EncoderConfig(cfg.resolution, cfg.img_channels, cfg.num_ws, cfg.w_dim):
             raise InputError("the encoder is damaged: its sizes are not those of the checkpoint")
-        return _Loaded(encoder_module(config, weights.arrays), Refiner(generator, objective, self.settings))
+        curvature = curvature_of(weights.curvature, config.num_ws * config.w_dim)
+        return _Loaded(encoder_module(config, weights.arrays), Refiner(generator, objective, curvature, self.settings))
 
     def groups(self, pictures: Sequence[TargetPicture], ready: Collection[str]) -> list[Sequence[TargetPicture]]:
         """See `Method`. A picture stays with the same others, whichever are there."""

@@ -15,7 +15,9 @@ from stylert.core.files.safetensors_files import digest
 from stylert.core.ranges import check_ranges
 from stylert.runtime.steering.tensor_files import TensorFile, as_float32
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+#: Begins the names of the tensors that belong to the curvature
+CURVATURE = "curvature."
 #: Least and greatest value of the sizes in a file.
 RANGES = {"resolution": (4, 4096), "img_channels": (1, 3), "num_ws": (1, 1024), "w_dim": (1, 65_536)}
 #: Tensors of a file, at most, and letters of a name. EfficientNet-Lite0 and three heads have 126.
@@ -32,7 +34,8 @@ class EncoderWeights:
         img_channels: Channels of the images.
         num_ws: Number of latents.
         w_dim: Numbers in a latent.
-        arrays: Its tensors by name, float32.
+        arrays: The tensors of its network by name, float32.
+        curvature: Those of the mean curvature of a loss by ws, which the steps of a refinement use, float32.
         facts: How it was trained and how well it encodes, for people.
         sha256: The hash of the file; empty for an encoder that was not read from one.
     """
@@ -43,6 +46,7 @@ class EncoderWeights:
     num_ws: int
     w_dim: int
     arrays: Mapping[str, np.ndarray]
+    curvature: Mapping[str, np.ndarray]
     facts: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
@@ -66,7 +70,8 @@ def write_encoder(path: str | Path, encoder: EncoderWeights) -> None:
     if not isinstance(encoder, EncoderWeights):
         raise InputError(f"this is no EncoderWeights: {shown(encoder)}")
     try:
-        arrays = {name: as_float32(array) for name, array in encoder.arrays.items()}
+        named = dict(encoder.arrays) | {CURVATURE + name: array for name, array in encoder.curvature.items()}
+        arrays = {name: as_float32(array) for name, array in named.items()}
         document = _Document(
             kind="encoder",
             version=FORMAT_VERSION,
@@ -92,7 +97,9 @@ def read_encoder(path: str | Path) -> EncoderWeights:
     """
     document, tensors, file_hash = FILE.read(FILE.path(path))
     sizes = (document.resolution, document.img_channels, document.num_ws, document.w_dim)
-    return EncoderWeights(document.network, *sizes, tensors, document.facts, file_hash)
+    curvature = {name.removeprefix(CURVATURE): array for name, array in tensors.items() if name.startswith(CURVATURE)}
+    network = {name: array for name, array in tensors.items() if not name.startswith(CURVATURE)}
+    return EncoderWeights(document.network, *sizes, network, curvature, document.facts, file_hash)
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,7 @@ def test_results_of_an_encoder_and_of_an_optimisation_do_not_mix(
         (("--encoder", "changed.safetensors"), "do not match their sha256"),
         (("--encoder", "small.safetensors"), "its sizes are not those of the checkpoint"),
         (("--encoder", "short.safetensors"), "the encoder is damaged"),
+        (("--encoder", "flat.safetensors"), "its curvature has other tensors"),
         (("--encoder", "e.safetensors", "--space", "z"), "the space is w or w+"),
         (("--encoder", "e.safetensors", "--noise", "optimised"), "without --encoder"),
         (("--encoder", "e.safetensors", "--explore", 1), "without --encoder"),
@@ -184,6 +185,7 @@ def test_every_mistake_of_a_projection_is_one_line(
     Path("changed.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     write_encoder("small.safetensors", replace(weights, resolution=8))
     write_encoder("short.safetensors", replace(weights, arrays={"mean": weights.arrays["mean"]}))
+    write_encoder("flat.safetensors", replace(weights, curvature={}))
     before = contents(".")
     code, out, err = run("project", photos, "--checkpoint", checkpoint, "--out", "out", *words)
     assert (code, out, err.count("\n")) == (2, "", 1), err

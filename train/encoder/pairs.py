@@ -15,7 +15,7 @@ MIXED = 0.5
 
 @torch.no_grad()
 def draw_pairs(generator: Generator, count: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw latents and their images with constant noise.
+    """Draw latents and their images with constant noise, with values beyond white and black cut, as files hold them.
 
     Args:
         generator: The generator, frozen.
@@ -26,7 +26,7 @@ def draw_pairs(generator: Generator, count: int, draws: torch.Generator) -> tupl
         ws `[N, num_ws, w_dim]` and images `[N, C, R, R]`, on the device of the generator.
     """
     ws = draw_latents(generator, count, draws)
-    return ws, generator.synthesis(ws, "const")
+    return ws, generator.synthesis(ws, "const").clamp(-1, 1)
 
 
 @torch.no_grad()

@@ -6,7 +6,8 @@ the outputs of the networks, which are the image and its feature maps. With the 
     (J^T H J + damping) d = -gradient,    H = the second derivative of L by the outputs
 
 by conjugate gradients. J p is a difference of the outputs, and J^T of a vector is one pass backwards. So a step of conjugate gradients
-costs as much as one of Adam. The first rounds compare pixels alone, which is faster, and the last ones the whole loss.
+costs as much as one of Adam. The mean curvature of random latents is the preconditioner (`curvature`). The first rounds compare pixels
+alone, which is faster, and the last ones the whole loss.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from stylert.core.images.grids import as_uint8
 from stylert.core.images.similarity import psnr
 from stylert.core.progress import Progress
 from stylert.models.stylegan2.networks import Generator
+from stylert.train.encoder.curvature import Curvature
 from stylert.train.projection.objective import Objective, Target
 from stylert.train.projection.projector import Projection, Space
 
 #: Steps from one linearisation to the next: the pass for the gradient, and the steps of conjugate gradients.
-ROUND = 8
+ROUND = 5
 #: Share of the steps in which pixels alone are compared.
-PIXELS = 0.6
+PIXELS = 0.75
 #: First damping, and its factors after a round that made the loss smaller, and after one that did not.
-DAMPING, BETTER, WORSE = 0.02, 0.2, 5.0
+DAMPING, BETTER, WORSE = 0.005, 0.3, 5.0
 #: Length of the difference for J p, for each latent.
 DIFFERENCE = 0.02
 #: Lower bound of what is divided by.
@@ -66,11 +68,14 @@ class Refiner:
     Args:
         generator: The generator, frozen, on the CPU.
         objective: The loss.
+        curvature: The mean curvature of such a loss.
         settings: See `RefinementSettings`.
     """
 
-    def __init__(self, generator: Generator, objective: Objective, settings: RefinementSettings) -> None:
-        self.generator, self.objective, self.settings = generator, objective, settings
+    def __init__(
+        self, generator: Generator, objective: Objective, curvature: Curvature, settings: RefinementSettings
+    ) -> None:
+        self.generator, self.objective, self.curvature, self.settings = generator, objective, curvature, settings
 
     @torch.no_grad()
     def refine(self, images: Tensor, ws: Tensor, progress: Progress | None = None) -> list[Projection]:
@@ -85,15 +90,16 @@ class Refiner:
             The N results. No picture ends with a greater loss than it began with.
         """
         steps, target = self.settings.steps, self.objective.target(images)
-        pixels = _Loss(self.generator, Objective(NoDistance(), self.objective.pixel_weight), Target(images, []))
-        whole = _Loss(self.generator, self.objective, target)
+        of_pixels = Objective(NoDistance(), self.objective.pixel_weight)
+        pixels = _Loss(self.generator, of_pixels, self.curvature, Target(images, []))
+        whole = _Loss(self.generator, self.objective, self.curvature, target)
         start = latents = ws.mean(1, keepdim=True) if self.settings.space == "w" else ws
         damping = torch.full((len(ws), 1, 1), DAMPING)
         for done in range(0, steps, ROUND):
             count = min(ROUND, steps - done)
             loss = pixels if self.objective.pixel_weight and done + count <= PIXELS * steps else whole
-            moved = latents + loss.change(latents, damping, max(count - 1, 1))
-            is_better = (loss(moved) < loss(latents))[:, None, None]
+            moved, before = loss.step(latents, damping, max(count - 1, 1))
+            is_better = (loss(moved) < before)[:, None, None]
             latents = torch.where(is_better, moved, latents)
             damping = damping * torch.where(is_better, BETTER, WORSE)
             if progress is not None:
@@ -104,7 +110,7 @@ class Refiner:
 
     def _measured(self, images: Tensor, ws: Tensor, target: Target) -> list[Projection]:
         drawn = self.generator.synthesis(ws, "const")
-        distances = self.objective.distance.compare(self.objective.maps(drawn), target.maps)
+        distances = self.objective.distance.compare(self.objective.maps(drawn.clamp(-1, 1)), target.maps)
         found, pictures = as_uint8(drawn.numpy()), as_uint8(images.numpy())
         return [
             Projection(latents.numpy().copy(), image, psnr(image, picture), float(distance), {}, None)
@@ -132,16 +138,16 @@ class NoDistance:
 class _Loss:
     """The loss of latents `[N, 1 or num_ws, w_dim]` against N pictures, and its steps of Gauss-Newton."""
 
-    def __init__(self, generator: Generator, objective: Objective, target: Target) -> None:
-        self.generator, self.objective, self.target = generator, objective, target
+    def __init__(self, generator: Generator, objective: Objective, curvature: Curvature, target: Target) -> None:
+        self.generator, self.objective, self.curvature, self.target = generator, objective, curvature, target
 
     def __call__(self, latents: Tensor) -> Tensor:
         """The losses `[N]`."""
         outputs = self._outputs(latents)
         return self.objective.compare(outputs[0], outputs[1:], self.target)
 
-    def change(self, latents: Tensor, damping: Tensor, steps: int) -> Tensor:
-        """The change of the latents after some steps of conjugate gradients. `damping` is `[N, 1, 1]`."""
+    def step(self, latents: Tensor, damping: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """The latents after some steps of conjugate gradients, and the losses `[N]` before. `damping` is `[N, 1, 1]`."""
         point = latents.clone().requires_grad_()
         with torch.enable_grad():
             outputs = self._outputs(point)
@@ -158,11 +164,17 @@ class _Loss:
             slopes = [(b - a) / length.reshape(-1, *[1] * (a.ndim - 1)) for a, b in zip(before, after, strict=True)]
             return backwards(self._hessian(slopes)) + damping * direction
 
-        return conjugate_gradients(curvature, -backwards(self._gradients(before)), steps)
+        def divided(b: Tensor) -> Tensor:
+            is_w = b.shape[1] == 1 < self.generator.cfg.num_ws
+            return self.curvature.solve_for_w(b, damping) if is_w else self.curvature.solve(b, damping)
+
+        change = conjugate_gradients(curvature, -backwards(self._gradients(before)), steps, divided)
+        return latents + change, self.objective.compare(before[0], before[1:], self.target)
 
     def _outputs(self, latents: Tensor) -> list[Tensor]:
-        """The images of latents, and their maps."""
-        images = self.generator.synthesis(latents.expand(-1, self.generator.cfg.num_ws, -1), "const")
+        """The images of latents as they are shown, and their maps."""
+        drawn = self.generator.synthesis(latents.expand(-1, self.generator.cfg.num_ws, -1), "const")
+        images = self.objective.shown(drawn, self.target)
         return [images, *self.objective.maps(images)]
 
     def _gradients(self, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -178,26 +190,32 @@ class _Loss:
         return self._gradients([a + b for a, b in zip(there, changes, strict=True)])
 
 
+Product = Callable[[Tensor], Tensor]
+
+
 @torch.no_grad()
-def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, steps: int) -> Tensor:
+def conjugate_gradients(matrix: Product, b: Tensor, steps: int, preconditioner: Product = torch.clone) -> Tensor:
     """Solve `matrix(x) = b` for each of N symmetric positive matrices, as far as some steps go.
 
     Args:
         matrix: The product of the matrices with vectors `[N, ...]`.
         b: `[N, ...]`, of three dimensions.
         steps: Number of products.
+        preconditioner: The product of vectors with symmetric positive matrices that are nearly the inverse ones.
 
     Returns:
         x, of the shape of b.
     """
-    x, residual, direction = torch.zeros_like(b), b, b
-    square = _dot(b, b)
+    x, residual = torch.zeros_like(b), b
+    direction = scaled = preconditioner(residual)
+    square = _dot(residual, scaled)
     for _ in range(steps):
         product = matrix(direction)
         length = square / _dot(direction, product).clamp_min(EPS)
         x, residual = x + length * direction, residual - length * product
-        before, square = square, _dot(residual, residual)
-        direction = residual + square / before.clamp_min(EPS) * direction
+        scaled = preconditioner(residual)
+        before, square = square, _dot(residual, scaled)
+        direction = scaled + square / before.clamp_min(EPS) * direction
     return x
 
 

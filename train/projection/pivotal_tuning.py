@@ -98,7 +98,8 @@ def tune(
 
 def _loss(generator: Generator, ws: Tensor, targets: Sequence[Target], objective: Objective) -> Tensor:
     """The mean loss of the images of ws, each against its target."""
-    images = generator.synthesis(ws, "const")
+    drawn = generator.synthesis(ws, "const")
+    images = torch.cat([objective.shown(drawn[i : i + 1], target) for i, target in enumerate(targets)])
     maps = objective.maps(images)
     rows = [
         objective.compare(images[i : i + 1], [value[i : i + 1] for value in maps], target) for i, target in enumerate(targets)

@@ -135,7 +135,7 @@ class Projector:
         picture = as_uint8(target.image.numpy())[0]
         image = run.images(ws, {})
         drawn = as_uint8(image.numpy())[0]
-        distance = self.objective.distance.compare(self.objective.maps(image), target.maps)
+        distance = self.objective.distance.compare(self.objective.maps(image.clamp(-1, 1)), target.maps)
         noise_psnr = psnr(as_uint8(run.images(ws, noise).numpy())[0], picture) if noise else None
         maps = {name: value[0, 0].detach().numpy().copy() for name, value in noise.items()}
         return Projection(ws[0].numpy().copy(), drawn, psnr(drawn, picture), float(distance[0]), maps, noise_psnr)

@@ -19,7 +19,8 @@ from tests.runtime.steering.random_files import random_latents
 
 def random_encoder(rng: np.random.Generator) -> EncoderWeights:
     arrays = {f"layer{i}.weight": rng.standard_normal((3, i + 1)).astype(np.float32) for i in range(4)}
-    return EncoderWeights("ab" * 32, 16, 3, 6, 20, arrays, {"steps": 3, "held_out": [{"psi": 1.0}]})
+    curvature = {"values": rng.random(2).astype(np.float32)}
+    return EncoderWeights("ab" * 32, 16, 3, 6, 20, arrays, curvature, {"steps": 3, "held_out": [{"psi": 1.0}]})
 
 
 def test_an_encoder_comes_back_as_it_was_written(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -29,7 +30,9 @@ def test_an_encoder_comes_back_as_it_was_written(tmp_path: Path, rng: np.random.
     assert read.arrays.keys() == written.arrays.keys()
     for name, array in read.arrays.items():
         np.testing.assert_array_equal(array, written.arrays[name])
-    assert replace(read, arrays={}, sha256="") == replace(written, arrays={})
+    assert list(read.curvature) == ["values"]
+    np.testing.assert_array_equal(read.curvature["values"], written.curvature["values"])
+    assert replace(read, arrays={}, curvature={}, sha256="") == replace(written, arrays={}, curvature={})
     assert read.sha256 == sha256_of(tmp_path / "a.safetensors")
     write_encoder(tmp_path / "b.safetensors", read)
     assert (tmp_path / "b.safetensors").read_bytes() == (tmp_path / "a.safetensors").read_bytes()
@@ -43,8 +46,9 @@ def test_an_encoder_comes_back_as_it_was_written(tmp_path: Path, rng: np.random.
         {"img_channels": 4},
         {"num_ws": 0},
         {"w_dim": 1.5},
-        {"arrays": {}},
+        {"arrays": {}, "curvature": {}},
         {"arrays": {"a": np.full(2, np.nan)}},
+        {"curvature": {"a": np.full(2, np.nan)}},
         {"arrays": {"a": np.full(2, 1e300)}},
         {"arrays": {"a" * 201: np.zeros(2)}},
         {"facts": {"a": object()}},

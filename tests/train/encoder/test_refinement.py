@@ -12,6 +12,7 @@ from stylert.core.images.grids import as_uint8
 from stylert.core.images.similarity import psnr
 from stylert.models.stylegan2.networks import Generator
 from stylert.train.encoder import refinement
+from stylert.train.encoder.curvature import Curvature, mean_curvature
 from stylert.train.encoder.refinement import RefinementSettings, Refiner, conjugate_gradients
 from stylert.train.projection.objective import Objective
 from tests.models.stylegan2.tiny import tiny_generator
@@ -27,6 +28,11 @@ def pairs(generator: Generator, count: int) -> tuple[Tensor, Tensor]:
     return ws + 0.3 * torch.randn_like(ws), (images.float() - 127.5) / 127.5
 
 
+def refiner(generator: Generator, steps: int, space: str = "w+") -> Refiner:
+    curvature = mean_curvature(generator, OBJECTIVE, batch=16, seed=0)
+    return Refiner(generator, OBJECTIVE, curvature, RefinementSettings(space, steps))  # type: ignore[arg-type]
+
+
 def loss(generator: Generator, ws: np.ndarray, images: Tensor) -> Tensor:
     return OBJECTIVE(generator.synthesis(torch.from_numpy(ws), "const"), OBJECTIVE.target(images))
 
@@ -34,8 +40,8 @@ def loss(generator: Generator, ws: np.ndarray, images: Tensor) -> Tensor:
 @pytest.mark.parametrize("space", ["w", "w+"])
 def test_images_of_the_network_are_recovered(generator: Generator, space: str) -> None:
     ws, images = pairs(generator, 3)
-    start = Refiner(generator, OBJECTIVE, RefinementSettings(space, 0)).refine(images, ws)  # type: ignore[arg-type]
-    found = Refiner(generator, OBJECTIVE, RefinementSettings(space, 60)).refine(images, ws)  # type: ignore[arg-type]
+    start = refiner(generator, 0, space).refine(images, ws)
+    found = refiner(generator, 60, space).refine(images, ws)
     for before, after, image in zip(start, found, images, strict=True):
         assert after.psnr > before.psnr + 5
         assert after.psnr == psnr(after.image, as_uint8(image[None].numpy())[0])
@@ -47,8 +53,10 @@ def test_images_of_the_network_are_recovered(generator: Generator, space: str) -
 def test_conjugate_gradients_solve_each_system_by_itself() -> None:
     factors = torch.randn(3, 6, 6, dtype=torch.float64)
     matrices, b = factors @ factors.mT + torch.eye(6, dtype=torch.float64), torch.randn(3, 1, 6, dtype=torch.float64)
-    found = conjugate_gradients(lambda x: x @ matrices, b, 6)
-    torch.testing.assert_close(found, torch.linalg.solve(matrices, b.mT).mT, rtol=1e-6, atol=1e-6)
+    solution = torch.linalg.solve(matrices, b.mT).mT
+    torch.testing.assert_close(conjugate_gradients(lambda x: x @ matrices, b, 6), solution, rtol=1e-6, atol=1e-6)
+    found = conjugate_gradients(lambda x: x @ matrices, b, 1, lambda x: x @ torch.linalg.inv(matrices))
+    torch.testing.assert_close(found, solution, rtol=1e-6, atol=1e-6)
 
 
 def test_one_round_finds_the_solution_of_a_linear_generator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,14 +72,15 @@ def test_one_round_finds_the_solution_of_a_linear_generator(monkeypatch: pytest.
     monkeypatch.setattr(refinement, "ROUND", 43)
     monkeypatch.setattr(refinement, "DAMPING", 1e-6)
     images, ws = torch.randn(2, 3, 16, 16), torch.randn(2, 6, 7)
-    found = Refiner(Linear(), OBJECTIVE, RefinementSettings("w+", 43)).refine(images, ws)  # type: ignore[arg-type]
+    flat = Curvature(torch.eye(42)[:1], torch.ones(1), torch.ones(1))
+    found = Refiner(Linear(), OBJECTIVE, flat, RefinementSettings("w+", 43)).refine(images, ws)  # type: ignore[arg-type]
     expected = torch.linalg.lstsq(Linear.matrix.T, images.flatten(1).T).solution.T
     torch.testing.assert_close(torch.from_numpy(np.stack([row.ws for row in found])).flatten(1), expected, rtol=2e-3, atol=2e-3)
 
 
 def test_no_steps_leave_the_latents_as_they_are(generator: Generator) -> None:
     ws, images = pairs(generator, 2)
-    found = Refiner(generator, OBJECTIVE, RefinementSettings("w+", 0)).refine(images, ws)
+    found = refiner(generator, 0).refine(images, ws)
     np.testing.assert_array_equal(np.stack([row.ws for row in found]), ws.numpy())
 
 
@@ -79,24 +88,24 @@ def test_a_refinement_never_ends_with_a_greater_loss(generator: Generator, monke
     ws, images = pairs(generator, 4)
     far = ws + 3 * torch.randn_like(ws)
     monkeypatch.setattr(refinement, "DAMPING", 0.0)  # such steps go far
-    found = Refiner(generator, OBJECTIVE, RefinementSettings("w+", 9)).refine(images, far)
+    found = refiner(generator, 9).refine(images, far)
     after = loss(generator, np.stack([row.ws for row in found]), images)
     assert (after <= loss(generator, far.numpy(), images) * (1 + 1e-5)).all()
 
 
 def test_no_picture_has_a_part_in_the_result_of_another(generator: Generator) -> None:
     ws, images = pairs(generator, 3)
-    refiner = Refiner(generator, OBJECTIVE, RefinementSettings("w+", 3))
-    together = refiner.refine(images, ws)
+    three = refiner(generator, 3)
+    together = three.refine(images, ws)
     for i, row in enumerate(together):
-        alone = refiner.refine(images[i : i + 1], ws[i : i + 1])[0]
+        alone = three.refine(images[i : i + 1], ws[i : i + 1])[0]
         np.testing.assert_allclose(alone.ws, row.ws, atol=1e-3)
 
 
 def test_the_same_pictures_give_the_same_bits(generator: Generator) -> None:
     ws, images = pairs(generator, 3)
-    refiner = Refiner(generator, OBJECTIVE, RefinementSettings("w+", 4))
-    first, again = refiner.refine(images, ws), refiner.refine(images, ws)
+    four = refiner(generator, 4)
+    first, again = four.refine(images, ws), four.refine(images, ws)
     assert [row.ws.tobytes() for row in first] == [row.ws.tobytes() for row in again]
 
 
