@@ -17,6 +17,7 @@ COMMAND_MODULES = (
     "card",
     "latents.commands",
     "latents.directions",
+    "latents.encode",
     "latents.encoder",
     "training.commands",
     "bench.commands",

@@ -145,8 +145,9 @@ def export_bundle(
     return bundle
 
 
-#: Names of the networks of `stylert tune`.
+#: Names of the networks of `stylert tune`, and of those of `stylert encoder export`.
 TUNED_NETWORKS = "synthesis.*.tuned-????????.onnx"
+ENCODER_NETWORKS = "encoder.*.onnx"
 
 
 def own_files(folder: Path) -> set[str]:
@@ -161,7 +162,8 @@ def own_files(folder: Path) -> set[str]:
     names = {MANIFEST, SIGNATURE_FILE}
     names |= {name for name, file in listed.items() if is_unchanged(folder / name, file.bytes, file.sha256)}
     names |= {path.name for path in folder.glob(WORST_IMAGES.format(precision="*", backend="*"))}
-    names |= {path.name for path in folder.glob(TUNED_NETWORKS)}  # also one that a killed tune has not listed yet
+    for written in (TUNED_NETWORKS, ENCODER_NETWORKS):  # also one that a killed command has not listed yet
+        names |= {path.name for path in folder.glob(written)}
     for backend in BACKENDS:
         for engine in folder.glob(f"engines/{backend}-*"):
             names |= {f"engines/{engine.name}/{name}" for name in engines.own_files(backend)}
@@ -178,10 +180,10 @@ def _save_verified(bundle: Bundle, rows: Sequence[Accuracy], missed: Sequence[Ac
     }
     if not entries:
         raise PsnrMissed(missed, None)
-    used = {MAPPING_FILE, *(file for entry in entries.values() for file in entry.files)}
-    for file in set(bundle.files) - used:
+    kept = replace(bundle, precisions=entries)
+    for file in set(bundle.files) - kept.networks:
         (bundle.path / file).unlink()
-    replace(bundle, precisions=entries, files={name: file for name, file in bundle.files.items() if name in used}).save()
+    replace(kept, files={name: file for name, file in bundle.files.items() if name in kept.networks}).save()
 
 
 def _is_empty_folder(path: Path) -> bool:

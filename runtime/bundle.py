@@ -81,6 +81,29 @@ class PrecisionEntry:
 
 
 @dataclass(frozen=True)
+class EncoderEntry:
+    """The encoder network of one precision: pictures to latents (`steering.picture_encoder`).
+
+    Attributes:
+        file: The ONNX file.
+        recipe: How the encoder was trained and exported, for people.
+        accuracy: Measured accuracy, for people.
+    """
+
+    file: str
+    recipe: dict[str, Any] = field(default_factory=dict)
+    accuracy: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not check_plain_name(self.file).endswith(NETWORK_SUFFIX):
+            raise ValueError(f"{self.file!r} is not the name of an ONNX file")
+
+    @property
+    def files(self) -> list[str]:
+        return [self.file]
+
+
+@dataclass(frozen=True)
 class Bundle:
     """The content of `bundle.json`, and the folder that it is in.
 
@@ -97,6 +120,7 @@ class Bundle:
         signed_engines: With a required signature, the engines that it covers: the sha256 of each `engine.json`, by the name of
             the engine's folder. Other engines are not loaded. None requires no signature.
         style_channels: The number of styles of all layers, which the input `style_offsets` moves. 0 without that input.
+        encoder: The encoder network of each precision. Empty for a bundle without an encoder.
     """
 
     path: Path
@@ -110,6 +134,13 @@ class Bundle:
     provenance: dict[str, Any]
     signed_engines: Mapping[str, str] | None = None
     style_channels: int = 0
+    encoder: Mapping[str, EncoderEntry] = field(default_factory=dict)
+
+    @property
+    def networks(self) -> set[str]:
+        """The names of all its network files."""
+        entries = [*self.precisions.values(), *self.encoder.values()]
+        return {MAPPING_FILE, *(file for entry in entries for file in entry.files)}
 
     @property
     def resolution(self) -> int:
@@ -159,6 +190,13 @@ class Bundle:
         """The input that leaves the styles of `batch` images as they are, by its name. Empty for a network without it."""
         return {STYLE_OFFSETS: np.zeros((batch, self.style_channels), np.float32)} if self.style_channels else {}
 
+    @property
+    def encoder_tensors(self) -> list[TensorSpec]:
+        """The input and the output of every encoder network."""
+        side, channels = self.resolution, self.model["img_channels"]
+        pictures = TensorSpec("images", True, np.dtype(np.uint8), (side, side, channels))
+        return [pictures, _floats("ws", False, self.num_ws, self.model["w_dim"])]
+
     @classmethod
     def load(cls, path: str | Path, require_signature: str | Path | None = None) -> Bundle:
         """Read and check `bundle.json`. The bytes of the other files are checked by `checked_file`, when they are used.
@@ -199,6 +237,7 @@ class Bundle:
             provenance=manifest.provenance,
             signed_engines=signed_engines,
             style_channels=manifest.io.style_channels,
+            encoder=manifest.encoder,
         )
 
     @property
@@ -270,6 +309,8 @@ class Bundle:
             },
             "provenance": self.provenance,
         }
+        if self.encoder:
+            data["encoder"] = {name: {"file": e.file, "recipe": e.recipe, "accuracy": e.accuracy} for name, e in self.encoder.items()}
         with atomic_file(self.path / MANIFEST, within=self.path) as temporary:
             temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -338,6 +379,7 @@ class _Manifest:
     files: dict[str, FileEntry]
     precisions: dict[str, PrecisionEntry]
     provenance: dict[str, Any]
+    encoder: dict[str, EncoderEntry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         kind = NETWORK_KINDS[self.model.network]
@@ -349,9 +391,10 @@ class _Manifest:
             check_plain_name(name)
         if not self.precisions:
             raise ValueError("it has no precision")
-        for name in self.precisions:
+        for name in (*self.precisions, *self.encoder):
             _check_word(name)
-        needed = {MAPPING_FILE, *(file for entry in self.precisions.values() for file in entry.files)}
+        entries = [*self.precisions.values(), *self.encoder.values()]
+        needed = {MAPPING_FILE, *(file for entry in entries for file in entry.files)}
         if unlisted := needed - set(self.files):
             raise ValueError(f"{min(unlisted)} is not listed under files")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from stylert.core.errors import BackendError, BundleError, shown_line
+from stylert.core.errors import BackendError, BundleError, InputError, shown, shown_line
 from stylert.runtime.backends import backend
 from stylert.runtime.backends.base import Backend, BuiltEngine, LoadOptions
 from stylert.runtime.build_options import HARDWARE_COMPATIBLE_FROM, LATENCY, BuildOptions
@@ -37,6 +37,23 @@ def open_mapping(bundle: Bundle, threads: int | None) -> Session:
     """
     file = bundle.checked_file(MAPPING_FILE)
     return _checked(backend("onnxruntime").load(file, LoadOptions("fp32", threads)), bundle.mapping_tensors, file)
+
+
+def open_encoder(bundle: Bundle, precision: str, threads: int | None) -> Session:
+    """Open the encoder network of a precision on ONNX Runtime.
+
+    Raises:
+        InputError: The bundle has no encoder of this precision.
+        BundleError: The file is damaged, or its inputs and outputs are not those of the manifest.
+    """
+    if not isinstance(precision, str) or precision not in bundle.encoder:
+        found = f"only in: {', '.join(bundle.encoder)}" if bundle.encoder else "in no precision"
+        raise InputError(
+            f"bundle {bundle.path} has no {shown(precision)} encoder, {found}; "
+            "`stylert encoder train` and `stylert encoder export` add one"
+        )
+    file = bundle.checked_file(bundle.encoder[precision].file)
+    return _checked(backend("onnxruntime").load(file, LoadOptions(precision, threads)), bundle.encoder_tensors, file)
 
 
 def open_synthesis(

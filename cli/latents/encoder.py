@@ -1,4 +1,4 @@
-"""Declares and runs `stylert encoder train`."""
+"""Declares and runs `stylert encoder train` and `stylert encoder export`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from stylert.cli.app import CommandGroup, JsonFile, app
+from stylert.cli.app import CommandGroup, JsonFile, app, split_list
 from stylert.cli.console import print_line, print_table, progress
 from stylert.cli.latents.distance_options import PixelWeight, RandomSeed
-from stylert.core.errors import InputError, missing_extra
+from stylert.core.errors import InputError, StylertError, missing_extra
 from stylert.core.files.digests import sha256_of
 from stylert.core.files.outputs import check_output, is_same_file, write_json
 
@@ -89,3 +89,44 @@ def train(
         [(f"{psi:g}", f"{row.psnr:.2f}", f"{row.distance:.4f}", f"{row.latents:.3f}") for psi, row in found.items()],
     )
     print_line(f"wrote {out}")
+
+
+@encoder.command("export")
+def export(
+    encoder: Annotated[Path, typer.Argument(help="The encoder, written by `stylert encoder train`.")],
+    bundle: Annotated[Path, typer.Option(help="Bundle of the same checkpoint. The encoder is written into it.")],
+    precision: Annotated[str, typer.Option(help="Precisions of the encoder, comma-separated.")] = "fp32,fp16,int8",
+    test_images: Annotated[int, typer.Option(min=1, max=100_000, help="Images of fresh seeds that judge each precision.")] = 64,
+    json: JsonFile = None,
+) -> None:
+    """Write an encoder into a bundle, so that `stylert encode` and Python turn pictures into latents without torch.
+
+    Images of fresh seeds are encoded and drawn again. A precision that is farther from them than fp32 allows is left out.
+    """
+    from stylert.export.encoder.adding import MOST_LOST_DB, add_encoder
+    from stylert.runtime.steering.encoder_file import read_encoder
+
+    check_output(json, "JSON", (encoder, bundle))
+    with progress() as report:
+        rows = add_encoder(bundle, read_encoder(encoder), split_list(precision) or [], test_images, report)
+    if json is not None:
+        write_json(json, {"rows": [{**row._asdict(), "passed": row.passed} for row in rows]})
+    print_table(
+        f"{test_images} images of fresh seeds, encoded and drawn again",
+        ["<precision", "PSNR dB", "worst dB", "below fp32 dB", "MB", "<"],
+        [
+            (
+                row.precision,
+                f"{row.psnr_db:.2f}",
+                f"{row.worst_psnr_db:.2f}",
+                f"{row.lost_db:.2f}",
+                f"{row.bytes / 1e6:.1f}",
+                "" if row.passed else "left out",
+            )
+            for row in rows
+        ],
+    )
+    if missed := [row.precision for row in rows if not row.passed]:
+        limits = ", ".join(f"{name} by {MOST_LOST_DB[name]:g} dB" for name in missed)
+        raise StylertError(f"left out: farther from the pictures than fp32 allows, {limits}")
+    print_line(f"wrote the encoder into {bundle}")

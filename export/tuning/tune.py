@@ -232,9 +232,10 @@ def _write_network(bundle: Bundle, path: Path, backend_name: str, precision: str
         accuracy={name: a for name, a in entry.accuracy.items() if name != plan_name},  # that was the former network's
     )
     precisions = bundle.precisions | {precision: changed}
-    used = {MAPPING_FILE} | {name for e in precisions.values() for name in e.files}
+    tuned_bundle = replace(bundle, precisions=precisions)
+    used = tuned_bundle.networks
     files = {name: f for name, f in bundle.files.items() if name in used} | file_entries(path, [file])
-    replace(bundle, precisions=precisions, files=files).save()
+    replace(tuned_bundle, files=files).save()
     former = entry.plans.get(plan_name)
     if former is not None and former not in used:
         (path / former).unlink(missing_ok=True)

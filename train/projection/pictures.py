@@ -7,16 +7,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-
 from stylert.core.errors import DataError, InputError, PictureError, shown_name
 from stylert.core.files.inputs import read_file
 from stylert.core.images.pictures import MAX_BYTES, decode_picture
 from stylert.train.data.dataset_tool import TRANSFORMS, square
 from stylert.train.data.image_files import open_files
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Pixels of all pictures of one call, at most, since all are in memory, and the number of pictures.
 MAX_PIXELS, MAX_PICTURES = 2**30, 10_000
@@ -42,6 +43,8 @@ class TargetPicture:
     @property
     def image(self) -> Tensor:
         """float32 `[1, C, R, R]` in [-1, 1], so that `as_uint8` gives the pixels back."""
+        import torch  # `stylert encode` reads pictures without it
+
         return ((torch.from_numpy(self.pixels.copy()).permute(2, 0, 1).float() - 127.5) / 127.5)[None]
 
 
