@@ -310,7 +310,9 @@ class Bundle:
             "provenance": self.provenance,
         }
         if self.encoder:
-            data["encoder"] = {name: {"file": e.file, "recipe": e.recipe, "accuracy": e.accuracy} for name, e in self.encoder.items()}
+            data["encoder"] = {
+                name: {"file": e.file, "recipe": e.recipe, "accuracy": e.accuracy} for name, e in self.encoder.items()
+            }
         with atomic_file(self.path / MANIFEST, within=self.path) as temporary:
             temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -72,9 +72,7 @@ class Refiner:
         settings: See `RefinementSettings`.
     """
 
-    def __init__(
-        self, generator: Generator, objective: Objective, curvature: Curvature, settings: RefinementSettings
-    ) -> None:
+    def __init__(self, generator: Generator, objective: Objective, curvature: Curvature, settings: RefinementSettings) -> None:
         self.generator, self.objective, self.curvature, self.settings = generator, objective, curvature, settings
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from stylert.core.errors import DataError, InputError, PictureError, shown_name
 from stylert.core.files.inputs import read_file
 from stylert.core.images.pictures import MAX_BYTES, decode_picture

@@ -86,7 +86,9 @@ def test_openvino_computes_the_same_network(
     openvino = pytest.importorskip("openvino")
     images = rng.integers(0, 256, (3, 16, 16, 3), np.uint8)
     core = openvino.Core()
-    model = core.compile_model(core.read_model(added.path / added.encoder[precision].file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = core.compile_model(
+        core.read_model(added.path / added.encoder[precision].file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
     found, expected = next(iter(model({"images": images}).values())), latents_of(encoder, images)
     assert np.sqrt(np.mean((found - expected) ** 2)) <= (1e-4 if precision == "fp32" else 0.3) * expected.std()
 
@@ -128,9 +130,7 @@ def test_an_export_replaces_a_bundle_with_an_encoder(added: Bundle, checkpoint: 
     assert not list(path.glob("encoder.*"))
 
 
-def test_an_encoder_of_another_network_or_precision_is_refused(
-    bundle: Bundle, encoder: EncoderWeights, tmp_path: Path
-) -> None:
+def test_an_encoder_of_another_network_or_precision_is_refused(bundle: Bundle, encoder: EncoderWeights, tmp_path: Path) -> None:
     path = tmp_path / "b"
     shutil.copytree(bundle.path, path)
     with pytest.raises(InputError, match="this encoder belongs to the network"):
