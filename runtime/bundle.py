@@ -98,10 +98,6 @@ class EncoderEntry:
         if not check_plain_name(self.file).endswith(NETWORK_SUFFIX):
             raise ValueError(f"{self.file!r} is not the name of an ONNX file")
 
-    @property
-    def files(self) -> list[str]:
-        return [self.file]
-
 
 @dataclass(frozen=True)
 class Bundle:
@@ -139,8 +135,8 @@ class Bundle:
     @property
     def networks(self) -> set[str]:
         """The names of all its network files."""
-        entries = [*self.precisions.values(), *self.encoder.values()]
-        return {MAPPING_FILE, *(file for entry in entries for file in entry.files)}
+        synthesis = {file for entry in self.precisions.values() for file in entry.files}
+        return {MAPPING_FILE, *synthesis, *(entry.file for entry in self.encoder.values())}
 
     @property
     def resolution(self) -> int:
@@ -395,8 +391,8 @@ class _Manifest:
             raise ValueError("it has no precision")
         for name in (*self.precisions, *self.encoder):
             _check_word(name)
-        entries = [*self.precisions.values(), *self.encoder.values()]
-        needed = {MAPPING_FILE, *(file for entry in entries for file in entry.files)}
+        synthesis = {file for entry in self.precisions.values() for file in entry.files}
+        needed = {MAPPING_FILE, *synthesis, *(entry.file for entry in self.encoder.values())}
         if unlisted := needed - set(self.files):
             raise ValueError(f"{min(unlisted)} is not listed under files")
 

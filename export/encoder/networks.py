@@ -90,7 +90,7 @@ def write_byte_network(model: onnx.ModelProto, file: Path, images: np.ndarray) -
     library()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    class Pictures(CalibrationDataReader):  # type: ignore[misc]
+    class Pictures(CalibrationDataReader):
         def __init__(self) -> None:
             self.batches = iter(np.split(images, range(BATCH, len(images), BATCH)))
 
