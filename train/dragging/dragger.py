@@ -26,6 +26,8 @@ Ending = Literal["reached", "steps", "seconds", "stopped"]
 #: The paper's radii of motion supervision and tracking, the side of its images, and the least radii.
 PAPER_SUPERVISION, PAPER_TRACKING, PAPER_SIDE = 3, 12, 512
 LEAST_SUPERVISION, LEAST_TRACKING = 2, 4
+#: Greatest learning rate. Far greater ones overflow in the optimizer.
+MAX_RATE = 1000
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,9 @@ class DragSettings:
         InputError: A value is out of range.
     """
 
-    steps: int = 200
+    steps: int = 300
     seconds: float = 20.0
-    rate: float = 0.02
+    rate: float = 0.01
     mask_weight: float = 5.0
     reach: float = 1.0
     supervision_radius: int | None = None
@@ -59,6 +61,8 @@ class DragSettings:
         for name in ("seconds", "rate", "reach"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"the {name} of a drag is above 0 and finite, not {getattr(self, name)}")
+        if self.rate > MAX_RATE:
+            raise InputError(f"the rate of a drag is at most {MAX_RATE}, not {self.rate}")
         if not 0 <= self.mask_weight < math.inf:
             raise InputError(f"the weight of the mask is 0 or more, not {self.mask_weight}")
         for radius in (self.supervision_radius, self.tracking_radius):
@@ -151,8 +155,7 @@ class Dragger:
         reach = ((targets - points).norm(dim=1) / 2).clamp_max(self.settings.reach)
         step = 0
         while True:
-            with torch.enable_grad():
-                features, image = self.source(torch.cat([moved, rest], 1))
+            features, image = self.source(torch.cat([moved, rest], 1))
             if not bool(features.isfinite().all()):
                 raise InputError("the drag leads to numbers that are not finite: choose a smaller rate")
             if step:

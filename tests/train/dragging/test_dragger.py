@@ -20,7 +20,7 @@ from stylert.train.dragging.features import BlockFeatures, feature_side
 from tests.models.stylegan2.tiny import tiny_generator
 
 CATS = Path(__file__).parents[3] / "examples" / "cats64.safetensors"
-EAR = Handle(55, 5, 55, 10)
+EAR = Handle(54, 4, 54, 9)
 STEPS = 60
 
 
@@ -44,7 +44,7 @@ def cats() -> Generator:
 
 @pytest.fixture(scope="module")
 def cat(cats: Generator) -> np.ndarray:
-    return cats.mapping(torch.from_numpy(z_from_seeds([3], 512)), None, 0.7)[0].numpy()
+    return cats.mapping(torch.from_numpy(z_from_seeds([8], 512)), None, 0.7)[0].numpy()
 
 
 def around(handle: Handle, radius: int, resolution: int = 64) -> np.ndarray:
@@ -127,10 +127,9 @@ def test_masks_that_do_not_fit_are_refused(cats: Generator, cat: np.ndarray, mas
         Dragger(BlockFeatures(cats.synthesis), DragSettings(steps=1)).drag(cat, [EAR], mask)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value")
 def test_latents_that_overflow_are_one_line(cats: Generator, cat: np.ndarray) -> None:
     with pytest.raises(InputError, match="not finite"):
-        Dragger(BlockFeatures(cats.synthesis), DragSettings(steps=3, rate=1e38)).drag(cat, [EAR])
+        Dragger(BlockFeatures(cats.synthesis), DragSettings(steps=3)).drag(cat * np.float32(1e37), [EAR])
 
 
 @pytest.mark.parametrize(
@@ -140,6 +139,7 @@ def test_latents_that_overflow_are_one_line(cats: Generator, cat: np.ndarray) ->
         {"seconds": 0},
         {"seconds": float("nan")},
         {"rate": -1},
+        {"rate": 1e4},
         {"reach": float("inf")},
         {"mask_weight": -1},
         {"tracking_radius": 0},
