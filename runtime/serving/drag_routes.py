@@ -19,7 +19,7 @@ from stylert.core.images.pictures import decode_picture
 from stylert.runtime.media.composition import Composition
 from stylert.runtime.serving.dragging import MAX_SECONDS, Dragged, DragService
 from stylert.runtime.serving.image_request import ImageOrder, ImagesRequest, field
-from stylert.runtime.serving.image_response import JSON, MIXED_HEADERS
+from stylert.runtime.serving.image_response import JSON
 from stylert.runtime.serving.image_routes import ImageService
 from stylert.runtime.serving.request_limits import check_marks
 from stylert.runtime.steering.directions_file import Directions
@@ -42,8 +42,7 @@ class DragRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_on
         field("Handles [x, y, target x, target y] in pixels of the network's image", [[20, 30, 26, 30]]),
     ]
     mask: Annotated[
-        str | None,
-        msgspec.Meta(max_length=MAX_MASK),
+        Annotated[str, msgspec.Meta(max_length=MAX_MASK)] | None,
         field("Picture file in base64, of the size of the network's image, which may change where this is white"),
     ] = None
     seconds: Annotated[float, msgspec.Meta(gt=0, le=MAX_SECONDS), field("Time of the drag, at most")] = MAX_SECONDS
@@ -69,7 +68,7 @@ def drag_routes(service: DragService, images: ImageService) -> APIRouter:
         seconds = time.perf_counter() - begin
         moved = replace(order, items=[found.ws])
         (picture,) = [picture async for picture in images.pictures(moved)]
-        return Response(_answer(moved, found, picture, seconds), media_type=JSON, headers=MIXED_HEADERS)
+        return Response(_answer(moved, found, picture, seconds), media_type=JSON, headers={"Cache-Control": "no-cache"})
 
     return router
 
@@ -138,7 +137,7 @@ def _answer(order: ImageOrder, found: Dragged, picture: bytes, seconds: float) -
 
 
 def _body_schema() -> dict[str, Any]:
-    (schema,), components = msgspec.json.schema_components([DragRequest], ref_template="#/components/schemas/{name}")
+    _, components = msgspec.json.schema_components([DragRequest], ref_template="#/components/schemas/{name}")
     own = dict(components["DragRequest"])
     own["properties"] = {**own["properties"], "image": {"type": "object", "description": "The fields of `/v1/images`"}}
     return {"requestBody": {"content": {JSON: {"schema": own}}, "required": True}}
