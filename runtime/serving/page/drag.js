@@ -102,7 +102,9 @@ function addHandle() {
   const x = Math.min(model.resolution - 1, middle + 2 * handles.length);
   handles.push([x, middle, x, Math.max(0, middle - Math.ceil(model.resolution / 12))]);
   listHandles();
-  find("drag-list").lastElementChild.querySelector("input").focus();
+  const first = find("drag-list").lastElementChild.querySelector("input");
+  first.focus();
+  first.select();
 }
 
 function place(event) {

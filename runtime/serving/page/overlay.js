@@ -3,7 +3,7 @@
 const START = "#dc1e1e";
 const TARGET = "#1e46e6";
 // The picture where it stays as it is, under a mask.
-const SHADE = "rgb(0 0 0 / 0.45)";
+const SHADE = "rgb(0 0 0 / 0.3)";
 
 // `handles` are [x, y, target x, target y] in pixels of the network's image, whose side is `resolution`. `mask` is a canvas that is
 // white where the picture may change, or null.

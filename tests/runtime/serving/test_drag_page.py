@@ -20,6 +20,8 @@ pytestmark = pytest.mark.slow
 
 CATS = Path(__file__).parents[3] / "examples" / "cats64.safetensors"
 REPORTED = "/steps in/.test(document.querySelector('#drag-report').textContent)"
+#: The tools lie below the picture, and a click on one may scroll it away.
+SHOW_PICTURE = "document.querySelector('#handles').scrollIntoView({ block: 'center' })"
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,7 @@ def cats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def pull(page: Any, start: tuple[int, int], target: tuple[int, int]) -> None:
     """Pull from a pixel of the image to another by mouse."""
+    page.evaluate(SHOW_PICTURE)
     (x, y), (target_x, target_y) = (place(page, *point) for point in (start, target))
     page.mouse.move(x, y)
     page.mouse.down()
@@ -132,6 +135,7 @@ def test_handles_are_set_by_keyboard_alone_and_by_two_clicks(browser: Any, cats:
         page.keyboard.type("30")
         row = fields(page)[0]
         assert row[:2] == ["20", "30"]
+        page.evaluate(SHOW_PICTURE)
         for point in ((10, 12), (14, 18)):
             page.mouse.click(*place(page, *point))
         assert fields(page)[1] == ["10", "12", "14", "18"]
@@ -159,7 +163,7 @@ def test_drags_fit_every_screen_and_a_finger_pulls_as_well(browser: Any, cats: s
         assert page.evaluate(BEYOND_THEIR_CARD) == []
         if options.get("has_touch"):
             page.click("#drag-clear")
-            page.locator("#handles").scroll_into_view_if_needed()
+            page.evaluate(SHOW_PICTURE)
             for point in ((20, 12), (30, 18)):
                 page.touchscreen.tap(*place(page, *point))
             assert fields(page) == [["20", "12", "30", "18"]]
