@@ -104,7 +104,7 @@ def serve(
 
 
 def _dragger(checkpoint: Path) -> Dragger:
-    """What drags the images of a checkpoint."""
+    """The dragger of the images of a checkpoint."""
     try:
         from stylert.train.dragging.dragger import DragSettings
     except ImportError:

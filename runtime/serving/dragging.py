@@ -29,7 +29,7 @@ class Dragged(Protocol):
 
     Attributes:
         ws: The latents of the new image, float32 `[num_ws, w_dim]`.
-        points: Where each handle is at the end, `[N, 2]`, x and y in pixels.
+        points: The place of each handle at the end, `[N, 2]`, x and y in pixels.
         distances: The distance of each to its target.
         steps: Steps that were taken.
         ending: `reached`, or the limit that came first: `steps`, `seconds` or `stopped`.

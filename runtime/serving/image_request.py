@@ -41,7 +41,7 @@ Strength = Annotated[float, msgspec.Meta(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
 
 
 def field(description: str, *examples: object) -> msgspec.Meta:
-    """What the description of the API says about a field of a request."""
+    """The text about a field of a request in the description of the API."""
     return msgspec.Meta(description=description, examples=list(examples) or None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -88,8 +89,8 @@ def test_a_video_shows_every_step(run: Run, checkpoint: Path) -> None:
         assert len(list(video.decode(video=0))) == 4
 
 
-def test_a_network_with_classes_needs_one(run: Run, make_checkpoint: object) -> None:
-    labelled = make_checkpoint(c_dim=3)  # type: ignore[operator]
+def test_a_network_with_classes_needs_one(run: Run, make_checkpoint: Callable[..., Path]) -> None:
+    labelled = make_checkpoint(c_dim=3)
     words = ("drag", labelled, "--point", "3,3:5,5", *QUICK)
     code, _, err = run(*words, "--out", "a")
     assert (code, err) == (2, "stylert: this network has 3 classes: choose one with --class\n")
@@ -142,3 +143,18 @@ def test_mistakes_are_one_line_and_write_nothing(run: Run, checkpoint: Path, mas
     code, _, err = run("drag", bundle.path, *point, *new)
     assert (code, err.count("\n")) == (2, 1)
     assert not Path("new").exists()
+
+
+def test_a_server_takes_the_checkpoint_of_its_bundle_alone(
+    run: Run, bundle: Bundle, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "text").write_text("x", encoding="utf-8")
+    for checkpoint, message in (
+        (make_checkpoint(another=True), "is the origin of none of these"),
+        ("text", "text"),
+        ("none", "none"),
+        (bundle.path, str(bundle.path)),
+    ):
+        code, _, err = run("serve", bundle.path, "--port", 0, "--drag", checkpoint)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert message in err

@@ -84,7 +84,7 @@ class Drag:
         ws: float32 `[num_ws, w_dim]`.
         before: The image before, uint8 `[R, R, C]`, with the network's constant noise.
         image: The image of `ws`.
-        points: Where tracking found each handle at the end, `[N, 2]`, x and y.
+        points: The place where tracking found each handle at the end, `[N, 2]`, x and y.
         distances: The distance of each to its target, in pixels.
         steps: Steps that were taken.
         ending: Why it ended.

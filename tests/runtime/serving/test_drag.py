@@ -20,6 +20,7 @@ from stylert.core.errors import BundleError, InputError
 from stylert.core.files.digests import sha256_of
 from stylert.core.images.handles import Handle
 from stylert.core.provenance.signing import says_generated
+from stylert.export.pipeline import export_bundle
 from stylert.models.checkpoint import generator_module
 from stylert.models.importers.import_checkpoint import read_stylegan2_generator
 from stylert.runtime import Bundle, Generator
@@ -178,6 +179,18 @@ def test_text_that_is_no_request_is_refused(dragging: httpx.Client) -> None:
         answer = dragging.post("/v1/drag", content=text)
         assert answer.status_code == 400, (text, answer.text)
     assert dragging.post("/v1/drag", json=body(image={"model": "other"})).status_code == 404
+
+
+def test_edits_of_styles_are_refused_because_no_latents_have_them(checkpoint: Path, tmp_path: Path) -> None:
+    steerable = export_bundle(checkpoint, tmp_path / "steerable", ["fp32"], style_offsets=True)
+    directions = directions_of(steerable, tmp_path / "d.safetensors")
+    with running([source(steerable)], [directions], new_dragger(checkpoint, steps=1)) as server:
+        answers = [
+            httpx.post(f"{server.url}/v1/drag", json=body(image={"edits": {name: 1}}), timeout=60)
+            for name in ("style", "smile")
+        ]
+    assert [answer.status_code for answer in answers] == [400, 200]
+    assert "edits of styles cannot be dragged" in answers[0].json()["error"]
 
 
 def test_a_second_drag_is_told_when_to_come_again_and_images_go_on(bundle: Bundle, checkpoint: Path) -> None:
