@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from stylert.cli.serving_options import MaxBatch, MaxDelay
 from stylert.core.errors import InputError, missing_extra
 from stylert.core.files.inputs import read_file
 from stylert.core.provenance.signing import active_signer
+
+if TYPE_CHECKING:
+    from stylert.runtime.serving.dragging import Dragger
 
 KEY_VARIABLE = "STYLERT_API_KEY"
 MAX_KEY_FILE = 4096
@@ -30,6 +33,12 @@ def serve(
     directions: Annotated[
         list[Path] | None,
         typer.Option(help="File of directions along which requests may move images. May be repeated, once for each network."),
+    ] = None,
+    drag: Annotated[
+        Path | None,
+        typer.Option(
+            help="Checkpoint of a bundle's network: its images can be dragged by handles. It needs torch.", metavar="CHECKPOINT"
+        ),
     ] = None,
     backend: OneBackend = "auto",
     precision: Precisions = None,
@@ -78,7 +87,7 @@ def serve(
         request_seconds=timeout,
     )
     with json_log(logging.WARNING if quiet else logging.INFO):
-        server = ImageServer(sources, settings, directions or [])
+        server = ImageServer(sources, settings, directions or [], None if drag is None else _dragger(drag))
         if key is None and host not in ("127.0.0.1", "localhost", "::1"):
             print_note(f"{host} is open to other machines, and there is no API key: see --api-key-file", style="yellow")
 
@@ -92,6 +101,21 @@ def serve(
         server.run(ready)
     if server.store.hung:
         os._exit(1)  # the end of the interpreter would free networks that still run
+
+
+def _dragger(checkpoint: Path) -> Dragger:
+    """The dragger of the images of a checkpoint."""
+    try:
+        from stylert.train.dragging.dragger import DragSettings
+    except ImportError:
+        raise missing_extra("PyTorch", "train") from None
+    from stylert.cli.latents.dragging import new_dragger
+    from stylert.core.files.digests import sha256_of
+    from stylert.models.checkpoint import generator_module
+    from stylert.models.importers.import_checkpoint import read_stylegan2_generator
+
+    generator = generator_module(read_stylegan2_generator(checkpoint, "stylert serve --drag"))
+    return new_dragger(generator, sha256_of(checkpoint), DragSettings())
 
 
 def _api_key(file: Path | None) -> str | None:

@@ -1,6 +1,6 @@
-"""Declares mix, sweep, interpolate, again, project, pivot and disentanglement with their options.
+"""Declares mix, sweep, interpolate, again, project, pivot, drag and disentanglement with their options.
 
-`drawing.py`, `projecting.py`, `tuning.py` and `disentangling.py` run them.
+`drawing.py`, `projecting.py`, `tuning.py`, `dragging.py` and `disentangling.py` run them.
 """
 
 from __future__ import annotations
@@ -219,6 +219,63 @@ def pivot(
             seed=seed,
             json=json,
         ),
+    )
+
+
+@app.command()
+def drag(
+    checkpoint: Annotated[Path, typer.Argument(help="model.safetensors, or any file that `stylert export` reads.")],
+    point: Annotated[
+        list[str],
+        typer.Option(
+            help="A handle and its target in pixels, x,y:x,y, such as 20,30:26,30. May be repeated.", metavar="X,Y:X,Y"
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the picture, its latents, and the picture of the handles.")],
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the image; with --latents the number of a picture in the file.")
+    ] = 0,
+    psi: Psi = 1.0,
+    label: Annotated[int | None, typer.Option("--class", min=0, help="Class, for a network with classes.")] = None,
+    latents: Annotated[
+        Path | None, typer.Option(help="Latents of a picture to drag, as `stylert project` or this command wrote them.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Picture of the image's size. It may change where this is white; else everywhere.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=100_000, help="Steps, at most.")] = 300,
+    seconds: Annotated[float, typer.Option(min=0.1, max=86_400, help="Seconds on the clock, at most.")] = 20.0,
+    rate: Annotated[float, typer.Option(min=1e-9, max=1000, help="Learning rate. The paper has 0.002 at 512 px.")] = 0.01,
+    mask_weight: Annotated[float, typer.Option(min=0, max=1e6, help="Weight of what is to stay. The paper has 20.")] = 5.0,
+    features: Annotated[
+        int | None,
+        typer.Option(min=4, max=65_536, help="Side of the block whose features move: by default a quarter, and 32 at least."),
+    ] = None,
+    video: Annotated[bool, typer.Option("--video", help="Also write a video of the drag (extra `video`).")] = False,
+    json: JsonFile = None,
+) -> None:
+    """Drag points of an image to where they should be (DragGAN). Other commands take the result with --latents."""
+    from stylert.cli.latents.dragging import DragOptions
+    from stylert.cli.latents.dragging import drag as run
+
+    run(
+        DragOptions(
+            checkpoint=checkpoint,
+            points=tuple(point),
+            out=out,
+            seed=seed,
+            psi=psi,
+            label=label,
+            latents=latents,
+            mask=mask,
+            steps=steps,
+            seconds=seconds,
+            rate=rate,
+            mask_weight=mask_weight,
+            features=features,
+            video=video,
+            json=json,
+        )
     )
 
 

@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from stylert.core.errors import StylertError
+from stylert.runtime.serving.drag_routes import drag_routes
+from stylert.runtime.serving.dragging import DragService
 from stylert.runtime.serving.host_work import HostWork
 from stylert.runtime.serving.image_routes import ImageService, image_routes
 from stylert.runtime.serving.kserve.http_routes import kserve_routes
@@ -23,7 +25,9 @@ from stylert.runtime.serving.service_routes import service_routes
 from stylert.runtime.serving.settings import ServerSettings
 
 
-def application(store: ModelStore, settings: ServerSettings, metrics: Metrics, work: HostWork) -> RequestGuard:
+def application(
+    store: ModelStore, settings: ServerSettings, metrics: Metrics, work: HostWork, drag: DragService | None = None
+) -> RequestGuard:
     """The application of a server.
 
     Args:
@@ -31,6 +35,7 @@ def application(store: ModelStore, settings: ServerSettings, metrics: Metrics, w
         settings: Limits, and the key.
         metrics: The counters that `/metrics` shows.
         work: The threads of the host's work.
+        drag: Runs drags; None leaves their route out.
     """
     # The pages of FastAPI for its documentation load scripts from another server; `/docs` is a page of our own.
     app = FastAPI(
@@ -41,10 +46,13 @@ def application(store: ModelStore, settings: ServerSettings, metrics: Metrics, w
         description=DESCRIPTION,
         responses={"default": REFUSAL},
     )
-    images = image_routes(ImageService(store, settings, work))
+    service = ImageService(store, settings, work)
+    images = image_routes(service)
     kserve = kserve_routes(store, settings, work, lambda: not guard.draining)
-    for router in (images, page_routes(), service_routes(store, settings, metrics), kserve):
+    for router in (images, page_routes(), service_routes(store, settings, metrics, drag), kserve):
         app.include_router(router)
+    if drag is not None:
+        app.include_router(drag_routes(drag, service))
     for kind in (StylertError, Exception):
         app.add_exception_handler(kind, _refused)
     app.add_exception_handler(HTTPException, _http_error)

@@ -40,7 +40,8 @@ EditName = Annotated[str, msgspec.Meta(max_length=MAX_EDIT_NAME)]
 Strength = Annotated[float, msgspec.Meta(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
 
 
-def _field(description: str, *examples: object) -> msgspec.Meta:
+def field(description: str, *examples: object) -> msgspec.Meta:
+    """The text about a field of a request in the description of the API."""
     return msgspec.Meta(description=description, examples=list(examples) or None)
 
 
@@ -50,24 +51,24 @@ class ImagesRequest(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_
     A list holds one value for each image. A single value, or a list of one, holds for all images.
     """
 
-    model: Annotated[str | None, _field("Name of a model or bundle; the first by default", "cats64")] = None
-    precision: Annotated[str | None, _field("Precision of the model, such as int8")] = None
-    seeds: Annotated[list[Seed] | str, _field("Seeds, as a list or as text such as 0-3,7", [0, 1])] = "0"
-    psi: Annotated[Psi | list[Psi], _field("Truncation: 1 is none, 0 is the average image", 0.7)] = 1.0
-    cutoff: Annotated[int | None, _field("Truncate only the first so many latents")] = None
-    labels: Annotated[int | list[Label] | None, _field("Class or label vector of each image")] = None
-    mix: Annotated[dict[str, Seed], _field("Style levels from other seeds: coarse, middle, fine, or latents", {"fine": 5})] = {}
-    toward: Annotated[Seed | None, _field("Seed that the images move to, in w")] = None
-    at: Annotated[Part | list[Part], _field("Part of the way to it, from 0 to 1")] = 0.0
+    model: Annotated[str | None, field("Name of a model or bundle; the first by default", "cats64")] = None
+    precision: Annotated[str | None, field("Precision of the model, such as int8")] = None
+    seeds: Annotated[list[Seed] | str, field("Seeds, as a list or as text such as 0-3,7", [0, 1])] = "0"
+    psi: Annotated[Psi | list[Psi], field("Truncation: 1 is none, 0 is the average image", 0.7)] = 1.0
+    cutoff: Annotated[int | None, field("Truncate only the first so many latents")] = None
+    labels: Annotated[int | list[Label] | None, field("Class or label vector of each image")] = None
+    mix: Annotated[dict[str, Seed], field("Style levels from other seeds: coarse, middle, fine, or latents", {"fine": 5})] = {}
+    toward: Annotated[Seed | None, field("Seed that the images move to, in w")] = None
+    at: Annotated[Part | list[Part], field("Part of the way to it, from 0 to 1")] = 0.0
     edits: Annotated[
         dict[EditName, Strength | list[Strength]],
         msgspec.Meta(max_length=MAX_EDITS),
-        _field("Directions and strengths to move by, perhaps with levels", {"smile": 2, "pose@0-3": -1}),
+        field("Directions and strengths to move by, perhaps with levels", {"smile": 2, "pose@0-3": -1}),
     ] = {}
-    ws: Annotated[list[list[list[float]]] | None, _field("Latents [N, num_ws, w_dim], in place of all of the above")] = None
-    size: Annotated[int | None, _field("Width and height of the pictures; by default that of the network")] = None
-    format: Annotated[str, _field("png, jpeg or webp", "png")] = "png"
-    quality: Annotated[int, msgspec.Meta(ge=1, le=100), _field("Quality of jpeg and webp")] = 90
+    ws: Annotated[list[list[list[float]]] | None, field("Latents [N, num_ws, w_dim], in place of all of the above")] = None
+    size: Annotated[int | None, field("Width and height of the pictures; by default that of the network")] = None
+    format: Annotated[str, field("png, jpeg or webp", "png")] = "png"
+    quality: Annotated[int, msgspec.Meta(ge=1, le=100), field("Quality of jpeg and webp")] = 90
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,6 +35,7 @@ DROPPED_BODIES, DROPPED_SECONDS = 4, 0.5
 #: First parts of a path that become labels of metrics. Any other path counts as `other`.
 ROUTES = (
     "/v1/images",
+    "/v1/drag",
     "/v1/models",
     "/v2/models",
     "/v2/health",

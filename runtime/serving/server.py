@@ -22,7 +22,9 @@ import uvicorn
 
 from stylert.core.errors import BackendError, InputError, StylertError, shown
 from stylert.core.provenance.signing import forget_signer
+from stylert.runtime.bundle import Bundle
 from stylert.runtime.serving.application import application
+from stylert.runtime.serving.dragging import Dragger, DragService, check_dragger
 from stylert.runtime.serving.host_work import HostWork
 from stylert.runtime.serving.http_protocol import limited_protocol
 from stylert.runtime.serving.metrics import Metrics
@@ -41,13 +43,20 @@ class ImageServer:
         sources: The bundles.
         settings: Address and limits.
         directions: Files of directions, each of the network of a bundle.
+        dragger: Drags images of the network of a bundle; None for a server without drags.
 
     Raises:
         BackendError: The address cannot be used.
         StylertError: A bundle or a file of directions cannot be loaded.
     """
 
-    def __init__(self, sources: Sequence[BundleSource], settings: ServerSettings, directions: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        sources: Sequence[BundleSource],
+        settings: ServerSettings,
+        directions: Sequence[Path] = (),
+        dragger: Dragger | None = None,
+    ) -> None:
         self.settings = settings
         self._socket = _bound(settings.host, settings.port, "--port")  # first, because it fails faster than loading
         try:
@@ -55,6 +64,8 @@ class ImageServer:
                 if settings.grpc_port == self._socket.getsockname()[1]:
                     raise InputError(f"HTTP and gRPC need ports of their own, and both have {settings.grpc_port}")
                 _bound(settings.host, settings.grpc_port, "--grpc-port").close()
+            if dragger is not None:
+                check_dragger(dragger, [Bundle.load(source.path, source.require_signature) for source in sources])
             metrics = Metrics()
             self.store = ModelStore(sources, settings, metrics, directions)
             self.store.load()
@@ -62,7 +73,8 @@ class ImageServer:
             self._socket.close()
             raise
         self._work = HostWork(WORK_THREADS)
-        self._guard = guard = application(self.store, settings, metrics, self._work)
+        self._drag = None if dragger is None else DragService(dragger, settings)
+        self._guard = guard = application(self.store, settings, metrics, self._work, self._drag)
         self._grpc = None
         if settings.grpc_port is not None:
             from stylert.runtime.serving.kserve.grpc_server import GrpcServer  # its library is slow to import
@@ -114,6 +126,8 @@ class ImageServer:
         finally:
             for task in self._tasks:
                 task.cancel()
+            if self._drag is not None:
+                self._drag.close()
             await self.store.close()
             self._work.close()
 

@@ -9,6 +9,8 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from stylert.core.images.handles import MAX_HANDLES
+from stylert.runtime.serving.dragging import DragService, drags
 from stylert.runtime.serving.metrics import Metrics
 from stylert.runtime.serving.model_store import ModelStore, ServedModel
 from stylert.runtime.serving.network_facts import network_facts
@@ -17,15 +19,17 @@ from stylert.runtime.serving.served_directions import direction_facts, usable_na
 from stylert.runtime.serving.settings import ServerSettings
 
 
-def service_routes(store: ModelStore, settings: ServerSettings, metrics: Metrics) -> APIRouter:
+def service_routes(store: ModelStore, settings: ServerSettings, metrics: Metrics, drag: DragService | None = None) -> APIRouter:
     """The routes of a server."""
     router = APIRouter(tags=["server"])
 
     @router.get("/v1/models", summary="The served models")
     async def models() -> Response:
         """Every model with its size, classes, style levels and backend, and the limits of a request."""
-        limits = {"images": settings.max_images, "pixels": settings.max_pixels, "body": settings.max_body}
-        document = {"models": [_facts(model) for model in store.models], "limits": limits}
+        limits: dict[str, float] = {"images": settings.max_images, "pixels": settings.max_pixels, "body": settings.max_body}
+        if drag is not None:
+            limits |= {"handles": MAX_HANDLES, "drag_seconds": drag.max_seconds}
+        document = {"models": [_facts(model, drag) for model in store.models], "limits": limits}
         return Response(msgspec.json.encode(document), media_type="application/json")
 
     @router.get("/v1/models/{name}/directions", summary="The directions of a model")
@@ -57,7 +61,7 @@ def service_routes(store: ModelStore, settings: ServerSettings, metrics: Metrics
     return router
 
 
-def _facts(model: ServedModel) -> dict[str, Any]:
+def _facts(model: ServedModel, drag: DragService | None) -> dict[str, Any]:
     generator, bundle = model.generator, model.bundle
     return {
         "name": model.name,
@@ -66,6 +70,7 @@ def _facts(model: ServedModel) -> dict[str, Any]:
         "why": generator.why,
         **network_facts(bundle),
         "directions": 0 if model.directions is None else len(usable_names(model.directions, bundle)),
+        "drags": drag is not None and drags(drag.dragger, bundle),
         "sha256": model.bundle_hash,
         "waiting": model.batcher.waiting,
     }

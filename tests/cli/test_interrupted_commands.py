@@ -52,6 +52,10 @@ COMMANDS: dict[str, Command] = {
         *("project", i / "pictures", "--checkpoint", i / "2.safetensors", "--steps", v, "--starts", 1, "--candidates", 1),
         *("--out", o / "p", "--replace", "--json", o / "p.json"),
     ),
+    "drag": lambda i, o, v: (
+        *("drag", i / "2.safetensors", "--seed", v, "--point", "2,2:5,5", "--steps", 2, "--seconds", 600),
+        *("--out", o / "d", "--json", o / "d.json"),
+    ),
     "build": lambda i, o, v: ("build", o / "b", "--backend", "onnxruntime", "--precision", "fp32", "--force"),
     "verify": lambda i, o, v: (
         *("verify", i / "b", "--against", i / "1.safetensors", "--backend", "onnxruntime", "--precision", "fp32"),
@@ -66,7 +70,7 @@ COMMANDS: dict[str, Command] = {
 }
 #: Commands whose outputs differ from run to run. They are compared by whether they are whole.
 VARYING = ("build", "bench", "doctor")
-SLOW = ("bench", "project")
+SLOW = ("bench", "project", "drag")
 
 
 def interpolation(inputs: Path, version: int) -> tuple[object, ...]:

@@ -1,5 +1,6 @@
 // Starts the page: the model, the large picture and its controls. The other modules draw the seeds, the slots and the times.
 
+import { draggedFile, draggedLatents, startDrags, switchDragMode, undoDrag, useDrags } from "./drag.js";
 import { drawEdits, startEdits, useDirections } from "./edits.js";
 import { startGallery } from "./gallery.js";
 import { addTime } from "./latency.js";
@@ -12,6 +13,8 @@ const find = (id) => document.getElementById(id);
 const THUMBNAIL = 128;
 const SIZES = [1, 2, 4];
 const MAX_SIDE = 4096;
+// Formats of a body, by the suffix of a path.
+const API_FORMATS = { png: "png", jpg: "jpeg", webp: "webp" };
 const image = find("picture");
 const picture = new Picture(image, { onTime: pictureTook, onError: say, rank: 0 });
 let models = [];
@@ -27,6 +30,7 @@ async function start() {
   const chosen = models.find((model) => model.name === given.model) ?? models[0];
   Object.assign(state, given, { model: chosen.name });
   startEdits();
+  startDrags(picture, say, draw);
   await useModel(chosen);
   find("model").value = chosen.name;
   subscribe(draw);
@@ -70,6 +74,7 @@ async function useModel(model) {
   for (const { name, isLevel } of SLOTS) {
     if (isLevel && !model.levels[name].length) state[name] = null; // a small network has no fine level
   }
+  useDrags(model);
   const problem = await useDirections(model);
   if (problem) say(problem);
 }
@@ -106,8 +111,9 @@ function draw() {
   image.classList.toggle("travels", travels);
   image.setAttribute("aria-valuenow", String(Math.round(100 * state.at)));
   image.setAttribute("aria-disabled", String(!travels));
-  find("source").textContent = sourceOf(fullPath(), fileName());
-  picture.show(path("png", query()));
+  const isDragged = draggedLatents() !== null;
+  find("source").textContent = isDragged ? "The picture was dragged: its latents are in the answer of POST /v1/drag." : sourceOf(fullPath(), fileName());
+  if (!isDragged) picture.show(path("png", query()));
 }
 
 function fullPath() {
@@ -116,11 +122,12 @@ function fullPath() {
   return path(find("format").value, parameters);
 }
 
-const fileName = () => `${state.model}-seed${state.base}.${find("format").value}`;
+const fileName = () => `${state.model}-seed${state.base}${draggedLatents() === null ? "" : "-dragged"}.${find("format").value}`;
 
 async function download() {
   try {
-    const blob = await fetchPicture(fullPath(), { rank: 0, download: true });
+    const isDragged = draggedLatents() !== null;
+    const blob = await (isDragged ? draggedFile(API_FORMATS[find("format").value], Number(find("size").value)) : fetchPicture(fullPath(), { rank: 0, download: true }));
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
     link.download = fileName();
@@ -164,7 +171,7 @@ function shortcut(event) {
   const isTyping = event.target.matches("input:not([type=range]), select, textarea");
   if (isTyping || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   const slot = SLOTS.find(({ number }) => event.key === String(number));
-  const action = slot ? () => change({ active: slot.name }) : { r: surprise, c: clear, d: download }[event.key.toLowerCase()];
+  const action = slot ? () => change({ active: slot.name }) : { r: surprise, c: clear, d: download, h: switchDragMode, z: undoDrag }[event.key.toLowerCase()];
   if (!action) return;
   event.preventDefault();
   action();

@@ -37,6 +37,12 @@ export class Picture {
     this.image.classList.remove("stale");
   }
 
+  // Shows a picture that is here already. It stays until the next call of `show`, even of the path before.
+  async put(blob) {
+    this.wanted = null;
+    await this.draw(blob, null);
+  }
+
   // Returns when the browser has decoded the picture.
   async draw(blob, path) {
     const old = this.image.src;

@@ -44,6 +44,14 @@ export function query(changes = {}) {
   return parameters;
 }
 
+// The picture as the body of a request takes it.
+export function request() {
+  const mix = Object.fromEntries(SLOTS.filter((slot) => slot.isLevel && state[slot.name] !== null).map((slot) => [slot.name, state[slot.name]]));
+  const toward = state.toward !== null && state.at > 0 ? { toward: state.toward, at: state.at } : {};
+  const labels = state.label === null ? {} : { labels: [state.label] };
+  return { model: state.model, seeds: [state.base], psi: state.psi, ...labels, mix, ...toward, edits: state.edits };
+}
+
 export function path(format, parameters, seed = state.base) {
   return `v1/images/${seed}.${format}?${readable(parameters)}`;
 }

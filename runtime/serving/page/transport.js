@@ -25,17 +25,28 @@ export async function fetchPicture(path) {
   return (await request(path)).blob();
 }
 
+// Drags a picture. `body` and the answer are those of `POST /v1/drag`.
+export async function dragPicture(body) {
+  return (await request("v1/drag", body)).json();
+}
+
+// The picture file of latents, as a Blob. `body` is that of `POST /v1/images`.
+export async function pictureOfLatents(body) {
+  return (await request("v1/images", body)).blob();
+}
+
 // A text from which a person can make the picture of a path elsewhere.
 export function sourceOf(path, fileName) {
   return `curl '${new URL(path, document.baseURI)}' -o ${fileName}`;
 }
 
-async function request(path) {
+async function request(path, body = null) {
   const key = sessionStorage.getItem(KEY);
-  const answer = await fetch(path, { headers: key ? { "X-API-Key": key } : {} });
+  const posted = body === null ? {} : { method: "POST", body: JSON.stringify(body) };
+  const answer = await fetch(path, { headers: key ? { "X-API-Key": key } : {}, ...posted });
   if (answer.status === 401) {
     await askForKey();
-    return request(path);
+    return request(path, body);
   }
   if (!answer.ok) throw new Error(await reason(answer));
   return answer;

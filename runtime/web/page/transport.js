@@ -56,6 +56,15 @@ export function fetchPicture(path, { rank = 2, download = false } = {}) {
   });
 }
 
+// Drags need the network in torch, so no model of this page has them.
+export async function dragPicture() {
+  throw new Error("This page has no drags.");
+}
+
+export async function pictureOfLatents() {
+  throw new Error("This page has no drags.");
+}
+
 // A text from which a person can make the picture of a path elsewhere.
 export function sourceOf(path) {
   const { model, order } = readPath(path);

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from stylert.runtime.bundle import Bundle
+from stylert.runtime.serving.dragging import Dragger
 from stylert.runtime.serving.server import BundleSource, ImageServer
 from stylert.runtime.serving.settings import ServerSettings
 
@@ -20,10 +21,13 @@ LOOPS: dict[ImageServer, asyncio.AbstractEventLoop] = {}
 
 
 @contextmanager
-def running(sources: list[BundleSource], directions: Sequence[Path] = (), **changes: object) -> Iterator[ImageServer]:
+def running(
+    sources: list[BundleSource], directions: Sequence[Path] = (), dragger: Dragger | None = None, **changes: object
+) -> Iterator[ImageServer]:
     """A server that accepts connections until the context ends. `changes` are fields of `ServerSettings`."""
     defaults = {"port": 0, "drain_delay": 0.05, "drain_seconds": 20}
-    server = ImageServer(sources, ServerSettings(**{**defaults, **changes}), directions)  # type: ignore[arg-type]
+    settings = ServerSettings(**{**defaults, **changes})  # type: ignore[arg-type]
+    server = ImageServer(sources, settings, directions, dragger)
     ready = threading.Event()
 
     def started() -> None:
