@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import msgspec
 
+from stylert.core.images.channels import Channel
 from stylert.core.ranges import check_ranges
 
 #: Largest width of a layer, a latent or a label, and the largest number of classes.
@@ -104,6 +105,8 @@ class BaseGeneratorConfig(NetworkConfig, ABC):
 
     #: The name of the network for people.
     title: ClassVar[str]
+    #: The channels of images of measured values; None for pictures.
+    image_channels: tuple[Channel, ...] | None = None
 
     z_dim: int
     w_dim: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from stylert.core.files.atomic import atomic_file
 from stylert.core.files.digests import check_sha256, sha256_of
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document, read_part
+from stylert.core.images.channels import PICTURE_CHANNELS, Channel, check_channels_of_image
 from stylert.core.machine.byte_products import byte_pairs_saturate
 from stylert.runtime.network_files import check_kind
 from stylert.runtime.network_kinds import DEFAULT_NETWORK, NETWORK_KINDS, STYLEGAN2, NetworkKind
@@ -97,6 +98,7 @@ class Bundle:
         signed_engines: With a required signature, the engines that it covers: the sha256 of each `engine.json`, by the name of
             the engine's folder. Other engines are not loaded. None requires no signature.
         style_channels: The number of styles of all layers, which the input `style_offsets` moves. 0 without that input.
+        channels: The channels of images of measured values, with names and units. Empty for pictures.
     """
 
     path: Path
@@ -110,6 +112,13 @@ class Bundle:
     provenance: dict[str, Any]
     signed_engines: Mapping[str, str] | None = None
     style_channels: int = 0
+    channels: tuple[Channel, ...] = ()
+
+    @property
+    def shown_channels(self) -> int:
+        """Channels of a picture of its images. Measured values, and more channels than colors, are shown as grey tiles."""
+        channels = int(self.model["img_channels"])
+        return 1 if self.channels or channels not in PICTURE_CHANNELS else channels
 
     @property
     def resolution(self) -> int:
@@ -199,6 +208,7 @@ class Bundle:
             provenance=manifest.provenance,
             signed_engines=signed_engines,
             style_channels=manifest.io.style_channels,
+            channels=manifest.channels,
         )
 
     @property
@@ -270,6 +280,8 @@ class Bundle:
             },
             "provenance": self.provenance,
         }
+        if self.channels:
+            data["channels"] = [asdict(channel) for channel in self.channels]
         with atomic_file(self.path / MANIFEST, within=self.path) as temporary:
             temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -338,8 +350,11 @@ class _Manifest:
     files: dict[str, FileEntry]
     precisions: dict[str, PrecisionEntry]
     provenance: dict[str, Any]
+    channels: tuple[Channel, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.channels:
+            check_channels_of_image(self.channels, self.model.img_channels)
         kind = NETWORK_KINDS[self.model.network]
         if not kind.takes_latents(self.io.num_ws, self.model.resolution):
             raise ValueError(f"a {kind.title} network of {self.model.resolution} px has not {self.io.num_ws} latents")

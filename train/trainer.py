@@ -243,6 +243,8 @@ def _check_shapes(dataset: ImageDataset, cfg: TrainConfig) -> None:
             f"the dataset is {dataset.resolution} px with {img_channels} channels, the networks take "
             f"{g.resolution} px with {g.img_channels}"
         )
+    if dataset.image_channels != g.image_channels:
+        raise DataError("the channels of the dataset have other names, units or ranges than those of the networks")
     if dataset.c_dim != g.c_dim:
         raise DataError(f"the dataset has {dataset.c_dim} label dimensions, the networks {g.c_dim}")
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from stylert.core.images.channels import Channel, check_channels_of_image
 from stylert.models.network_config import (
     DEFAULT_NETWORK,
     MAX_WIDTH,
@@ -104,7 +105,7 @@ class GeneratorConfig(Stylegan2Config, BaseGeneratorConfig):
         z_dim: Width of the random input z.
         c_dim: Number of classes, 0 without labels.
         w_dim: Width of the latents w.
-        img_channels: Channels of the image, 3 for RGB.
+        img_channels: Channels of the image: 1 for grey, 3 for RGB, one more with alpha.
         channel_base: A layer has `channel_base // resolution` channels, at most `channel_max`.
         channel_max: See `channel_base`.
         mapping_layers: Fully connected layers of the mapping network.
@@ -114,6 +115,7 @@ class GeneratorConfig(Stylegan2Config, BaseGeneratorConfig):
         resample_filter: Taps of the FIR filter.
         architecture: "skip" sums an RGB image over all resolutions. "resnet" and "orig" make the image at the last
             resolution alone; "resnet" adds a shortcut around each block (Karras et al. 2020a, figure 7).
+        image_channels: The channels of images of measured values, with names and units; None for pictures.
     """
 
     title: ClassVar[str] = "StyleGAN2"
@@ -131,10 +133,20 @@ class GeneratorConfig(Stylegan2Config, BaseGeneratorConfig):
     conv_clamp: float | None = None
     resample_filter: tuple[float, ...] = FIR_TAPS
     architecture: str = "skip"
+    image_channels: tuple[Channel, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.architecture in ("skip", "resnet", "orig"), "architecture must be skip, resnet or orig")
+        if self.image_channels is not None:
+            check_channels_of_image(self.image_channels, self.img_channels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `NetworkConfig.to_dict`. Files of pictures have no channels to describe, and stay as they were."""
+        fields = super().to_dict()
+        if self.image_channels is None:
+            del fields["image_channels"]
+        return fields
 
     @property
     def block_resolutions(self) -> tuple[int, ...]:

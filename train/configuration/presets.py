@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stylert.core.errors import shown
+from stylert.core.images.channels import Channel
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
 from stylert.train.configuration.settings import configs_and_field
 from stylert.train.configuration.train_config import RANGES, TrainConfig
@@ -87,7 +88,13 @@ WITH_PROJECTED: dict[str, Any] = {
 
 
 def resolve(
-    preset: str, resolution: int, c_dim: int = 0, img_channels: int = 3, gpus: int = 1, **overrides: Any
+    preset: str,
+    resolution: int,
+    c_dim: int = 0,
+    img_channels: int = 3,
+    gpus: int = 1,
+    image_channels: tuple[Channel, ...] | None = None,
+    **overrides: Any,
 ) -> TrainConfig:
     """The configuration of a preset for a dataset.
 
@@ -99,8 +106,9 @@ def resolve(
         preset: A name of `PRESETS`.
         resolution: Side of the images in pixels.
         c_dim: Label dimensions; 0 for none.
-        img_channels: 1 or 3.
+        img_channels: Channels of the images.
         gpus: Number of processes that share the batch.
+        image_channels: The channels of images of measured values; None for pictures.
         overrides: New values, by the names of `settings`. A value of one network takes precedence over one of both.
 
     Raises:
@@ -125,7 +133,7 @@ def resolve(
         "num_fp16_res": p.num_fp16_res,
         "conv_clamp": p.conv_clamp,
     }
-    generator: dict[str, Any] = {**network, "mapping_layers": p.mapping_layers}
+    generator: dict[str, Any] = {**network, "mapping_layers": p.mapping_layers, "image_channels": image_channels}
     discriminator: dict[str, Any] = {
         **network,
         "architecture": p.architecture,

@@ -21,11 +21,14 @@ from stylert.core.files.atomic import atomic_file
 from stylert.core.files.outputs import ZIP_COMMENT
 from stylert.core.images.pictures import decode_picture
 from stylert.core.progress import Progress
+from stylert.train.data.channels_file import CHANNELS_FILE, ImageKind
 from stylert.train.data.labels import LABELS_FILE, MAX_CLASSES
 from stylert.train.data.sources.detect import open_source
 from stylert.train.data.sources.picture import Label, Picture
 
 TRANSFORMS = ("none", "center-crop", "center-crop-wide", "pad")
+#: Those that can give an image a border.
+PADDED = ("center-crop-wide", "pad")
 #: Width to height of the region that center-crop-wide keeps, as for the cars of LSUN.
 WIDE = (4, 3)
 #: Every file in the zip gets this date, so that the bytes depend on the pictures alone.
@@ -58,6 +61,7 @@ def convert_dataset(
     skip_corrupt: bool = False,
     max_images: int | None = None,
     progress: Progress | None = None,
+    alpha: bool = False,
 ) -> Converted:
     """Write a zip of `00000/img00000000.png` and so on, with `dataset.json` if the source has labels. Atomic.
 
@@ -72,6 +76,7 @@ def convert_dataset(
         skip_corrupt: Whether to leave out pictures that cannot be decoded.
         max_images: Convert only this many, from the first.
         progress: Called after each picture.
+        alpha: Whether to keep transparency as one more channel, which `channels.json` then says. Otherwise it is laid over white.
 
     Raises:
         InputError: An argument is not valid.
@@ -79,12 +84,11 @@ def convert_dataset(
             labels, or pictures are damaged without `skip_corrupt`.
     """
     out = as_path(out, "dataset")
-    _check_arguments(as_path(source, "dataset", DataError), out, resolution, transform)
-    if max_images is not None and (type(max_images) is not int or max_images < 1):
-        raise InputError(f"max_images is a whole number from 1, not {shown(max_images)}")
+    check_conversion(as_path(source, "dataset", DataError), out, resolution, transform, max_images)
     labels: list[tuple[str, Label | None]] = []
     corrupt: list[str] = []
-    mode: str | None = "L" if grey else None
+    grey_mode, color_mode = ("LA", "RGBA") if alpha else ("L", "RGB")
+    mode: str | None = grey_mode if grey else None
     with (
         closing(open_source(source)) as opened,
         atomic_file(out) as temporary,
@@ -95,12 +99,12 @@ def convert_dataset(
             if i == total:
                 break
             try:
-                image = _decode(picture)
+                image = _decode(picture, alpha)
             except PictureError as e:
                 corrupt.append(f"{shown_line(picture.name)} ({e})")
                 continue
             mode = mode or image.mode
-            if image.mode != mode and mode == "L" and not grey:
+            if image.mode == color_mode and mode == grey_mode and not grey:
                 raise DataError(
                     f"{shown_name(picture.name)} has colors and the first picture has none: add --grey to drop them"
                 )
@@ -118,11 +122,16 @@ def convert_dataset(
             raise DataError(f"{source} holds no picture that can be decoded")
         rows = _label_rows(source, labels)
         archive.writestr(zipfile.ZipInfo(LABELS_FILE, DATE), json.dumps({"labels": rows}))
+        if alpha:
+            archive.writestr(zipfile.ZipInfo(CHANNELS_FILE, DATE), ImageKind(alpha=True).to_json())
         archive.comment = ZIP_COMMENT
     return Converted(len(labels), corrupt, _c_dim(rows))
 
 
-def _check_arguments(source: str | Path, out: Path, resolution: int, transform: str) -> None:
+def check_conversion(source: str | Path, out: Path, resolution: int, transform: str, max_images: int | None) -> None:
+    """Raise InputError unless these are arguments of a conversion."""
+    if max_images is not None and (type(max_images) is not int or max_images < 1):
+        raise InputError(f"max_images is a whole number from 1, not {shown(max_images)}")
     if type(resolution) is not int or not (4 <= resolution <= 4096 and resolution & (resolution - 1) == 0):
         raise InputError(f"the resolution must be a power of two from 4 to 4096, not {shown(resolution)}")
     if not isinstance(transform, str) or transform not in TRANSFORMS:
@@ -165,17 +174,20 @@ def _c_dim(rows: list[Any] | None) -> int:
     return len(rows[0][1]) if isinstance(rows[0][1], list) else max(label for _, label in rows) + 1
 
 
-def _decode(picture: Picture) -> Image.Image:
-    """The picture in mode RGB or L. Raises PictureError."""
+def _decode(picture: Picture, alpha: bool) -> Image.Image:
+    """The picture in mode RGB or L, or RGBA or LA with alpha. Raises PictureError."""
     data = picture.read()
-    return Image.fromarray(data) if isinstance(data, np.ndarray) else decode_picture(data)
+    if not isinstance(data, np.ndarray):
+        return decode_picture(data, alpha=alpha)
+    image = Image.fromarray(data)
+    return image.convert({"L": "LA", "RGB": "RGBA"}[image.mode]) if alpha else image
 
 
 def square(image: Image.Image, resolution: int, transform: str, name: str) -> Image.Image:
     """The image at `resolution` by `resolution`, after the transform.
 
     Args:
-        image: An image in mode L or RGB.
+        image: An image in mode L, LA, RGB, RGBA or F.
         resolution: Side of the result.
         transform: One of `TRANSFORMS`.
         name: Name of the picture, for messages.
@@ -209,7 +221,7 @@ def _center_crop(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _pad(image: Image.Image, resolution: int) -> Image.Image:
-    """The image in the middle of a black square."""
+    """The image in the middle of a square that is black, and transparent with alpha."""
     canvas = Image.new(image.mode, (resolution, resolution))
     canvas.paste(image, ((resolution - image.width) // 2, (resolution - image.height) // 2))
     return canvas
