@@ -89,7 +89,7 @@ def export_bundle(
     _check_request(precisions, backends, min_psnr, verify_seeds)
     force, style_offsets = yes_or_no(force, "force"), yes_or_no(style_offsets, "style_offsets")
     for name, value, known in (("noise", noise, get_args(NoiseInput)), ("output", output, get_args(OutputType))):
-        if (name, value) != ("output", None) and (not isinstance(value, str) or value not in known):
+        if not (name == "output" and value is None) and (not isinstance(value, str) or value not in known):
             raise InputError(f"{name} is one of {', '.join(known)}, not {shown(value)}")
     if not force and os.path.lexists(out) and not (out / MANIFEST).is_file() and not _is_empty_folder(out):
         raise OutputError(f"{out} exists and is not a bundle; choose another folder")

@@ -225,13 +225,13 @@ class _Inputs:
     z: np.ndarray  # [N, z_dim]
     labels: np.ndarray | None  # [N]
     psi: float
-    noise: dict[str, np.ndarray]  # [N, 1, R, R] by name, for bundles with noise inputs
+    noise: dict[str, np.ndarray]  # [N, 1, H, W] by name, for bundles with noise inputs
 
 
 def _inputs(bundle: Bundle, seeds: range, psi: float) -> _Inputs:
     c_dim = bundle.model["c_dim"]
     rng = np.random.default_rng(seeds.start)
-    noise = {name: rng.standard_normal((len(seeds), 1, size, size), np.float32) for name, size in bundle.noise_inputs.items()}
+    noise = {name: rng.standard_normal((len(seeds), 1, *size), np.float32) for name, size in bundle.noise_sizes.items()}
     labels = np.array([seed % c_dim for seed in seeds]) if c_dim else None
     return _Inputs(z_from_seeds(seeds, bundle.model["z_dim"]), labels, psi, noise)
 

@@ -42,8 +42,12 @@ def dataset(
         Path, typer.Argument(help="Folder, zip, LMDB, CIFAR or MNIST archive, Parquet, Arrow, or arrays (.npy, .npz).")
     ],
     out: Annotated[Path, typer.Option(help="The dataset, a zip of the official layout.")],
-    resolution: Annotated[int, typer.Option(help="Side of the images, a power of two.")],
-    transform: Annotated[str, typer.Option(help="none (squares only), center-crop, center-crop-wide (4:3), pad.")] = "none",
+    resolution: Annotated[
+        str, typer.Option(help="Side of square images, a power of two; or width and height, such as 256x128.")
+    ],
+    transform: Annotated[
+        str, typer.Option(help="none (keeps proportions), center-crop, center-crop-wide (4:3), pad.")
+    ] = "none",
     grey: Annotated[bool, typer.Option("--grey", help="Convert to grey.")] = False,
     alpha: Annotated[
         bool, typer.Option("--alpha", help="Keep transparency as a channel, which is else laid over white.")
@@ -54,10 +58,10 @@ def dataset(
     max_images: Annotated[int | None, typer.Option(min=1, help="Largest number of pictures, from the first.")] = None,
 ) -> None:
     """Prepare pictures, or arrays of measured values, for training: square, of one size, in one zip, with their labels."""
-    from stylert.cli.training.dataset import ConversionOptions, run_prepare
+    from stylert.cli.training.dataset import ConversionOptions, parse_size, run_prepare
 
     check_output(out, "zip", (source, channels))
-    options = ConversionOptions(resolution, transform, grey, alpha, skip_corrupt, max_images, layout, channels)
+    options = ConversionOptions(parse_size(resolution), transform, grey, alpha, skip_corrupt, max_images, layout, channels)
     run_prepare(source, out, options)
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stylert.cli.console import print_line, print_note, progress
-from stylert.core.errors import InputError
+from stylert.core.errors import InputError, shown
+from stylert.core.numerals import read_whole_number
 from stylert.train.data.array_tool import convert_arrays
 from stylert.train.data.dataset_tool import convert_dataset
 from stylert.train.data.sources.arrays import is_arrays
@@ -21,7 +22,7 @@ SHOWN = 20
 class ConversionOptions:
     """The options of the command. `layout` and `channels` are for arrays alone, `grey` to `skip_corrupt` for pictures."""
 
-    resolution: int
+    resolution: int | tuple[int, int]
     transform: str
     grey: bool
     alpha: bool
@@ -29,6 +30,17 @@ class ConversionOptions:
     max_images: int | None
     layout: str
     channels: Path | None
+
+
+def parse_size(text: str) -> int | tuple[int, int]:
+    """The side of square images, or width and height of others, as `256x128`. Raises InputError for another text."""
+    try:
+        sides = [read_whole_number(part) for part in text.lower().split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2):
+        raise InputError(f"--resolution is a number, or width and height such as 256x128, not {shown(text)}")
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def run_prepare(source: Path, out: Path, options: ConversionOptions) -> None:
@@ -56,4 +68,5 @@ def run_prepare(source: Path, out: Path, options: ConversionOptions) -> None:
     if len(corrupt) > SHOWN:
         print_note(f"skipped {len(corrupt) - SHOWN} more")
     labels = f"labels of {c_dim} dimensions" if c_dim else "no labels"
-    print_line(f"wrote {out}: {count} images of {o.resolution} px, {labels}")
+    size = f"{o.resolution}" if isinstance(o.resolution, int) else "{}x{}".format(*o.resolution)
+    print_line(f"wrote {out}: {count} images of {size} px, {labels}")

@@ -220,7 +220,7 @@ def show_plan(cfg: TrainConfig, dataset: ImageDataset, processes: Processes, dev
     counted, rate = training_cost(cfg, processes.world_size), convolution_rate(device)
     hours = counted.hours(cfg.kimg, rate * processes.world_size)
     rows = [
-        ("images", f"{len(dataset)} of {dataset.resolution} px, {_where(dataset)}"),
+        ("images", f"{len(dataset)} of {dataset.size_text}, {_where(dataset)}"),
         ("parameters", f"G {counted.parameters_G / 1e6:.2f} M, D {counted.parameters_D / 1e6:.2f} M"),
         ("synthesis", f"{_operations(g.macs())} per image"),
         ("training step", f"{_operations(counted.macs_per_image)} per image, forward and backward"),
@@ -298,8 +298,13 @@ def _check(options: Options) -> None:
 
 def _facts(dataset: ImageDataset) -> dict[str, Any]:
     """The arguments of `resolve` that the images and labels decide."""
+    from stylert.models.stylegan2.config import network_size
+
+    resolution, const_height, const_width = network_size(*dataset.images.shape[2:])
     return {
-        "resolution": dataset.resolution,
+        "resolution": resolution,
+        "const_height": const_height,
+        "const_width": const_width,
         "c_dim": dataset.c_dim,
         "img_channels": dataset.images.shape[1],
         "image_channels": dataset.image_channels,

@@ -115,8 +115,8 @@ def check_fits(
         _composition(recipe).check(bundle, directions)
     images = _images_in_memory(recipe)
     check_call(bundle, len(recipe.together) if recipe.together else min(recipe.batch, images))
-    if images * max(bundle.resolution**2, bundle.num_ws * bundle.model["w_dim"]) > MAX_HELD:
-        raise InputError(f"{images} images of {bundle.resolution} px are too many to hold at once")
+    if images * max(bundle.pixels, bundle.num_ws * bundle.model["w_dim"]) > MAX_HELD:
+        raise InputError(f"{images} images of {bundle.size_text} are too many to hold at once")
 
 
 def average_w(generator: Generator, cutoff: int | None = None) -> np.ndarray:
@@ -164,8 +164,8 @@ class Sources:
 
 def check_call(bundle: Bundle, images: int) -> None:
     """Raise InputError if so many images are too many for one call of a bundle's network."""
-    if images > (most := max(MAX_CALL_PIXELS // bundle.resolution**2, 1)):
-        raise InputError(f"{images} images of {bundle.resolution} px in one call need too much memory; at most {most}")
+    if images > (most := max(MAX_CALL_PIXELS // bundle.pixels, 1)):
+        raise InputError(f"{images} images of {bundle.size_text} in one call need too much memory; at most {most}")
 
 
 def _images_in_memory(recipe: Recipe) -> int:

@@ -110,6 +110,7 @@ def _write_models(source: NamedBundle, folder: Path, direction_files: Sequence[P
     """Write the networks of a bundle. Returns the facts of each precision for the page."""
     bundle = Bundle.load(source.path)
     bundle.require_stylegan2("stylert web")
+    bundle.require_usual_shape("stylert web")
     check_bundle_channels("a picture as png.png", bundle)
     digest = bundle_hash(bundle)
     precisions = source.precisions or tuple(p for p in PRECISIONS if p in bundle.precisions)

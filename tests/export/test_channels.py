@@ -49,7 +49,8 @@ def test_every_channel_is_verified_in_its_unit(values_checkpoint: Path, tmp_path
         assert accuracy.rms_error == pytest.approx(np.sqrt(np.square(error[:, i]).mean()) * channel.scale, rel=0.05)
         assert accuracy.max_error == pytest.approx(error[:, i].max() * channel.scale, rel=0.05)
         assert accuracy.rms_bound == pytest.approx(2 * channel.scale * 10 ** (-45 / 20), rel=1e-4)
-    assert row.passed and bundle.precisions["fp16"].accuracy["onnxruntime"]["channels"][0]["name"] == "t2m"
+    assert row.passed
+    assert bundle.precisions["fp16"].accuracy["onnxruntime"]["channels"][0]["name"] == "t2m"
 
 
 def test_one_wrong_channel_fails_however_good_the_others_are(rng: np.random.Generator) -> None:
@@ -59,7 +60,8 @@ def test_one_wrong_channel_fails_however_good_the_others_are(rng: np.random.Gene
     red, *_, alpha = channel_accuracies(list(zip(image, reference, strict=True)), (), 33.0)
     assert (red.psnr_db, alpha.name, alpha.unit) == (100.0, "alpha", "/255")
     assert alpha.rms_error == alpha.max_error == 12
-    assert alpha.psnr_db < 33 and alpha.rms_error > alpha.rms_bound
+    assert alpha.psnr_db < 33
+    assert alpha.rms_error > alpha.rms_bound
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -68,7 +70,11 @@ def test_grey_and_rgb_pictures_have_no_channel_accuracy(channels: int) -> None:
     assert channel_accuracies([(image, image)], (), 33.0) == ()
 
 
-@given(count=st.integers(1, 9), field=st.sampled_from(["name", "scale", "extra"]), value=st.sampled_from(["", 0, -1.5, None, "a\nb"]))
+@given(
+    count=st.integers(1, 9),
+    field=st.sampled_from(["name", "scale", "extra"]),
+    value=st.sampled_from(["", 0, -1.5, None, "a\nb"]),
+)
 def test_a_manifest_with_damaged_channels_is_refused(shared_bundle: Path, count: int, field: str, value: object) -> None:
     import json
 

@@ -134,6 +134,8 @@ class TrainConfig:
                 raise ValueError(f"{name} must be a {kind.__name__}, not {shown(getattr(self, name))}")
         for field in dataclasses.fields(self):
             _check_type(field.name, str(field.type), getattr(self, field.name))
+        if (self.generator.height, self.generator.width) != (self.discriminator.height, self.discriminator.width):
+            raise ValueError(f"G makes images of {self.generator.size_text}, and D takes {self.discriminator.size_text}")
         check_ranges(self, RANGES)  # infinity and NaN lie in no range
         if self.lr <= 0 or self.d_lr == 0 or self.ada_kimg <= 0:
             raise ValueError("lr, d_lr and ada_kimg must be positive")
@@ -172,6 +174,8 @@ class TrainConfig:
             raise ValueError(f"projected must be a multiple of 32, not {size}")
         if self.generator.img_channels not in (1, 3):
             raise ValueError("a projected discriminator takes grey or RGB images")
+        if self.generator.height != self.generator.width:
+            raise ValueError(f"a projected discriminator takes square images, not {self.generator.size_text}")
         if self.freeze_d > 0:
             raise ValueError("a projected discriminator has no layers to freeze: leave out freeze_d")
 

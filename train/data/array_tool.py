@@ -20,7 +20,7 @@ from stylert.core.files.outputs import ZIP_COMMENT
 from stylert.core.images.channels import MAX_CHANNELS, Channel
 from stylert.core.progress import Progress
 from stylert.train.data.channels_file import CHANNELS_FILE, MAX_BYTES, ChannelRange, ImageKind, read_ranges
-from stylert.train.data.dataset_tool import PADDED, PER_FOLDER, Converted, check_conversion, square
+from stylert.train.data.dataset_tool import PADDED, PER_FOLDER, Converted, check_conversion, fitted
 from stylert.train.data.sources.arrays import LAYOUTS, array_images
 
 #: Greatest magnitude of a value, within float32.
@@ -30,7 +30,7 @@ MAX_VALUE = 1e30
 def convert_arrays(
     source: str | Path,
     out: str | Path,
-    resolution: int,
+    resolution: int | tuple[int, int],
     transform: str = "none",
     layout: str = "chw",
     channels: str | Path | None = None,
@@ -42,8 +42,8 @@ def convert_arrays(
     Args:
         source: Anything that `sources.arrays` reads.
         out: The zip.
-        resolution: Side of the images, a power of two from 4 to 4096.
-        transform: How images become square, one of `dataset_tool.TRANSFORMS`. A border is 0,
+        resolution: As of `dataset_tool.convert_dataset`.
+        transform: How images get these proportions, one of `dataset_tool.TRANSFORMS`. A border is 0,
             the middle of each range.
         layout: Whether channels come first or last, a name of `LAYOUTS`.
         channels: File with the names, units and ranges of the channels (`channels_file.ChannelRange`). Without it, the names are
@@ -56,7 +56,7 @@ def convert_arrays(
         DataError: The source is damaged, an image has another shape than the first, or a value is not finite.
     """
     source, out = as_path(source, "dataset", DataError), as_path(out, "dataset")
-    check_conversion(source, out, resolution, transform, max_images)
+    size = check_conversion(source, out, resolution, transform, max_images)
     if not isinstance(layout, str) or layout not in LAYOUTS:
         raise InputError(f"unknown layout {shown(layout)}: choose one of {', '.join(LAYOUTS)}")
     least, greatest, total = _limits(source, layout, max_images)
@@ -67,7 +67,7 @@ def convert_arrays(
         raise DataError(f"{source}: {e}") from None
     with atomic_file(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for i, (name, image) in enumerate(islice(array_images(source, layout), max_images)):
-            values = _transformed(_normalized(image, described), resolution, transform, name)
+            values = _transformed(_normalized(image, described), size, transform, name)
             place = f"{i // PER_FOLDER:05d}/img{i:08d}.npy"
             archive.writestr(zipfile.ZipInfo(place, DATE), npy_bytes(values))
             if progress is not None:
@@ -119,11 +119,11 @@ def _normalized(image: np.ndarray, channels: tuple[Channel, ...]) -> np.ndarray:
     return ((image.astype(np.float64) - offset) / scale).astype(np.float32)
 
 
-def _transformed(values: np.ndarray, resolution: int, transform: str, name: str) -> np.ndarray:
-    """Each channel at the resolution, `[C, H, W]`. The filter of a resampling reaches beyond the range, so it is clipped."""
+def _transformed(values: np.ndarray, size: tuple[int, int], transform: str, name: str) -> np.ndarray:
+    """Each channel at the size, `[C, H, W]`. The filter of a resampling reaches beyond the range, so it is clipped."""
     planes = []
     for plane in values:
         low, high = float(plane.min()), float(plane.max())
-        resized = np.asarray(square(Image.fromarray(plane), resolution, transform, name))
+        resized = np.asarray(fitted(Image.fromarray(plane), size, transform, name))
         planes.append(np.clip(resized, min(low, 0.0), max(high, 0.0)) if transform in PADDED else np.clip(resized, low, high))
     return np.stack(planes)

@@ -1,6 +1,6 @@
 """The dataset that training reads: a zip of the official StyleGAN2-ADA layout, or a folder with the same files.
 
-It holds picture files of one square size and, optionally, labels in `dataset.json`. With `channels.json`, pictures keep their
+It holds picture files of one size and, optionally, labels in `dataset.json`. With `channels.json`, pictures keep their
 alpha, or the files are arrays of measured values.
 """
 
@@ -15,6 +15,7 @@ from stylert.core.errors import DataError, InputError, PictureError, as_path, sh
 from stylert.core.images.channels import Channel
 from stylert.core.images.pictures import decode_picture
 from stylert.core.progress import Progress
+from stylert.models.stylegan2.config import network_size
 from stylert.train.data.channels_file import CHANNELS_FILE, ImageKind, read_image_kind
 from stylert.train.data.image_files import ImageFiles, open_files
 from stylert.train.data.labels import LABELS_FILE, read_labels
@@ -79,8 +80,10 @@ class ImageDataset:
         self.labels = _dense_labels(files, self.names) if use_labels else None
         first = self._read(files, kind, 0)
         channels, height, width = first.shape
-        if height != width or height & (height - 1):
-            raise DataError(f"dataset {source}: images must be square with a power-of-two side, not {width}x{height}")
+        try:
+            network_size(height, width)
+        except ValueError as e:
+            raise DataError(f"dataset {source}: {e}") from None
         shape = (len(self.names), channels, height, width)
 
         def image(i: int) -> np.ndarray:
@@ -119,8 +122,14 @@ class ImageDataset:
 
     @property
     def resolution(self) -> int:
-        """Side of the images in pixels."""
-        return self.images.shape[2]
+        """The resolution of the networks for its images, which is the side of usual square ones."""
+        return network_size(*self.images.shape[2:])[0]
+
+    @property
+    def size_text(self) -> str:
+        """The size of the images for messages: `64 px`, or width and height as `128x64 px`."""
+        height, width = self.images.shape[2:]
+        return f"{width} px" if width == height else f"{width}x{height} px"
 
     @property
     def c_dim(self) -> int:

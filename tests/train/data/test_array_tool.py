@@ -17,7 +17,10 @@ from stylert.train.selection import Selection, random_sample
 
 @pytest.fixture
 def values(rng: np.random.Generator) -> np.ndarray:
-    return rng.normal(size=(5, 3, 16, 16)) * np.array([30.0, 1e-3, 5.0])[:, None, None] + np.array([270.0, 0.0, -2.0])[:, None, None]
+    return (
+        rng.normal(size=(5, 3, 16, 16)) * np.array([30.0, 1e-3, 5.0])[:, None, None]
+        + np.array([270.0, 0.0, -2.0])[:, None, None]
+    )
 
 
 def sources(folder: Path, values: np.ndarray) -> dict[str, Path]:
@@ -41,7 +44,8 @@ def test_every_form_gives_the_same_dataset_whose_units_are_those_of_the_source(t
         zips[name] = out.read_bytes()
     assert len(set(zips.values())) == 1
     dataset = ImageDataset(tmp_path / "stack.npy.out.zip")
-    assert dataset.images.dtype == np.float32 and np.abs(dataset.images).max() <= 1 + 1e-6
+    assert dataset.images.dtype == np.float32
+    assert np.abs(dataset.images).max() <= 1 + 1e-6
     assert dataset.image_channels is not None
     np.testing.assert_allclose(in_units(dataset.images, dataset.image_channels), values, rtol=1e-5, atol=1e-6)
 
@@ -63,7 +67,8 @@ def test_channels_are_resampled_within_their_range(tmp_path: Path, rng: np.rando
     for transform in ("center-crop", "pad"):
         convert_arrays(tmp_path / "a.npy", tmp_path / f"{transform}.zip", 16, transform)
         images = ImageDataset(tmp_path / f"{transform}.zip").images[:]
-        assert images.shape == (2, 1, 16, 16) and np.abs(images).max() <= 1
+        assert images.shape == (2, 1, 16, 16)
+        assert np.abs(images).max() <= 1
     assert (images[:, :, 0] == 0).all()  # the border
 
 
@@ -71,7 +76,8 @@ def test_lazy_selected_and_mirrored_values_are_those_in_memory(tmp_path: Path, v
     np.save(tmp_path / "a.npy", values)
     convert_arrays(tmp_path / "a.npy", tmp_path / "out.zip", 16)
     held, lazy = ImageDataset(tmp_path / "out.zip"), ImageDataset(tmp_path / "out.zip", memory=0)
-    assert held.in_memory and not lazy.in_memory
+    assert held.in_memory
+    assert not lazy.in_memory
     np.testing.assert_array_equal(lazy.images[:], held.images)
     mirrored = Selection(lazy, np.array([3, 1]), mirror=True)
     mirrored.load()
