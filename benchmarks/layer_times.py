@@ -242,8 +242,8 @@ def _random_inputs(bundle: Bundle, batch: int) -> dict[str, np.ndarray]:
     """`ws` and the noise inputs."""
     rng = np.random.default_rng(0)
     inputs = {"ws": rng.standard_normal((batch, bundle.num_ws, bundle.model["w_dim"]), np.float32)}
-    for name, resolution in bundle.noise_inputs.items():
-        inputs[name] = rng.standard_normal((batch, 1, resolution, resolution), np.float32)
+    for name, size in bundle.noise_sizes.items():
+        inputs[name] = rng.standard_normal((batch, 1, *size), np.float32)
     return inputs | bundle.unmoved_styles(batch)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,19 @@ def show_accuracy(rows: Sequence[Accuracy]) -> None:
             for r in rows
         ],
     )
+    for r in rows:
+        _show_channels(f"{r.precision} on {r.backend}", [asdict(channel) for channel in r.channels])
+
+
+def _show_channels(network: str, channels: Sequence[Mapping[str, Any]]) -> None:
+    """Print the errors of each channel of measured values, or of a picture with alpha. Nothing for grey and RGB pictures."""
+    errors = [
+        f"{c['name']} {c['psnr_db']:.2f} dB (rms error {c['rms_error']:.3g}, bound {c['rms_bound']:.3g} {c['unit']}".rstrip()
+        + ")"
+        for c in channels
+    ]
+    if errors:
+        print_line(f"{network}, each channel: {', '.join(errors)}")
 
 
 def show_bundle_accuracy(bundle: Bundle) -> None:
@@ -55,6 +68,7 @@ def show_bundle_accuracy(bundle: Bundle) -> None:
             worst = f"worst {figures['worst_psnr_db']:.2f} (seed {figures['worst_seed']})"
             measured = f"{figures['psnr_db']:.2f} dB, {worst}, SSIM {figures['ssim']:.4f}, over {figures['seeds']} seeds"
             print_line(f"{precision} on {backend}: {measured}; promised {entry.min_psnr_db:g} dB")
+            _show_channels(f"{precision} on {backend}", figures.get("channels", ()))
 
 
 def show_tuning(tuning: Tuning) -> None:

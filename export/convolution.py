@@ -51,7 +51,7 @@ def modulated_conv(g: SynthesisGraph, spec: LayerSpec, x: str, style: ConvStyle)
         style: The layer's tensors of `style_nodes`.
 
     Returns:
-        The tensor `[N, O, R, R]`. It has the layer's name.
+        The tensor `[N, O, H, W]` of the layer's size. It has the layer's name.
     """
     if g.plan.layer(spec).is_operator:
         return _operator_node(g, spec, x, style)
@@ -60,7 +60,7 @@ def modulated_conv(g: SynthesisGraph, spec: LayerSpec, x: str, style: ConvStyle)
 
 def _operator_node(g: SynthesisGraph, spec: LayerSpec, x: str, style: ConvStyle) -> str:
     name = spec.name
-    g.shape(name, ["N", spec.out_channels, spec.resolution, spec.resolution], g.plan.dtype)
+    g.shape(name, ["N", spec.out_channels, spec.height, spec.width], g.plan.dtype)
     # The operator multiplies by the gain itself, so noise and bias come without it.
     noise = g.activation_constant(np.zeros((1, 1, 1, 1))) if g.noise == "none" else _noise(g, spec, gain=1.0)
     weight = g.activation_weight(f"{name}.weight", g.constants[name].weight)
@@ -112,7 +112,7 @@ def _bias(g: SynthesisGraph, spec: LayerSpec, style: ConvStyle) -> str:
 
 
 def _noise(g: SynthesisGraph, spec: LayerSpec, gain: float) -> str:
-    """`[1 or N, 1, R, R]`: a layer's noise times its strength and `gain`."""
+    """`[1 or N, 1, H, W]`: a layer's noise times its strength and `gain`."""
     name = spec.name
     strength = g.array(f"{name}.noise_strength") * (gain / g.plan.activation_scale)
     if g.noise == "const":
@@ -160,14 +160,15 @@ def _convolution_and_fir(g: SynthesisGraph, spec: LayerSpec, x: str, fold: ConvS
     name, weight, plan = spec.name, g.constants[spec.name].weight, g.plan.layer(spec)
     if spec.up == 1:
         return convolution(g, spec, x, weight, fold)
+    phase = (spec.height // 2, spec.width // 2)
     fir = g.fir[::-1, ::-1] * 4  # the official gain of a 2x upsampling
     if plan.form == "polyphase":
-        return convolution(g, spec, x, polyphase_weights(weight, fir), fold, phase_size=spec.resolution // 2)
+        return convolution(g, spec, x, polyphase_weights(weight, fir), fold, phase_size=phase)
     taps = np.tile(fir, (spec.out_channels, 1, 1, 1))
     if plan.form == "phases":
         # The phases have one row and column more than the transposed convolution. They are zero, like the padding
         # there.
-        y = convolution(g, spec, x, phase_weights(weight), fold, phase_size=spec.resolution // 2 + 1)
+        y = convolution(g, spec, x, phase_weights(weight), fold, phase_size=(phase[0] + 1, phase[1] + 1))
         pads = [1, 1, 0, 0]
         fir_weight = g.activation_weight(f"{name}.fir", taps)
     elif plan.form == "separate_phases":
@@ -192,7 +193,7 @@ def convolution(
     kernel: np.ndarray,
     fold: ConvStyle | None = None,
     transposed: bool = False,
-    phase_size: int = 0,
+    phase_size: tuple[int, int] | None = None,
 ) -> str:
     """Add a layer's convolution in the number format of its plan.
 
@@ -203,7 +204,7 @@ def convolution(
         kernel: `[O, I, k, k]`, or `[I, O, k, k]` when transposed.
         fold: The style and the demodulation, for the quantisation nodes to apply.
         transposed: Whether it is a stride-2 transposed convolution.
-        phase_size: 0, or the height and width of the four phases that the convolution computes for each output channel.
+        phase_size: None, or the height and width of the four phases that the convolution computes for each output channel.
             They become the pixels of one image of twice the size.
     """
     name, int8 = spec.name, g.plan.layer(spec).int8
@@ -216,9 +217,10 @@ def convolution(
     if int8 is None or int8.output is None:
         return g.node("DepthToSpace", [y], f"{name}.shuffled", blocksize=2, mode="DCR") if phase_size else y
     y = g.qdq.quantize(y, int8.output, f"{name}.out")
-    size = spec.resolution + 1 if transposed else spec.resolution
+    more = 1 if transposed else 0
+    size = (spec.height + more, spec.width + more)
     if phase_size:
-        y, size = _interleave_int8_phases(g, spec, y, phase_size), 2 * phase_size
+        y, size = _interleave_int8_phases(g, spec, y, phase_size), (2 * phase_size[0], 2 * phase_size[1])
     demod = None if fold is None else ChannelFactor(fold.demod, spec.out_channels, size)
     return g.qdq.dequantize(y, int8.output, f"{name}.out", demod)
 
@@ -246,7 +248,9 @@ def _quantized_input(g: SynthesisGraph, spec: LayerSpec, x: str, fold: ConvStyle
         return g.qdq.fp8(x, plan.fp8.input_scale, name)
     if plan.int8 is None:
         return x
-    style = None if fold is None else ChannelFactor(fold.style, spec.in_channels, spec.resolution // spec.up)
+    style = (
+        None if fold is None else ChannelFactor(fold.style, spec.in_channels, (spec.height // spec.up, spec.width // spec.up))
+    )
     return g.qdq.dequantize(g.qdq.quantize(x, plan.int8.input, name, style), plan.int8.input, name)
 
 
@@ -264,14 +268,14 @@ def _weight(g: SynthesisGraph, spec: LayerSpec, kernel: np.ndarray, transposed: 
     return g.qdq.int8_weight(kernel, name, output_axis, round_kernel=round_kernel)
 
 
-def _interleave_int8_phases(g: SynthesisGraph, spec: LayerSpec, y: str, size: int) -> str:
-    """A depth-to-space of 8-bit phases `[N, 4 O, size, size]`.
+def _interleave_int8_phases(g: SynthesisGraph, spec: LayerSpec, y: str, size: tuple[int, int]) -> str:
+    """A depth-to-space of 8-bit phases `[N, 4 O, *size]`.
 
     8-bit convolutions write channels last. In that layout the transposition moves whole rows of 2 O bytes.
     """
-    name, channels = spec.name, spec.out_channels
+    name, channels, (height, width) = spec.name, spec.out_channels, size
     y = g.node("Transpose", [y], f"{name}.nhwc", perm=[0, 2, 3, 1])
-    y = g.node("Reshape", [y, g.ints(0, size, size, 2, 2 * channels)], f"{name}.phases")
+    y = g.node("Reshape", [y, g.ints(0, height, width, 2, 2 * channels)], f"{name}.phases")
     y = g.node("Transpose", [y], f"{name}.rows", perm=[0, 1, 3, 2, 4])
-    y = g.node("Reshape", [y, g.ints(0, 2 * size, 2 * size, channels)], f"{name}.pixels")
+    y = g.node("Reshape", [y, g.ints(0, 2 * height, 2 * width, channels)], f"{name}.pixels")
     return g.node("Transpose", [y], f"{name}.shuffled", perm=[0, 3, 1, 2])

@@ -16,11 +16,11 @@ IMAGE_NODES = ("scaled", "shifted", "clipped", "floored", "nhwc", "image")
 
 
 def image_output(g: GraphBuilder, cfg: BaseGeneratorConfig, image: str, output: OutputType) -> None:
-    """Convert `image`, float32 `[N, C, R, R]` nominally in [-1, 1], to the output `image` of the network."""
-    size, channels = cfg.resolution, cfg.img_channels
+    """Convert `image`, float32 `[N, C, H, W]` nominally in [-1, 1], to the output `image` of the network."""
+    height, width, channels = cfg.height, cfg.width, cfg.img_channels
     if output == "float":
         g.node("Identity", [image], "image")
-        g.output("image", ["N", channels, size, size])
+        g.output("image", ["N", channels, height, width])
         return
     # The official conversion truncates x * 127.5 + 128. Floor comes first, because the cast of some runtimes rounds.
     scaled, shifted, clipped, floored, nhwc, last = IMAGE_NODES
@@ -29,5 +29,5 @@ def image_output(g: GraphBuilder, cfg: BaseGeneratorConfig, image: str, output: 
     y = g.node("Clip", [y, g.constant(0.0), g.constant(255.0)], clipped)
     y = g.node("Floor", [y], floored)
     y = g.node("Transpose", [y], nhwc, perm=[0, 2, 3, 1])
-    g.output(last, ["N", size, size, channels], np.uint8)
+    g.output(last, ["N", height, width, channels], np.uint8)
     g.cast(y, last, np.uint8)

@@ -48,7 +48,7 @@ def export_bundle(
     out: str | Path,
     precisions: Sequence[str] | None = None,
     noise: NoiseInput = "const",
-    output: OutputType = "uint8",
+    output: OutputType | None = None,
     backends: Sequence[str] = DEFAULT_BACKENDS,
     force: bool = False,
     progress: Progress | None = None,
@@ -65,7 +65,7 @@ def export_bundle(
         precisions: Names from `MIN_PSNR_DB`, or None for those that suit the network. Each has one canonical file, and one
             more for each backend with a default plan of its own.
         noise: The source of the noise of the networks.
-        output: The type of the images.
+        output: The type of the images. None takes float for images of measured values, and uint8 for pictures.
         backends: Those that get a file of their own.
         force: Replace `out` whatever it is.
         progress: Called as the stages go on.
@@ -89,7 +89,7 @@ def export_bundle(
     _check_request(precisions, backends, min_psnr, verify_seeds)
     force, style_offsets = yes_or_no(force, "force"), yes_or_no(style_offsets, "style_offsets")
     for name, value, known in (("noise", noise, get_args(NoiseInput)), ("output", output, get_args(OutputType))):
-        if not isinstance(value, str) or value not in known:
+        if not (name == "output" and value is None) and (not isinstance(value, str) or value not in known):
             raise InputError(f"{name} is one of {', '.join(known)}, not {shown(value)}")
     if not force and os.path.lexists(out) and not (out / MANIFEST).is_file() and not _is_empty_folder(out):
         raise OutputError(f"{out} exists and is not a bundle; choose another folder")
@@ -98,6 +98,7 @@ def export_bundle(
     if noise != "const" and "watermark" in weights.info:
         raise InputError(f"{checkpoint} is marked, and its mark lies in the constant noise: export it with --noise const")
     cfg = weights.config
+    output = output or ("uint8" if cfg.image_channels is None else "float")
     exporter = exporter_of(cfg)(weights, ExportRequest(precisions, noise, output, backends, style_offsets))
     _check_precisions(exporter.chosen, min_psnr, verify_seeds)
     promised_db = MIN_PSNR_DB | ({} if min_psnr is None else {"int8": min_psnr})
@@ -115,7 +116,7 @@ def export_bundle(
         synthesis_files = {file for entry in entries.values() for file in entry.files}
         bundle = Bundle(
             path=folder,
-            model=cfg.to_dict(),
+            model={name: value for name, value in cfg.to_dict().items() if name != "image_channels"},
             num_ws=cfg.num_ws,
             noise=exporter.noise,
             noise_inputs=dict(exporter.noise_inputs),
@@ -130,6 +131,7 @@ def export_bundle(
                 "info": weights.info,
             },
             style_channels=exporter.style_channels,
+            channels=cfg.image_channels or (),
         )
         bundle.save()
         missed: list[Accuracy] = []

@@ -49,8 +49,8 @@ def synthesis_model(
         style_offsets: Whether the network also takes `style_offsets` `[N, S]`, which is added to the styles of all layers.
 
     Returns:
-        A model from ws `[N, num_ws, w_dim]` to `image`, uint8 `[N, R, R, C]` or float32 `[N, C, R, R]`. With noise
-        inputs it also takes `noise_<resolution>_<layer>` `[N, 1, R, R]` for each convolution.
+        A model from ws `[N, num_ws, w_dim]` to `image`, uint8 `[N, H, W, C]` or float32 `[N, C, H, W]`. With noise
+        inputs it also takes `noise_<resolution>_<layer>` `[N, 1, H, W]` for each convolution.
 
     Raises:
         CheckpointError: The resampling filter does not have four taps.
@@ -64,7 +64,7 @@ def synthesis_model(
     ws = g.input("ws", ["N", cfg.num_ws, cfg.w_dim])
     if noise == "input":
         for spec in conv_layers(cfg):
-            g.input(noise_name(spec), ["N", 1, spec.resolution, spec.resolution])
+            g.input(noise_name(spec), ["N", 1, spec.height, spec.width])
     if style_offsets:
         g.style_offsets = g.input(STYLE_OFFSETS, ["N", sum(spec.in_channels for spec in cfg.layers())])
     image_output(g, cfg, _layers(g, ws), output)
@@ -80,7 +80,7 @@ def synthesis_model(
 
 
 def _layers(g: SynthesisGraph, ws: str) -> str:
-    """All layers from ws to the RGB image, float32 `[N, C, R, R]`."""
+    """All layers from ws to the RGB image, float32 `[N, C, H, W]`."""
     conv_styles, rgb_styles = style_nodes(g, ws)
     x = g.activation_weight("b4.const", g.array("b4.const")[None] / np.float32(g.plan.activation_scale))
     image: str | None = None
@@ -113,7 +113,7 @@ def _upsample(g: SynthesisGraph, spec: LayerSpec, x: str, name: str, dtype: np.t
     """2x upsampling to a layer's size: an operator node if its block has operator nodes, otherwise a plain node."""
     last_conv = [conv for conv in conv_layers(g.cfg) if conv.resolution == spec.resolution][-1]
     if g.plan.layer(last_conv).form == "operator":
-        g.shape(name, ["N", spec.out_channels, spec.resolution, spec.resolution], dtype)
+        g.shape(name, ["N", spec.out_channels, spec.height, spec.width], dtype)
         return g.node(
             "Upfirdn2d",
             [x, g.fir_weight],

@@ -19,11 +19,11 @@ def to_rgb(g: SynthesisGraph, spec: LayerSpec, x: str, style: RgbStyle) -> str:
     Args:
         g: The graph.
         spec: The layer.
-        x: `[N, I, R, R]`.
+        x: `[N, I, H, W]`.
         style: The layer's tensors of `style_nodes`.
 
     Returns:
-        The tensor `[N, C, R, R]`, float32. It has the layer's name.
+        The tensor `[N, C, H, W]`, float32. It has the layer's name.
     """
     form = g.plan.layer(spec).form
     if form == "conv":
@@ -33,7 +33,7 @@ def to_rgb(g: SynthesisGraph, spec: LayerSpec, x: str, style: RgbStyle) -> str:
 
 def _conv(g: SynthesisGraph, spec: LayerSpec, x: str, style: RgbStyle) -> str:
     """A constant 1x1 convolution of the modulated activations."""
-    name, size, channels = spec.name, spec.resolution, spec.out_channels
+    name, channels = spec.name, spec.out_channels
     y = g.node("Mul", [x, g.per_channel(style.factor)], f"{name}.modulated")
     y = convolution(g, spec, y, g.constants[name].weight)
     bias = _bias(g, spec)
@@ -42,22 +42,22 @@ def _conv(g: SynthesisGraph, spec: LayerSpec, x: str, style: RgbStyle) -> str:
     # With a norm, OpenVINO cannot fuse bias and clamp into the convolution. Its separate pass would handle three
     # channels at a time. It is much faster on whole rows of pixels.
     y = g.node("Transpose", [y], f"{name}.nhwc", perm=[0, 2, 3, 1])
-    y = g.node("Reshape", [y, g.ints(0, size, size * channels)], f"{name}.flat")
-    y = _norm_bias_clamp(g, spec, y, style, (1,), np.tile(bias, size), f"{name}.rows")
+    y = g.node("Reshape", [y, g.ints(0, spec.height, spec.width * channels)], f"{name}.flat")
+    y = _norm_bias_clamp(g, spec, y, style, (1,), np.tile(bias, spec.width), f"{name}.rows")
     return _image_from_nhwc(g, spec, y)
 
 
 def _matmul(g: SynthesisGraph, spec: LayerSpec, x: str, style: RgbStyle) -> str:
-    """Weights of each sample times its activations, `[N, C, I] @ [N, I, R R]`."""
-    name, size = spec.name, spec.resolution
+    """Weights of each sample times its activations, `[N, C, I] @ [N, I, H W]`."""
+    name = spec.name
     flat = g.node("Reshape", [x, g.ints(0, 0, -1)], f"{name}.flat")
     y = g.node("MatMul", [style.factor, flat], f"{name}.matmul")
     y = _norm_bias_clamp(g, spec, y, style, (1,), _bias(g, spec).reshape(1, -1, 1), f"{name}.planes")
-    return g.node("Reshape", [y, g.ints(0, 0, size, size)], name)
+    return g.node("Reshape", [y, g.ints(0, 0, spec.height, spec.width)], name)
 
 
 def _matmul_nhwc(g: SynthesisGraph, spec: LayerSpec, x: str, style: RgbStyle) -> str:
-    """The same with a row per pixel, `[N, R R, I] @ [N, I, C]`, C padded."""
+    """The same with a row per pixel, `[N, H W, I] @ [N, I, C]`, C padded."""
     name = spec.name
     x = g.node("Transpose", [x], f"{name}.nhwc", perm=[0, 2, 3, 1])
     flat = g.node("Reshape", [x, g.ints(0, -1, spec.in_channels)], f"{name}.flat")
@@ -68,9 +68,9 @@ def _matmul_nhwc(g: SynthesisGraph, spec: LayerSpec, x: str, style: RgbStyle) ->
 
 
 def _image_from_nhwc(g: SynthesisGraph, spec: LayerSpec, y: str) -> str:
-    """Values in the order of `[N, R, R, C]`, in any shape, as `[N, C, R, R]`."""
-    name, size = spec.name, spec.resolution
-    y = g.node("Reshape", [y, g.ints(0, size, size, spec.out_channels)], f"{name}.image")
+    """Values in the order of `[N, H, W, C]`, in any shape, as `[N, C, H, W]`."""
+    name = spec.name
+    y = g.node("Reshape", [y, g.ints(0, spec.height, spec.width, spec.out_channels)], f"{name}.image")
     return g.node("Transpose", [y], name, perm=[0, 3, 1, 2])
 
 

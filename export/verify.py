@@ -15,6 +15,7 @@ from stylert.core.images.grids import as_uint8
 from stylert.core.images.similarity import psnr, ssim
 from stylert.core.progress import Progress
 from stylert.core.seeds import z_from_seeds
+from stylert.export.channel_accuracy import ChannelAccuracy, channel_accuracies
 from stylert.export.networks.exporters import exporter_of
 from stylert.export.perceptual_accuracy import perceptual_distance
 from stylert.models.checkpoint import generator_module
@@ -62,6 +63,7 @@ class Accuracy:
         off_share: The share of values that are off by more than `VISIBLE_ERROR`.
         perceptual: Mean `perceptual_distance`, or None where it has none.
         worst_seeds: The seeds with the least PSNR, worst first.
+        channels: Each channel by itself, for images that are neither grey nor RGB pictures. Empty for those.
     """
 
     backend: str
@@ -78,10 +80,20 @@ class Accuracy:
     off_share: float
     perceptual: float | None
     worst_seeds: tuple[int, ...]
+    channels: tuple[ChannelAccuracy, ...] = ()
 
     @property
     def passed(self) -> bool:
-        return self.psnr_db >= self.min_psnr_db
+        """Whether the images, and each of their channels, have the PSNR that the bundle promises."""
+        return min([self.psnr_db, *(channel.psnr_db for channel in self.channels)]) >= self.min_psnr_db
+
+    @property
+    def shortfall(self) -> str:
+        """The least PSNR beside the promised one, in words."""
+        worst = min(self.channels, key=lambda channel: channel.psnr_db, default=None)
+        if worst is None or self.psnr_db < self.min_psnr_db:
+            return f"{self.psnr_db:.2f} of {self.min_psnr_db:g} dB"
+        return f"channel {worst.name}: {worst.psnr_db:.2f} of {self.min_psnr_db:g} dB"
 
 
 def verify(
@@ -147,7 +159,7 @@ def verify(
                 continue
             for plan_name, with_plan in _plans_of(bundle, name, precision):
                 images = _backend_images(with_plan, name, precision, batches, progress)
-                row = _compare(plan_name, precision, reference_name, images, reference, bundle.precision(precision).min_psnr_db)
+                row = _compare(plan_name, precision, reference_name, images, reference, bundle)
                 if pictures is not None:
                     file = pictures / WORST_IMAGES.format(precision=precision, backend=plan_name)
                     save_image(_side_by_side(images, reference, row.worst_seeds), file, generated=True)
@@ -175,7 +187,9 @@ def accuracy_entry(rows: Sequence[Accuracy], precision: str) -> dict[str, Any]:
     """The accuracy of one precision for `bundle.json`, by backend."""
     named_elsewhere = ("backend", "precision", "min_psnr_db")
     return {
-        row.backend: {key: value for key, value in asdict(row).items() if key not in named_elsewhere}
+        row.backend: {
+            key: value for key, value in asdict(row).items() if key not in named_elsewhere and (key, value) != ("channels", ())
+        }
         for row in rows
         if row.precision == precision
     }
@@ -198,7 +212,7 @@ class PsnrMissed(StylertError):
     """
 
     def __init__(self, rows: Sequence[Accuracy], bundle: Bundle | None) -> None:
-        networks = ", ".join(f"{r.precision} on {r.backend} ({r.psnr_db:.2f} of {r.min_psnr_db:g} dB)" for r in rows)
+        networks = ", ".join(f"{r.precision} on {r.backend} ({r.shortfall})" for r in rows)
         written = "nothing was written" if bundle is None else f"{bundle.path} holds {', '.join(bundle.precisions)} alone"
         super().__init__(f"the images of {networks} miss the promised PSNR; {written}")
         self.rows, self.bundle = list(rows), bundle
@@ -211,13 +225,13 @@ class _Inputs:
     z: np.ndarray  # [N, z_dim]
     labels: np.ndarray | None  # [N]
     psi: float
-    noise: dict[str, np.ndarray]  # [N, 1, R, R] by name, for bundles with noise inputs
+    noise: dict[str, np.ndarray]  # [N, 1, H, W] by name, for bundles with noise inputs
 
 
 def _inputs(bundle: Bundle, seeds: range, psi: float) -> _Inputs:
     c_dim = bundle.model["c_dim"]
     rng = np.random.default_rng(seeds.start)
-    noise = {name: rng.standard_normal((len(seeds), 1, size, size), np.float32) for name, size in bundle.noise_inputs.items()}
+    noise = {name: rng.standard_normal((len(seeds), 1, *size), np.float32) for name, size in bundle.noise_sizes.items()}
     labels = np.array([seed % c_dim for seed in seeds]) if c_dim else None
     return _Inputs(z_from_seeds(seeds, bundle.model["z_dim"]), labels, psi, noise)
 
@@ -265,13 +279,17 @@ def _concatenate(batches: Iterator[np.ndarray], stage: str, total: int, progress
 
 
 def _as_255(bundle: Bundle, images: np.ndarray) -> np.ndarray:
-    return images if bundle.output == "uint8" else np.clip(images * 127.5 + 127.5, 0, 255)
+    if bundle.output == "uint8":
+        return images
+    values = images * 127.5 + 127.5
+    return values if bundle.channels else np.clip(values, 0, 255)  # a measured value may lie beyond the range of the data
 
 
 def _compare(
-    backend_name: str, precision: str, reference_name: str, images: np.ndarray, reference: np.ndarray, min_psnr_db: float
+    backend_name: str, precision: str, reference_name: str, images: np.ndarray, reference: np.ndarray, bundle: Bundle
 ) -> Accuracy:
     pairs = list(zip(images, reference, strict=True))
+    min_psnr_db = bundle.precision(precision).min_psnr_db
     psnrs = [psnr(a, b) for a, b in pairs]
     worst_first = [int(i) for i in np.argsort(psnrs, kind="stable")]
     max_error = sum_of_errors = 0.0
@@ -297,6 +315,7 @@ def _compare(
         off_share=round(visible / images.size, 6),
         perceptual=perceptual_distance([a for a, _ in pairs], [b for _, b in pairs]),
         worst_seeds=tuple(worst_first[:WORST_SEEDS]),
+        channels=channel_accuracies(pairs, bundle.channels, min_psnr_db),
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Protocol, Self
 
 import msgspec
 
+from stylert.core.errors import InputError
+from stylert.core.images.channels import Channel
 from stylert.core.ranges import check_ranges
 
 #: Largest width of a layer, a latent or a label, and the largest number of classes.
@@ -68,6 +70,28 @@ class NetworkConfig:
         check_ranges(self, self.ranges)
         require(self.resolution & (self.resolution - 1) == 0, "resolution must be a power of two")
 
+    @property
+    def height(self) -> int:
+        """Height of the image in pixels."""
+        return self.resolution
+
+    @property
+    def width(self) -> int:
+        """Width of the image in pixels."""
+        return self.resolution
+
+    @property
+    def size_text(self) -> str:
+        """The size of the image for messages: `64 px`, or width and height as `128x64 px`."""
+        return f"{self.width} px" if self.width == self.height else f"{self.width}x{self.height} px"
+
+    def require_usual_shape(self, purpose: str) -> None:
+        """Raise InputError unless images are square with a power of two as their side. `purpose` names what needs that."""
+        if (self.height, self.width) != (self.resolution, self.resolution):
+            raise InputError(
+                f"{purpose} takes square images whose side is a power of two, and this network has {self.size_text}"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Every field by name, ready for JSON, and the network unless it is `DEFAULT_NETWORK`."""
         named = {} if self.network == DEFAULT_NETWORK else {NETWORK_FIELD: self.network}
@@ -104,6 +128,8 @@ class BaseGeneratorConfig(NetworkConfig, ABC):
 
     #: The name of the network for people.
     title: ClassVar[str]
+    #: The channels of images of measured values; None for pictures.
+    image_channels: tuple[Channel, ...] | None = None
 
     z_dim: int
     w_dim: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from stylert.core.files.atomic import atomic_file
 from stylert.core.files.digests import check_sha256, sha256_of
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document, read_part
+from stylert.core.images.channels import PICTURE_CHANNELS, Channel, check_channels_of_image
 from stylert.core.machine.byte_products import byte_pairs_saturate
 from stylert.runtime.network_files import check_kind
 from stylert.runtime.network_kinds import DEFAULT_NETWORK, NETWORK_KINDS, STYLEGAN2, NetworkKind
@@ -32,6 +33,8 @@ NO_VNNI = "-no-vnni"
 MAX_FILE_BYTES = 2**31 - 1
 #: Input of a synthesis network that was exported with it: what is added to the styles of all layers
 STYLE_OFFSETS = "style_offsets"
+#: Sides of the learned constant of a square network, its greatest side in others, and that of an image.
+CONST_SIDE, MAX_CONST_SIDE, MAX_SIDE = 4, 64, 4096
 #: Limit of every size in the manifest, such as `z_dim`
 MAX_SIZE = 2**20
 
@@ -108,7 +111,7 @@ class Bundle:
         model: The generator's configuration.
         num_ws: The number of latents in ws.
         noise: `const`, `none` or `input`.
-        noise_inputs: The name of each noise input, and the side of its map in pixels. Empty unless `noise` is `input`.
+        noise_inputs: The name of each noise input, and the resolution of its block. Empty unless `noise` is `input`.
         output: `uint8` or `float`.
         files: Every file of the bundle, without the engines.
         precisions: The synthesis network of each precision.
@@ -117,6 +120,7 @@ class Bundle:
             the engine's folder. Other engines are not loaded. None requires no signature.
         style_channels: The number of styles of all layers, which the input `style_offsets` moves. 0 without that input.
         encoder: The encoder network of each precision. Empty for a bundle without an encoder.
+        channels: The channels of images of measured values, with names and units. Empty for pictures.
     """
 
     path: Path
@@ -131,6 +135,7 @@ class Bundle:
     signed_engines: Mapping[str, str] | None = None
     style_channels: int = 0
     encoder: Mapping[str, EncoderEntry] = field(default_factory=dict)
+    channels: tuple[Channel, ...] = ()
 
     @property
     def networks(self) -> set[str]:
@@ -139,8 +144,52 @@ class Bundle:
         return {MAPPING_FILE, *synthesis, *(entry.file for entry in self.encoder.values())}
 
     @property
+    def shown_channels(self) -> int:
+        """Channels of a picture of its images. Measured values, and more channels than colors, are shown as grey tiles."""
+        channels = int(self.model["img_channels"])
+        return 1 if self.channels or channels not in PICTURE_CHANNELS else channels
+
+    @property
     def resolution(self) -> int:
+        """The resolution of the last block, which is the side of square images."""
         return int(self.model["resolution"])
+
+    @property
+    def height(self) -> int:
+        """Height of the images in pixels."""
+        return self.size_at(self.resolution)[0]
+
+    @property
+    def width(self) -> int:
+        """Width of the images in pixels."""
+        return self.size_at(self.resolution)[1]
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of an image."""
+        return self.height * self.width
+
+    @property
+    def size_text(self) -> str:
+        """The size of the images for messages: `64 px`, or width and height as `128x64 px`."""
+        return f"{self.width} px" if self.width == self.height else f"{self.width}x{self.height} px"
+
+    def size_at(self, resolution: int) -> tuple[int, int]:
+        """Height and width in pixels at a block of the network, which is square unless its constant is not."""
+        height, width = (self.model.get(name, CONST_SIDE) for name in ("const_height", "const_width"))
+        return height * resolution // CONST_SIDE, width * resolution // CONST_SIDE
+
+    @property
+    def noise_sizes(self) -> dict[str, tuple[int, int]]:
+        """Height and width of the map of each noise input."""
+        return {name: self.size_at(resolution) for name, resolution in self.noise_inputs.items()}
+
+    def require_usual_shape(self, purpose: str) -> None:
+        """Raise InputError unless images are square with a power of two as their side. `purpose` names what needs that."""
+        if (self.height, self.width) != (self.resolution, self.resolution):
+            raise InputError(
+                f"the images of bundle {self.path} are {self.size_text}, and {purpose} takes squares of a power of two"
+            )
 
     @property
     def kind(self) -> NetworkKind:
@@ -163,12 +212,12 @@ class Bundle:
     @property
     def synthesis_tensors(self) -> list[TensorSpec]:
         """The inputs and the output of every synthesis network."""
-        side, channels = self.resolution, self.model["img_channels"]
-        noise = [_floats(name, True, 1, side, side) for name, side in self.noise_inputs.items()]
+        height, width, channels = self.height, self.width, self.model["img_channels"]
+        noise = [_floats(name, True, 1, *size) for name, size in self.noise_sizes.items()]
         image = (
-            TensorSpec("image", False, np.dtype(np.uint8), (side, side, channels))
+            TensorSpec("image", False, np.dtype(np.uint8), (height, width, channels))
             if self.output == "uint8"
-            else _floats("image", False, channels, side, side)
+            else _floats("image", False, channels, height, width)
         )
         styles = [_floats(STYLE_OFFSETS, True, self.style_channels)] if self.style_channels else []
         return [_floats("ws", True, self.num_ws, self.model["w_dim"]), *noise, *styles, image]
@@ -234,6 +283,7 @@ class Bundle:
             signed_engines=signed_engines,
             style_channels=manifest.io.style_channels,
             encoder=manifest.encoder,
+            channels=manifest.channels,
         )
 
     @property
@@ -309,6 +359,8 @@ class Bundle:
             data["encoder"] = {
                 name: {"file": e.file, "recipe": e.recipe, "accuracy": e.accuracy} for name, e in self.encoder.items()
             }
+        if self.channels:
+            data["channels"] = [asdict(channel) for channel in self.channels]
         with atomic_file(self.path / MANIFEST, within=self.path) as temporary:
             temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -339,12 +391,18 @@ class _Model:
     w_dim: int
     img_channels: int
     network: str = DEFAULT_NETWORK
+    const_height: int = CONST_SIDE
+    const_width: int = CONST_SIDE
 
     def __post_init__(self) -> None:
         if self.network not in NETWORK_KINDS:
             raise ValueError(f"network is one of {', '.join(NETWORK_KINDS)}, not {shown(self.network)}")
         if not 4 <= self.resolution <= 4096 or self.resolution.bit_count() != 1:
             raise ValueError(f"resolution is a power of two from 4 to 4096, not {self.resolution}")
+        for name in ("const_height", "const_width"):
+            side = getattr(self, name)
+            if not 1 <= side <= MAX_CONST_SIDE or side * self.resolution > CONST_SIDE * MAX_SIDE:
+                raise ValueError(f"{name} is from 1 to {MAX_CONST_SIDE}, for images of at most {MAX_SIDE} px, not {side}")
         for name, least in (("z_dim", 1), ("c_dim", 0), ("w_dim", 1), ("img_channels", 1)):
             if not least <= getattr(self, name) <= MAX_SIZE:
                 raise ValueError(f"{name} is from {least} to {MAX_SIZE}, not {getattr(self, name)}")
@@ -378,8 +436,11 @@ class _Manifest:
     precisions: dict[str, PrecisionEntry]
     provenance: dict[str, Any]
     encoder: dict[str, EncoderEntry] = field(default_factory=dict)
+    channels: tuple[Channel, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.channels:
+            check_channels_of_image(self.channels, self.model.img_channels)
         kind = NETWORK_KINDS[self.model.network]
         if not kind.takes_latents(self.io.num_ws, self.model.resolution):
             raise ValueError(f"a {kind.title} network of {self.model.resolution} px has not {self.io.num_ws} latents")

@@ -67,8 +67,7 @@ def synthesis_inputs(
     inputs = {"ws": float_input(ws, ("N", bundle.num_ws, bundle.model["w_dim"]), "ws", on_gpu, backend)}
     n = len(inputs["ws"])
     for name, value in _noise_of(bundle, noise).items():
-        side = bundle.noise_inputs[name]
-        inputs[name] = float_input(value, (n, 1, side, side), name, on_gpu, backend)
+        inputs[name] = float_input(value, (n, 1, *bundle.noise_sizes[name]), name, on_gpu, backend)
     if style_offsets is None:
         return inputs | bundle.unmoved_styles(n)
     if not bundle.style_channels:

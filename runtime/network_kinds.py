@@ -51,7 +51,8 @@ STYLEGAN1 = NetworkKind(
     tensor="b4.input.normalized",
     first_latents=2,
 )
-STYLEGAN2 = NetworkKind("StyleGAN2", None, has_levels=True, fields=frozenset({"architecture", "resample_filter"}))
+STYLEGAN2_FIELDS = frozenset({"architecture", "resample_filter", "const_height", "const_width", "image_channels"})
+STYLEGAN2 = NetworkKind("StyleGAN2", None, has_levels=True, fields=STYLEGAN2_FIELDS)
 #: Its layers have the same number of latents at every resolution. The tensor holds the frequencies of the Fourier features.
 STYLEGAN3 = NetworkKind("StyleGAN3", (4, 66), has_levels=False, fields=STYLEGAN3_FIELDS, tensor="input.freqs")
 

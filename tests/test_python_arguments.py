@@ -46,7 +46,7 @@ WRONG: dict[str, Callable[[], object]] = {
     "grid of no images": lambda: save_grid(IMAGES[:0], "x.png"),
     "grid of floats": lambda: save_grid(IMAGES.astype(np.float32), "x.png"),
     "grid of one image": lambda: save_grid(IMAGES[0], "x.png"),
-    "grid of two channels": lambda: save_grid(IMAGES[..., :2], "x.png"),
+    "grid of six channels": lambda: save_grid(np.concatenate([IMAGES, IMAGES], -1), "x.png"),
     "grid of no columns": lambda: save_grid(IMAGES, "x.png", 0),
     "grid of half a column": lambda: save_grid(IMAGES, "x.png", 1.5),  # type: ignore[arg-type]
     "grid of 10**8 columns": lambda: save_grid(IMAGES, "x.png", 10**8),

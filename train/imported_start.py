@@ -50,7 +50,9 @@ def imported_run_config(
     assert discriminator is not None, "comes with the discriminator"
     try:
         values = FROM_TRAINED_NETWORKS | overrides
-        cfg = resolve(preset, generator.resolution, generator.c_dim, generator.img_channels, **values)
+        g = generator
+        values |= {"const_height": g.const_height, "const_width": g.const_width}
+        cfg = resolve(preset, g.resolution, g.c_dim, g.img_channels, **values)
         return dataclasses.replace(cfg, generator=generator, discriminator=discriminator)
     except (TypeError, ValueError) as e:
         raise InputError(f"preset {preset} does not fit this network: {e}") from None

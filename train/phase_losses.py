@@ -22,7 +22,7 @@ LossAndStatistics = tuple[Tensor, dict[str, Tensor]]
 class PhaseLosses:
     """The losses of one run. Their latents, noise and augmentations are drawn from PyTorch's random state.
 
-    Each takes the real images of the micro-batch, uint8 `[N, C, R, R]`, and their labels `[N, c_dim]` (or None), which
+    Each takes the real images of the micro-batch, `[N, C, R, R]` as the dataset has them, and their labels `[N, c_dim]` (or None), which
     generated images share. The regularisers are multiplied by their interval (lazy regularisation).
 
     Attributes:
@@ -131,5 +131,6 @@ class PhaseLosses:
 
 
 def _as_float(images: Tensor) -> Tensor:
-    """uint8 images to float32 in [-1, 1]."""
-    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    """uint8 images to float32 in [-1, 1]. Measured values are float32 already."""
+    values = images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
+    return values.contiguous(memory_format=torch.channels_last)

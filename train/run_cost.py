@@ -99,7 +99,7 @@ def check_memory(cfg: TrainConfig, world_size: int, device: str) -> None:
     """
     memory = _memory_bytes(device)
     g, count = cfg.generator, cfg.batch_gpu or max(cfg.batch // world_size, 1)
-    values = g.img_channels * g.resolution**2
+    values = g.img_channels * g.height * g.width
     batch_bytes = cfg.batch // world_size * values  # as bytes, until they are shown to D
     if memory is None or batch_bytes + 4 * count * values * MOST_PER_IMAGE_BYTE < memory:
         return
@@ -158,7 +158,7 @@ def _synchronize(device: str) -> None:
 def _micro_batch(cfg: TrainConfig, count: int) -> tuple[Tensor, Tensor | None]:
     """`count` real images and their labels, on the meta device."""
     g = cfg.generator
-    images = torch.empty(count, g.img_channels, g.resolution, g.resolution, dtype=torch.uint8, device="meta")
+    images = torch.empty(count, g.img_channels, g.height, g.width, dtype=torch.uint8, device="meta")
     return images, torch.empty(count, g.c_dim, device="meta") if g.c_dim else None
 
 

@@ -47,7 +47,7 @@ class Selection(ImageDataset):
         """Decode the images once and for all, if they fit into this number of bytes."""
         if math.prod(self.images.shape) > memory:
             return
-        images = np.empty(self.images.shape, np.uint8)
+        images = np.empty(self.images.shape, self.images.dtype)
         for start in range(0, len(images), BATCH):
             end = min(start + BATCH, len(images))
             images[start:end] = self.images[start:end]
@@ -57,12 +57,10 @@ class Selection(ImageDataset):
 
 
 class _SelectedImages:
-    """Replaces an array uint8 `[N, C, R, R]` that is indexed along its first axis, by slices or index arrays."""
-
-    dtype = np.dtype(np.uint8)
+    """Replaces an array `[N, C, H, W]` that is indexed along its first axis, by slices or index arrays."""
 
     def __init__(self, images: np.ndarray | LazyImages, indices: np.ndarray, mirror: bool) -> None:
-        self.images, self.indices = images, indices
+        self.images, self.indices, self.dtype = images, indices, images.dtype
         self.shape = (len(indices) * (2 if mirror else 1), *images.shape[1:])
 
     def __len__(self) -> int:
@@ -108,9 +106,10 @@ def random_sample(source: str | Path, count: int | None, progress: Progress | No
         progress: Called while images are decoded into memory.
 
     Raises:
-        DataError: As for `ImageDataset`.
+        DataError: As for `ImageDataset`. Or the dataset holds measured values and no pictures.
     """
     dataset = ImageDataset(source, memory=0)
+    dataset.require_pictures()
     sample = Selection(dataset, np.random.default_rng(SAMPLE_SEED).permutation(len(dataset))[:count])
     sample.load(progress)
     return sample

@@ -36,7 +36,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from stylert.core.errors import DataError, InputError
 from stylert.models.projected_discriminator import ProjectedDiscriminator
-from stylert.models.stylegan2.config import DiscriminatorConfig
+from stylert.models.stylegan2.config import CONST_SIDE, DiscriminatorConfig
 from stylert.models.stylegan2.networks import Discriminator, Generator
 from stylert.train.augment.adaptive import AdaptiveProbability
 from stylert.train.configuration.train_config import TrainConfig
@@ -238,11 +238,13 @@ class Trainer:
 def _check_shapes(dataset: ImageDataset, cfg: TrainConfig) -> None:
     """Raise DataError if the images or labels have another shape than the networks take."""
     img_channels, g = dataset.images.shape[1], cfg.generator
-    if (dataset.resolution, img_channels) != (g.resolution, g.img_channels):
+    if dataset.images.shape[1:] != (g.img_channels, g.height, g.width):
         raise DataError(
-            f"the dataset is {dataset.resolution} px with {img_channels} channels, the networks take "
-            f"{g.resolution} px with {g.img_channels}"
+            f"the dataset is {dataset.size_text} with {img_channels} channels, the networks take "
+            f"{g.size_text} with {g.img_channels}"
         )
+    if dataset.image_channels != g.image_channels:
+        raise DataError("the channels of the dataset have other names, units or ranges than those of the networks")
     if dataset.c_dim != g.c_dim:
         raise DataError(f"the dataset has {dataset.c_dim} label dimensions, the networks {g.c_dim}")
 
@@ -255,9 +257,9 @@ def new_discriminator(cfg: TrainConfig) -> Discriminator | ProjectedDiscriminato
     """
     if cfg.projected is None:
         return Discriminator(cfg.discriminator)
-    if cfg.projected_pixels is not None and cfg.projected_pixels > cfg.generator.resolution:
+    if cfg.projected_pixels is not None and cfg.projected_pixels > cfg.generator.width:
         raise InputError(
-            f"projected_pixels {cfg.projected_pixels} is larger than the images, which have {cfg.generator.resolution} px"
+            f"projected_pixels {cfg.projected_pixels} is larger than the images, which have {cfg.generator.size_text}"
         )
     group_size = cfg.discriminator.mbstd_group_size
     return ProjectedDiscriminator(cfg.projected, cfg.generator.c_dim, group_size, pixels_discriminator(cfg))
@@ -271,7 +273,8 @@ def pixels_discriminator(cfg: TrainConfig) -> DiscriminatorConfig | None:
     """
     if cfg.projected_pixels is None:
         return None
-    return dataclasses.replace(cfg.discriminator, resolution=cfg.projected_pixels)
+    side = cfg.projected_pixels
+    return dataclasses.replace(cfg.discriminator, resolution=side, const_height=CONST_SIDE, const_width=CONST_SIDE)
 
 
 def trained_parameters(D: nn.Module, freeze_d: int) -> dict[str, nn.Parameter]:

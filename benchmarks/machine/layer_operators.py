@@ -35,12 +35,12 @@ class LayerOperator:
         A multiplication with an addition counts as two. A transposed convolution counts at the size of its input.
         """
         spec = self.spec
-        outputs = batch * spec.out_channels * spec.resolution**2
+        outputs = batch * spec.out_channels * spec.height * spec.width
         if self.name == "upfirdn2d":
             return 2 * FIR_TAPS_UP2 * outputs
         if self.name == "bias_act":
             return 4 * outputs
-        pixels = (spec.resolution // spec.up) ** 2
+        pixels = (spec.height // spec.up) * (spec.width // spec.up)
         convolution = 2 * batch * spec.in_channels * spec.out_channels * spec.kernel**2 * pixels
         fir = 2 * FIR_TAPS * outputs if spec.up == 2 else 0
         return convolution + fir
@@ -55,15 +55,15 @@ class LayerOperator:
         """
         spec = self.spec
         activation_bytes = ITEMSIZE[activation_dtype or dtype]
-        outputs = batch * spec.out_channels * spec.resolution**2
+        outputs = batch * spec.out_channels * spec.height * spec.width
         if self.name == "bias_act":
             return 2 * outputs * activation_bytes
-        inputs = batch * spec.in_channels * (spec.resolution // spec.up) ** 2
+        inputs = batch * spec.in_channels * (spec.height // spec.up) * (spec.width // spec.up)
         activations = (inputs + outputs) * activation_bytes
         if self.name == "upfirdn2d":
             return activations
         weights = spec.in_channels * spec.out_channels * spec.kernel**2 * ITEMSIZE[dtype]
-        noise = 4 * spec.resolution**2 if spec.kind == "conv" else 0
+        noise = 4 * spec.height * spec.width if spec.kind == "conv" else 0
         return activations + weights + noise
 
     def lower_bound_ms(self, batch: int, dtype: str, rates: PeakRates, activation_dtype: str | None = None) -> float:
@@ -85,5 +85,5 @@ def layer_operators(config: GeneratorConfig, resolutions: Sequence[int]) -> Iter
         if spec.kind == "torgb" and spec.resolution > 4:
             channels = spec.out_channels
             name = f"b{spec.resolution}.skip"
-            upsampling = LayerSpec(name, "torgb", spec.resolution, channels, channels, kernel=4, up=2, ws_index=0)
+            upsampling = LayerSpec(name, "torgb", spec.resolution, channels, channels, 4, 2, 0, spec.height, spec.width)
             yield LayerOperator("upfirdn2d", name, upsampling)

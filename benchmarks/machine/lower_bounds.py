@@ -65,10 +65,10 @@ def fused_network_lower_bound(config: GeneratorConfig, precision: str, batch: in
     dtype = DTYPES[precision]
     activation_bytes = ITEMSIZE[ACTIVATION_DTYPES.get(dtype, dtype)]
     convs = [spec for spec in config.layers() if spec.kind == "conv"]
-    read = sum(batch * s.in_channels * (s.resolution // s.up) ** 2 for s in convs)
-    written = sum(batch * s.out_channels * s.resolution**2 for s in convs[:-1])
+    read = sum(batch * s.in_channels * (s.height // s.up) * (s.width // s.up) for s in convs)
+    written = sum(batch * s.out_channels * s.height * s.width for s in convs[:-1])
     weights = sum(s.in_channels * s.out_channels * s.kernel**2 for s in convs)
-    images = batch * config.img_channels * config.resolution**2
+    images = batch * config.img_channels * config.height * config.width
     moved = (read + written) * activation_bytes + weights * ITEMSIZE[dtype] + images
     return lower_bound_ms(2 * batch * config.macs(), moved, dtype, rates)
 

@@ -135,7 +135,7 @@ def batch_call(generator: Generator, batch: int, run: Callable[..., Any] | None 
         generator.map(rng.standard_normal((batch, model["z_dim"]), np.float32), psi=PSI, labels=labels)
         for _ in range(DISTINCT_LATENTS)
     ]
-    noise = {n: rng.standard_normal((batch, 1, r, r), np.float32) for n, r in generator.bundle.noise_inputs.items()}
+    noise = {n: rng.standard_normal((batch, 1, *size), np.float32) for n, size in generator.bundle.noise_sizes.items()}
     count = 0
 
     def call() -> Any:

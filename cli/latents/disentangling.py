@@ -182,7 +182,7 @@ def _part_reader(data: Path, weights: GeneratorWeights, report: Progress) -> Par
 
     cfg = weights.config
     read_layer_names(data, 0)  # that there is a parts.json is known before all images are decoded
-    shape, found = (cfg.img_channels, cfg.resolution, cfg.resolution), ImageDataset(data, memory=0).images.shape[1:]
+    shape, found = (cfg.img_channels, cfg.height, cfg.width), ImageDataset(data, memory=0).images.shape[1:]
     if found != shape:
         raise InputError(
             f"parts are read at one size: the generator draws {list(shape)}, the images of {data} are {list(found)}"

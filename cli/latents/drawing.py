@@ -189,7 +189,7 @@ def draw(
         check_video(out, recipe.fps)
     else:
         check_commented(out)
-    check_channels(out, bundle.model["img_channels"], is_video)
+    check_channels(out, bundle.shown_channels, is_video)
     with Generator.load(bundle, recipe.backend, recipe.precision, threads) as generator:
         check_fits(generator, recipe, directions, latents)
         check_own_picture(out)

@@ -100,6 +100,7 @@ def project(places: Sequence[Path], self_test: int, psis: Sequence[float], optio
     if self_test:
         pictures = _own_images(generator, self_test, psis)
     else:
+        cfg.require_usual_shape("a projection")
         pictures = read_pictures(places, cfg.resolution, cfg.img_channels, options.transform)
     for picture in pictures:
         if picture.note:

@@ -76,6 +76,7 @@ def pivot(places: Sequence[Path], options: PivotOptions) -> None:
     settings = TuningSettings(options.steps, options.rate, options.locality, seed=options.seed)
     weights = read_stylegan2_generator(options.checkpoint, PURPOSE)
     cfg, origin = weights.config, sha256_of(options.checkpoint)
+    cfg.require_usual_shape("pivotal tuning")
     pictures = read_pictures(places, cfg.resolution, cfg.img_channels, options.transform)
     for picture in pictures:
         check_own_picture(_pair_file(options.out, picture.name))

@@ -29,6 +29,8 @@ from stylert.cli.picture_options import MinPsnr, PictureOptions, with_picture_op
 from stylert.core.errors import InputError
 from stylert.core.files.outputs import check_output, write_json
 
+FORMAT = "png or webp; npy (an array per image) or npz (one archive), with measured values in their units."
+
 
 @app.command()
 def export(
@@ -43,7 +45,10 @@ def export(
         ),
     ] = None,
     noise: Annotated[str, typer.Option(help="const (stored in the network), none, or input.")] = "const",
-    output: Annotated[str, typer.Option(help="uint8 [N,H,W,C] or float [N,C,H,W].")] = "uint8",
+    output: Annotated[
+        str | None,
+        typer.Option(help="uint8 [N,H,W,C] or float [N,C,H,W]. By default uint8 for pictures, float for measured values."),
+    ] = None,
     backend: Annotated[
         str, typer.Option(help="Comma-separated: backends that get networks in their own graph form, beside the portable ones.")
     ] = "onnxruntime,openvino",
@@ -65,7 +70,8 @@ def export(
     from stylert.runtime.bundle import Bundle
 
     check_choice(noise, ("const", "none", "input"), "--noise")
-    check_choice(output, ("uint8", "float"), "--output")
+    if output is not None:
+        check_choice(output, ("uint8", "float"), "--output")
     with progress() as report:
         missed: PsnrMissed | None = None
         bundle: Bundle | None
@@ -185,6 +191,7 @@ def generate(
     options: PictureOptions,
     psi: Psi = 1.0,
     grid: Annotated[bool, typer.Option("--grid", help="Write one grid.png instead of single images.")] = False,
+    image_format: Annotated[str, typer.Option("--format", help=FORMAT)] = "png",
     shards: Annotated[
         int | None,
         typer.Option(min=1, help="Write this number of large files, for millions of seeds. A rerun makes what is missing."),
@@ -200,12 +207,16 @@ def generate(
     ] = None,
 ) -> None:
     """Generate images from seeds. A seed gives the same image as in the official tools."""
-    from stylert.cli.pipeline.generate import generate_images, generate_shards
+    from stylert.cli.pipeline.generate import PICTURE_FORMATS, generate_images, generate_shards
+    from stylert.cli.pipeline.generate_arrays import ARRAY_FORMATS, generate_arrays
     from stylert.core.seeds import parse_seeds
 
+    check_choice(image_format, (*PICTURE_FORMATS, *ARRAY_FORMATS), "--format")
     if shards is not None:
         if grid:
             raise InputError("--grid writes one picture, and --shards writes large files: give one of them")
+        if image_format != "png":
+            raise InputError("--format is for single images; pictures in --shards have --picture")
         with progress() as report:
             made, images = generate_shards(bundle, seeds, out, psi, shards, (shard_format, picture), ray, options, report)
         print_line(f"wrote {made} of {shards} shards; {out} holds {images} images")
@@ -213,7 +224,12 @@ def generate(
     if (ray, shard_format, picture) != (None, "tar", "png"):
         raise InputError("--ray, --shard-format and --picture are for --shards")
     with progress() as report:
-        files = generate_images(bundle, parse_seeds(seeds), out, psi, grid, options, report)
+        if image_format in ARRAY_FORMATS:
+            if grid:
+                raise InputError(f"--grid writes one picture, and --format {image_format} arrays: give one of them")
+            files = generate_arrays(bundle, parse_seeds(seeds), out, psi, image_format, options, report)
+        else:
+            files = generate_images(bundle, parse_seeds(seeds), out, psi, grid, options, report, image_format)
     print_line(f"wrote {files[0]}" if len(files) == 1 else f"wrote {len(files)} images to {out}")
 
 

@@ -7,21 +7,34 @@ from pathlib import Path
 
 from stylert.cli.picture_options import PictureOptions
 from stylert.core.errors import InputError, OutputError
+from stylert.core.images.channels import viewable
 from stylert.core.images.grids import Grid, as_uint8
 from stylert.core.progress import Progress
 from stylert.core.provenance.signing import active_signer, active_signer_sha256
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
-from stylert.runtime.media.pictures import check_channels, check_own_picture, save_image
+from stylert.runtime.media.pictures import check_own_picture, save_image
 from stylert.runtime.media.rendering import Sources, check_call, check_fits
 from stylert.runtime.shards.making import make_shards
 from stylert.runtime.shards.work import ShardWork
 
+#: Formats of single pictures that hold alpha and a recipe.
+PICTURE_FORMATS = ("png", "webp")
+
 
 def generate_images(
-    bundle_path: Path, seeds: list[int], out: Path, psi: float, grid: bool, options: PictureOptions, report: Progress
+    bundle_path: Path,
+    seeds: list[int],
+    out: Path,
+    psi: float,
+    grid: bool,
+    options: PictureOptions,
+    report: Progress,
+    image_format: str = "png",
 ) -> list[Path]:
     """Write `seed<number>.png` for each seed, or one `grid.png`. Each file carries its recipe.
+
+    Channels that are no colors are shown as grey tiles, side by side.
 
     With `--latents`, seeds are numbers of pictures, and each file has the name of its picture.
 
@@ -33,6 +46,7 @@ def generate_images(
         grid: Whether to write one grid instead of single images.
         options: How images are drawn.
         report: Called after each batch.
+        image_format: One of `PICTURE_FORMATS`, also the suffix of the files.
 
     Returns:
         The files that were written.
@@ -43,14 +57,14 @@ def generate_images(
     """
     bundle = Bundle.load(bundle_path, options.require_signature)
     bundle.check_no_noise_inputs()
-    check_channels("grid.png" if grid else "seed.png", bundle.model["img_channels"])
     if out.exists() and not out.is_dir():
         raise OutputError(f"cannot write into {out}: it is a file")
     seeds = seeds if grid else list(dict.fromkeys(seeds))
     latents = options.read_latents(bundle)
     recipe = options.recipe(bundle, "grid", seeds, [psi], latents, batch=min(options.batch, len(seeds)))
     check_call(bundle, recipe.batch)
-    names = [_file_name(seed) for seed in seeds] if latents is None else [f"{latents.name(n)}.png" for n in seeds]
+    stems = [seed_name(seed) for seed in seeds] if latents is None else [latents.name(n) for n in seeds]
+    names, grid_name = [f"{stem}.{image_format}" for stem in stems], f"grid.{image_format}"
     with Generator.load(bundle, recipe.backend, recipe.precision, options.threads) as generator:
         # Mistakes in the options are found before the long part: by mapping one latent, and by the place of the first file.
         sources = Sources(generator, recipe, latents)
@@ -58,14 +72,14 @@ def generate_images(
         if grid:
             check_fits(generator, recipe, latents=latents)
             comment = recipe.to_json()
-        for name in ["grid.png"] if grid else names if out.exists() else names[:1]:
+        for name in [grid_name] if grid else names if out.exists() else names[:1]:
             check_own_picture(out / name)
         active_signer()  # a credential that cannot sign is told here, too
         files: list[Path] = []
         tiles = Grid(len(seeds))
         for i in range(0, len(seeds), options.batch):
             chunk = seeds[i : i + options.batch]
-            images = as_uint8(generator.synthesize(sources.ws(chunk)))
+            images = viewable(as_uint8(generator.synthesize(sources.ws(chunk))), bool(bundle.channels))
             if grid:
                 tiles.add(images)
             else:
@@ -75,7 +89,7 @@ def generate_images(
                     save_image(image, files[-1], single.to_json())
             report("generate", min(i + options.batch, len(seeds)), len(seeds))
     if grid:
-        files.append(out / "grid.png")
+        files.append(out / grid_name)
         save_image(tiles.picture, files[-1], comment)
     return files
 
@@ -136,5 +150,6 @@ def generate_shards(
     return make_shards_on_ray(work, bundle, out, ray, options.threads or 1, report), work.images
 
 
-def _file_name(seed: int) -> str:
-    return f"seed{seed:04d}.png"
+def seed_name(seed: int) -> str:
+    """The name of a seed's file, without suffix."""
+    return f"seed{seed:04d}"

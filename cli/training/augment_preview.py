@@ -33,7 +33,7 @@ def run_preview(data: Path, out: Path, count: int, pipelines: str | None, probab
     except ImportError:
         raise missing_extra("PyTorch", "train") from None
     from stylert.runtime.media.pictures import check_own_picture, save_image
-    from stylert.train.augment.groups import PIPELINES
+    from stylert.train.augment.groups import COLOR_GROUPS, PIPELINES
     from stylert.train.data.dataset import ImageDataset
 
     names = split_list(pipelines) or list(ROWS)
@@ -49,6 +49,10 @@ def run_preview(data: Path, out: Path, count: int, pipelines: str | None, probab
     if is_within(out, data):
         raise OutputError(f"cannot write {out}: it is the dataset, or a file in its folder")
     check_own_picture(out)
-    images = ImageDataset(data, limit=count).images[:].transpose(0, 2, 3, 1)
+    dataset = ImageDataset(data, limit=count)
+    dataset.require_pictures()
+    if dataset.images.shape[1] not in (1, 3) and (colored := [name for name in names if COLOR_GROUPS & set(PIPELINES[name])]):
+        raise InputError(f"{colored[0]} changes colors, and these images have {dataset.images.shape[1]} channels: name others")
+    images = dataset.images[:].transpose(0, 2, 3, 1)
     save_image(contact_sheet(images, names, values, tile, seed), out, json.dumps({"command": "augment-preview"}))
     print_line(f"wrote {out}")

@@ -26,6 +26,9 @@ METRICS = (
     "Comma-separated: fd, fd_vgg, fid, kid, pr, is, ppl_z, ppl_w (_end, _crop), modes, ls_z, ls_w; fd5k takes 5,000 images, "
     "fd5k_full compares them with all real ones."
 )
+CHANNELS = (
+    'Of arrays: JSON such as [{"name": "t2m", "unit": "K", "low": 220, "high": 320}], a channel each. Limits are optional.'
+)
 NOISE = "Noise of the generated images: random, as in the official metrics, const, or none."
 BALANCED = "Draw each class equally often, with --cond."
 WANDB = "Also send statistics and images to this project of Weights & Biases; WANDB_MODE=offline keeps them in --out."
@@ -35,19 +38,31 @@ TRANSFER = "Start from the networks of this snapshot, generator or official pick
 
 @app.command()
 def dataset(
-    source: Annotated[Path, typer.Argument(help="Folder, zip, LMDB, CIFAR or MNIST archive, Parquet or Arrow.")],
+    source: Annotated[
+        Path, typer.Argument(help="Folder, zip, LMDB, CIFAR or MNIST archive, Parquet, Arrow, or arrays (.npy, .npz).")
+    ],
     out: Annotated[Path, typer.Option(help="The dataset, a zip of the official layout.")],
-    resolution: Annotated[int, typer.Option(help="Side of the images, a power of two.")],
-    transform: Annotated[str, typer.Option(help="none (squares only), center-crop, center-crop-wide (4:3), pad.")] = "none",
+    resolution: Annotated[
+        str, typer.Option(help="Side of square images, a power of two; or width and height, such as 256x128.")
+    ],
+    transform: Annotated[
+        str, typer.Option(help="none (keeps proportions), center-crop, center-crop-wide (4:3), pad.")
+    ] = "none",
     grey: Annotated[bool, typer.Option("--grey", help="Convert to grey.")] = False,
+    alpha: Annotated[
+        bool, typer.Option("--alpha", help="Keep transparency as a channel, which is else laid over white.")
+    ] = False,
+    layout: Annotated[str, typer.Option(help="Of arrays: chw (channels first) or hwc.")] = "chw",
+    channels: Annotated[Path | None, typer.Option(help=CHANNELS, metavar="FILE")] = None,
     skip_corrupt: Annotated[bool, typer.Option("--skip-corrupt", help="Leave out pictures that cannot be decoded.")] = False,
     max_images: Annotated[int | None, typer.Option(min=1, help="Largest number of pictures, from the first.")] = None,
 ) -> None:
-    """Prepare pictures for training: square, of one size, in one zip, with their labels."""
-    from stylert.cli.training.dataset import run_prepare
+    """Prepare pictures, or arrays of measured values, for training: square, of one size, in one zip, with their labels."""
+    from stylert.cli.training.dataset import ConversionOptions, parse_size, run_prepare
 
-    check_output(out, "zip", (source,))
-    run_prepare(source, out, resolution, transform, grey, skip_corrupt, max_images)
+    check_output(out, "zip", (source, channels))
+    options = ConversionOptions(parse_size(resolution), transform, grey, alpha, skip_corrupt, max_images, layout, channels)
+    run_prepare(source, out, options)
 
 
 @app.command("augment-preview")

@@ -91,7 +91,7 @@ def _run(options: Options) -> None:
     # Mistakes that do not depend on the images are found before the images are read.
     if source is not None:
         read_networks(source)
-    checked = _config(options, SMALLEST, 0, 3, launched_processes(), snapshot)
+    checked = _config(options, {"resolution": SMALLEST}, launched_processes(), snapshot)
     has_labels = options.labels or checked.generator.c_dim > 0  # a resumed run keeps its labels
     if checked.class_balanced and not has_labels:
         raise InputError("--class-balanced draws each class equally often: add --cond")
@@ -99,7 +99,7 @@ def _run(options: Options) -> None:
     writers = _writers(options)
     with progress() as bar:
         dataset = ImageDataset(options.data, has_labels, progress=bar)
-    cfg = _config(options, dataset.resolution, dataset.c_dim, dataset.images.shape[1], launched_processes(), snapshot)
+    cfg = _config(options, _facts(dataset), launched_processes(), snapshot)
     if options.resume and launched_processes().is_first:
         for name, (old, new) in changes(read_config(snapshot), cfg).items():
             print_note(f"{name} changes from {old} to {new}")
@@ -220,7 +220,7 @@ def show_plan(cfg: TrainConfig, dataset: ImageDataset, processes: Processes, dev
     counted, rate = training_cost(cfg, processes.world_size), convolution_rate(device)
     hours = counted.hours(cfg.kimg, rate * processes.world_size)
     rows = [
-        ("images", f"{len(dataset)} of {dataset.resolution} px, {_where(dataset)}"),
+        ("images", f"{len(dataset)} of {dataset.size_text}, {_where(dataset)}"),
         ("parameters", f"G {counted.parameters_G / 1e6:.2f} M, D {counted.parameters_D / 1e6:.2f} M"),
         ("synthesis", f"{_operations(g.macs())} per image"),
         ("training step", f"{_operations(counted.macs_per_image)} per image, forward and backward"),
@@ -243,7 +243,7 @@ def _span(hours: float) -> str:
 
 
 def _where(dataset: ImageDataset) -> str:
-    size = f"{math.prod(dataset.images.shape) / 2**20:.0f} MiB"
+    size = f"{math.prod(dataset.images.shape) * dataset.images.dtype.itemsize / 2**20:.0f} MiB"
     return f"{size} in memory" if dataset.in_memory else f"{size}: decoded when needed, not kept in memory"
 
 
@@ -296,7 +296,22 @@ def _check(options: Options) -> None:
     (check_links if options.resume else check_new_run)(options.out)
 
 
-def _config(options: Options, resolution: int, c_dim: int, channels: int, processes: Processes, snapshot: Path) -> TrainConfig:
+def _facts(dataset: ImageDataset) -> dict[str, Any]:
+    """The arguments of `resolve` that the images and labels decide."""
+    from stylert.models.stylegan2.config import network_size
+
+    resolution, const_height, const_width = network_size(*dataset.images.shape[2:])
+    return {
+        "resolution": resolution,
+        "const_height": const_height,
+        "const_width": const_width,
+        "c_dim": dataset.c_dim,
+        "img_channels": dataset.images.shape[1],
+        "image_channels": dataset.image_channels,
+    }
+
+
+def _config(options: Options, facts: dict[str, Any], processes: Processes, snapshot: Path) -> TrainConfig:
     from stylert.train.configuration.half_precision import fastest_half
     from stylert.train.configuration.presets import FROM_TRAINED_NETWORKS, resolve
     from stylert.train.configuration.resumed_settings import resumed_config
@@ -308,7 +323,7 @@ def _config(options: Options, resolution: int, c_dim: int, channels: int, proces
         else:
             from_networks = {} if options.transfer is None else FROM_TRAINED_NETWORKS
             overrides = {**from_networks, **options.overrides}
-            cfg = resolve(options.preset, resolution, c_dim, channels, processes.world_size, **overrides)
+            cfg = resolve(options.preset, gpus=processes.world_size, **facts, **overrides)
             if "half" not in overrides:
                 cfg = dataclasses.replace(cfg, half=fastest_half(cfg.half, options.device))
     except (TypeError, ValueError) as e:

@@ -43,6 +43,7 @@ END_BYTES = 2**16
 DOCUMENTS = (
     "bundle.json",
     "bundle.signature.json",
+    "channels.json",
     "dataset.json",
     "directions.json",
     "engine.json",

@@ -10,6 +10,7 @@ import numpy as np
 
 from stylert.core.errors import InputError, as_path, shown, shown_line
 from stylert.core.files.atomic import atomic_file
+from stylert.core.images.channels import PICTURE_CHANNELS
 from stylert.core.provenance.signing import signed
 
 #: Pixels in a side of a picture with columns that nothing fills.
@@ -131,7 +132,7 @@ def save_grid(
     If the user has a signing credential, a generated grid gets a C2PA manifest (`core.provenance.signing`).
 
     Args:
-        images: uint8 `[N, H, W, 1 or 3]`.
+        images: uint8 `[N, H, W, 1 to 4]`: grey or RGB, or one channel more with alpha.
         path: The file.
         columns: As in `make_grid`.
         generated: Whether a model made the images.
@@ -148,8 +149,8 @@ def save_grid(
         raise InputError(f"a grid is a PNG file, and {shown_line(str(path))} does not end in .png")
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
         raise InputError(f"a grid is made of uint8 images [N, H, W, C], not {described(images)}")
-    if 0 in images.shape or images.shape[3] not in (1, 3):
-        raise InputError(f"a grid is made of at least one image of 1 or 3 channels, not of {list(images.shape)}")
+    if 0 in images.shape or images.shape[3] not in PICTURE_CHANNELS:
+        raise InputError(f"a grid is made of at least one image of 1 to 4 channels, not of {list(images.shape)}")
     grid = make_grid(images, columns)
     encoded = BytesIO()
     Image.fromarray(grid.squeeze(2) if grid.shape[2] == 1 else grid).save(encoded, format="png")

@@ -4,7 +4,7 @@
 |---|---|
 | grey, also with transparency or 16 bits | grey |
 | any other colors, a palette too | RGB |
-| transparency | laid over white |
+| transparency | laid over white, or kept where the caller asks for it |
 | 16 bits per value | the upper 8 of them |
 | an orientation in EXIF | turned upright |
 | several pictures | the first |
@@ -59,12 +59,13 @@ warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, alpha: bool = False) -> Image.Image:
     """The picture in a file, in mode L or RGB, by the rule of this module.
 
     Args:
         data: Content of the file.
         max_pixels: Number of pixels that is allowed. It is compared before any pixel is decoded.
+        alpha: Whether transparency is kept: the mode is then LA or RGBA, also for a picture without transparency.
 
     Raises:
         PictureError: The file cannot be decoded. The message does not name it.
@@ -90,6 +91,8 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             # Pillow's own functions copy all pixels also where they change none, and a picture may have 512 MiB of them.
             upright = _eight_bits(image)
             ImageOps.exif_transpose(upright, in_place=True)
+            if alpha:
+                return _with_alpha(upright, "LA" if is_grey else "RGBA")
             flat, mode = _over_white(upright), "L" if is_grey else "RGB"
             return flat if flat.mode == mode else flat.convert(mode)
     except PictureError:
@@ -136,6 +139,17 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         narrow.putalpha(Image.fromarray(np.where(values == transparent, np.uint8(0), np.uint8(255))))
     narrow.getexif().update(image.getexif())
     return narrow
+
+
+def _with_alpha(image: Image.Image, mode: str) -> Image.Image:
+    """The picture with its transparency, in mode LA or RGBA."""
+    if image.mode == mode:
+        return image
+    if image.mode == "La":
+        image = image.convert("LA")
+    # Pillow knows the transparent color of a grey or RGB picture only on the way to RGBA.
+    full = image.convert("RGBA")
+    return full if mode == "RGBA" else Image.merge("LA", (full.getchannel("R"), full.getchannel("A")))
 
 
 def _over_white(image: Image.Image) -> Image.Image:

@@ -23,11 +23,11 @@ from stylert.export.quantization.number_formats import (
 
 @dataclass(frozen=True)
 class ChannelFactor:
-    """A tensor `[N, channels]` that multiplies an image tensor `[N, channels, size, size]`."""
+    """A tensor `[N, channels]` that multiplies an image tensor `[N, channels, *size]`."""
 
     tensor: str
     channels: int
-    size: int
+    size: tuple[int, int]
 
 
 class QdqBuilder:
@@ -59,9 +59,9 @@ class QdqBuilder:
         scales = g.node("Reshape", [scales, g.ints(-1)], f"{name}_steps_of_planes")
         count = g.node("Shape", [scales], f"{name}_count")
         zero_points = g.node("Expand", [self._zero_point(params), count], f"{name}_zeros_of_planes")
-        planes = g.node("Reshape", [x, g.ints(-1, factor.size**2)], f"{name}_planes")
+        planes = g.node("Reshape", [x, g.ints(-1, factor.size[0] * factor.size[1])], f"{name}_planes")
         planes = g.node(op, [planes, scales, zero_points], f"{name}_of_planes", axis=0)
-        return g.node("Reshape", [planes, g.ints(-1, factor.channels, factor.size, factor.size)], name)
+        return g.node("Reshape", [planes, g.ints(-1, factor.channels, *factor.size)], name)
 
     def fp8(self, x: str, scale: float, name: str) -> str:
         """`x` divided by `scale`, rounded to E4M3, and back."""

@@ -197,7 +197,7 @@ def _images_on_onnxruntime(weights: GeneratorWeights, plan: NetworkPlan, latents
 def _time_saved(spec: LayerSpec, layer: LayerPlan) -> float:
     """The time that 8 bits save in a layer, in multiplications of a plain convolution."""
     if spec.kind == "torgb":
-        return RGB_SAVING * spec.in_channels * spec.resolution**2
+        return RGB_SAVING * spec.in_channels * spec.height * spec.width
     fir_in_8_bits = layer.form == "transposed" and spec.up == 2 and layer.int8 is not None and layer.int8.output is not None
     return spec.macs * (FIR_SAVING if fir_in_8_bits else 1)
 

@@ -204,8 +204,8 @@ def _default_plan(
 def _timing_inputs(bundle: Bundle, latents: list[np.ndarray], batch: int) -> dict[str, np.ndarray]:
     inputs = {"ws": np.concatenate([latents[i % len(latents)] for i in range(batch)])}
     rng = np.random.default_rng(0)
-    for name, size in bundle.noise_inputs.items():
-        inputs[name] = rng.standard_normal((batch, 1, size, size), np.float32)
+    for name, size in bundle.noise_sizes.items():
+        inputs[name] = rng.standard_normal((batch, 1, *size), np.float32)
     return inputs | bundle.unmoved_styles(batch)
 
 

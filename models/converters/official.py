@@ -34,6 +34,7 @@ def write_official(file: BinaryIO, networks: NetworksToWrite, project: str) -> l
     modules, config = NETWORK_MODULES[project], networks.config
     if config.network not in modules:
         raise InputError(f"the code of {project} has no {config.title}")
+    config.require_usual_shape(f"the code of {project}")
     source = f"{WRITER_COMMENT}from {modules[config.network]} import *\n"
     notes = []
     averaged = _generator(networks, networks.generator, source, project)

@@ -38,6 +38,7 @@ def write_rosinality(file: BinaryIO, networks: NetworksToWrite) -> list[str]:
     cfg = networks.config
     if not isinstance(cfg, GeneratorConfig):
         raise InputError(f"rosinality's code has no {cfg.title}")
+    cfg.require_usual_shape("rosinality's code")
     _check_generator(cfg)
     notes = [epsilon_note("rosinality's code"), *_generator_notes(cfg)]
     content: dict[str, Any] = {WRITER_ENTRY: "stylegan2-pytorch"}

@@ -150,7 +150,7 @@ def import_bytes(data: memoryview, training: bool = True, stored: int | None = N
     config = networks.config
     converted = ", ".join(network for network, arrays in present.items() if arrays is not None)
     count = sum(array.size for array in networks.generator.values())
-    summary = f"converted {converted}: {config.resolution} px, {config.form}, {count / 1e6:.2f} M values in G_ema"
+    summary = f"converted {converted}: {config.size_text}, {config.form}, {count / 1e6:.2f} M values in G_ema"
     format_name, notes = f"{project}, {container}", (summary, *networks.notes)
     return ImportedCheckpoint(
         format_name,

@@ -75,7 +75,7 @@ def read_official(content: dict[Any, Any] | StoredModule, training: bool, budget
             if isinstance(data.get("D"), StoredModule):
                 if not data["D"].children():  # the official code wants a module where there is no discriminator
                     raise UnsupportedNetworkError("its D has no weights")
-                networks.discriminator_config, networks.discriminator = _read_discriminator(data["D"], budget, notes)
+                networks.discriminator_config, networks.discriminator = _read_discriminator(data["D"], config, budget, notes)
     if isinstance(data.get("augment_pipe"), StoredModule):
         notes.append(f"dropped augment_pipe{augment_strength(data['augment_pipe'], budget)}: augmentation starts anew")
     notes += dropped_entries(set(data) - {"G", "D", "G_ema", "augment_pipe", "training_set_kwargs"})
@@ -102,8 +102,12 @@ def _read_generator(module: StoredModule, network: str, budget: Budget) -> tuple
     beta = setting(mapping, "w_avg_beta", network)
     clamps = settings_of(modules, ("SynthesisLayer", "ToRGBLayer"), "conv_clamp", network)
     taps = fir_taps(read_filter(tensors, "synthesis.b4.resample_filter"), f"synthesis.b4.resample_filter of {network}")
+    # Forks for images that are not square begin with another constant. Their settings have many names, and its shape has one.
+    _, const_height, const_width = tensors.shape("synthesis.b4.const", 3)
     fields: dict[str, Any] = {
         "resolution": resolution,
+        "const_height": const_height,
+        "const_width": const_width,
         "z_dim": setting(mapping, "z_dim", network),
         "c_dim": setting(mapping, "c_dim", network),
         "w_dim": setting(mapping, "w_dim", network),
@@ -147,7 +151,10 @@ def _read_generator(module: StoredModule, network: str, budget: Budget) -> tuple
     return config, arrays, notes
 
 
-def _read_discriminator(module: StoredModule, budget: Budget, notes: list[str]) -> tuple[DiscriminatorConfig, Arrays]:
+def _read_discriminator(
+    module: StoredModule, generator: GeneratorConfig, budget: Budget, notes: list[str]
+) -> tuple[DiscriminatorConfig, Arrays]:
+    """Configuration and arrays. Its weights tell only the number of pixels at 4 px, so the sides are those of the generator."""
     network = "D"
     parts = module.children()
     blocks = blocks_of(module, network)
@@ -174,6 +181,8 @@ def _read_discriminator(module: StoredModule, budget: Budget, notes: list[str]) 
     taps = fir_taps(read_filter(tensors, f"b{resolution}.resample_filter"), "of D")
     fields: dict[str, Any] = {
         "resolution": resolution,
+        "const_height": generator.const_height,
+        "const_width": generator.const_width,
         "c_dim": c_dim,
         "img_channels": tensors.shape(f"b{resolution}.fromrgb.weight", 4)[1],
         "architecture": architecture_of(blocks, network),

@@ -94,7 +94,9 @@ def _read_training_networks(data: dict[Any, Any], averaged: str, networks: Impor
             networks.raw = {**raw, "mapping.w_avg": networks.generator["mapping.w_avg"]}
     if type(data.get("d")) is dict:
         with drop_if_unsupported("d", networks.notes):
-            networks.discriminator_config, networks.discriminator = _read_discriminator(data["d"], budget)
+            networks.discriminator_config, networks.discriminator = _read_discriminator(
+                data["d"], networks.generator["synthesis.b4.const"].shape, budget
+            )
 
 
 # --- generator -----------------------------------------------------------------------------------------------------
@@ -114,8 +116,11 @@ def _read_generator(state: dict[Any, Any], network: str, budget: Budget, notes: 
             f"its {network} maps inputs of width {z_dim} to latents of width {w_dim}: it is a conditional network whose "
             "class embedding the file does not hold"
         )
+    *_, const_height, const_width = tensors.shape("input.input", 4)
     fields: dict[str, Any] = {
         "resolution": 4 << blocks,
+        "const_height": const_height,
+        "const_width": const_width,
         "z_dim": z_dim,
         "w_dim": w_dim,
         "img_channels": tensors.shape("to_rgb1.bias", 4)[1],
@@ -146,7 +151,8 @@ def _read_generator(state: dict[Any, Any], network: str, budget: Budget, notes: 
 # --- discriminator -------------------------------------------------------------------------------------------------
 
 
-def _read_discriminator(state: dict[Any, Any], budget: Budget) -> tuple[DiscriminatorConfig, Arrays]:
+def _read_discriminator(state: dict[Any, Any], const: tuple[int, ...], budget: Budget) -> tuple[DiscriminatorConfig, Arrays]:
+    """Configuration and arrays. `const` is the shape `[C, H, W]` of the generator's constant, whose sides D shares."""
     tensors = TensorReader("d", _tensors(state, "d"), budget)
     count = _count(tensors, r"convs\.(\d+)\.skip\.1\.weight", first=1, maximum=MAX_BLOCKS)
     resolution = 4 << count
@@ -155,6 +161,8 @@ def _read_discriminator(state: dict[Any, Any], budget: Budget) -> tuple[Discrimi
     channels[4] = tensors.shape("final_conv.0.weight", 4)[0]
     fields: dict[str, Any] = {
         "resolution": resolution,
+        "const_height": const[1],
+        "const_width": const[2],
         "img_channels": tensors.shape("convs.0.0.weight", 4)[1],
         "mbstd_group_size": MBSTD_GROUP_SIZE,
         **channel_settings(channels),

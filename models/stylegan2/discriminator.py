@@ -43,12 +43,12 @@ class DiscriminatorBlock(nn.Module):
         """One block down.
 
         Args:
-            x: Activations `[N, inner, R, R]`, or None in the first block.
-            img: Image `[N, img_channels, R, R]` where this block has fromrgb, or None.
+            x: Activations `[N, inner, H, W]`, or None in the first block.
+            img: Image `[N, img_channels, H, W]` where this block has fromrgb, or None.
             half: float16 or bfloat16 for the blocks that may run in it, or None for float32.
 
         Returns:
-            Activations `[N, outer, R / 2, R / 2]`, and for "skip" the image at half the size, else None.
+            Activations `[N, outer, H / 2, W / 2]`, and for "skip" the image at half the size, else None.
         """
         dtype = half if self.use_fp16 and half is not None else torch.float32
         if x is not None:
@@ -103,11 +103,11 @@ class DiscriminatorEpilogue(nn.Module):
         if cfg.architecture == "skip":
             self.fromrgb = Conv2d(cfg.img_channels, channels, 1, cfg.resample_filter, "lrelu")
         self.conv = Conv2d(channels + cfg.mbstd_num_channels, channels, 3, cfg.resample_filter, "lrelu", clamp=cfg.conv_clamp)
-        self.fc = FullyConnected(channels * 16, channels, "lrelu")
+        self.fc = FullyConnected(channels * cfg.const_height * cfg.const_width, channels, "lrelu")
         self.out = FullyConnected(channels, cfg.cmap_dim or 1)
 
     def forward(self, x: Tensor, img: Tensor | None, cmap: Tensor | None) -> Tensor:
-        """x `[N, C, 4, 4]`, for "skip" the image at 4 px, and mapped labels `[N, cmap_dim]` or None, to logits `[N, 1]`."""
+        """x `[N, C, H, W]`, for "skip" the image at 4 px, and mapped labels `[N, cmap_dim]` or None, to logits `[N, 1]`."""
         x = x.float()
         if self.cfg.architecture == "skip":
             assert img is not None
@@ -136,7 +136,7 @@ class Discriminator(nn.Module):
         """Judge images.
 
         Args:
-            img: `[N, img_channels, R, R]` in [-1, 1].
+            img: `[N, img_channels, H, W]` in [-1, 1].
             c: One-hot labels `[N, c_dim]`, or None without labels.
             half: float16 or bfloat16 for the `num_fp16_res` highest blocks, or None for float32 throughout.
 
@@ -146,7 +146,7 @@ class Discriminator(nn.Module):
         Raises:
             ValueError: `img` has another shape, or labels are missing.
         """
-        size = (self.cfg.img_channels, self.cfg.resolution, self.cfg.resolution)
+        size = (self.cfg.img_channels, self.cfg.height, self.cfg.width)
         if img.ndim != 4 or img.shape[1:] != size:
             raise ValueError(f"the discriminator takes [N, {', '.join(map(str, size))}], not {list(img.shape)}")
         x: Tensor | None = None

@@ -1,6 +1,6 @@
 """StyleGAN2's generator: z and a label to w (`MappingNetwork`), then w to an image (`SynthesisNetwork`).
 
-The synthesis network begins with a learned constant of 4x4 pixels and doubles the resolution in each block:
+The synthesis network begins with a learned constant, in general of 4x4 pixels, and doubles the resolution in each block:
 
     const ─▶ b4 ─▶ b8 ─▶ ... ─▶ bR        each block: conv0 (2x up), conv1, and torgb into the image
 
@@ -44,7 +44,7 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(spec.out_channels))
         self.noise_const: Tensor
         self.resample_filter: Tensor
-        self.register_buffer("noise_const", torch.randn(spec.resolution, spec.resolution))
+        self.register_buffer("noise_const", torch.randn(spec.height, spec.width))
         self.register_buffer("resample_filter", setup_filter(cfg.resample_filter))
 
     def forward(self, x: Tensor, w: Tensor, noise_mode: NoiseMode = "const", gain: float = 1.0) -> Tensor:
@@ -78,12 +78,11 @@ class SynthesisLayer(nn.Module):
         return weight / (fan_in**0.5 * largest_weight), style / largest_style
 
     def _noise(self, x: Tensor, mode: NoiseMode) -> Tensor | None:
-        """Noise `[R, R]` or `[N, 1, R, R]` times its strength, or None."""
+        """Noise `[H, W]` or `[N, 1, H, W]` times its strength, or None."""
         if mode == "const":
             return self.noise_const * self.noise_strength
         if mode == "random":
-            res = self.noise_const.shape[0]
-            return torch.randn(x.shape[0], 1, res, res, device=x.device) * self.noise_strength
+            return torch.randn(x.shape[0], 1, *self.noise_const.shape, device=x.device) * self.noise_strength
         return None
 
 
@@ -117,7 +116,7 @@ class SynthesisBlock(nn.Module):
         self.resample_filter: Tensor
         self.register_buffer("resample_filter", setup_filter(cfg.resample_filter))
         if resolution == 4:
-            self.const = nn.Parameter(torch.randn(cfg.channels(4), 4, 4))
+            self.const = nn.Parameter(torch.randn(cfg.channels(4), cfg.const_height, cfg.const_width))
         for spec in specs:
             layer = ToRGB(spec, cfg) if spec.kind == "torgb" else SynthesisLayer(spec, cfg)
             setattr(self, spec.name_in_block, layer)
@@ -132,14 +131,14 @@ class SynthesisBlock(nn.Module):
         """One block up.
 
         Args:
-            x: Activations of the previous block, `[N, in, R / 2, R / 2]`. None at 4 px, where the constant begins.
-            img: Image so far, float32 `[N, img_channels, R / 2, R / 2]`, or None where there is none yet.
+            x: Activations of the previous block, `[N, in, H / 2, W / 2]`. None at 4 px, where the constant begins.
+            img: Image so far, float32 `[N, img_channels, H / 2, W / 2]`, or None where there is none yet.
             ws: All latents, `[N, num_ws, w_dim]`.
             noise_mode: See `NoiseMode`.
             half: float16 or bfloat16 for the blocks that may run in it, or None for float32.
 
         Returns:
-            Activations `[N, out, R, R]`, and the image at `[R, R]` in float32 or None.
+            Activations `[N, out, H, W]`, and the image at `[H, W]` in float32 or None.
         """
         if x is None:
             x = self.const.unsqueeze(0).expand(ws.shape[0], -1, -1, -1)
@@ -172,7 +171,7 @@ class SynthesisNetwork(nn.Module):
             setattr(self, f"b{res}", SynthesisBlock(res, specs, cfg))
 
     def forward(self, ws: Tensor, noise_mode: NoiseMode = "random", half: torch.dtype | None = None) -> Tensor:
-        """Make images `[N, img_channels, R, R]`, float32, nominally in [-1, 1].
+        """Make images `[N, img_channels, H, W]`, float32, nominally in [-1, 1].
 
         Args:
             ws: One latent per layer, `[N, num_ws, w_dim]`.
@@ -209,7 +208,7 @@ class Generator(nn.Module):
         noise_mode: NoiseMode = "const",
         half: torch.dtype | None = None,
     ) -> Tensor:
-        """z `[N, z_dim]` and c `[N, c_dim]` to images `[N, img_channels, R, R]`, float32, nominally in [-1, 1].
+        """z `[N, z_dim]` and c `[N, c_dim]` to images `[N, img_channels, H, W]`, float32, nominally in [-1, 1].
 
         `psi` and `cutoff` are those of `MappingNetwork.forward`, `noise_mode` and `half` those of `SynthesisNetwork.forward`.
         """

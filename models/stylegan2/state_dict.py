@@ -19,14 +19,14 @@ def generator_shapes(cfg: GeneratorConfig) -> Shapes:
     taps = len(cfg.resample_filter)
     for res in cfg.block_resolutions:
         shapes[f"synthesis.b{res}.resample_filter"] = (taps, taps)
-    shapes["synthesis.b4.const"] = (cfg.channels(4), 4, 4)
+    shapes["synthesis.b4.const"] = (cfg.channels(4), cfg.const_height, cfg.const_width)
     for layer in cfg.layers():
         name = f"synthesis.{layer.name}"
         shapes |= _linear(f"{name}.affine", cfg.w_dim, layer.in_channels)
         shapes[f"{name}.weight"] = (layer.out_channels, layer.in_channels, layer.kernel, layer.kernel)
         shapes[f"{name}.bias"] = (layer.out_channels,)
         if layer.kind == "conv":
-            shapes[f"{name}.noise_const"] = (layer.resolution, layer.resolution)
+            shapes[f"{name}.noise_const"] = (layer.height, layer.width)
             shapes[f"{name}.noise_strength"] = ()
             shapes[f"{name}.resample_filter"] = (taps, taps)
     for res, (inner, outer) in cfg.shortcuts().items():
@@ -61,7 +61,7 @@ def discriminator_shapes(cfg: DiscriminatorConfig) -> Shapes:
     if cfg.architecture == "skip":
         conv("b4.fromrgb", cfg.img_channels, channels, 1)
     conv("b4.conv", channels + cfg.mbstd_num_channels, channels, 3)
-    shapes |= _linear("b4.fc", channels * 16, channels)
+    shapes |= _linear("b4.fc", channels * cfg.const_height * cfg.const_width, channels)
     shapes |= _linear("b4.out", channels, cfg.cmap_dim or 1)
     if cfg.c_dim:
         shapes |= _mapping(0, cfg.c_dim, cfg.cmap_dim, cfg.mapping_layers)

@@ -105,7 +105,7 @@ def measure_pairs(bundle: Bundle, pairs: Sequence[Pair], threads: int | None) ->
     """
     sessions: dict[Pair, Session] = {}
     inputs = {"ws": np.zeros((1, bundle.num_ws, bundle.model["w_dim"]), np.float32)}
-    inputs |= {n: np.zeros((1, 1, side, side), np.float32) for n, side in bundle.noise_inputs.items()}
+    inputs |= {n: np.zeros((1, 1, *size), np.float32) for n, size in bundle.noise_sizes.items()}
     inputs |= bundle.unmoved_styles(1)
     times: dict[Pair, float] = {}
     try:

@@ -189,7 +189,7 @@ def _inputs(bundle: Bundle, threads: int | None) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(0)
     return [
         {"ws": ws[i : i + 1]}
-        | {n: rng.standard_normal((1, 1, side, side), np.float32) for n, side in bundle.noise_inputs.items()}
+        | {n: rng.standard_normal((1, 1, *size), np.float32) for n, size in bundle.noise_sizes.items()}
         | bundle.unmoved_styles(1)
         for i in range(SEEDS)
     ]

@@ -16,6 +16,7 @@ from stylert.core.files.atomic import atomic_file, check_writable
 from stylert.core.files.json_documents import read_document
 from stylert.core.images.grids import described
 from stylert.core.provenance.signing import says_generated, signed
+from stylert.runtime.bundle import Bundle
 from stylert.runtime.media.image_metadata import PNG_KEY, read_comment, xmp_packet
 
 #: Suffixes of the formats that can hold a comment
@@ -107,6 +108,17 @@ def check_channels(path: str | Path, channels: int, is_video: bool = False) -> N
         raise InputError(
             f"cannot write {channels} channels as {path}: a {suffix} {kind} holds {counts}; from Python, images are arrays"
         )
+
+
+def check_bundle_channels(path: str | Path, bundle: Bundle) -> None:
+    """Raise InputError unless the images of a bundle are pictures, and one of this suffix can hold their channels."""
+    if bundle.channels:
+        names = ", ".join(channel.name for channel in bundle.channels)
+        raise InputError(
+            f"cannot write measured values ({names}) as {path}: write them with stylert generate --format npz, "
+            "or show them as grey tiles with its --format png"
+        )
+    check_channels(path, bundle.model["img_channels"])
 
 
 def check_commented(path: str | Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from stylert.core.errors import InputError
+from stylert.core.images.channels import viewable
 from stylert.core.images.grids import Grid, as_uint8
 from stylert.core.progress import Progress
 from stylert.core.seeds import z_from_seeds
@@ -114,8 +115,8 @@ def check_fits(
         _composition(recipe).check(bundle, directions)
     images = _images_in_memory(recipe)
     check_call(bundle, len(recipe.together) if recipe.together else min(recipe.batch, images))
-    if images * max(bundle.resolution**2, bundle.num_ws * bundle.model["w_dim"]) > MAX_HELD:
-        raise InputError(f"{images} images of {bundle.resolution} px are too many to hold at once")
+    if images * max(bundle.pixels, bundle.num_ws * bundle.model["w_dim"]) > MAX_HELD:
+        raise InputError(f"{images} images of {bundle.size_text} are too many to hold at once")
 
 
 def average_w(generator: Generator, cutoff: int | None = None) -> np.ndarray:
@@ -163,8 +164,8 @@ class Sources:
 
 def check_call(bundle: Bundle, images: int) -> None:
     """Raise InputError if so many images are too many for one call of a bundle's network."""
-    if images > (most := max(MAX_CALL_PIXELS // bundle.resolution**2, 1)):
-        raise InputError(f"{images} images of {bundle.resolution} px in one call need too much memory; at most {most}")
+    if images > (most := max(MAX_CALL_PIXELS // bundle.pixels, 1)):
+        raise InputError(f"{images} images of {bundle.size_text} in one call need too much memory; at most {most}")
 
 
 def _images_in_memory(recipe: Recipe) -> int:
@@ -186,7 +187,7 @@ def _single(sources: Sources, progress: Progress) -> np.ndarray:
     recipe = sources.recipe
     seeds = recipe.together or recipe.seeds
     ws = sources.ws(seeds, whole=True)
-    return as_uint8(sources.generator.synthesize(ws))[seeds.index(recipe.seeds[0])]
+    return _shown(sources.generator, sources.generator.synthesize(ws))[seeds.index(recipe.seeds[0])]
 
 
 def _grid(sources: Sources, progress: Progress) -> np.ndarray:
@@ -226,7 +227,7 @@ def _steered(sources: Sources, progress: Progress, directions: Directions) -> np
 def _composed(generator: Generator, recipe: Recipe, directions: Directions | None) -> np.ndarray:
     composition = _composition(recipe)
     moved = moved_ws(composed_ws(generator, [composition]), [composition.parsed_moves], directions)
-    return as_uint8(generator.synthesize(moved.ws, style_offsets=moved.style_offsets))[0]
+    return _shown(generator, generator.synthesize(moved.ws, style_offsets=moved.style_offsets))[0]
 
 
 def _composition(recipe: Recipe) -> Composition:
@@ -244,11 +245,16 @@ def _map(generator: Generator, recipe: Recipe, z: np.ndarray, psi: float | None 
     return generator.map(z, recipe.psi[0] if psi is None else psi, recipe.cutoff, recipe.labels(len(z)))
 
 
+def _shown(generator: Generator, images: np.ndarray) -> np.ndarray:
+    """Images of a network as pictures show them, uint8 `[N, H, W, C]`. Channels that are no colors become grey tiles."""
+    return viewable(as_uint8(images), bool(generator.bundle.channels))
+
+
 def _drawn(generator: Generator, batches: Iterable[Steered], grid: Grid, progress: Progress) -> np.ndarray:
     """The picture of a grid, batch by batch: the grid is the only copy of its images."""
     skipped = grid.filled
     for ws, offsets in batches:
-        grid.add(as_uint8(generator.synthesize(ws, style_offsets=offsets)))
+        grid.add(_shown(generator, generator.synthesize(ws, style_offsets=offsets)))
         progress("generate", grid.filled - skipped, grid.count - skipped)
     return grid.picture
 
@@ -268,6 +274,6 @@ def _rebatched(parts: Iterable[np.ndarray], batch: int) -> Iterator[Steered]:
 def _synthesize_path(generator: Generator, path: Iterator[np.ndarray], total: int, progress: Progress) -> Iterator[np.ndarray]:
     done = 0
     for ws in path:
-        yield as_uint8(generator.synthesize(ws))
+        yield _shown(generator, generator.synthesize(ws))
         done += len(ws)
         progress("frames", done, total)

@@ -17,7 +17,7 @@ from stylert.core.seeds import MAX_SEED, parse_seeds
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.input_checks import host_floats
 from stylert.runtime.media.composition import MAX_PSI, Composition
-from stylert.runtime.media.pictures import check_channels
+from stylert.runtime.media.pictures import check_bundle_channels
 from stylert.runtime.serving.model_store import Item, ServedModel
 from stylert.runtime.serving.request_limits import check_marks
 from stylert.runtime.serving.settings import ServerSettings
@@ -116,14 +116,22 @@ def image_order(request: ImagesRequest, model: ServedModel, settings: ServerSett
     if request.format not in FORMATS:
         raise InputError(f"format is one of {', '.join(FORMATS)}, not {shown(request.format)}")
     suffix, media_type = FORMATS[request.format]
-    check_channels(f"a picture as {request.format}{suffix}", bundle.model["img_channels"])
+    check_bundle_channels(f"a picture as {request.format}{suffix}", bundle)
     if request.size is not None and not 1 <= request.size <= MAX_SIDE:
         raise InputError(f"size is from 1 to {MAX_SIDE} pixels, not {request.size}")
     items = _items(request, bundle, model.directions, settings.max_images)
-    pixels = len(items) * max(request.size or 0, bundle.resolution) ** 2
+    drawn = resized_shape(bundle.height, bundle.width, request.size)
+    pixels = len(items) * max(bundle.pixels, drawn[0] * drawn[1])
     if pixels > settings.max_pixels:
         raise InputError(f"{len(items)} pictures have {pixels} pixels; a request may have {settings.max_pixels}")
     return ImageOrder(model, items, request.size, suffix, media_type, request.quality)
+
+
+def resized_shape(height: int, width: int, size: int | None) -> tuple[int, int]:
+    """Height and width of a picture whose longer side is `size`; those of the image itself for None."""
+    longer = max(height, width)
+    size = size or longer
+    return max(round(height * size / longer), 1), max(round(width * size / longer), 1)
 
 
 def _items(request: ImagesRequest, bundle: Bundle, directions: Directions | None, most: int) -> list[Item]:

@@ -23,7 +23,7 @@ from stylert.core.errors import shown
 from stylert.runtime.media.composition import Composition
 from stylert.runtime.media.pictures import as_picture, encoded_image
 from stylert.runtime.media.recipes import Recipe
-from stylert.runtime.serving.image_request import ImageOrder
+from stylert.runtime.serving.image_request import ImageOrder, resized_shape
 from stylert.runtime.serving.model_store import Item, ServedModel
 from stylert.runtime.serving.refusals import Refusal
 
@@ -58,9 +58,10 @@ def several_type(accept: str, media_type: str) -> str | None:
 
 def encoded(order: ImageOrder, index: int, image: np.ndarray) -> bytes:
     """The picture file of one image of an order, in its size and with its recipe."""
-    if order.size is not None and order.size != image.shape[0]:
-        resized = np.asarray(as_picture(image).resize((order.size, order.size), Image.Resampling.LANCZOS))
-        image = resized.reshape(order.size, order.size, -1)
+    height, width = resized_shape(image.shape[0], image.shape[1], order.size)
+    if (height, width) != image.shape[:2]:
+        resized = np.asarray(as_picture(image).resize((width, height), Image.Resampling.LANCZOS))
+        image = resized.reshape(height, width, -1)
     return encoded_image(image, order.suffix, comment(order.model, order.items[index]), order.quality)
 
 

@@ -74,6 +74,6 @@ def calls_at_once(bundle: Bundle, backend: str, threads: int | None) -> tuple[in
     """
     cores = threads or usable_cores()
     count = min(cores, MAX_CALLS)
-    if count == 1 or backend not in SHARES_NETWORK or bundle.resolution > MAX_RESOLUTION:
+    if count == 1 or backend not in SHARES_NETWORK or bundle.pixels > MAX_RESOLUTION**2:
         return 1, threads
     return count, cores // count

@@ -11,7 +11,9 @@ from stylert.runtime.style_levels import LEVELS, level_indices
 def network_facts(bundle: Bundle) -> dict[str, Any]:
     """Sizes of the images and latents, the number of classes, and the latents of each style level, by name."""
     return {
-        "resolution": bundle.resolution,
+        "resolution": max(bundle.height, bundle.width),
+        "height": bundle.height,
+        "width": bundle.width,
         "channels": bundle.model["img_channels"],
         "num_ws": bundle.num_ws,
         "w_dim": bundle.model["w_dim"],

@@ -22,7 +22,7 @@ from stylert.core.provenance.credentials import SWITCH
 from stylert.core.provenance.signing import active_signer_sha256
 from stylert.runtime.bundle import Bundle
 from stylert.runtime.generator import Generator
-from stylert.runtime.media.pictures import check_channels, encoded_image
+from stylert.runtime.media.pictures import check_bundle_channels, encoded_image
 from stylert.runtime.media.recipes import Recipe, bundle_hash
 from stylert.runtime.media.rendering import check_call
 from stylert.runtime.serving.network_calls import SHARES_NETWORK, calls_at_once
@@ -39,7 +39,7 @@ def check_work(work: ShardWork, bundle: Bundle) -> None:
         SigningError: There is a credential, and it cannot sign. Or it is another one than that of the work.
     """
     bundle.check_no_noise_inputs()
-    check_channels(f"seed.{work.picture}", bundle.model["img_channels"])
+    check_bundle_channels(f"seed.{work.picture}", bundle)
     check_call(bundle, work.batch)
     check_format(work.format)
     _check_signer(work)

@@ -20,7 +20,7 @@ from pathlib import Path
 from stylert.core.errors import InputError
 from stylert.core.files.marks import marked_directory
 from stylert.runtime.bundle import Bundle
-from stylert.runtime.media.pictures import check_channels
+from stylert.runtime.media.pictures import check_bundle_channels
 from stylert.runtime.media.recipes import bundle_hash
 from stylert.runtime.serving.named_bundle import NamedBundle, check_names
 from stylert.runtime.serving.network_facts import network_facts
@@ -110,7 +110,8 @@ def _write_models(source: NamedBundle, folder: Path, direction_files: Sequence[P
     """Write the networks of a bundle. Returns the facts of each precision for the page."""
     bundle = Bundle.load(source.path)
     bundle.require_stylegan2("stylert web")
-    check_channels("a picture as png.png", bundle.model["img_channels"])
+    bundle.require_usual_shape("stylert web")
+    check_bundle_channels("a picture as png.png", bundle)
     digest = bundle_hash(bundle)
     precisions = source.precisions or tuple(p for p in PRECISIONS if p in bundle.precisions)
     if not precisions:

@@ -98,3 +98,13 @@ def test_an_engine_for_single_images_takes_fewer_kernels_and_moves_fewer_bytes(t
     any_batch, single = (build(weights, "fp16", True, "sm_89", tmp_path, batch) for batch in ((1, 4, 16), (1, 1, 1)))
     assert single["kernels"] <= 50 < any_batch["kernels"]
     assert single["moved_bytes"] < 0.75 * any_batch["moved_bytes"]
+
+
+@pytest.mark.parametrize(("precision", "own_plan"), NETWORKS)
+@pytest.mark.parametrize("const", [(4, 8), (3, 5)])
+def test_networks_of_images_that_are_not_square_build(
+    tmp_path: Path, precision: str, own_plan: bool, const: tuple[int, int]
+) -> None:
+    weights = random_weights(resolution=32, const_height=const[0], const_width=const[1])
+    facts = build(weights, precision, own_plan, "sm_89", tmp_path)
+    assert any(k["kind"] in ("correlation", "deconv") for k in facts["layers"])

@@ -17,13 +17,13 @@ BRIGHTNESS = 1.0
 SATURATION = (0.0, 2.0)
 #: Factor of the distance of each value to the image's mean.
 CONTRAST = (0.5, 1.5)
-#: Largest translation and side of the hole, as shares of the side.
+#: Largest translation and sides of the hole, as shares of height and width.
 TRANSLATION = 1 / 8
 CUTOUT = 1 / 2
 
 
 def diffaugment(images: Tensor, p: float) -> Tensor:
-    """Augment each image of `[N, C, S, S]` with probability p. Pixels from outside and in the hole are 0, a middle grey."""
+    """Augment each image of `[N, C, H, W]` with probability p. Pixels from outside and in the hole are 0, a middle grey."""
     augmented = _cut_out(_translate(_change_color(images)))
     chosen = (torch.rand(len(images)) < p).to(images.device)
     return torch.where(chosen[:, None, None, None], augmented, images)
@@ -40,19 +40,22 @@ def _change_color(x: Tensor) -> Tensor:
 
 
 def _translate(x: Tensor) -> Tensor:
-    n, c, _, size = x.shape
-    most = int(size * TRANSLATION + 0.5)
-    rows, columns = ((integers(0, 2 * most, n, 1).long() + torch.arange(size)).to(x.device) for _ in range(2))
-    x = F.pad(x, (most,) * 4)
-    x = x.gather(2, rows[:, None, :, None].expand(n, c, size, size + 2 * most))
-    return x.gather(3, columns[:, None, None, :].expand(n, c, size, size))
+    n, c, height, width = x.shape
+    down, right = (int(side * TRANSLATION + 0.5) for side in (height, width))
+    rows, columns = (
+        (integers(0, 2 * most, n, 1).long() + torch.arange(side)).to(x.device)
+        for most, side in ((down, height), (right, width))
+    )
+    x = F.pad(x, (right, right, down, down))
+    x = x.gather(2, rows[:, None, :, None].expand(n, c, height, width + 2 * right))
+    return x.gather(3, columns[:, None, None, :].expand(n, c, height, width))
 
 
 def _cut_out(x: Tensor) -> Tensor:
-    n, _, _, size = x.shape
-    side = int(size * CUTOUT + 0.5)
+    n = len(x)
     inside = []
-    for _ in range(2):  # the centre may lie anywhere, so a part of the hole may lie outside
+    for size in x.shape[2:]:  # the centre may lie anywhere, so a part of the hole may lie outside
+        side = int(size * CUTOUT + 0.5)
         first = integers(0, size - 1, n, 1) - side // 2
         position = torch.arange(size) - first
         inside.append((position >= 0) & (position < side))

@@ -15,10 +15,10 @@ from torch import Tensor
 from stylert.train.augment.random_parameters import integers, log_normal, normal, uniform, with_probability
 
 # The names of these constants are those of the official code.
-XINT_MAX = 0.125  # share of the side
+XINT_MAX = 0.125  # share of width and height
 SCALE_STD = 0.2
 ANISO_STD = 0.2
-XFRAC_STD = 0.125  # share of the side
+XFRAC_STD = 0.125  # share of width and height
 
 
 @dataclass(frozen=True)
@@ -61,28 +61,32 @@ class Geometry:
         )
 
 
-def random_geometry(n: int, size: int, p: float, blit: bool, geom: bool) -> Geometry:
-    """Random transformations of `n` square images.
+def random_geometry(n: int, size: int | tuple[int, int], p: float, blit: bool, geom: bool) -> Geometry:
+    """Random transformations of `n` images.
+
+    A quarter turn would leave half of a long image outside. So images that are not square have half turns alone.
 
     Args:
         n: Number of images.
-        size: Side of the images in pixels.
+        size: Side of square images in pixels, or width and height.
         p: Probability of each transformation.
         blit: Whether the group `blit` is used. Otherwise its transformations are neutral.
         geom: Whether the group `geom` is used.
     """
     p_blit, p_geom = p * blit, p * geom
+    width, height = (size, size) if isinstance(size, int) else size
+    sides, turns = torch.tensor([width, height], dtype=torch.float64), 1 if width == height else 2
     # At least one of the two rotations is applied with probability p.
     p_rotation = 1 - math.sqrt(1 - p_geom)
     return Geometry(
         xflip=with_probability(p_blit, integers(0, 1, n), 0),
-        rotate90=with_probability(p_blit, integers(0, 3, n), 0),
-        xint=with_probability(p_blit, (uniform(-1, 1, n, 2) * (XINT_MAX * size)).round(), 0),
+        rotate90=with_probability(p_blit, integers(0, 3, n) * turns % 4, 0),
+        xint=with_probability(p_blit, (uniform(-1, 1, n, 2) * (XINT_MAX * sides)).round(), 0),
         scale=with_probability(p_geom, log_normal(SCALE_STD, n), 1),
         pre_rotation=with_probability(p_rotation, uniform(-math.pi, math.pi, n), 0),
         aniso=with_probability(p_geom, log_normal(ANISO_STD, n), 1),
         post_rotation=with_probability(p_rotation, uniform(-math.pi, math.pi, n), 0),
-        xfrac=with_probability(p_geom, normal(XFRAC_STD * size, n, 2), 0),
+        xfrac=with_probability(p_geom, normal(XFRAC_STD, n, 2) * sides, 0),
     )
 
 

@@ -17,3 +17,5 @@ PIPELINES: dict[str, tuple[str, ...]] = {
     "bgcfnc": ("blit", "geom", "color", "filter", "noise", "cutout"),
     "diffaug": ("diffaug",),
 }
+#: Groups that take the channels for colors.
+COLOR_GROUPS = frozenset({"color", "diffaug"})

@@ -15,7 +15,7 @@ from stylert.train.augment.corruption import (
 )
 from stylert.train.augment.diffaug import diffaugment
 from stylert.train.augment.geometry import random_geometry
-from stylert.train.augment.groups import PIPELINES
+from stylert.train.augment.groups import COLOR_GROUPS, PIPELINES
 from stylert.train.augment.resampling import blit, warp
 
 
@@ -25,7 +25,7 @@ def augment(images: Tensor, p: float, pipeline: str = "bgc") -> Tensor:
     An image that draws no transformation stays bit for bit, so p = 0 is the identity.
 
     Args:
-        images: `[N, 1 or 3, S, S]` in about [-1, 1], on any device.
+        images: `[N, C, H, W]` in about [-1, 1], on any device. Pipelines that change colors take 1 or 3 channels.
         p: Probability of each transformation of each image.
         pipeline: A name of `PIPELINES`.
 
@@ -33,17 +33,20 @@ def augment(images: Tensor, p: float, pipeline: str = "bgc") -> Tensor:
         Images of the same shape.
 
     Raises:
-        ValueError: The pipeline is unknown, p is out of [0, 1], or the images are not square, grey or RGB.
+        ValueError: The pipeline is unknown, p is out of [0, 1], or these are no images, or not grey or RGB as its colors
+            need.
     """
     if pipeline not in PIPELINES:
         raise ValueError(f"unknown augmentation pipeline {pipeline!r}: choose one of {', '.join(PIPELINES)}")
     if not 0 <= p <= 1:
         raise ValueError(f"the augmentation probability must lie in [0, 1], not {p}")
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.shape[2] != images.shape[3]:
-        raise ValueError(f"augmentation takes square grey or RGB images [N, 1 or 3, S, S], not {list(images.shape)}")
+    if images.ndim != 4:
+        raise ValueError(f"augmentation takes images [N, C, H, W], not {list(images.shape)}")
+    if images.shape[1] not in (1, 3) and COLOR_GROUPS & set(PIPELINES[pipeline]):
+        raise ValueError(f"augmentation by {pipeline} takes grey or RGB images [N, 1 or 3, H, W], not {list(images.shape)}")
     if p == 0:
         return images
-    n, size, groups = len(images), images.shape[2], PIPELINES[pipeline]
+    n, size, groups = len(images), (images.shape[3], images.shape[2]), PIPELINES[pipeline]
     if "blit" in groups or "geom" in groups:
         matrices = random_geometry(n, size, p, "blit" in groups, "geom" in groups).matrices()
         images = warp(images, matrices) if "geom" in groups else blit(images, matrices)

@@ -27,7 +27,7 @@ def contact_sheet(
     """A labelled sheet with one row per pipeline and one block of columns per p. Every block shows the same images.
 
     Args:
-        images: uint8 `[N, S, S, 1 or 3]`. They are augmented at this size, and then resized.
+        images: uint8 `[N, H, W, C]`. They are augmented at this size, and then resized so that the longer side is that of a tile.
         pipelines: Names of `PIPELINES`.
         probabilities: The values of p.
         tile: Side of each shown image in pixels.
@@ -52,6 +52,8 @@ def contact_sheet(
             for column, p in enumerate(probabilities):
                 torch.manual_seed(seed)
                 for i, image in enumerate(as_uint8(augment(x, p, name).numpy())):
-                    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).resize((tile, tile))
+                    scale = tile / max(image.shape[:2])
+                    size = max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1)
+                    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).resize(size)
                     sheet.paste(picture, (left + column * block_width + i * tile, y))
     return np.asarray(sheet)

@@ -29,18 +29,19 @@ def blit(images: Tensor, matrices: Tensor) -> Tensor:
     """Move whole pixels, exactly.
 
     Args:
-        images: `[N, C, S, S]`.
+        images: `[N, C, H, W]`.
         matrices: `[N, 3, 3]` of `Geometry`, made of flips, quarter turns and whole shifts.
     """
-    n, channels, size, _ = images.shape
-    centre = (size - 1) / 2
-    targets = _homogeneous(torch.arange(size, dtype=torch.float64) - centre)
-    sources = ((matrices.inverse() @ targets)[:, :2] + centre).round().long()
+    n, channels, height, width = images.shape
+    size = torch.tensor([width, height])[:, None]
+    centre = (size.double() - 1) / 2
+    x, y = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2 for side in (width, height))
+    sources = ((matrices.inverse() @ _homogeneous(x, y))[:, :2] + centre).round().long()
     # Reflection repeats with this period; its second half runs backwards.
-    period = max(2 * (size - 1), 1)
+    period = (2 * (size - 1)).clamp_min(1)
     sources = sources.remainder(period)
     sources = torch.where(sources < size, sources, period - sources)
-    flat = (sources[:, 1] * size + sources[:, 0]).to(images.device)
+    flat = (sources[:, 1] * width + sources[:, 0]).to(images.device)
     return images.flatten(2).gather(2, flat[:, None].expand(n, channels, -1)).reshape(images.shape)
 
 
@@ -51,39 +52,50 @@ def warp(images: Tensor, matrices: Tensor) -> Tensor:
     with the same filter. Up- and downsampling cancel where the lookup is the identity.
 
     Args:
-        images: `[N, C, S, S]`.
+        images: `[N, C, H, W]`.
         matrices: `[N, 3, 3]` of `Geometry`. Images with the identity matrix stay bit for bit.
     """
-    size = images.shape[2]
+    height, width = images.shape[2:]
     inverse = matrices.inverse()
-    padded = F.pad(images, [_margin(inverse, size)] * 4, mode="reflect")
+    margin_x, margin_y = _margins(inverse, width, height)
+    padded = F.pad(images, [margin_x, margin_x, margin_y, margin_y], mode="reflect")
     fine = _upsample(padded)
-    looked_up = _Lookup.apply(fine, _grid(inverse, size + 2 * FILTER_RADIUS, fine.shape[2]).to(fine))
+    more = 2 * FILTER_RADIUS
+    looked_up = _Lookup.apply(fine, _grid(inverse, (width + more, height + more), (fine.shape[3], fine.shape[2])).to(fine))
     result = _downsample(looked_up)[:, :, FILTER_RADIUS:-FILTER_RADIUS, FILTER_RADIUS:-FILTER_RADIUS]
     untouched = (matrices == torch.eye(3, dtype=matrices.dtype)).all(2).all(1).to(images.device)
     return torch.where(untouched[:, None, None, None], images, result)
 
 
-def _homogeneous(positions: Tensor) -> Tensor:
-    """Homogeneous coordinates `[3, n * n]` of a square grid, row by row, with these positions `[n]` in x and y."""
-    y, x = torch.meshgrid(positions, positions, indexing="ij")
+def _homogeneous(x_positions: Tensor, y_positions: Tensor) -> Tensor:
+    """Homogeneous coordinates `[3, h * w]` of a grid, row by row, with these positions `[w]` in x and `[h]` in y."""
+    y, x = torch.meshgrid(y_positions, x_positions, indexing="ij")
     return torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
 
 
-def _margin(inverse: Tensor, size: int) -> int:
-    """Padding for all pixels that the lookup reads. At most one side length is reflected, and beyond it is black."""
-    edge = (size - 1) / 2 + FILTER_RADIUS
-    corners = torch.tensor([[-edge, edge, -edge, edge], [-edge, -edge, edge, edge], [1, 1, 1, 1]], dtype=inverse.dtype)
-    outside = float((inverse @ corners)[:, :2].abs().max()) - (size - 1) / 2
-    return min(max(math.ceil(outside) + FILTER_RADIUS + 1, 0), size - 1)
+def _margins(inverse: Tensor, width: int, height: int) -> tuple[int, int]:
+    """Padding in x and y for all pixels that the lookup reads. At most one side is reflected, and beyond it is black.
+
+    Both directions of a square image have the larger of the two.
+    """
+    x, y = (width - 1) / 2 + FILTER_RADIUS, (height - 1) / 2 + FILTER_RADIUS
+    corners = torch.tensor([[-x, x, -x, x], [-y, -y, y, y], [1, 1, 1, 1]], dtype=inverse.dtype)
+    reached = (inverse @ corners)[:, :2].abs().amax((0, 2)).tolist()
+    if width == height:
+        reached = [max(reached)] * 2
+    outside = [far - (side - 1) / 2 for far, side in zip(reached, (width, height), strict=True)]
+    margin_x, margin_y = (
+        min(max(math.ceil(far) + FILTER_RADIUS + 1, 0), side - 1) for far, side in zip(outside, (width, height), strict=True)
+    )
+    return margin_x, margin_y
 
 
-def _grid(inverse: Tensor, size: int, fine_size: int) -> Tensor:
-    """Lookup positions `[N, 2 size, 2 size, 2]` (x, y) in the finer image, -1 to 1 from edge to edge."""
-    fine_positions = torch.arange(2 * size, dtype=inverse.dtype) + 0.5 - FILTER_SHIFT
-    targets = _homogeneous(fine_positions / 2 - size / 2)
-    sources = ((inverse @ targets)[:, :2] * 2 + FILTER_SHIFT) * (2 / fine_size)
-    return sources.transpose(1, 2).reshape(-1, 2 * size, 2 * size, 2)
+def _grid(inverse: Tensor, size: tuple[int, int], fine_size: tuple[int, int]) -> Tensor:
+    """Lookup positions `[N, 2 h, 2 w, 2]` (x, y) in the finer image, -1 to 1 from edge to edge. Sizes are width and height."""
+    x, y = ((torch.arange(2 * side, dtype=inverse.dtype) + 0.5 - FILTER_SHIFT) / 2 - side / 2 for side in size)
+    scale = torch.tensor([[2 / side] for side in fine_size], dtype=inverse.dtype)
+    sources = ((inverse @ _homogeneous(x, y))[:, :2] * 2 + FILTER_SHIFT) * scale
+    return sources.transpose(1, 2).reshape(-1, 2 * size[1], 2 * size[0], 2)
 
 
 def _upsample(x: Tensor) -> Tensor:

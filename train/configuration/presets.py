@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from stylert.core.errors import shown
-from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
+from stylert.core.images.channels import Channel
+from stylert.models.stylegan2.config import CONST_SIDE, DiscriminatorConfig, GeneratorConfig, block_size
 from stylert.train.configuration.settings import configs_and_field
 from stylert.train.configuration.train_config import RANGES, TrainConfig
 
@@ -87,7 +89,15 @@ WITH_PROJECTED: dict[str, Any] = {
 
 
 def resolve(
-    preset: str, resolution: int, c_dim: int = 0, img_channels: int = 3, gpus: int = 1, **overrides: Any
+    preset: str,
+    resolution: int,
+    c_dim: int = 0,
+    img_channels: int = 3,
+    gpus: int = 1,
+    image_channels: tuple[Channel, ...] | None = None,
+    const_height: int = CONST_SIDE,
+    const_width: int = CONST_SIDE,
+    **overrides: Any,
 ) -> TrainConfig:
     """The configuration of a preset for a dataset.
 
@@ -97,10 +107,13 @@ def resolve(
 
     Args:
         preset: A name of `PRESETS`.
-        resolution: Side of the images in pixels.
+        resolution: Side of square images in pixels. In general, the resolution of `network_size`.
         c_dim: Label dimensions; 0 for none.
-        img_channels: 1 or 3.
+        img_channels: Channels of the images.
         gpus: Number of processes that share the batch.
+        image_channels: The channels of images of measured values; None for pictures.
+        const_height: Height of the learned constant, as of `network_size`.
+        const_width: Its width.
         overrides: New values, by the names of `settings`. A value of one network takes precedence over one of both.
 
     Raises:
@@ -120,12 +133,14 @@ def resolve(
         "resolution": resolution,
         "c_dim": c_dim,
         "img_channels": img_channels,
+        "const_height": const_height,
+        "const_width": const_width,
         "channel_base": p.channel_base or (32768 if resolution >= 512 else 16384),
         "channel_max": p.channel_max,
         "num_fp16_res": p.num_fp16_res,
         "conv_clamp": p.conv_clamp,
     }
-    generator: dict[str, Any] = {**network, "mapping_layers": p.mapping_layers}
+    generator: dict[str, Any] = {**network, "mapping_layers": p.mapping_layers, "image_channels": image_channels}
     discriminator: dict[str, Any] = {
         **network,
         "architecture": p.architecture,
@@ -135,7 +150,7 @@ def resolve(
         "batch": batch,
         "kimg": p.kimg,
         "lr": p.lr or (0.002 if resolution >= 1024 else 0.0025),
-        "r1_gamma": _r1_gamma(p, resolution, batch),
+        "r1_gamma": _r1_gamma(p, math.prod(block_size(resolution, const_height, const_width)), batch),
         "ema_kimg": p.ema_kimg if p.ema_kimg is not None else batch * 10 / 32,
         "ema_rampup": p.ema_rampup,
         "pl_weight": p.pl_weight,
@@ -147,7 +162,7 @@ def resolve(
     if overrides.get("projected") is not None:
         run |= WITH_PROJECTED
         if (side := overrides.get("projected_pixels")) is not None:
-            run["pixels_r1_gamma"] = _r1_gamma(p, side, batch)
+            run["pixels_r1_gamma"] = _r1_gamma(p, side**2, batch)
         if "aug" in overrides:  # another augmentation than `fixed` has another p
             run["aug_p"] = 0.0
     if overrides.get("loss") == "relativistic":
@@ -169,9 +184,9 @@ def _batch_gpu(published: int | None, batch: int, gpus: int) -> int | None:
     return published if share is None else min(published, share)
 
 
-def _r1_gamma(p: Preset, resolution: int, batch: int) -> float:
+def _r1_gamma(p: Preset, pixels: int, batch: int) -> float:
     """R1's weight: the published one, or in proportion to the number of pixels."""
     if p.r1_gamma is not None:
         return p.r1_gamma
     per_pixel = 0.0002 / batch if p.r1_per_pixel is None else p.r1_per_pixel
-    return per_pixel * resolution**2
+    return per_pixel * pixels

@@ -18,7 +18,7 @@ from stylert.train.configuration.train_config import TrainConfig
 CONFIGS: dict[str, Any] = {"run": TrainConfig, "generator": GeneratorConfig, "discriminator": DiscriminatorConfig}
 
 #: Fields that the images and labels decide.
-FROM_DATA = ("resolution", "c_dim", "img_channels")
+FROM_DATA = ("resolution", "c_dim", "img_channels", "image_channels", "const_height", "const_width")
 
 
 def parse_setting(name: str, text: str) -> Any:

@@ -14,7 +14,7 @@ import msgspec
 from stylert.core.errors import shown
 from stylert.core.ranges import check_ranges
 from stylert.models.stylegan2.config import DiscriminatorConfig, GeneratorConfig
-from stylert.train.augment.groups import PIPELINES
+from stylert.train.augment.groups import COLOR_GROUPS, PIPELINES
 
 #: Most steps, images or repetitions.
 MAX_COUNT = 2**31 - 1
@@ -134,6 +134,8 @@ class TrainConfig:
                 raise ValueError(f"{name} must be a {kind.__name__}, not {shown(getattr(self, name))}")
         for field in dataclasses.fields(self):
             _check_type(field.name, str(field.type), getattr(self, field.name))
+        if (self.generator.height, self.generator.width) != (self.discriminator.height, self.discriminator.width):
+            raise ValueError(f"G makes images of {self.generator.size_text}, and D takes {self.discriminator.size_text}")
         check_ranges(self, RANGES)  # infinity and NaN lie in no range
         if self.lr <= 0 or self.d_lr == 0 or self.ada_kimg <= 0:
             raise ValueError("lr, d_lr and ada_kimg must be positive")
@@ -151,8 +153,15 @@ class TrainConfig:
             raise ValueError(f"aug must be noaug, fixed or ada, not {shown(self.aug)}")
         if not isinstance(self.aug_pipeline, str) or self.aug_pipeline not in PIPELINES:
             raise ValueError(f"aug_pipeline must be one of {', '.join(PIPELINES)}, not {shown(self.aug_pipeline)}")
-        if self.aug != "noaug" and self.generator.img_channels not in (1, 3):
-            raise ValueError("augmentation takes grey or RGB images: train with aug noaug")
+        if (
+            self.aug != "noaug"
+            and self.generator.img_channels not in (1, 3)
+            and COLOR_GROUPS & set(PIPELINES[self.aug_pipeline])
+        ):
+            raise ValueError(
+                f"augmentation of colors takes grey or RGB images: train with aug noaug, or with another aug_pipeline than "
+                f"{self.aug_pipeline}, such as bg"
+            )
         name, micro_batch = ("batch", self.batch) if self.batch_gpu is None else ("batch_gpu", self.batch_gpu)
         if self.batch % micro_batch:
             raise ValueError(f"batch {self.batch} must be a multiple of batch_gpu {micro_batch}")
@@ -165,6 +174,8 @@ class TrainConfig:
             raise ValueError(f"projected must be a multiple of 32, not {size}")
         if self.generator.img_channels not in (1, 3):
             raise ValueError("a projected discriminator takes grey or RGB images")
+        if self.generator.height != self.generator.width:
+            raise ValueError(f"a projected discriminator takes square images, not {self.generator.size_text}")
         if self.freeze_d > 0:
             raise ValueError("a projected discriminator has no layers to freeze: leave out freeze_d")
 
@@ -181,7 +192,8 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values, as a snapshot stores them."""
-        return dataclasses.asdict(self)
+        networks = {"generator": self.generator.to_dict(), "discriminator": self.discriminator.to_dict()}
+        return dataclasses.asdict(self) | networks
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TrainConfig:

@@ -1,6 +1,6 @@
 """The dataset tool: makes a zip of the official layout from any source of pictures.
 
-All pictures get one square size. The same pictures give the same bytes.
+All pictures get one size. The same pictures give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ from stylert.core.files.atomic import atomic_file
 from stylert.core.files.outputs import ZIP_COMMENT
 from stylert.core.images.pictures import decode_picture
 from stylert.core.progress import Progress
+from stylert.models.stylegan2.config import network_size
+from stylert.train.data.channels_file import CHANNELS_FILE, ImageKind
 from stylert.train.data.labels import LABELS_FILE, MAX_CLASSES
 from stylert.train.data.sources.detect import open_source
 from stylert.train.data.sources.picture import Label, Picture
 
 TRANSFORMS = ("none", "center-crop", "center-crop-wide", "pad")
+#: Those that can give an image a border.
+PADDED = ("center-crop-wide", "pad")
 #: Width to height of the region that center-crop-wide keeps, as for the cars of LSUN.
 WIDE = (4, 3)
 #: Every file in the zip gets this date, so that the bytes depend on the pictures alone.
@@ -52,12 +56,13 @@ class Converted(NamedTuple):
 def convert_dataset(
     source: str | Path,
     out: str | Path,
-    resolution: int,
+    resolution: int | tuple[int, int],
     transform: str = "none",
     grey: bool = False,
     skip_corrupt: bool = False,
     max_images: int | None = None,
     progress: Progress | None = None,
+    alpha: bool = False,
 ) -> Converted:
     """Write a zip of `00000/img00000000.png` and so on, with `dataset.json` if the source has labels. Atomic.
 
@@ -66,25 +71,26 @@ def convert_dataset(
     Args:
         source: Anything that `sources.detect.open_source` reads.
         out: The zip.
-        resolution: Side of the images, a power of two from 4 to 4096.
-        transform: How pictures become square, one of `TRANSFORMS`. With none, they must be square.
+        resolution: Side of square images, a power of two from 4 to 4096. Or width and height of images for which
+            `models.stylegan2.config.network_size` has a network.
+        transform: How pictures get these proportions, one of `TRANSFORMS`. With none, they must have them.
         grey: Whether to drop the colors.
         skip_corrupt: Whether to leave out pictures that cannot be decoded.
         max_images: Convert only this many, from the first.
         progress: Called after each picture.
+        alpha: Whether to keep transparency as one more channel, which `channels.json` then says. Otherwise it is laid over white.
 
     Raises:
         InputError: An argument is not valid.
-        DataError: The source is damaged or unsafe, a picture is not square without a transform, only some pictures have
+        DataError: The source is damaged or unsafe, a picture has other proportions without a transform, only some pictures have
             labels, or pictures are damaged without `skip_corrupt`.
     """
     out = as_path(out, "dataset")
-    _check_arguments(as_path(source, "dataset", DataError), out, resolution, transform)
-    if max_images is not None and (type(max_images) is not int or max_images < 1):
-        raise InputError(f"max_images is a whole number from 1, not {shown(max_images)}")
+    size = check_conversion(as_path(source, "dataset", DataError), out, resolution, transform, max_images)
     labels: list[tuple[str, Label | None]] = []
     corrupt: list[str] = []
-    mode: str | None = "L" if grey else None
+    grey_mode, color_mode = ("LA", "RGBA") if alpha else ("L", "RGB")
+    mode: str | None = grey_mode if grey else None
     with (
         closing(open_source(source)) as opened,
         atomic_file(out) as temporary,
@@ -95,16 +101,16 @@ def convert_dataset(
             if i == total:
                 break
             try:
-                image = _decode(picture)
+                image = _decode(picture, alpha)
             except PictureError as e:
                 corrupt.append(f"{shown_line(picture.name)} ({e})")
                 continue
             mode = mode or image.mode
-            if image.mode != mode and mode == "L" and not grey:
+            if image.mode == color_mode and mode == grey_mode and not grey:
                 raise DataError(
                     f"{shown_name(picture.name)} has colors and the first picture has none: add --grey to drop them"
                 )
-            image = square(image.convert(mode), resolution, transform, picture.name)
+            image = fitted(image.convert(mode), size, transform, picture.name)
             name = f"{len(labels) // PER_FOLDER:05d}/img{len(labels):08d}.png"
             buffer = io.BytesIO()
             image.save(buffer, "PNG")
@@ -118,19 +124,41 @@ def convert_dataset(
             raise DataError(f"{source} holds no picture that can be decoded")
         rows = _label_rows(source, labels)
         archive.writestr(zipfile.ZipInfo(LABELS_FILE, DATE), json.dumps({"labels": rows}))
+        if alpha:
+            archive.writestr(zipfile.ZipInfo(CHANNELS_FILE, DATE), ImageKind(alpha=True).to_json())
         archive.comment = ZIP_COMMENT
     return Converted(len(labels), corrupt, _c_dim(rows))
 
 
-def _check_arguments(source: str | Path, out: Path, resolution: int, transform: str) -> None:
-    if type(resolution) is not int or not (4 <= resolution <= 4096 and resolution & (resolution - 1) == 0):
-        raise InputError(f"the resolution must be a power of two from 4 to 4096, not {shown(resolution)}")
+def check_conversion(
+    source: str | Path, out: Path, resolution: int | tuple[int, int], transform: str, max_images: int | None
+) -> tuple[int, int]:
+    """The width and height of the images. Raises InputError unless these are arguments of a conversion."""
+    if max_images is not None and (type(max_images) is not int or max_images < 1):
+        raise InputError(f"max_images is a whole number from 1, not {shown(max_images)}")
+    size = _size(resolution)
     if not isinstance(transform, str) or transform not in TRANSFORMS:
         raise InputError(f"unknown transform {shown(transform)}: choose one of {', '.join(TRANSFORMS)}")
+    if transform == "center-crop-wide" and size[0] != size[1]:
+        raise InputError("the transform center-crop-wide is for square images: use center-crop")
     if out.suffix.lower() != ".zip":
         raise InputError(f"the dataset is a zip: {out} must end in .zip")
     if out.exists() and os.path.exists(source) and os.path.samefile(out, source):
         raise InputError(f"--out is the source itself: {out}")
+    return size
+
+
+def _size(resolution: int | tuple[int, int]) -> tuple[int, int]:
+    """Width and height. Raises InputError unless a network has images of this size."""
+    if type(resolution) is int and 4 <= resolution <= 4096 and resolution & (resolution - 1) == 0:
+        return resolution, resolution
+    if not isinstance(resolution, tuple) or len(resolution) != 2 or any(type(side) is not int for side in resolution):
+        raise InputError(f"the resolution must be a power of two from 4 to 4096, or width and height, not {shown(resolution)}")
+    try:
+        network_size(resolution[1], resolution[0])
+    except ValueError as e:
+        raise InputError(f"the resolution {resolution[0]}x{resolution[1]}: {e}") from None
+    return resolution
 
 
 def _corrupt_message(corrupt: list[str], total: int) -> str:
@@ -165,40 +193,44 @@ def _c_dim(rows: list[Any] | None) -> int:
     return len(rows[0][1]) if isinstance(rows[0][1], list) else max(label for _, label in rows) + 1
 
 
-def _decode(picture: Picture) -> Image.Image:
-    """The picture in mode RGB or L. Raises PictureError."""
+def _decode(picture: Picture, alpha: bool) -> Image.Image:
+    """The picture in mode RGB or L, or RGBA or LA with alpha. Raises PictureError."""
     data = picture.read()
-    return Image.fromarray(data) if isinstance(data, np.ndarray) else decode_picture(data)
+    if not isinstance(data, np.ndarray):
+        return decode_picture(data, alpha=alpha)
+    image = Image.fromarray(data)
+    return image.convert({"L": "LA", "RGB": "RGBA"}[image.mode]) if alpha else image
 
 
-def square(image: Image.Image, resolution: int, transform: str, name: str) -> Image.Image:
-    """The image at `resolution` by `resolution`, after the transform.
+def fitted(image: Image.Image, size: tuple[int, int], transform: str, name: str) -> Image.Image:
+    """The image at a size, after the transform.
 
     Args:
-        image: An image in mode L or RGB.
-        resolution: Side of the result.
+        image: An image in mode L, LA, RGB, RGBA or F.
+        size: Width and height of the result.
         transform: One of `TRANSFORMS`.
         name: Name of the picture, for messages.
 
     Raises:
-        DataError: The image is not square, and the transform is `none`.
+        DataError: The image has other proportions, and the transform is `none`.
     """
-    width, height = image.size
-    size = (resolution, resolution)
+    (width, height), (out_width, out_height) = image.size, size
     if transform == "none":
-        if width != height:
-            raise DataError(f"{shown_name(name)} is {width}x{height}, not square: choose a --transform, such as center-crop")
+        if width * out_height != height * out_width:
+            shape = "square" if out_width == out_height else f"of the proportions of {out_width}x{out_height}"
+            raise DataError(f"{shown_name(name)} is {width}x{height}, not {shape}: choose a --transform, such as center-crop")
         return _resize(image, size)
     if transform == "center-crop":
-        side = min(width, height)
-        return _resize(_center_crop(image, side, side), size)
+        crop_width = max(min(width, height * out_width // out_height), 1)
+        crop_height = max(min(height, width * out_height // out_width), 1)
+        return _resize(_center_crop(image, crop_width, crop_height), size)
     if transform == "center-crop-wide":
         crop_width = max(min(width, height * WIDE[0] // WIDE[1]), 1)
         crop_height = max(min(height, width * WIDE[1] // WIDE[0]), 1)
         cropped = _center_crop(image, crop_width, crop_height)
-        return _pad(_resize(cropped, (resolution, resolution * WIDE[1] // WIDE[0])), resolution)
-    scale = resolution / max(width, height)
-    return _pad(_resize(image, (max(round(width * scale), 1), max(round(height * scale), 1))), resolution)
+        return _pad(_resize(cropped, (out_width, out_width * WIDE[1] // WIDE[0])), size)
+    scale = min(out_width / width, out_height / height)
+    return _pad(_resize(image, (max(round(width * scale), 1), max(round(height * scale), 1))), size)
 
 
 def _center_crop(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -208,10 +240,10 @@ def _center_crop(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def _pad(image: Image.Image, resolution: int) -> Image.Image:
-    """The image in the middle of a black square."""
-    canvas = Image.new(image.mode, (resolution, resolution))
-    canvas.paste(image, ((resolution - image.width) // 2, (resolution - image.height) // 2))
+def _pad(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image in the middle of a larger one that is black, and transparent with alpha."""
+    canvas = Image.new(image.mode, size)
+    canvas.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
     return canvas
 
 

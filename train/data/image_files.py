@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from posixpath import splitext
 
+import numpy as np
+
 from stylert.core.errors import DataError, PictureError, shown_name
 from stylert.core.files.inputs import open_file, read_file
+from stylert.core.files.npy_files import read_npy
 from stylert.core.files.outputs import is_within
 from stylert.core.images.pictures import MAX_BYTES, SUFFIXES, one_line_message
 from stylert.models.checkpoint import SNAPSHOT_FILE
@@ -17,6 +20,8 @@ from stylert.train.data.zip_members import add_file, zip_members
 
 #: Bytes of a zip or of another file of a dataset, at most.
 MAX_SIZE = 2**44
+#: Bytes of an array, at most.
+MAX_ARRAY_BYTES = 2**33
 #: The flag of members that need a password.
 ENCRYPTED = 1
 #: Copies of file attributes, which macOS adds to a zip: `__MACOSX/._a.png`.
@@ -43,6 +48,15 @@ class ImageFiles:
     def images(self) -> list[str]:
         """Names of the picture files, sorted."""
         return sorted(n for n in self.names if splitext(n)[1].lower() in SUFFIXES and not _is_apple_copy(n))
+
+    @property
+    def arrays(self) -> list[str]:
+        """Names of the files of arrays, sorted."""
+        return sorted(n for n in self.names if splitext(n)[1].lower() == ".npy" and not _is_apple_copy(n))
+
+    def read_array(self, name: str) -> np.ndarray:
+        """The array in a file, as it is stored. Raises DataError."""
+        return read_npy(self.read_document(name, MAX_ARRAY_BYTES), f"dataset {self.source}: {shown_name(name)}", DataError)
 
     def read_image(self, name: str) -> bytes:
         """The content of a picture file. Raises PictureError, without the name."""

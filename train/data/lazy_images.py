@@ -13,18 +13,19 @@ MAX_THREADS = 16
 
 
 class LazyImages:
-    """Replaces an array uint8 `[M, C, R, R]` that is indexed along its first axis, by slices or index arrays."""
+    """Replaces an array `[M, C, H, W]` that is indexed along its first axis, by slices or index arrays."""
 
-    dtype = np.dtype(np.uint8)
-
-    def __init__(self, decode: Callable[[int], np.ndarray], shape: tuple[int, int, int, int]) -> None:
+    def __init__(
+        self, decode: Callable[[int], np.ndarray], shape: tuple[int, int, int, int], dtype: np.typing.DTypeLike = np.uint8
+    ) -> None:
         """Prepare the threads; nothing is decoded yet.
 
         Args:
-            decode: Returns image number i, uint8 `[C, R, R]`. Its exceptions are raised by the indexing.
-            shape: `[M, C, R, R]`.
+            decode: Returns image number i, `[C, H, W]`. Its exceptions are raised by the indexing.
+            shape: `[M, C, H, W]`.
+            dtype: Type of the images.
         """
-        self.decode, self.shape = decode, shape
+        self.decode, self.shape, self.dtype = decode, shape, np.dtype(dtype)
         self.threads = ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS))
 
     def __len__(self) -> int:
@@ -32,7 +33,7 @@ class LazyImages:
 
     def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
         indices = np.arange(len(self))[index]
-        images = np.empty((len(indices), *self.shape[1:]), np.uint8)
+        images = np.empty((len(indices), *self.shape[1:]), self.dtype)
         for i, image in enumerate(self.threads.map(self.decode, indices.tolist())):
             images[i] = image
         return images

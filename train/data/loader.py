@@ -38,7 +38,7 @@ class BatchLoader:
         """The batch at a position of the stream, and start the next one.
 
         Returns:
-            Images uint8 `[count, C, R, R]` and labels float32 `[count, c_dim]` (or None) on the device.
+            Images `[count, C, R, R]` in the type of the dataset, and labels float32 `[count, c_dim]` (or None) on the device.
         """
         if self.prefetch_thread is None:
             return self._read(position)

@@ -101,6 +101,7 @@ def train_encoder(
         InputError: The images are neither grey nor RGB.
     """
     cfg, device = generator.cfg, next(generator.parameters()).device
+    cfg.require_usual_shape("an encoder")
     if cfg.img_channels not in (1, 3):
         raise InputError(f"only grey and RGB images are encoded, and this network has {cfg.img_channels} channels")
     with torch.random.fork_rng(devices=[]):

@@ -120,7 +120,7 @@ class Evaluator:
     def _generated_pixels(self, generator: Generator) -> np.ndarray:
         """Generated images uint8 `[N, C, R, R]`, for the part metric that needs most."""
         shared = self.shared
-        shape = (generator.cfg.img_channels, generator.cfg.resolution, generator.cfg.resolution)
+        shape = (generator.cfg.img_channels, generator.cfg.height, generator.cfg.width)
         if shape != shared.dataset.images.shape[1:]:
             raise InputError(
                 f"parts are read at one size: the generator draws {list(shape)}, the real images are "

@@ -14,7 +14,7 @@ import numpy as np
 from stylert.core.errors import DataError, InputError, PictureError, shown_name
 from stylert.core.files.inputs import read_file
 from stylert.core.images.pictures import MAX_BYTES, decode_picture
-from stylert.train.data.dataset_tool import TRANSFORMS, square
+from stylert.train.data.dataset_tool import TRANSFORMS, fitted
 from stylert.train.data.image_files import open_files
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _target(path: str, data: bytes, resolution: int, channels: int, transform: s
     except PictureError as e:
         raise DataError(f"picture {shown_name(path)} cannot be read: {e}") from None
     mode = "L" if channels == 1 else "RGB"
-    result = square(image.convert(mode) if image.mode != mode else image, resolution, transform, path)
+    result = fitted(image.convert(mode) if image.mode != mode else image, (resolution, resolution), transform, path)
     note = ""
     if image.size != result.size:
         note = f"{image.width}x{image.height} to {resolution}x{resolution}"

@@ -14,7 +14,8 @@ from stylert.core.errors import BackendError, CheckpointError, OutputError, Sign
 from stylert.core.files.atomic import atomic_file, check_no_links
 from stylert.core.files.inputs import open_file
 from stylert.core.files.json_documents import read_document
-from stylert.core.images.grids import save_grid
+from stylert.core.images.channels import viewable
+from stylert.core.images.grids import as_uint8, save_grid
 from stylert.models.checkpoint import SNAPSHOT_FILE, read_metadata, write_generator
 from stylert.train.reporting.statistics import STATS_FILE
 from stylert.train.reporting.weights_and_biases import RUN_FILE, read_run
@@ -96,7 +97,7 @@ def save(trainer: Trainer, out: Path, snap_kimg: float = 10.0, keep: int = 0) ->
         keep: Number of numbered snapshots. With 0, none is written and none deleted.
 
     Returns:
-        The samples, uint8 `[N, R, R, C]`.
+        The samples as a grid shows them, uint8 `[N, H, W, C]`.
 
     Raises:
         OutputError: A file cannot be written, or is a link.
@@ -115,7 +116,7 @@ def save(trainer: Trainer, out: Path, snap_kimg: float = 10.0, keep: int = 0) ->
         _keep(out, out / kept, dropped)
     arrays = {k: v.cpu().numpy() for k, v in trainer.G_ema.state_dict().items()}
     write_generator(out / GENERATOR_FILE, trainer.cfg.generator, arrays, info={"kimg": trainer.nimg / 1000}, within=out)
-    samples = sample_images(trainer.G_ema, GRID_IMAGES, labels=trainer.dataset.labels)
+    samples = _samples(trainer)
     _save_fakes(samples, out, f"fakes-{kimg_name(trainer.nimg, snap_kimg)}.png")
     return samples
 
@@ -124,15 +125,17 @@ def save_first_grids(trainer: Trainer, out: Path, is_new: bool) -> np.ndarray:
     """Write a grid of random real images and, for a new run, of samples. Existing files stay.
 
     Returns:
-        The real images, uint8 `[N, R, R, C]`.
+        The real images as a grid shows them, uint8 `[N, H, W, C]`.
     """
     dataset = trainer.dataset
     order = np.random.default_rng(trainer.cfg.seed).permutation(len(dataset))
-    images = dataset.images[order[:GRID_IMAGES]].transpose(0, 2, 3, 1)
+    chosen = dataset.images[order[:GRID_IMAGES]]
+    pixels = chosen.transpose(0, 2, 3, 1) if chosen.dtype == np.uint8 else as_uint8(chosen)
+    images = viewable(pixels, trainer.cfg.generator.image_channels is not None)
     if not os.path.lexists(reals := out / "reals.png"):
         save_grid(images, reals, within=out)
     if is_new and not os.path.lexists(out / "fakes-init.png"):
-        _save_fakes(sample_images(trainer.G_ema, GRID_IMAGES, labels=dataset.labels), out, "fakes-init.png")
+        _save_fakes(_samples(trainer), out, "fakes-init.png")
     return images
 
 
@@ -181,6 +184,12 @@ def _names(folder: Path) -> list[str]:
         return []
     except (OSError, ValueError) as e:
         raise OutputError(f"cannot write into {folder}: {getattr(e, 'strerror', None) or e}") from None
+
+
+def _samples(trainer: Trainer) -> np.ndarray:
+    """Samples as a grid shows them: a channel that is no color becomes a grey tile."""
+    images = sample_images(trainer.G_ema, GRID_IMAGES, labels=trainer.dataset.labels)
+    return viewable(images, trainer.cfg.generator.image_channels is not None)
 
 
 def _save_fakes(samples: np.ndarray, out: Path, name: str) -> None:

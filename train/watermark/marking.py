@@ -149,6 +149,7 @@ def image_seeds(settings: MarkSettings) -> dict[str, range]:
 
 def check_markable(generator: Generator) -> None:
     """Raise InputError unless a generator draws grey or RGB images that are large enough for a mark."""
+    generator.cfg.require_usual_shape("a mark")
     if generator.cfg.img_channels not in (1, 3):
         raise InputError(f"only grey or RGB images are marked, and this network has {generator.cfg.img_channels} channels")
     if generator.cfg.resolution < MIN_RESOLUTION:

@@ -48,9 +48,8 @@ def inputs_of(model: ServedModel) -> list[TensorFacts]:
 def outputs_of(model: ServedModel) -> list[TensorFacts]:
     """Every output."""
     bundle = model.bundle
-    side, channels = bundle.resolution, bundle.model["img_channels"]
     return [
-        TensorFacts(IMAGE, "UINT8", (-1, side, side, channels)),
+        TensorFacts(IMAGE, "UINT8", (-1, bundle.height, bundle.width, bundle.model["img_channels"])),
         TensorFacts(WS, "FP32", (-1, bundle.num_ws, bundle.model["w_dim"])),
     ]
 
@@ -113,12 +112,12 @@ def _items(model: ServedModel, tensors: Mapping[str, np.ndarray], settings: Serv
         if len(tensors) > 1:
             raise InputError(f"ws are the whole image: leave out {', '.join(name for name in tensors if name != WS)}")
         if tensors[WS].ndim:
-            _check_count(len(tensors[WS]), bundle.resolution, settings)
+            _check_count(len(tensors[WS]), bundle.pixels, settings)
         return list(host_floats(tensors[WS], ("N", bundle.num_ws, bundle.model["w_dim"]), WS))
     if "seed" not in tensors:
         raise InputError(f"model {model.name} needs the input seed or ws")
     seeds = _column("seed", tensors["seed"], "iu", None)
-    _check_count(len(seeds), bundle.resolution, settings)
+    _check_count(len(seeds), bundle.pixels, settings)
     count = len(seeds)
     psi = _column("psi", tensors.get("psi", np.ones(1, np.float32)), "f", count)
     labels = _column("label", tensors["label"], "iu", count) if "label" in tensors else [None] * count
@@ -142,7 +141,7 @@ def _column(name: str, tensor: np.ndarray, kinds: str, count: int | None) -> lis
     return values if count is None else values * (count if len(values) == 1 else 1)
 
 
-def _check_count(count: int, resolution: int, settings: ServerSettings) -> None:
-    most = min(settings.max_images, settings.max_pixels // resolution**2)
+def _check_count(count: int, pixels: int, settings: ServerSettings) -> None:
+    most = min(settings.max_images, settings.max_pixels // pixels)
     if not 1 <= count <= most:
         raise InputError(f"a request is for 1 to {most} images, not {count}")

@@ -132,8 +132,7 @@ def _python_model(bundle: Bundle, precision: str, options: TritonOptions) -> Tri
     parameters |= {} if options.threads is None else {"threads": str(options.threads)}
     seed, psi = TensorSpec("seed", True, np.dtype(np.int64), (1,)), TensorSpec("psi", True, np.dtype(np.float32), (1,))
     label = [TensorSpec("label", True, np.dtype(np.int32), (1,))] if bundle.model["c_dim"] else []
-    side, channels = bundle.resolution, bundle.model["img_channels"]
-    image = TensorSpec("image", False, np.dtype(np.uint8), (side, side, channels))
+    image = TensorSpec("image", False, np.dtype(np.uint8), (bundle.height, bundle.width, bundle.model["img_channels"]))
     config = {
         "backend": "python",
         "max_batch_size": options.max_batch,

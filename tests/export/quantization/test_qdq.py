@@ -20,7 +20,7 @@ def test_quantisation_takes_any_factor(rng: np.random.Generator) -> None:
     g.input("x", ["N", 5, 4, 4])
     g.input("factor", ["N", 5])
     params = QuantParams(0.02, 100, symmetric=False)
-    qdq, channel_factor = QdqBuilder(g, np.dtype(np.float32)), ChannelFactor("factor", 5, 4)
+    qdq, channel_factor = QdqBuilder(g, np.dtype(np.float32)), ChannelFactor("factor", 5, (4, 4))
     quantized = qdq.quantize("x", params, "in", channel_factor)
     g.node("Cast", [quantized], "q", to=onnx.TensorProto.FLOAT)
     g.output("q", ["N", 5, 4, 4])

@@ -268,7 +268,7 @@ def test_training_goes_on_from_an_imported_file(nets, foreign, tmp_path):
     path = write_first_snapshot(tmp_path / "run", imported, plan)
     images = fresh().integers(0, 256, (8, 3, 8, 8), np.uint8)
     order = lambda nimg, batch, seed: np.arange(nimg, nimg + batch) % 8  # noqa: E731
-    dataset: Any = SimpleNamespace(resolution=8, images=images, c_dim=0, labels=None, batch_indices=order)
+    dataset: Any = SimpleNamespace(images=images, image_channels=None, c_dim=0, labels=None, batch_indices=order)
     cfg = read_config(path)
     trainer = Trainer(cfg, dataset)
     restore_state(trainer, *read_snapshot(path, cfg))

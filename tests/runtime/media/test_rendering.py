@@ -29,6 +29,8 @@ class Painter:
             spec=Bundle,
             num_ws=NUM_WS,
             resolution=SIDE,
+            pixels=SIDE * SIDE,
+            channels=(),
             model=model,
             style_channels=STYLES,
             path=Path("bundle"),

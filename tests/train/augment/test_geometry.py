@@ -177,3 +177,33 @@ def test_random_transformations_have_the_probabilities_and_deviations_of_the_pap
     assert share((g.xfrac != 0).all(1)) == pytest.approx(p, abs=tolerance)
     assert float(g.scale[g.scale != 1].log2().std()) == pytest.approx(0.2, rel=0.05)
     assert float(g.xfrac[g.xfrac[:, 0] != 0].std()) == pytest.approx(0.125 * size, rel=0.05)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 40), (36, 12), (12, 20)])
+def test_images_that_are_not_square_move_about_their_centre(rng, height, width):
+    """Half turns, mirrors and whole shifts are array operations. `warp` makes the same shifts."""
+    images = rng.normal(size=(3, 2, height, width))
+    drawn = neutral(3, rotate90=[2, 0, 0], xflip=[0, 1, 0], xint=[[0, 0], [0, 0], [5, -3]])
+    moved = blit(torch.from_numpy(images), drawn.matrices()).numpy()
+    np.testing.assert_array_equal(moved[0], images[0, :, ::-1, ::-1])
+    np.testing.assert_array_equal(moved[1], images[1, :, :, ::-1])
+    np.testing.assert_array_equal(moved[2, :, :-3, 5:], images[2, :, 3:, :-5])
+    np.testing.assert_allclose(warp(torch.from_numpy(images), drawn.matrices()).numpy()[2], moved[2], atol=1e-9)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 48), (48, 24)])
+def test_warp_of_smooth_images_that_are_not_square_agrees_with_cubic_splines(rng, height, width):
+    drawn = random_geometry(4, (width, height), 1.0, True, True)
+    assert set(drawn.rotate90.tolist()) <= {0.0, 2.0}
+    y, x = np.meshgrid(*(np.arange(side) - (side - 1) / 2 for side in (height, width)), indexing="ij")
+    images = np.stack([np.sin(0.25 * x + a) * np.cos(0.2 * y + b) for a, b in rng.uniform(0, 6, (4, 2))])[:, None]
+    result = warp(torch.from_numpy(images), drawn.matrices()).numpy()
+    for i, back in enumerate(np.linalg.inv(drawn.matrices().numpy())):
+        swapped = back[[1, 0, 2]][:, [1, 0, 2]]
+        centre = np.array([height - 1, width - 1]) / 2
+        expected = affine_transform(
+            images[i, 0], swapped[:2, :2], swapped[:2, 2] + centre - swapped[:2, :2] @ centre, order=3, mode="mirror"
+        )
+        source = (back @ np.stack([x.ravel(), y.ravel(), np.ones(x.size)]))[:2]
+        inside = (np.abs(source) < np.array([[width], [height]]) / 2 - 6).all(0).reshape(height, width)
+        assert np.abs(result[i, 0] - expected)[inside].max(initial=0) < 0.01

@@ -71,7 +71,7 @@ def test_random_parameters_do_not_depend_on_the_type_of_the_images(rng, seed):
         ((2, 3, 8, 8), 1.5, "bgc", r"\[0, 1\]"),
         ((2, 3, 8, 8), math.nan, "bgc", r"\[0, 1\]"),
         ((2, 4, 8, 8), 0.5, "bgc", "grey or RGB"),
-        ((2, 3, 8, 4), 0.5, "bgc", "square"),
+        ((3, 8, 8), 0.5, "bgc", r"\[N, C, H, W\]"),
     ],
 )
 def test_refuses_wrong_shapes_probabilities_and_pipelines(shape, p, pipeline, message):
