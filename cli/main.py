@@ -25,6 +25,7 @@ COMMAND_MODULES = (
     "deploy",
     "provenance",
     "watermark",
+    "restoration",
 )
 
 

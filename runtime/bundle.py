@@ -73,7 +73,7 @@ class PrecisionEntry:
             if not check_plain_name(file).endswith(NETWORK_SUFFIX):
                 raise ValueError(f"{file!r} is not the name of an ONNX file")
         for backend in self.plans:
-            _check_word(backend)
+            check_word(backend)
 
     @property
     def files(self) -> list[str]:
@@ -325,7 +325,7 @@ class _Io:
         if bool(self.noise_inputs) != (self.noise == "input"):
             raise ValueError(f"noise is {self.noise!r} with {len(self.noise_inputs)} noise inputs")
         for name in self.noise_inputs:
-            _check_word(name)
+            check_word(name)
 
 
 @dataclass(frozen=True)
@@ -350,7 +350,7 @@ class _Manifest:
         if not self.precisions:
             raise ValueError("it has no precision")
         for name in self.precisions:
-            _check_word(name)
+            check_word(name)
         needed = {MAPPING_FILE, *(file for entry in self.precisions.values() for file in entry.files)}
         if unlisted := needed - set(self.files):
             raise ValueError(f"{min(unlisted)} is not listed under files")
@@ -388,7 +388,7 @@ def _read_manifest(path: Path) -> bytes:
     return read_file(path / MANIFEST, BundleError, MAX_BYTES, "manifest")
 
 
-def _check_word(text: str) -> None:
+def check_word(text: str) -> None:
     """Raise ValueError unless a name in the manifest is short and of plain characters."""
     if not re.fullmatch(r"[a-z0-9_-]{1,40}", text):
         raise ValueError(f"{shown(text)} is not a name")
