@@ -68,7 +68,7 @@ def calibrate(
     weights: RestorerWeights, photos: np.ndarray, progress: Progress | None = None
 ) -> dict[str, ConvCalibration]:
     """Measure every convolution that can be in 8 bits, on photographs uint8 `[N, R, R, 3]`."""
-    plan = RestorationPlan(operators=False, phases=True)
+    plan = RestorationPlan(operators=False, up_form="phases")
     known, measured = convolutions(weights, plan), {}
     candidates = {name: conv for name, conv in known.items() if min(conv.kernel_shape[:2]) >= MIN_CHANNELS}
     for done in range(0, len(candidates), AT_ONCE):
@@ -96,7 +96,7 @@ def int8_plan(calibration: Mapping[str, ConvCalibration], backend: str) -> Resto
     quantized = {
         name: conv.quantized(symmetric=for_openvino, quantize_output=not for_openvino) for name, conv in calibration.items()
     }
-    return RestorationPlan(quantized, operators=False, phases=not for_openvino)
+    return RestorationPlan(quantized, operators=False, up_form="transposed" if for_openvino else "phases")
 
 
 def search_plan(

@@ -44,14 +44,14 @@ def gfpgan_graph(weights: RestorerWeights, cfg: GfpganConfig, plan: RestorationP
 # --- the U-Net -------------------------------------------------------------------------------------------------------
 
 
-def _conv(g: RestorationGraph, name: str, x: str, side: int, active: bool = True) -> str:
+def _conv(g: RestorationGraph, name: str, x: str, side: int, gain: float = 1.0) -> str:
     bias = g.array(f"{name}.bias") / g.plan.encoder_scale
-    return g.conv(name, x, g.array(f"{name}.weight"), bias, side, active)
+    return g.conv(name, x, g.array(f"{name}.weight") * gain, bias, side)
 
 
 def _encoder(g: RestorationGraph, cfg: GfpganConfig) -> tuple[str, list[str]]:
     """The features at 4 px, and those of all resolutions on the way, from R / 2 down to 4 px."""
-    x, skips = _conv(g, "conv_body_first", g.photograph(cfg.resolution), cfg.resolution), []
+    x, skips = _conv(g, "conv_body_first", g.photograph(cfg.resolution), cfg.resolution, 1 / g.plan.encoder_scale), []
     for i in range(len(cfg.resolutions) - 1):
         side = cfg.resolution >> (i + 1)
         x = _down_block(g, f"conv_body_down.{i}", x, side)
@@ -117,7 +117,7 @@ def _styled_conv(g: RestorationGraph, number: int, layer: DecoderLayer, x: str, 
     divisor = g.plan.decoder_scale
     noise = g.array(f"{DECODER}.noises.noise{number}")[0, 0] * (g.array(f"{path}.weight") / divisor)
     bias = g.array(f"{path}.bias").reshape(-1) / divisor
-    if layer.up == 1 and g.is_operator(weight) and name not in g.plan.quantized:
+    if layer.up == 1 and g.is_operator(weight, layer.resolution) and name not in g.plan.quantized:
         return g.operator(name, x, weight, style, noise, bias, layer.resolution)
     x = g.node("Mul", [x, g.per_channel(style.factor)], f"{name}.modulated")
     y = bilinear_up_conv(g, name, x, weight, layer.resolution) if layer.up == 2 else g.product(name, x, weight)

@@ -44,8 +44,9 @@ def gpen_graph(weights: RestorerWeights, cfg: GpenConfig, plan: RestorationPlan)
 
 def _encoder(g: RestorationGraph, cfg: GpenConfig) -> list[str]:
     """The features at 4 px, 8 px and so on."""
-    bias = g.array("ecd0.0.1.bias") * (GAIN / g.plan.encoder_scale)
-    x = g.conv("ecd0", g.photograph(cfg.resolution), equalised(g.array("ecd0.0.0.weight")) * GAIN, bias, cfg.resolution)
+    gain = GAIN / g.plan.encoder_scale
+    weight, bias = equalised(g.array("ecd0.0.0.weight")) * gain, g.array("ecd0.0.1.bias") * gain
+    x = g.conv("ecd0", g.photograph(cfg.resolution), weight, bias, cfg.resolution)
     features = [x]
     taps = np.outer(BILINEAR, BILINEAR) / 4
     for i, level in enumerate(range(len(cfg.channels) - 1, 0, -1), 1):
@@ -84,7 +85,7 @@ def _styled_conv(g: RestorationGraph, layer: DecoderLayer, x: str, w: str, featu
     weight = equalised(g.array(f"{path}.conv.weight")[0])
     style, weight = g.style(name, w, f"{path}.conv.modulation", weight, GAIN)
     bias = g.array(f"{path}.activate.bias") * (GAIN / g.plan.decoder_scale)
-    if g.is_operator(weight) and name not in g.plan.quantized:
+    if g.is_operator(weight, layer.resolution) and name not in g.plan.quantized:
         y = g.operator(name, x, weight, style, None, bias[: layer.out_channels], layer.resolution, up=layer.up)
     else:
         x = g.node("Mul", [x, g.per_channel(style.factor)], f"{name}.modulated")

@@ -1,7 +1,7 @@
 """The pieces that restoration networks are written from: photograph, plain and modulated convolutions, styles and RGB.
 
-A leaky ReLU is positively homogeneous. So the signals of a part of the network can be divided by one number: its input and its biases
-are. float16 has such a number for the encoder and another for the decoder (`RestorationPlan`), and each convolution of the decoder has
+A leaky ReLU is positively homogeneous. So the signals of a part of the network can be divided by one number: its first weights and all
+its biases are. float16 has such a number for the encoder and another for the decoder (`RestorationPlan`), and each convolution of the decoder has
 weights of unit norm and a style of unit maximum. Both are undone by the demodulation.
 """
 
@@ -23,8 +23,9 @@ from stylert.plugins.onnx_functions import DOMAIN
 
 #: Name of the network's input.
 PHOTO = "photo"
-#: The least number of output channels of a convolution that becomes an operator node: those that can get Winograd's form.
-MIN_OPERATOR_CHANNELS = 128
+#: The least number of output channels, and the greatest side, of a convolution that becomes an operator node. Such nodes can get
+#: Winograd's form. In larger images its transforms cost more than they save, on processors with vectors of 512 bits.
+MIN_OPERATOR_CHANNELS, MAX_OPERATOR_SIDE = 128, 128
 #: Keeps the maximum of a style of zeros finite.
 MIN_STYLE = 1e-12
 
@@ -110,13 +111,12 @@ class RestorationGraph(GraphBuilder):
         return self.as_signal(self.node("Unsqueeze", [vector, self.ints(2, 3)], f"{vector}_1"))
 
     def photograph(self, side: int) -> str:
-        """The input, uint8 `[N, side, side, 3]`, as a signal `[N, 3, side, side]` in [-1, 1] by the encoder's scale."""
+        """The input, uint8 `[N, side, side, 3]`, as a signal `[N, 3, side, side]` in [-1, 1]. It is not divided by any scale."""
         self.input(PHOTO, ["N", side, side, RGB], np.uint8)
         x = self.node("Transpose", [PHOTO], "photo.nchw", perm=[0, 3, 1, 2])
         x = self.cast(x, "photo.float", np.float32)
-        scale = 127.5 * self.plan.encoder_scale
-        x = self.node("Mul", [x, self.constant(1 / scale)], "photo.scaled")
-        return self.as_signal(self.node("Sub", [x, self.constant(127.5 / scale)], "photo.centred"))
+        x = self.node("Mul", [x, self.constant(1 / 127.5)], "photo.scaled")
+        return self.as_signal(self.node("Sub", [x, self.constant(1.0)], "photo.centred"))
 
     def activated(self, name: str, x: str, bias: np.ndarray | None) -> str:
         """Leaky ReLU of x plus a bias `[C]` that is already in the scale of x."""
@@ -138,7 +138,7 @@ class RestorationGraph(GraphBuilder):
             active: Whether a leaky ReLU follows.
             stride: 1, or 2 for an input that was padded before.
         """
-        if self.is_operator(weight) and stride == 1:
+        if stride == 1 and self.is_operator(weight, side):
             ones = [self.constant(np.ones((1, channels))) for channels in (weight.shape[1], weight.shape[0])]
             return self.operator(name, x, weight, Style(*ones), None, bias, side, LRELU_SLOPE if active else 1.0)
         quantized = name in self.plan.quantized
@@ -149,13 +149,20 @@ class RestorationGraph(GraphBuilder):
         return self.node("Add", [y, self.signal(f"{name}.bias", bias[:, None, None])], f"{name}.biased") if quantized else y
 
     def product(
-        self, name: str, x: str, weight: np.ndarray, bias: np.ndarray | None = None, stride: int = 1, padded: bool = True
+        self,
+        name: str,
+        x: str,
+        weight: np.ndarray,
+        bias: np.ndarray | None = None,
+        stride: int = 1,
+        pads: list[int] | None = None,
     ) -> str:
-        """The convolution alone, in the number format of its plan. With stride 1 it is padded by default."""
-        pad = weight.shape[2] // 2 if padded and stride == 1 else 0
-        kernel = self._kernel(name, weight, 0)
-        inputs = [self._input(name, x), kernel, *([] if bias is None else [self.signal(f"{name}.bias", bias)])]
-        y = self.node("Conv", inputs, f"{name}.conv", pads=[pad] * 4, strides=[stride] * 2)
+        """The convolution alone, in the number format of its plan. By default the side stays, and with stride 2 nothing is padded."""
+        if pads is None:
+            pads = [weight.shape[2] // 2 if stride == 1 else 0] * 4
+        inputs = [self._input(name, x), self._kernel(name, weight, 0)]
+        inputs += [] if bias is None else [self.signal(f"{name}.bias", bias)]
+        y = self.node("Conv", inputs, f"{name}.conv", pads=pads, strides=[stride] * 2)
         return self._output(name, ConvTensors(x, y, weight.shape))
 
     def transposed(self, name: str, x: str, weight: np.ndarray, pad: int) -> str:
@@ -187,10 +194,10 @@ class RestorationGraph(GraphBuilder):
             return y
         return self.qdq.dequantize(self.qdq.quantize(y, layer.output, f"{name}.out"), layer.output, f"{name}.out")
 
-    def is_operator(self, weight: np.ndarray) -> bool:
-        """Whether a float convolution with these weights is an operator node."""
-        plan = self.plan
-        return plan.operators and not plan.float16 and weight.shape[0] >= MIN_OPERATOR_CHANNELS and weight.shape[2] == 3
+    def is_operator(self, weight: np.ndarray, side: int) -> bool:
+        """Whether a float convolution with these weights, and a result of this side, is an operator node."""
+        is_wide = weight.shape[0] >= MIN_OPERATOR_CHANNELS and side <= MAX_OPERATOR_SIDE
+        return self.plan.operators and not self.plan.float16 and is_wide and weight.shape[2] == 3
 
     def operator(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
@@ -11,6 +12,11 @@ from stylert.export.network_plan import QuantParams
 
 #: The greatest value of a signal in float16. A greater one is cut off, so that no photograph can make an image of infinities.
 MAX_FLOAT16_SIGNAL = 32768.0
+
+
+#: Forms of a convolution that doubles the side, as those of StyleGAN2 (`LayerPlan`): one transposed convolution, one convolution to four
+#: phases, or one for each phase. The last has no products with zeros, and is made of the convolutions that ONNX Runtime does best.
+UpForm = Literal["transposed", "phases", "separate_phases"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class RestorationPlan:
         decoder_scale: The same of the decoder.
         operators: Whether wide float32 convolutions are ModulatedConv2d nodes, which the runtime gives Winograd's form where that
             is faster. Otherwise all nodes are ONNX's own.
-        phases: Whether an upsampling convolution is one 2x2 convolution to four phases. It is a transposed convolution by default.
+        up_form: The form of a convolution that doubles the side, in front of its FIR.
     """
 
     quantized: Mapping[str, QuantizedConv] = field(default_factory=dict)
@@ -46,11 +52,13 @@ class RestorationPlan:
     encoder_scale: float = 1.0
     decoder_scale: float = 1.0
     operators: bool = True
-    phases: bool = False
+    up_form: UpForm = "separate_phases"
 
     def __post_init__(self) -> None:
         if not self.float16 and (self.encoder_scale != 1 or self.decoder_scale != 1):
             raise ValueError("scales of signals are for float16")
+        if self.quantized and self.up_form == "separate_phases":
+            raise ValueError("separate phases are for float layers")
 
     @property
     def dtype(self) -> np.dtype[np.floating]:

@@ -19,12 +19,13 @@ from stylert.export.restoration.graph import RestorationGraph
 
 #: Bilinear enlargement by 2 on one axis, after an insertion of zeros.
 BILINEAR = np.array([1, 3, 3, 1]) / 4
+#: The phases of a transposed convolution on one axis: their taps as a correlation, and the padding in front.
+PHASES = (("even", slice(None, None, -2), 1), ("odd", slice(1, 2), 0))
 
 
 def enlarged(g: RestorationGraph, name: str, x: str) -> str:
     """Bilinear enlargement of `[N, C, H, W]` by 2."""
-    scales = g.constant(np.array([1, 1, 2, 2]))
-    return g.node("Resize", [x, "", scales], name, mode="linear", coordinate_transformation_mode="half_pixel")
+    return _resized(g, name, x, [1, 1, 2, 2])
 
 
 def bilinear_up_conv(g: RestorationGraph, name: str, x: str, weight: np.ndarray, side: int) -> str:
@@ -41,15 +42,12 @@ def bilinear_up_conv(g: RestorationGraph, name: str, x: str, weight: np.ndarray,
         `[N, O, side, side]`.
     """
     flipped, outputs = weight[:, :, ::-1, ::-1], weight.shape[0]
-    if g.plan.phases:
-        # The four phases begin one row and one column too early. A zero in front of the taps skips them.
-        padded = _repeated_border(g, f"{name}.padded", x, 2, 1)
-        y = phases(g, name, padded, flipped, padded_with_zeros=False)
-        taps = np.concatenate([[0], BILINEAR])
+    padded = g.node("Pad", [x, g.ints(0, 0, 1, 1, 0, 0, 1, 1)], f"{name}.padded", mode="edge")
+    if g.plan.up_form == "transposed":
+        y, taps = g.transposed(name, padded, flipped, pad=1), BILINEAR
     else:
-        padded = _repeated_border(g, f"{name}.padded", x, 1, 1)
-        y = g.transposed(name, padded, flipped, pad=1)
-        taps = BILINEAR
+        # The phases begin one row and one column too early. A zero in front of the taps skips them.
+        y, taps = _phases(g, name, padded, flipped, after=0), np.concatenate([[0], BILINEAR])
     y = g.depthwise(f"{name}.filtered", y, np.outer(taps, taps), outputs, [0] * 4)
     return _without_outside(g, name, x, y, weight, side)
 
@@ -57,21 +55,29 @@ def bilinear_up_conv(g: RestorationGraph, name: str, x: str, weight: np.ndarray,
 def zero_padded_up_conv(g: RestorationGraph, name: str, x: str, weight: np.ndarray) -> str:
     """The up layer of StyleGAN2: `[N, I, H, W]` to `[N, O, 2 H, 2 W]`. `weight` is that of a transposed convolution."""
     outputs = weight.shape[0]
-    if g.plan.phases:
-        y, pads = phases(g, name, x, weight, padded_with_zeros=True), [1, 1, 0, 0]
-    else:
+    if g.plan.up_form == "transposed":
         y, pads = g.transposed(name, x, weight, pad=0), [1, 1, 1, 1]
+    else:
+        y, pads = _phases(g, name, x, weight, after=1), [1, 1, 0, 0]
     return g.depthwise(f"{name}.filtered", y, np.outer(BILINEAR, BILINEAR), outputs, pads)
 
 
-def phases(g: RestorationGraph, name: str, x: str, weight: np.ndarray, padded_with_zeros: bool) -> str:
-    """A stride-2 transposed convolution as one 2x2 convolution to four phases. It has a row and a column more."""
-    y = g.product(name, x, phase_weights(weight), padded=padded_with_zeros)
-    return g.node("DepthToSpace", [y], f"{name}.shuffled", blocksize=2, mode="DCR")
+def _phases(g: RestorationGraph, name: str, x: str, weight: np.ndarray, after: int) -> str:
+    """A stride-2 transposed convolution as four phases, with zeros in front of the image and `after` pixels of them behind it.
 
-
-def _repeated_border(g: RestorationGraph, name: str, x: str, before: int, after: int) -> str:
-    return g.node("Pad", [x, g.ints(0, 0, before, before, 0, 0, after, after)], name, mode="edge")
+    On each axis, even pixels have the taps 2 and 0 of two neighbours, and odd pixels have tap 1 of the second of these.
+    """
+    if g.plan.up_form == "phases":
+        phases = g.product(name, x, phase_weights(weight), pads=[1, 1, after, after])
+    else:
+        parts = []
+        for y_name, y_taps, y_before in PHASES:
+            for x_name, x_taps, x_before in PHASES:
+                part = f"{name}.{y_name}_{x_name}"
+                pads = [y_before, x_before, after, after]
+                parts.append(g.product(part, x, weight[:, :, y_taps, x_taps], pads=pads))
+        phases = g.node("Concat", parts, f"{name}.phases", axis=1)
+    return g.node("DepthToSpace", [phases], f"{name}.shuffled", blocksize=2, mode="DCR")
 
 
 def _without_outside(g: RestorationGraph, name: str, x: str, y: str, weight: np.ndarray, side: int) -> str:
@@ -79,36 +85,35 @@ def _without_outside(g: RestorationGraph, name: str, x: str, y: str, weight: np.
 
     Those pixels equal the border pixels of `x`, enlarged along the border.
     """
-    strips = {}
-    for axis in (2, 3):  # rows above and below, then columns to the left and right
+    for axis, word in ((2, "rows"), (3, "columns")):
+        strips = []
         for end, tap in (("first", 0), ("last", 2)):
-            part = f"{name}.{'rows' if axis == 2 else 'columns'}_{end}"
-            line = _slice(g, f"{part}_line", x, axis, 0 if tap == 0 else -1)
-            scales = [1, 1, 1, 2] if axis == 2 else [1, 1, 2, 1]
-            resized = g.node(
-                "Resize",
-                [line, "", g.constant(np.array(scales))],
-                f"{part}_enlarged",
-                mode="linear",
-                coordinate_transformation_mode="half_pixel",
-            )
+            part = f"{name}.{word}_{end}"
+            line = _line(g, f"{part}_line", x, axis, tap == 0)
+            line = _resized(g, f"{part}_enlarged", line, [1, 1, 1, 2] if axis == 2 else [1, 1, 2, 1])
             if axis == 2:
                 # The rows have the corners, so they go on outside. The columns then read zeros there.
-                resized = g.node("Pad", [resized, g.ints(0, 0, 0, 1, 0, 0, 0, 1)], f"{part}_around", mode="edge")
+                line = g.node("Pad", [line, g.ints(0, 0, 0, 1, 0, 0, 0, 1)], f"{part}_around", mode="edge")
                 kernel, pads = weight[:, :, tap : tap + 1, :], [0, 0, 0, 0]
             else:
                 kernel, pads = weight[:, :, :, tap : tap + 1], [1, 0, 1, 0]
-            outside = g.node("Conv", [resized, g.signal(f"{part}_weight", kernel)], f"{part}_outside", pads=pads)
-            strips[axis, end] = outside
-    for axis, word in ((2, "rows"), (3, "columns")):
-        first = g.node("Sub", [_slice(g, f"{name}.{word}_0", y, axis, 0), strips[axis, "first"]], f"{name}.{word}_0_inside")
-        last = g.node("Sub", [_slice(g, f"{name}.{word}_1", y, axis, -1), strips[axis, "last"]], f"{name}.{word}_1_inside")
-        middle = g.node("Slice", [y, g.ints(1), g.ints(side - 1), g.ints(axis)], f"{name}.{word}_between")
-        y = g.node("Concat", [first, middle, last], f"{name}.{word}_inside", axis=axis)
+            # The kernel is negative: its products are added.
+            outside = g.node("Conv", [line, g.signal(f"{part}_weight", -kernel)], f"{part}_outside", pads=pads)
+            strips.append(g.node("Add", [_line(g, f"{part}_all", y, axis, tap == 0), outside], f"{part}_inside"))
+        lines = g.node("Concat", strips, f"{name}.{word}_lines", axis=axis)
+        places = np.array([0, side - 1]).reshape((1, 1, 2, 1) if axis == 2 else (1, 1, 1, 2))
+        shape = g.node("Shape", [lines], f"{name}.{word}_shape")
+        places_of_all = g.node("Expand", [g.constant(places, np.int64), shape], f"{name}.{word}_places")
+        y = g.node("ScatterElements", [y, places_of_all, lines], f"{name}.{word}_inside", axis=axis)
     return y
 
 
-def _slice(g: RestorationGraph, name: str, x: str, axis: int, at: int) -> str:
-    """The first line of an axis, or the last one."""
-    begin, end = (0, 1) if at == 0 else (-1, 2**31 - 1)
-    return g.node("Slice", [x, g.ints(begin), g.ints(end), g.ints(axis)], name)
+def _line(g: RestorationGraph, name: str, x: str, axis: int, first: bool) -> str:
+    """The first or the last line of an axis."""
+    begin, stop = (0, 1) if first else (-1, 2**31 - 1)
+    return g.node("Slice", [x, g.ints(begin), g.ints(stop), g.ints(axis)], name)
+
+
+def _resized(g: RestorationGraph, name: str, x: str, scales: list[int]) -> str:
+    inputs = [x, "", g.constant(scales)]
+    return g.node("Resize", inputs, name, mode="linear", coordinate_transformation_mode="half_pixel")
