@@ -40,7 +40,9 @@ def export(
         bundle, rows = export_restorer(checkpoint, out, split_list(precision) or (), photo or (), report)
     for note in bundle.provenance["notes"]:
         print_line(f"  {note}")
-    figures = [(row.backend, row.precision, f"{row.psnr_db:.2f}", f"{row.worst_psnr_db:.2f}", f"{row.min_psnr_db:g}") for row in rows]
+    figures = [
+        (row.backend, row.precision, f"{row.psnr_db:.2f}", f"{row.worst_psnr_db:.2f}", f"{row.min_psnr_db:g}") for row in rows
+    ]
     print_table(f"{bundle.title}, {bundle.resolution} px", ["<backend", "<precision", "PSNR dB", "worst", "promised"], figures)
     if json is not None:
         write_json(json, {"bundle": bundle.sha256, "precisions": {n: e.accuracy for n, e in bundle.precisions.items()}})

@@ -1,4 +1,4 @@
-"""What the layers of a restoration network hold on photographs, and the plans of float16 and int8 that follow."""
+"""Measures the layers of a restoration network on photographs, and makes the plans of float16 and int8 from that."""
 
 from __future__ import annotations
 
@@ -64,12 +64,11 @@ class ConvCalibration:
         return QuantizedConv(self.input.quant_params(symmetric, INPUT_ESTIMATOR), output)
 
 
-def calibrate(
-    weights: RestorerWeights, photos: np.ndarray, progress: Progress | None = None
-) -> dict[str, ConvCalibration]:
+def calibrate(weights: RestorerWeights, photos: np.ndarray, progress: Progress | None = None) -> dict[str, ConvCalibration]:
     """Measure every convolution that can be in 8 bits, on photographs uint8 `[N, R, R, 3]`."""
     plan = RestorationPlan(operators=False, up_form="phases")
-    known, measured = convolutions(weights, plan), {}
+    known = convolutions(weights, plan)
+    measured: dict[str, ConvCalibration] = {}
     candidates = {name: conv for name, conv in known.items() if min(conv.kernel_shape[:2]) >= MIN_CHANNELS}
     for done in range(0, len(candidates), AT_ONCE):
         names = list(candidates)[done : done + AT_ONCE]
@@ -142,5 +141,3 @@ def images_on_cpu(model: onnx.ModelProto, photos: np.ndarray) -> np.ndarray:
     """The images of a model on ONNX Runtime, one photograph after another."""
     session = cpu_session(model)
     return np.concatenate([session.run(["image"], {PHOTO: photo[None]})[0] for photo in photos])
-
-

@@ -1,8 +1,8 @@
 """The pieces that restoration networks are written from: photograph, plain and modulated convolutions, styles and RGB.
 
 A leaky ReLU is positively homogeneous. So the signals of a part of the network can be divided by one number: its first weights and all
-its biases are. float16 has such a number for the encoder and another for the decoder (`RestorationPlan`), and each convolution of the decoder has
-weights of unit norm and a style of unit maximum. Both are undone by the demodulation.
+its biases are. float16 has such a number for the encoder and another for the decoder (`RestorationPlan`). There, each convolution of the
+decoder has weights of unit norm and a style of unit maximum. The demodulation undoes both.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ class RestorationGraph(GraphBuilder):
 
     # --- convolutions ------------------------------------------------------------------------------------------------
 
-    def conv(self, name: str, x: str, weight: np.ndarray, bias: np.ndarray, side: int, active: bool = True, stride: int = 1) -> str:
+    def conv(
+        self, name: str, x: str, weight: np.ndarray, bias: np.ndarray, side: int, active: bool = True, stride: int = 1
+    ) -> str:
         """A convolution of the encoder with its bias, and a leaky ReLU if it is active.
 
         Args:
@@ -243,7 +245,9 @@ class RestorationGraph(GraphBuilder):
         energy = np.square(weight).sum((2, 3)).T
         squares = self.node("Mul", [s, s], f"{name}.style_squares")
         energies = self.node("MatMul", [squares, self.float32(f"{name}.energy", energy)], f"{name}.energies")
-        root = self.node("Sqrt", [self.node("Add", [energies, self.constant(DEMOD_EPS)], f"{name}.energies_eps")], f"{name}.root")
+        root = self.node(
+            "Sqrt", [self.node("Add", [energies, self.constant(DEMOD_EPS)], f"{name}.energies_eps")], f"{name}.root"
+        )
         if not self.plan.float16:
             return Style(s, self.node("Div", [self.constant(gain), root], f"{name}.demod")), weight
         norm = np.sqrt(np.square(weight).sum((1, 2, 3)))

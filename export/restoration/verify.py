@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,9 @@ def verify_restorer(
         BackendError: A backend that is named does not run here.
     """
     usable = [name for name in BACKENDS if backend(name).unavailable_reason() is None] if backends is None else backends
-    runs = [(name, precision) for name in usable for precision in bundle.precisions if precision in backend(name).facts.precisions]
+    runs = [
+        (name, precision) for name in usable for precision in bundle.precisions if precision in backend(name).facts.precisions
+    ]
     return list(_rows(bundle, photos, reference, runs, progress))
 
 
@@ -79,7 +82,7 @@ def torch_images(weights: RestorerWeights, photos: np.ndarray) -> np.ndarray:
     return as_uint8(np.concatenate(images))
 
 
-def torch_network(weights: RestorerWeights) -> object:
+def torch_network(weights: RestorerWeights) -> Any:
     """The network as a PyTorch module in evaluation mode. Needs torch."""
     import torch
 

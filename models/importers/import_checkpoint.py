@@ -38,6 +38,7 @@ from stylert.models.network_kinds import require_stylegan2
 from stylert.models.restoration.checkpoints import restorer_title
 from stylert.models.stylegan2.config import DiscriminatorConfig
 
+
 @dataclass(frozen=True)
 class ImportedCheckpoint:
     """A checkpoint in stylert's terms. Arrays are float32 under the official names.

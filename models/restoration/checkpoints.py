@@ -17,6 +17,7 @@ from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, printable
 from stylert.models.importers.records import StoredTensor
 from stylert.models.importers.refusals import refusals_of
+from stylert.models.importers.rosinality import WRITER_ENTRY
 from stylert.models.importers.weights import Arrays, TensorReader, dropped_entries
 from stylert.models.restoration.gfpgan.config import GfpganConfig
 from stylert.models.restoration.gfpgan.reader import is_gfpgan, read_gfpgan
@@ -86,7 +87,7 @@ def _read(content: object, budget: Budget) -> RestorerWeights:
         raise FormatError(f"its {entry} is not a state dict")
     config, arrays, notes = reader.read(TensorReader(entry, dict(state), budget, reader.title))
     if isinstance(content, Mapping) and entry in content:
-        notes = [*notes, *dropped_entries(set(content) - {entry})]
+        notes = [*notes, *dropped_entries(set(content) - {entry, WRITER_ENTRY})]
     return RestorerWeights(config, arrays, tuple(notes))
 
 

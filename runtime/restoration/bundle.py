@@ -91,7 +91,9 @@ class RestorerBundle:
         if not path.is_file():
             raise BundleError(f"bundle file {path} is missing; export the bundle again")
         if (size := path.stat().st_size) != expected.bytes:
-            raise BundleError(f"bundle file {path} has {size} bytes, the manifest says {expected.bytes}; export the bundle again")
+            raise BundleError(
+                f"bundle file {path} has {size} bytes, the manifest says {expected.bytes}; export the bundle again"
+            )
         if sha256_of(path, BundleError, "bundle file") != expected.sha256:
             raise BundleError(f"bundle file {path} does not match its sha256 in {MANIFEST}; export the bundle again")
         return path
@@ -107,14 +109,16 @@ class RestorerBundle:
         check_utf8(path)
         name = str(path / MANIFEST)
         if not (path / MANIFEST).is_file():
-            raise BundleError(f"{path} is no bundle of a restorer; make one with: stylert restorer export MODEL.pth --out {path}")
-        content = read_document(read_file(path / MANIFEST, BundleError, MAX_BYTES, "manifest"), dict[str, Any], name, BundleError)
+            raise BundleError(
+                f"{path} is no bundle of a restorer; make one with: stylert restorer export MODEL.pth --out {path}"
+            )
+        content = read_document(
+            read_file(path / MANIFEST, BundleError, MAX_BYTES, "manifest"), dict[str, Any], name, BundleError
+        )
         if (schema := content.get("schema")) != SCHEMA_VERSION:
             raise BundleError(f"{name} has schema {shown(schema)}; this stylert reads schema {SCHEMA_VERSION}")
         manifest = read_part(content, _Manifest, name, BundleError)
-        return cls(
-            path, manifest.network, manifest.resolution, manifest.files, manifest.precisions, manifest.provenance
-        )
+        return cls(path, manifest.network, manifest.resolution, manifest.files, manifest.precisions, manifest.provenance)
 
     def save(self) -> None:
         """Write `restorer.json`, atomically. The same content gives the same bytes."""

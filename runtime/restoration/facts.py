@@ -1,4 +1,4 @@
-"""What a restored picture says about itself, as the comment of its file.
+"""The facts that a restored picture states about itself, as the comment of its file.
 
     {"AI-edited": true, "stylert": "0.1.0", "command": "restore", "bundle": "9f2c…", "backend": "onnxruntime", "precision": "fp32",
      "photo": "51ab…", "boxes": ["120,80,256"]}

@@ -39,7 +39,11 @@ class Restorer:
 
     @classmethod
     def load(
-        cls, bundle: str | Path | RestorerBundle, backend: str = "onnxruntime", precision: str | None = None, threads: int | None = None
+        cls,
+        bundle: str | Path | RestorerBundle,
+        backend: str = "onnxruntime",
+        precision: str | None = None,
+        threads: int | None = None,
     ) -> Restorer:
         """Load the network of a bundle.
 
@@ -108,9 +112,5 @@ class Restorer:
     def __enter__(self) -> Restorer:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
-
-

@@ -17,7 +17,7 @@ from stylert.models.restoration.sizes import check_sizes, resolutions
 
 #: Numbers of a pixel.
 RGB = 3
-#: What stands in front of the names of the decoder's tensors.
+#: The beginning of the names of the decoder's tensors.
 DECODER = "stylegan_decoder"
 
 

@@ -33,9 +33,7 @@ class Gfpgan(nn.Module):
             _ResidualBlock(channels[level], channels[level - 1], 0.5) for level in range(levels - 1, 0, -1)
         )
         self.final_conv = nn.Conv2d(channels[0], channels[0], 3, padding=1)
-        self.conv_body_up = nn.ModuleList(
-            _ResidualBlock(channels[level - 1], channels[level], 2) for level in range(1, levels)
-        )
+        self.conv_body_up = nn.ModuleList(_ResidualBlock(channels[level - 1], channels[level], 2) for level in range(1, levels))
         self.condition_scale = nn.ModuleList(_condition(cfg, level) for level in range(1, levels))
         self.condition_shift = nn.ModuleList(_condition(cfg, level) for level in range(1, levels))
         latents = cfg.num_ws if cfg.separate_latents else 1

@@ -35,7 +35,9 @@ def read_gfpgan(tensors: TensorReader) -> tuple[GfpganConfig, Arrays, list[str]]
         FormatError: A tensor is missing or wrong, or the network is the form with custom operators.
     """
     if KEY not in tensors:
-        raise UnsupportedNetworkError("it is a GFP-GAN network with custom operators; stylert reads the clean one, v1.2 and later")
+        raise UnsupportedNetworkError(
+            "it is a GFP-GAN network with custom operators; stylert reads the clean one, v1.2 and later"
+        )
     levels = 0
     while levels < MAX_LEVELS and f"condition_scale.{levels}.0.weight" in tensors:
         levels += 1

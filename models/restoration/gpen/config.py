@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from stylert.models.restoration.gfpgan.config import RGB, DecoderLayer
 from stylert.models.restoration.sizes import check_sizes, resolutions
 
-#: What stands in front of the names of the decoder's tensors.
+#: The beginning of the names of the decoder's tensors.
 DECODER = "generator"
 #: The most fully connected layers.
 MAX_MAPPING_LAYERS = 64

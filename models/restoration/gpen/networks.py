@@ -31,6 +31,7 @@ class Gpen(nn.Module):
         super().__init__()
         self.cfg = cfg
         channels, levels = cfg.channels, len(cfg.channels)
+        self.encoder_names = [f"ecd{i}" for i in range(levels)]
         self.ecd0 = nn.Sequential(nn.Sequential(_Weight(channels[-1], RGB, 1), _Bias(channels[-1])))
         for i, level in enumerate(range(levels - 1, 0, -1), 1):
             layer = nn.Sequential(nn.Identity(), _Weight(channels[level - 1], channels[level], 3), _Bias(channels[level - 1]))
@@ -41,12 +42,12 @@ class Gpen(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Photographs `[N, 3, R, R]` in [-1, 1] to images of the same shape, nominally in [-1, 1]."""
         fir = setup_filter(FIR_TAPS).to(x)
-        first, bias = self.ecd0[0]
-        x = bias_act(F.conv2d(x, first.scaled()), bias.bias, activation="lrelu")
-        features = [x]
-        for i in range(1, len(self.cfg.channels)):
-            _, weight, bias = getattr(self, f"ecd{i}")[0]
-            x = F.conv2d(upfirdn2d(x, fir, padding=[2, 2, 2, 2]), weight.scaled(), stride=2)
+        features: list[Tensor] = []
+        for name in self.encoder_names:
+            *_, weight, bias = getattr(self, name)[0]
+            if features:
+                x = upfirdn2d(x, fir, padding=[2, 2, 2, 2])
+            x = F.conv2d(x, weight.scaled(), stride=2 if features else 1)
             x = bias_act(x, bias.bias, activation="lrelu")
             features.append(x)
         return self.generator(self.final_linear(x.flatten(1)), features[::-1])

@@ -46,7 +46,9 @@ def read_gpen(tensors: TensorReader) -> tuple[GpenConfig, Arrays, list[str]]:
     channels = [tensors.shape(f"{DECODER}.input.input", 4)[1]]
     channels += [tensors.shape(f"ecd{i}.0.1.weight", 4)[1] for i in range(levels, 0, -1)]
     if tensors.shape(f"{DECODER}.conv1.activate.bias", 1)[0] == channels[0]:
-        raise UnsupportedNetworkError("its decoder adds the encoder's features; stylert reads the published GPEN, which concatenates them")
+        raise UnsupportedNetworkError(
+            "its decoder adds the encoder's features; stylert reads the published GPEN, which concatenates them"
+        )
     mapping_layers = 0
     while mapping_layers < MAX_MAPPING_LAYERS and f"{DECODER}.style.{mapping_layers + 1}.weight" in tensors:
         mapping_layers += 1

@@ -112,7 +112,9 @@ def scaled(weights: RestorerWeights, factor: float) -> RestorerWeights:
     if isinstance(weights.config, GfpganConfig):
         # Leaky ReLU is homogeneous: a factor of the first layer and of all later biases is one of all features.
         for name in arrays:
-            in_unet = name.startswith(("conv_body", "final_conv")) or (name.startswith("condition") and name.endswith(".0.bias"))
+            in_unet = name.startswith(("conv_body", "final_conv")) or (
+                name.startswith("condition") and name.endswith(".0.bias")
+            )
             if name == "conv_body_first.weight" or (in_unet and name.endswith(".bias")):
                 arrays[name] = arrays[name] * np.float32(factor)
             elif name == "final_linear.weight" or (name.startswith("condition") and name.endswith(".2.weight")):

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 
-def convolution(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | float = 0.0, stride: int = 1, pad: int | None = None) -> np.ndarray:
+def convolution(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | float = 0.0, stride: int = 1, pad: int | None = None
+) -> np.ndarray:
     """The correlation of `[N, I, H, W]` with `[O, I, k, k]`, zeros around the image."""
     k = weight.shape[2]
     pad = k // 2 if pad is None else pad
@@ -32,7 +34,7 @@ def leaky(x: np.ndarray, slope: float = 0.2) -> np.ndarray:
 
 
 def bilinear(x: np.ndarray, size: int) -> np.ndarray:
-    """Linear interpolation between pixel centres at `(i + 1/2) / size` on both axes. Outside of the first and last centre it is constant."""
+    """Linear interpolation between pixel centres at `(i + 1/2) / size` on both axes, constant outside of the first and the last."""
     for axis in (2, 3):
         old = x.shape[axis]
         position = np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)
@@ -105,7 +107,8 @@ class Gfpgan:
             side *= 2
             x = self.block(f"conv_body_up.{i}", x + skips[i], side)
             scale, shift = (
-                self.conv(f"condition_{kind}.{i}.2", leaky(self.conv(f"condition_{kind}.{i}.0", x))) for kind in ("scale", "shift")
+                self.conv(f"condition_{kind}.{i}.2", leaky(self.conv(f"condition_{kind}.{i}.0", x)))
+                for kind in ("scale", "shift")
             )
             y = layer(f"style_convs.{2 * i}", bilinear(y, side), 2 * i + 1, 2 * i + 1)
             changed = slice(y.shape[1] - scale.shape[1], None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from stylert.models.restoration.gfpgan.config import GfpganConfig
 from stylert.models.restoration.gpen.config import GpenConfig
 from tests.draws import fresh, fuzz_budget
 from tests.models.importers.mutations import damaged
-from tests.models.restoration.public_files import public_file, public_state
+from tests.models.restoration.public_files import EXAMPLE, public_file, public_state
 
 
 def saved(folder: Path, content: Any) -> Path:
@@ -98,9 +100,7 @@ def changed(state: dict[str, Any], change: Change) -> None:
         ("gpen", ("generator.conv1.activate.bias", torch.zeros(8)), "its decoder adds the encoder's features"),
     ],
 )
-def test_a_changed_network_is_refused(
-    network: str, change: Change, problem: str, tmp_path: Path
-) -> None:
+def test_a_changed_network_is_refused(network: str, change: Change, problem: str, tmp_path: Path) -> None:
     content = public_state(network)
     changed(content.get("params_ema", content), change)
     with pytest.raises(CheckpointError, match=re.escape(problem)) as error:
@@ -151,3 +151,23 @@ def test_damaged_files_are_read_or_refused_in_one_line(tmp_path: Path) -> None:
 def test_the_importer_of_generators_names_the_command(network: str, title: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=rf"a {title} network.*stylert restorer export"):
         import_checkpoint(public_file(tmp_path, network))
+
+
+@pytest.mark.parametrize("network", ["gfpgan", "gpen"])
+def test_the_example_writes_a_file_that_is_read_and_only_its_own_is_replaced(network: str, tmp_path: Path) -> None:
+    file = tmp_path / "model.pth"
+    command = [sys.executable, str(EXAMPLE), "--network", network, "--resolution", "16", "--width", "0.01", "--out", str(file)]
+    for _ in range(2):
+        assert subprocess.run(command, capture_output=True, check=True).stdout.startswith(b"wrote ")
+    weights = read_restorer(file)
+    assert (weights.config.network, weights.config.resolution) == (network, 16)
+    assert not any("entry" in note for note in weights.notes)
+    for wrong in (("--resolution", "24"), ("--width", "nan"), ("--seed", "-1")):
+        done = subprocess.run([*command, *wrong], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert wrong[0] in done.stderr
+    file.write_bytes(b"of others")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "stylert did not write the file there" in done.stderr
+    assert file.read_bytes() == b"of others"
