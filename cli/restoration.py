@@ -28,7 +28,7 @@ def export(
     precision: Annotated[str, typer.Option(help="Comma-separated: fp32, fp16, int8.")] = "fp32",
     photo: Annotated[
         list[Path] | None,
-        typer.Option(help="Photograph of an aligned face for fp16, int8 and the accuracy; may be repeated. Drawn by default."),
+        typer.Option(help="Photograph of an aligned face, for fp16, int8 and the accuracy. May be repeated. Drawn by default."),
     ] = None,
     json: JsonFile = None,
 ) -> None:
@@ -58,7 +58,7 @@ def restore(
         list[str] | None,
         typer.Option(
             metavar="X,Y,SIDE",
-            help="Square of a face: pixels to its left, above it, and its side; may be repeated. Its image is put back into the photo.",
+            help="Square of a face: pixels to its left, above it, and its side. Its image is put back into the photo. May be repeated.",
         ),
     ] = None,
     backend: Annotated[str, typer.Option(help="onnxruntime or openvino.")] = "onnxruntime",

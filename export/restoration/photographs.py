@@ -20,20 +20,21 @@ COUNT = 8
 CONTRAST, NOISE = 60.0, 8.0
 
 
-def photographs(side: int, files: Sequence[Path] = (), count: int = COUNT) -> np.ndarray:
+def photographs(side: int, files: Sequence[Path] = (), count: int = COUNT, first_seed: int = 0) -> np.ndarray:
     """Photographs for a network, uint8 `[N, side, side, 3]`.
 
     Args:
         side: Side of the network's photographs, in pixels.
-        files: Pictures of the user, of which the first `count` are taken. Without any, photographs are drawn from seed 0.
+        files: Pictures of the user, of which the first `count` are taken. Without any, photographs are drawn.
         count: The number of photographs, at least 2.
+        first_seed: The seed of the first one that is drawn.
 
     Raises:
         InputError: There is only one file.
         DataError: A file is no picture.
     """
     if not files:
-        return np.stack([drawn_photograph(side, seed) for seed in range(count)])
+        return np.stack([drawn_photograph(side, seed) for seed in range(first_seed, first_seed + count)])
     if len(files) == 1:
         raise InputError("a network is calibrated on at least two photographs")
     return np.stack([resized(read_photograph(file), side) for file in files[:count]])

@@ -55,7 +55,8 @@ def export_restorer(
         checkpoint: A public `.pth` file of GFP-GAN or GPEN.
         out: The folder to write. It must not exist yet, be empty, or be a bundle of a restorer, which is replaced.
         precisions: Names from `MIN_PSNR_DB`.
-        photos: Photographs of aligned faces, for float16 and int8 and for the measured accuracy. Without any, they are drawn.
+        photos: Photographs of aligned faces, for float16 and int8 and for the measured accuracy. Without any, they are drawn, and the
+            accuracy is that of others than those that float16 and int8 have seen.
         progress: Called as the stages go on.
         force: Replace `out` whatever it is.
 
@@ -105,8 +106,9 @@ def export_restorer(
             },
         )
         bundle.save()
-        reference = torch_images(weights, samples) if find_spec("torch") else images_on_cpu(restoration_model(weights), samples)
-        rows = verify_restorer(RestorerBundle.load(folder), samples, reference, progress=progress)
+        fresh = samples if photos else photographs(weights.config.resolution, first_seed=len(samples))
+        reference = torch_images(weights, fresh) if find_spec("torch") else images_on_cpu(restoration_model(weights), fresh)
+        rows = verify_restorer(RestorerBundle.load(folder), fresh, reference, progress=progress)
         if missed := [row for row in rows if not row.passed]:
             row = missed[0]
             raise RestorerPsnrMissed(
