@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from stylert.export.restoration.graph import RestorationGraph, Style
+from stylert.export.restoration.graph import RestorationGraph
 from stylert.export.restoration.plan import RestorationPlan
 from stylert.export.restoration.upsampling import bilinear_up_conv, enlarged
 from stylert.models.restoration.checkpoints import RestorerWeights
@@ -67,8 +65,9 @@ def _down_block(g: RestorationGraph, name: str, x: str, side: int) -> str:
 
 def _up_block(g: RestorationGraph, name: str, x: str, side: int) -> str:
     y = _conv(g, f"{name}.conv1", x, side // 2)
-    y = bilinear_up_conv(g, f"{name}.conv2", y, g.array(f"{name}.conv2.weight"), side)
-    y = g.activated(f"{name}.conv2", y, g.array(f"{name}.conv2.bias") / g.plan.encoder_scale)
+    bias = g.array(f"{name}.conv2.bias") / g.plan.encoder_scale
+    y = bilinear_up_conv(g, f"{name}.conv2", y, g.array(f"{name}.conv2.weight"), bias, side)
+    y = g.activated(f"{name}.conv2", y, None)
     # A 1x1 convolution and an enlargement can change places. The smaller image has a quarter of the work.
     skip = g.node("Conv", [x, g.signal(f"{name}.skip.weight", g.array(f"{name}.skip.weight"))], f"{name}.skip")
     return g.bounded(g.node("Add", [y, enlarged(g, f"{name}.skip_enlarged", skip)], f"{name}.out"))
@@ -120,15 +119,14 @@ def _styled_conv(g: RestorationGraph, number: int, layer: DecoderLayer, x: str, 
     if layer.up == 1 and g.is_operator(weight, layer.resolution) and name not in g.plan.quantized:
         return g.operator(name, x, weight, style, noise, bias, layer.resolution)
     x = g.node("Mul", [x, g.per_channel(style.factor)], f"{name}.modulated")
-    y = bilinear_up_conv(g, name, x, weight, layer.resolution) if layer.up == 2 else g.product(name, x, weight)
-    return _epilogue(g, name, y, style, noise, bias)
-
-
-def _epilogue(g: RestorationGraph, name: str, y: str, style: Style, noise: np.ndarray, bias: np.ndarray) -> str:
-    y = g.node("Mul", [y, g.per_channel(style.demod)], f"{name}.demodulated")
+    demod = g.per_channel(style.demod)
+    if layer.up == 2:
+        y, bias_after = bilinear_up_conv(g, name, x, weight, bias, layer.resolution, demod), None
+    else:
+        y, bias_after = g.node("Mul", [g.product(name, x, weight), demod], f"{name}.demodulated"), bias
     if noise.any():
         y = g.node("Add", [y, g.signal(f"{name}.noise", noise[None, None])], f"{name}.noisy")
-    return g.activated(name, y, bias)
+    return g.activated(name, y, bias_after)
 
 
 def _transformed(g: RestorationGraph, name: str, x: str, scale: str, shift: str, kept: int) -> str:

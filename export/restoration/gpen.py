@@ -89,9 +89,12 @@ def _styled_conv(g: RestorationGraph, layer: DecoderLayer, x: str, w: str, featu
         y = g.operator(name, x, weight, style, None, bias[: layer.out_channels], layer.resolution, up=layer.up)
     else:
         x = g.node("Mul", [x, g.per_channel(style.factor)], f"{name}.modulated")
-        y = zero_padded_up_conv(g, name, x, weight) if layer.up == 2 else g.product(name, x, weight)
-        y = g.node("Mul", [y, g.per_channel(style.demod)], f"{name}.demodulated")
-        y = g.activated(name, y, bias[: layer.out_channels])
+        own_bias, demod = bias[: layer.out_channels], g.per_channel(style.demod)
+        if layer.up == 2:
+            y = g.activated(name, zero_padded_up_conv(g, name, x, weight, own_bias, layer.resolution, demod), None)
+        else:
+            y = g.node("Mul", [g.product(name, x, weight), demod], f"{name}.demodulated")
+            y = g.activated(name, y, own_bias)
     strength = g.array(f"{path}.noise.weight") * (GAIN * g.plan.encoder_scale / g.plan.decoder_scale)
     noise = g.node("Mul", [features, g.signal(f"{name}.strength", strength)], f"{name}.features")
     noise = g.activated(f"{name}.features", noise, bias[layer.out_channels :])

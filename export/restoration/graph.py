@@ -173,10 +173,13 @@ class RestorationGraph(GraphBuilder):
         y = self.node("ConvTranspose", inputs, f"{name}.conv", strides=[2, 2], pads=[pad] * 4)
         return self._output(name, ConvTensors(x, y, weight.shape))
 
-    def depthwise(self, name: str, x: str, taps: np.ndarray, channels: int, pads: list[int]) -> str:
-        """The correlation of each channel with `taps` `[t, t]`."""
-        kernel = self.signal(f"{name}.taps", np.tile(taps, (channels, 1, 1, 1)))
-        return self.node("Conv", [x, kernel], name, pads=pads, group=channels)
+    def depthwise(
+        self, name: str, x: str, taps: np.ndarray, channels: int, pads: list[int], bias: np.ndarray | None = None
+    ) -> str:
+        """The correlation of each channel with `taps` `[t, t]`, and a bias `[C]`."""
+        inputs = [x, self.signal(f"{name}.taps", np.tile(taps, (channels, 1, 1, 1)))]
+        inputs += [] if bias is None else [self.signal(f"{name}.bias", bias)]
+        return self.node("Conv", inputs, name, pads=pads, group=channels)
 
     def _input(self, name: str, x: str) -> str:
         layer = self.plan.quantized.get(name)
