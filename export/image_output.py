@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from stylert.export.graph import GraphBuilder
-from stylert.models.network_config import BaseGeneratorConfig
+
+
+class ImageSizes(Protocol):
+    """The sizes of a network's images, which every configuration has."""
+
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def img_channels(self) -> int: ...
+
 
 OutputType = Literal["uint8", "float"]
 
@@ -15,7 +28,7 @@ OutputType = Literal["uint8", "float"]
 IMAGE_NODES = ("scaled", "shifted", "clipped", "floored", "nhwc", "image")
 
 
-def image_output(g: GraphBuilder, cfg: BaseGeneratorConfig, image: str, output: OutputType) -> None:
+def image_output(g: GraphBuilder, cfg: ImageSizes, image: str, output: OutputType) -> None:
     """Convert `image`, float32 `[N, C, H, W]` nominally in [-1, 1], to the output `image` of the network."""
     height, width, channels = cfg.height, cfg.width, cfg.img_channels
     if output == "float":

@@ -76,7 +76,7 @@ class PrecisionEntry:
             if not check_plain_name(file).endswith(NETWORK_SUFFIX):
                 raise ValueError(f"{file!r} is not the name of an ONNX file")
         for backend in self.plans:
-            _check_word(backend)
+            check_word(backend)
 
     @property
     def files(self) -> list[str]:
@@ -422,7 +422,7 @@ class _Io:
         if bool(self.noise_inputs) != (self.noise == "input"):
             raise ValueError(f"noise is {self.noise!r} with {len(self.noise_inputs)} noise inputs")
         for name in self.noise_inputs:
-            _check_word(name)
+            check_word(name)
 
 
 @dataclass(frozen=True)
@@ -451,7 +451,7 @@ class _Manifest:
         if not self.precisions:
             raise ValueError("it has no precision")
         for name in (*self.precisions, *self.encoder):
-            _check_word(name)
+            check_word(name)
         synthesis = {file for entry in self.precisions.values() for file in entry.files}
         needed = {MAPPING_FILE, *synthesis, *(entry.file for entry in self.encoder.values())}
         if unlisted := needed - set(self.files):
@@ -490,7 +490,7 @@ def _read_manifest(path: Path) -> bytes:
     return read_file(path / MANIFEST, BundleError, MAX_BYTES, "manifest")
 
 
-def _check_word(text: str) -> None:
+def check_word(text: str) -> None:
     """Raise ValueError unless a name in the manifest is short and of plain characters."""
     if not re.fullmatch(r"[a-z0-9_-]{1,40}", text):
         raise ValueError(f"{shown(text)} is not a name")

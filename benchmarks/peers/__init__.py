@@ -5,5 +5,6 @@
 - `textbook_network.py`: the network as it is usually written in PyTorch
 - `interleaved.py`: candidates timed in alternation, for ratios that a shared machine does not change
 - `comparison.py`: every candidate measured, and the command line `python -m stylert.benchmarks.peers`
+- `restoration.py`, `textbook_restoration.py`: the same for restoration networks, `python -m stylert.benchmarks.peers.restoration`
 - `rows.py`: the measurements as rows of a results file
 """

@@ -112,10 +112,23 @@ def _export_textbook_network(form: str, checkpoint: Path, path: Path) -> None:
 
     module = _textbook_network(form, checkpoint)
     cfg = module.network.cfg
-    ws = torch.zeros(1, cfg.num_ws, cfg.w_dim)
+    export_module(module, torch.zeros(1, cfg.num_ws, cfg.w_dim), "ws", path)
+
+
+def export_module(module: Any, example: Any, name: str, path: Path) -> None:
+    """The plain export of a PyTorch module with one input of this name, to one output `image`.
+
+    Args:
+        module: The module.
+        example: An input of it.
+        name: Name of the input.
+        path: The ONNX file to write.
+    """
+    import torch
+
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns about every optional package that is missing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        program = torch.onnx.export(module, (ws,), dynamo=True, input_names=["ws"], output_names=["image"], verbose=False)
+        program = torch.onnx.export(module, (example,), dynamo=True, input_names=[name], output_names=["image"], verbose=False)
     assert program is not None
     program.save(str(path))

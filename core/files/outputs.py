@@ -50,6 +50,7 @@ DOCUMENTS = (
     "manifest.json",
     "models.json",
     "parts.json",
+    "restorer.json",
     "signing.json",
     "stylert-ray.json",
     "stylert-repository.json",

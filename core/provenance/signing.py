@@ -1,7 +1,7 @@
 """Signs pictures and videos: each gets a C2PA manifest that says what made it.
 
-The manifest states by the action `c2pa.created` that a trained model made the file, names stylert and its version, and holds the recipe
-in an assertion of its own:
+The manifest states by the action `c2pa.created` that a trained model made the file, or changed a photograph in it. It names stylert and its
+version, and holds the recipe in an assertion of its own:
 
     io.github.stylert.recipe    {"schema": 1, "bundle": sha256 of bundle.json, "recipe": the comment of the file as text}
 
@@ -32,6 +32,10 @@ RECIPE_SCHEMA = 1
 GENERATOR = "stylert"
 #: Term of the IPTC for what a trained model made.
 TRAINED_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+#: The same for a photograph that a trained model changed.
+EDITED_BY_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+#: Keys of a comment by which a file says that a model made it, or changed a photograph.
+GENERATED, EDITED = "AI-generated", "AI-edited"
 
 #: Extended key usages of signers, of timestamp servers and of lists of revoked certificates. By itself the library takes fewer.
 ACCEPTED_PURPOSES = (*PURPOSES, "1.3.6.1.5.5.7.3.8", "1.3.6.1.5.5.7.3.9")
@@ -203,8 +207,13 @@ def sign_in_place(path: Path, suffix: str, comment: str | None) -> None:
 
 
 def says_generated(comment: str | None) -> bool:
-    """Whether the comment of a file is a recipe, or other facts that say that a model made the file."""
-    return comment is not None and _facts(comment).get("AI-generated") is True
+    """Whether the comment of a file is a recipe, or other facts that say that a model made the file or changed a photograph."""
+    return comment is not None and any(_facts(comment).get(key) is True for key in (GENERATED, EDITED))
+
+
+def source_type(comment: str | None) -> str:
+    """The term of the IPTC for a file with this comment: `EDITED_BY_MODEL` where the comment says so, else `TRAINED_MODEL`."""
+    return EDITED_BY_MODEL if comment is not None and _facts(comment).get(EDITED) is True else TRAINED_MODEL
 
 
 @functools.lru_cache(maxsize=1)
@@ -217,7 +226,7 @@ def _find_signer(settings: tuple[object, ...]) -> Signer | None:
 def _manifest(comment: str | None) -> dict[str, Any]:
     """The manifest as the library takes it."""
     program = {"name": GENERATOR, "version": _version()}
-    created = {"action": "c2pa.created", "digitalSourceType": TRAINED_MODEL, "softwareAgent": program}
+    created = {"action": "c2pa.created", "digitalSourceType": source_type(comment), "softwareAgent": program}
     assertions: list[dict[str, Any]] = [{"label": "c2pa.actions.v2", "data": {"actions": [created]}}]
     if comment is not None:
         bundle = _facts(comment).get("bundle")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from stylert.core.errors import CheckpointError, InputError, OutOfMemory, as_path, shown
+from stylert.core.errors import CheckpointError, InputError, as_path, shown
 from stylert.core.files.inputs import open_file, stored_bytes
 from stylert.core.files.safetensors_files import MAX_FILE_BYTES
 from stylert.models.checkpoint import (
@@ -26,6 +25,7 @@ from stylert.models.importers.budget import Budget
 from stylert.models.importers.errors import FormatError, printable
 from stylert.models.importers.official import read_official
 from stylert.models.importers.records import StoredModule, StoredObject
+from stylert.models.importers.refusals import refusals_of
 from stylert.models.importers.rosinality import is_rosinality, read_rosinality
 from stylert.models.importers.stylegan1_ports import stylegan1_port
 from stylert.models.importers.stylegan3 import is_stylegan3, read_stylegan3
@@ -35,19 +35,8 @@ from stylert.models.importers.tensorflow_stylegan1 import is_tensorflow_stylegan
 from stylert.models.importers.weights import ImportedNetworks
 from stylert.models.network_config import BaseGeneratorConfig
 from stylert.models.network_kinds import require_stylegan2
+from stylert.models.restoration.checkpoints import restorer_title
 from stylert.models.stylegan2.config import DiscriminatorConfig
-
-#: Errors that damaged data can raise in Python or NumPy. The readers check first, so this is a second line of defence.
-DAMAGE_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
 
 
 @dataclass(frozen=True)
@@ -111,19 +100,11 @@ def import_checkpoint(path: str | Path, training: bool = True) -> ImportedCheckp
 
 
 def _import_file(path: Path, file: BinaryIO, training: bool) -> ImportedCheckpoint:
-    try:
+    with refusals_of(path):
         head = file.read(16)
         if head[8:9] == b"{":  # safetensors: the length of the header in 8 bytes, then its JSON
             return _read_own(path)
         return import_bytes(map_file(file), training, stored_bytes(file))
-    except FormatError as e:
-        raise CheckpointError(f"cannot import {path}: {e}") from None
-    except OSError as e:
-        raise CheckpointError(f"cannot import {path}: {e.strerror or e}") from None
-    except MemoryError:
-        raise OutOfMemory(f"cannot import {path}: not enough memory") from None
-    except DAMAGE_ERRORS as e:
-        raise CheckpointError(f"cannot import {path}: it is damaged ({type(e).__name__})") from None
 
 
 def import_bytes(data: memoryview, training: bool = True, stored: int | None = None) -> ImportedCheckpoint:
@@ -191,6 +172,8 @@ def _reader_of(content: object) -> tuple[Callable[[Any, bool, Budget], ImportedN
             return read_official, "stylegan2-ada-pytorch or stylegan3"
         if (port := stylegan1_port(content)) is not None:
             return port.read, port.project
+        if (title := restorer_title(content)) is not None:
+            raise FormatError(f"it is a {title} network, which restores photographs: stylert restorer export")
         if is_rosinality(content):
             return read_rosinality, "rosinality"
         keys = ", ".join(printable(key) for key in list(content)[:4])

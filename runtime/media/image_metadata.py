@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from stylert.core.errors import InputError, as_path, shown_line
 from stylert.core.files.inputs import open_file
+from stylert.core.provenance.signing import source_type
 
 PNG_KEY = "stylert"
 MAX_COMMENT = 60_000  # a JPEG comment holds 65,533
@@ -30,11 +31,11 @@ MAX_BLOCKS = 100_000
 MAX_FILE = 2**63
 
 _XMP_OPEN, _XMP_CLOSE = "<stylert:comment>", "</stylert:comment>"
-# The digital source type is the IPTC's term for "made by a trained model". Other software understands it.
+# The digital source type is the IPTC's term, which other software understands.
 _XMP = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
     '<rdf:Description rdf:about="" xmlns:stylert="urn:stylert" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/">'
-    "<Iptc4xmpExt:DigitalSourceType>http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+    "<Iptc4xmpExt:DigitalSourceType>%s"
     f"</Iptc4xmpExt:DigitalSourceType>{_XMP_OPEN}%s{_XMP_CLOSE}</rdf:Description></rdf:RDF></x:xmpmeta>"
 )
 
@@ -62,8 +63,8 @@ def read_comment(path: str | Path) -> str:
 
 
 def xmp_packet(comment: str) -> bytes:
-    """An XMP packet with `comment` and the statement that a trained model made the picture."""
-    return (_XMP % html.escape(comment, quote=False)).encode()
+    """An XMP packet with `comment` and the statement that a trained model made the picture, or changed the photograph in it."""
+    return (_XMP % (source_type(comment), html.escape(comment, quote=False))).encode()
 
 
 def _read_comment(file: BinaryIO) -> bytes | None:

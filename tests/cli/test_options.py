@@ -121,7 +121,7 @@ def test_the_command_ends_with_one_line_before_it_works(
 
 
 def test_an_option_whose_help_says_so_may_be_repeated() -> None:
-    assert {name(option) for option in REPEATED} == {"--set", "--direction", "--directions", "--point"}
+    assert {name(option) for option in REPEATED} == {"--set", "--direction", "--directions", "--point", "--box", "--photo"}
     assert all("May be repeated" in option.help for option in REPEATED)
 
 
