@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
 from stylert.export.graph import GraphBuilder
-
-
-class ImageSizes(Protocol):
-    """The sizes of a network's images, which every configuration has."""
-
-    @property
-    def height(self) -> int: ...
-
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def img_channels(self) -> int: ...
-
 
 OutputType = Literal["uint8", "float"]
 
@@ -28,9 +14,9 @@ OutputType = Literal["uint8", "float"]
 IMAGE_NODES = ("scaled", "shifted", "clipped", "floored", "nhwc", "image")
 
 
-def image_output(g: GraphBuilder, cfg: ImageSizes, image: str, output: OutputType) -> None:
-    """Convert `image`, float32 `[N, C, H, W]` nominally in [-1, 1], to the output `image` of the network."""
-    height, width, channels = cfg.height, cfg.width, cfg.img_channels
+def image_output(g: GraphBuilder, image: str, sizes: tuple[int, int, int], output: OutputType) -> None:
+    """Convert `image`, float32 of the `sizes` `[N, C, H, W]` nominally in [-1, 1], to the output `image` of the network."""
+    channels, height, width = sizes
     if output == "float":
         g.node("Identity", [image], "image")
         g.output("image", ["N", channels, height, width])

@@ -92,7 +92,7 @@ def synthesis_model(
         y = _noise_and_bias(g, spec, y)
         y = g.node("LeakyRelu", [y], f"{spec.name}.activated", alpha=LRELU_SLOPE)
         x = _adain(g, spec, y, reader)
-    image_output(g, cfg, _to_rgb(g, torgb, x), output)
+    image_output(g, _to_rgb(g, torgb, x), (cfg.img_channels, cfg.height, cfg.width), output)
     for name in observe:
         g.output(f"{name}.in", ["N", None, None, None], g.plan.dtype)
         g.output(f"{name}.conv", ["N", None, None, None], g.plan.dtype)

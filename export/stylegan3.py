@@ -64,7 +64,9 @@ def synthesis_model(
     for spec in cfg.layers():
         x = _layer(g, spec, x, _latent(g, ws, spec.ws_index, spec.name))
     x = g.cast(x, "image_float32", np.float32) if float16 else x
-    image_output(g, cfg, g.node("Mul", [x, g.constant(cfg.output_scale)], "image_scaled"), output)
+    image_output(
+        g, g.node("Mul", [x, g.constant(cfg.output_scale)], "image_scaled"), (cfg.img_channels, cfg.height, cfg.width), output
+    )
     return g.model()
 
 

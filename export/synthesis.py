@@ -67,7 +67,7 @@ def synthesis_model(
             g.input(noise_name(spec), ["N", 1, spec.height, spec.width])
     if style_offsets:
         g.style_offsets = g.input(STYLE_OFFSETS, ["N", sum(spec.in_channels for spec in cfg.layers())])
-    image_output(g, cfg, _layers(g, ws), output)
+    image_output(g, _layers(g, ws), (cfg.img_channels, cfg.height, cfg.width), output)
     for name in observe:
         g.output(f"{name}.style", ["N", None], g.plan.dtype)
         g.output(f"{name}.modulated", ["N", None, None, None], g.plan.dtype)

@@ -37,7 +37,7 @@ def restoration_model(
         CheckpointError: float16 cannot hold a constant of the network, or the network is too large for a file.
     """
     g, image = _graph(weights, plan or RestorationPlan())
-    image_output(g, weights.config, image, output)
+    image_output(g, image, _sizes(weights), output)
     for name in dict.fromkeys(tensor for conv in observe for tensor in (conv.input, conv.output)):
         g.output(name, ["N", None, None, None], g.plan.dtype)
     return g.model()
@@ -51,7 +51,7 @@ def convolutions(weights: RestorerWeights, plan: RestorationPlan) -> dict[str, C
 def peak_model(weights: RestorerWeights) -> tuple[onnx.ModelProto, dict[str, str]]:
     """A float32 model that returns the greatest magnitude of each signal, and the part of each output, by its name."""
     g, image = _graph(weights, RestorationPlan(operators=False))
-    image_output(g, weights.config, image, "uint8")
+    image_output(g, image, _sizes(weights), "uint8")
     parts = {}
     for i, (signal, part) in enumerate(g.signals.items()):
         peak = g.node("ReduceMax", [g.node("Abs", [signal], f"peak.{i}.size")], f"peak.{i}", keepdims=0)
@@ -63,3 +63,8 @@ def peak_model(weights: RestorerWeights) -> tuple[onnx.ModelProto, dict[str, str
 def _graph(weights: RestorerWeights, plan: RestorationPlan) -> tuple[RestorationGraph, str]:
     cfg = weights.config
     return gfpgan_graph(weights, cfg, plan) if isinstance(cfg, GfpganConfig) else gpen_graph(weights, cfg, plan)
+
+
+def _sizes(weights: RestorerWeights) -> tuple[int, int, int]:
+    """Channels, height and width of the images."""
+    return weights.config.img_channels, weights.config.resolution, weights.config.resolution

@@ -13,7 +13,7 @@ alone, which is faster, and the last ones the whole loss.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,8 +28,9 @@ from stylert.train.encoder.curvature import Curvature
 from stylert.train.projection.objective import Objective, Target
 from stylert.train.projection.projector import Projection, Space
 
-#: Steps from one linearisation to the next: the pass for the gradient, and the steps of conjugate gradients.
-ROUND = 5
+#: Steps from one linearisation to the next in the first half and in the second, in which it holds farther: the pass for the gradient,
+#: and the steps of conjugate gradients.
+ROUNDS = (5, 10)
 #: Share of the steps in which pixels alone are compared.
 PIXELS = 0.75
 #: First damping, and its factors after a round that made the loss smaller, and after one that did not.
@@ -93,8 +94,7 @@ class Refiner:
         whole = _Loss(self.generator, self.objective, self.curvature, target)
         start = latents = ws.mean(1, keepdim=True) if self.settings.space == "w" else ws
         damping = torch.full((len(ws), 1, 1), DAMPING)
-        for done in range(0, steps, ROUND):
-            count = min(ROUND, steps - done)
+        for done, count in rounds(steps):
             loss = pixels if self.objective.pixel_weight and done + count <= PIXELS * steps else whole
             moved, before = loss.step(latents, damping, max(count - 1, 1))
             is_better = (loss(moved) < before)[:, None, None]
@@ -114,6 +114,15 @@ class Refiner:
             Projection(latents.numpy().copy(), image, psnr(image, picture), float(distance), {}, None)
             for latents, image, picture, distance in zip(ws, found, pictures, distances, strict=True)
         ]
+
+
+def rounds(steps: int) -> Iterator[tuple[int, int]]:
+    """The rounds of a refinement: the steps before each, and its own."""
+    done = 0
+    while done < steps:
+        count = min(ROUNDS[2 * done >= steps], steps - done)
+        yield done, count
+        done += count
 
 
 class NoDistance:

@@ -13,7 +13,7 @@ from stylert.core.images.similarity import psnr
 from stylert.models.stylegan2.networks import Generator
 from stylert.train.encoder import refinement
 from stylert.train.encoder.curvature import Curvature, mean_curvature
-from stylert.train.encoder.refinement import RefinementSettings, Refiner, conjugate_gradients
+from stylert.train.encoder.refinement import RefinementSettings, Refiner, conjugate_gradients, rounds
 from stylert.train.projection.objective import Objective
 from tests.models.stylegan2.tiny import tiny_generator
 from tests.train.projection.pixel_distance import PixelDistance
@@ -69,13 +69,21 @@ def test_one_round_finds_the_solution_of_a_linear_generator(monkeypatch: pytest.
         def synthesis(self, ws: Tensor, _: str) -> Tensor:
             return (ws.flatten(1) @ self.matrix).reshape(-1, 3, 16, 16)
 
-    monkeypatch.setattr(refinement, "ROUND", 43)
+    monkeypatch.setattr(refinement, "ROUNDS", (43, 43))
     monkeypatch.setattr(refinement, "DAMPING", 1e-6)
     images, ws = torch.randn(2, 3, 16, 16), torch.randn(2, 6, 7)
     flat = Curvature(torch.eye(42)[:1], torch.ones(1), torch.ones(1))
     found = Refiner(Linear(), OBJECTIVE, flat, RefinementSettings("w+", 43)).refine(images, ws)  # type: ignore[arg-type]
     expected = torch.linalg.lstsq(Linear.matrix.T, images.flatten(1).T).solution.T
     torch.testing.assert_close(torch.from_numpy(np.stack([row.ws for row in found])).flatten(1), expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4, 24, 40, 47])
+def test_rounds_have_all_steps_and_grow(steps: int) -> None:
+    counts = [count for _, count in rounds(steps)]
+    assert [done for done, _ in rounds(steps)] == [sum(counts[:i]) for i in range(len(counts))]
+    assert sum(counts) == steps
+    assert counts[:-1] == sorted(counts[:-1])
 
 
 def test_no_steps_leave_the_latents_as_they_are(generator: Generator) -> None:
