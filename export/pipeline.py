@@ -29,7 +29,9 @@ from stylert.export.verify import MAX_SEEDS, WORST_IMAGES, Accuracy, PsnrMissed,
 from stylert.models.importers.import_checkpoint import read_any_generator
 from stylert.runtime import engines
 from stylert.runtime.backends import BACKENDS
-from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle, PrecisionEntry, check_utf8, file_entries
+from stylert.runtime.bundle import MANIFEST, Bundle, check_utf8
+from stylert.runtime.bundle_files import PrecisionEntry, file_entries
+from stylert.runtime.bundle_manifest import MAPPING_FILE
 from stylert.runtime.bundle_signature import SIGNATURE_FILE
 from stylert.runtime.input_checks import whole_number, yes_or_no
 

@@ -3,103 +3,31 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from stylert.core.errors import BundleError, InputError, as_path, shown
 from stylert.core.files.atomic import atomic_file
-from stylert.core.files.digests import check_sha256, sha256_of
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document, read_part
-from stylert.core.images.channels import PICTURE_CHANNELS, Channel, check_channels_of_image
+from stylert.core.images.channels import PICTURE_CHANNELS, Channel
 from stylert.core.machine.byte_products import byte_pairs_saturate
+from stylert.runtime.bundle_files import EncoderEntry, FileEntry, PrecisionEntry, check_file
+from stylert.runtime.bundle_manifest import CONST_SIDE, MAPPING_FILE, Manifest
 from stylert.runtime.network_files import check_kind
 from stylert.runtime.network_kinds import DEFAULT_NETWORK, NETWORK_KINDS, STYLEGAN2, NetworkKind
 from stylert.runtime.session import TensorSpec
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
-MAPPING_FILE = "mapping.onnx"
-#: Suffix of every network. ONNX Runtime chooses its reader by the suffix.
-NETWORK_SUFFIX = ".onnx"
 #: Suffix of the plan that a backend runs on processors whose products of bytes saturate
 NO_VNNI = "-no-vnni"
-#: Bytes of a file: protobuf, and so ONNX, has no larger ones. A file of holes can have any size, and takes its time to be hashed.
-MAX_FILE_BYTES = 2**31 - 1
 #: Input of a synthesis network that was exported with it: what is added to the styles of all layers
 STYLE_OFFSETS = "style_offsets"
-#: Sides of the learned constant of a square network, its greatest side in others, and that of an image.
-CONST_SIDE, MAX_CONST_SIDE, MAX_SIDE = 4, 64, 4096
-#: Limit of every size in the manifest, such as `z_dim`
-MAX_SIZE = 2**20
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """Hash and size of one file of the bundle."""
-
-    sha256: str
-    bytes: int
-
-    def __post_init__(self) -> None:
-        check_sha256(self.sha256)
-        if not 0 <= self.bytes <= MAX_FILE_BYTES:
-            raise ValueError(f"a file of a bundle cannot have {self.bytes} bytes")
-
-
-@dataclass(frozen=True)
-class PrecisionEntry:
-    """The synthesis network of one precision.
-
-    Attributes:
-        file: The canonical file, for every backend.
-        min_psnr_db: The least PSNR against PyTorch's float32 images that the bundle promises, dB.
-        recipe: How export made the network, for people.
-        accuracy: Measured accuracy by backend, for people.
-        plans: By backend, the file of the same network in the form that suits it. `<backend>-no-vnni` is the file for
-            processors whose products of bytes saturate.
-    """
-
-    file: str
-    min_psnr_db: float
-    recipe: dict[str, Any] = field(default_factory=dict)
-    accuracy: dict[str, Any] = field(default_factory=dict)
-    plans: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for file in self.files:
-            if not check_plain_name(file).endswith(NETWORK_SUFFIX):
-                raise ValueError(f"{file!r} is not the name of an ONNX file")
-        for backend in self.plans:
-            check_word(backend)
-
-    @property
-    def files(self) -> list[str]:
-        return [self.file, *self.plans.values()]
-
-
-@dataclass(frozen=True)
-class EncoderEntry:
-    """The encoder network of one precision: pictures to latents (`steering.picture_encoder`).
-
-    Attributes:
-        file: The ONNX file.
-        recipe: How the encoder was trained and exported, for people.
-        accuracy: Measured accuracy, for people.
-    """
-
-    file: str
-    recipe: dict[str, Any] = field(default_factory=dict)
-    accuracy: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not check_plain_name(self.file).endswith(NETWORK_SUFFIX):
-            raise ValueError(f"{self.file!r} is not the name of an ONNX file")
 
 
 @dataclass(frozen=True)
@@ -268,7 +196,7 @@ class Bundle:
         content = read_document(manifest_bytes, dict[str, Any], name, BundleError)
         if (schema := content.get("schema")) != SCHEMA_VERSION:
             raise BundleError(f"{name} has schema {shown(schema)}; this stylert reads schema {SCHEMA_VERSION}")
-        manifest = read_part(content, _Manifest, name, BundleError)
+        manifest = read_part(content, Manifest, name, BundleError)
         _check_fields(content["model"], NETWORK_KINDS[manifest.model.network], name)
         return cls(
             path=path,
@@ -323,14 +251,7 @@ class Bundle:
         """
         if not isinstance(name, str) or name not in self.files:
             raise InputError(f"bundle {self.path} lists no file {shown(name)}, only: {', '.join(self.files)}")
-        path, entry = self.path / name, self.files[name]
-        if not path.is_file():
-            raise BundleError(f"bundle file {path} is missing; export the bundle again")
-        size = path.stat().st_size
-        if size != entry.bytes:
-            raise BundleError(f"bundle file {path} has {size} bytes, the manifest says {entry.bytes}; export the bundle again")
-        if sha256_of(path, BundleError, "bundle file") != entry.sha256:
-            raise BundleError(f"bundle file {path} does not match its sha256 in {MANIFEST}; export the bundle again")
+        path = check_file(self.path / name, self.files[name], MANIFEST)
         if any(name in entry.files for entry in self.precisions.values()):
             check_kind(path, self.kind)
         return path
@@ -365,97 +286,8 @@ class Bundle:
             temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def file_entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:
-    """The entries of files in a folder, by name."""
-    return {name: FileEntry(sha256_of(folder / name), (folder / name).stat().st_size) for name in names}
-
-
 def _floats(name: str, is_input: bool, *shape: int) -> TensorSpec:
     return TensorSpec(name, is_input, np.dtype(np.float32), shape)
-
-
-def check_plain_name(name: str) -> str:
-    """The name itself, if it is a file name without a folder. Raises ValueError otherwise."""
-    if not re.fullmatch(r"[\w.+ -]{1,200}", name) or name in (".", "..") or not name.isprintable():
-        raise ValueError(f"{shown(name)} is not a plain file name")
-    return name
-
-
-@dataclass(frozen=True)
-class _Model:
-    """The sizes of the network that the runtime needs."""
-
-    resolution: int
-    z_dim: int
-    c_dim: int
-    w_dim: int
-    img_channels: int
-    network: str = DEFAULT_NETWORK
-    const_height: int = CONST_SIDE
-    const_width: int = CONST_SIDE
-
-    def __post_init__(self) -> None:
-        if self.network not in NETWORK_KINDS:
-            raise ValueError(f"network is one of {', '.join(NETWORK_KINDS)}, not {shown(self.network)}")
-        if not 4 <= self.resolution <= 4096 or self.resolution.bit_count() != 1:
-            raise ValueError(f"resolution is a power of two from 4 to 4096, not {self.resolution}")
-        for name in ("const_height", "const_width"):
-            side = getattr(self, name)
-            if not 1 <= side <= MAX_CONST_SIDE or side * self.resolution > CONST_SIDE * MAX_SIDE:
-                raise ValueError(f"{name} is from 1 to {MAX_CONST_SIDE}, for images of at most {MAX_SIDE} px, not {side}")
-        for name, least in (("z_dim", 1), ("c_dim", 0), ("w_dim", 1), ("img_channels", 1)):
-            if not least <= getattr(self, name) <= MAX_SIZE:
-                raise ValueError(f"{name} is from {least} to {MAX_SIZE}, not {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class _Io:
-    num_ws: int
-    noise: Literal["const", "none", "input"]
-    noise_inputs: dict[str, int]
-    output: Literal["uint8", "float"]
-    style_channels: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.style_channels <= MAX_SIZE:
-            raise ValueError(f"style_channels is from 0 to {MAX_SIZE}, not {self.style_channels}")
-        if bool(self.noise_inputs) != (self.noise == "input"):
-            raise ValueError(f"noise is {self.noise!r} with {len(self.noise_inputs)} noise inputs")
-        for name in self.noise_inputs:
-            check_word(name)
-
-
-@dataclass(frozen=True)
-class _Manifest:
-    """The content of `bundle.json`."""
-
-    schema: int
-    model: _Model
-    io: _Io
-    files: dict[str, FileEntry]
-    precisions: dict[str, PrecisionEntry]
-    provenance: dict[str, Any]
-    encoder: dict[str, EncoderEntry] = field(default_factory=dict)
-    channels: tuple[Channel, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.channels:
-            check_channels_of_image(self.channels, self.model.img_channels)
-        kind = NETWORK_KINDS[self.model.network]
-        if not kind.takes_latents(self.io.num_ws, self.model.resolution):
-            raise ValueError(f"a {kind.title} network of {self.model.resolution} px has not {self.io.num_ws} latents")
-        if wrong := [name for name, side in self.io.noise_inputs.items() if not 1 <= side <= self.model.resolution]:
-            raise ValueError(f"noise input {wrong[0]} is larger than the image")
-        for name in self.files:
-            check_plain_name(name)
-        if not self.precisions:
-            raise ValueError("it has no precision")
-        for name in (*self.precisions, *self.encoder):
-            check_word(name)
-        synthesis = {file for entry in self.precisions.values() for file in entry.files}
-        needed = {MAPPING_FILE, *synthesis, *(entry.file for entry in self.encoder.values())}
-        if unlisted := needed - set(self.files):
-            raise ValueError(f"{min(unlisted)} is not listed under files")
 
 
 def _check_fields(model: Mapping[str, Any], kind: NetworkKind, name: str) -> None:
@@ -488,9 +320,3 @@ def _read_manifest(path: Path) -> bytes:
     except (OSError, ValueError) as e:  # a path that is too long or forbidden, or with a null character
         raise BundleError(f"bundle {shown(str(path))} cannot be read: {e.strerror if isinstance(e, OSError) else e}") from None
     return read_file(path / MANIFEST, BundleError, MAX_BYTES, "manifest")
-
-
-def check_word(text: str) -> None:
-    """Raise ValueError unless a name in the manifest is short and of plain characters."""
-    if not re.fullmatch(r"[a-z0-9_-]{1,40}", text):
-        raise ValueError(f"{shown(text)} is not a name")

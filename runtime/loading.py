@@ -11,7 +11,8 @@ from stylert.core.errors import BackendError, BundleError, InputError, shown, sh
 from stylert.runtime.backends import backend
 from stylert.runtime.backends.base import Backend, BuiltEngine, LoadOptions
 from stylert.runtime.build_options import HARDWARE_COMPATIBLE_FROM, LATENCY, BuildOptions
-from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle
+from stylert.runtime.bundle import MANIFEST, Bundle
+from stylert.runtime.bundle_manifest import MAPPING_FILE
 from stylert.runtime.bundle_signature import covers_engine
 from stylert.runtime.engines import (
     EngineKey,

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from stylert.runtime.bundle import Bundle, EncoderEntry, file_entries
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.bundle_files import EncoderEntry, file_entries
 from tests.draws import draws_of
 
 

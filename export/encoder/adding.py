@@ -19,7 +19,8 @@ from stylert.core.images.grids import as_uint8
 from stylert.core.images.similarity import psnr_each
 from stylert.core.progress import Progress
 from stylert.export.encoder.networks import float_network, write_byte_network
-from stylert.runtime.bundle import Bundle, EncoderEntry, file_entries
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.bundle_files import EncoderEntry, file_entries
 from stylert.runtime.generator import Generator
 from stylert.runtime.steering.encoder_file import EncoderWeights
 from stylert.runtime.steering.picture_encoder import PictureEncoder

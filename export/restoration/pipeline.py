@@ -28,7 +28,8 @@ from stylert.export.restoration.verify import RestorerAccuracy, torch_images, ve
 from stylert.models.restoration.checkpoints import RestorerWeights, read_restorer
 from stylert.runtime.backends import backend
 from stylert.runtime.backends.base import LoadOptions
-from stylert.runtime.bundle import PrecisionEntry, check_utf8, file_entries
+from stylert.runtime.bundle import check_utf8
+from stylert.runtime.bundle_files import PrecisionEntry, file_entries
 from stylert.runtime.restoration.bundle import MANIFEST, PHOTO, RestorerBundle
 
 #: The precisions, each with the PSNR to PyTorch's images that a bundle promises at least, in dB.

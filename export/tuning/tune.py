@@ -34,7 +34,9 @@ from stylert.models.checkpoint import GeneratorWeights
 from stylert.models.importers.import_checkpoint import read_stylegan2_generator
 from stylert.runtime.backends import backend
 from stylert.runtime.backends.base import LoadOptions
-from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle, file_entries
+from stylert.runtime.bundle import MANIFEST, Bundle
+from stylert.runtime.bundle_files import file_entries
+from stylert.runtime.bundle_manifest import MAPPING_FILE
 from stylert.runtime.session import Session
 
 #: Backends that run the graph as it is written. The others choose forms of their own when they build.

@@ -17,7 +17,8 @@ from stylert.core.files.atomic import atomic_file
 from stylert.core.files.digests import sha256_of
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document, read_part
-from stylert.runtime.bundle import FileEntry, PrecisionEntry, check_plain_name, check_utf8, check_word
+from stylert.runtime.bundle import check_utf8
+from stylert.runtime.bundle_files import FileEntry, PrecisionEntry, check_file, check_plain_name, check_word
 from stylert.runtime.session import TensorSpec
 
 #: Version of the manifest.
@@ -87,16 +88,7 @@ class RestorerBundle:
         """
         entry = self.precision(precision)
         name = entry.plans.get(backend, entry.file)
-        path, expected = self.path / name, self.files[name]
-        if not path.is_file():
-            raise BundleError(f"bundle file {path} is missing; export the bundle again")
-        if (size := path.stat().st_size) != expected.bytes:
-            raise BundleError(
-                f"bundle file {path} has {size} bytes, the manifest says {expected.bytes}; export the bundle again"
-            )
-        if sha256_of(path, BundleError, "bundle file") != expected.sha256:
-            raise BundleError(f"bundle file {path} does not match its sha256 in {MANIFEST}; export the bundle again")
-        return path
+        return check_file(self.path / name, self.files[name], MANIFEST)
 
     @classmethod
     def load(cls, path: str | Path) -> RestorerBundle:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stylert.core.errors import BackendError, BundleError, InputError, shown, shown_line
-from stylert.runtime.bundle import MAPPING_FILE, Bundle
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.bundle_manifest import MAPPING_FILE
 from stylert.runtime.network_files import checked_model
 
 if TYPE_CHECKING:

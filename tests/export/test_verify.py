@@ -19,7 +19,8 @@ from stylert.export.perceptual_accuracy import perceptual_distance
 from stylert.export.pipeline import export_bundle
 from stylert.export.verify import AMPLIFICATION, _side_by_side, verify
 from stylert.models.checkpoint import read_generator, write_generator
-from stylert.runtime.bundle import Bundle, file_entries
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.bundle_files import file_entries
 
 
 def test_every_backend_and_precision_meets_the_bundles_thresholds(checkpoint: Path, bundle: Bundle) -> None:

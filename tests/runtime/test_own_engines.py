@@ -15,7 +15,8 @@ import pytest
 from stylert.core.errors import BundleError, InputError
 from stylert.export.pipeline import export_bundle
 from stylert.runtime import network_files, own_engines
-from stylert.runtime.bundle import Bundle, file_entries
+from stylert.runtime.bundle import Bundle
+from stylert.runtime.bundle_files import file_entries
 from stylert.runtime.engines import build_engine, engine_folder, engine_key
 from stylert.runtime.generator import Generator
 from tests.faults import rights_of_a_user

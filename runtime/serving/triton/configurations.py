@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from stylert.runtime.bundle import MANIFEST, MAPPING_FILE, Bundle
+from stylert.runtime.bundle import MANIFEST, Bundle
+from stylert.runtime.bundle_manifest import MAPPING_FILE
 from stylert.runtime.serving.triton.network_files import onnxruntime_network, openvino_network, tensorrt_plan
 from stylert.runtime.serving.triton.options import TritonOptions
 from stylert.runtime.serving.triton.protobuf_text import Name

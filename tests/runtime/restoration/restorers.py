@@ -8,7 +8,7 @@ import numpy as np
 
 from stylert.export.restoration.network import restoration_model
 from stylert.models.restoration.checkpoints import RestorerWeights, read_restorer
-from stylert.runtime.bundle import PrecisionEntry, file_entries
+from stylert.runtime.bundle_files import PrecisionEntry, file_entries
 from stylert.runtime.restoration.bundle import RestorerBundle
 from tests.models.restoration.public_files import public_file
 
