@@ -28,8 +28,7 @@ from stylert.train.encoder.curvature import Curvature
 from stylert.train.projection.objective import Objective, Target
 from stylert.train.projection.projector import Projection, Space
 
-#: Steps from one linearisation to the next in the first half and in the second, in which it holds farther: the pass for the gradient,
-#: and the steps of conjugate gradients.
+#: Steps of a round: the pass for the gradient, and those of conjugate gradients. In the second half a linearisation holds farther.
 ROUNDS = (5, 10)
 #: Share of the steps in which pixels alone are compared.
 PIXELS = 0.75
