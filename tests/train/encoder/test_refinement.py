@@ -71,7 +71,7 @@ def test_one_round_finds_the_solution_of_a_linear_generator(monkeypatch: pytest.
 
     monkeypatch.setattr(refinement, "ROUNDS", (43, 43))
     monkeypatch.setattr(refinement, "DAMPING", 1e-6)
-    images, ws = torch.randn(2, 3, 16, 16), torch.randn(2, 6, 7)
+    images, ws = 0.9 * (2 * torch.rand(2, 3, 16, 16) - 1), torch.randn(2, 6, 7)
     flat = Curvature(torch.eye(42)[:1], torch.ones(1), torch.ones(1))
     found = Refiner(Linear(), OBJECTIVE, flat, RefinementSettings("w+", 43)).refine(images, ws)  # type: ignore[arg-type]
     expected = torch.linalg.lstsq(Linear.matrix.T, images.flatten(1).T).solution.T
