@@ -78,7 +78,8 @@ def writers(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> dict[str, Write
         cfg = TrainConfig(
             GeneratorConfig(**network, z_dim=4, w_dim=4), DiscriminatorConfig(**network), batch=4, kimg=1.0, seed=version
         )
-        dataset = SimpleNamespace(images=np.zeros((4, 3, 8, 8), np.uint8), labels=None, resolution=8, c_dim=0)
+        images = np.zeros((4, 3, 8, 8), np.uint8)
+        dataset = SimpleNamespace(images=images, labels=None, resolution=8, c_dim=0, image_channels=None)
         trainer = Trainer(cfg, dataset)  # type: ignore[arg-type]
         if (folder / "snapshot.safetensors").exists():  # as a resumed run, it replaces the snapshots that it has kept
             trainer.kept = read_metadata(folder / "snapshot.safetensors")["facts"]["kept"]

@@ -2,7 +2,8 @@
 
 A network draws values beyond white and black, and a file holds white and black in their place. So a pixel that is white in the picture
 may be any value from white on (`Objective.shown`). Otherwise such pixels, 18 % of the images of the shipped network, would pull the
-latents away from those that drew them.
+latents away from those that drew them. Features alone, as in the paper, compare the values as they are drawn: without the gradients of
+those beyond white, an optimisation by features stays far from the picture.
 """
 
 from __future__ import annotations
@@ -51,12 +52,13 @@ class Objective:
         image = image.clamp(-1, 1)
         return Target(image, self.maps(image))
 
-    @staticmethod
-    def shown(images: Tensor, target: Target) -> Tensor:
-        """Images `[N, C, R, R]`, with values beyond white and black cut where the picture is white or black.
+    def shown(self, images: Tensor, target: Target) -> Tensor:
+        """Images `[N, C, R, R]`, with values beyond white and black cut where the picture is white or black, if pixels count.
 
         Elsewhere they stay, so that a pixel which is too bright has a gradient.
         """
+        if not self.pixel_weight:
+            return images
         most = torch.where(target.image >= 1, 1.0, math.inf)
         least = torch.where(target.image <= -1, -1.0, -math.inf)
         return torch.minimum(torch.maximum(images, least), most)
