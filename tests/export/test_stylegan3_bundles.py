@@ -126,7 +126,7 @@ def test_the_files_are_plain_and_the_same_each_time(tmp_path: Path) -> None:
 
 def test_a_manifest_names_the_network_of_stylegan3_alone(bundle: Bundle, checkpoint: Path, tmp_path: Path) -> None:
     """`bundle` and `checkpoint` are of StyleGAN2, whose manifests are older than the name."""
-    assert bundle.model == dataclasses.asdict(read_generator(checkpoint).config) | {"resample_filter": [1, 3, 3, 1]}
+    assert bundle.model == read_generator(checkpoint).config.to_dict() | {"resample_filter": [1, 3, 3, 1]}
     other = float_bundle(randomized(T, 1), tmp_path)
     assert other.model == {"network": "stylegan3", **dataclasses.asdict(T)}
     manifests = [json.loads((b.path / "bundle.json").read_text()) for b in (bundle, other)]

@@ -2,8 +2,7 @@
 
 A network draws values beyond white and black, and a file holds white and black in their place. So a pixel that is white in the picture
 may be any value from white on (`Objective.shown`). Otherwise such pixels, 18 % of the images of the shipped network, would pull the
-latents away from those that drew them. Features alone, as in the paper, compare the values as they are drawn: without the gradients of
-those beyond white, an optimisation by features stays far from the picture.
+latents away from those that drew them.
 """
 
 from __future__ import annotations
@@ -52,13 +51,12 @@ class Objective:
         image = image.clamp(-1, 1)
         return Target(image, self.maps(image))
 
-    def shown(self, images: Tensor, target: Target) -> Tensor:
-        """Images `[N, C, R, R]`, with values beyond white and black cut where the picture is white or black, if pixels count.
+    @staticmethod
+    def shown(images: Tensor, target: Target) -> Tensor:
+        """Images `[N, C, R, R]`, with values beyond white and black cut where the picture is white or black.
 
         Elsewhere they stay, so that a pixel which is too bright has a gradient.
         """
-        if not self.pixel_weight:
-            return images
         most = torch.where(target.image >= 1, 1.0, math.inf)
         least = torch.where(target.image <= -1, -1.0, -math.inf)
         return torch.minimum(torch.maximum(images, least), most)

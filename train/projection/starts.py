@@ -72,9 +72,7 @@ def nearest_latents(
     losses = torch.empty(len(targets), candidates)
     for begin in range(0, candidates, BATCH):
         w = statistics.samples[begin : min(begin + BATCH, candidates)]
-        images = generator.synthesis(w.unsqueeze(1).expand(-1, generator.cfg.num_ws, -1), "const")
-        if objective.pixel_weight:  # as `Objective.shown`, but for all targets at once
-            images = images.clamp(-1, 1)
+        images = generator.synthesis(w.unsqueeze(1).expand(-1, generator.cfg.num_ws, -1), "const").clamp(-1, 1)
         maps = objective.maps(images)
         for row, target in zip(losses, targets, strict=True):
             row[begin : begin + len(w)] = objective.compare(images, maps, target)

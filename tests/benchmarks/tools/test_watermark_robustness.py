@@ -52,7 +52,8 @@ def test_all_images_of_training_and_calibration_are_of_seeds_that_the_list_of_us
         calibration_latents, "_map", lambda cfg, mapping, seeds, *_: drawn.update(seeds) or np.zeros((256, 2, 4))
     )
     network: Any = type("Network", (), {"to": lambda self, _: self, "cpu": lambda self: self})()
-    network.cfg = type("Configuration", (), {"img_channels": 3, "resolution": 64, "c_dim": 0, "num_ws": 2})
+    sizes = {"img_channels": 3, "resolution": 64, "c_dim": 0, "num_ws": 2}
+    network.cfg = type("Configuration", (), {**sizes, "require_usual_shape": lambda purpose: None})
     settings = mark_settings(100, 1, 1, 64, 35.0)
     marking.mark_generator(network, [0, 1] * 4, settings)
     calibration_latents.calibration_latents(network.cfg, tmp_path)

@@ -26,11 +26,6 @@ def test_a_pixel_that_is_too_bright_has_a_gradient_unless_the_picture_is_white_t
     assert (gradient != 0).flatten().tolist() == [False, False, True, True]
 
 
-def test_without_pixels_the_features_are_those_of_the_values_as_they_are_drawn() -> None:
-    drawn, target = torch.full((1, 3, 4, 4), 3.0), OBJECTIVE.target(torch.ones(1, 3, 4, 4))
-    torch.testing.assert_close(Objective(PixelDistance(), 0.0)(drawn, target), torch.tensor([4.0]))
-
-
 def test_elsewhere_the_loss_is_the_mean_of_squares() -> None:
     drawn, picture = 0.9 * torch.rand(2, 3, 4, 4), 0.9 * torch.rand(1, 3, 4, 4)
     expected = 4 * (drawn - picture).square().mean((1, 2, 3))
