@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from stylert.core.errors import missing_extra
-from stylert.runtime.backends.onnxruntime import library
+from stylert.runtime.backends.onnxruntime import quantization
 from stylert.runtime.steering.encoder_file import EncoderWeights
 
 if TYPE_CHECKING:
@@ -80,17 +80,16 @@ def float_network(encoder: EncoderWeights, precision: str) -> onnx.ModelProto:
 
 
 def write_byte_network(model: onnx.ModelProto, file: Path, images: np.ndarray) -> None:
-    """Write the network whose convolutions and products are computed from bytes.
+    """Write the network whose convolutions and layers of the heads are computed from bytes.
 
     Args:
         model: The float32 network.
         file: The file.
         images: uint8 `[N, R, R, C]`, which set the steps.
     """
-    library()
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    tools = quantization()
 
-    class Pictures(CalibrationDataReader):
+    class Pictures(tools.CalibrationDataReader):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             self.batches = iter(np.split(images, range(BATCH, len(images), BATCH)))
 
@@ -102,14 +101,16 @@ def write_byte_network(model: onnx.ModelProto, file: Path, images: np.ndarray) -
     prepared.CopyFrom(model)
     entry = prepared.metadata_props.add()
     entry.key, entry.value = PREPARED
-    quantize_static(
+    tools.quantize_static(
         prepared,
         str(file),
         Pictures(),
-        quant_format=QuantFormat.QDQ,
+        quant_format=tools.QuantFormat.QDQ,
         per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
+        activation_type=tools.QuantType.QUInt8,
+        weight_type=tools.QuantType.QInt8,
+        # The last product, from principal components to ws. OpenVINO refuses it in 8 bits.
+        nodes_to_exclude=[node.name for node in model.graph.node if node.op_type == "MatMul"],
     )
 
 

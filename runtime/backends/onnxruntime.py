@@ -128,6 +128,14 @@ def library() -> Any:
     return onnxruntime
 
 
+def quantization() -> Any:
+    """The module `onnxruntime.quantization`, imported as `library`."""
+    library()
+    from onnxruntime import quantization
+
+    return quantization
+
+
 class OrtSession:
     """A `Session` of ONNX Runtime on the CPU."""
 
