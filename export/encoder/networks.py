@@ -89,7 +89,7 @@ def write_byte_network(model: onnx.ModelProto, file: Path, images: np.ndarray) -
     """
     tools = quantization()
 
-    class Pictures(tools.CalibrationDataReader):  # type: ignore[misc,name-defined]
+    class Pictures(tools.CalibrationDataReader):  # type: ignore[name-defined]
         def __init__(self) -> None:
             self.batches = iter(np.split(images, range(BATCH, len(images), BATCH)))
 
