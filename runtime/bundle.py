@@ -16,7 +16,7 @@ from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document, read_part
 from stylert.core.images.channels import PICTURE_CHANNELS, Channel
 from stylert.core.machine.byte_products import byte_pairs_saturate
-from stylert.runtime.bundle_files import EncoderEntry, FileEntry, PrecisionEntry, check_file
+from stylert.runtime.bundle_files import EncoderEntry, FileEntry, PrecisionEntry, WithPrecisions, check_file
 from stylert.runtime.bundle_manifest import CONST_SIDE, MAPPING_FILE, Manifest
 from stylert.runtime.network_files import check_kind
 from stylert.runtime.network_kinds import DEFAULT_NETWORK, NETWORK_KINDS, STYLEGAN2, NetworkKind
@@ -31,7 +31,7 @@ STYLE_OFFSETS = "style_offsets"
 
 
 @dataclass(frozen=True)
-class Bundle:
+class Bundle(WithPrecisions):
     """The content of `bundle.json`, and the folder that it is in.
 
     Attributes:
@@ -213,17 +213,6 @@ class Bundle:
             encoder=manifest.encoder,
             channels=manifest.channels,
         )
-
-    @property
-    def default_precision(self) -> str:
-        """The precision of those who name none: fp32, or the first that there is."""
-        return "fp32" if "fp32" in self.precisions else next(iter(self.precisions))
-
-    def precision(self, name: str) -> PrecisionEntry:
-        """The entry of a precision. Raises InputError if the bundle does not have it."""
-        if not isinstance(name, str) or name not in self.precisions:
-            raise InputError(f"bundle {self.path} has no {shown(name)} network, only: {', '.join(self.precisions)}")
-        return self.precisions[name]
 
     def network(self, precision: str, backend: str) -> str:
         """The name of the file that a backend runs here: the form that suits it, or else the canonical file.

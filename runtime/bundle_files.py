@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stylert.core.errors import BundleError, shown
+from stylert.core.errors import BundleError, InputError, shown
 from stylert.core.files.digests import check_sha256, sha256_of
 
 #: Suffix of every network. ONNX Runtime chooses its reader by the suffix.
@@ -77,6 +77,29 @@ class EncoderEntry:
     def __post_init__(self) -> None:
         if not check_plain_name(self.file).endswith(NETWORK_SUFFIX):
             raise ValueError(f"{self.file!r} is not the name of an ONNX file")
+
+
+class WithPrecisions:
+    """A bundle with a network for each precision.
+
+    Attributes:
+        path: The folder.
+        precisions: The network of each precision.
+    """
+
+    path: Path
+    precisions: dict[str, PrecisionEntry]
+
+    @property
+    def default_precision(self) -> str:
+        """The precision of those who name none: fp32, or the first that there is."""
+        return "fp32" if "fp32" in self.precisions else next(iter(self.precisions))
+
+    def precision(self, name: str) -> PrecisionEntry:
+        """The entry of a precision. Raises InputError if the bundle does not have it."""
+        if not isinstance(name, str) or name not in self.precisions:
+            raise InputError(f"bundle {self.path} has no {shown(name)} network, only: {', '.join(self.precisions)}")
+        return self.precisions[name]
 
 
 def file_entries(folder: Path, names: list[str]) -> dict[str, FileEntry]:

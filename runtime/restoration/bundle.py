@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from stylert.core.errors import BundleError, InputError, as_path, shown
+from stylert.core.errors import BundleError, as_path, shown
 from stylert.core.files.atomic import atomic_file
 from stylert.core.files.digests import sha256_of
 from stylert.core.files.inputs import read_file
 from stylert.core.files.json_documents import MAX_BYTES, read_document, read_part
 from stylert.runtime.bundle import check_utf8
-from stylert.runtime.bundle_files import FileEntry, PrecisionEntry, check_file, check_plain_name, check_word
+from stylert.runtime.bundle_files import FileEntry, PrecisionEntry, WithPrecisions, check_file, check_plain_name, check_word
 from stylert.runtime.session import TensorSpec
 
 #: Version of the manifest.
@@ -33,7 +33,7 @@ PHOTO, IMAGE = "photo", "image"
 
 
 @dataclass(frozen=True)
-class RestorerBundle:
+class RestorerBundle(WithPrecisions):
     """The content of `restorer.json`, and the folder that it is in.
 
     Attributes:
@@ -67,17 +67,6 @@ class RestorerBundle:
     def sha256(self) -> str:
         """The sha256 of the manifest, by which restored pictures name the bundle."""
         return sha256_of(self.path / MANIFEST)
-
-    @property
-    def default_precision(self) -> str:
-        """The precision of those who name none: fp32, or the first that there is."""
-        return "fp32" if "fp32" in self.precisions else next(iter(self.precisions))
-
-    def precision(self, name: str) -> PrecisionEntry:
-        """The entry of a precision. Raises InputError if the bundle does not have it."""
-        if not isinstance(name, str) or name not in self.precisions:
-            raise InputError(f"bundle {self.path} has no {shown(name)} network, only: {', '.join(self.precisions)}")
-        return self.precisions[name]
 
     def checked_file(self, precision: str, backend: str) -> Path:
         """The file that a backend runs, after comparing its bytes with the manifest.

@@ -37,7 +37,7 @@ class PictureEncoder:
 
         Args:
             path: The bundle, or its folder.
-            precision: fp32, fp16 or int8. On a CPU without products of float16, fp16 is slower than fp32.
+            precision: fp32, fp16 or int8.
             threads: CPU threads; None leaves the number to the library.
             require_signature: As in `Bundle.load`.
 

@@ -1,7 +1,7 @@
 """The mean curvature of the loss of a projection, by the latents: how much each direction of ws changes images.
 
-Few directions change an image much, and they are nearly the same ones everywhere (Wang and Ponce 2021, "The Geometry of Deep
-Generative Image Models and its Applications"). So their mean over random latents is computed once, with the encoder. The steps of a
+Few directions change an image much, and they are nearly the same ones everywhere (Wang and Ponce 2021, "A Geometric Analysis of Deep
+Generative Image Models and Its Applications"). So their mean over random latents is computed once, with the encoder. The steps of a
 refinement (`refinement`) divide by it, and a step along a direction that changes little is then as long as it must be.
 """
 
