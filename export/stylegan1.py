@@ -30,12 +30,11 @@ from functools import partial
 import numpy as np
 import onnx
 
-from stylert.core.errors import CheckpointError
-from stylert.export.graph import GraphBuilder
 from stylert.export.image_output import OutputType, image_output
 from stylert.export.network_plan import MIN_DYNAMIC_RANGE
 from stylert.export.quantization.number_formats import RoundKernel, round_to_nearest
 from stylert.export.quantization.qdq import QdqBuilder
+from stylert.export.signal_graph import SignalGraph
 from stylert.export.stylegan1_kernels import phase_kernels, round_phases, transposed_kernel
 from stylert.export.stylegan1_plan import NetworkPlan
 from stylert.export.synthesis_graph import NoiseInput
@@ -99,12 +98,13 @@ def synthesis_model(
     return g.model()
 
 
-class SynthesisGraph(GraphBuilder):
+class SynthesisGraph(SignalGraph):
     """A graph builder that knows the network's weights, noise and plan."""
 
     def __init__(self, weights: Stylegan1Weights, plan: NetworkPlan, noise: NoiseInput, observe: Collection[str] = ()) -> None:
         super().__init__("synthesis")
         self.cfg, self.arrays, self.plan, self.noise = weights.config, weights.arrays, plan, noise
+        self.signal_type = plan.dtype
         self.observe = observe
         self.qdq = QdqBuilder(self, plan.dtype)
         #: 1 / t `[N, 1]` of each layer whose signal is divided by a t, by its name.
@@ -131,24 +131,6 @@ class SynthesisGraph(GraphBuilder):
         if spec.kind == "torgb":  # its result is not normalised, so one scale is undone behind it
             norms[:] = norms.max()
         return np.where(norms > 0, 1 / np.where(norms > 0, norms, 1), 1.0)
-
-    def float32(self, name: str, value: np.ndarray) -> str:
-        """An initializer for styles and statistics."""
-        return self.weight(name, value.astype(np.float32))
-
-    def signal(self, name: str, value: np.ndarray) -> str:
-        """An initializer in the type of the signals. Raises CheckpointError where the type cannot hold it."""
-        largest, limit = float(np.abs(value).max(initial=0)), float(np.finfo(self.plan.dtype).max)
-        if not largest <= limit:
-            raise CheckpointError(f"{self.plan.dtype} cannot hold {name} of this network: {largest:,.0f} exceeds {limit:,.0f}")
-        return self.weight(name, value.astype(self.plan.dtype))
-
-    def as_signal(self, tensor: str) -> str:
-        """A float32 tensor in the type of the signals."""
-        return self.cast(tensor, f"{tensor}_float16", np.float16) if self.plan.float16 else tensor
-
-    def as_float32(self, tensor: str) -> str:
-        return self.cast(tensor, f"{tensor}_float32", np.float32) if self.plan.float16 else tensor
 
     def per_channel(self, vector: str) -> str:
         """`[N, C]`, float32, as `[N, C, 1, 1]` in the type of the signals."""

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stylert.core.errors import CheckpointError
-from stylert.export.graph import GraphBuilder
 from stylert.export.quantization.qdq import QdqBuilder
 from stylert.export.restoration.plan import MAX_FLOAT16_SIGNAL, RestorationPlan
+from stylert.export.signal_graph import SignalGraph
 from stylert.models.restoration.gfpgan.config import RGB, DecoderLayer
 from stylert.plugins.constants import DEMOD_EPS, LRELU_SLOPE
 from stylert.plugins.onnx_functions import DOMAIN
@@ -58,7 +57,7 @@ class Style:
     demod: str
 
 
-class RestorationGraph(GraphBuilder):
+class RestorationGraph(SignalGraph):
     """A graph builder that knows the network's plan.
 
     Attributes:
@@ -70,6 +69,7 @@ class RestorationGraph(GraphBuilder):
     def __init__(self, arrays: Mapping[str, np.ndarray], plan: RestorationPlan) -> None:
         super().__init__("restoration")
         self.arrays, self.plan = arrays, plan
+        self.signal_type = plan.dtype
         self.qdq = QdqBuilder(self, plan.dtype)
         self.convolutions: dict[str, ConvTensors] = {}
         self.part = "encoder"
@@ -78,25 +78,6 @@ class RestorationGraph(GraphBuilder):
     def array(self, name: str) -> np.ndarray:
         """A tensor of the checkpoint, float64."""
         return np.asarray(self.arrays[name], np.float64)
-
-    def float32(self, name: str, value: np.ndarray) -> str:
-        """An initializer for latents and styles."""
-        return self.weight(name, value.astype(np.float32))
-
-    def signal(self, name: str, value: np.ndarray) -> str:
-        """An initializer in the type of the signals. Raises CheckpointError where the type cannot hold it."""
-        largest, limit = float(np.abs(value).max(initial=0)), float(np.finfo(self.plan.dtype).max)
-        if not largest <= limit:
-            raise CheckpointError(f"{self.plan.dtype} cannot hold {name} of this network: {largest:,.0f} exceeds {limit:,.0f}")
-        return self.weight(name, value.astype(self.plan.dtype))
-
-    def as_signal(self, tensor: str) -> str:
-        """A float32 tensor in the type of the signals."""
-        return self.cast(tensor, f"{tensor}_float16", np.float16) if self.plan.float16 else tensor
-
-    def as_float32(self, tensor: str) -> str:
-        """A signal in float32."""
-        return self.cast(tensor, f"{tensor}_float32", np.float32) if self.plan.float16 else tensor
 
     def bounded(self, x: str) -> str:
         """A signal of float16 without the values that would overflow in the next layer."""
